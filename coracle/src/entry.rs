@@ -1,0 +1,253 @@
+//! A log entry: what it says, and the one encoding that it has everywhere.
+//!
+//! The leader that creates an entry encodes it once and sums it once; the same bytes then go to its own
+//! disk and to every peer, and each follower, each read from disk and each apply checks that sum. So an
+//! entry that was damaged anywhere on its way is found before it does harm.
+//!
+//! ```text
+//!  0  u32  CRC-32C of everything behind this field
+//!  4  u32  payload length
+//!  8  u64  index
+//! 16  u64  term
+//! 24  u8   kind           25  u8  flags (unknown ones are refused)
+//! 26  u16  level (0: before levels exist)
+//! 28  u32  zero
+//! 32  u64  cluster time, in milliseconds
+//! 40  u64  wall time, in milliseconds since 1970
+//! 48  u64  session (0: none)
+//! 56  u64  sequence within the session
+//! 64  …    payload
+//! ```
+//!
+//! All numbers are little-endian.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use coracle_core::{Index, LogId, Term};
+
+/// The bytes in front of an entry's payload.
+pub const HEADER: usize = 64;
+
+/// The largest payload of one entry, in bytes: what a frame, a batch and a segment are sized for.
+pub const MAX_PAYLOAD: usize = 32 << 20;
+
+/// What an entry is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// A user's command.
+    Command = 1,
+    /// The empty entry with which a leader starts its term (paper, section 8).
+    Noop = 2,
+    /// A membership, in force from the moment it is appended.
+    Membership = 3,
+}
+
+impl Kind {
+    /// The kind with this number, if this version knows it.
+    pub fn from_number(number: u8) -> Option<Kind> {
+        match number {
+            1 => Some(Kind::Command),
+            2 => Some(Kind::Noop),
+            3 => Some(Kind::Membership),
+            _ => None,
+        }
+    }
+}
+
+/// The fields of an entry that its creator chooses beside its place and payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stamp {
+    /// The cluster's clock, in milliseconds: never runs backwards along the log.
+    pub cluster_time: u64,
+    /// The creating leader's wall clock, in milliseconds since 1970.
+    pub wall_time: u64,
+    /// The client session that the command belongs to; 0 for none.
+    pub session: u64,
+    /// The command's number within its session.
+    pub sequence: u64,
+}
+
+/// An entry in its one encoding. Cheap to clone: the bytes are shared.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Entry {
+    bytes: Bytes,
+}
+
+/// Why bytes are not an entry.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EntryError {
+    /// Fewer bytes than the header, or than the header says.
+    #[error("the entry is cut short: {have} of {need} bytes")]
+    Short {
+        /// Bytes needed.
+        need: usize,
+        /// Bytes at hand.
+        have: usize,
+    },
+    /// The payload length is over [`MAX_PAYLOAD`].
+    #[error("an entry's payload of {0} bytes is over the limit of {MAX_PAYLOAD}")]
+    TooLarge(usize),
+    /// The checksum does not hold.
+    #[error("the entry's checksum is wrong")]
+    Checksum,
+    /// A kind or flag that this version does not know.
+    #[error("the entry is of kind {kind} with flags {flags:#04x}, which this version does not know")]
+    Unknown {
+        /// The kind's number.
+        kind: u8,
+        /// The flags.
+        flags: u8,
+    },
+}
+
+impl Entry {
+    /// Encodes an entry and sums it.
+    pub fn new(id: LogId, kind: Kind, stamp: Stamp, payload: &[u8]) -> Entry {
+        debug_assert!(payload.len() <= MAX_PAYLOAD);
+        let mut bytes = BytesMut::with_capacity(HEADER + payload.len());
+        bytes.put_u32_le(0);
+        bytes.put_u32_le(payload.len() as u32);
+        bytes.put_u64_le(id.index.0);
+        bytes.put_u64_le(id.term.0);
+        bytes.put_u8(kind as u8);
+        bytes.put_u8(0);
+        bytes.put_u16_le(0);
+        bytes.put_u32_le(0);
+        bytes.put_u64_le(stamp.cluster_time);
+        bytes.put_u64_le(stamp.wall_time);
+        bytes.put_u64_le(stamp.session);
+        bytes.put_u64_le(stamp.sequence);
+        bytes.put_slice(payload);
+        let checksum = crc32c::crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+        Entry { bytes: bytes.freeze() }
+    }
+
+    /// The length of the whole entry whose first bytes are `start`, judged before anything is allocated.
+    pub fn encoded_len(start: &[u8]) -> Result<usize, EntryError> {
+        if start.len() < HEADER {
+            return Err(EntryError::Short { need: HEADER, have: start.len() });
+        }
+        let payload = u32_at(start, 4) as usize;
+        if payload > MAX_PAYLOAD { Err(EntryError::TooLarge(payload)) } else { Ok(HEADER + payload) }
+    }
+
+    /// Takes exactly one encoded entry, and verifies its checksum, kind and flags.
+    pub fn decode(bytes: Bytes) -> Result<Entry, EntryError> {
+        let need = Entry::encoded_len(&bytes)?;
+        if bytes.len() != need {
+            return Err(EntryError::Short { need, have: bytes.len() });
+        }
+        if crc32c::crc32c(&bytes[4..]) != u32_at(&bytes, 0) {
+            return Err(EntryError::Checksum);
+        }
+        let (kind, flags) = (bytes[24], bytes[25]);
+        if flags != 0 || Kind::from_number(kind).is_none() {
+            return Err(EntryError::Unknown { kind, flags });
+        }
+        Ok(Entry { bytes })
+    }
+
+    /// The whole encoding: what goes to disks and peers.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The checksum that its creator gave it, over everything else in it.
+    pub fn checksum(&self) -> u32 {
+        u32_at(&self.bytes, 0)
+    }
+
+    /// Its term and index.
+    pub fn id(&self) -> LogId {
+        LogId { term: self.term(), index: self.index() }
+    }
+
+    /// Its position in the log.
+    pub fn index(&self) -> Index {
+        Index(u64_at(&self.bytes, 8))
+    }
+
+    /// The term in which it was created.
+    pub fn term(&self) -> Term {
+        Term(u64_at(&self.bytes, 16))
+    }
+
+    /// What it is for.
+    pub fn kind(&self) -> Kind {
+        Kind::from_number(self.bytes[24]).expect("checked when the entry was made")
+    }
+
+    /// Its clocks and session.
+    pub fn stamp(&self) -> Stamp {
+        Stamp {
+            cluster_time: u64_at(&self.bytes, 32),
+            wall_time: u64_at(&self.bytes, 40),
+            session: u64_at(&self.bytes, 48),
+            sequence: u64_at(&self.bytes, 56),
+        }
+    }
+
+    /// What it carries, sharing the entry's bytes.
+    pub fn payload(&self) -> Bytes {
+        self.bytes.slice(HEADER..)
+    }
+
+    /// The bytes that it takes in memory, on the wire and on disk.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl std::fmt::Debug for Entry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Entry({} {:?}, {} bytes)", self.id(), self.kind(), self.len() - HEADER)
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Entry {
+        let stamp = Stamp { cluster_time: 1, wall_time: 2, session: 3, sequence: 4 };
+        Entry::new(LogId::new(7, 42), Kind::Command, stamp, b"payload")
+    }
+
+    #[test]
+    fn an_entry_survives_its_encoding() {
+        let entry = sample();
+        let back = Entry::decode(entry.bytes().clone()).unwrap();
+        assert_eq!(back.id(), LogId::new(7, 42));
+        assert_eq!(back.kind(), Kind::Command);
+        assert_eq!(back.stamp(), Stamp { cluster_time: 1, wall_time: 2, session: 3, sequence: 4 });
+        assert_eq!(&back.payload()[..], b"payload");
+    }
+
+    #[test]
+    fn every_flipped_bit_of_an_entry_is_found() {
+        let bytes = sample().bytes().to_vec();
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Entry::decode(Bytes::from(damaged)).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_length_is_judged_before_it_is_believed() {
+        let mut bytes = sample().bytes().to_vec();
+        bytes[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(Entry::encoded_len(&bytes), Err(EntryError::TooLarge(u32::MAX as usize)));
+        assert!(matches!(Entry::decode(Bytes::from(bytes)), Err(EntryError::TooLarge(_))));
+    }
+}

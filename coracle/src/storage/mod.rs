@@ -1,0 +1,147 @@
+//! Where a node keeps what it must not forget.
+//!
+//! [`LogStore`] is the contract; the write-ahead log ([`wal`]) is its default and durable
+//! implementation, [`memory`] the one for tests and for clusters that may forget. The store belongs to
+//! the writer's thread; a [`LogReader`] is shared and never waits behind a sync.
+
+use crate::entry::Entry;
+use bytes::Bytes;
+use coracle_core::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Run};
+use std::path::PathBuf;
+
+/// Who a data directory belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The node's name.
+    pub node: NodeId,
+    /// The disk: drawn at random when the directory was made.
+    pub incarnation: Incarnation,
+    /// The cluster that the node has joined; none while it is blank.
+    pub cluster: Option<ClusterId>,
+}
+
+/// One change of the log. Changes of a batch take effect in their order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Forget every entry; the log goes on behind this one (a snapshot stands for all before).
+    Reset(LogId),
+    /// Forget every entry behind this index. Never below what was purged.
+    Truncate(Index),
+    /// Add entries, contiguous with each other and with the log, terms not descending.
+    Append(Vec<Entry>),
+}
+
+/// What one durable write changes, whole or not at all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct WriteBatch {
+    /// The new hard state, if it changed.
+    pub hard_state: Option<HardState>,
+    /// Changes of the log, in order.
+    pub changes: Vec<Change>,
+}
+
+/// What a store held when it was opened, all of it durable.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// The hard state; the default if none was ever written.
+    pub hard_state: HardState,
+    /// The newest entry that was purged or reset to; [`LogId::ZERO`] if none. The log starts behind it.
+    pub purged: LogId,
+    /// The newest entry; equal to `purged` if the log is empty.
+    pub last: LogId,
+    /// The runs of terms of the entries from behind `purged` to `last`.
+    pub runs: Vec<Run>,
+    /// The payloads of all membership entries that the log still covers, ascending: those behind `purged`
+    /// and the newest at or before it.
+    pub memberships: Vec<(LogId, Bytes)>,
+}
+
+/// Why a store cannot do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused. After a failed write or sync the store refuses all further writes.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Bytes that were acknowledged are no longer what they were.
+    #[error("{} is damaged at offset {offset}: {detail}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The offset in it, in bytes.
+        offset: u64,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// Another process has the directory open.
+    #[error("{} is in use by another process", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The directory belongs to another node, or its identity and its log disagree.
+    #[error("{}: {detail}", path.display())]
+    Identity {
+        /// The file or directory.
+        path: PathBuf,
+        /// What does not fit, and what to do.
+        detail: String,
+    },
+    /// The batch breaks the contract: a gap, a descending term, a truncation of purged entries.
+    #[error("the write was refused: {0}")]
+    Refused(String),
+}
+
+/// Durable storage of the log and the hard state.
+///
+/// A write is atomic, takes effect in the order of the calls and is **durable on return**: it survives
+/// the loss of power. After an error of [`write`](LogStore::write) the store is finished: a sync that
+/// failed is never tried again, since the system may have dropped the data and say yes the second time.
+pub trait LogStore: Send {
+    /// Reads back what earlier runs made durable. Called once, before anything else. May write, to make
+    /// durable what it found in doubt. Calls `progress` now and then with the share that is done, 0 to 1.
+    fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError>;
+
+    /// Makes a batch durable.
+    fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError>;
+
+    /// Forgets all entries up to `upto`, which must be in the log; a durable snapshot covers them.
+    /// Their space is freed some time later.
+    fn purge(&mut self, upto: LogId) -> Result<(), StoreError>;
+
+    /// Called when no write came for a while, and before a clean stop. A store may use it to make its
+    /// newest write attested.
+    fn idle(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// A reader beside the writer, for slow followers and tools.
+    fn reader(&self) -> Box<dyn LogReader>;
+}
+
+/// Why a reader has no entries to give.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadLogError {
+    /// The first wanted entry was purged.
+    #[error("the entry was purged")]
+    Purged,
+    /// The first wanted entry is behind the end of what was written.
+    #[error("the log ends before the entry")]
+    Missing,
+    /// The bytes on disk are wrong, or could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Reads entries that the store holds, each verified: checksum, index and term.
+pub trait LogReader: Send + Sync {
+    /// The entries from `first` to at most `last` (inclusive), contiguous from `first` on: at least one, and
+    /// as many as fit in `max_bytes` of encoded entries.
+    fn entries(&self, first: Index, last: Index, max_bytes: usize) -> Result<Vec<Entry>, ReadLogError>;
+}
