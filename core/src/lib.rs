@@ -4,5 +4,10 @@
 
 extern crate alloc;
 
+mod membership;
+mod message;
 mod types;
+
+pub use membership::{Membership, Tally};
+pub use message::*;
 pub use types::*;

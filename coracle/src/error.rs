@@ -1,0 +1,194 @@
+//! What can go wrong, grouped by what the caller can do next.
+//!
+//! The rule behind all of it: "definitely failed" is never said of something that may still happen. A
+//! write that was handed to the log and then lost sight of is [`WriteError::Unknown`].
+
+use crate::state_machine::CodecError;
+use crate::storage::StoreError;
+use coracle_core::NodeId;
+use std::io;
+
+/// The node that a request should go to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Leader {
+    /// Its name.
+    pub id: NodeId,
+    /// Its peer address, as the membership has it.
+    pub address: String,
+}
+
+/// Why a write has no reply.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Certainly not done: another node leads. Ask that one.
+    #[error("node {} at {} is the leader", .leader.id, .leader.address)]
+    NotLeader {
+        /// Who leads.
+        leader: Leader,
+    },
+    /// Certainly not done: no leader is known now. Try again soon.
+    #[error("there is no leader now")]
+    NoLeader,
+    /// Certainly not done: the node was never told its cluster. See [`Node::set_configuration`](crate::Node::set_configuration).
+    #[error("the node is not configured: call set_configuration on one node of the cluster")]
+    NotConfigured,
+    /// Certainly not done: too much is under way already. Try again after a pause.
+    #[error("too much is under way: try again later")]
+    Busy,
+    /// Certainly not done, and never will be: the request itself is wrong.
+    #[error("the command is not valid: {0}")]
+    Invalid(String),
+    /// It may or may not take effect, now or later.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(Cause),
+    /// Certainly not done: this node has stopped.
+    #[error("the node has stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Why the outcome of a write is unknown.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Cause {
+    /// No reply came in time.
+    #[error("no reply came within the time limit")]
+    Timeout,
+    /// The leader lost its leadership before it knew.
+    #[error("leadership was lost before the entry was committed")]
+    LeadershipLost,
+    /// The write was forwarded, and the connection to the leader ended before the answer.
+    #[error("the connection to the leader ended before its answer")]
+    Disconnected,
+    /// The node stopped before it knew.
+    #[error("the node stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Why a read has no answer. A read changes nothing, so it can always be tried again.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ReadError {
+    /// No leader is known now, so no node can tell what is newest.
+    #[error("there is no leader now")]
+    NoLeader,
+    /// The node was never told its cluster.
+    #[error("the node is not configured: call set_configuration on one node of the cluster")]
+    NotConfigured,
+    /// Too many reads are under way already.
+    #[error("too much is under way: try again later")]
+    Busy,
+    /// No quorum confirmed the leader in time, or this node did not catch up in time.
+    #[error("no answer came within the time limit")]
+    Timeout,
+    /// This node has stopped.
+    #[error("the node has stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Why a node could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting makes no sense, or two of them do not fit each other.
+    #[error("the setting {setting} is not valid: {problem}")]
+    Config {
+        /// The field of [`Config`](crate::Config).
+        setting: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A membership in the log cannot be read.
+    #[error("the membership at {id} in the log cannot be decoded: {problem}")]
+    Membership {
+        /// The entry.
+        id: coracle_core::LogId,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The peer address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused something else that the node needs.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Why a cluster could not be bootstrapped.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigurationError {
+    /// The list is empty, has a name twice or a name 0, or leaves out the node that is asked.
+    #[error("the list of members is not valid: {0}")]
+    Invalid(String),
+    /// The node has a cluster already, with other members.
+    #[error("the node belongs to a cluster with other members already")]
+    AlreadyConfigured,
+    /// These nodes could not be reached in time, or are not blank nodes of those names.
+    #[error("not ready: {}", .0.iter().map(|(id, why)| format!("node {id} ({why})")).collect::<Vec<_>>().join(", "))]
+    NotReady(Vec<(NodeId, String)>),
+    /// The configuration is in the log, but was not committed in time. It may still be.
+    #[error("the configuration was not committed within the time limit; it may still be")]
+    Timeout,
+    /// This node has stopped.
+    #[error("the node has stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Why a node is no longer running.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StopReason {
+    /// It was asked to, or its last handle was dropped.
+    #[error("it was asked to")]
+    Requested,
+    /// The log could not be written or read. What is on disk is as it was; a failed sync is never retried.
+    #[error("{0}")]
+    Storage(String),
+    /// The state machine panicked.
+    #[error("the state machine panicked at {at}: {message}")]
+    Panicked {
+        /// The entry or query that it was given.
+        at: String,
+        /// What the panic said.
+        message: String,
+    },
+    /// A committed entry cannot be understood by this version of the program.
+    #[error("the entry {id} cannot be applied: {problem}")]
+    Apply {
+        /// The entry.
+        id: coracle_core::LogId,
+        /// Why.
+        problem: String,
+    },
+    /// A rule that must never break was broken.
+    #[error("an invariant was violated: {0}")]
+    Invariant(String),
+}
+
+/// Why [`Node::get_entry`](crate::Node::get_entry) has no entry.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EntryLookupError {
+    /// The log ends before it, or begins behind it.
+    #[error("the log does not hold this entry")]
+    NotFound,
+    /// It could not be read from disk.
+    #[error("{0}")]
+    Storage(String),
+    /// This node has stopped.
+    #[error("the node has stopped: {0}")]
+    Stopped(StopReason),
+}
+
+impl From<CodecError> for WriteError {
+    fn from(error: CodecError) -> WriteError {
+        WriteError::Invalid(error.0)
+    }
+}

@@ -1,0 +1,69 @@
+//! How nodes reach each other.
+//!
+//! What travels is a [`PeerMessage`]; what the node hears back is an [`Inbound`]. The TCP implementation
+//! is in [`tcp`]. Nothing here decides anything: messages may be lost, and a slow or dead peer only loses
+//! its own.
+
+use crate::entry::Entry;
+use crate::error::WriteError;
+use bytes::Bytes;
+use coracle_core::{ClusterId, Envelope, Peer};
+
+/// Everything that one node says to another.
+#[derive(Clone, PartialEq, Debug)]
+pub enum PeerMessage {
+    /// A message of the consensus core, with the bytes of the entries that an AppendEntries carries.
+    Raft {
+        /// The message.
+        envelope: Envelope,
+        /// Exactly the entries that it names; empty for everything but AppendEntries.
+        entries: Vec<Entry>,
+    },
+    /// A write that a follower hands to the leader: at most once, one hop.
+    Forward(Forward),
+    /// The answer to a [`Forward`].
+    ForwardReply(ForwardReply),
+}
+
+/// A forwarded write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Forward {
+    /// The sender's name for it, to match the answer.
+    pub id: u64,
+    /// How long the caller still waits, in milliseconds.
+    pub time_left: u64,
+    /// The client session; 0 for none.
+    pub session: u64,
+    /// The number within the session.
+    pub sequence: u64,
+    /// The encoded command.
+    pub command: Bytes,
+}
+
+/// The answer to a forwarded write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ForwardReply {
+    /// Echo of [`Forward::id`].
+    pub id: u64,
+    /// The encoded reply of the machine, or why there is none.
+    pub outcome: Result<Bytes, WriteError>,
+}
+
+/// What the transport tells the node.
+#[derive(Debug)]
+pub enum Inbound {
+    /// A message from a peer whose handshake held.
+    Message {
+        /// Who the handshake said it is.
+        from: Peer,
+        /// The cluster that the handshake named.
+        cluster: ClusterId,
+        /// What it says.
+        message: PeerMessage,
+    },
+    /// The last connection to this peer ended: answers still awaited from it will not come.
+    Disconnected(Peer),
+    /// The peer's process is certainly gone: it said that it stops, or its connection ended and a fresh
+    /// one was refused or answered by another run of it.
+    Down(Peer),
+}

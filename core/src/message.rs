@@ -1,0 +1,203 @@
+//! What nodes say to each other, without the entries' bytes.
+//!
+//! An [`Append`] says which entries it carries by place and by term only; the shell carries their bytes
+//! beside it. Messages may be lost, repeated, reordered and delayed at will (section 5.1 of the paper asks
+//! for no more), and may come from anyone: whatever does not fit is dropped with a reason, never believed.
+
+use crate::{Boot, Index, LogId, Membership, NodeId, Peer, Round, Run, Term};
+use alloc::vec::Vec;
+
+/// A message with its sender and receiver.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Envelope {
+    /// Who says it.
+    pub from: Peer,
+    /// Whom it is meant for.
+    pub to: Peer,
+    /// The newest membership entry that the sender has, so that a receiver whose membership is behind can
+    /// tell a newcomer from a removed node.
+    pub membership: LogId,
+    /// What is said.
+    pub message: Message,
+}
+
+/// What is said.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// RequestVote, or the question before it.
+    Vote(Vote),
+    /// The answer to [`Vote`].
+    VoteReply(VoteReply),
+    /// AppendEntries, or a heartbeat when it carries no entries.
+    Append(Append),
+    /// The answer to [`Append`].
+    AppendReply(AppendReply),
+    /// A follower asks the leader for an index to read at.
+    ReadIndex(ReadIndex),
+    /// The answer to [`ReadIndex`].
+    ReadIndexReply(ReadIndexReply),
+}
+
+/// RequestVote (section 5.2), or with `pre` the question whether one would succeed (thesis, section 9.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vote {
+    /// The term that the sender campaigns for; with `pre` it has not entered that term yet.
+    pub campaign: Term,
+    /// Whether this only asks.
+    pub pre: bool,
+    /// Set when the old leader asked for this campaign: that leader and its term.
+    pub transfer: Option<(NodeId, Term)>,
+    /// The sender's newest entry (section 5.4.1).
+    pub last: LogId,
+}
+
+/// Why a vote was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Refusal {
+    /// The voter is in a newer term.
+    Term = 1,
+    /// The voter has voted for another node in this term.
+    Voted = 2,
+    /// The voter's log is more up-to-date.
+    Log = 3,
+    /// The voter hears a leader.
+    Leader = 4,
+    /// The voter asks the same question itself and goes first.
+    Rival = 5,
+}
+
+/// The answer to a [`Vote`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VoteReply {
+    /// Echo of the campaign that this answers.
+    pub campaign: Term,
+    /// Echo of whether that only asked.
+    pub pre: bool,
+    /// The voter's own term.
+    pub term: Term,
+    /// None if the vote is granted.
+    pub refusal: Option<Refusal>,
+    /// Whom the voter holds for the leader.
+    pub leader: Option<NodeId>,
+}
+
+/// AppendEntries (section 5.3). Without entries it is a heartbeat.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Append {
+    /// The leader's term.
+    pub term: Term,
+    /// The entry just before those carried.
+    pub prev: LogId,
+    /// The index of the last entry carried; `prev.index` if there is none.
+    pub last: Index,
+    /// The terms of the entries carried: the first run starts at `prev.index + 1`.
+    pub runs: Vec<Run>,
+    /// The memberships among the entries carried, by index.
+    pub memberships: Vec<(Index, Membership)>,
+    /// The leader's commit index.
+    pub commit: Index,
+    /// The newest confirmation round.
+    pub round: Round,
+    /// How long a lease the leader asks for, in ticks. 0: none.
+    pub lease: u64,
+    /// How far the leader's own log is durable.
+    pub persisted: Index,
+    /// For how long the leader's oldest disk write has been under way, in ticks.
+    pub disk_age: u64,
+}
+
+/// The answer to an [`Append`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AppendReply {
+    /// The follower's term.
+    pub term: Term,
+    /// The newest round that the follower has heard of in this term.
+    pub round: Round,
+    /// The lease promised, in ticks. 0: none.
+    pub promised: u64,
+    /// The newest index that is durable here *and* verified by an [`Append`] of this term.
+    pub matched: Index,
+    /// The newest index in the follower's log, durable or not.
+    pub last: Index,
+    /// Set when `prev` did not match: the newest entry here that is neither behind `prev` nor of a greater
+    /// term, so the newest that can match.
+    pub conflict: Option<LogId>,
+    /// How far the follower's machine has applied.
+    pub applied: Index,
+    /// Whether it is installing a snapshot, and so takes no entries.
+    pub installing: bool,
+    /// For how long the follower's oldest disk write has been under way, in ticks.
+    pub disk_age: u64,
+    /// Whether its disk is full.
+    pub no_space: bool,
+}
+
+/// A follower's question for an index to read at (thesis, section 6.4).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadIndex {
+    /// The follower's term.
+    pub term: Term,
+    /// Which run of the follower's process asks.
+    pub boot: Boot,
+    /// Which of its questions this is; never used twice in one run.
+    pub sequence: u64,
+}
+
+/// The answer to a [`ReadIndex`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadIndexReply {
+    /// The leader's term.
+    pub term: Term,
+    /// Echo of the question.
+    pub boot: Boot,
+    /// Echo of the question.
+    pub sequence: u64,
+    /// Where to read; none if the sender can't say, and why does not matter to the follower.
+    pub index: Option<Index>,
+}
+
+impl Message {
+    /// The term that the sender is in, and that the receiver enters if it is newer. A pre-vote's campaign
+    /// is not one: its sender has not entered that term.
+    pub fn term(&self) -> Term {
+        match self {
+            Message::Vote(vote) if vote.pre => Term::ZERO,
+            Message::Vote(vote) => vote.campaign,
+            Message::VoteReply(reply) => reply.term,
+            Message::Append(append) => append.term,
+            Message::AppendReply(reply) => reply.term,
+            Message::ReadIndex(ask) => ask.term,
+            Message::ReadIndexReply(reply) => reply.term,
+        }
+    }
+}
+
+impl Append {
+    /// The number of entries carried.
+    pub fn count(&self) -> u64 {
+        self.last.0.saturating_sub(self.prev.index.0)
+    }
+
+    /// Whether the fields can all be true of one leader's log.
+    pub fn is_well_formed(&self) -> bool {
+        let ascending = self.runs.windows(2).all(|w| w[0].first < w[1].first && w[0].term < w[1].term);
+        let fits = match (self.runs.first(), self.runs.last()) {
+            (Some(first), Some(last)) => {
+                first.first == self.prev.index.next()
+                    && first.term >= self.prev.term
+                    && last.first <= self.last
+                    && last.term <= self.term
+            }
+            _ => self.last == self.prev.index,
+        };
+        let carried = |index: Index| index > self.prev.index && index <= self.last;
+        ascending
+            && fits
+            && self.last.0 < u64::MAX / 2
+            && self.prev.term <= self.term
+            && (self.prev.index == Index::ZERO) == (self.prev.term == Term::ZERO)
+            && self.memberships.windows(2).all(|w| w[0].0 < w[1].0)
+            && self.memberships.iter().all(|(index, m)| carried(*index) && m.is_well_formed())
+    }
+}
