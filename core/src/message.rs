@@ -179,6 +179,14 @@ impl Append {
         self.last.0.saturating_sub(self.prev.index.0)
     }
 
+    /// Leaves out the entries behind `last`.
+    pub fn cut(&mut self, last: Index) {
+        debug_assert!(last >= self.prev.index && last <= self.last);
+        self.last = last;
+        self.runs.retain(|run| run.first <= last);
+        self.memberships.retain(|(index, _)| *index <= last);
+    }
+
     /// Whether the fields can all be true of one leader's log.
     pub fn is_well_formed(&self) -> bool {
         let ascending = self.runs.windows(2).all(|w| w[0].first < w[1].first && w[0].term < w[1].term);

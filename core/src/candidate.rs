@@ -1,0 +1,108 @@
+//! The candidate: first asks whether it would be elected, then asks to be.
+//!
+//! A pre-vote (thesis, section 9.6) changes nobody's term or vote, so a node that cannot win disturbs
+//! nobody. Questions are asked again at every heartbeat interval, because answers to a pre-vote change:
+//! a voter that still heard the old leader a moment ago may have noticed its end by now.
+
+use crate::shared::{Shared, Transition};
+use crate::*;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Candidate {
+    /// Whether it only asks so far, in the term before the one that it wants.
+    pub(crate) pre: bool,
+    /// The newest answer of each voter.
+    votes: BTreeMap<NodeId, bool>,
+    /// The write that carries its own vote, which counts when it is durable.
+    own_vote: WriteId,
+    since: Tick,
+    timeout: u64,
+    asked: Tick,
+}
+
+impl Candidate {
+    /// Starts to ask. A pre-vote for itself needs no disk; the vote does, and it is in the newest write.
+    pub(crate) fn new(shared: &mut Shared, pre: bool) -> Candidate {
+        let mut candidate = Candidate {
+            pre,
+            votes: BTreeMap::new(),
+            own_vote: shared.disk.newest(),
+            since: shared.now,
+            timeout: shared.draw_timeout(),
+            asked: shared.now,
+        };
+        if pre {
+            candidate.votes.insert(shared.me.id, true);
+        }
+        candidate.ask(shared);
+        candidate
+    }
+
+    /// The term that it wants to lead.
+    fn campaign(&self, shared: &Shared) -> Term {
+        if self.pre { shared.term().next() } else { shared.term() }
+    }
+
+    fn ask(&mut self, shared: &mut Shared) {
+        self.asked = shared.now;
+        let campaign = self.campaign(shared);
+        let vote = Vote { campaign, pre: self.pre, transfer: None, last: shared.log.last_id() };
+        let membership = shared.log.membership();
+        let voters =
+            membership.others(shared.me.id).map(Member::peer).filter(|peer| membership.is_voter(*peer));
+        let silent: Vec<_> = voters.filter(|peer| self.votes.get(&peer.id) != Some(&true)).collect();
+        for peer in silent {
+            shared.send_after_sync(peer, Message::Vote(vote));
+        }
+    }
+
+    pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
+        if shared.now.since(self.since) >= self.timeout {
+            return if shared.may_campaign() { Transition::Ask } else { Transition::Follow };
+        }
+        if shared.now.since(self.asked) >= shared.settings.heartbeat {
+            self.ask(shared);
+        }
+        Transition::Stay
+    }
+
+    pub(crate) fn on_persisted(&mut self, shared: &mut Shared, id: WriteId) -> Transition {
+        if !self.pre && id >= self.own_vote {
+            self.votes.insert(shared.me.id, true);
+        }
+        self.count(shared)
+    }
+
+    pub(crate) fn on_vote_reply(&mut self, shared: &mut Shared, from: Peer, reply: VoteReply) -> Transition {
+        if reply.pre != self.pre || reply.campaign != self.campaign(shared) {
+            return shared.drop_input(Dropped::Stale);
+        }
+        if !shared.log.membership().is_voter(from) {
+            return shared.drop_input(Dropped::NotMember);
+        }
+        let granted = reply.refusal.is_none();
+        // A refusal never takes a grant back: it may be an older answer that was overtaken.
+        let vote = self.votes.entry(from.id).or_insert(granted);
+        *vote |= granted;
+        self.count(shared)
+    }
+
+    pub(crate) fn count(&self, shared: &Shared) -> Transition {
+        match shared.log.membership().tally(|id| self.votes.get(&id).copied()) {
+            Tally::Won if self.pre => Transition::Campaign,
+            Tally::Won => Transition::Lead,
+            // Answers to a pre-vote change with time; a lost election stays lost.
+            Tally::Lost if !self.pre => Transition::Follow,
+            Tally::Lost | Tally::Open => Transition::Stay,
+        }
+    }
+
+    /// Whether it goes on rather than grant a pre-vote to a rival that asks as well. Of two the one with
+    /// the greater log, then name, goes first; but only for a moment, since it may not reach a quorum.
+    pub(crate) fn goes_before(&self, shared: &Shared, rival: NodeId, last: LogId) -> bool {
+        let greater = (shared.log.last_id(), shared.me.id) > (last, rival);
+        self.pre && greater && shared.now.since(self.since) < shared.settings.heartbeat
+    }
+}

@@ -1,0 +1,71 @@
+//! The settings of the core, in its own units, and the one place that judges them.
+
+use core::fmt;
+
+/// How the core behaves. Times are in ticks of 10 ms.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// The pause between two heartbeats of an idle leader. At least 1.
+    pub heartbeat: u64,
+    /// Every election timeout is longer than this. At least twice the heartbeat, so that one lost heartbeat
+    /// elects nobody.
+    pub election_min: u64,
+    /// No election timeout is longer than this; greater than `election_min`, so that timeouts differ.
+    pub election_max: u64,
+    /// Entries in one AppendEntries at most. At least 1.
+    pub message_entries: u64,
+    /// Bytes of entries in one AppendEntries at most; a single entry may exceed it. At least 1.
+    pub message_bytes: u64,
+    /// AppendEntries under way to one follower at most. At least 1.
+    pub inflight_messages: usize,
+    /// Bytes of entries under way to one follower at most. At least 1.
+    pub inflight_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            heartbeat: 5,
+            election_min: 30,
+            election_max: 60,
+            message_entries: 1024,
+            message_bytes: 1 << 20,
+            inflight_messages: 64,
+            inflight_bytes: 8 << 20,
+        }
+    }
+}
+
+/// A setting that makes no sense.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadSetting {
+    /// Which field of [`Settings`].
+    pub setting: &'static str,
+    /// What it must be.
+    pub must: &'static str,
+}
+
+impl fmt::Display for BadSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} must be {}", self.setting, self.must)
+    }
+}
+
+impl Settings {
+    /// Judges every field.
+    pub fn validate(&self) -> Result<(), BadSetting> {
+        let rules = [
+            ("heartbeat", self.heartbeat >= 1, "at least one tick of 10 ms"),
+            ("election_min", self.election_min >= 2 * self.heartbeat, "at least twice the heartbeat"),
+            ("election_max", self.election_max > self.election_min, "greater than the minimum"),
+            ("message_entries", self.message_entries >= 1, "at least 1"),
+            ("message_bytes", self.message_bytes >= 1, "at least 1"),
+            ("inflight_messages", self.inflight_messages >= 1, "at least 1"),
+            ("inflight_bytes", self.inflight_bytes >= 1, "at least 1"),
+        ];
+        match rules.into_iter().find(|(_, holds, _)| !holds) {
+            Some((setting, _, must)) => Err(BadSetting { setting, must }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Which writes are under way, and how far the log is durable.
+//!
+//! The writer works in the order of the [`WriteId`]s and reports each as done, perhaps late. For each
+//! write under way we keep the last index that it makes safe. A truncation lowers all of these at once, so
+//! a late completion can never acknowledge an entry that was overwritten meanwhile, and no terms need
+//! comparing.
+
+use crate::{Index, Tick, WriteId};
+use alloc::collections::VecDeque;
+
+/// The disk as the core sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Disk {
+    /// The newest id handed out; zero before the first.
+    newest: WriteId,
+    /// The newest id that is done.
+    done: WriteId,
+    /// The newest write that carries the hard state.
+    hard_state: WriteId,
+    /// The writes under way, oldest first.
+    under_way: VecDeque<UnderWay>,
+    /// The newest index of the log that is durable.
+    persisted: Index,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct UnderWay {
+    id: WriteId,
+    /// The last index that this write makes safe, lowered by every truncation since.
+    safe: Index,
+    since: Tick,
+}
+
+impl Disk {
+    pub(crate) fn new(persisted: Index) -> Disk {
+        Disk {
+            newest: WriteId(0),
+            done: WriteId(0),
+            hard_state: WriteId(0),
+            under_way: VecDeque::new(),
+            persisted,
+        }
+    }
+
+    pub(crate) fn persisted(&self) -> Index {
+        self.persisted
+    }
+
+    pub(crate) fn newest(&self) -> WriteId {
+        self.newest
+    }
+
+    pub(crate) fn writes_under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Whether the current term and vote are durable.
+    pub(crate) fn hard_state_is_durable(&self) -> bool {
+        self.done >= self.hard_state
+    }
+
+    /// Names the next write.
+    pub(crate) fn hand_out(&mut self) -> WriteId {
+        self.newest = self.newest.next();
+        self.newest
+    }
+
+    pub(crate) fn carries_hard_state(&mut self, id: WriteId) {
+        self.hard_state = id;
+    }
+
+    /// The write named last leaves now; when it is done, everything up to `safe` is durable.
+    pub(crate) fn start(&mut self, id: WriteId, safe: Index, now: Tick) {
+        self.under_way.push_back(UnderWay { id, safe, since: now });
+    }
+
+    /// Entries behind `last` are gone, or about to be.
+    pub(crate) fn truncate(&mut self, last: Index) {
+        self.persisted = self.persisted.min(last);
+        for write in &mut self.under_way {
+            write.safe = write.safe.min(last);
+        }
+    }
+
+    /// The write `id`, and so all before it, is done. False if that is no news.
+    pub(crate) fn complete(&mut self, id: WriteId) -> bool {
+        if id <= self.done || id > self.newest {
+            return false;
+        }
+        while let Some(write) = self.under_way.pop_front_if(|write| write.id <= id) {
+            self.persisted = self.persisted.max(write.safe);
+        }
+        self.done = id;
+        true
+    }
+
+    /// For how long the oldest unfinished write has been under way, in ticks.
+    pub(crate) fn age(&self, now: Tick) -> u64 {
+        self.under_way.front().map_or(0, |write| now.since(write.since))
+    }
+
+    pub(crate) fn check(&self, last: Index) -> Result<(), &'static str> {
+        if self.persisted > last || self.under_way.iter().any(|write| write.safe > last) {
+            return Err("nothing behind the end of the log is or becomes durable");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,192 @@
+//! The follower: takes what the leader says, and campaigns when it has heard nothing for too long.
+//!
+//! A learner is a follower without a vote, and a node without a membership is one that waits to be told.
+//! All that is kept here belongs to one leader of one term; a new one starts afresh.
+
+use crate::log::Accept;
+use crate::read::FollowerReads;
+use crate::shared::{Shared, Transition};
+use crate::*;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Follower {
+    /// Whom it follows, once an AppendEntries of this term has come.
+    pub(crate) leader: Option<Peer>,
+    /// When its patience began: at its start, at each word of the leader, at a vote that it granted.
+    since: Tick,
+    /// For how long its patience lasts, in ticks.
+    timeout: u64,
+    /// The newest index that an AppendEntries of this term has verified.
+    verified: Index,
+    /// The newest index that it has acknowledged in this term.
+    acknowledged: Index,
+    /// The newest round that it has heard of in this term.
+    round: Round,
+    reads: FollowerReads,
+}
+
+impl Follower {
+    pub(crate) fn new(shared: &mut Shared) -> Follower {
+        Follower {
+            leader: None,
+            since: shared.now,
+            timeout: shared.draw_timeout(),
+            verified: Index::ZERO,
+            acknowledged: Index::ZERO,
+            round: Round(0),
+            reads: FollowerReads::default(),
+        }
+    }
+
+    /// Whether it heard its leader so recently that it helps nobody to depose it (thesis, section 4.2.3).
+    pub(crate) fn hears_leader(&self, shared: &Shared) -> bool {
+        self.leader.is_some() && shared.now.since(self.since) < shared.settings.election_min
+    }
+
+    /// A vote was granted: its candidate gets the time of a whole timeout.
+    pub(crate) fn on_granted(&mut self, shared: &Shared) {
+        self.since = shared.now;
+    }
+
+    /// The next tick campaigns.
+    pub(crate) fn lose_patience(&mut self) {
+        self.timeout = 0;
+    }
+
+    pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
+        if shared.now.since(self.since) >= self.timeout {
+            if shared.may_campaign() {
+                return Transition::Ask;
+            }
+            // Seeds: "skipping until we have a vote". It still notices that its leader is gone.
+            return if self.leader.is_some() { Transition::Follow } else { Transition::Stay };
+        }
+        self.ask_leader(shared);
+        Transition::Stay
+    }
+
+    /// AppendEntries (Figure 2). The term is ours: `raft.rs` has seen to that.
+    pub(crate) fn on_append(&mut self, shared: &mut Shared, from: Peer, append: Append) -> Transition {
+        if self.leader.is_some_and(|leader| leader != from) {
+            return shared.drop_input(Dropped::SecondLeader);
+        }
+        self.leader = Some(from);
+        self.since = shared.now;
+        let accept = shared.log.accept(&append);
+        if accept == Accept::Impossible {
+            return shared.drop_input(Dropped::ContradictsCommitted);
+        }
+        let mut answer = append.round > self.round;
+        self.round = self.round.max(append.round);
+        let mut conflict = None;
+        match accept {
+            Accept::Impossible => {}
+            Accept::Conflict(limit) => {
+                conflict = Some(limit);
+                answer = true;
+            }
+            Accept::Accepted { truncated, appended_from } => {
+                if let Some(last) = truncated {
+                    shared.write_truncated(last);
+                }
+                if let Some(first) = appended_from {
+                    shared.out.tail.push(TailChange::TakeReceived(first));
+                    shared.write_appended(first);
+                }
+                if truncated.is_some() || !append.memberships.is_empty() {
+                    shared.announce_members();
+                }
+                self.verified = self.verified.max(append.last);
+                // "Set commitIndex = min(leaderCommit, index of last new entry)": the last one that this
+                // message has verified, since behind it our log may hold another leader's entries.
+                shared.commit_to(append.commit.min(append.last));
+                // Entries that were all here already: the leader may have missed the acknowledgement.
+                answer |= append.count() > 0 && self.matched(shared) >= append.last;
+            }
+        }
+        if answer {
+            self.acknowledge(shared, conflict);
+        }
+        Transition::Stay
+    }
+
+    /// A write is done: what it made durable can be acknowledged now.
+    pub(crate) fn on_persisted(&mut self, shared: &mut Shared) {
+        if self.matched(shared) > self.acknowledged {
+            self.acknowledge(shared, None);
+        }
+    }
+
+    /// The newest index that is durable and verified by an AppendEntries of this term.
+    fn matched(&self, shared: &Shared) -> Index {
+        self.verified.min(shared.disk.persisted())
+    }
+
+    fn acknowledge(&mut self, shared: &mut Shared, conflict: Option<LogId>) {
+        let Some(leader) = self.leader else { return };
+        let matched = self.matched(shared);
+        self.acknowledged = self.acknowledged.max(matched);
+        let reply = AppendReply {
+            term: shared.term(),
+            round: self.round,
+            promised: 0,
+            matched,
+            last: shared.log.last(),
+            conflict,
+            applied: shared.applied,
+            installing: false,
+            disk_age: shared.disk.age(shared.now),
+            no_space: false,
+        };
+        shared.send(leader, Message::AppendReply(reply));
+    }
+
+    pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {
+        if shared.log.membership().is_empty() {
+            shared.refuse(ticket, RefusedReason::NotConfigured);
+        } else if self.leader.is_none() {
+            shared.refuse(ticket, RefusedReason::NotLeader(None));
+        } else {
+            self.reads.join(ticket);
+            self.ask_leader(shared);
+        }
+    }
+
+    pub(crate) fn on_read_index_reply(
+        &mut self,
+        shared: &mut Shared,
+        from: Peer,
+        reply: ReadIndexReply,
+    ) -> Transition {
+        if self.leader != Some(from) || reply.boot != shared.boot {
+            return shared.drop_input(Dropped::Unexpected);
+        }
+        let Some(tickets) = self.reads.answered(reply.sequence) else {
+            return shared.drop_input(Dropped::Stale);
+        };
+        for ticket in tickets {
+            match reply.index {
+                Some(index) => shared.out.reads.push(ReadGrant { ticket, index }),
+                None => shared.refuse(ticket, RefusedReason::NotLeader(None)),
+            }
+        }
+        self.ask_leader(shared);
+        Transition::Stay
+    }
+
+    fn ask_leader(&mut self, shared: &mut Shared) {
+        let Some(leader) = self.leader else { return };
+        let (term, boot, now) = (shared.term(), shared.boot, shared.now);
+        let due = self.reads.due(term, boot, &mut shared.question, now, shared.settings.heartbeat);
+        if let Some(question) = due {
+            shared.send(leader, Message::ReadIndex(question));
+        }
+    }
+
+    /// The role ends: nobody waits for an answer that cannot come.
+    pub(crate) fn end(mut self, shared: &mut Shared) {
+        for ticket in self.reads.take_all() {
+            shared.refuse(ticket, RefusedReason::NotLeader(None));
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The leader: appends, replicates, counts acknowledgements, commits, and confirms reads.
+
+use crate::progress::Progress;
+use crate::read::{LeaderReads, Reader};
+use crate::shared::{Shared, Transition};
+use crate::*;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Leader {
+    /// The empty entry of this term. Until it is committed, the leader does not know what is.
+    start: Index,
+    /// All members but itself.
+    pub(crate) progress: BTreeMap<NodeId, Progress>,
+    reads: LeaderReads,
+}
+
+impl Leader {
+    /// Takes office: appends an empty entry (section 8) and tells everybody at once (section 5.2).
+    pub(crate) fn new(shared: &mut Shared) -> Leader {
+        let next = shared.log.last().next();
+        let others = shared.log.membership().others(shared.me.id);
+        let progress = others.map(|member| (member.id, Progress::new(next, shared.now))).collect();
+        let noop = shared.append_own(1);
+        shared.out.tail.push(TailChange::TakeNoop(noop));
+        let mut leader = Leader { start: noop.index, progress, reads: LeaderReads::new(shared.now) };
+        leader.depart(shared);
+        leader.replicate(shared);
+        leader
+    }
+
+    /// The last moment at which a quorum was known to follow.
+    fn quorum_heard(&self, shared: &Shared) -> Tick {
+        let heard = |id| match self.progress.get(&id) {
+            Some(progress) => progress.heard,
+            None if id == shared.me.id => shared.now,
+            None => Tick::default(),
+        };
+        shared.log.membership().reached(heard)
+    }
+
+    /// Whether a quorum follows it so recently that it helps nobody to depose it.
+    pub(crate) fn is_followed(&self, shared: &Shared) -> bool {
+        shared.now.since(self.quorum_heard(shared)) < shared.settings.election_min
+    }
+
+    pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
+        let longest = shared.settings.election_max;
+        // Check-quorum (thesis, section 6.2): nobody waits for a leader that cannot commit.
+        if shared.now.since(self.quorum_heard(shared)) >= longest {
+            return Transition::Follow;
+        }
+        let age = shared.disk.age(shared.now);
+        if age > 2 * longest && !self.progress.is_empty() {
+            shared.out.alarms.push(Alarm::DiskStalled { ticks: age });
+            return Transition::Follow;
+        }
+        if shared.now.since(self.reads.last_departure()) >= shared.settings.heartbeat {
+            for progress in self.progress.values_mut() {
+                progress.paused = false;
+            }
+            self.depart(shared);
+            self.replicate(shared);
+        }
+        Transition::Stay
+    }
+
+    pub(crate) fn on_propose(&mut self, shared: &mut Shared, ticket: Ticket, count: u64) {
+        let first = shared.append_own(count);
+        shared.out.tail.push(TailChange::TakeProposed { first, ticket });
+        shared.out.accepted.push(Accepted { ticket, first, count });
+        self.replicate(shared);
+    }
+
+    pub(crate) fn on_persisted(&mut self, shared: &mut Shared) {
+        self.advance_commit(shared);
+    }
+
+    pub(crate) fn on_sent(&mut self, shared: &mut Shared, to: NodeId, prev: LogId, last: Index, bytes: u64) {
+        if let Some(progress) = self.progress.get_mut(&to) {
+            progress.on_sent(prev, last, bytes);
+            self.replicate_to(shared, to);
+        }
+    }
+
+    pub(crate) fn on_unsent(&mut self, to: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&to) {
+            progress.on_unsent();
+        }
+    }
+
+    pub(crate) fn on_append_reply(
+        &mut self,
+        shared: &mut Shared,
+        from: Peer,
+        reply: AppendReply,
+    ) -> Transition {
+        if !shared.log.membership().contains(from) {
+            return shared.drop_input(Dropped::NotMember);
+        }
+        let Some(progress) = self.progress.get_mut(&from.id) else {
+            return shared.drop_input(Dropped::NotMember);
+        };
+        if reply.matched > shared.log.last() || reply.round > self.reads.round() {
+            return shared.drop_input(Dropped::Malformed);
+        }
+        progress.heard = shared.now;
+        progress.round = progress.round.max(reply.round);
+        progress.applied = progress.applied.max(reply.applied);
+        progress.last = reply.last;
+        let (round, acknowledged) = progress.heartbeat;
+        if reply.round == round && reply.last < acknowledged && !progress.lost_entries {
+            progress.lost_entries = true;
+            let (follower, last) = (from.id, reply.last);
+            shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
+        }
+        let news = progress.on_matched(reply.matched);
+        match reply.conflict {
+            Some(limit) => {
+                let limit = shared.log.newest_within(limit);
+                progress.on_conflict(limit.index, reply.round, self.reads.round());
+            }
+            None => progress.probing = false,
+        }
+        if news {
+            self.advance_commit(shared);
+        }
+        self.confirm_reads(shared);
+        self.replicate_to(shared, from.id);
+        Transition::Stay
+    }
+
+    pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {
+        self.join(shared, Reader::Local(ticket));
+    }
+
+    pub(crate) fn on_read_index(&mut self, shared: &mut Shared, from: Peer, ask: ReadIndex) {
+        self.join(shared, Reader::Remote { peer: from, boot: ask.boot, sequence: ask.sequence });
+    }
+
+    fn join(&mut self, shared: &mut Shared, reader: Reader) {
+        self.reads.join(reader);
+        self.start_round_if_due(shared);
+    }
+
+    /// Commits what a quorum holds, but counts only for entries of its own term (section 5.4.2): an
+    /// older entry on a majority may still be overwritten.
+    fn advance_commit(&mut self, shared: &mut Shared) {
+        let own = shared.disk.persisted();
+        let held = shared.log.membership().reached(|id| match self.progress.get(&id) {
+            Some(progress) => progress.counted(),
+            None if id == shared.me.id => own,
+            None => Index::ZERO,
+        });
+        if shared.log.term_at(held) != Some(shared.term()) || !shared.commit_to(held) {
+            return;
+        }
+        self.start_round_if_due(shared);
+        self.announce_commit(shared);
+    }
+
+    /// Tells the commit index to those whom nothing else tells it now.
+    fn announce_commit(&mut self, shared: &mut Shared) {
+        let told: Vec<NodeId> =
+            shared.out.replicate.iter().map(|replicate| replicate.envelope.to.id).collect();
+        let ids: Vec<NodeId> = self.progress.keys().copied().filter(|id| !told.contains(id)).collect();
+        for id in ids {
+            self.send_empty(shared, id);
+        }
+    }
+
+    fn start_round_if_due(&mut self, shared: &mut Shared) {
+        let may_read = shared.log.commit() >= self.start;
+        if may_read && self.reads.is_due(shared.now, shared.settings.heartbeat) {
+            self.depart(shared);
+        }
+    }
+
+    /// A heartbeat to all, carrying a new round.
+    fn depart(&mut self, shared: &mut Shared) {
+        let read_index = (shared.log.commit() >= self.start).then(|| shared.log.commit());
+        let round = self.reads.depart(shared.now, read_index);
+        let ids: Vec<NodeId> = self.progress.keys().copied().collect();
+        for id in ids {
+            self.send_empty(shared, id);
+            if let Some(progress) = self.progress.get_mut(&id) {
+                progress.heartbeat = (round, progress.matched);
+            }
+        }
+        self.confirm_reads(shared);
+    }
+
+    /// Grants the reads of every round that a quorum has echoed.
+    fn confirm_reads(&mut self, shared: &mut Shared) {
+        let own = self.reads.round();
+        let round = shared.log.membership().reached(|id| match self.progress.get(&id) {
+            Some(progress) => progress.round,
+            None if id == shared.me.id => own,
+            None => Round(0),
+        });
+        let granted = self.reads.confirmed(round);
+        let term = shared.term();
+        for (index, reader) in granted {
+            match reader {
+                Reader::Local(ticket) => shared.out.reads.push(ReadGrant { ticket, index }),
+                Reader::Remote { peer, boot, sequence } => {
+                    let reply = ReadIndexReply { term, boot, sequence, index: Some(index) };
+                    shared.send(peer, Message::ReadIndexReply(reply));
+                }
+            }
+        }
+        self.start_round_if_due(shared);
+    }
+
+    fn replicate(&mut self, shared: &mut Shared) {
+        let ids: Vec<NodeId> = self.progress.keys().copied().collect();
+        for id in ids {
+            self.replicate_to(shared, id);
+        }
+    }
+
+    /// Asks the driver to send what this follower lacks, as far as its window allows.
+    fn replicate_to(&mut self, shared: &mut Shared, id: NodeId) {
+        let Some(progress) = self.progress.get_mut(&id) else { return };
+        if progress.next > shared.log.last() {
+            return;
+        }
+        let Some(max_bytes) = progress.budget(&shared.settings) else { return };
+        let Some(prev) = shared.log.id_at(progress.next.prev()) else { return };
+        progress.open = Some(prev);
+        let last = Index(prev.index.0 + shared.settings.message_entries).min(shared.log.last());
+        let envelope = self.append_envelope(shared, id, prev, last);
+        shared.out.replicate.extend(envelope.map(|envelope| Replicate { envelope, max_bytes }));
+    }
+
+    /// An AppendEntries without entries, from where this follower is thought to be.
+    fn send_empty(&mut self, shared: &mut Shared, id: NodeId) {
+        let Some(progress) = self.progress.get(&id) else { return };
+        let prev = shared.log.id_at(progress.next.prev()).unwrap_or(shared.log.purged());
+        if let Some(envelope) = self.append_envelope(shared, id, prev, prev.index) {
+            shared.out.send.push(envelope);
+        }
+    }
+
+    fn append_envelope(&self, shared: &Shared, to: NodeId, prev: LogId, last: Index) -> Option<Envelope> {
+        let member = shared.log.membership().members.get(&to)?;
+        let first = prev.index.next();
+        let entries = last > prev.index;
+        let append = Append {
+            term: shared.term(),
+            prev,
+            last,
+            runs: if entries { shared.log.runs_between(first, last) } else { Vec::new() },
+            memberships: if entries { shared.log.memberships_between(first, last) } else { Vec::new() },
+            commit: shared.log.commit(),
+            round: self.reads.round(),
+            lease: 0,
+            persisted: shared.disk.persisted(),
+            disk_age: shared.disk.age(shared.now),
+        };
+        Some(shared.envelope(member.peer(), Message::Append(append)))
+    }
+
+    /// The role ends: this node can no longer tell what the callers want to know.
+    pub(crate) fn end(self, shared: &mut Shared) {
+        for ticket in self.reads.local_tickets() {
+            shared.refuse(ticket, RefusedReason::NotLeader(None));
+        }
+    }
+}

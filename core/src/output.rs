@@ -1,0 +1,228 @@
+//! What happens to a node, and what it wants done.
+//!
+//! The order of effects is in the types: [`Output::send`] may leave at once, [`Output::send_after_sync`]
+//! waits for the disk, and nothing else does. Whoever drives the core carries out each field as its
+//! documentation says and needs to know no more of Raft.
+
+use crate::{Append, Envelope, HardState, Index, LogId, Member, Membership, NodeId, Term, Ticket, WriteId};
+use alloc::vec::Vec;
+
+/// Everything that can happen to a node. Record a list of these and the run replays.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Input {
+    /// Time has passed. Timers fire on this alone; due about every 10 ms, after the turn's messages.
+    Tick,
+    /// A message came in. The bytes of an AppendEntries' entries are kept by the driver meanwhile.
+    Receive(Envelope),
+    /// Asks to add `count` commands to the log.
+    Propose {
+        /// Handed back in [`Output::accepted`] or [`Output::refused`].
+        ticket: Ticket,
+        /// How many entries. At least 1.
+        count: u64,
+    },
+    /// Asks for an index at which a linearizable read may be served (thesis, section 6.4).
+    Read {
+        /// Handed back in [`Output::reads`] or [`Output::refused`].
+        ticket: Ticket,
+    },
+    /// Makes a blank node the first of a cluster.
+    Bootstrap {
+        /// Handed back in [`Output::accepted`] or [`Output::refused`].
+        ticket: Ticket,
+        /// The first membership; this node votes in it.
+        membership: Membership,
+    },
+    /// This write, and every one before it, is durable.
+    Persisted(WriteId),
+    /// An [`Output::replicate`] left, as this message.
+    Sent {
+        /// To whom.
+        to: NodeId,
+        /// In which term it was asked for.
+        term: Term,
+        /// The `prev` of the message.
+        prev: LogId,
+        /// The index of its last entry.
+        last: Index,
+        /// The bytes of its entries.
+        bytes: u64,
+    },
+    /// An [`Output::replicate`] was given up: no connection, no bytes, or the leader changed.
+    Unsent {
+        /// To whom.
+        to: NodeId,
+        /// In which term it was asked for.
+        term: Term,
+    },
+    /// The state machine has applied everything up to here.
+    Applied(Index),
+    /// This node's process is certainly gone (and with it its leadership, if it led).
+    LeaderDown(NodeId),
+    /// Campaign now, as after an election timeout.
+    Campaign,
+}
+
+/// What a node wants done after one [`Input`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Output {
+    /// First of all: whom to know from now on.
+    pub members: Option<Vec<Member>>,
+    /// Then: what the tail in memory drops and takes, in this order.
+    pub tail: Vec<TailChange>,
+    /// Load these entries and send them, each as one message; report `Sent` or `Unsent` for each.
+    pub replicate: Vec<Replicate>,
+    /// Send at once.
+    pub send: Vec<Envelope>,
+    /// Hand to the log's writer, behind everything handed to it before. Report `Persisted`.
+    pub write: Option<Write>,
+    /// Hold until the newest [`WriteId`] handed out so far is done, then send, unless the term has
+    /// changed by then.
+    pub send_after_sync: Vec<Envelope>,
+    /// Proposals that are in the log now.
+    pub accepted: Vec<Accepted>,
+    /// The new commit index. The state machine gets min(this, what is persisted here).
+    pub commit: Option<Index>,
+    /// Reads that may be served as soon as the state machine has applied up to their index.
+    pub reads: Vec<ReadGrant>,
+    /// Requests that certainly took no effect.
+    pub refused: Vec<Refused>,
+    /// Something that should not happen did, and was survived: for the operator's eyes.
+    pub alarms: Vec<Alarm>,
+    /// Why the input was ignored, if it was.
+    pub dropped: Option<Dropped>,
+}
+
+/// One change of the tail in memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TailChange {
+    /// Forget the entries behind this index.
+    Truncate(Index),
+    /// Take the entries of the message just received, from this index on.
+    TakeReceived(Index),
+    /// Take the commands of this proposal.
+    TakeProposed {
+        /// Where the first of them stands.
+        first: LogId,
+        /// Whose they are.
+        ticket: Ticket,
+    },
+    /// Make the empty entry with which a leader starts its term.
+    TakeNoop(LogId),
+    /// Make an entry of this membership.
+    TakeMembership(LogId, Membership),
+}
+
+/// A write for the log's writer, atomic: hard state, then truncation, then new entries.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Write {
+    /// Its name.
+    pub id: WriteId,
+    /// The new term and vote, if they changed.
+    pub hard_state: Option<HardState>,
+    /// Drop every entry behind this index.
+    pub truncate: Option<Index>,
+    /// Append the entries of the tail from the first to the second index.
+    pub append: Option<(Index, Index)>,
+}
+
+/// Entries to send to a follower.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Replicate {
+    /// The AppendEntries with everything that may be carried. The driver may [cut](Append::cut) it.
+    pub envelope: Envelope,
+    /// How many bytes of entries may be carried; one entry may always be.
+    pub max_bytes: u64,
+}
+
+impl Replicate {
+    /// The AppendEntries within.
+    pub fn append(&self) -> &Append {
+        match &self.envelope.message {
+            crate::Message::Append(append) => append,
+            _ => unreachable!("only AppendEntries are replicated"),
+        }
+    }
+}
+
+/// A proposal in the log. It may still be lost with its leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// Whose it is.
+    pub ticket: Ticket,
+    /// Its first entry.
+    pub first: LogId,
+    /// How many entries it has.
+    pub count: u64,
+}
+
+/// A read that may be served once `index` is applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReadGrant {
+    /// Whose it is.
+    pub ticket: Ticket,
+    /// What must be applied first.
+    pub index: Index,
+}
+
+/// A request that took no effect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Whose it is.
+    pub ticket: Ticket,
+    /// Why.
+    pub reason: RefusedReason,
+}
+
+/// Why a request was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RefusedReason {
+    /// Another node leads, or none that is known.
+    NotLeader(Option<NodeId>),
+    /// The node has no membership.
+    NotConfigured,
+    /// The node has a membership, or a term, already.
+    AlreadyConfigured,
+    /// The membership makes no sense, or this node does not vote in it.
+    BadMembership,
+}
+
+/// Something that should not happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Alarm {
+    /// A follower's log is shorter than what it acknowledged in this term. It is not counted any more.
+    LostEntries {
+        /// Which.
+        follower: NodeId,
+        /// What it had acknowledged.
+        acknowledged: Index,
+        /// Where its log ends now.
+        last: Index,
+    },
+    /// The own disk did not finish a write for too long; leadership was given up.
+    DiskStalled {
+        /// For how many ticks.
+        ticks: u64,
+    },
+}
+
+/// Why an input was ignored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Dropped {
+    /// It was meant for another node, or another life of this one.
+    Misdelivered,
+    /// Its sender was removed from the cluster.
+    Removed,
+    /// Its fields contradict each other.
+    Malformed,
+    /// It belongs to an older term, an older campaign, or was answered before.
+    Stale,
+    /// An answer from a node that is not a member, or not in this life.
+    NotMember,
+    /// It makes no sense in this role.
+    Unexpected,
+    /// A second leader in one term: one of the two is wrong about the world.
+    SecondLeader,
+    /// It contradicts a committed entry: its sender is wrong about the world.
+    ContradictsCommitted,
+}

@@ -1,0 +1,124 @@
+//! What a leader knows of one follower, and how much it sends ahead.
+//!
+//! Entries are pipelined: `next` moves on when a message leaves, not when it is answered, and moves back
+//! when the follower says that it misses something. A window of messages and bytes bounds what is under
+//! way. While the two logs have not been matched yet, the window is a single message.
+
+use crate::{Index, LogId, Round, Settings, Tick};
+use alloc::collections::VecDeque;
+
+/// A follower, or learner, as its leader sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Progress {
+    /// The newest index known to be durable there and equal to ours (Figure 2, `matchIndex`).
+    pub(crate) matched: Index,
+    /// The index of the next entry to send (Figure 2, `nextIndex`); always above `matched`.
+    pub(crate) next: Index,
+    /// Whether the logs are still being matched, so that one message at a time is enough.
+    pub(crate) probing: bool,
+    /// The `prev` of the [`Replicate`](crate::Replicate) that the driver has not reported on yet.
+    pub(crate) open: Option<LogId>,
+    /// Where the logs could match at most when it last had to go back, and the newest round at that time.
+    backed_off: (Index, Round),
+    /// Set when the driver could not send: nothing more until the next heartbeat.
+    pub(crate) paused: bool,
+    /// The messages under way: the last index and the bytes of each.
+    in_flight: VecDeque<(Index, u64)>,
+    in_flight_bytes: u64,
+    /// The newest round that it has echoed.
+    pub(crate) round: Round,
+    /// The newest heartbeat that left for it: its round, and `matched` as it was then.
+    pub(crate) heartbeat: (Round, Index),
+    /// When it last answered in this term.
+    pub(crate) heard: Tick,
+    /// Whether it has lost entries that it had acknowledged. Its acknowledgements count no more.
+    pub(crate) lost_entries: bool,
+    /// How far its machine has applied.
+    pub(crate) applied: Index,
+    /// Where its log ends, durable or not, as it last said.
+    pub(crate) last: Index,
+}
+
+impl Progress {
+    pub(crate) fn new(next: Index, now: Tick) -> Progress {
+        Progress {
+            matched: Index::ZERO,
+            next,
+            probing: true,
+            backed_off: (Index(u64::MAX), Round(0)),
+            open: None,
+            paused: false,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            round: Round(0),
+            heartbeat: (Round(0), Index::ZERO),
+            heard: now,
+            lost_entries: false,
+            applied: Index::ZERO,
+            last: Index::ZERO,
+        }
+    }
+
+    /// What counts towards the commit index.
+    pub(crate) fn counted(&self) -> Index {
+        if self.lost_entries { Index::ZERO } else { self.matched }
+    }
+
+    /// How many bytes may leave now; none if the window is full or the driver is busy with this follower.
+    pub(crate) fn budget(&self, settings: &Settings) -> Option<u64> {
+        let window = if self.probing { 1 } else { settings.inflight_messages };
+        let bytes = settings.inflight_bytes.saturating_sub(self.in_flight_bytes);
+        let free = self.open.is_none() && !self.paused && self.in_flight.len() < window && bytes > 0;
+        free.then(|| bytes.min(settings.message_bytes))
+    }
+
+    /// The open request left as a message.
+    pub(crate) fn on_sent(&mut self, prev: LogId, last: Index, bytes: u64) {
+        let asked = self.open.take();
+        // The follower may have asked to go back since; what left is then only a harmless extra.
+        if asked == Some(prev) && prev.index.next() == self.next && last >= self.next {
+            self.next = last.next();
+            self.in_flight.push_back((last, bytes));
+            self.in_flight_bytes += bytes;
+        }
+    }
+
+    /// The open request was given up.
+    pub(crate) fn on_unsent(&mut self) {
+        self.open = None;
+        self.paused = true;
+    }
+
+    /// The follower holds our log up to `matched` for good. True if that is news.
+    pub(crate) fn on_matched(&mut self, matched: Index) -> bool {
+        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(last, _)| *last <= matched) {
+            self.in_flight_bytes -= bytes;
+        }
+        if matched <= self.matched {
+            return false;
+        }
+        self.matched = matched;
+        self.next = self.next.max(matched.next());
+        true
+    }
+
+    /// The follower's log can match at most up to `limit`; it says so knowing round `heard`, while the
+    /// newest is `newest`. False if that is an old answer, or one of many to messages that left together.
+    pub(crate) fn on_conflict(&mut self, limit: Index, heard: Round, newest: Round) -> bool {
+        let (backed_off, since) = self.backed_off;
+        let repeated = self.probing && limit >= backed_off && heard <= since;
+        if limit < self.matched || limit.next() > self.next || repeated {
+            return false;
+        }
+        self.backed_off = (limit, newest);
+        self.next = limit.next();
+        self.probing = true;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        true
+    }
+
+    pub(crate) fn in_flight(&self) -> (usize, u64) {
+        (self.in_flight.len(), self.in_flight_bytes)
+    }
+}

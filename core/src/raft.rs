@@ -1,0 +1,539 @@
+//! The node: takes an input, lets the role handle it, and carries out what the role decides.
+//!
+//! This is the one place that changes roles and the one place of the term rule ("if RPC request or
+//! response contains term T > currentTerm: set currentTerm = T, convert to follower", Figure 2). The rest
+//! is a table of who handles what.
+
+use crate::candidate::Candidate;
+use crate::disk::Disk;
+use crate::follower::Follower;
+use crate::leader::Leader;
+use crate::log::Log;
+use crate::rng::Rng;
+use crate::shared::{Shared, Transition};
+use crate::*;
+use alloc::vec::Vec;
+use core::mem;
+
+/// A Raft node without its body: no disk, no network, no clock, no threads.
+///
+/// Feed it everything that happens through [`step`](Raft::step) and carry out what it returns. It is
+/// deterministic, so the same inputs give the same outputs, and cheap to clone, so a run can be forked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Raft {
+    shared: Shared,
+    role: Role,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Role {
+    Follower(Follower),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+/// What a node finds on its disk when it starts, all of it durable. The default is a blank node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Restored {
+    /// The newest term and vote.
+    pub hard_state: HardState,
+    /// The newest entry that is no longer in the log because a snapshot covers it.
+    pub purged: LogId,
+    /// The terms of the entries behind it.
+    pub runs: Vec<Run>,
+    /// The index of the last entry; `purged.index` if there is none.
+    pub last: Index,
+    /// The memberships that the log and the snapshot hold, oldest first.
+    pub memberships: Vec<(LogId, Membership)>,
+}
+
+impl Raft {
+    /// A node as it was when it stopped. It starts as a follower; the commit index is found out anew.
+    ///
+    /// `seed` decides the election timeouts: give every start of every node another one. `boot` names this
+    /// run of the process.
+    pub fn new(
+        me: Peer,
+        boot: Boot,
+        settings: Settings,
+        seed: u64,
+        restored: Restored,
+        now: Tick,
+    ) -> Result<Raft, BadSetting> {
+        settings.validate()?;
+        let Restored { hard_state, purged, runs, last, memberships } = restored;
+        let mut shared = Shared {
+            me,
+            boot,
+            settings,
+            rng: Rng::new(seed ^ me.id.0.rotate_left(32)),
+            now,
+            hard_state,
+            log: Log::new(purged, runs, last, memberships),
+            disk: Disk::new(last),
+            applied: purged.index,
+            question: 0,
+            out: Output::default(),
+        };
+        let role = Role::Follower(Follower::new(&mut shared));
+        Ok(Raft { shared, role })
+    }
+
+    /// Handles one input at the moment `now`, and returns what is to be done.
+    ///
+    /// `now` never runs backwards (an older one is taken as the newest seen), and is read after the inputs
+    /// of the turn were taken, so that a process that slept finds its messages before its timers.
+    pub fn step(&mut self, now: Tick, input: Input) -> Output {
+        self.shared.now = self.shared.now.max(now);
+        let transition = match input {
+            Input::Tick => self.on_tick(),
+            Input::Receive(envelope) => self.on_receive(envelope),
+            Input::Propose { ticket, count } => self.on_propose(ticket, count),
+            Input::Read { ticket } => self.on_read(ticket),
+            Input::Bootstrap { ticket, membership } => self.on_bootstrap(ticket, membership),
+            Input::Persisted(id) => self.on_persisted(id),
+            Input::Sent { to, term, prev, last, bytes } => self.on_sent(to, term, prev, last, bytes),
+            Input::Unsent { to, term } => self.on_unsent(to, term),
+            Input::Applied(index) => self.on_applied(index),
+            Input::LeaderDown(id) => self.on_leader_down(id),
+            Input::Campaign => self.on_campaign(),
+        };
+        self.change_role(transition);
+        self.finish()
+    }
+
+    /// The node as it stands.
+    pub fn status(&self) -> Status {
+        let Shared { me, now, hard_state, log, disk, applied, .. } = &self.shared;
+        Status {
+            me: *me,
+            role: self.role_name(),
+            term: hard_state.term,
+            vote: hard_state.vote,
+            leader: self.leader(),
+            commit: log.commit(),
+            persisted: disk.persisted(),
+            applied: *applied,
+            purged: log.purged(),
+            last: log.last_id(),
+            runs: log.runs().to_vec(),
+            membership: log.membership().clone(),
+            membership_id: log.membership_id(),
+            writes_under_way: disk.writes_under_way(),
+            peers: match &self.role {
+                Role::Leader(leader) => peers_of(leader, *now),
+                _ => Vec::new(),
+            },
+        }
+    }
+
+    /// What it is now.
+    pub fn role_name(&self) -> RoleName {
+        let membership = self.shared.log.membership();
+        match &self.role {
+            Role::Leader(_) => RoleName::Leader,
+            Role::Candidate(candidate) if candidate.pre => RoleName::PreCandidate,
+            Role::Candidate(_) => RoleName::Candidate,
+            Role::Follower(_) if membership.is_empty() => RoleName::Unconfigured,
+            Role::Follower(_) if membership.is_voter(self.shared.me) => RoleName::Follower,
+            Role::Follower(_) => RoleName::Learner,
+        }
+    }
+
+    /// Whether it leads.
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// Whom it holds for the leader.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(_) => Some(self.shared.me.id),
+            Role::Follower(follower) => follower.leader.map(|peer| peer.id),
+            Role::Candidate(_) => None,
+        }
+    }
+
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.shared.term()
+    }
+
+    /// The newest index known to be committed.
+    pub fn commit(&self) -> Index {
+        self.shared.log.commit()
+    }
+
+    /// The newest durable index.
+    pub fn persisted(&self) -> Index {
+        self.shared.disk.persisted()
+    }
+
+    /// The newest entry.
+    pub fn last(&self) -> LogId {
+        self.shared.log.last_id()
+    }
+
+    /// The newest id that was handed out in an [`Output::write`].
+    pub fn newest_write(&self) -> WriteId {
+        self.shared.disk.newest()
+    }
+
+    /// The term of the entry at `index`, if the log holds it.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.shared.log.term_at(index)
+    }
+
+    /// The membership in force.
+    pub fn membership(&self) -> &Membership {
+        self.shared.log.membership()
+    }
+
+    /// The entry that put the membership in force.
+    pub fn membership_id(&self) -> LogId {
+        self.shared.log.membership_id()
+    }
+
+    /// The newest membership that is committed, with its entry.
+    pub fn committed_membership(&self) -> &(LogId, Membership) {
+        self.shared.log.committed_membership()
+    }
+
+    /// Which invariant of its own the node breaks, if any. Holds after every step.
+    pub fn check(&self) -> Result<(), &'static str> {
+        let log = &self.shared.log;
+        log.check()?;
+        self.shared.disk.check(log.last())?;
+        if let Role::Leader(leader) = &self.role {
+            let ahead = |p: &progress::Progress| p.next > p.matched && p.matched <= log.last();
+            if !leader.progress.values().all(ahead) {
+                return Err("a leader sends what is not matched yet, and matches what it has");
+            }
+        }
+        if log.last_id().term > self.shared.term() {
+            return Err("no entry is of a later term than its holder");
+        }
+        Ok(())
+    }
+
+    fn on_tick(&mut self) -> Transition {
+        match &mut self.role {
+            Role::Follower(follower) => follower.on_tick(&mut self.shared),
+            Role::Candidate(candidate) => candidate.on_tick(&mut self.shared),
+            Role::Leader(leader) => leader.on_tick(&mut self.shared),
+        }
+    }
+
+    fn on_receive(&mut self, envelope: Envelope) -> Transition {
+        let Envelope { from, to, membership, message } = envelope;
+        let shared = &mut self.shared;
+        if to != shared.me || from.id == shared.me.id {
+            return shared.drop_input(Dropped::Misdelivered);
+        }
+        let (committed_id, committed) = shared.log.committed_membership();
+        if !committed.is_empty() && !committed.contains(from) && *committed_id > membership {
+            return shared.drop_input(Dropped::Removed);
+        }
+        if let Message::Append(append) = &message
+            && !append.is_well_formed()
+        {
+            return shared.drop_input(Dropped::Malformed);
+        }
+        // Before the term rule: a node that hears a leader helps nobody to depose it, and so does not even
+        // take over the candidate's term (thesis, section 4.2.3).
+        if let Message::Vote(vote) = &message
+            && self.hears_leader()
+        {
+            self.answer_vote(from, *vote, Some(Refusal::Leader));
+            return Transition::Stay;
+        }
+        if message.term() > self.shared.term() {
+            self.shared.set_hard_state(message.term(), None);
+            self.change_role(Transition::Follow);
+        }
+        let current = self.shared.term();
+        match message {
+            Message::Vote(vote) => self.on_vote(from, vote),
+            Message::VoteReply(reply) => match &mut self.role {
+                // A pre-vote is answered in the voter's own term, which may lie behind ours.
+                Role::Candidate(candidate) => candidate.on_vote_reply(&mut self.shared, from, reply),
+                _ => self.shared.drop_input(Dropped::Stale),
+            },
+            Message::Append(append) if append.term < current => self.on_old_append(from),
+            Message::Append(append) => self.on_append(from, append),
+            Message::ReadIndex(ask) => self.on_read_index(from, ask),
+            Message::AppendReply(reply) if reply.term < current => self.shared.drop_input(Dropped::Stale),
+            Message::AppendReply(reply) => match &mut self.role {
+                Role::Leader(leader) => leader.on_append_reply(&mut self.shared, from, reply),
+                _ => self.shared.drop_input(Dropped::Unexpected),
+            },
+            Message::ReadIndexReply(reply) if reply.term < current => self.shared.drop_input(Dropped::Stale),
+            Message::ReadIndexReply(reply) => match &mut self.role {
+                Role::Follower(follower) => follower.on_read_index_reply(&mut self.shared, from, reply),
+                _ => self.shared.drop_input(Dropped::Unexpected),
+            },
+        }
+    }
+
+    fn hears_leader(&self) -> bool {
+        match &self.role {
+            Role::Follower(follower) => follower.hears_leader(&self.shared),
+            Role::Candidate(_) => false,
+            Role::Leader(leader) => leader.is_followed(&self.shared),
+        }
+    }
+
+    /// RequestVote (Figure 2), and the question before it. Judged by term and log alone, not by our own
+    /// membership, which may be behind.
+    fn on_vote(&mut self, from: Peer, vote: Vote) -> Transition {
+        let refusal = self.judge_vote(from, vote);
+        if refusal.is_none() && !vote.pre {
+            if self.shared.hard_state.vote.is_none() {
+                self.shared.set_hard_state(vote.campaign, Some(from));
+            }
+            if let Role::Follower(follower) = &mut self.role {
+                follower.on_granted(&self.shared);
+            }
+        }
+        self.answer_vote(from, vote, refusal);
+        match &self.role {
+            // Of two that ask, one goes on; the other waits for it with fresh patience.
+            Role::Candidate(candidate) if candidate.pre && vote.pre && refusal.is_none() => {
+                Transition::Follow
+            }
+            _ => Transition::Stay,
+        }
+    }
+
+    fn judge_vote(&self, from: Peer, vote: Vote) -> Option<Refusal> {
+        let HardState { term, vote: cast } = self.shared.hard_state;
+        if vote.campaign < term {
+            return Some(Refusal::Term);
+        }
+        if vote.campaign == term && cast.is_some_and(|cast| cast != from) {
+            return Some(Refusal::Voted);
+        }
+        // "At least as up-to-date": the order of LogIds.
+        if vote.last < self.shared.log.last_id() {
+            return Some(Refusal::Log);
+        }
+        match &self.role {
+            Role::Candidate(candidate)
+                if vote.pre && candidate.goes_before(&self.shared, from.id, vote.last) =>
+            {
+                Some(Refusal::Rival)
+            }
+            _ => None,
+        }
+    }
+
+    fn answer_vote(&mut self, from: Peer, vote: Vote, refusal: Option<Refusal>) {
+        let reply = VoteReply {
+            campaign: vote.campaign,
+            pre: vote.pre,
+            term: self.shared.term(),
+            refusal,
+            leader: self.leader(),
+        };
+        self.shared.send_after_sync(from, Message::VoteReply(reply));
+    }
+
+    fn on_append(&mut self, from: Peer, append: Append) -> Transition {
+        if matches!(self.role, Role::Candidate(_)) {
+            // "If AppendEntries RPC received from new leader: convert to follower."
+            self.change_role(Transition::Follow);
+        }
+        match &mut self.role {
+            Role::Follower(follower) => follower.on_append(&mut self.shared, from, append),
+            _ => self.shared.drop_input(Dropped::SecondLeader),
+        }
+    }
+
+    /// A leader of an older term learns from the answer that it was deposed.
+    fn on_old_append(&mut self, from: Peer) -> Transition {
+        let reply = AppendReply {
+            term: self.shared.term(),
+            round: Round(0),
+            promised: 0,
+            matched: Index::ZERO,
+            last: self.shared.log.last(),
+            conflict: None,
+            applied: self.shared.applied,
+            installing: false,
+            disk_age: self.shared.disk.age(self.shared.now),
+            no_space: false,
+        };
+        self.shared.send(from, Message::AppendReply(reply));
+        self.shared.drop_input(Dropped::Stale)
+    }
+
+    fn on_read_index(&mut self, from: Peer, ask: ReadIndex) -> Transition {
+        match &mut self.role {
+            Role::Leader(leader) if ask.term == self.shared.hard_state.term => {
+                leader.on_read_index(&mut self.shared, from, ask);
+            }
+            _ => {
+                let (term, ReadIndex { boot, sequence, .. }) = (self.shared.term(), ask);
+                let reply = ReadIndexReply { term, boot, sequence, index: None };
+                self.shared.send(from, Message::ReadIndexReply(reply));
+            }
+        }
+        Transition::Stay
+    }
+
+    fn on_propose(&mut self, ticket: Ticket, count: u64) -> Transition {
+        let leader_id = self.leader();
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_propose(&mut self.shared, ticket, count),
+            _ if self.shared.log.membership().is_empty() => {
+                self.shared.refuse(ticket, RefusedReason::NotConfigured);
+            }
+            _ => self.shared.refuse(ticket, RefusedReason::NotLeader(leader_id)),
+        }
+        Transition::Stay
+    }
+
+    fn on_read(&mut self, ticket: Ticket) -> Transition {
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_read(&mut self.shared, ticket),
+            Role::Follower(follower) => follower.on_read(&mut self.shared, ticket),
+            Role::Candidate(_) => self.shared.refuse(ticket, RefusedReason::NotLeader(None)),
+        }
+        Transition::Stay
+    }
+
+    /// The first membership becomes the first entry. It needs a term, so this node takes the first one and
+    /// its own vote in it: no other node can campaign in it, since none knows of the cluster yet.
+    fn on_bootstrap(&mut self, ticket: Ticket, membership: Membership) -> Transition {
+        let shared = &mut self.shared;
+        if shared.log.last() != Index::ZERO || shared.term() != Term::ZERO {
+            shared.refuse(ticket, RefusedReason::AlreadyConfigured);
+            return Transition::Stay;
+        }
+        if !membership.is_well_formed() || membership.is_joint() || !membership.is_voter(shared.me) {
+            shared.refuse(ticket, RefusedReason::BadMembership);
+            return Transition::Stay;
+        }
+        shared.set_hard_state(Term(1), Some(shared.me));
+        let id = shared.log.append_membership(Term(1), membership.clone());
+        shared.write_appended(id.index);
+        shared.out.tail.push(TailChange::TakeMembership(id, membership));
+        shared.out.accepted.push(Accepted { ticket, first: id, count: 1 });
+        shared.announce_members();
+        if let Role::Follower(follower) = &mut self.role {
+            follower.lose_patience();
+        }
+        Transition::Stay
+    }
+
+    fn on_persisted(&mut self, id: WriteId) -> Transition {
+        if !self.shared.disk.complete(id) {
+            return self.shared.drop_input(Dropped::Stale);
+        }
+        match &mut self.role {
+            Role::Follower(follower) => follower.on_persisted(&mut self.shared),
+            Role::Leader(leader) => leader.on_persisted(&mut self.shared),
+            Role::Candidate(candidate) => return candidate.on_persisted(&mut self.shared, id),
+        }
+        Transition::Stay
+    }
+
+    fn on_sent(&mut self, to: NodeId, term: Term, prev: LogId, last: Index, bytes: u64) -> Transition {
+        match &mut self.role {
+            Role::Leader(leader) if term == self.shared.hard_state.term => {
+                leader.on_sent(&mut self.shared, to, prev, last, bytes);
+                Transition::Stay
+            }
+            _ => self.shared.drop_input(Dropped::Stale),
+        }
+    }
+
+    fn on_unsent(&mut self, to: NodeId, term: Term) -> Transition {
+        match &mut self.role {
+            Role::Leader(leader) if term == self.shared.hard_state.term => {
+                leader.on_unsent(to);
+                Transition::Stay
+            }
+            _ => self.shared.drop_input(Dropped::Stale),
+        }
+    }
+
+    fn on_applied(&mut self, index: Index) -> Transition {
+        self.shared.applied = self.shared.applied.max(index);
+        Transition::Stay
+    }
+
+    fn on_leader_down(&mut self, id: NodeId) -> Transition {
+        match &self.role {
+            Role::Follower(follower) if follower.leader.is_some_and(|leader| leader.id == id) => {
+                if self.shared.may_campaign() { Transition::Ask } else { Transition::Follow }
+            }
+            _ => Transition::Stay,
+        }
+    }
+
+    fn on_campaign(&mut self) -> Transition {
+        if self.shared.may_campaign() && !self.is_leader() { Transition::Ask } else { Transition::Stay }
+    }
+
+    /// Carries out what a handler decided, and what follows from that.
+    fn change_role(&mut self, mut transition: Transition) {
+        while transition != Transition::Stay {
+            transition = self.enter(transition);
+        }
+    }
+
+    fn enter(&mut self, transition: Transition) -> Transition {
+        if transition == Transition::Campaign {
+            let (term, me) = (self.shared.term().next(), self.shared.me);
+            self.shared.set_hard_state(term, Some(me));
+        }
+        let shared = &mut self.shared;
+        let role = match transition {
+            Transition::Stay => return Transition::Stay,
+            Transition::Follow => Role::Follower(Follower::new(shared)),
+            Transition::Ask => Role::Candidate(Candidate::new(shared, true)),
+            Transition::Campaign => Role::Candidate(Candidate::new(shared, false)),
+            Transition::Lead => Role::Leader(Leader::new(shared)),
+        };
+        match mem::replace(&mut self.role, role) {
+            Role::Follower(follower) => follower.end(shared),
+            Role::Leader(leader) => leader.end(shared),
+            Role::Candidate(_) => {}
+        }
+        match &self.role {
+            // Alone, one's own pre-vote is a quorum.
+            Role::Candidate(candidate) => candidate.count(shared),
+            _ => Transition::Stay,
+        }
+    }
+
+    fn finish(&mut self) -> Output {
+        let out = mem::take(&mut self.shared.out);
+        if let Some(write) = &out.write {
+            let (last, now) = (self.shared.log.last(), self.shared.now);
+            self.shared.disk.start(write.id, last, now);
+        }
+        debug_assert_eq!(self.check(), Ok(()));
+        out
+    }
+}
+
+fn peers_of(leader: &Leader, now: Tick) -> Vec<PeerStatus> {
+    let peers = leader.progress.iter().map(|(id, progress)| {
+        let (messages_in_flight, bytes_in_flight) = progress.in_flight();
+        PeerStatus {
+            id: *id,
+            matched: progress.matched,
+            next: progress.next,
+            last: progress.last,
+            applied: progress.applied,
+            probing: progress.probing,
+            messages_in_flight,
+            bytes_in_flight,
+            silent_for: now.since(progress.heard),
+            lost_entries: progress.lost_entries,
+        }
+    });
+    peers.collect()
+}

@@ -1,0 +1,140 @@
+//! Linearizable reads without a log entry: ReadIndex (thesis, section 6.4).
+//!
+//! A leader may answer a read once it knows that it still led *after* the read arrived. It learns that
+//! from a round: a number that its heartbeats carry and its followers echo. A read joins only a round that
+//! has not left yet; a round leaves at once when none is under way, and otherwise when that one is
+//! confirmed or one heartbeat interval has passed. A follower asks its leader for the index and then
+//! answers from its own machine.
+
+use crate::{Boot, Index, Peer, ReadIndex, Round, Term, Tick, Ticket};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::mem;
+
+/// Who waits for a round.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reader {
+    /// A caller of this node.
+    Local(Ticket),
+    /// A follower's question.
+    Remote { peer: Peer, boot: Boot, sequence: u64 },
+}
+
+/// The reads at a leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct LeaderReads {
+    /// The newest round that has left.
+    round: Round,
+    /// When it left.
+    left: Tick,
+    /// Those who will join the next round.
+    joining: Vec<Reader>,
+    /// Rounds that have left and that somebody waits for, with the commit index at their departure.
+    waiting: VecDeque<(Round, Index, Vec<Reader>)>,
+}
+
+impl LeaderReads {
+    pub(crate) fn new(now: Tick) -> LeaderReads {
+        LeaderReads { round: Round(0), left: now, joining: Vec::new(), waiting: VecDeque::new() }
+    }
+
+    pub(crate) fn round(&self) -> Round {
+        self.round
+    }
+
+    pub(crate) fn last_departure(&self) -> Tick {
+        self.left
+    }
+
+    /// A follower asks again when it got no answer; its newest question stands for the older ones.
+    pub(crate) fn join(&mut self, reader: Reader) {
+        if !self.joining.contains(&reader) {
+            self.joining.push(reader);
+        }
+    }
+
+    /// Whether somebody waits for the next round, and it may leave.
+    pub(crate) fn is_due(&self, now: Tick, heartbeat: u64) -> bool {
+        !self.joining.is_empty() && (self.waiting.is_empty() || now.since(self.left) >= heartbeat)
+    }
+
+    /// A round leaves. Those who joined board it if the leader may answer reads already.
+    pub(crate) fn depart(&mut self, now: Tick, read_index: Option<Index>) -> Round {
+        self.round = self.round.next();
+        self.left = now;
+        if let Some(index) = read_index
+            && !self.joining.is_empty()
+        {
+            self.waiting.push_back((self.round, index, mem::take(&mut self.joining)));
+        }
+        self.round
+    }
+
+    /// A quorum has echoed `round`: it confirms that one and all before it.
+    pub(crate) fn confirmed(&mut self, round: Round) -> Vec<(Index, Reader)> {
+        let mut granted = Vec::new();
+        while let Some((_, index, readers)) = self.waiting.pop_front_if(|(number, ..)| *number <= round) {
+            granted.extend(readers.into_iter().map(|reader| (index, reader)));
+        }
+        granted
+    }
+
+    /// The callers of this node that wait.
+    pub(crate) fn local_tickets(self) -> Vec<Ticket> {
+        let waiting = self.waiting.into_iter().flat_map(|(_, _, readers)| readers);
+        let local = waiting.chain(self.joining).filter_map(|reader| match reader {
+            Reader::Local(ticket) => Some(ticket),
+            Reader::Remote { .. } => None,
+        });
+        local.collect()
+    }
+}
+
+/// The reads at a follower.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct FollowerReads {
+    /// Those who came after the question was asked, and so need another.
+    waiting: Vec<Ticket>,
+    /// The question under way: its number, when it last left, and who waits for it.
+    asked: Option<(u64, Tick, Vec<Ticket>)>,
+}
+
+impl FollowerReads {
+    pub(crate) fn join(&mut self, ticket: Ticket) {
+        self.waiting.push(ticket);
+    }
+
+    /// The question to send now: a new one if none is under way, else the old one if it is overdue.
+    pub(crate) fn due(
+        &mut self,
+        term: Term,
+        boot: Boot,
+        next: &mut u64,
+        now: Tick,
+        heartbeat: u64,
+    ) -> Option<ReadIndex> {
+        match &mut self.asked {
+            Some((sequence, asked, _)) if now.since(*asked) >= heartbeat => {
+                *asked = now;
+                Some(ReadIndex { term, boot, sequence: *sequence })
+            }
+            None if !self.waiting.is_empty() => {
+                *next += 1;
+                self.asked = Some((*next, now, mem::take(&mut self.waiting)));
+                Some(ReadIndex { term, boot, sequence: *next })
+            }
+            _ => None,
+        }
+    }
+
+    /// The leader answered question `sequence`; none if that is not the one under way.
+    pub(crate) fn answered(&mut self, sequence: u64) -> Option<Vec<Ticket>> {
+        self.asked.take_if(|(asked, ..)| *asked == sequence).map(|(_, _, tickets)| tickets)
+    }
+
+    /// Everybody who waits.
+    pub(crate) fn take_all(&mut self) -> Vec<Ticket> {
+        let asked = self.asked.take().map(|(_, _, tickets)| tickets).unwrap_or_default();
+        asked.into_iter().chain(mem::take(&mut self.waiting)).collect()
+    }
+}

@@ -1,0 +1,156 @@
+//! What a node has in every role: its place in the world, its term and vote, its log and its disk.
+//!
+//! The roles act through this: it knows which message has to wait for the disk, and it collects the
+//! [`Output`] of the step.
+
+use crate::disk::Disk;
+use crate::log::Log;
+use crate::rng::Rng;
+use crate::*;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Shared {
+    pub(crate) me: Peer,
+    pub(crate) boot: Boot,
+    pub(crate) settings: Settings,
+    pub(crate) rng: Rng,
+    /// The newest moment that a step was given.
+    pub(crate) now: Tick,
+    pub(crate) hard_state: HardState,
+    pub(crate) log: Log,
+    pub(crate) disk: Disk,
+    /// How far the state machine has applied.
+    pub(crate) applied: Index,
+    /// The number of this run's newest question to a leader. Lives here since it is never used twice.
+    pub(crate) question: u64,
+    /// What this step wants done.
+    pub(crate) out: Output,
+}
+
+/// What a handler decides about the role. `raft.rs` alone carries it out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transition {
+    /// The role stays.
+    Stay,
+    /// Become a follower in the current term, of whoever turns out to lead it.
+    Follow,
+    /// Ask for pre-votes.
+    Ask,
+    /// Enter the next term and ask for votes.
+    Campaign,
+    /// A quorum has voted for this node.
+    Lead,
+}
+
+impl Shared {
+    pub(crate) fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// Whether this node may campaign and lead: it votes in the membership in force, in this life.
+    pub(crate) fn may_campaign(&self) -> bool {
+        self.log.membership().is_voter(self.me)
+    }
+
+    /// A timeout for this election, drawn from (min, max] (section 5.2).
+    pub(crate) fn draw_timeout(&mut self) -> u64 {
+        self.rng.in_range(self.settings.election_min, self.settings.election_max)
+    }
+
+    /// Sends a message that promises nothing beyond what is durable: at once, unless the very term that it
+    /// is sent in is not durable yet.
+    pub(crate) fn send(&mut self, to: Peer, message: Message) {
+        let envelope = self.envelope(to, message);
+        if self.disk.hard_state_is_durable() {
+            self.out.send.push(envelope);
+        } else {
+            self.out.send_after_sync.push(envelope);
+        }
+    }
+
+    /// Sends a message that must not overtake any write handed out so far.
+    pub(crate) fn send_after_sync(&mut self, to: Peer, message: Message) {
+        let envelope = self.envelope(to, message);
+        self.out.send_after_sync.push(envelope);
+    }
+
+    pub(crate) fn envelope(&self, to: Peer, message: Message) -> Envelope {
+        Envelope { from: self.me, to, membership: self.log.membership_id(), message }
+    }
+
+    /// Takes a new term, or casts the vote of this one, and has it written.
+    pub(crate) fn set_hard_state(&mut self, term: Term, vote: Option<Peer>) {
+        debug_assert!(term >= self.hard_state.term, "a term never goes back");
+        debug_assert!(
+            term > self.hard_state.term || self.hard_state.vote.is_none_or(|cast| Some(cast) == vote),
+            "a vote is never changed within its term"
+        );
+        if term > self.hard_state.term {
+            // Messages of the old term are pointless now, and must not look like ones of the new.
+            self.out.replicate.clear();
+            self.out.send.clear();
+            self.out.send_after_sync.clear();
+        }
+        self.hard_state = HardState { term, vote };
+        let hard_state = self.hard_state;
+        let write = self.write();
+        write.hard_state = Some(hard_state);
+        let id = write.id;
+        self.disk.carries_hard_state(id);
+    }
+
+    /// Appends entries of the own term and has them written.
+    pub(crate) fn append_own(&mut self, count: u64) -> LogId {
+        let first = self.log.append_own(self.term(), count);
+        self.write_appended(first.index);
+        first
+    }
+
+    /// Everything from `first` to the end of the log is new.
+    pub(crate) fn write_appended(&mut self, first: Index) {
+        let last = self.log.last();
+        let write = self.write();
+        write.append = Some((write.append.map_or(first, |(earlier, _)| earlier), last));
+    }
+
+    /// Everything behind `last` is gone.
+    pub(crate) fn write_truncated(&mut self, last: Index) {
+        self.disk.truncate(last);
+        self.out.tail.push(TailChange::Truncate(last));
+        self.write().truncate = Some(last);
+    }
+
+    /// Follows the commit index up to `index`, if that rises.
+    pub(crate) fn commit_to(&mut self, index: Index) -> bool {
+        let rises = self.log.commit_to(index);
+        if rises {
+            self.out.commit = Some(self.log.commit());
+        }
+        rises
+    }
+
+    /// Tells the driver whom to know, after the membership in force may have changed.
+    pub(crate) fn announce_members(&mut self) {
+        self.out.members = Some(self.log.membership().members.values().cloned().collect());
+    }
+
+    pub(crate) fn refuse(&mut self, ticket: Ticket, reason: RefusedReason) {
+        self.out.refused.push(Refused { ticket, reason });
+    }
+
+    pub(crate) fn drop_input(&mut self, why: Dropped) -> Transition {
+        self.out.dropped = Some(why);
+        Transition::Stay
+    }
+
+    /// The one write of this step, named when the step first needs it.
+    fn write(&mut self) -> &mut Write {
+        let disk = &mut self.disk;
+        self.out.write.get_or_insert_with(|| Write {
+            id: disk.hand_out(),
+            hard_state: None,
+            truncate: None,
+            append: None,
+        })
+    }
+}
