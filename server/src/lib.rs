@@ -1,1 +1,11 @@
-//! The server.
+//! A replicated key-value server that Redis clients can talk to, built on the [`coracle`] library.
+//!
+//! The program is `coracle`; this library is the same code with a handle for tests. Read it along the path
+//! of a command: `connection` takes bytes from a client, `resp` finds the commands in them, `commands`
+//! says what each one means, a batch of them goes through the log, `kv` applies it, and the outcomes go
+//! back as replies.
+#![forbid(unsafe_code)]
+
+pub mod codec;
+pub mod kv;
+pub mod resp;

@@ -1,0 +1,556 @@
+//! The machine that is replicated: ordered keys with revisions.
+//!
+//! It knows nothing of RESP. A command is a *batch* of operations of one connection: it takes one entry of
+//! the log and is applied whole and in order, so a pipeline of a thousand writes costs one sync, and MSET
+//! is seen by others entirely or not at all. A query is a batch too, answered from one state.
+//!
+//! The machine counts a global **revision**: each operation that changes anything raises it by one. A key
+//! remembers the revision that created it, the one that changed it last, and its version (1 when created,
+//! one more with each change; a key that is deleted and written again starts anew). RESP shows none of
+//! this; other front ends will.
+//!
+//! The digest is kept as it goes: each key has a 128-bit print over its name, value and numbers, and the
+//! machine keeps the XOR of all prints. So an operation costs what it touches, never O(state).
+//!
+//! Keys and values are copied out of the entry that brought them: a slice would keep the whole entry, up
+//! to megabytes of batch, alive for as long as one small key of it lives.
+
+use crate::codec;
+use bytes::Bytes;
+use coracle::{CodecError, Context, StateMachine};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use xxhash_rust::xxh3::Xxh3;
+
+/// The longest key, in bytes. It travels in one entry with its value and in one RESP string.
+pub const MAX_KEY: usize = 1 << 20;
+
+/// The longest value, in bytes: large enough for documents, small enough that one value cannot hold up the
+/// log for everybody else (1 MiB crosses a gigabit network in about 8 ms).
+pub const MAX_VALUE: usize = 1 << 20;
+
+/// The most bytes of values in the answer to one batch of lookups. Values are shared and not copied, but a
+/// client that reads slowly keeps them alive even when they are overwritten meanwhile.
+pub const MAX_ANSWER: usize = 64 << 20;
+
+/// One change of the keys, as part of a batch.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Operation {
+    /// Give a key a value.
+    Set {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+        /// Whether to do it.
+        when: When,
+        /// Answer the value before, instead of whether it was done.
+        get: bool,
+    },
+    /// Remove keys. Answers how many were there.
+    Delete {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// Add bytes to the end of a value; a missing key counts as empty. Answers the new length.
+    Append {
+        /// The key.
+        key: Bytes,
+        /// What to add.
+        value: Bytes,
+    },
+    /// Add to a value that is a decimal number; a missing key counts as 0. Answers the sum.
+    Add {
+        /// The key.
+        key: Bytes,
+        /// What to add.
+        by: i64,
+    },
+    /// Give several keys their values, in one revision.
+    SetAll {
+        /// Keys and values; of two for one key the later wins.
+        pairs: Vec<(Bytes, Bytes)>,
+    },
+}
+
+/// The condition of [`Operation::Set`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum When {
+    /// In any case.
+    Always,
+    /// Only if the key is not there.
+    Absent,
+    /// Only if the key is there.
+    Present,
+}
+
+/// What one operation came to. The refusals change nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// Not done, since the condition did not hold; or, for a `get`, there was no value before.
+    Nothing,
+    /// A count, a length or a sum.
+    Number(i64),
+    /// The value before.
+    Value(Bytes),
+    /// Refused: the value is not a decimal number of 64 bits.
+    NotANumber,
+    /// Refused: the sum does not fit in 64 bits.
+    Overflow,
+    /// Refused: the value would be longer than [`MAX_VALUE`].
+    TooLong,
+}
+
+/// One question about the keys, as part of a batch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lookup {
+    /// The value of a key.
+    Get(Bytes),
+    /// How many of the keys are there, counting one that is named twice twice.
+    Count(Vec<Bytes>),
+    /// The values of keys.
+    GetAll(Vec<Bytes>),
+}
+
+/// What one lookup found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// The value, if the key is there.
+    Value(Option<Bytes>),
+    /// How many are there.
+    Count(i64),
+    /// The values, in the order of the keys.
+    Values(Vec<Option<Bytes>>),
+    /// The values together are over [`MAX_ANSWER`].
+    TooLarge,
+}
+
+/// A machine that the server can serve: [`Kv`], or one that wraps it.
+pub trait Machine:
+    StateMachine<Command = Vec<Operation>, Reply = Vec<Outcome>, Query = Vec<Lookup>, Answer = Vec<Found>>
+{
+}
+
+impl<M> Machine for M where
+    M: StateMachine<Command = Vec<Operation>, Reply = Vec<Outcome>, Query = Vec<Lookup>, Answer = Vec<Found>>
+{
+}
+
+/// A key's value and history.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The value.
+    pub value: Bytes,
+    /// The revision in which the key came to be.
+    pub created: u64,
+    /// The revision that changed it last.
+    pub modified: u64,
+    /// How many times it was written since it came to be, starting at 1.
+    pub version: u64,
+    /// The digest of all this and the key.
+    print: u128,
+}
+
+/// The keys. See the [module](self).
+#[derive(Clone, Default, Debug)]
+pub struct Kv {
+    records: BTreeMap<Bytes, Record>,
+    revision: u64,
+    prints: u128,
+}
+
+impl Kv {
+    /// A machine without keys, at revision 0.
+    pub fn new() -> Kv {
+        Kv::default()
+    }
+
+    /// How many operations have changed anything so far.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// A key's record.
+    pub fn record(&self, key: &[u8]) -> Option<&Record> {
+        self.records.get(key)
+    }
+
+    fn operate(&mut self, operation: Operation) -> Outcome {
+        match operation {
+            Operation::Set { key, value, when, get } => self.set(&key, &value, when, get),
+            Operation::Delete { keys } => self.delete(&keys),
+            Operation::Append { key, value } => self.append(&key, &value),
+            Operation::Add { key, by } => self.add(&key, by),
+            Operation::SetAll { pairs } => self.set_all(&pairs),
+        }
+    }
+
+    fn set(&mut self, key: &[u8], value: &[u8], when: When, get: bool) -> Outcome {
+        let before = self.records.get(key).map(|record| record.value.clone());
+        let wanted = match when {
+            When::Always => true,
+            When::Absent => before.is_none(),
+            When::Present => before.is_some(),
+        };
+        if wanted {
+            if value.len() > MAX_VALUE {
+                return Outcome::TooLong;
+            }
+            self.revision += 1;
+            self.put(key, Bytes::copy_from_slice(value));
+        }
+        match (get, before) {
+            (true, Some(value)) => Outcome::Value(value),
+            (true, None) => Outcome::Nothing,
+            (false, _) if wanted => Outcome::Done,
+            (false, _) => Outcome::Nothing,
+        }
+    }
+
+    fn delete(&mut self, keys: &[Bytes]) -> Outcome {
+        let mut removed = 0;
+        for key in keys {
+            if let Some(record) = self.records.remove(key) {
+                self.prints ^= record.print;
+                removed += 1;
+            }
+        }
+        if removed > 0 {
+            self.revision += 1;
+        }
+        Outcome::Number(removed)
+    }
+
+    fn append(&mut self, key: &[u8], tail: &[u8]) -> Outcome {
+        let before = self.records.get(key).map(|record| &record.value[..]).unwrap_or_default();
+        let length = before.len() + tail.len();
+        if length > MAX_VALUE {
+            return Outcome::TooLong;
+        }
+        // As in redis, adding nothing to something is no change.
+        if !tail.is_empty() || !self.records.contains_key(key) {
+            let value = Bytes::from([before, tail].concat());
+            self.revision += 1;
+            self.put(key, value);
+        }
+        Outcome::Number(length as i64)
+    }
+
+    fn add(&mut self, key: &[u8], by: i64) -> Outcome {
+        let before = match self.records.get(key) {
+            Some(record) => match number(&record.value) {
+                Some(number) => number,
+                None => return Outcome::NotANumber,
+            },
+            None => 0,
+        };
+        let Some(sum) = before.checked_add(by) else { return Outcome::Overflow };
+        self.revision += 1;
+        self.put(key, Bytes::from(sum.to_string()));
+        Outcome::Number(sum)
+    }
+
+    fn set_all(&mut self, pairs: &[(Bytes, Bytes)]) -> Outcome {
+        if pairs.iter().any(|(_, value)| value.len() > MAX_VALUE) {
+            return Outcome::TooLong;
+        }
+        self.revision += 1;
+        for (key, value) in pairs {
+            self.put(key, Bytes::copy_from_slice(value));
+        }
+        Outcome::Done
+    }
+
+    /// Writes a record at the current revision, and moves the digest from the old print to the new one.
+    fn put(&mut self, key: &[u8], value: Bytes) {
+        let modified = self.revision;
+        match self.records.get_mut(key) {
+            Some(record) => {
+                self.prints ^= record.print;
+                record.value = value;
+                record.modified = modified;
+                record.version += 1;
+                record.print = record.fresh_print(key);
+                self.prints ^= record.print;
+            }
+            None => {
+                let mut record = Record { value, created: modified, modified, version: 1, print: 0 };
+                record.print = record.fresh_print(key);
+                self.prints ^= record.print;
+                self.records.insert(Bytes::copy_from_slice(key), record);
+            }
+        }
+    }
+
+    fn look_up(&self, lookup: &Lookup) -> Found {
+        let value = |key: &Bytes| self.records.get(key).map(|record| record.value.clone());
+        match lookup {
+            Lookup::Get(key) => Found::Value(value(key)),
+            Lookup::Count(keys) => {
+                Found::Count(keys.iter().filter(|key| self.records.contains_key(*key)).count() as i64)
+            }
+            Lookup::GetAll(keys) => {
+                let mut bytes = 0;
+                let mut values = Vec::new();
+                for key in keys {
+                    let value = value(key);
+                    bytes += value.as_ref().map_or(0, Bytes::len);
+                    if bytes > MAX_ANSWER {
+                        return Found::TooLarge;
+                    }
+                    values.push(value);
+                }
+                Found::Values(values)
+            }
+        }
+    }
+}
+
+impl Record {
+    /// Lengths go first, so that no two records run together to the same bytes.
+    fn fresh_print(&self, key: &[u8]) -> u128 {
+        let mut hash = Xxh3::new();
+        for number in [key.len() as u64, self.created, self.modified, self.version] {
+            hash.update(&number.to_le_bytes());
+        }
+        hash.update(key);
+        hash.update(&self.value);
+        hash.digest128()
+    }
+}
+
+impl StateMachine for Kv {
+    type Command = Vec<Operation>;
+    type Reply = Vec<Outcome>;
+    type Query = Vec<Lookup>;
+    type Answer = Vec<Found>;
+
+    fn apply(&mut self, _: &mut Context, batch: Vec<Operation>) -> Vec<Outcome> {
+        batch.into_iter().map(|operation| self.operate(operation)).collect()
+    }
+
+    /// May answer fewer lookups than were asked, but at least one: it stops where the values pass
+    /// [`MAX_ANSWER`], and the caller asks again for the rest.
+    fn query(&self, batch: Vec<Lookup>) -> Vec<Found> {
+        let mut answers = Vec::new();
+        let mut bytes = 0;
+        for lookup in &batch {
+            let found = self.look_up(lookup);
+            bytes += found.bytes();
+            if bytes > MAX_ANSWER && !answers.is_empty() {
+                break;
+            }
+            answers.push(found);
+        }
+        answers
+    }
+
+    fn digest(&self) -> Option<[u8; 16]> {
+        let mut hash = Xxh3::new();
+        hash.update(&self.prints.to_le_bytes());
+        hash.update(&self.revision.to_le_bytes());
+        hash.update(&(self.records.len() as u64).to_le_bytes());
+        Some(hash.digest128().to_le_bytes())
+    }
+
+    fn encode_command(command: &Vec<Operation>) -> Result<Bytes, CodecError> {
+        Ok(codec::encode_operations(command))
+    }
+
+    fn decode_command(bytes: &Bytes) -> Result<Vec<Operation>, CodecError> {
+        codec::decode_operations(bytes)
+    }
+
+    fn encode_reply(reply: &Vec<Outcome>) -> Result<Bytes, CodecError> {
+        Ok(codec::encode_outcomes(reply))
+    }
+
+    fn decode_reply(bytes: &Bytes) -> Result<Vec<Outcome>, CodecError> {
+        codec::decode_outcomes(bytes)
+    }
+}
+
+impl Found {
+    fn bytes(&self) -> usize {
+        match self {
+            Found::Value(Some(value)) => value.len(),
+            Found::Values(values) => values.iter().flatten().map(Bytes::len).sum(),
+            Found::Value(None) | Found::Count(_) | Found::TooLarge => 0,
+        }
+    }
+}
+
+/// The number that the bytes say, in its one canonical form: no plus sign, no leading zeros, no spaces.
+pub fn number(bytes: &[u8]) -> Option<i64> {
+    let number: i64 = std::str::from_utf8(bytes).ok()?.parse().ok()?;
+    (number.to_string().as_bytes() == bytes).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle::core::LogId;
+    use proptest::prelude::*;
+
+    fn apply(kv: &mut Kv, batch: Vec<Operation>) -> Vec<Outcome> {
+        kv.apply(&mut Context::new(LogId::ZERO, 0, 0), batch)
+    }
+
+    fn set(key: &str, value: &str) -> Operation {
+        Operation::Set {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            when: When::Always,
+            get: false,
+        }
+    }
+
+    fn bytes(text: &str) -> Bytes {
+        Bytes::copy_from_slice(text.as_bytes())
+    }
+
+    fn history(kv: &Kv, key: &str) -> (u64, u64, u64) {
+        let record = kv.record(key.as_bytes()).unwrap();
+        (record.created, record.modified, record.version)
+    }
+
+    #[test]
+    fn each_change_raises_the_revision_and_the_keys_remember_theirs() {
+        let mut kv = Kv::new();
+        apply(&mut kv, vec![set("a", "1"), set("b", "1"), set("a", "2")]);
+        assert_eq!(kv.revision(), 3);
+        assert_eq!(history(&kv, "a"), (1, 3, 2));
+        assert_eq!(history(&kv, "b"), (2, 2, 1));
+        let pairs = vec![(bytes("a"), bytes("3")), (bytes("c"), bytes("3"))];
+        apply(&mut kv, vec![Operation::SetAll { pairs }]);
+        assert_eq!(kv.revision(), 4, "a SetAll is one revision");
+        assert_eq!(history(&kv, "a"), (1, 4, 3));
+        assert_eq!(history(&kv, "c"), (4, 4, 1));
+        let gone = apply(&mut kv, vec![Operation::Delete { keys: vec![bytes("a"), bytes("a"), bytes("x")] }]);
+        assert_eq!((gone, kv.revision()), (vec![Outcome::Number(1)], 5));
+        assert_eq!(
+            apply(&mut kv, vec![Operation::Delete { keys: vec![bytes("x")] }]),
+            vec![Outcome::Number(0)]
+        );
+        assert_eq!(kv.revision(), 5, "what changes nothing has no revision");
+        apply(&mut kv, vec![set("a", "4")]);
+        assert_eq!(history(&kv, "a"), (6, 6, 1), "a key that is written again starts anew");
+    }
+
+    #[test]
+    fn conditions_and_get_answer_as_redis_does() {
+        let mut kv = Kv::new();
+        let mut go = |value: &str, when, get| {
+            let op = Operation::Set { key: bytes("k"), value: bytes(value), when, get };
+            apply(&mut kv, vec![op]).remove(0)
+        };
+        assert_eq!(go("1", When::Present, false), Outcome::Nothing);
+        assert_eq!(go("1", When::Absent, true), Outcome::Nothing, "set, and there was none before");
+        assert_eq!(go("2", When::Absent, false), Outcome::Nothing);
+        assert_eq!(go("2", When::Absent, true), Outcome::Value(bytes("1")));
+        assert_eq!(go("3", When::Present, true), Outcome::Value(bytes("1")));
+        assert_eq!(go("4", When::Always, true), Outcome::Value(bytes("3")));
+    }
+
+    #[test]
+    fn numbers_are_strict_and_sums_do_not_overflow() {
+        for wrong in ["", "+1", "01", " 1", "1 ", "-0", "1.0", "9223372036854775808", "x"] {
+            assert_eq!(number(wrong.as_bytes()), None, "{wrong:?}");
+        }
+        assert_eq!(number(b"-9223372036854775808"), Some(i64::MIN));
+        let mut kv = Kv::new();
+        let add = |by| Operation::Add { key: bytes("n"), by };
+        assert_eq!(
+            apply(&mut kv, vec![add(i64::MAX), add(1), add(i64::MIN), set("n", "x"), add(1)]),
+            vec![
+                Outcome::Number(i64::MAX),
+                Outcome::Overflow,
+                Outcome::Number(-1),
+                Outcome::Done,
+                Outcome::NotANumber
+            ]
+        );
+        assert_eq!(kv.revision(), 3, "refusals change nothing");
+    }
+
+    #[test]
+    fn an_append_stops_at_the_largest_value() {
+        let mut kv = Kv::new();
+        let append =
+            |length: usize| Operation::Append { key: bytes("k"), value: Bytes::from(vec![b'x'; length]) };
+        assert_eq!(apply(&mut kv, vec![append(MAX_VALUE)]), vec![Outcome::Number(MAX_VALUE as i64)]);
+        let before = kv.digest();
+        assert_eq!(apply(&mut kv, vec![append(1), append(0)])[0], Outcome::TooLong);
+        assert_eq!(kv.digest(), before);
+        assert_eq!(kv.record(b"k").unwrap().value.len(), MAX_VALUE);
+    }
+
+    #[test]
+    fn an_answer_stops_at_its_limit_and_goes_on_with_the_next_query() {
+        let mut kv = Kv::new();
+        let value = "x".repeat(MAX_VALUE);
+        apply(&mut kv, vec![set("k", &value)]);
+        let fits = MAX_ANSWER / MAX_VALUE;
+        assert_eq!(kv.query(vec![Lookup::Get(bytes("k")); fits + 3]).len(), fits);
+        let keys = vec![bytes("k"); fits + 1];
+        assert_eq!(kv.query(vec![Lookup::GetAll(keys)]), vec![Found::TooLarge]);
+    }
+
+    /// The digest as its definition has it: over everything, from nothing.
+    fn digest_from_scratch(kv: &Kv) -> u128 {
+        kv.records.iter().fold(0, |sum, (key, record)| sum ^ record.fresh_print(key))
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let key = || (0u8..5).prop_map(|n| Bytes::from(vec![b'a' + n]));
+        let value = || prop_oneof![Just(bytes("7")), Just(bytes("")), Just(bytes("text"))];
+        let when = prop_oneof![Just(When::Always), Just(When::Absent), Just(When::Present)];
+        prop_oneof![
+            (key(), value(), when, any::<bool>()).prop_map(|(key, value, when, get)| Operation::Set {
+                key,
+                value,
+                when,
+                get
+            }),
+            prop::collection::vec(key(), 1..4).prop_map(|keys| Operation::Delete { keys }),
+            (key(), value()).prop_map(|(key, value)| Operation::Append { key, value }),
+            (key(), -3i64..3).prop_map(|(key, by)| Operation::Add { key, by }),
+            prop::collection::vec((key(), value()), 1..4).prop_map(|pairs| Operation::SetAll { pairs }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn the_digest_kept_is_the_digest_of_the_state(batch in prop::collection::vec(operation(), 0..40)) {
+            let (mut whole, mut cut) = (Kv::new(), Kv::new());
+            let outcomes = apply(&mut whole, batch.clone());
+            let one_by_one: Vec<_> =
+                batch.into_iter().flat_map(|operation| apply(&mut cut, vec![operation])).collect();
+            prop_assert_eq!(outcomes, one_by_one, "batches only group");
+            prop_assert_eq!(whole.prints, digest_from_scratch(&whole));
+            prop_assert_eq!(whole.digest(), cut.digest());
+        }
+    }
+
+    #[test]
+    fn the_digest_tells_states_apart() {
+        let digest = |batch: Vec<Operation>| {
+            let mut kv = Kv::new();
+            apply(&mut kv, batch);
+            kv.digest()
+        };
+        let all = [
+            digest(vec![]),
+            digest(vec![set("a", "b")]),
+            digest(vec![set("ab", "")]),
+            digest(vec![set("a", "b"), set("a", "b")]),
+            digest(vec![set("a", "b"), Operation::Delete { keys: vec![bytes("a")] }]),
+            digest(vec![set("x", ""), set("a", "b"), Operation::Delete { keys: vec![bytes("x")] }]),
+        ];
+        for (i, one) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|other| other != one), "state {i}");
+        }
+    }
+}

@@ -1,0 +1,605 @@
+//! The language of Redis clients: commands in, replies out.
+//!
+//! A command comes as an array of bulk strings (`*2\r\n$3\r\nGET\r\n$1\r\nk\r\n`), or *inline*: as words on
+//! a line, for people with netcat. [`Parser`] takes bytes as they arrive, in whatever pieces, and keeps
+//! only the command that is not whole yet: first the line that is not whole, then one flat buffer with all
+//! arguments so far. [`Replies`] writes replies, in the RESP2 or RESP3 that the client chose by HELLO.
+//!
+//! The other end may be anything. No length is believed before its bytes are there, everything has a
+//! limit, and what is wrong is a [`ProtocolError`], after which the rest of the stream means nothing: the
+//! connection answers it and ends.
+
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::fmt;
+
+/// The longest argument, in bytes: the longest key or value that the machine takes.
+pub const MAX_ARGUMENT: usize = 1 << 20;
+
+/// The most bytes of all arguments of a command together: one MSET becomes one entry of the log.
+pub const MAX_COMMAND: usize = 8 << 20;
+
+/// The most arguments of one command, the same number as redis has. With 4 bytes to remember each, they
+/// cost at most half as much as [`MAX_COMMAND`].
+pub const MAX_ARGUMENTS: usize = 1 << 20;
+
+/// The longest inline command, in bytes, as in redis. People type these.
+pub const MAX_INLINE: usize = 64 << 10;
+
+/// The longest line that announces a count or a length, in bytes: 20 digits, a type and an end, and air.
+const MAX_NUMBER_LINE: usize = 32;
+
+/// A whole command: its arguments, the first being its name. There is always at least one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Command {
+    bytes: Bytes,
+    /// Where each argument ends in `bytes`.
+    ends: Vec<u32>,
+}
+
+impl Command {
+    /// How many arguments there are, the name included.
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// An argument; 0 is the name. Empty where there is none.
+    pub fn argument(&self, i: usize) -> &[u8] {
+        &self.bytes[self.range(i)]
+    }
+
+    /// An argument as shared bytes.
+    pub fn share(&self, i: usize) -> Bytes {
+        self.bytes.slice(self.range(i))
+    }
+
+    /// Whether an argument is this word, in whatever case.
+    pub fn is(&self, i: usize, word: &str) -> bool {
+        self.argument(i).eq_ignore_ascii_case(word.as_bytes())
+    }
+
+    /// The bytes of all arguments together.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn range(&self, i: usize) -> std::ops::Range<usize> {
+        let Some(&end) = self.ends.get(i) else { return 0..0 };
+        let start = if i == 0 { 0 } else { self.ends[i - 1] };
+        start as usize..end as usize
+    }
+}
+
+impl fmt::Debug for Command {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries((0..self.len()).map(|i| String::from_utf8_lossy(self.argument(i)))).finish()
+    }
+}
+
+/// What is wrong with the stream. Nothing behind it can be understood.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProtocolError {
+    /// A line begins with a byte that begins neither an array nor a word; a nested array, for example.
+    #[error("Protocol error: expected '{expected}', got '{}'", .got.escape_ascii())]
+    Type {
+        /// What may stand there.
+        expected: &'static str,
+        /// What does.
+        got: u8,
+    },
+    /// The count of arguments is no number, or over [`MAX_ARGUMENTS`].
+    #[error("Protocol error: invalid multibulk length")]
+    Count,
+    /// The length of an argument is no number, negative, or over [`MAX_ARGUMENT`].
+    #[error("Protocol error: invalid bulk length")]
+    Length,
+    /// The arguments together are over [`MAX_COMMAND`].
+    #[error("Protocol error: too big command, over {MAX_COMMAND} bytes")]
+    Command,
+    /// A line with a count goes on and on.
+    #[error("Protocol error: too big mbulk count string")]
+    CountLine,
+    /// A line with a length goes on and on.
+    #[error("Protocol error: too big bulk count string")]
+    LengthLine,
+    /// A line with an inline command is over [`MAX_INLINE`].
+    #[error("Protocol error: too big inline request")]
+    InlineLine,
+    /// An inline command has a quote without its partner.
+    #[error("Protocol error: unbalanced quotes in request")]
+    Quotes,
+    /// An argument is longer than announced.
+    #[error("Protocol error: expected CRLF behind a bulk string")]
+    End,
+    /// A browser was tricked into talking to this port.
+    #[error("Protocol error: this port does not speak HTTP")]
+    Http,
+}
+
+/// Turns a stream of bytes into commands. See the [module](self).
+#[derive(Default, Debug)]
+pub struct Parser {
+    expect: Expect,
+    /// The line that is not whole yet.
+    line: Vec<u8>,
+    /// The arguments that came so far, and of the one that is not whole, what came of it.
+    bytes: Vec<u8>,
+    ends: Vec<u32>,
+    /// How many more arguments were announced.
+    missing: usize,
+}
+
+/// What comes next in the stream.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Expect {
+    /// A new command.
+    #[default]
+    Command,
+    /// `$`, the length of an argument, and the end of the line.
+    Length,
+    /// So many more bytes of an argument.
+    Argument(usize),
+    /// The end of line behind an argument, of which so many bytes came.
+    End(u8),
+}
+
+impl Parser {
+    /// A parser at the start of a stream.
+    pub fn new() -> Parser {
+        Parser::default()
+    }
+
+    /// Takes bytes from the front of `input` until a command is whole or nothing is left. After an error
+    /// the parser is not to be used again.
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Command>, ProtocolError> {
+        while let Some(&first) = self.line.first().or(input.first()) {
+            match self.expect {
+                Expect::Command if first == b'*' => {
+                    let Some(line) = self.line(input, MAX_NUMBER_LINE, ProtocolError::CountLine)? else {
+                        break;
+                    };
+                    let count = digits(&line[1..]).ok_or(ProtocolError::Count)?;
+                    if count > MAX_ARGUMENTS as i64 {
+                        return Err(ProtocolError::Count);
+                    }
+                    // As in redis, an empty array is no command at all.
+                    if count > 0 {
+                        self.missing = count as usize;
+                        self.expect = Expect::Length;
+                    }
+                }
+                Expect::Command => {
+                    if !starts_inline(first) {
+                        return Err(ProtocolError::Type { expected: "*", got: first });
+                    }
+                    let Some(line) = self.line(input, MAX_INLINE, ProtocolError::InlineLine)? else { break };
+                    if let Some(command) = inline(&line)? {
+                        return Ok(Some(command));
+                    }
+                }
+                Expect::Length => {
+                    if first != b'$' {
+                        return Err(ProtocolError::Type { expected: "$", got: first });
+                    }
+                    let Some(line) = self.line(input, MAX_NUMBER_LINE, ProtocolError::LengthLine)? else {
+                        break;
+                    };
+                    let length = digits(&line[1..]).ok_or(ProtocolError::Length)?;
+                    if !(0..=MAX_ARGUMENT as i64).contains(&length) {
+                        return Err(ProtocolError::Length);
+                    }
+                    if self.bytes.len() + length as usize > MAX_COMMAND {
+                        return Err(ProtocolError::Command);
+                    }
+                    self.expect =
+                        if length == 0 { Expect::End(0) } else { Expect::Argument(length as usize) };
+                }
+                Expect::Argument(left) => {
+                    let (now, later) = input.split_at(left.min(input.len()));
+                    self.bytes.extend_from_slice(now);
+                    *input = later;
+                    self.expect =
+                        if now.len() == left { Expect::End(0) } else { Expect::Argument(left - now.len()) };
+                }
+                Expect::End(came) => {
+                    if first != b"\r\n"[usize::from(came)] {
+                        return Err(ProtocolError::End);
+                    }
+                    *input = &input[1..];
+                    if came == 0 {
+                        self.expect = Expect::End(1);
+                        continue;
+                    }
+                    self.ends.push(self.bytes.len() as u32);
+                    self.missing -= 1;
+                    self.expect = Expect::Length;
+                    if self.missing == 0 {
+                        self.expect = Expect::Command;
+                        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+                        return Ok(Some(Command { bytes, ends: std::mem::take(&mut self.ends) }));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a command has begun and is not whole.
+    pub fn started(&self) -> bool {
+        self.expect != Expect::Command || !self.line.is_empty()
+    }
+
+    /// The memory that the command in progress holds, in bytes.
+    pub fn held(&self) -> usize {
+        self.line.capacity() + self.bytes.capacity() + self.ends.capacity() * size_of::<u32>()
+    }
+
+    /// The next line, without its end, if all of it is there.
+    fn line<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+        limit: usize,
+        over: ProtocolError,
+    ) -> Result<Option<Cow<'a, [u8]>>, ProtocolError> {
+        let end = input.iter().take(limit).position(|&byte| byte == b'\n');
+        let (part, rest) = input.split_at(end.unwrap_or(input.len()));
+        if self.line.len() + part.len() > limit {
+            return Err(over);
+        }
+        if end.is_none() {
+            self.line.extend_from_slice(part);
+            *input = rest;
+            return Ok(None);
+        }
+        *input = &rest[1..];
+        let mut line = if self.line.is_empty() {
+            Cow::Borrowed(part)
+        } else {
+            let mut whole = std::mem::take(&mut self.line);
+            whole.extend_from_slice(part);
+            Cow::Owned(whole)
+        };
+        if line.last() == Some(&b'\r') {
+            match &mut line {
+                Cow::Borrowed(line) => *line = &line[..line.len() - 1],
+                Cow::Owned(line) => drop(line.pop()),
+            }
+        }
+        Ok(Some(line))
+    }
+}
+
+/// What an inline command may begin with: a word, a quote, space, or nothing.
+fn starts_inline(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'')
+}
+
+/// A number of at most 18 digits, so that it always fits.
+fn digits(text: &[u8]) -> Option<i64> {
+    let (sign, digits) = match text {
+        [b'-', digits @ ..] => (-1, digits),
+        digits => (1, digits),
+    };
+    if digits.is_empty() || digits.len() > 18 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(sign * digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0')))
+}
+
+/// Splits an inline command into words. `"…"` holds escapes, `'…'` only `\'`; a closing quote must be
+/// followed by a space.
+fn inline(line: &[u8]) -> Result<Option<Command>, ProtocolError> {
+    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let mut rest = line.trim_ascii_start();
+    while let Some(&first) = rest.first() {
+        if matches!(first, b'"' | b'\'') {
+            rest = quoted(&rest[1..], first, &mut bytes)?;
+            if rest.first().is_some_and(|byte| !byte.is_ascii_whitespace()) {
+                return Err(ProtocolError::Quotes);
+            }
+        } else {
+            let end = rest.iter().position(u8::is_ascii_whitespace).unwrap_or(rest.len());
+            bytes.extend_from_slice(&rest[..end]);
+            rest = &rest[end..];
+        }
+        ends.push(bytes.len() as u32);
+        rest = rest.trim_ascii_start();
+    }
+    if ends.is_empty() {
+        return Ok(None);
+    }
+    let command = Command { bytes: bytes.into(), ends };
+    if command.is(0, "post") || command.is(0, "host:") {
+        return Err(ProtocolError::Http);
+    }
+    Ok(Some(command))
+}
+
+/// Appends what stands before the closing quote to `out`, and returns what stands behind it.
+fn quoted<'a>(mut rest: &'a [u8], quote: u8, out: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
+    loop {
+        match rest {
+            [] => return Err(ProtocolError::Quotes),
+            [byte, behind @ ..] if *byte == quote => return Ok(behind),
+            [b'\\', b'x', high, low, behind @ ..]
+                if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                let digit = |byte: &u8| char::from(*byte).to_digit(16).expect("checked above") as u8;
+                out.push(digit(high) << 4 | digit(low));
+                rest = behind;
+            }
+            [b'\\', escaped, behind @ ..] if quote == b'"' => {
+                out.push(match escaped {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'a' => 7,
+                    other => *other,
+                });
+                rest = behind;
+            }
+            [b'\\', b'\'', behind @ ..] => {
+                out.push(b'\'');
+                rest = behind;
+            }
+            [byte, behind @ ..] => {
+                out.push(*byte);
+                rest = behind;
+            }
+        }
+    }
+}
+
+/// The two dialects of replies.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Protocol {
+    /// What a connection starts with.
+    #[default]
+    Resp2,
+    /// What HELLO 3 asks for: it has maps and a null of its own.
+    Resp3,
+}
+
+/// Replies on their way out, encoded.
+#[derive(Default, Debug)]
+pub struct Replies {
+    /// The bytes to send.
+    pub bytes: Vec<u8>,
+    /// How to encode from here on.
+    pub protocol: Protocol,
+}
+
+impl Replies {
+    /// A short text without line ends, such as `OK`.
+    pub fn simple(&mut self, text: &str) {
+        self.line(b'+', text);
+    }
+
+    /// An error. The first word is its kind. Line ends become spaces.
+    pub fn error(&mut self, text: &str) {
+        self.line(b'-', text);
+    }
+
+    /// A number.
+    pub fn number(&mut self, number: i64) {
+        self.line(b':', &number.to_string());
+    }
+
+    /// A string of any bytes.
+    pub fn bulk(&mut self, string: &[u8]) {
+        self.line(b'$', &string.len().to_string());
+        self.bytes.extend_from_slice(string);
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+
+    /// No value.
+    pub fn null(&mut self) {
+        self.bytes.extend_from_slice(match self.protocol {
+            Protocol::Resp2 => b"$-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// A string, or none.
+    pub fn value(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.bulk(value),
+            None => self.null(),
+        }
+    }
+
+    /// The head of an array: so many replies follow as its items.
+    pub fn array(&mut self, items: usize) {
+        self.line(b'*', &items.to_string());
+    }
+
+    /// The head of a map: so many pairs of replies follow. RESP2 has no maps and gets a flat array.
+    pub fn map(&mut self, pairs: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(pairs * 2),
+            Protocol::Resp3 => self.line(b'%', &pairs.to_string()),
+        }
+    }
+
+    fn line(&mut self, kind: u8, text: &str) {
+        self.bytes.push(kind);
+        self.bytes.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
+        self.bytes.extend_from_slice(b"\r\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// All commands of a stream that comes in these pieces, and the error that ends it.
+    fn parse(pieces: &[&[u8]]) -> (Vec<Command>, Option<ProtocolError>) {
+        let (mut parser, mut commands) = (Parser::new(), Vec::new());
+        for piece in pieces {
+            let mut input = *piece;
+            loop {
+                match parser.next(&mut input) {
+                    Ok(Some(command)) => commands.push(command),
+                    Ok(None) => break,
+                    Err(error) => return (commands, Some(error)),
+                }
+            }
+            assert!(input.is_empty());
+        }
+        (commands, None)
+    }
+
+    fn words(stream: &[u8]) -> Vec<Vec<Vec<u8>>> {
+        let (commands, error) = parse(&[stream]);
+        assert_eq!(error, None);
+        commands.iter().map(|c| (0..c.len()).map(|i| c.argument(i).to_vec()).collect()).collect()
+    }
+
+    fn error(stream: &[u8]) -> String {
+        parse(&[stream]).1.expect("an error").to_string()
+    }
+
+    fn encode(arguments: &[Vec<u8>]) -> Vec<u8> {
+        let mut replies = Replies::default();
+        replies.array(arguments.len());
+        arguments.iter().for_each(|argument| replies.bulk(argument));
+        replies.bytes
+    }
+
+    #[test]
+    fn arrays_and_inline_commands_are_understood() {
+        assert_eq!(words(b"*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\n"), [[b"GET".to_vec(), b"\r\n".to_vec()]]);
+        assert_eq!(words(b"\r\n  \n*0\r\n*-1\r\nPING\n"), [[b"PING".to_vec()]], "nothing is not a command");
+        assert_eq!(
+            words(b"  SET \"a b\\x00\\n\\\"\" 'it\\'s \\n' \"\"\r\n"),
+            [[b"SET".to_vec(), b"a b\0\n\"".to_vec(), b"it's \\n".to_vec(), b"".to_vec()]]
+        );
+    }
+
+    #[test]
+    fn malformed_streams_end_with_an_error() {
+        assert_eq!(error(b"*1\r\n*1\r\n$4\r\nPING\r\n"), "Protocol error: expected '$', got '*'");
+        assert_eq!(error(b"*1\r\n:1\r\n"), "Protocol error: expected '$', got ':'");
+        assert_eq!(error(b"$4\r\nPING\r\n"), "Protocol error: expected '*', got '$'");
+        assert_eq!(error(b"\x16\x03\x01"), "Protocol error: expected '*', got '\\x16'");
+        assert_eq!(error(b"*x\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*9223372036854775808\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*1048577\r\n"), "Protocol error: invalid multibulk length");
+        assert_eq!(error(b"*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
+        assert_eq!(error(b"*1\r\n$1048577\r\n"), "Protocol error: invalid bulk length");
+        assert_eq!(error(b"*1\r\n$99999999999999999999\r\n"), "Protocol error: invalid bulk length");
+        assert_eq!(error(&[b'*'; 100]), "Protocol error: too big mbulk count string");
+        assert_eq!(
+            error(b"*1\r\n$0000000000000000000000000000000000001\r\n"),
+            "Protocol error: too big bulk count string"
+        );
+        assert_eq!(error(&[b'x'; MAX_INLINE + 1]), "Protocol error: too big inline request");
+        assert_eq!(error(b"*1\r\n$4\r\nPINGPONG"), "Protocol error: expected CRLF behind a bulk string");
+        assert_eq!(error(b"GET \"k\n"), "Protocol error: unbalanced quotes in request");
+        assert_eq!(error(b"GET \"k\"x\n"), "Protocol error: unbalanced quotes in request");
+        assert_eq!(error(b"POST / HTTP/1.1\r\n"), "Protocol error: this port does not speak HTTP");
+    }
+
+    #[test]
+    fn the_arguments_of_a_command_together_have_a_limit() {
+        let whole = vec![b'x'; MAX_ARGUMENT];
+        let fits = MAX_COMMAND / MAX_ARGUMENT;
+        assert_eq!(parse(&[&encode(&vec![whole.clone(); fits])]).0.len(), 1);
+        assert_eq!(parse(&[&encode(&vec![whole; fits + 1])]).1, Some(ProtocolError::Command));
+    }
+
+    #[test]
+    fn claimed_lengths_reserve_nothing() {
+        let mut parser = Parser::new();
+        let mut input = &b"*1048576\r\n$1048576\r\n"[..];
+        assert_eq!(parser.next(&mut input), Ok(None));
+        assert!(parser.started());
+        assert!(parser.held() < 256, "{} bytes", parser.held());
+    }
+
+    #[test]
+    fn replies_differ_between_the_dialects() {
+        let mut replies = Replies::default();
+        for protocol in [Protocol::Resp2, Protocol::Resp3] {
+            replies.protocol = protocol;
+            replies.null();
+            replies.map(1);
+            replies.simple("k");
+            replies.number(-1);
+            replies.error("ERR a\r\nb");
+            replies.bulk(b"\r\n");
+        }
+        assert_eq!(
+            String::from_utf8(replies.bytes).unwrap(),
+            "$-1\r\n*2\r\n+k\r\n:-1\r\n-ERR a  b\r\n$2\r\n\r\n\r\n_\r\n%1\r\n+k\r\n:-1\r\n-ERR a  b\r\n$2\r\n\r\n\r\n"
+        );
+    }
+
+    /// Bytes that are likely to get far into the parser.
+    fn noise() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(b"*2\r\n".to_vec()),
+            Just(b"$3\r\n".to_vec()),
+            Just(b"abc\r\n".to_vec()),
+            Just(b"*1048576\r\n".to_vec()),
+            Just(b"$1048576\r\n".to_vec()),
+            Just(b"\"".to_vec()),
+            Just(b"\\x4".to_vec()),
+            Just(b"\r\n".to_vec()),
+            prop::collection::vec(any::<u8>(), 0..20),
+        ];
+        prop::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
+    }
+
+    fn commands() -> impl Strategy<Value = Vec<Vec<Vec<u8>>>> {
+        let argument = prop::collection::vec(any::<u8>(), 0..30);
+        prop::collection::vec(prop::collection::vec(argument, 1..5), 1..5)
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic_and_what_is_held_stays_in_proportion(noise in noise(), cut in 1usize..50) {
+            let mut parser = Parser::new();
+            'stream: for mut piece in noise.chunks(cut) {
+                loop {
+                    match parser.next(&mut piece) {
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(_) => break 'stream,
+                    }
+                }
+                // A vector's capacity is at most twice its length, or its small first size; an argument
+                // of no bytes costs 6 bytes of input and 4 of memory.
+                prop_assert!(parser.held() <= 4 * noise.len() + 64);
+            }
+        }
+
+        #[test]
+        fn every_cut_of_a_stream_parses_the_same(commands in commands()) {
+            let mut stream: Vec<u8> = commands.iter().flat_map(|command| encode(command)).collect();
+            stream.extend_from_slice(b"set \"a\\x00b\" 'c'\r\nPING\n");
+            let whole = parse(&[&stream]);
+            prop_assert_eq!(whole.0.len(), commands.len() + 2);
+            for (command, expected) in whole.0.iter().zip(&commands) {
+                let got: Vec<_> = (0..command.len()).map(|i| command.argument(i).to_vec()).collect();
+                prop_assert_eq!(&got, expected);
+            }
+            for cut in 1..stream.len() {
+                let (front, back) = stream.split_at(cut);
+                prop_assert_eq!(&parse(&[front, back]), &whole);
+            }
+            let bytes: Vec<&[u8]> = stream.chunks(1).collect();
+            prop_assert_eq!(&parse(&bytes), &whole);
+        }
+
+        #[test]
+        fn an_error_does_not_depend_on_the_cut(noise in noise()) {
+            let bytes: Vec<&[u8]> = noise.chunks(1).collect();
+            prop_assert_eq!(parse(&bytes), parse(&[&noise]));
+        }
+    }
+}
