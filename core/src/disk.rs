@@ -87,8 +87,11 @@ impl Disk {
         if id <= self.done || id > self.newest {
             return false;
         }
-        while let Some(write) = self.under_way.pop_front_if(|write| write.id <= id) {
+        while let Some(write) = self.under_way.front()
+            && write.id <= id
+        {
             self.persisted = self.persisted.max(write.safe);
+            self.under_way.pop_front();
         }
         self.done = id;
         true

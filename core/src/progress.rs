@@ -91,8 +91,11 @@ impl Progress {
 
     /// The follower holds our log up to `matched` for good. True if that is news.
     pub(crate) fn on_matched(&mut self, matched: Index) -> bool {
-        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(last, _)| *last <= matched) {
+        while let Some((last, bytes)) = self.in_flight.front()
+            && *last <= matched
+        {
             self.in_flight_bytes -= bytes;
+            self.in_flight.pop_front();
         }
         if matched <= self.matched {
             return false;

@@ -73,8 +73,12 @@ impl LeaderReads {
     /// A quorum has echoed `round`: it confirms that one and all before it.
     pub(crate) fn confirmed(&mut self, round: Round) -> Vec<(Index, Reader)> {
         let mut granted = Vec::new();
-        while let Some((_, index, readers)) = self.waiting.pop_front_if(|(number, ..)| *number <= round) {
-            granted.extend(readers.into_iter().map(|reader| (index, reader)));
+        while self.waiting.front().is_some_and(|(number, ..)| *number <= round) {
+            let boarded = self.waiting.pop_front();
+            let readers = boarded
+                .into_iter()
+                .flat_map(|(_, index, readers)| readers.into_iter().map(move |reader| (index, reader)));
+            granted.extend(readers);
         }
         granted
     }
