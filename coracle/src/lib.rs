@@ -5,7 +5,8 @@ pub mod entry;
 mod error;
 mod state_machine;
 pub mod storage;
-mod transport;
+pub mod transport;
+pub mod wire;
 
 pub use coracle_core as core;
 pub use error::*;

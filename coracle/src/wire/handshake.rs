@@ -1,0 +1,286 @@
+//! The frames of a connection itself: who is there, who is welcome, and why it ends.
+//!
+//! The one who dials says [`Hello`], the other answers [`Welcome`] or [`Refused`], and from then on both
+//! send messages. [`Close`] is the last frame; a connection that ends without one was cut.
+
+use super::frame::{Type, seal};
+use super::outcome::cut;
+use super::peer::{from_log_id, from_peer, to_log_id, to_peer};
+use super::{WireError, proto};
+use bytes::Bytes;
+use coracle_core::{Boot, ClusterId, Incarnation, LogId, NodeId, Peer};
+
+/// What a node says of itself in a handshake.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// The oldest and the newest protocol that it speaks.
+    pub protocol: (u32, u32),
+    /// Features, one bit each, without which it does not want to talk.
+    pub required: u64,
+    /// Features that it would use if the other has them too.
+    pub optional: u64,
+    /// The oldest and the newest feature level of the log that it can apply.
+    pub levels: (u32, u32),
+    /// Its cluster. None: it is blank, it was never told one.
+    pub cluster: Option<ClusterId>,
+    /// Its name and disk.
+    pub from: Peer,
+    /// This run of its process.
+    pub boot: Boot,
+    /// The newest membership that it has.
+    pub membership: LogId,
+    /// The largest frame that it takes, in bytes.
+    pub max_frame: u32,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// Messages of consensus and forwarded writes.
+    Raft,
+    /// To be introduced and no more: a bootstrap's question, which leaves no trace.
+    Probe,
+    /// Reserved: snapshots, apart from heartbeats.
+    Bulk,
+    /// Reserved: a client.
+    Client,
+    /// One that this version does not know.
+    Other(u32),
+}
+
+/// The first frame, from the one who dialed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Hello {
+    /// Who dials.
+    pub facts: Facts,
+    /// Whom it expects.
+    pub to: NodeId,
+    /// On which disk, if it knows.
+    pub to_incarnation: Option<Incarnation>,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// The answer of one who is glad to talk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Welcome {
+    /// Who answers.
+    pub facts: Facts,
+}
+
+/// The answer of one who is not.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refused {
+    /// Why.
+    pub reason: RefusedReason,
+    /// The same for people.
+    pub text: String,
+    /// Who answers: a stranger at an address is a sign that the node expected there is gone.
+    pub from: Peer,
+    /// Which run of its process answers.
+    pub boot: Boot,
+}
+
+/// Why a [`Hello`] was refused.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum RefusedReason {
+    /// No protocol that both speak.
+    Protocol,
+    /// A feature is required that the other does not have.
+    Feature,
+    /// The purpose is not served here.
+    Purpose,
+    /// The dialer belongs to another cluster.
+    WrongCluster,
+    /// Another node, or another disk of it, was expected here.
+    WrongNode,
+    /// The dialer uses the name of the node that it dialed.
+    OwnName,
+    /// The dialer's name is 0.
+    BadName,
+    /// The dialer belongs to no cluster, and so has nothing to say.
+    Blank,
+    /// Too many connections.
+    Busy,
+    /// A reason that this version does not know.
+    Other(u32),
+}
+
+/// The last frame.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Close {
+    /// Why the connection ends.
+    pub reason: CloseReason,
+    /// The same for people; may be empty.
+    pub text: String,
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum CloseReason {
+    /// The sender's process stops.
+    Stopping,
+    /// A newer connection of the same node took its place.
+    Replaced,
+    /// The receiver said something that the sender could not accept.
+    Protocol,
+    /// The sender has joined another cluster.
+    WrongCluster,
+    /// The receiver is no member any more, or has moved.
+    Unneeded,
+    /// A reason that this version does not know.
+    Other(u32),
+}
+
+/// The frame that says nothing but "still here".
+pub(crate) fn ping() -> Bytes {
+    seal(Type::Ping, &proto::Ping {}, Vec::new(), []).head
+}
+
+impl Hello {
+    /// Encodes it as a frame.
+    pub fn encode(&self) -> Bytes {
+        let meta = proto::Hello {
+            facts: Some((&self.facts).into()),
+            to: self.to.0,
+            to_incarnation: self.to_incarnation.map(|i| i.0),
+            purpose: self.purpose.number(),
+        };
+        seal(Type::Hello, &meta, Vec::new(), []).head
+    }
+}
+
+impl Welcome {
+    /// Encodes it as a frame.
+    pub fn encode(&self) -> Bytes {
+        let meta = proto::Welcome { facts: Some((&self.facts).into()) };
+        seal(Type::Welcome, &meta, Vec::new(), []).head
+    }
+}
+
+impl Refused {
+    /// Encodes it as a frame.
+    pub fn encode(&self) -> Bytes {
+        let meta = proto::Refused {
+            reason: self.reason.number(),
+            text: cut(&self.text),
+            from: Some(from_peer(self.from)),
+            boot: self.boot.0,
+        };
+        seal(Type::Refused, &meta, Vec::new(), []).head
+    }
+}
+
+impl Close {
+    /// Encodes it as a frame.
+    pub fn encode(&self) -> Bytes {
+        let meta = proto::Close { reason: self.reason.number(), text: cut(&self.text) };
+        seal(Type::Close, &meta, Vec::new(), []).head
+    }
+}
+
+/// Numbers for the named variants of an enum; every other number is its `Other`.
+macro_rules! numbered {
+    ($name:ident { $($variant:ident = $number:literal),* $(,)? }) => {
+        impl $name {
+            fn number(self) -> u32 {
+                match self {
+                    $($name::$variant => $number,)*
+                    $name::Other(number) => number,
+                }
+            }
+
+            fn from_number(number: u32) -> $name {
+                match number {
+                    $($number => $name::$variant,)*
+                    other => $name::Other(other),
+                }
+            }
+        }
+    };
+}
+
+numbered!(Purpose { Raft = 1, Probe = 2, Bulk = 3, Client = 4 });
+numbered!(RefusedReason {
+    Protocol = 1,
+    Feature = 2,
+    Purpose = 3,
+    WrongCluster = 4,
+    WrongNode = 5,
+    OwnName = 6,
+    BadName = 7,
+    Blank = 8,
+    Busy = 9,
+});
+numbered!(CloseReason { Stopping = 1, Replaced = 2, Protocol = 3, WrongCluster = 4, Unneeded = 5 });
+
+impl From<&Facts> for proto::Facts {
+    fn from(facts: &Facts) -> proto::Facts {
+        let range = |(min, max)| Some(proto::Range { min, max });
+        proto::Facts {
+            protocol: range(facts.protocol),
+            required: facts.required,
+            optional: facts.optional,
+            levels: range(facts.levels),
+            cluster: facts.cluster.map(Into::into),
+            from: Some(from_peer(facts.from)),
+            boot: facts.boot.0,
+            membership: Some(from_log_id(facts.membership)),
+            max_frame: facts.max_frame,
+        }
+    }
+}
+
+fn to_facts(facts: Option<proto::Facts>) -> Result<Facts, WireError> {
+    let facts = facts.ok_or(WireError::Invalid("a handshake without the facts of its sender"))?;
+    let range = |range: Option<proto::Range>| range.map_or((0, 0), |range| (range.min, range.max));
+    Ok(Facts {
+        protocol: range(facts.protocol),
+        required: facts.required,
+        optional: facts.optional,
+        levels: range(facts.levels),
+        cluster: facts.cluster.map(Into::into),
+        from: to_peer(facts.from.ok_or(WireError::Invalid("a handshake without a name"))?),
+        boot: Boot(facts.boot),
+        membership: to_log_id(facts.membership),
+        max_frame: facts.max_frame,
+    })
+}
+
+impl TryFrom<proto::Hello> for Hello {
+    type Error = WireError;
+
+    fn try_from(hello: proto::Hello) -> Result<Hello, WireError> {
+        Ok(Hello {
+            facts: to_facts(hello.facts)?,
+            to: NodeId(hello.to),
+            to_incarnation: hello.to_incarnation.map(Incarnation),
+            purpose: Purpose::from_number(hello.purpose),
+        })
+    }
+}
+
+impl TryFrom<proto::Welcome> for Welcome {
+    type Error = WireError;
+
+    fn try_from(welcome: proto::Welcome) -> Result<Welcome, WireError> {
+        Ok(Welcome { facts: to_facts(welcome.facts)? })
+    }
+}
+
+impl From<proto::Refused> for Refused {
+    fn from(refused: proto::Refused) -> Refused {
+        Refused {
+            reason: RefusedReason::from_number(refused.reason),
+            text: refused.text,
+            from: refused.from.map(to_peer).unwrap_or_default(),
+            boot: Boot(refused.boot),
+        }
+    }
+}
+
+impl From<proto::Close> for Close {
+    fn from(close: proto::Close) -> Close {
+        Close { reason: CloseReason::from_number(close.reason), text: close.text }
+    }
+}

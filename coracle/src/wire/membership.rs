@@ -1,0 +1,97 @@
+//! A membership as the payload of an entry.
+//!
+//! It is small and rare, and it decides who may vote, so decoding is strict: what is out of order, said
+//! twice, over a limit or does not fit together is refused, and every membership has exactly one encoding
+//! that is accepted from this version.
+
+use super::{WireError, proto};
+use bytes::Bytes;
+use coracle_core::{ClusterId, Incarnation, Member, Membership, NodeId};
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The most members of one cluster: far beyond what consensus is useful for, and small enough that looking
+/// at all of them is cheap.
+pub const MAX_MEMBERS: usize = 1_000;
+
+/// The longest address of a member, in bytes: the longest DNS name (253) with a port, four times over.
+pub const MAX_ADDRESS: usize = 1_024;
+
+/// The longest encoded membership, in bytes: bounds what decoding one can allocate.
+pub const MAX_MEMBERSHIP: usize = 2 << 20;
+
+/// Encodes a membership. One that fails [`check_membership`] is encoded too, but nobody will decode it.
+pub fn encode_membership(membership: &Membership) -> Bytes {
+    let members = membership.members.values().map(|member| proto::Member {
+        id: member.id.0,
+        incarnation: member.incarnation.0,
+        address: member.address.clone(),
+    });
+    let names = |set: &BTreeSet<NodeId>| set.iter().map(|id| id.0).collect();
+    let message = proto::Membership {
+        cluster: Some(membership.cluster.into()),
+        members: members.collect(),
+        voters: names(&membership.voters),
+        outgoing: names(&membership.outgoing),
+    };
+    message.encode_to_vec().into()
+}
+
+/// Decodes a membership, and refuses one that [`check_membership`] refuses.
+pub fn decode_membership(bytes: &[u8]) -> Result<Membership, WireError> {
+    if bytes.len() > MAX_MEMBERSHIP {
+        return Err(WireError::TooLarge { length: bytes.len() as u64, limit: MAX_MEMBERSHIP as u64 });
+    }
+    let message = proto::Membership::decode(bytes)?;
+    let cluster = message.cluster.ok_or(WireError::Invalid("a membership without a cluster"))?;
+    if !message.members.windows(2).all(|w| w[0].id < w[1].id) {
+        return Err(WireError::Invalid("the members are not in order"));
+    }
+    let members: BTreeMap<NodeId, Member> = message
+        .members
+        .into_iter()
+        .map(|m| Member { id: NodeId(m.id), incarnation: Incarnation(m.incarnation), address: m.address })
+        .map(|member| (member.id, member))
+        .collect();
+    let membership = Membership {
+        cluster: cluster.into(),
+        members,
+        voters: names(&message.voters)?,
+        outgoing: names(&message.outgoing)?,
+    };
+    check_membership(&membership)?;
+    Ok(membership)
+}
+
+/// Whether a membership may be written to a log: well formed, and within the limits above.
+pub fn check_membership(membership: &Membership) -> Result<(), WireError> {
+    if membership.members.len() > MAX_MEMBERS {
+        return Err(WireError::Invalid("too many members"));
+    }
+    if membership.members.values().any(|member| member.address.len() > MAX_ADDRESS) {
+        return Err(WireError::Invalid("the address of a member is too long"));
+    }
+    if !membership.is_well_formed() {
+        return Err(WireError::Invalid("the parts of the membership do not fit each other"));
+    }
+    Ok(())
+}
+
+fn names(list: &[u64]) -> Result<BTreeSet<NodeId>, WireError> {
+    if !list.windows(2).all(|w| w[0] < w[1]) {
+        return Err(WireError::Invalid("the voters are not in order"));
+    }
+    Ok(list.iter().copied().map(NodeId).collect())
+}
+
+impl From<ClusterId> for proto::ClusterId {
+    fn from(id: ClusterId) -> proto::ClusterId {
+        proto::ClusterId { high: (id.0 >> 64) as u64, low: id.0 as u64 }
+    }
+}
+
+impl From<proto::ClusterId> for ClusterId {
+    fn from(id: proto::ClusterId) -> ClusterId {
+        ClusterId(u128::from(id.high) << 64 | u128::from(id.low))
+    }
+}

@@ -1,0 +1,101 @@
+//! Why a forwarded write failed, as a number and a text.
+//!
+//! The one rule: a number that this version does not know is read as "outcome unknown", never as "certainly
+//! not done". Texts are cut to [`MAX_TEXT`] so that they always fit into a meta.
+
+use super::{peer, proto};
+use crate::error::{Cause, Leader, StopReason, WriteError};
+use coracle_core::NodeId;
+
+/// The longest text of an error, in bytes: a few lines, and two of them fit into a meta.
+pub(super) const MAX_TEXT: usize = 4 << 10;
+
+mod code {
+    pub(super) const NOT_LEADER: u32 = 1;
+    pub(super) const NO_LEADER: u32 = 2;
+    pub(super) const NOT_CONFIGURED: u32 = 3;
+    pub(super) const BUSY: u32 = 4;
+    pub(super) const INVALID: u32 = 5;
+    pub(super) const STOPPED: u32 = 6;
+    pub(super) const TIMEOUT: u32 = 16;
+    pub(super) const LEADERSHIP_LOST: u32 = 17;
+    pub(super) const DISCONNECTED: u32 = 18;
+    pub(super) const STOPPED_MEANWHILE: u32 = 19;
+
+    pub(super) const STOP_REQUESTED: u32 = 1;
+    pub(super) const STOP_STORAGE: u32 = 2;
+    pub(super) const STOP_PANICKED: u32 = 3;
+    pub(super) const STOP_APPLY: u32 = 4;
+    pub(super) const STOP_INVARIANT: u32 = 5;
+}
+
+/// The part of a text that is sent: its start, cut between two characters.
+pub(super) fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+}
+
+pub(super) fn from_error(error: &WriteError) -> proto::Failure {
+    let plain = |code| proto::Failure { code, ..Default::default() };
+    match error {
+        WriteError::NotLeader { leader } => {
+            proto::Failure { leader: leader.id.0, text: cut(&leader.address), ..plain(code::NOT_LEADER) }
+        }
+        WriteError::NoLeader => plain(code::NO_LEADER),
+        WriteError::NotConfigured => plain(code::NOT_CONFIGURED),
+        WriteError::Busy => plain(code::BUSY),
+        WriteError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },
+        WriteError::Stopped(reason) => {
+            proto::Failure { stop: Some(from_stop(reason)), ..plain(code::STOPPED) }
+        }
+        WriteError::Unknown(Cause::Timeout) => plain(code::TIMEOUT),
+        WriteError::Unknown(Cause::LeadershipLost) => plain(code::LEADERSHIP_LOST),
+        WriteError::Unknown(Cause::Disconnected) => plain(code::DISCONNECTED),
+        WriteError::Unknown(Cause::Stopped(reason)) => {
+            proto::Failure { stop: Some(from_stop(reason)), ..plain(code::STOPPED_MEANWHILE) }
+        }
+    }
+}
+
+pub(super) fn to_error(failure: proto::Failure) -> WriteError {
+    let stop = to_stop(failure.stop.unwrap_or_default());
+    match failure.code {
+        code::NOT_LEADER => WriteError::NotLeader {
+            leader: Leader { id: NodeId(failure.leader), address: failure.text },
+        },
+        code::NO_LEADER => WriteError::NoLeader,
+        code::NOT_CONFIGURED => WriteError::NotConfigured,
+        code::BUSY => WriteError::Busy,
+        code::INVALID => WriteError::Invalid(failure.text),
+        code::STOPPED => WriteError::Stopped(stop),
+        code::TIMEOUT => WriteError::Unknown(Cause::Timeout),
+        code::LEADERSHIP_LOST => WriteError::Unknown(Cause::LeadershipLost),
+        code::STOPPED_MEANWHILE => WriteError::Unknown(Cause::Stopped(stop)),
+        // `Disconnected` itself, and whatever a newer version says.
+        _ => WriteError::Unknown(Cause::Disconnected),
+    }
+}
+
+fn from_stop(reason: &StopReason) -> proto::Stop {
+    let plain = |code, text: &str| proto::Stop { code, text: cut(text), ..Default::default() };
+    match reason {
+        StopReason::Requested => plain(code::STOP_REQUESTED, ""),
+        StopReason::Storage(text) => plain(code::STOP_STORAGE, text),
+        StopReason::Panicked { at, message } => {
+            proto::Stop { at: cut(at), ..plain(code::STOP_PANICKED, message) }
+        }
+        StopReason::Apply { id, problem } => {
+            proto::Stop { id: Some(peer::from_log_id(*id)), ..plain(code::STOP_APPLY, problem) }
+        }
+        StopReason::Invariant(text) => plain(code::STOP_INVARIANT, text),
+    }
+}
+
+fn to_stop(stop: proto::Stop) -> StopReason {
+    match stop.code {
+        code::STOP_STORAGE => StopReason::Storage(stop.text),
+        code::STOP_PANICKED => StopReason::Panicked { at: stop.at, message: stop.text },
+        code::STOP_APPLY => StopReason::Apply { id: peer::to_log_id(stop.id), problem: stop.text },
+        code::STOP_INVARIANT => StopReason::Invariant(stop.text),
+        _ => StopReason::Requested,
+    }
+}

@@ -1,0 +1,301 @@
+//! The metas of the frames, as `prost` sees them.
+//!
+//! The tags are the protocol: one that was ever used is never given another meaning. Numbers that are random
+//! bits are `fixed64`, the others varints, and what is zero takes no space. Fields that matter even when they
+//! are zero are optional, so that "absent" is not mistaken for them. Reserved tags are listed in
+//! `docs/wire-format.md`.
+
+use prost::Message;
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct LogId {
+    #[prost(uint64, tag = "1")]
+    pub(super) term: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) index: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Peer {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub(super) incarnation: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct ClusterId {
+    #[prost(fixed64, tag = "1")]
+    pub(super) high: u64,
+    #[prost(fixed64, tag = "2")]
+    pub(super) low: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Range {
+    #[prost(uint32, tag = "1")]
+    pub(super) min: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) max: u32,
+}
+
+// The handshake.
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Facts {
+    #[prost(message, optional, tag = "1")]
+    pub(super) protocol: Option<Range>,
+    #[prost(fixed64, tag = "2")]
+    pub(super) required: u64,
+    #[prost(fixed64, tag = "3")]
+    pub(super) optional: u64,
+    #[prost(message, optional, tag = "4")]
+    pub(super) levels: Option<Range>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) cluster: Option<ClusterId>,
+    #[prost(message, optional, tag = "6")]
+    pub(super) from: Option<Peer>,
+    #[prost(fixed64, tag = "7")]
+    pub(super) boot: u64,
+    #[prost(message, optional, tag = "8")]
+    pub(super) membership: Option<LogId>,
+    #[prost(uint32, tag = "9")]
+    pub(super) max_frame: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Hello {
+    #[prost(message, optional, tag = "1")]
+    pub(super) facts: Option<Facts>,
+    #[prost(uint64, tag = "2")]
+    pub(super) to: u64,
+    #[prost(fixed64, optional, tag = "3")]
+    pub(super) to_incarnation: Option<u64>,
+    #[prost(uint32, tag = "4")]
+    pub(super) purpose: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Welcome {
+    #[prost(message, optional, tag = "1")]
+    pub(super) facts: Option<Facts>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Refused {
+    #[prost(uint32, tag = "1")]
+    pub(super) reason: u32,
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
+    #[prost(message, optional, tag = "3")]
+    pub(super) from: Option<Peer>,
+    #[prost(fixed64, tag = "4")]
+    pub(super) boot: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Close {
+    #[prost(uint32, tag = "1")]
+    pub(super) reason: u32,
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Ping {}
+
+// Consensus. Every message starts with a route, in tag 1.
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Route {
+    #[prost(message, optional, tag = "1")]
+    pub(super) from: Option<Peer>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) to: Option<Peer>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) membership: Option<LogId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Transfer {
+    #[prost(uint64, tag = "1")]
+    pub(super) leader: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Vote {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) campaign: u64,
+    #[prost(bool, tag = "3")]
+    pub(super) pre: bool,
+    #[prost(message, optional, tag = "4")]
+    pub(super) transfer: Option<Transfer>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) last: Option<LogId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct VoteReply {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) campaign: u64,
+    #[prost(bool, tag = "3")]
+    pub(super) pre: bool,
+    #[prost(uint64, tag = "4")]
+    pub(super) term: u64,
+    #[prost(bool, tag = "5")]
+    pub(super) granted: bool,
+    #[prost(uint32, tag = "6")]
+    pub(super) refusal: u32,
+    #[prost(uint64, tag = "7")]
+    pub(super) leader: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Append {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) prev: Option<LogId>,
+    #[prost(uint64, tag = "4")]
+    pub(super) count: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) commit: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) round: u64,
+    #[prost(uint64, tag = "7")]
+    pub(super) lease: u64,
+    #[prost(uint64, tag = "8")]
+    pub(super) persisted: u64,
+    #[prost(uint64, tag = "9")]
+    pub(super) disk_age: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct AppendReply {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) round: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) promised: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) matched: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) last: u64,
+    #[prost(message, optional, tag = "7")]
+    pub(super) conflict: Option<LogId>,
+    #[prost(uint64, tag = "8")]
+    pub(super) applied: u64,
+    #[prost(bool, tag = "9")]
+    pub(super) installing: bool,
+    #[prost(uint64, tag = "10")]
+    pub(super) disk_age: u64,
+    #[prost(bool, tag = "11")]
+    pub(super) no_space: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct ReadIndex {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(fixed64, tag = "3")]
+    pub(super) boot: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) sequence: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct ReadIndexReply {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(fixed64, tag = "3")]
+    pub(super) boot: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) sequence: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) index: Option<u64>,
+}
+
+// Forwarded writes.
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Forward {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) time_left: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) session: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) sequence: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ForwardReply {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub(super) failure: Option<Failure>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Failure {
+    #[prost(uint32, tag = "1")]
+    pub(super) code: u32,
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
+    #[prost(uint64, tag = "3")]
+    pub(super) leader: u64,
+    #[prost(message, optional, tag = "4")]
+    pub(super) stop: Option<Stop>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Stop {
+    #[prost(uint32, tag = "1")]
+    pub(super) code: u32,
+    #[prost(string, tag = "2")]
+    pub(super) text: String,
+    #[prost(string, tag = "3")]
+    pub(super) at: String,
+    #[prost(message, optional, tag = "4")]
+    pub(super) id: Option<LogId>,
+}
+
+// The payload of an entry of kind Membership.
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Membership {
+    #[prost(message, optional, tag = "1")]
+    pub(super) cluster: Option<ClusterId>,
+    #[prost(message, repeated, tag = "2")]
+    pub(super) members: Vec<Member>,
+    #[prost(uint64, repeated, tag = "3")]
+    pub(super) voters: Vec<u64>,
+    #[prost(uint64, repeated, tag = "4")]
+    pub(super) outgoing: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Member {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub(super) incarnation: u64,
+    #[prost(string, tag = "3")]
+    pub(super) address: String,
+}
