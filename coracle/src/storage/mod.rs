@@ -4,6 +4,13 @@
 //! implementation, [`memory`] the one for tests and for clusters that may forget. The store belongs to
 //! the writer's thread; a [`LogReader`] is shared and never waits behind a sync.
 
+pub mod disk;
+pub mod identity;
+pub mod mem_disk;
+pub mod memory;
+mod shape;
+pub mod wal;
+
 use crate::entry::Entry;
 use bytes::Bytes;
 use coracle_core::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Run};
@@ -80,7 +87,7 @@ pub enum StoreError {
         detail: String,
     },
     /// Another process has the directory open.
-    #[error("{} is in use by another process", path.display())]
+    #[error("{} is in use by another process; stop that one, or use another directory", path.display())]
     Locked {
         /// The directory.
         path: PathBuf,

@@ -1,0 +1,236 @@
+//! The one door to files: everything that storage does to a disk goes through [`Disk`].
+//!
+//! The trait is small because each of its calls is one that can fail, be cut by a loss of power, or be
+//! left undone: what a file system promises, and no more. A write is durable after
+//! [`sync_data`](DiskFile::sync_data) of its file; a created, renamed or removed name is durable after
+//! [`sync_dir`](Disk::sync_dir); nothing else is. [`DirDisk`] is a real directory, locked for one
+//! process; [`MemDisk`](super::mem_disk::MemDisk) keeps exactly these promises in memory, and breaks
+//! everything that is not promised.
+//!
+//! One disk is one flat directory. Names are plain file names, without separators.
+
+use super::StoreError;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The name of the file whose lock says that a process uses the directory. It stays empty.
+pub const LOCK: &str = "lock";
+
+/// One directory of files.
+pub trait Disk: Send + Sync {
+    /// Where the directory is, for messages.
+    fn path(&self) -> &Path;
+
+    /// The names of all files, ascending.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Opens an existing file to read and write.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Creates a file, or empties the one that has the name.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Gives a file another name; a file that had it is gone. Files that are open stay open.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes a name. Whoever has the file open can go on reading it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes all creations, renames and removals so far durable.
+    fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// One open file.
+pub trait DiskFile: Send + Sync {
+    /// Reads up to `buffer.len()` bytes; fewer may come, and none only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all bytes, growing the file if need be. After an error any part of them may be written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes the contents and the length durable. After an error nothing is known of what was written
+    /// since the last success, and a second call proves nothing.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file, or extends it with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+/// Fills the buffer from `offset` on, as far as the file goes; returns how many bytes that were.
+pub(crate) fn read_full(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match file.read_at(&mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(done)
+}
+
+/// Says what was tried, and on what, when the system refuses.
+pub(crate) fn failed(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> StoreError {
+    move |source| StoreError::Io { action, path: path.into(), source }
+}
+
+/// A real directory, held by this process alone for as long as the value lives.
+#[derive(Debug)]
+pub struct DirDisk {
+    path: PathBuf,
+    /// Open for [`sync_dir`](Disk::sync_dir).
+    directory: File,
+    /// Open to hold the lock, which the system drops with the process, however it ends.
+    _lock: File,
+}
+
+impl DirDisk {
+    /// Makes the directory if need be, durably, and locks it. Fails with [`StoreError::Locked`] if another
+    /// process, or another part of this one, has it.
+    pub fn open(path: impl Into<PathBuf>) -> Result<DirDisk, StoreError> {
+        let path = path.into();
+        create_durably(&path)?;
+        let directory = File::open(&path).map_err(failed("open", &path))?;
+        let name = path.join(LOCK);
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
+        let lock = lock.map_err(failed("open", &name))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(DirDisk { path, directory, _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
+            Err(TryLockError::Error(source)) => Err(failed("lock", name)(source)),
+        }
+    }
+}
+
+/// Creates a directory and all that is missing above it, each synced into its parent.
+fn create_durably(path: &Path) -> Result<(), StoreError> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_durably(parent)?;
+    match std::fs::create_dir(path) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+            return Err(failed("create", path)(e));
+        }
+        _ => {}
+    }
+    File::open(parent).and_then(|p| p.sync_all()).map_err(failed("sync", parent))
+}
+
+impl Disk for DirDisk {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for item in std::fs::read_dir(&self.path)? {
+            // A name that is not UTF-8 is none of ours.
+            if let Ok(name) = item?.file_name().into_string() {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        Ok(Arc::new(DirFile(file)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.path.join(name);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        Ok(Arc::new(DirFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path.join(from), self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path.join(name))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.directory.sync_all()
+    }
+}
+
+/// A file of a [`DirDisk`].
+struct DirFile(File);
+
+impl DiskFile for DirFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_made_and_used_by_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let disk = DirDisk::open(&path).unwrap();
+        let second = DirDisk::open(&path).unwrap_err();
+        assert!(matches!(&second, StoreError::Locked { path: p } if *p == path), "{second}");
+        assert!(second.to_string().contains("a/b"), "{second}");
+        drop(disk);
+        DirDisk::open(&path).unwrap();
+    }
+
+    #[test]
+    fn files_of_a_directory_do_what_the_trait_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::open(dir.path()).unwrap();
+        let file = disk.create("x").unwrap();
+        file.write_at(b"hello", 3).unwrap();
+        file.sync_data().unwrap();
+        disk.rename("x", "y").unwrap();
+        disk.sync_dir().unwrap();
+        assert_eq!(disk.list().unwrap(), ["lock", "y"]);
+        disk.remove("y").unwrap();
+        let mut buffer = [9; 16];
+        assert_eq!(read_full(&*file, &mut buffer, 0).unwrap(), 8, "an open file outlives its name");
+        assert_eq!(&buffer[..8], b"\0\0\0hello");
+        file.set_len(4).unwrap();
+        assert_eq!(file.len().unwrap(), 4);
+        assert!(disk.open("y").is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! Where each entry lies: the part of the log that the writer and all readers share.
+//!
+//! Everything in it is durable. The writer changes it under a lock once a sync has returned, never
+//! during one; a reader takes under the lock what it needs to know, and reads files after it has let go.
+//! That is safe because no byte of the log is ever changed in place, and a file that was removed stays
+//! readable for whoever holds it: to have the segment is to have it pinned.
+
+use super::format::{Place, Record};
+use super::segment::Segment;
+use crate::entry::{Entry, Kind};
+use crate::storage::shape::Shape;
+use crate::storage::{Change, WriteBatch};
+use coracle_core::{Index, LogId};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The durable log, without its bytes.
+#[derive(Default)]
+pub(super) struct Log {
+    /// Its outline.
+    pub(super) shape: Shape,
+    /// Its files, the one that is written last.
+    held: VecDeque<Held>,
+}
+
+/// One segment and the entries in it that count: a contiguous stretch, perhaps none. From segment to
+/// segment, the stretches follow each other.
+struct Held {
+    segment: Arc<Segment>,
+    /// The index of the first place; of an empty stretch, where it would be.
+    first: Index,
+    places: Vec<Place>,
+    /// The newest index when the next segment began: nothing behind it can be in here.
+    end: Index,
+}
+
+impl Log {
+    /// The log goes on in this segment.
+    pub(super) fn join(&mut self, segment: Arc<Segment>) {
+        let end = self.shape.last.index;
+        if let Some(current) = self.held.back_mut() {
+            current.end = end;
+        }
+        self.held.push_back(Held { segment, first: end.next(), places: Vec::new(), end });
+    }
+
+    /// The newest segment was none: nothing in it counts.
+    pub(super) fn leave(&mut self) {
+        self.held.pop_back();
+    }
+
+    /// The log begins here: no file before counts, and this is its shape.
+    pub(super) fn begin(&mut self, shape: Shape) {
+        self.held.clear();
+        self.shape = shape;
+    }
+
+    /// The numbers of all segments, ascending.
+    pub(super) fn segments(&self) -> impl Iterator<Item = u64> + '_ {
+        self.held.iter().map(|held| held.segment.number)
+    }
+
+    /// Takes out the oldest segments that hold purged entries only.
+    pub(super) fn take_purged(&mut self) -> Vec<Arc<Segment>> {
+        let mut purged = Vec::new();
+        while self.held.len() > 1 && self.held[0].end <= self.shape.purged.index {
+            purged.extend(self.held.pop_front().map(|held| held.segment));
+        }
+        purged
+    }
+
+    /// Takes a batch that is durable in the newest segment, its entries at these places. It fits: the
+    /// shape was asked before it was written.
+    pub(super) fn apply(&mut self, batch: &WriteBatch, places: &[Place]) -> Result<(), String> {
+        if let Some(hard_state) = batch.hard_state {
+            self.shape.hard_state = hard_state;
+        }
+        let mut places = places.iter();
+        for change in &batch.changes {
+            match change {
+                Change::Reset(to) => self.reset(*to)?,
+                Change::Truncate(last) => self.truncate(*last)?,
+                Change::Append(entries) => {
+                    for (entry, place) in entries.iter().zip(places.by_ref()) {
+                        self.append(entry, *place)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a record that was read in the newest segment. What only a checkpoint restates is not for here.
+    pub(super) fn replay(&mut self, record: &Record) -> Result<(), String> {
+        match record {
+            Record::Origin { .. } | Record::State(_) | Record::Membership(..) => {
+                Err("a record that only the first batch of a segment has".into())
+            }
+            Record::HardState(hard_state) => {
+                self.shape.hard_state = *hard_state;
+                Ok(())
+            }
+            Record::Reset(to) => self.reset(*to),
+            Record::Truncate(last) => self.truncate(*last),
+            Record::Append(entries) => entries.iter().try_for_each(|(e, place)| self.append(e, *place)),
+            Record::Purge(upto) => self.shape.purge(*upto),
+        }
+    }
+
+    fn reset(&mut self, to: LogId) -> Result<(), String> {
+        self.shape.reset(to)?;
+        for held in &mut self.held {
+            held.places.clear();
+            held.first = to.index.next();
+        }
+        Ok(())
+    }
+
+    fn truncate(&mut self, last: Index) -> Result<(), String> {
+        self.shape.truncate(last)?;
+        let end = last.next();
+        for held in self.held.iter_mut().rev() {
+            if held.first.0 + held.places.len() as u64 <= end.0 {
+                break;
+            }
+            held.places.truncate(end.0.saturating_sub(held.first.0) as usize);
+            held.first = held.first.min(end);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entry: &Entry, place: Place) -> Result<(), String> {
+        let membership = (entry.kind() == Kind::Membership).then(|| entry.payload());
+        self.shape.append(entry.id(), membership)?;
+        let held = self.held.back_mut().ok_or("an entry outside of all segments")?;
+        debug_assert_eq!(held.first.0 + held.places.len() as u64, entry.index().0);
+        held.places.push(place);
+        Ok(())
+    }
+
+    /// Where the entry at `index` lies, if the log holds it.
+    pub(super) fn place(&self, index: Index) -> Option<(&Arc<Segment>, Place)> {
+        let held = &self.held[self.held.partition_point(|held| held.first <= index).checked_sub(1)?];
+        let place = held.places.get(usize::try_from(index.0 - held.first.0).ok()?)?;
+        Some((&held.segment, *place))
+    }
+}

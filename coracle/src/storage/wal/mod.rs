@@ -1,0 +1,179 @@
+//! The write-ahead log: the default store, and the one that keeps its word.
+//!
+//! One ordered stream of batches on disk: each [`write`](LogStore::write) is one batch, one write of whole
+//! blocks and one sync. Nothing is ever changed in place: a truncation, a purge and a new hard state are
+//! records like entries, and so the stream can be cut at any byte and still be told apart from one that
+//! was damaged ([`recovery`] says how). The stream runs through segments; each begins with a checkpoint
+//! that restates everything except entries, so the oldest can be removed once their entries are purged.
+//! `docs/disk-format.md` has the bytes.
+//!
+//! Every start opens a new segment: what was in doubt is written again there, and the old files are
+//! never written to. After any failure the log is finished: what the system may have dropped is found out
+//! by the next start, from the disk, and never by trying again.
+
+mod format;
+mod index;
+mod reader;
+mod recovery;
+mod segment;
+mod writer;
+
+use self::format::blocks;
+use self::index::Log;
+use self::reader::WalReader;
+use self::writer::{Content, Writer};
+use super::disk::{Disk, failed};
+use super::shape::Shape;
+use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch};
+use coracle_core::LogId;
+use std::sync::{Arc, PoisonError, RwLock};
+
+/// The least size of a segment, in bytes: room for the header, a checkpoint and a few batches.
+pub const MIN_SEGMENT_BYTES: u64 = 16 << 10;
+
+/// The greatest size that a segment is made ahead, in bytes: a file that a start can read in a second.
+pub const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+
+/// The greatest batch, in bytes of its entries and records: thirty of the largest entries. Keeps every
+/// offset in a segment below 4 GiB, and the memory of a start in bounds.
+pub const MAX_BATCH_BYTES: u64 = 1 << 30;
+
+/// How the log uses its directory.
+#[derive(Clone)]
+pub struct WalConfig {
+    /// The size of a segment, in bytes; rounded to blocks and kept between [`MIN_SEGMENT_BYTES`] and
+    /// [`MAX_SEGMENT_BYTES`]. Space is freed in pieces of this size.
+    pub segment_bytes: u64,
+    /// Whether a thread makes the next segment ahead of need. Without it the log uses no thread, and
+    /// the write that fills a segment takes as long as making one.
+    pub prepare_ahead: bool,
+    /// Draws the random generation of a segment. Never twice the same for one file.
+    pub draw: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Default for WalConfig {
+    /// 64 MiB, made ahead, random bits of the system.
+    fn default() -> WalConfig {
+        let draw = || getrandom::u64().expect("the system gives random bits");
+        WalConfig { segment_bytes: 64 << 20, prepare_ahead: true, draw: Arc::new(draw) }
+    }
+}
+
+impl std::fmt::Debug for WalConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let WalConfig { segment_bytes, prepare_ahead, draw: _ } = self;
+        write!(f, "WalConfig {{ segment_bytes: {segment_bytes}, prepare_ahead: {prepare_ahead} }}")
+    }
+}
+
+/// Whether the directory holds any log, whole or not: what
+/// [`identity::open_or_create`](super::identity::open_or_create) wants to know.
+pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
+    recovery::any_segment(disk)
+}
+
+/// The write-ahead log of one directory.
+pub struct Wal {
+    disk: Arc<dyn Disk>,
+    identity: Identity,
+    config: WalConfig,
+    /// All that is durable, shared with the readers.
+    log: Arc<RwLock<Log>>,
+    state: State,
+}
+
+enum State {
+    /// Not loaded yet.
+    New,
+    /// Reads and writes.
+    Open(Writer),
+    /// Something failed, and this is what.
+    Finished(String),
+}
+
+impl Wal {
+    /// The log in this directory, which belongs to this node. Touches nothing yet:
+    /// [`load`](LogStore::load) does the work.
+    pub fn open(disk: Arc<dyn Disk>, identity: Identity, mut config: WalConfig) -> Wal {
+        config.segment_bytes = blocks(config.segment_bytes.clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES));
+        Wal { disk, identity, config, log: Arc::default(), state: State::New }
+    }
+
+    /// The writer, if there is one to write with.
+    fn writer(&mut self) -> Result<&mut Writer, StoreError> {
+        match &mut self.state {
+            State::Open(writer) => Ok(writer),
+            State::New => Err(StoreError::Refused("the log was not loaded".into())),
+            State::Finished(reason) => {
+                let source = std::io::Error::other(format!("finished by an earlier failure: {reason}"));
+                Err(failed("write to the log in", self.disk.path())(source))
+            }
+        }
+    }
+
+    /// Writes a batch; the first failure is the last.
+    fn commit(&mut self, content: Content<'_>) -> Result<(), StoreError> {
+        let result = self.writer()?.commit(content);
+        if let Err(error) = &result {
+            self.state = State::Finished(error.to_string());
+        }
+        result
+    }
+
+    /// Asks the outline of the log.
+    fn check<T>(&self, question: impl FnOnce(&Shape) -> Result<T, String>) -> Result<T, StoreError> {
+        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+        question(&log.shape).map_err(StoreError::Refused)
+    }
+}
+
+impl LogStore for Wal {
+    fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError> {
+        if !matches!(self.state, State::New) {
+            return Err(StoreError::Refused("the log was loaded before".into()));
+        }
+        let started = recovery::recover(&*self.disk, &self.identity, progress).and_then(|found| {
+            Writer::start(self.disk.clone(), self.identity, self.config.clone(), self.log.clone(), found)
+        });
+        match started {
+            Ok(writer) => self.state = State::Open(writer),
+            Err(error) => {
+                self.state = State::Finished(error.to_string());
+                return Err(error);
+            }
+        }
+        self.check(|shape| Ok(shape.recovered()))
+    }
+
+    fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+        self.writer()?;
+        self.check(|shape| shape.check(batch))?;
+        if *batch == WriteBatch::default() {
+            return Ok(());
+        }
+        let len = format::body_len(batch);
+        if len > MAX_BATCH_BYTES {
+            return Err(StoreError::Refused(format!(
+                "a batch of {len} bytes, over the limit of {MAX_BATCH_BYTES}"
+            )));
+        }
+        self.commit(Content::Batch(batch))
+    }
+
+    fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
+        self.writer()?;
+        if !self.check(|shape| shape.check_purge(upto))? {
+            return Ok(());
+        }
+        self.commit(Content::Purge(upto))
+    }
+
+    /// Writes a seal, unless the newest batch is one.
+    fn idle(&mut self) -> Result<(), StoreError> {
+        if self.writer()?.sealed() { Ok(()) } else { self.commit(Content::Seal) }
+    }
+
+    fn reader(&self) -> Box<dyn LogReader> {
+        Box::new(WalReader::new(self.log.clone()))
+    }
+}

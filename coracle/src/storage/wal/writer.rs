@@ -1,0 +1,250 @@
+//! The writing end of the log: batches, the turn to a new segment, and the removal of old files.
+//!
+//! One batch is in flight at a time, so each header attests the batch before it. A file that is not needed
+//! any more goes only after a later batch has attested the batch that made it needless (a checkpoint, a
+//! purge): as long as that one is the newest, nothing could tell its damage from a torn tail, and the
+//! old files are what a start would fall back to.
+
+use super::WalConfig;
+use super::format::{BLOCK, Encoder, End, HEADER, RECORD_HEADER, Record, SegmentHeader, blocks, body_len};
+use super::index::Log;
+use super::recovery::Found;
+use super::segment::{self, Segment, Spares};
+use crate::storage::disk::{Disk, failed};
+use crate::storage::{Identity, StoreError, WriteBatch};
+use coracle_core::LogId;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+
+/// The size of the segment that a start makes while everyone waits, in bytes: a few milliseconds of zeros.
+const START_BYTES: u64 = 4 << 20;
+
+/// The next segment is made once this share of the current one is full: late enough that a log that
+/// says little makes none, and early enough to be there in time.
+const PREPARE_AT: u64 = 8;
+
+/// What one batch says.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    Batch(&'a WriteBatch),
+    Purge(LogId),
+    /// Nothing: it only attests the batch before.
+    Seal,
+}
+
+/// The end of the stream, where the next batch goes.
+pub(super) struct Writer {
+    disk: Arc<dyn Disk>,
+    identity: Identity,
+    config: WalConfig,
+    /// Shared with the readers.
+    log: Arc<RwLock<Log>>,
+    segment: Arc<Segment>,
+    /// The end of the newest batch, which is synced.
+    end: End,
+    /// Whether the newest batch is a seal.
+    sealed: bool,
+    encoder: Encoder,
+    spares: Spares,
+    /// What the newest batch made needless.
+    needless: Needless,
+}
+
+/// Files that a later batch may free.
+#[derive(Default)]
+struct Needless {
+    remove: Vec<String>,
+    /// A file that holds nothing from this offset on.
+    shorten: Option<(Arc<Segment>, u64)>,
+}
+
+impl Writer {
+    /// Opens a new segment behind what recovery found, and says there again what was in doubt. Durable on
+    /// return, and published to the readers.
+    pub(super) fn start(
+        disk: Arc<dyn Disk>,
+        identity: Identity,
+        config: WalConfig,
+        log: Arc<RwLock<Log>>,
+        found: Found,
+    ) -> Result<Writer, StoreError> {
+        let mut encoder = Encoder::default();
+        let mut spares = Spares::new(disk.clone());
+        let Found { log: state, end, doubtful, next, leftovers, ends_in } = found;
+        let size = config.segment_bytes.min(START_BYTES);
+        let site = Site { disk: &*disk, identity: &identity, draw: &*config.draw };
+        let opened = open(site, &mut encoder, &mut spares, &state, end, next, &doubtful, 0, size)?;
+        *publish(&log) = state;
+        let mut writer = Writer {
+            segment: opened.segment,
+            end: opened.end,
+            sealed: false,
+            needless: Needless { remove: leftovers, shorten: ends_in.map(|segment| (segment, end.offset)) },
+            disk,
+            identity,
+            config,
+            log,
+            encoder,
+            spares,
+        };
+        writer.join(doubtful)?;
+        Ok(writer)
+    }
+
+    /// Whether the newest batch is a seal.
+    pub(super) fn sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Makes one batch durable, and lets the readers see it.
+    pub(super) fn commit(&mut self, content: Content<'_>) -> Result<(), StoreError> {
+        let room = blocks(HEADER as u64 + content.len());
+        if room > self.segment.size.saturating_sub(self.end.offset) {
+            self.turn(room)?;
+        }
+        let (encoder, end, segment) = (&mut self.encoder, &mut self.end, &self.segment);
+        encoder.begin(segment.generation, end.offset, end.batch + 1);
+        match content {
+            Content::Batch(batch) => encoder.batch(batch),
+            Content::Purge(upto) => encoder.purge(upto),
+            Content::Seal => {}
+        }
+        let (bytes, checksum) = encoder.finish(end.batch, end.checksum);
+        debug_assert_eq!(bytes.len() as u64, room);
+        segment.file.write_at(bytes, end.offset).map_err(failed("write to", &segment.path))?;
+        segment.file.sync_data().map_err(failed("sync", &segment.path))?;
+        *end = End { offset: end.offset + room, batch: end.batch + 1, checksum, ..*end };
+        self.sealed = matches!(content, Content::Seal);
+        self.clean();
+        self.publish(content)?;
+        if self.config.prepare_ahead && self.end.offset > self.segment.size / PREPARE_AT {
+            self.spares.prepare(self.config.segment_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the readers of a durable batch.
+    fn publish(&mut self, content: Content<'_>) -> Result<(), StoreError> {
+        let mut log = publish(&self.log);
+        let result = match content {
+            Content::Batch(batch) => log.apply(batch, self.encoder.places()),
+            Content::Purge(upto) => {
+                let result = log.shape.purge(upto);
+                self.needless.remove.extend(log.take_purged().iter().map(|segment| segment.name()));
+                result
+            }
+            Content::Seal => Ok(()),
+        };
+        result.map_err(StoreError::Refused)
+    }
+
+    /// Goes on in a new segment, with room for a batch of this size.
+    fn turn(&mut self, room: u64) -> Result<(), StoreError> {
+        let site = Site { disk: &*self.disk, identity: &self.identity, draw: &*self.config.draw };
+        let opened = {
+            // The writer alone changes the log, so to read it here is to hold up nobody.
+            let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+            let (encoder, spares) = (&mut self.encoder, &mut self.spares);
+            let next = self.segment.number + 1;
+            open(site, encoder, spares, &log, self.end, next, &[], room, self.config.segment_bytes)?
+        };
+        self.segment = opened.segment;
+        self.end = opened.end;
+        self.join(Vec::new())
+    }
+
+    /// Publishes the segment that was opened, and what its checkpoint repeats.
+    fn join(&mut self, mut repeats: Vec<Record>) -> Result<(), StoreError> {
+        let mut places = self.encoder.places().iter();
+        for record in &mut repeats {
+            if let Record::Append(entries) = record {
+                entries.iter_mut().zip(places.by_ref()).for_each(|((_, place), new)| *place = *new);
+            }
+        }
+        let mut log = publish(&self.log);
+        log.join(self.segment.clone());
+        for record in &repeats {
+            log.replay(record).map_err(|detail| StoreError::Damaged {
+                path: self.segment.path.clone(),
+                offset: BLOCK,
+                detail,
+            })?;
+        }
+        self.needless.remove.extend(log.take_purged().iter().map(|segment| segment.name()));
+        Ok(())
+    }
+
+    /// Frees what the batch before the newest made needless. A failure costs space and nothing else, and
+    /// the next start tries again.
+    fn clean(&mut self) {
+        let Needless { remove, shorten } = std::mem::take(&mut self.needless);
+        if let Some((segment, len)) = shorten
+            && !remove.contains(&segment.name())
+            && segment.size > len
+            && let Err(error) = segment.file.set_len(len)
+        {
+            tracing::warn!("cannot shorten {}: {error}", segment.path.display());
+        }
+        for name in remove {
+            if let Err(error) = self.disk.remove(&name) {
+                tracing::warn!("cannot remove {}: {error}", self.disk.path().join(name).display());
+            }
+        }
+    }
+}
+
+fn publish(log: &RwLock<Log>) -> RwLockWriteGuard<'_, Log> {
+    log.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Content<'_> {
+    /// The length of the body that says it.
+    fn len(&self) -> u64 {
+        match self {
+            Content::Batch(batch) => body_len(batch),
+            Content::Purge(_) => RECORD_HEADER as u64 + 16,
+            Content::Seal => 0,
+        }
+    }
+}
+
+/// Where a segment is opened, and whose it is.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    disk: &'a dyn Disk,
+    identity: &'a Identity,
+    draw: &'a dyn Fn() -> u64,
+}
+
+/// A segment that has joined the log, and the end of its checkpoint.
+struct Opened {
+    segment: Arc<Segment>,
+    end: End,
+}
+
+/// Opens segment `number` of at least `size` bytes. Its checkpoint restates the log as it is at `end`,
+/// repeats the records behind, and leaves room for a batch of `room` bytes.
+#[allow(clippy::too_many_arguments)]
+fn open(
+    site: Site<'_>,
+    encoder: &mut Encoder,
+    spares: &mut Spares,
+    log: &Log,
+    end: End,
+    number: u64,
+    repeats: &[Record],
+    room: u64,
+    size: u64,
+) -> Result<Opened, StoreError> {
+    let generation = (site.draw)();
+    let first = end.batch + 1;
+    encoder.begin(generation, BLOCK, first);
+    encoder.restate(site.identity, &end, &log.shape);
+    repeats.iter().for_each(|record| encoder.repeat(record));
+    let (checkpoint, checksum) = encoder.finish(end.batch, end.checksum);
+    let offset = BLOCK + checkpoint.len() as u64;
+    let blank = spares.take(size.max(offset + room))?;
+    let header = SegmentHeader { number, generation, first, synced: end.batch };
+    let segment = segment::join(site.disk, blank, number, generation, &[&header.encode(), checkpoint])?;
+    let end = End { segment: number, generation, offset, batch: first, checksum };
+    Ok(Opened { segment: Arc::new(segment), end })
+}
