@@ -4,10 +4,22 @@
 //! is in [`tcp`]. Nothing here decides anything: messages may be lost, and a slow or dead peer only loses
 //! its own.
 
+pub mod tcp;
+
+mod accept;
+mod config;
+mod dial;
+mod handshake;
+mod link;
+mod outbox;
+mod quiet;
+mod shared;
+
 use crate::entry::Entry;
 use crate::error::WriteError;
 use bytes::Bytes;
 use coracle_core::{ClusterId, Envelope, Peer};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Everything that one node says to another.
 #[derive(Clone, PartialEq, Debug)]
@@ -60,6 +72,8 @@ pub enum Inbound {
         cluster: ClusterId,
         /// What it says.
         message: PeerMessage,
+        /// Its share of the inbound byte budget, given back when this is dropped.
+        held: Held,
     },
     /// The last connection to this peer ended: answers still awaited from it will not come.
     Disconnected(Peer),
@@ -67,3 +81,8 @@ pub enum Inbound {
     /// one was refused or answered by another run of it.
     Down(Peer),
 }
+
+/// The part of the inbound byte budget that a message takes for as long as this lives: so that what was read
+/// from the network, but not handled yet, is bounded. A message that came from elsewhere holds nothing.
+#[derive(Debug, Default)]
+pub struct Held(#[allow(dead_code, reason = "only its drop matters")] Option<OwnedSemaphorePermit>);

@@ -242,8 +242,7 @@ fn parse_header(bytes: &[u8], max_frame: usize) -> Result<Header, WireError> {
         return Err(WireError::TooLarge { length, limit: max_frame as u64 });
     }
     let kind = Type::from_number(bytes[5]);
-    let header =
-        Header { kind, meta: meta as usize, bulk: bulk as usize, checksum: u32_at(bytes, 24) };
+    let header = Header { kind, meta: meta as usize, bulk: bulk as usize, checksum: u32_at(bytes, 24) };
     if kind.is_none() {
         return if flags & SKIP != 0 { Ok(header) } else { Err(WireError::Type(bytes[5])) };
     }

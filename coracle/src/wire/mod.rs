@@ -24,6 +24,7 @@ mod proto;
 mod tests;
 
 pub use frame::{Decoder, Frame, HEADER, MAX_META, frame_limit};
+pub(crate) use handshake::ping;
 pub use handshake::{Close, CloseReason, Facts, Hello, Purpose, Refused, RefusedReason, Welcome};
 pub use membership::{
     MAX_ADDRESS, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership, encode_membership,

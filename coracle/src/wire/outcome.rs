@@ -59,9 +59,9 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
 pub(super) fn to_error(failure: proto::Failure) -> WriteError {
     let stop = to_stop(failure.stop.unwrap_or_default());
     match failure.code {
-        code::NOT_LEADER => WriteError::NotLeader {
-            leader: Leader { id: NodeId(failure.leader), address: failure.text },
-        },
+        code::NOT_LEADER => {
+            WriteError::NotLeader { leader: Leader { id: NodeId(failure.leader), address: failure.text } }
+        }
         code::NO_LEADER => WriteError::NoLeader,
         code::NOT_CONFIGURED => WriteError::NotConfigured,
         code::BUSY => WriteError::Busy,

@@ -70,7 +70,8 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
     match &envelope.message {
         Message::Append(_) => unreachable!("encoded above"),
         Message::Vote(vote) => {
-            let transfer = vote.transfer.map(|(leader, term)| proto::Transfer { leader: leader.0, term: term.0 });
+            let transfer =
+                vote.transfer.map(|(leader, term)| proto::Transfer { leader: leader.0, term: term.0 });
             let last = Some(from_log_id(vote.last));
             let meta = proto::Vote { route, campaign: vote.campaign.0, pre: vote.pre, transfer, last };
             seal(Type::Vote, &meta, Vec::new(), [])
@@ -104,8 +105,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
             seal(Type::AppendReply, &meta, Vec::new(), [])
         }
         Message::ReadIndex(ask) => {
-            let meta =
-                proto::ReadIndex { route, term: ask.term.0, boot: ask.boot.0, sequence: ask.sequence };
+            let meta = proto::ReadIndex { route, term: ask.term.0, boot: ask.boot.0, sequence: ask.sequence };
             seal(Type::ReadIndex, &meta, Vec::new(), [])
         }
         Message::ReadIndexReply(reply) => {
@@ -316,7 +316,8 @@ fn runs_of(prev: LogId, entries: &[Entry]) -> Vec<Run> {
 
 fn to_envelope(route: Option<proto::Route>, message: Message) -> Result<Envelope, WireError> {
     let missing = WireError::Invalid("a message without its sender or receiver");
-    let (Some(from), Some(to), membership) = route.map_or((None, None, None), |r| (r.from, r.to, r.membership))
+    let (Some(from), Some(to), membership) =
+        route.map_or((None, None, None), |r| (r.from, r.to, r.membership))
     else {
         return Err(missing);
     };

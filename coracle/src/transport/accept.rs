@@ -1,0 +1,115 @@
+//! Taking connections.
+//!
+//! Nothing that a stranger does, and nothing that the system refuses, ends the loop (TR-7). Each connection
+//! has a task of its own from its first byte on; until its handshake is over it holds a place among few.
+
+use super::handshake::{ReadError, Stream, Verdict, facts, judge};
+use super::shared::{HandshakeSlot, Shared};
+use crate::wire::{Close, CloseReason, Incoming, Refused, RefusedReason, Welcome, WireError};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+/// Accepts connections for ever.
+pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => shared.start_handshake(remote.ip(), |slot| {
+                let shared = Arc::clone(&shared);
+                async move { serve_tcp(&shared, slot, stream, remote).await }
+            }),
+            Err(error) => {
+                shared.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
+                shared.quiet.warn("listener", "accept", &format_args!("cannot accept connections: {error}"));
+                sleep(shared.config.accept_backoff).await;
+            }
+        }
+    }
+}
+
+async fn serve_tcp(shared: &Shared, slot: HandshakeSlot, stream: TcpStream, remote: SocketAddr) {
+    // It only delays small writes where it fails.
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    serve(shared, slot, Stream::new(reader, writer), &remote.ip().to_string()).await;
+}
+
+/// Serves one connection from its handshake to its end.
+async fn serve<R, W>(shared: &Shared, slot: HandshakeSlot, mut stream: Stream<R, W>, remote: &str)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let limit = shared.config.handshake_timeout;
+    let hello = match timeout(limit, stream.reader.receive()).await {
+        Ok(Ok(Incoming::Hello(hello))) => hello,
+        Ok(Ok(_)) => {
+            let error = WireError::Invalid("a connection that does not start with a Hello");
+            return reject(shared, stream, remote, &error).await;
+        }
+        Ok(Err(ReadError::Wire(error))) => return reject(shared, stream, remote, &error).await,
+        // It said nothing, or went away in the middle: not worth a word.
+        Ok(Err(ReadError::Io(_) | ReadError::End)) | Err(_) => {
+            tracing::debug!(remote, "a connection ended before its handshake");
+            return;
+        }
+    };
+    let local = shared.local();
+    let verdict = judge(&local, &hello);
+    let welcome = Welcome { facts: facts(&local, shared.config.max_frame) }.encode();
+    let (reason, text) = match verdict {
+        Ok(Verdict::Introduce) => {
+            return finish(shared, stream, &welcome).await;
+        }
+        Ok(Verdict::Talk(cluster)) => match shared.register(&hello.facts, cluster, None, Some(welcome)) {
+            Ok(link) => {
+                drop(slot);
+                stream.established(shared.config.max_frame);
+                let end = link.run(shared, stream).await;
+                tracing::debug!(remote, peer = %link.peer.id, ?end, "an accepted connection ended");
+                if let super::link::End::Protocol(error) = &end {
+                    shared.quiet.warn(remote, "protocol", error);
+                }
+                return shared.unregister(&link, &end).await;
+            }
+            Err(refusal) => refusal,
+        },
+        Err(refusal) => refusal,
+    };
+    shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+    let from = hello.facts.from.id;
+    if reason != RefusedReason::Blank {
+        shared.quiet.warn(remote, &format!("{reason:?}"), &format_args!("refused node {from}: {text}"));
+    }
+    let refused = Refused { reason, text, from: local.peer, boot: local.boot };
+    finish(shared, stream, &refused.encode()).await;
+}
+
+/// Ends a connection on which something else than a Hello arrived.
+async fn reject<R, W>(shared: &Shared, stream: Stream<R, W>, remote: &str, error: &WireError)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+    shared.quiet.warn(remote, "garbage", &format_args!("refused a connection: {error}"));
+    let close = Close { reason: CloseReason::Protocol, text: error.to_string() };
+    finish(shared, stream, &close.encode()).await;
+}
+
+/// Writes the last frame, and waits a moment for the other side to have read it.
+async fn finish<R, W>(shared: &Shared, mut stream: Stream<R, W>, last: &bytes::Bytes)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let _ = timeout(shared.config.close_timeout, async {
+        if stream.send(last).await.is_ok() && stream.writer.shutdown().await.is_ok() {
+            stream.reader.drain().await;
+        }
+    })
+    .await;
+}

@@ -1,0 +1,73 @@
+//! The limits of the TCP transport: each with its unit and its reason.
+
+use crate::entry;
+use crate::wire;
+use std::time::Duration;
+
+/// The settings of a [`Tcp`](super::tcp::Tcp). The defaults suit a cluster within one data centre or a few.
+#[derive(Clone, Debug)]
+pub struct TcpConfig {
+    /// For how long resolving a name, and then connecting to each of its addresses, may take. 1 s: a
+    /// connect that loses its first packet repeats it after one second, and by then a fresh try is as good.
+    pub connect_timeout: Duration,
+    /// For how long a handshake may take, on either side. 5 s: generous to a loaded peer, and short enough
+    /// that connections which say nothing do not pile up (TR-6).
+    pub handshake_timeout: Duration,
+    /// The first pause before dialing again. 20 ms: a restarted process is found well within an election
+    /// timeout.
+    pub backoff_min: Duration,
+    /// The longest pause before dialing again, and how long a connection must have lived for the pauses to
+    /// start from the first again. 1 s: a peer that comes back is found soon, and a peer that stays away
+    /// costs one packet a second.
+    pub backoff_max: Duration,
+    /// How long a connection may stay silent before a ping is sent. 1 s: three of them fit into
+    /// `idle_timeout`.
+    pub ping_interval: Duration,
+    /// After how long without hearing anything, or without being able to write what is queued, a connection
+    /// is given up. 3 s: the kernel would take minutes to hours to see that the other end is gone (TR-4).
+    pub idle_timeout: Duration,
+    /// For how long a close may take: to say goodbye on each connection and to hear that it was read. 1 s:
+    /// whoever has not read it by then will see the connection end without it.
+    pub close_timeout: Duration,
+    /// The pause after the system refused to accept a connection. 100 ms: the usual cause, too many open
+    /// files, does not pass sooner, and trying in a tight loop would take a processor (TR-7).
+    pub accept_backoff: Duration,
+    /// How many bytes may wait to be written to one peer. 64 MiB: twice the largest entry, so that one of
+    /// them never shuts out the heartbeats behind it. A message of any size goes into an empty outbox.
+    pub outbox_bytes: usize,
+    /// How many messages may wait to be written to one peer. 4,096: more is a peer that does not read.
+    pub outbox_messages: usize,
+    /// The largest frame taken, in bytes; peers are told. The default holds the largest entry.
+    pub max_frame: usize,
+    /// How many accepted connections may be open, beyond unfinished handshakes. 1,024: every node of the
+    /// largest cluster, within the usual limit on open files.
+    pub max_connections: usize,
+    /// How many accepted connections may be in their handshake. 256. One more, and the oldest of the address
+    /// that has most of them is cut off: a handshake that is meant takes a round trip, so those that are old
+    /// are not, and peers get in however many others hold a connection open (TR-6).
+    pub max_handshakes: usize,
+    /// How many bytes of messages may be on their way from the network to the node, over all connections;
+    /// who finds it used up stops reading. 64 MiB: the largest frame, twice nearly.
+    pub inbound_bytes: usize,
+}
+
+impl Default for TcpConfig {
+    fn default() -> TcpConfig {
+        TcpConfig {
+            connect_timeout: Duration::from_secs(1),
+            handshake_timeout: Duration::from_secs(5),
+            backoff_min: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(1),
+            ping_interval: Duration::from_secs(1),
+            idle_timeout: Duration::from_secs(3),
+            close_timeout: Duration::from_secs(1),
+            accept_backoff: Duration::from_millis(100),
+            outbox_bytes: 64 << 20,
+            outbox_messages: 4_096,
+            max_frame: wire::frame_limit(entry::HEADER + entry::MAX_PAYLOAD),
+            max_connections: 1_024,
+            max_handshakes: 256,
+            inbound_bytes: 64 << 20,
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Making connections.
+//!
+//! Each member has a dialer: it connects, shakes hands, runs the link to its end and starts over, with
+//! pauses that grow while it fails. A link that had lived well is replaced at once, because the next attempt
+//! also tells whether the peer's process is still there. A bootstrap's probe is the same first half.
+
+use super::handshake::{ReadError, Stream, check_welcome, facts};
+use super::link::End;
+use super::shared::{Answer, Shared, Target};
+use crate::wire::{Hello, Incoming, Purpose, Refused, RefusedReason, Welcome, WireError};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How many addresses of one name are tried. 8: a name with more is not one node's.
+const ADDRESSES: usize = 8;
+
+pub(super) type TcpHalves = Stream<OwnedReadHalf, OwnedWriteHalf>;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DialError {
+    #[error("cannot resolve the address: {0}")]
+    Resolve(io::Error),
+    /// Every address of the name refused.
+    #[error("the connection was refused: nothing listens there")]
+    Nobody,
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("no connection within {0:?}")]
+    ConnectTimeout(Duration),
+    #[error("no answer within {0:?}")]
+    HandshakeTimeout(Duration),
+    #[error("the connection ended before an answer: {0}")]
+    Cut(String),
+    #[error("something else than a node answered: {0}")]
+    Protocol(WireError),
+    #[error("refused: {}", .0.text)]
+    Refused(Refused),
+    /// The answer is not from whom it should be. Boxed, like few are, for its size.
+    #[error("{text}")]
+    Unfit { reason: RefusedReason, text: String, welcome: Box<Welcome> },
+}
+
+/// Keeps a link to a member, for as long as it is one.
+pub(super) async fn keep(shared: Arc<Shared>, target: Arc<Target>) {
+    let mut backoff = Backoff::new(shared.config.backoff_min, shared.config.backoff_max);
+    let over = || target.unneeded.load(Ordering::Relaxed) || shared.closing.load(Ordering::Relaxed);
+    let mut cluster = shared.cluster.subscribe();
+    loop {
+        tokio::select! {
+            joined = cluster.wait_for(Option::is_some) => if joined.is_err() { return },
+            () = target.wake.notified() => {}
+        }
+        if over() {
+            return;
+        }
+        if shared.local().cluster.is_none() {
+            continue;
+        }
+        if let Some((lived, cut)) = attempt(&shared, &target).await
+            && lived >= shared.config.backoff_max
+        {
+            backoff.reset();
+            if cut {
+                continue;
+            }
+        }
+        if over() {
+            return;
+        }
+        tokio::select! {
+            () = sleep(backoff.next()) => {}
+            () = target.wake.notified() => {}
+        }
+    }
+}
+
+/// Dials once and runs the link, if there is one: for how long it lived, and whether it was cut.
+async fn attempt(shared: &Shared, target: &Target) -> Option<(Duration, bool)> {
+    let (address, peer) = (&target.address, target.peer);
+    let local = shared.local();
+    let hello = Hello {
+        facts: facts(&local, shared.config.max_frame),
+        to: peer.id,
+        to_incarnation: Some(peer.incarnation),
+        purpose: Purpose::Raft,
+    };
+    let (mut stream, welcome) = match dial(shared, address, &hello).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            complain(shared, target, &error);
+            match error {
+                DialError::Nobody => shared.answered(peer, Answer::Nobody).await,
+                DialError::Refused(refused) => {
+                    shared.answered(peer, Answer::Someone(refused.from, refused.boot)).await;
+                }
+                DialError::Unfit { welcome, .. } => {
+                    let Welcome { facts } = *welcome;
+                    shared.answered(peer, Answer::Someone(facts.from, facts.boot)).await;
+                }
+                _ => {}
+            }
+            return None;
+        }
+    };
+    shared.quiet.forget(address);
+    shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
+    let cluster = local.cluster?;
+    let link = shared.register(&welcome.facts, cluster, Some(target), None).ok()?;
+    stream.established(shared.config.max_frame);
+    let start = Instant::now();
+    let end = link.run(shared, stream).await;
+    tracing::debug!(address, peer = %peer.id, ?end, "a dialed connection ended");
+    if let End::Protocol(error) = &end {
+        shared.quiet.warn(address, "protocol", error);
+    }
+    shared.unregister(&link, &end).await;
+    Some((start.elapsed(), matches!(end, End::Cut | End::Silent)))
+}
+
+/// Connects and shakes hands.
+pub(super) async fn dial(
+    shared: &Shared,
+    address: &str,
+    hello: &Hello,
+) -> Result<(TcpHalves, Welcome), DialError> {
+    shared.counters.dials.fetch_add(1, Ordering::Relaxed);
+    let stream = connect(address, shared.config.connect_timeout).await?;
+    // It only delays small writes where it fails.
+    let _ = stream.set_nodelay(true);
+    let (reader, writer) = stream.into_split();
+    let mut stream = Stream::new(reader, writer);
+    let limit = shared.config.handshake_timeout;
+    let answer = timeout(limit, async {
+        stream.send(&hello.encode()).await?;
+        stream.reader.receive().await
+    });
+    match answer.await {
+        Err(_) => Err(DialError::HandshakeTimeout(limit)),
+        Ok(Ok(Incoming::Welcome(welcome))) => match check_welcome(hello, &welcome) {
+            Ok(()) => Ok((stream, welcome)),
+            Err((reason, text)) => Err(DialError::Unfit { reason, text, welcome: Box::new(welcome) }),
+        },
+        Ok(Ok(Incoming::Refused(refused))) => Err(DialError::Refused(refused)),
+        Ok(Ok(Incoming::Close(close))) => Err(DialError::Cut(close.text)),
+        Ok(Ok(_)) => Err(DialError::Protocol(WireError::Invalid("no answer to a Hello"))),
+        Ok(Err(ReadError::Wire(error))) => Err(DialError::Protocol(error)),
+        Ok(Err(error)) => Err(DialError::Cut(error.to_string())),
+    }
+}
+
+/// Connects to the first address of a name that takes the connection. Names are resolved anew each time: a
+/// peer may have moved.
+async fn connect(address: &str, limit: Duration) -> Result<TcpStream, DialError> {
+    let addresses: Vec<SocketAddr> = match timeout(limit, lookup_host(address)).await {
+        Ok(Ok(addresses)) => addresses.take(ADDRESSES).collect(),
+        Ok(Err(error)) => return Err(DialError::Resolve(error)),
+        Err(_) => return Err(DialError::Resolve(io::ErrorKind::TimedOut.into())),
+    };
+    let mut last = DialError::Resolve(io::ErrorKind::NotFound.into());
+    let mut nobody = true;
+    for address in addresses {
+        last = match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if nobody {
+                    DialError::Nobody
+                } else {
+                    DialError::Connect(error)
+                }
+            }
+            Ok(Err(error)) => DialError::Connect(error),
+            Err(_) => DialError::ConnectTimeout(limit),
+        };
+        nobody = matches!(last, DialError::Nobody);
+    }
+    Err(last)
+}
+
+/// Warns of what will not pass by itself: a wrong peer, cluster or version. That a peer is not there is
+/// everyday life.
+fn complain(shared: &Shared, target: &Target, error: &DialError) {
+    let kind = match error {
+        DialError::Refused(Refused { reason: RefusedReason::Busy | RefusedReason::Blank, .. }) => None,
+        DialError::Refused(refused) => Some(format!("{:?}", refused.reason)),
+        DialError::Unfit { reason, .. } => Some(format!("{reason:?}")),
+        DialError::Protocol(_) => Some("protocol".to_owned()),
+        DialError::Resolve(_) => Some("resolve".to_owned()),
+        _ => None,
+    };
+    match kind {
+        Some(kind) => shared.quiet.warn(
+            &target.address,
+            &kind,
+            &format_args!("cannot talk to node {}: {error}", target.peer.id),
+        ),
+        None => tracing::debug!(address = target.address, peer = %target.peer.id, %error, "cannot connect"),
+    }
+}
+
+/// Growing pauses with jitter, so that nodes which lost the same peer do not come back in step.
+struct Backoff {
+    min: Duration,
+    max: Duration,
+    now: Duration,
+}
+
+impl Backoff {
+    fn new(min: Duration, max: Duration) -> Backoff {
+        Backoff { min, max, now: min }
+    }
+
+    fn reset(&mut self) {
+        self.now = self.min;
+    }
+
+    /// A random pause between half of the present one and all of it; the next is up to twice as long.
+    fn next(&mut self) -> Duration {
+        let part = getrandom::u32().unwrap_or(u32::MAX / 2);
+        let pause = self.now / 2 + (self.now / 2).mul_f64(f64::from(part) / f64::from(u32::MAX));
+        self.now = (self.now * 2).min(self.max);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_the_limit_and_start_over() {
+        let ms = Duration::from_millis;
+        let mut backoff = Backoff::new(ms(20), ms(100));
+        for (low, high) in [(10, 20), (20, 40), (40, 80), (50, 100), (50, 100)] {
+            let pause = backoff.next();
+            assert!((ms(low)..=ms(high)).contains(&pause), "{pause:?}");
+        }
+        backoff.reset();
+        assert!(backoff.next() <= ms(20));
+    }
+}

@@ -1,0 +1,208 @@
+//! Who may talk to whom.
+//!
+//! [`Stream`] reads and writes single frames, which is all that a handshake needs; it works over any byte
+//! stream. [`judge`] and [`check_welcome`] are the rules, without I/O: the first for the one who was dialed,
+//! the second for the one who dialed. Until it is over, a connection may make its receiver hold a few
+//! kilobytes and no more.
+
+use super::tcp::Local;
+use crate::wire::{self, Decoder, Facts, Hello, Incoming, Purpose, RefusedReason, Welcome, WireError};
+use bytes::{Bytes, BytesMut};
+use coracle_core::{ClusterId, NodeId};
+use std::io;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The longest frame of a handshake, in bytes: some hundreds are usual, a refusal's text may take 4 KiB.
+const HANDSHAKE_FRAME: usize = 8 << 10;
+/// How much room is made for a read: small until it is known who is there, then enough for a good number of
+/// messages at a time. A frame's buffer grows beyond that only as its bytes arrive (TR-3).
+const HANDSHAKE_READ: usize = 1 << 10;
+const READ: usize = 32 << 10;
+/// Rather than reading into less room than this, in bytes, more is made.
+const READ_MIN: usize = 4 << 10;
+
+/// Both directions of a byte stream, with what was read and not yet understood.
+#[derive(Debug)]
+pub(super) struct Stream<R, W> {
+    pub(super) reader: Reader<R>,
+    pub(super) writer: W,
+}
+
+#[derive(Debug)]
+pub(super) struct Reader<R> {
+    inner: R,
+    buffer: BytesMut,
+    decoder: Decoder,
+    read: usize,
+}
+
+/// Why no frame came.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("the connection was cut: {0}")]
+    Io(#[from] io::Error),
+    #[error("the connection was cut")]
+    End,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
+    pub(super) fn new(reader: R, writer: W) -> Stream<R, W> {
+        let reader = Reader {
+            inner: reader,
+            buffer: BytesMut::new(),
+            decoder: Decoder::new(HANDSHAKE_FRAME),
+            read: HANDSHAKE_READ,
+        };
+        Stream { reader, writer }
+    }
+
+    /// Writes one frame.
+    pub(super) async fn send(&mut self, frame: &Bytes) -> io::Result<()> {
+        self.writer.write_all(frame).await?;
+        self.writer.flush().await
+    }
+
+    /// From now on frames of up to `max_frame` bytes are welcome.
+    pub(super) fn established(&mut self, max_frame: usize) {
+        self.reader.decoder.set_max_frame(max_frame);
+        self.reader.read = READ;
+    }
+}
+
+impl<R: AsyncRead + Unpin> Reader<R> {
+    /// The next frame that is here already, with its length.
+    pub(super) fn buffered(&mut self) -> Result<Option<(Incoming, usize)>, WireError> {
+        self.decoder.next(&mut self.buffer)
+    }
+
+    /// Waits for more bytes. Cancel safe.
+    pub(super) async fn fill(&mut self) -> Result<(), ReadError> {
+        // A frame's buffer at most doubles: what has arrived vouches for what is claimed.
+        let most = self.read.max(self.buffer.len());
+        let room = self.decoder.missing(self.buffer.len()).max(READ_MIN.min(self.read)).min(most);
+        if self.buffer.capacity() == 0 {
+            self.buffer.reserve(self.read);
+        }
+        self.buffer.reserve(room);
+        match self.inner.read_buf(&mut self.buffer).await? {
+            0 => Err(ReadError::End),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next frame.
+    pub(super) async fn receive(&mut self) -> Result<Incoming, ReadError> {
+        loop {
+            if let Some((incoming, _)) = self.buffered()? {
+                return Ok(incoming);
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads and forgets until the other side has nothing more to say.
+    pub(super) async fn drain(&mut self) {
+        self.buffer.clear();
+        while let Ok(1..) = self.inner.read_buf(&mut self.buffer).await {
+            self.buffer.clear();
+        }
+    }
+}
+
+/// What this node says of itself.
+pub(super) fn facts(local: &Local, max_frame: usize) -> Facts {
+    Facts {
+        protocol: (wire::PROTOCOL_MIN, wire::PROTOCOL_MAX),
+        required: 0,
+        optional: wire::FEATURES,
+        levels: (wire::LEVEL_MIN, wire::LEVEL_MAX),
+        cluster: local.cluster,
+        from: local.peer,
+        boot: local.boot,
+        membership: local.membership,
+        max_frame: u32::try_from(max_frame).unwrap_or(u32::MAX),
+    }
+}
+
+/// What a Hello comes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    /// It is introduced, and that is all.
+    Introduce,
+    /// It may talk, in the name of this cluster.
+    Talk(ClusterId),
+}
+
+/// Judges the Hello of one who dialed this node.
+pub(super) fn judge(local: &Local, hello: &Hello) -> Result<Verdict, (RefusedReason, String)> {
+    let facts = &hello.facts;
+    let refuse = |reason, text: String| Err((reason, text));
+    compatible(facts)?;
+    if !matches!(hello.purpose, Purpose::Raft | Purpose::Probe) {
+        return refuse(RefusedReason::Purpose, format!("{:?} is not served here", hello.purpose));
+    }
+    let me = local.peer;
+    if hello.to != me.id {
+        return refuse(
+            RefusedReason::WrongNode,
+            format!("node {} was dialed, but this is node {}", hello.to, me.id),
+        );
+    }
+    if hello.to_incarnation.is_some_and(|expected| expected != me.incarnation) {
+        return refuse(
+            RefusedReason::WrongNode,
+            format!("node {} was dialed, but its disk is another one now", me.id),
+        );
+    }
+    if facts.from.id == NodeId(0) {
+        return refuse(RefusedReason::BadName, "0 is not the name of a node".to_owned());
+    }
+    if facts.from.id == me.id {
+        return refuse(RefusedReason::OwnName, format!("this is node {} too", me.id));
+    }
+    match (local.cluster, facts.cluster) {
+        (Some(mine), Some(theirs)) if mine != theirs => refuse(
+            RefusedReason::WrongCluster,
+            format!("this node belongs to cluster {mine}, the one that dialed to cluster {theirs}"),
+        ),
+        _ if hello.purpose == Purpose::Probe => Ok(Verdict::Introduce),
+        (_, Some(theirs)) => Ok(Verdict::Talk(theirs)),
+        (_, None) => refuse(RefusedReason::Blank, "a node without a cluster has nothing to say".to_owned()),
+    }
+}
+
+/// Judges the answer to a Hello: what the other side may not have seen in it.
+pub(super) fn check_welcome(hello: &Hello, welcome: &Welcome) -> Result<(), (RefusedReason, String)> {
+    let facts = &welcome.facts;
+    compatible(facts)?;
+    if facts.from.id != hello.to || hello.to_incarnation.is_some_and(|i| i != facts.from.incarnation) {
+        return Err((
+            RefusedReason::WrongNode,
+            format!("node {} was dialed, but node {} on another disk answered", hello.to, facts.from.id),
+        ));
+    }
+    match (hello.facts.cluster, facts.cluster) {
+        (Some(mine), Some(theirs)) if mine != theirs => Err((
+            RefusedReason::WrongCluster,
+            format!("the node that answered belongs to cluster {theirs}, not to {mine}"),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Whether there is a protocol and a set of features that both sides can live with.
+fn compatible(facts: &Facts) -> Result<(), (RefusedReason, String)> {
+    let (min, max) = facts.protocol;
+    if min > wire::PROTOCOL_MAX || max < wire::PROTOCOL_MIN {
+        let text =
+            format!("protocols {min} to {max} there, {} to {} here", wire::PROTOCOL_MIN, wire::PROTOCOL_MAX);
+        return Err((RefusedReason::Protocol, text));
+    }
+    let unknown = facts.required & !wire::FEATURES;
+    if unknown != 0 {
+        return Err((RefusedReason::Feature, format!("the features {unknown:#x} are required")));
+    }
+    Ok(())
+}

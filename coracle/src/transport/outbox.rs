@@ -1,0 +1,137 @@
+//! What waits to be written to one connection.
+//!
+//! Anyone may push, and never waits: what does not fit is dropped, and the caller is told. One writer takes
+//! everything that is there at once, so that all frames queued since it last looked leave in one write.
+//! What it took counts as waiting until it comes back for more, so that a peer which does not read fills
+//! its outbox and nothing else.
+
+use crate::wire::Frame;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    queue: Mutex<Queue>,
+    wake: Notify,
+    max_bytes: usize,
+    max_frames: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// The frames' pieces, in order.
+    pieces: VecDeque<Bytes>,
+    /// What waits: queued, or taken and not known to be written.
+    bytes: usize,
+    frames: usize,
+    /// The part of it that the writer took last.
+    taken_bytes: usize,
+    taken_frames: usize,
+    /// Nothing more may be queued: the last frame is in.
+    closed: bool,
+}
+
+impl Outbox {
+    /// An outbox whose first frame is `first`, if there is one, whatever the limits are.
+    pub(super) fn new(max_bytes: usize, max_frames: usize, first: Option<Bytes>) -> Outbox {
+        let queue = Queue { pieces: first.into_iter().collect(), ..Queue::default() };
+        Outbox { queue: Mutex::new(queue), wake: Notify::new(), max_bytes, max_frames }
+    }
+
+    /// Queues a frame. False: there is no room, and it was dropped.
+    pub(super) fn push(&self, frame: Frame) -> bool {
+        let length = frame.len();
+        let mut queue = self.lock();
+        let fits = queue.frames < self.max_frames && queue.bytes.saturating_add(length) <= self.max_bytes;
+        if queue.closed || !(fits || queue.frames == 0) {
+            return false;
+        }
+        queue.bytes += length;
+        queue.frames += 1;
+        queue.pieces.push_back(frame.head);
+        queue.pieces.extend(frame.bulk);
+        drop(queue);
+        self.wake.notify_one();
+        true
+    }
+
+    /// Queues the last frame; the writer ends when it has written it. Only the first call counts.
+    pub(super) fn close(&self, last: Bytes) {
+        let mut queue = self.lock();
+        if !queue.closed {
+            queue.closed = true;
+            queue.pieces.push_back(last);
+            drop(queue);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for frames and takes all of them; what was taken before is now written. None: that was the
+    /// last one. Only one writer may call it. Cancel safe.
+    pub(super) async fn take(&self) -> Option<VecDeque<Bytes>> {
+        loop {
+            {
+                let mut queue = self.lock();
+                queue.bytes -= queue.taken_bytes;
+                queue.frames -= queue.taken_frames;
+                (queue.taken_bytes, queue.taken_frames) = (queue.bytes, queue.frames);
+                if !queue.pieces.is_empty() {
+                    return Some(std::mem::take(&mut queue.pieces));
+                }
+                if queue.closed {
+                    return None;
+                }
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(length: usize) -> Frame {
+        Frame { head: Bytes::from(vec![0; length]), bulk: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn what_was_taken_counts_until_the_writer_comes_back() {
+        let outbox = Outbox::new(10, 100, None);
+        assert!(outbox.push(frame(6)));
+        assert!(!outbox.push(frame(5)));
+        assert_eq!(outbox.take().await.unwrap().len(), 1);
+        assert!(!outbox.push(frame(5)), "still being written");
+        assert!(outbox.push(frame(4)));
+        assert_eq!(outbox.take().await.unwrap().len(), 1);
+        assert!(outbox.push(frame(5)));
+    }
+
+    #[tokio::test]
+    async fn messages_are_counted_too_and_one_of_any_size_fits_into_an_empty_outbox() {
+        let outbox = Outbox::new(10, 2, None);
+        assert!(outbox.push(frame(50)));
+        assert!(!outbox.push(frame(1)));
+        outbox.take().await.unwrap();
+        let outbox = Outbox::new(10, 2, None);
+        assert!(outbox.push(frame(1)) && outbox.push(frame(1)) && !outbox.push(frame(1)));
+    }
+
+    #[tokio::test]
+    async fn nothing_comes_behind_the_last_frame() {
+        let outbox = Outbox::new(10, 2, Some(Bytes::from_static(b"first")));
+        assert!(outbox.push(frame(1)));
+        outbox.close(Bytes::from_static(b"last"));
+        outbox.close(Bytes::from_static(b"again"));
+        assert!(!outbox.push(frame(1)));
+        let taken = outbox.take().await.unwrap();
+        assert_eq!((taken.len(), &taken[2][..]), (3, &b"last"[..]));
+        assert!(outbox.take().await.is_none());
+    }
+}

@@ -1,0 +1,409 @@
+//! What the transport's tasks share: who is connected, who is to be dialed, and what is known of the lost.
+//!
+//! One lock guards it, held for a few instructions and never across an await. A link is registered before
+//! its first frame is written and unregistered after its last one was read, so [`Shared::send`] finds the
+//! best one by a look into a map.
+//!
+//! **Finding a dead process** (design, 5.4.2): a link that ends without a goodbye makes its peer *suspect*,
+//! with the boot that it had, and wakes whoever dials it. If the peer's address then refuses, or another run
+//! answers there, that run is certainly gone and the node is told; if the same run answers, it was only the
+//! network.
+
+use super::config::TcpConfig;
+use super::link::{End, Link};
+use super::outbox::Outbox;
+use super::quiet::Quiet;
+use super::tcp::Local;
+use super::{Inbound, PeerMessage};
+use crate::wire::{self, CloseReason, Facts, RefusedReason};
+use bytes::Bytes;
+use coracle_core::{Boot, ClusterId, LogId, NodeId, Peer};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) config: TcpConfig,
+    /// This node, in its present life.
+    pub(super) me: Peer,
+    /// The share of `inbound_bytes` that is left.
+    pub(super) budget: Arc<Semaphore>,
+    pub(super) counters: Counters,
+    pub(super) quiet: Quiet,
+    /// The cluster, once there is one: dialing waits for it.
+    pub(super) cluster: watch::Sender<Option<ClusterId>>,
+    /// Set once, by the close: nothing new is registered or told from then on.
+    pub(super) closing: AtomicBool,
+    /// Rung whenever a link ended.
+    pub(super) ended: Notify,
+    inbound: mpsc::Sender<Inbound>,
+    runtime: Handle,
+    tasks: Mutex<Option<JoinSet<()>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    local: Local,
+    /// Every link by its id.
+    links: BTreeMap<u64, Arc<Link>>,
+    /// The links to a peer that messages may take.
+    routes: BTreeMap<Peer, Route>,
+    /// Whom to dial.
+    targets: BTreeMap<NodeId, Arc<Target>>,
+    /// Peers whose link was cut, with the run that they were in. Only of those who are dialed.
+    suspects: BTreeMap<Peer, Boot>,
+    /// Accepted connections that have not finished their handshake, oldest first.
+    handshakes: BTreeMap<u64, (IpAddr, Option<AbortHandle>)>,
+    /// The next id of a link or a handshake.
+    next: u64,
+}
+
+/// The links to one peer; at least one is there.
+#[derive(Debug, Default)]
+struct Route {
+    /// The one that this node dialed, and the newest one that it accepted.
+    dialed: Option<Arc<Link>>,
+    accepted: Option<Arc<Link>>,
+    /// The run of the peer that said it stops: that is told once.
+    stopped: Option<Boot>,
+}
+
+/// A member to be dialed.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) peer: Peer,
+    pub(super) address: String,
+    /// Rung to dial now rather than later, or to see that `unneeded` is set.
+    pub(super) wake: Notify,
+    /// Set when the member is gone or has moved: its dialer ends.
+    pub(super) unneeded: AtomicBool,
+}
+
+/// Events since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    pub(super) sent: AtomicU64,
+    pub(super) unsent: AtomicU64,
+    pub(super) received: AtomicU64,
+    pub(super) misaddressed: AtomicU64,
+    pub(super) refused: AtomicU64,
+    pub(super) accept_errors: AtomicU64,
+    pub(super) dials: AtomicU64,
+}
+
+/// What dialing a suspect showed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Answer {
+    /// Its address refuses connections.
+    Nobody,
+    /// Someone answered.
+    Someone(Peer, Boot),
+}
+
+impl Shared {
+    pub(super) fn new(config: TcpConfig, local: Local, inbound: mpsc::Sender<Inbound>) -> Shared {
+        let permits = config.inbound_bytes.min(Semaphore::MAX_PERMITS);
+        Shared {
+            me: local.peer,
+            budget: Arc::new(Semaphore::new(permits)),
+            counters: Counters::default(),
+            quiet: Quiet::default(),
+            cluster: watch::Sender::new(local.cluster),
+            closing: AtomicBool::new(false),
+            ended: Notify::new(),
+            inbound,
+            runtime: Handle::current(),
+            tasks: Mutex::new(Some(JoinSet::new())),
+            state: Mutex::new(State {
+                local,
+                links: BTreeMap::new(),
+                routes: BTreeMap::new(),
+                targets: BTreeMap::new(),
+                suspects: BTreeMap::new(),
+                handshakes: BTreeMap::new(),
+                next: 1,
+            }),
+            config,
+        }
+    }
+
+    /// What this node says of itself now.
+    pub(super) fn local(&self) -> Local {
+        self.state().local.clone()
+    }
+
+    /// Queues a message on the best link to a peer.
+    pub(super) fn send(&self, to: Peer, message: &PeerMessage) -> bool {
+        let link = {
+            let state = self.state();
+            state.routes.get(&to).and_then(|route| route.dialed.as_ref().or(route.accepted.as_ref()).cloned())
+        };
+        let sent = link.is_some_and(|link| {
+            let frame = wire::encode(message);
+            frame.len() <= link.max_frame && link.outbox.push(frame)
+        });
+        let counter = if sent { &self.counters.sent } else { &self.counters.unsent };
+        counter.fetch_add(1, Ordering::Relaxed);
+        sent
+    }
+
+    /// Tells the node something, once it has room to listen.
+    pub(super) async fn tell(&self, inbound: Inbound) {
+        if !self.closing.load(Ordering::Relaxed) {
+            // Nobody listens any more: the node is gone, and this transport soon will be.
+            let _ = self.inbound.send(inbound).await;
+        }
+    }
+
+    /// Starts a task that ends with the transport.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let tasks = tasks.as_mut()?;
+        while tasks.try_join_next().is_some() {}
+        Some(tasks.spawn_on(task, &self.runtime))
+    }
+
+    /// Takes all tasks, so that no new ones start.
+    pub(super) fn take_tasks(&self) -> JoinSet<()> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap_or_default()
+    }
+
+    // Links.
+
+    /// Enters a link, whose first frame will be `first`. Refused, if the world has changed since its handshake
+    /// was judged, or if it is one accepted connection too many.
+    pub(super) fn register(
+        &self,
+        facts: &Facts,
+        cluster: ClusterId,
+        dialed: Option<&Target>,
+        first: Option<Bytes>,
+    ) -> Result<Arc<Link>, (RefusedReason, String)> {
+        let mut state = self.state();
+        if state.local.cluster.is_some_and(|mine| mine != cluster) {
+            return Err((RefusedReason::WrongCluster, "the node has joined another cluster".to_owned()));
+        }
+        let accepted = state.links.values().filter(|link| !link.dialed).count();
+        if dialed.is_none() && accepted >= self.config.max_connections
+            || dialed.is_some_and(|target| target.unneeded.load(Ordering::Relaxed))
+            || self.closing.load(Ordering::Relaxed)
+        {
+            return Err((RefusedReason::Busy, "no more connections are taken".to_owned()));
+        }
+        let link = Arc::new(Link {
+            id: state.next_id(),
+            peer: facts.from,
+            boot: facts.boot,
+            cluster,
+            dialed: dialed.is_some(),
+            max_frame: facts.max_frame as usize,
+            outbox: Outbox::new(self.config.outbox_bytes, self.config.outbox_messages, first),
+        });
+        let route = state.routes.entry(link.peer).or_default();
+        let place = if link.dialed { &mut route.dialed } else { &mut route.accepted };
+        if let Some(old) = place.replace(Arc::clone(&link)) {
+            old.close(CloseReason::Replaced, "");
+        }
+        state.links.insert(link.id, Arc::clone(&link));
+        Ok(link)
+    }
+
+    /// Removes a link that ended, and tells the node what that means.
+    pub(super) async fn unregister(&self, link: &Link, end: &End) {
+        let stopping = matches!(end, End::Closed(close) if close.reason == CloseReason::Stopping);
+        let cut = matches!(end, End::Cut | End::Silent);
+        let (mut down, mut last) = (false, false);
+        {
+            let mut state = self.state();
+            state.links.remove(&link.id);
+            let mut stopped = None;
+            if let Some(route) = state.routes.get_mut(&link.peer) {
+                for place in [&mut route.dialed, &mut route.accepted] {
+                    place.take_if(|other| other.id == link.id);
+                }
+                down = stopping && route.stopped != Some(link.boot);
+                if stopping {
+                    route.stopped = Some(link.boot);
+                }
+                stopped = route.stopped;
+            }
+            if !state.links.values().any(|other| other.peer == link.peer) {
+                state.routes.remove(&link.peer);
+                last = true;
+            }
+            if stopping {
+                state.suspects.remove(&link.peer);
+            } else if cut && stopped != Some(link.boot) {
+                state.suspect(link.peer, link.boot);
+            }
+        }
+        self.ended.notify_waiters();
+        if down {
+            self.tell(Inbound::Down(link.peer)).await;
+        }
+        if last {
+            self.tell(Inbound::Disconnected(link.peer)).await;
+        }
+    }
+
+    /// Draws the conclusion from what dialing a peer showed.
+    pub(super) async fn answered(&self, peer: Peer, answer: Answer) {
+        let gone = {
+            let mut state = self.state();
+            match (state.suspects.remove(&peer), answer) {
+                (None, _) => false,
+                (Some(_), Answer::Nobody) => true,
+                (Some(boot), Answer::Someone(who, run)) => (who, run) != (peer, boot),
+            }
+        };
+        if gone {
+            self.tell(Inbound::Down(peer)).await;
+        }
+    }
+
+    /// The number of links.
+    pub(super) fn links(&self) -> usize {
+        self.state().links.len()
+    }
+
+    /// Says goodbye on every link, and ends every handshake and every dialer that is not in one.
+    pub(super) fn close(&self, reason: CloseReason, text: &str) {
+        let mut state = self.state();
+        state.links.values().for_each(|link| link.close(reason, text));
+        let handshakes = std::mem::take(&mut state.handshakes);
+        state.targets.values().for_each(|target| target.retire());
+        drop(state);
+        handshakes.into_values().filter_map(|(_, task)| task).for_each(|task| task.abort());
+    }
+
+    // Membership.
+
+    /// Replaces the members to dial. The new ones, and those who moved, are returned.
+    pub(super) fn set_targets(
+        &self,
+        newest: LogId,
+        members: impl Iterator<Item = (Peer, String)>,
+    ) -> Vec<Arc<Target>> {
+        let mut state = self.state();
+        state.local.membership = newest;
+        let wanted: BTreeMap<NodeId, (Peer, String)> = members.map(|m| (m.0.id, m)).collect();
+        let mut retired = Vec::new();
+        state.targets.retain(|id, target| {
+            let stays =
+                wanted.get(id).is_some_and(|(peer, to)| *peer == target.peer && *to == target.address);
+            if !stays {
+                retired.push(Arc::clone(target));
+            }
+            stays
+        });
+        for target in retired {
+            target.retire();
+            state.suspects.remove(&target.peer);
+            if let Some(link) = state.routes.get(&target.peer).and_then(|route| route.dialed.as_ref()) {
+                link.close(CloseReason::Unneeded, "");
+            }
+        }
+        let mut added = Vec::new();
+        for (id, (peer, address)) in wanted {
+            state.targets.entry(id).or_insert_with(|| {
+                let (wake, unneeded) = (Notify::new(), AtomicBool::new(false));
+                let target = Arc::new(Target { peer, address, wake, unneeded });
+                added.push(Arc::clone(&target));
+                target
+            });
+        }
+        added
+    }
+
+    /// The node has joined a cluster: whoever talks in the name of another one is sent away.
+    pub(super) fn set_cluster(&self, cluster: ClusterId) {
+        let mut state = self.state();
+        state.local.cluster = Some(cluster);
+        for link in state.links.values().filter(|link| link.cluster != cluster) {
+            link.close(CloseReason::WrongCluster, "the node has joined another cluster");
+        }
+        drop(state);
+        self.cluster.send_replace(Some(cluster));
+    }
+
+    // Handshakes.
+
+    /// Starts the handshake of an accepted connection, and cuts off another one if there are too many.
+    pub(super) fn start_handshake<F>(self: &Arc<Self>, remote: IpAddr, serve: impl FnOnce(HandshakeSlot) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let id = {
+            let mut state = self.state();
+            let id = state.next_id();
+            state.handshakes.insert(id, (remote, None));
+            id
+        };
+        // Without the lock: a task that cannot start is dropped here, and its slot takes the lock.
+        let task = self.spawn(serve(HandshakeSlot { shared: Arc::clone(self), id }));
+        let evicted = {
+            let mut state = self.state();
+            if let Some((_, place)) = state.handshakes.get_mut(&id) {
+                *place = task;
+            }
+            if state.handshakes.len() > self.config.max_handshakes { state.evict() } else { None }
+        };
+        if let Some(task) = evicted {
+            task.abort();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn next_id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Notes that a link to a peer was cut, and has it dialed at once.
+    fn suspect(&mut self, peer: Peer, boot: Boot) {
+        if let Some(target) = self.targets.get(&peer.id).filter(|target| target.peer == peer) {
+            self.suspects.insert(peer, boot);
+            target.wake.notify_one();
+        }
+    }
+
+    /// Takes out the oldest handshake of the address that has most of them.
+    fn evict(&mut self) -> Option<AbortHandle> {
+        let mut count: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        self.handshakes.values().for_each(|(address, _)| *count.entry(*address).or_default() += 1);
+        let greediest = count.into_iter().max_by_key(|(_, count)| *count)?.0;
+        let oldest = *self.handshakes.iter().find(|(_, (address, _))| *address == greediest)?.0;
+        self.handshakes.remove(&oldest).and_then(|(_, task)| task)
+    }
+}
+
+impl Target {
+    fn retire(&self) {
+        self.unneeded.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+}
+
+/// A place among the unfinished handshakes; dropping it frees the place.
+#[derive(Debug)]
+pub(super) struct HandshakeSlot {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        self.shared.state().handshakes.remove(&self.id);
+    }
+}

@@ -1,0 +1,287 @@
+//! The transport over TCP.
+//!
+//! Every node dials every other member, and a connection carries messages both ways; so between two nodes
+//! there are usually two. A message leaves on the one that this node dialed, or else on the newest one that it
+//! accepted: so a blank node, which knows no addresses yet, can answer whoever talks to it.
+//!
+//! Nothing here ever waits for a peer: [`Tcp::send`] queues or drops. What peers send waits for the node, in
+//! a queue that is bounded in messages and in bytes, and when that is full the peers wait.
+//!
+//! The pieces: `accept` and `dial` make connections, `handshake` has the rules of who may talk, `link` runs
+//! a connection, `outbox` is what waits to be written to it, and `shared` knows them all.
+
+use super::accept::accept;
+use super::dial::{DialError, dial, keep};
+use super::handshake::facts;
+use super::shared::Shared;
+use super::{Inbound, PeerMessage};
+use crate::wire::{CloseReason, Hello, Purpose, RefusedReason, WireError};
+use coracle_core::{Boot, ClusterId, LogId, Membership, NodeId, Peer};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub use super::config::TcpConfig;
+
+/// What a node says of itself when it connects.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Local {
+    /// Its name and disk.
+    pub peer: Peer,
+    /// This run of its process.
+    pub boot: Boot,
+    /// Its cluster; none while it is blank.
+    pub cluster: Option<ClusterId>,
+    /// The newest membership that it has.
+    pub membership: LogId,
+}
+
+/// Who answered a [`Tcp::probe`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Introduction {
+    /// Its name and disk.
+    pub peer: Peer,
+    /// The run of its process.
+    pub boot: Boot,
+    /// Its cluster, if it has one.
+    pub cluster: Option<ClusterId>,
+    /// The newest membership that it has.
+    pub membership: LogId,
+}
+
+impl Introduction {
+    /// Whether the node was never told a cluster.
+    pub fn is_blank(&self) -> bool {
+        self.cluster.is_none()
+    }
+}
+
+/// Why a [`Tcp::probe`] found no node.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Nothing listens there.
+    #[error("nothing listens at {0}")]
+    Nobody(String),
+    /// The address cannot be resolved or reached.
+    #[error("cannot connect to {address}: {problem}")]
+    Unreachable {
+        /// The address.
+        address: String,
+        /// What the system said.
+        problem: String,
+    },
+    /// No connection, or no answer, in time.
+    #[error("{address} did not answer within {limit:?}")]
+    Timeout {
+        /// The address.
+        address: String,
+        /// The limit that passed.
+        limit: Duration,
+    },
+    /// Another node is there.
+    #[error("node {found} is at {address}, not node {expected}")]
+    WrongNode {
+        /// The address.
+        address: String,
+        /// Who was asked for.
+        expected: NodeId,
+        /// Who answered.
+        found: NodeId,
+    },
+    /// The node is there, and refuses to be introduced.
+    #[error("the node at {address} refused: {text}")]
+    Refused {
+        /// The address.
+        address: String,
+        /// Why.
+        reason: RefusedReason,
+        /// The same in its own words.
+        text: String,
+    },
+    /// Something that is not a node answers there.
+    #[error("what listens at {address} is not a node: {error}")]
+    NotANode {
+        /// The address.
+        address: String,
+        /// What was wrong with the answer.
+        error: WireError,
+    },
+}
+
+/// What happened since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Messages queued for a peer.
+    pub sent: u64,
+    /// Messages not sent: no connection, too large for the peer, or no room in the outbox.
+    pub unsent: u64,
+    /// Messages handed to the node.
+    pub received: u64,
+    /// Messages dropped because they name another sender than the handshake, or another receiver.
+    pub misaddressed: u64,
+    /// Connections refused in their handshake.
+    pub refused: u64,
+    /// Connections that the system could not accept.
+    pub accept_errors: u64,
+    /// Attempts to connect.
+    pub dials: u64,
+    /// Connections that are up now.
+    pub links: u64,
+}
+
+/// The TCP transport of one node. Dropping it ends all its tasks and frees its port, without a goodbye.
+#[derive(Debug)]
+pub struct Tcp {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    accepting: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Tcp {
+    /// Listens on `address` (`host:port`; port 0 lets the system choose) and serves peers from then on, on
+    /// the runtime that this is called in. Everything heard goes to `inbound`, which should be short: it is
+    /// a bound on what waits for the node.
+    pub async fn bind(
+        address: &str,
+        config: TcpConfig,
+        local: Local,
+        inbound: mpsc::Sender<Inbound>,
+    ) -> io::Result<Tcp> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared::new(config, local, inbound));
+        let accepting = tokio::spawn(accept(Arc::clone(&shared), listener));
+        Ok(Tcp { shared, address, accepting: Mutex::new(Some(accepting)) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Sets whom to dial: the members of this membership but for the node itself. `newest` names the
+    /// membership in later handshakes. Connections to members who stay as they were are kept; dialing starts
+    /// once the node has a cluster.
+    pub fn set_membership(&self, newest: LogId, membership: &Membership) {
+        let others = membership.others(self.shared.me.id);
+        let members = others.map(|member| (member.peer(), member.address.clone()));
+        for target in self.shared.set_targets(newest, members) {
+            self.shared.spawn(keep(Arc::clone(&self.shared), target));
+        }
+    }
+
+    /// A blank node has joined a cluster: connections that talk in the name of another one end.
+    pub fn set_cluster(&self, cluster: ClusterId) {
+        self.shared.set_cluster(cluster);
+    }
+
+    /// Queues a message for a peer. Never blocks. False: certainly not sent, because there is no connection,
+    /// the outbox is full or the message larger than the peer takes. True is no promise that it arrives.
+    ///
+    /// # Panics
+    ///
+    /// If the message is an AppendEntries with other entries than it names; see [`wire::encode`](crate::wire::encode).
+    pub fn send(&self, to: Peer, message: PeerMessage) -> bool {
+        self.shared.send(to, &message)
+    }
+
+    /// Asks who is at an address, as the bootstrap does. Leaves no trace there. Cancel safe.
+    pub async fn probe(&self, address: &str, id: NodeId) -> Result<Introduction, ProbeError> {
+        let local = self.shared.local();
+        let hello = Hello {
+            facts: facts(&local, self.shared.config.max_frame),
+            to: id,
+            to_incarnation: None,
+            purpose: Purpose::Probe,
+        };
+        match dial(&self.shared, address, &hello).await {
+            Ok((_, welcome)) => Ok(Introduction {
+                peer: welcome.facts.from,
+                boot: welcome.facts.boot,
+                cluster: welcome.facts.cluster,
+                membership: welcome.facts.membership,
+            }),
+            Err(error) => Err(probe_error(address, id, error)),
+        }
+    }
+
+    /// What happened since the start.
+    pub fn counts(&self) -> Counts {
+        let counters = &self.shared.counters;
+        Counts {
+            sent: counters.sent.load(Ordering::Relaxed),
+            unsent: counters.unsent.load(Ordering::Relaxed),
+            received: counters.received.load(Ordering::Relaxed),
+            misaddressed: counters.misaddressed.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+            accept_errors: counters.accept_errors.load(Ordering::Relaxed),
+            dials: counters.dials.load(Ordering::Relaxed),
+            links: self.shared.links() as u64,
+        }
+    }
+
+    /// Says on every connection that this node stops, and ends everything; the port is free when it returns,
+    /// within `close_timeout` and a little. The node is told nothing from here on. Calling it again does
+    /// nothing more.
+    pub async fn close(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(accepting) = accepting {
+            accepting.abort();
+            let _ = accepting.await;
+        }
+        self.shared.close(CloseReason::Stopping, "the node stops");
+        let _ = timeout(self.shared.config.close_timeout, async {
+            loop {
+                let ended = self.shared.ended.notified();
+                if self.shared.links() == 0 {
+                    return;
+                }
+                ended.await;
+            }
+        })
+        .await;
+        self.shared.take_tasks().shutdown().await;
+    }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        if let Some(accepting) = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            accepting.abort();
+        }
+        drop(self.shared.take_tasks());
+    }
+}
+
+fn probe_error(address: &str, expected: NodeId, error: DialError) -> ProbeError {
+    let address = address.to_owned();
+    match error {
+        DialError::Nobody => ProbeError::Nobody(address),
+        DialError::Resolve(error) | DialError::Connect(error) => {
+            ProbeError::Unreachable { address, problem: error.to_string() }
+        }
+        DialError::Cut(problem) => ProbeError::Unreachable { address, problem },
+        DialError::ConnectTimeout(limit) | DialError::HandshakeTimeout(limit) => {
+            ProbeError::Timeout { address, limit }
+        }
+        DialError::Protocol(error) => ProbeError::NotANode { address, error },
+        DialError::Refused(refused) if refused.reason == RefusedReason::WrongNode => {
+            ProbeError::WrongNode { address, expected, found: refused.from.id }
+        }
+        DialError::Refused(refused) => {
+            ProbeError::Refused { address, reason: refused.reason, text: refused.text }
+        }
+        DialError::Unfit { reason: RefusedReason::WrongNode, welcome, .. } => {
+            ProbeError::WrongNode { address, expected, found: welcome.facts.from.id }
+        }
+        DialError::Unfit { reason, text, .. } => ProbeError::Refused { address, reason, text },
+    }
+}
