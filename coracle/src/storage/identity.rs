@@ -73,8 +73,9 @@ pub fn open_or_create(
              this node from the cluster, empty the directory and add the node again"
         ));
     }
-    // A crash may have cut the sync of the directory after the rename; the file must not vanish later.
-    disk.sync_dir().map_err(failed("sync", disk.path()))?;
+    // What was read may be in the page cache only: its sync may have failed, or never have begun. It is
+    // written again rather than synced again, since after a failure a second sync proves nothing.
+    save(disk, &identity)?;
     Ok(identity)
 }
 

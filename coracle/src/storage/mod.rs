@@ -8,6 +8,7 @@ pub mod disk;
 pub mod identity;
 pub mod mem_disk;
 pub mod memory;
+pub mod queue;
 mod shape;
 pub mod wal;
 

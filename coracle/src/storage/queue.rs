@@ -96,7 +96,8 @@ mod tests {
         let (id, batch) = queue.take().unwrap();
         assert_eq!(id, WriteId(6));
         assert_eq!(batch.hard_state.unwrap().term, Term(2));
-        let [Change::Append(old), Change::Truncate(Index(2)), Change::Append(new)] = &batch.changes[..] else {
+        let [Change::Append(old), Change::Truncate(Index(2)), Change::Append(new)] = &batch.changes[..]
+        else {
             panic!("{batch:?}");
         };
         assert_eq!(old.len(), 4);

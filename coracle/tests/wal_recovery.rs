@@ -1,0 +1,419 @@
+//! The log is cut, torn, damaged and refused by its disk at every point, and must hold its word: whatever
+//! was acknowledged is there, nothing was invented, and damage is told from a torn tail.
+
+mod wal_support;
+
+use coracle::core::{ClusterId, Index, LogId};
+use coracle::storage::disk::{Disk, DiskFile};
+use coracle::storage::mem_disk::{MemDisk, Op};
+use coracle::storage::{Change, LogStore, ReadLogError, StoreError, identity};
+use std::io;
+use std::sync::Arc;
+use wal_support::*;
+
+fn shared(disk: &MemDisk) -> Arc<dyn Disk> {
+    Arc::new(disk.clone())
+}
+
+/// Starts on the disk and takes all the steps; how many succeeded before one did not.
+fn run(disk: &MemDisk, steps: &[Step]) -> usize {
+    let Ok((mut wal, _)) = start(&shared(disk)) else { return 0 };
+    steps.iter().take_while(|step| step.run(&mut wal).is_ok()).count()
+}
+
+/// What may be left of a disk after a loss of power: nothing unsynced, everything, and some of it.
+fn power_cuts(disk: &MemDisk, seed: u64) -> Vec<MemDisk> {
+    let mut dice = Dice(seed * 2 + 1);
+    let mut images = vec![disk.power_cut(512, || false), disk.power_cut(512, || true)];
+    images.push(disk.power_cut(512, || dice.coin()));
+    images.push(disk.power_cut(4096, || dice.coin()));
+    images
+}
+
+/// Starts, and checks that what is there is the state after `done` steps, or, since the step under way may
+/// have made it, the one after. Returns which.
+#[track_caller]
+fn check(disk: &MemDisk, states: &[Model], done: usize) -> usize {
+    let (_, found) = start_and_read(&shared(disk)).unwrap_or_else(|e| panic!("after {done} steps: {e}"));
+    let which = (done..states.len().min(done + 2)).find(|at| states[*at] == found);
+    which.unwrap_or_else(|| panic!("after {done} steps: {found:?}\nexpected {:?}", states[done]))
+}
+
+/// ST-1, ST-3, ST-6, ST-7: also the very first start, new names, truncation, purge, reset.
+#[test]
+fn st_7_the_power_goes_at_every_operation_and_once_more_during_recovery() {
+    let steps = workload();
+    let states = states(&steps);
+    for cut in 0.. {
+        let disk = MemDisk::new();
+        disk.fail_from(cut);
+        let done = run(&disk, &steps);
+        for (variant, image) in power_cuts(&disk, cut).into_iter().enumerate() {
+            // The second loss of power, at every operation of the start.
+            for again in 0.. {
+                let second = image.power_cut(512, || true);
+                second.fail_from(again);
+                let started = start(&shared(&second)).is_ok();
+                let seed = cut << 8 | again << 2 | variant as u64;
+                let promised = started.then(|| check(&image.copy(), &states, done));
+                for third in power_cuts(&second, seed) {
+                    let found = check(&third, &states, done);
+                    assert!(
+                        promised.is_none_or(|promised| promised == found),
+                        "what a start told is durable"
+                    );
+                }
+                if started {
+                    break;
+                }
+            }
+            // And the log goes on from there.
+            let at = check(&image, &states, done);
+            assert_eq!(run(&image, &steps[at..]), steps.len() - at);
+            check(&image.power_cut(512, || false), &states, steps.len());
+        }
+        if done == steps.len() {
+            break;
+        }
+    }
+}
+
+/// The stream that a run writes, segment by segment, and its length after each step.
+fn stream(steps: &[Step]) -> (MemDisk, Vec<(String, Vec<u8>)>, Vec<usize>) {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start(&shared(&disk)).unwrap();
+    let used = || {
+        let segments = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".log"));
+        let segments = segments.map(|name| {
+            let mut bytes = disk.contents(&name).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            bytes.truncate(used.next_multiple_of(4096));
+            (name, bytes)
+        });
+        segments.collect::<Vec<_>>()
+    };
+    let total = |parts: &[(String, Vec<u8>)]| parts.iter().map(|(_, bytes)| bytes.len()).sum();
+    let mut ends = vec![total(&used())];
+    for step in steps {
+        step.run(&mut wal).unwrap();
+        ends.push(total(&used()));
+    }
+    (disk.copy(), used(), ends)
+}
+
+/// A workload that frees no segment, so that its whole stream is there in the end.
+fn without_purges() -> Vec<Step> {
+    let resets = |step: &Step| match step {
+        Step::Write(batch) => batch.changes.iter().any(|change| matches!(change, Change::Reset(_))),
+        _ => false,
+    };
+    let kept = workload().into_iter().take_while(|step| !resets(step));
+    let kept = kept.filter(|step| !matches!(step, Step::Purge(_)));
+    kept.chain([Step::Idle, changes(vec![append(6, 34..=35, 77)]), Step::Idle]).collect()
+}
+
+#[test]
+fn st_2_every_prefix_of_a_written_stream_is_a_log() {
+    let steps = without_purges();
+    let states = states(&steps);
+    let (disk, segments, ends) = stream(&steps);
+    let len = *ends.last().unwrap();
+    let identity = disk.contents(identity::IDENTITY).unwrap();
+    let mut cuts: Vec<usize> = (0..=len).step_by(512).collect();
+    cuts.extend(ends.iter().flat_map(|end| [end - 1, end + 1]).filter(|cut| *cut < len));
+    let mut newest = 0;
+    cuts.sort_unstable();
+    for cut in cuts {
+        for zeros in [false, true] {
+            let disk = MemDisk::new();
+            disk.put(identity::IDENTITY, &identity);
+            let mut rest = cut;
+            for (name, bytes) in &segments {
+                let keep = rest.min(bytes.len());
+                rest -= keep;
+                let mut kept = bytes[..keep].to_vec();
+                if zeros && keep > 0 {
+                    kept.resize(bytes.len() + 8192, 0);
+                }
+                if keep > 0 {
+                    disk.put(name, &kept);
+                }
+            }
+            let done = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+            let at = check(&disk, &states, done);
+            assert!(at >= newest || states[at] == states[newest], "a longer stream is no shorter log");
+            newest = newest.max(at);
+        }
+    }
+    assert_eq!(newest, steps.len());
+}
+
+/// ST-2, ST-9: a log whose newest batch is a seal, with every byte damaged once.
+#[test]
+fn st_2_a_flip_in_an_attested_batch_is_refused_by_file_and_offset() {
+    let steps = without_purges();
+    assert!(matches!(steps.last(), Some(Step::Idle)), "sealed");
+    let expected = states(&steps).pop().unwrap();
+    let (disk, segments, _) = stream(&steps);
+    let (mut refused, mut harmless) = (0, 0);
+    for (at, (name, bytes)) in segments.iter().enumerate() {
+        // Payloads are all alike: a few of their bytes are enough.
+        let places = (0..bytes.len()).filter(|at| at % 4096 < 512 || at % 61 == 0);
+        for place in places {
+            let mut flipped = bytes.clone();
+            flipped[place] ^= 1 << (place % 8);
+            let image = disk.copy();
+            image.put(name, &flipped);
+            match start_and_read(&shared(&image)) {
+                Err(StoreError::Damaged { path, offset, .. }) => {
+                    assert!(path.ends_with(name), "{} for {name}", path.display());
+                    assert!(offset <= place as u64, "{offset} for {place}");
+                    refused += 1;
+                }
+                Err(other) => panic!("{name} at {place}: {other}"),
+                Ok((_, found)) => {
+                    assert_eq!(found, expected, "{name} at {place}");
+                    let seal = at + 1 == segments.len() && place >= bytes.len() - 4096;
+                    let used = bytes[place..].iter().take(64).any(|byte| *byte != 0);
+                    assert!(seal || !used || bytes[place] == 0, "{name} at {place} was not noticed");
+                    harmless += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 4_000 && harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+/// A workload, then a batch whose sync is cut; every choice of its blocks, and many of its sectors.
+#[test]
+fn st_3_any_sectors_of_the_batch_in_flight_may_be_there() {
+    let steps = [changes(vec![append(1, 1..=3, 700)]), changes(vec![append(1, 4..=9, 1500)])];
+    let states = states(&steps);
+    let clean = MemDisk::new();
+    let (mut wal, _) = start_with(&shared(&clean), roomy()).unwrap();
+    steps[0].run(&mut wal).unwrap();
+    clean.fail_from(clean.operations() + 1);
+    steps[1].run(&mut wal).expect_err("written, and not synced");
+    let mut outcomes = [0; 2];
+    for choice in 0u32..8 {
+        let mut at = 0;
+        let image = clean.power_cut(4096, || {
+            at += 1;
+            choice >> (at - 1) & 1 == 1
+        });
+        outcomes[check(&image, &states, 1) - 1] += 1;
+    }
+    assert_eq!(outcomes, [7, 1], "whole only with all of its three blocks");
+    let mut dice = Dice(5);
+    for _ in 0..500 {
+        let image = clean.power_cut(512, || dice.roll() % 16 != 0);
+        check(&image, &states, 1);
+    }
+}
+
+#[test]
+fn st_3_old_bytes_of_an_earlier_life_of_the_file_are_not_read() {
+    let steps = [changes(vec![append(1, 1..=2, 50)]), changes(vec![append(1, 3..=3, 50)])];
+    let states = states(&steps);
+    let (disk, segments, ends) = stream(&steps[..1]);
+    let (_, older, _) = stream(&steps);
+    let (name, mut bytes) = segments[0].clone();
+    // The same batches at the same places with the same numbers, of another generation.
+    bytes.extend_from_slice(&older[0].1[ends[1]..]);
+    disk.put(&name, &bytes);
+    assert_eq!(check(&disk, &states[..2], 1), 1);
+}
+
+#[test]
+fn st_4_after_any_failed_operation_nothing_succeeds_and_a_new_start_holds() {
+    let steps = workload();
+    let states = states(&steps);
+    let clean = MemDisk::new();
+    assert_eq!(run(&clean, &steps), steps.len());
+    let trace = clean.trace();
+    for kind in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
+        for (number, op) in trace.iter().enumerate() {
+            let disk = MemDisk::new();
+            disk.fail_at(number as u64, kind);
+            let mut done = 0;
+            if let Ok((mut wal, _)) = start(&shared(&disk)) {
+                for step in &steps {
+                    match step.run(&mut wal) {
+                        Ok(()) => done += 1,
+                        Err(StoreError::Io { source, .. }) => {
+                            assert_eq!(source.kind(), kind);
+                            break;
+                        }
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                if done < steps.len() {
+                    for step in &steps[done..] {
+                        let error = step.run(&mut wal).expect_err("the log is finished");
+                        assert!(matches!(error, StoreError::Io { .. }), "{error}");
+                    }
+                    let reader = wal.reader();
+                    let last = states[done].last().index;
+                    if !states[done].entries.is_empty() {
+                        assert_eq!(reader.entries(last, last, 0).unwrap()[0].index(), last, "reads go on");
+                    }
+                }
+            }
+            // Housekeeping may fail and costs only space.
+            assert!(done < steps.len() || matches!(op, Op::Remove | Op::SetLen), "{op:?} {number}");
+            for image in power_cuts(&disk, number as u64) {
+                check(&image, &states, done);
+            }
+            // The end of the process alone: what the failed sync dropped can still be read, and is told on.
+            check(&disk, &states, done);
+            for image in power_cuts(&disk, number as u64) {
+                check(&image, &states, done);
+            }
+        }
+    }
+}
+
+/// LG-10: entries that were cut off do not come back, neither at once nor after a start.
+#[test]
+fn lg_10_overwritten_entries_read_as_the_new_ones() {
+    let steps = [
+        changes(vec![append(2, 10..=20, 900)]),
+        changes(vec![Change::Truncate(Index(12)), append(3, 13..=16, 900)]),
+        changes(vec![append(3, 17..=22, 900)]),
+    ];
+    let reset = changes(vec![Change::Reset(LogId::new(1, 9))]);
+    let steps: Vec<Step> = [reset].into_iter().chain(steps).collect();
+    let expected = states(&steps).pop().unwrap();
+    let disk = shared(&MemDisk::new());
+    let (mut wal, _) = start(&disk).unwrap();
+    let reader = wal.reader();
+    for (step, state) in steps.iter().zip(&states(&steps)[1..]) {
+        step.run(&mut wal).unwrap();
+        assert_eq!(read_all(&*reader, Index(10), Index(30), 1 << 20), state.entries);
+        assert_eq!(read_all(&*reader, Index(10), Index(30), 1), state.entries);
+    }
+    drop(wal);
+    let (_, found) = start_and_read(&disk).unwrap();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_reader_keeps_what_it_found_while_segments_are_purged() {
+    let disk = shared(&MemDisk::new());
+    let (mut wal, _) = start(&disk).unwrap();
+    for index in 1..=20 {
+        changes(vec![append(1, index..=index, 3000)]).run(&mut wal).unwrap();
+    }
+    let before = disk.list().unwrap().len();
+    let reader = wal.reader();
+    assert_eq!(read_all(&*reader, Index(1), Index(20), 10_000).len(), 20);
+    wal.purge(LogId::new(1, 15)).unwrap();
+    assert!(disk.list().unwrap().len() >= before, "not before the purge is attested");
+    wal.idle().unwrap();
+    assert!(disk.list().unwrap().len() < before - 3, "space is freed");
+    assert!(matches!(reader.entries(Index(15), Index(20), 1), Err(ReadLogError::Purged)));
+    assert_eq!(read_all(&*reader, Index(16), Index(20), 10_000).len(), 5);
+    assert!(matches!(reader.entries(Index(21), Index(29), 1), Err(ReadLogError::Missing)));
+}
+
+#[test]
+fn st_9_damage_under_a_running_log_is_answered_and_never_handed_out() {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start(&shared(&disk)).unwrap();
+    changes(vec![append(1, 1..=3, 500)]).run(&mut wal).unwrap();
+    let name = disk.list().unwrap().into_iter().find(|name| name.ends_with(".log")).unwrap();
+    let bytes = disk.contents(&name).unwrap();
+    let place = 200 + bytes.windows(564).position(|w| w == &entry(1, 2, 500).bytes()[..]).unwrap();
+    disk.open(&name).unwrap().write_at(&[!bytes[place]], place as u64).unwrap();
+    let reader = wal.reader();
+    assert_eq!(reader.entries(Index(1), Index(1), 1).unwrap().len(), 1);
+    let error = reader.entries(Index(2), Index(3), 1 << 20).unwrap_err();
+    let ReadLogError::Store(StoreError::Damaged { path, offset, .. }) = &error else { panic!("{error}") };
+    assert!(path.ends_with(&name) && *offset == place as u64 - 200, "{error}");
+}
+
+/// Damage that a snapshot covers is no reason to stop: its entries are purged, the rest is restated.
+#[test]
+fn st_9_damage_in_purged_segments_is_forgiven_and_above_it_refused() {
+    let steps: Vec<Step> = (1..=12).map(|index| changes(vec![append(1, index..=index, 3000)])).collect();
+    let disk = MemDisk::new();
+    assert_eq!(run(&disk, &steps), steps.len());
+    let oldest = disk.list().unwrap().into_iter().find(|name| name.ends_with(".log")).unwrap();
+    for (purge, fine) in [(None, false), (Some(11), true)] {
+        let disk = disk.copy();
+        if let Some(upto) = purge {
+            let (mut wal, _) = start(&shared(&disk)).unwrap();
+            // Not attested, so the files stay.
+            wal.purge(LogId::new(1, upto)).unwrap();
+        }
+        for place in [10, 4200, 8300] {
+            let image = disk.copy();
+            image.open(&oldest).unwrap().write_at(&[0xff], place).unwrap();
+            match start_and_read(&shared(&image)) {
+                Ok((_, found)) => assert!(fine && found.entries.len() == 1, "{found:?}"),
+                Err(StoreError::Damaged { path, .. }) => assert!(!fine && path.ends_with(&oldest)),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        // And so is a missing one.
+        disk.remove(&oldest).unwrap();
+        match start_and_read(&shared(&disk)) {
+            Ok(_) => assert!(fine),
+            Err(error) => assert!(!fine && error.to_string().contains("begins late"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn rs_1_a_log_that_is_gone_or_another_disks_is_refused() {
+    let disk = MemDisk::new();
+    run(&disk, &workload());
+    identity::set_cluster(&disk, ClusterId(9)).unwrap();
+    run(&disk, &[]);
+    let segments: Vec<String> = disk.list().unwrap().into_iter().filter(|n| n.ends_with(".log")).collect();
+    let wiped = disk.copy();
+    for name in &segments {
+        wiped.remove(name).unwrap();
+    }
+    assert!(matches!(start(&shared(&wiped)), Err(StoreError::Identity { .. })));
+    wiped.put(&segments[0], &[0; 8192]);
+    assert!(matches!(start(&shared(&wiped)), Err(StoreError::Identity { .. })), "an empty file is no log");
+    // The same node, and another disk's identity.
+    let stranger = MemDisk::new();
+    identity::open_or_create(&stranger, NODE, false, || coracle::core::Incarnation(8)).unwrap();
+    for name in &segments {
+        stranger.put(name, &disk.contents(name).unwrap());
+    }
+    let error = start(&shared(&stranger)).err().unwrap();
+    assert!(matches!(error, StoreError::Identity { .. }), "{error}");
+    assert!(start(&shared(&disk)).is_ok());
+}
+
+#[test]
+fn a_quiet_log_is_sealed_once() {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start_with(&shared(&disk), roomy()).unwrap();
+    wal.idle().unwrap();
+    let sealed = disk.operations();
+    wal.idle().unwrap();
+    assert_eq!(disk.operations(), sealed);
+    changes(vec![append(1, 1..=1, 1)]).run(&mut wal).unwrap();
+    wal.idle().unwrap();
+    let writes = |trace: &[Op]| trace.iter().filter(|op| **op == Op::Write).count();
+    assert_eq!(writes(&disk.trace()[sealed as usize..]), 2, "one write a batch");
+}
+
+#[test]
+fn many_starts_do_not_fill_the_disk() {
+    let disk = MemDisk::new();
+    let size = |disk: &MemDisk| -> usize {
+        disk.list().unwrap().iter().map(|name| disk.contents(name).unwrap().len()).sum()
+    };
+    assert_eq!(run(&disk, &[changes(vec![append(1, 1..=1, 1)])]), 1);
+    let one = size(&disk);
+    for _ in 0..10 {
+        assert_eq!(run(&disk, &[Step::Idle]), 1);
+    }
+    assert!(size(&disk) <= one + 10 * 3 * 4096, "each start leaves a header, a checkpoint and a seal");
+    assert_eq!(start_and_read(&shared(&disk)).unwrap().1.entries.len(), 1);
+}
