@@ -1,1 +1,606 @@
+//! What is sent is what arrives, and what was damaged never arrives.
 
+use super::frame::{Type, seal};
+use super::{
+    Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming, MAX_ADDRESS, MAX_MEMBERS, MAX_MEMBERSHIP,
+    MAX_META, Purpose, Refused, RefusedReason, Welcome, WireError, check_membership, decode,
+    decode_membership, encode, encode_membership, ping, proto,
+};
+use crate::entry::{Entry, Kind, Stamp};
+use crate::error::{Cause, Leader, StopReason, WriteError};
+use crate::transport::{Forward, ForwardReply, PeerMessage};
+use bytes::{Bytes, BytesMut};
+use coracle_core::{
+    Append, AppendReply, Boot, ClusterId, Envelope, Incarnation, Index, LogId, Member, Membership, Message,
+    NodeId, Peer, ReadIndex, ReadIndexReply, Refusal, Round, Run, Term, Vote, VoteReply,
+};
+use proptest::prelude::*;
+
+const LIMIT: usize = 1 << 20;
+
+/// Decodes what should be exactly one frame.
+fn read(bytes: &[u8]) -> Result<Option<Incoming>, WireError> {
+    let mut stream = BytesMut::from(bytes);
+    Decoder::new(LIMIT).next(&mut stream).map(|found| {
+        found.map(|(incoming, length)| {
+            assert_eq!((stream.len(), length), (0, bytes.len()));
+            incoming
+        })
+    })
+}
+
+fn member(id: u64) -> Member {
+    Member { id: NodeId(id), incarnation: Incarnation(id << 40), address: format!("host-{id}:7000") }
+}
+
+fn membership() -> Membership {
+    let mut membership = Membership::of_voters(ClusterId(7 << 100 | 9), [member(1), member(2), member(3)]);
+    membership.outgoing = [NodeId(1), NodeId(2)].into();
+    membership.voters.remove(&NodeId(1));
+    membership
+}
+
+fn entry(term: u64, index: u64, kind: Kind, payload: &[u8]) -> Entry {
+    let stamp = Stamp { cluster_time: index, wall_time: 1_700_000_000_000, session: 5, sequence: index };
+    Entry::new(LogId::new(term, index), kind, stamp, payload)
+}
+
+fn envelope(message: Message) -> Envelope {
+    let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(id + 0xfeed) };
+    Envelope { from: peer(1), to: peer(2), membership: LogId::new(3, 8), message }
+}
+
+fn raft(message: Message) -> PeerMessage {
+    PeerMessage::Raft { envelope: envelope(message), entries: Vec::new() }
+}
+
+/// An AppendEntries with these entries, and its runs and memberships as the core would name them.
+fn append(prev: LogId, term: u64, entries: Vec<Entry>) -> PeerMessage {
+    let mut runs: Vec<Run> = Vec::new();
+    for entry in &entries {
+        if runs.last().is_none_or(|run| run.term != entry.term()) {
+            runs.push(Run { first: entry.index(), term: entry.term() });
+        }
+    }
+    let memberships = entries.iter().filter(|entry| entry.kind() == Kind::Membership);
+    let append = Append {
+        term: Term(term),
+        prev,
+        last: Index(prev.index.0 + entries.len() as u64),
+        runs,
+        memberships: memberships.map(|e| (e.index(), decode_membership(&e.payload()).unwrap())).collect(),
+        commit: Index(4),
+        round: Round(17),
+        lease: 30,
+        persisted: Index(6),
+        disk_age: 2,
+    };
+    PeerMessage::Raft { envelope: envelope(Message::Append(append)), entries }
+}
+
+fn facts() -> Facts {
+    Facts {
+        protocol: (1, 3),
+        required: 0,
+        optional: 1 << 40,
+        levels: (0, 2),
+        cluster: Some(ClusterId(1 << 64 | 2)),
+        from: Peer { id: NodeId(1), incarnation: Incarnation(0xaa) },
+        boot: Boot(0xbb),
+        membership: LogId::new(2, 9),
+        max_frame: 1 << 20,
+    }
+}
+
+/// One frame of each type, by name.
+fn samples() -> Vec<(&'static str, Bytes)> {
+    let message = |message: PeerMessage| encode(&message).to_bytes();
+    let hello =
+        Hello { facts: facts(), to: NodeId(2), to_incarnation: Some(Incarnation(0)), purpose: Purpose::Raft };
+    let refused = Refused {
+        reason: RefusedReason::WrongCluster,
+        text: "no".to_owned(),
+        from: facts().from,
+        boot: facts().boot,
+    };
+    let (campaign, term) = (Term(6), Term(6));
+    let last = LogId::new(5, 42);
+    let transfer = Some((NodeId(3), Term(5)));
+    let entries =
+        vec![entry(5, 8, Kind::Noop, b""), entry(5, 9, Kind::Membership, &encode_membership(&membership()))];
+    let (boot, sequence) = (Boot(77), 78);
+    let command = Bytes::from_static(b"set x 1");
+    let append_reply = AppendReply {
+        term,
+        round: Round(17),
+        promised: 30,
+        matched: Index(7),
+        last: Index(9),
+        conflict: Some(LogId::new(4, 6)),
+        applied: Index(3),
+        installing: true,
+        disk_age: 1,
+        no_space: true,
+    };
+    let refusal = Some(Refusal::Log);
+    let vote_reply = VoteReply { campaign, pre: true, term, refusal, leader: Some(NodeId(3)) };
+    let failed = Err(WriteError::Unknown(Cause::Timeout));
+    vec![
+        ("hello", hello.encode()),
+        ("welcome", Welcome { facts: facts() }.encode()),
+        ("refused", refused.encode()),
+        ("close", Close { reason: CloseReason::Stopping, text: "bye".to_owned() }.encode()),
+        ("ping", ping()),
+        ("vote", message(raft(Message::Vote(Vote { campaign, pre: false, transfer, last })))),
+        ("vote reply", message(raft(Message::VoteReply(vote_reply)))),
+        ("append", message(append(LogId::new(4, 7), 6, entries))),
+        ("append reply", message(raft(Message::AppendReply(append_reply)))),
+        ("read index", message(raft(Message::ReadIndex(ReadIndex { term, boot, sequence })))),
+        (
+            "read index reply",
+            message(raft(Message::ReadIndexReply(ReadIndexReply {
+                term,
+                boot,
+                sequence,
+                index: Some(Index(0)),
+            }))),
+        ),
+        (
+            "forward",
+            message(PeerMessage::Forward(Forward { id: 1, time_left: 2, session: 3, sequence: 4, command })),
+        ),
+        ("forward reply", message(PeerMessage::ForwardReply(ForwardReply { id: 1, outcome: failed }))),
+    ]
+}
+
+/// The bytes are the protocol: a change here is a break with every node that runs an older version.
+#[test]
+fn the_bytes_of_one_frame_of_each_type() {
+    let shown = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let shown: Vec<String> =
+        samples().iter().map(|(name, bytes)| format!("{name}: {}", shown(bytes))).collect();
+    assert_eq!(shown.join("\n"), include_str!("golden.txt").trim_end());
+    assert_eq!(samples().len(), Type::ALL.len());
+}
+
+#[test]
+fn every_flipped_bit_of_every_frame_is_refused() {
+    for (name, bytes) in samples() {
+        assert!(read(&bytes).unwrap().is_some(), "{name}");
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.to_vec();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(read(&damaged).is_err(), "{name}, bit {bit}");
+        }
+    }
+}
+
+#[test]
+fn a_frame_that_is_cut_anywhere_waits_for_the_rest_and_arrives_in_any_pieces() {
+    for (name, bytes) in samples() {
+        for length in 0..bytes.len() {
+            assert_eq!(read(&bytes[..length]), Ok(None), "{name} of {length} bytes");
+            assert!(matches!(decode(&bytes[..length]), Err(WireError::Short)), "{name} of {length} bytes");
+        }
+        let (mut stream, mut decoder) = (BytesMut::new(), Decoder::new(LIMIT));
+        for (at, byte) in bytes.iter().enumerate() {
+            stream.extend_from_slice(&[*byte]);
+            let found = decoder.next(&mut stream).unwrap();
+            assert_eq!(found.is_some(), at + 1 == bytes.len(), "{name} at {at}");
+            assert!(decoder.missing(stream.len()) <= bytes.len().max(HEADER));
+        }
+    }
+}
+
+#[test]
+fn the_simulator_decodes_exactly_one_message() {
+    let message = append(LogId::new(4, 7), 6, vec![entry(5, 8, Kind::Noop, b"")]);
+    let bytes = encode(&message).to_bytes();
+    assert_eq!(decode(&bytes), Ok(Some(message)));
+    assert_eq!(decode(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing(1)));
+    assert!(matches!(decode(&ping()), Err(WireError::Invalid(_))));
+    assert_eq!(decode(&unknown(true, 100)), Ok(None));
+}
+
+/// A header with these fields, and a checksum that holds.
+fn header(kind: u8, flags: u16, group: u64, meta: u32, bulk: u32) -> Vec<u8> {
+    let mut bytes = b"CRCL\x01".to_vec();
+    bytes.push(kind);
+    bytes.extend(flags.to_le_bytes());
+    bytes.extend(group.to_le_bytes());
+    bytes.extend(meta.to_le_bytes());
+    bytes.extend(bulk.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+/// A frame of a type that does not exist yet, `length` bytes long.
+fn unknown(skip: bool, length: usize) -> Vec<u8> {
+    let mut bytes = header(200, u16::from(skip), 5, 10, (length - HEADER - 10) as u32);
+    bytes.resize(length, 0xee);
+    bytes
+}
+
+#[test]
+fn an_unknown_frame_is_skipped_if_it_may_be_and_refused_otherwise() {
+    let (mut stream, mut decoder) = (BytesMut::new(), Decoder::new(LIMIT));
+    stream.extend_from_slice(&[&unknown(true, 5_000)[..], &ping()].concat());
+    assert_eq!(decoder.next(&mut stream), Ok(Some((Incoming::Ping, HEADER))));
+    // In pieces, so that it never has to be held.
+    for piece in unknown(true, 5_000).chunks(100) {
+        stream.extend_from_slice(piece);
+        assert_eq!(decoder.next(&mut stream), Ok(None));
+        assert!(stream.is_empty());
+    }
+    stream.extend_from_slice(&ping());
+    assert_eq!(decoder.next(&mut stream), Ok(Some((Incoming::Ping, HEADER))));
+    assert_eq!(read(&unknown(false, 5_000)), Err(WireError::Type(200)));
+}
+
+#[test]
+fn tr_3_a_length_is_judged_before_anything_is_allocated() {
+    let of_append = |meta, bulk| read(&header(18, 0, 0, meta, bulk));
+    let too_large = |result| matches!(result, Err(WireError::TooLarge { .. }));
+    let room = (LIMIT - HEADER) as u32;
+    assert_eq!(of_append(0, room), Ok(None), "the limit itself");
+    assert!(too_large(of_append(0, room + 1)), "one more");
+    assert!(too_large(of_append(1, room)), "both together");
+    assert!(too_large(of_append(MAX_META as u32 + 1, 0)), "a long meta");
+    for length in [1 << 31, u32::MAX] {
+        assert!(too_large(of_append(length, 0)));
+        assert!(too_large(of_append(0, length)));
+        assert!(too_large(of_append(length, length)), "they do not overflow");
+        assert!(too_large(read(&header(200, 1, 0, 0, length))), "nor may it be skipped");
+    }
+    // An empty AppendEntries says nothing of its sender.
+    assert!(of_append(0, 0).is_err());
+}
+
+#[test]
+fn other_versions_flags_and_groups_are_refused() {
+    assert_eq!(read(&header(5, 2, 0, 0, 0)), Err(WireError::Flags(2)));
+    assert_eq!(read(&header(5, 0, 1, 0, 0)), Err(WireError::Group(1)));
+    let mut bytes = ping().to_vec();
+    bytes[4] = 2;
+    assert_eq!(read(&bytes), Err(WireError::Version(2)));
+    assert_eq!(read(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"), Err(WireError::Magic));
+}
+
+/// What encodes `message` after `change` was made to the entries that it carries.
+fn with_entries(
+    prev: LogId,
+    term: u64,
+    count: u64,
+    entries: &[Entry],
+) -> Result<Option<Incoming>, WireError> {
+    let peer = Some(proto::Peer { id: 1, incarnation: 1 });
+    let meta = proto::Append {
+        route: Some(proto::Route { from: peer, to: peer, membership: None }),
+        term,
+        prev: Some(proto::LogId { term: prev.term.0, index: prev.index.0 }),
+        count,
+        ..Default::default()
+    };
+    let bulk = entries.iter().map(|entry| entry.bytes().clone()).collect();
+    read(&seal(Type::Append, &meta, bulk, entries.iter().map(Entry::checksum)).to_bytes())
+}
+
+#[test]
+fn lg_7_entries_that_do_not_follow_prev_and_each_other_are_refused() {
+    let e = |term, index| entry(term, index, Kind::Command, b"x");
+    let prev = LogId::new(2, 7);
+    let read = |term, count, entries: &[Entry]| with_entries(prev, term, count, entries);
+    assert!(read(3, 2, &[e(2, 8), e(3, 9)]).is_ok());
+    assert!(read(3, 2, &[e(2, 8), e(2, 10)]).is_err(), "a gap");
+    assert!(read(3, 2, &[e(2, 8), e(2, 8)]).is_err(), "twice the same");
+    assert!(read(3, 1, &[e(2, 9)]).is_err(), "a gap behind prev");
+    assert!(read(3, 1, &[e(2, 7)]).is_err(), "prev itself");
+    assert!(read(3, 1, &[e(1, 8)]).is_err(), "a term before prev's");
+    assert!(read(3, 2, &[e(3, 8), e(2, 9)]).is_err(), "a falling term");
+    assert!(read(3, 1, &[e(4, 8)]).is_err(), "a term after the leader's");
+    assert!(read(3, 3, &[e(2, 8), e(2, 9)]).is_err(), "fewer than named");
+    assert!(read(3, 1, &[e(2, 8), e(2, 9)]).is_err(), "more than named");
+    assert!(read(3, 1, &[entry(2, 8, Kind::Membership, b"garbage")]).is_err());
+    let edge = LogId::new(2, u64::MAX);
+    assert!(with_entries(edge, 3, 1, &[e(2, 8)]).is_err(), "an index past the last");
+}
+
+#[test]
+#[should_panic(expected = "exactly the entries behind prev")]
+fn lg_7_a_gap_does_not_leave_this_node() {
+    let mut message = append(LogId::new(2, 7), 3, vec![entry(2, 8, Kind::Noop, b"")]);
+    let PeerMessage::Raft { entries, .. } = &mut message else { unreachable!() };
+    entries[0] = entry(2, 9, Kind::Noop, b"");
+    encode(&message);
+}
+
+/// The checksum of each entry is part of the body's: a whole entry of another message does not fit.
+#[test]
+fn an_entry_that_was_swapped_is_found() {
+    let sent = append(LogId::new(2, 7), 3, vec![entry(2, 8, Kind::Command, b"mine")]);
+    let mut frame = encode(&sent);
+    frame.bulk = vec![entry(2, 8, Kind::Command, b"evil").bytes().clone()];
+    assert_eq!(decode(&frame.to_bytes()), Err(WireError::BodyChecksum));
+}
+
+#[test]
+fn the_entries_are_shared_and_not_copied() {
+    let entries = vec![entry(2, 8, Kind::Command, &[7; 1000])];
+    let frame = encode(&append(LogId::new(2, 7), 3, entries.clone()));
+    assert_eq!(frame.bulk[0].as_ptr(), entries[0].bytes().as_ptr());
+}
+
+#[test]
+fn a_message_without_its_route_is_refused() {
+    let meta = proto::Vote { campaign: 1, ..Default::default() };
+    assert!(matches!(read(&seal(Type::Vote, &meta, Vec::new(), []).to_bytes()), Err(WireError::Invalid(_))));
+    let hello = proto::Hello::default();
+    assert!(read(&seal(Type::Hello, &hello, Vec::new(), []).to_bytes()).is_err());
+}
+
+#[test]
+fn a_refusal_that_this_version_does_not_know_is_not_a_vote() {
+    let peer = Some(proto::Peer { id: 1, incarnation: 1 });
+    let route = Some(proto::Route { from: peer, to: peer, membership: None });
+    for (granted, refusal) in [(false, 0), (false, 99), (true, 1)] {
+        let meta = proto::VoteReply { route, granted, refusal, ..Default::default() };
+        assert!(read(&seal(Type::VoteReply, &meta, Vec::new(), []).to_bytes()).is_err());
+    }
+}
+
+#[test]
+fn a_failure_that_this_version_does_not_know_leaves_the_outcome_unknown() {
+    let failure = proto::Failure { code: 99, ..Default::default() };
+    let meta = proto::ForwardReply { id: 1, failure: Some(failure) };
+    let bytes = seal(Type::ForwardReply, &meta, Vec::new(), []).to_bytes();
+    let reply = ForwardReply { id: 1, outcome: Err(WriteError::Unknown(Cause::Disconnected)) };
+    assert_eq!(decode(&bytes), Ok(Some(PeerMessage::ForwardReply(reply))));
+}
+
+#[test]
+fn the_text_of_an_error_is_cut_between_characters_and_always_fits() {
+    let long = "ü".repeat(100_000);
+    let reason = StopReason::Panicked { at: long.clone(), message: long.clone() };
+    let reply = ForwardReply { id: u64::MAX, outcome: Err(WriteError::Stopped(reason)) };
+    let bytes = encode(&PeerMessage::ForwardReply(reply)).to_bytes();
+    assert!(bytes.len() < HEADER + MAX_META);
+    assert!(matches!(decode(&bytes), Ok(Some(PeerMessage::ForwardReply(_)))));
+    assert!(Close { reason: CloseReason::Protocol, text: long }.encode().len() < 8 << 10);
+}
+
+#[test]
+fn a_membership_that_does_not_fit_together_is_refused() {
+    let refused = |change: &dyn Fn(&mut Membership)| {
+        let mut changed = membership();
+        change(&mut changed);
+        check_membership(&changed).is_err() && decode_membership(&encode_membership(&changed)).is_err()
+    };
+    assert!(!refused(&|_| {}));
+    assert!(refused(&|m| m.voters.clear()), "nobody votes");
+    assert!(refused(&|m| _ = m.voters.insert(NodeId(9))), "a voter who is no member");
+    assert!(refused(&|m| _ = m.outgoing.insert(NodeId(9))), "or was none");
+    assert!(refused(&|m| _ = m.members.insert(NodeId(0), member(0))), "a member named 0");
+    assert!(refused(&|m| m.members.get_mut(&NodeId(1)).unwrap().address = "x".repeat(MAX_ADDRESS + 1)));
+    assert!(refused(&|m| m.members.extend((10..1_100).map(|id| (NodeId(id), member(id))))), "too many");
+    assert!(decode_membership(&[]).is_err(), "nothing at all");
+    assert!(decode_membership(&vec![0; MAX_MEMBERSHIP + 1]).is_err());
+    let largest = (1..=MAX_MEMBERS as u64)
+        .map(|id| Member { address: "x".repeat(MAX_ADDRESS), ..member(id) })
+        .collect::<Vec<_>>();
+    let largest = Membership::of_voters(ClusterId(1), largest);
+    assert_eq!(decode_membership(&encode_membership(&largest)), Ok(largest), "the limits fit each other");
+}
+
+#[test]
+fn members_or_voters_named_twice_or_out_of_order_are_refused() {
+    use prost::Message as _;
+    let good = proto::Membership::decode(encode_membership(&membership())).unwrap();
+    let twice =
+        proto::Membership { members: [good.members.clone(), good.members.clone()].concat(), ..good.clone() };
+    let voters = proto::Membership { voters: vec![3, 2], ..good.clone() };
+    let lost = proto::Membership { cluster: None, ..good.clone() };
+    assert!(decode_membership(&good.encode_to_vec()).is_ok());
+    for bad in [twice, voters, lost] {
+        assert!(decode_membership(&bad.encode_to_vec()).is_err());
+    }
+}
+
+// Every message survives, whatever its numbers.
+
+fn any_log_id() -> impl Strategy<Value = LogId> {
+    (any::<u64>(), any::<u64>()).prop_map(|(term, index)| LogId::new(term, index))
+}
+
+fn any_peer() -> impl Strategy<Value = Peer> {
+    (any::<u64>(), any::<u64>())
+        .prop_map(|(id, life)| Peer { id: NodeId(id), incarnation: Incarnation(life) })
+}
+
+fn any_vote() -> impl Strategy<Value = Message> {
+    let transfer = proptest::option::of((any::<u64>(), any::<u64>()));
+    (any::<u64>(), any::<bool>(), transfer, any_log_id()).prop_map(|(campaign, pre, transfer, last)| {
+        let transfer = transfer.map(|(leader, term)| (NodeId(leader), Term(term)));
+        Message::Vote(Vote { campaign: Term(campaign), pre, transfer, last })
+    })
+}
+
+fn any_vote_reply() -> impl Strategy<Value = Message> {
+    use Refusal::{Leader, Log, Rival, Term as Older, Voted};
+    let refusal =
+        proptest::sample::select(vec![None, Some(Older), Some(Voted), Some(Log), Some(Leader), Some(Rival)]);
+    let leader = proptest::option::of(1u64..);
+    (any::<u64>(), any::<bool>(), any::<u64>(), refusal, leader).prop_map(
+        |(campaign, pre, term, refusal, leader)| {
+            let leader = leader.map(NodeId);
+            Message::VoteReply(VoteReply { campaign: Term(campaign), pre, term: Term(term), refusal, leader })
+        },
+    )
+}
+
+fn any_append_reply() -> impl Strategy<Value = Message> {
+    (any::<[u64; 7]>(), proptest::option::of(any_log_id()), any::<[bool; 2]>()).prop_map(
+        |([term, round, promised, matched, last, applied, disk_age], conflict, [installing, no_space])| {
+            Message::AppendReply(AppendReply {
+                term: Term(term),
+                round: Round(round),
+                promised,
+                matched: Index(matched),
+                last: Index(last),
+                conflict,
+                applied: Index(applied),
+                installing,
+                disk_age,
+                no_space,
+            })
+        },
+    )
+}
+
+fn any_read() -> impl Strategy<Value = Message> {
+    let index = proptest::option::of(any::<u64>());
+    (any::<bool>(), any::<[u64; 3]>(), index).prop_map(|(ask, [term, boot, sequence], index)| {
+        let (term, boot, index) = (Term(term), Boot(boot), index.map(Index));
+        if ask {
+            Message::ReadIndex(ReadIndex { term, boot, sequence })
+        } else {
+            Message::ReadIndexReply(ReadIndexReply { term, boot, sequence, index })
+        }
+    })
+}
+
+fn any_append() -> impl Strategy<Value = PeerMessage> {
+    let payload = proptest::collection::vec(any::<u8>(), 0..50);
+    let entries = proptest::collection::vec((0u64..2, any::<bool>(), payload), 0..8);
+    (1u64..1 << 40, 1u64..1 << 40, entries).prop_map(|(term, index, list)| {
+        let prev = LogId::new(term, index);
+        let mut last = prev;
+        let mut entries = Vec::new();
+        for (rise, configures, payload) in list {
+            last = LogId::new(last.term.0 + rise, last.index.0 + 1);
+            entries.push(if configures {
+                entry(last.term.0, last.index.0, Kind::Membership, &encode_membership(&membership()))
+            } else {
+                entry(last.term.0, last.index.0, Kind::Command, &payload)
+            });
+        }
+        append(prev, last.term.0, entries)
+    })
+}
+
+fn any_error() -> impl Strategy<Value = WriteError> {
+    let stop = (0..5, any_log_id(), ".{0,20}", ".{0,20}").prop_map(|(which, id, text, at)| match which {
+        0 => StopReason::Requested,
+        1 => StopReason::Storage(text),
+        2 => StopReason::Panicked { at, message: text },
+        3 => StopReason::Apply { id, problem: text },
+        _ => StopReason::Invariant(text),
+    });
+    (0..10, 1u64.., ".{0,20}", stop).prop_map(|(which, id, text, stop)| match which {
+        0 => WriteError::NotLeader { leader: Leader { id: NodeId(id), address: text } },
+        1 => WriteError::NoLeader,
+        2 => WriteError::NotConfigured,
+        3 => WriteError::Busy,
+        4 => WriteError::Invalid(text),
+        5 => WriteError::Stopped(stop),
+        6 => WriteError::Unknown(Cause::Timeout),
+        7 => WriteError::Unknown(Cause::LeadershipLost),
+        8 => WriteError::Unknown(Cause::Disconnected),
+        _ => WriteError::Unknown(Cause::Stopped(stop)),
+    })
+}
+
+fn any_forward() -> impl Strategy<Value = PeerMessage> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from);
+    let outcome = prop_oneof![bytes().prop_map(Ok), any_error().prop_map(Err)];
+    let reply = (any::<u64>(), outcome).prop_map(|(id, outcome)| ForwardReply { id, outcome });
+    let ask = (any::<[u64; 4]>(), bytes()).prop_map(|([id, time_left, session, sequence], command)| {
+        PeerMessage::Forward(Forward { id, time_left, session, sequence, command })
+    });
+    prop_oneof![ask, reply.prop_map(PeerMessage::ForwardReply)]
+}
+
+fn any_message() -> impl Strategy<Value = PeerMessage> {
+    let plain = prop_oneof![any_vote(), any_vote_reply(), any_append_reply(), any_read()];
+    let plain = (any_peer(), any_peer(), any_log_id(), plain).prop_map(|(from, to, membership, message)| {
+        PeerMessage::Raft { envelope: Envelope { from, to, membership, message }, entries: Vec::new() }
+    });
+    prop_oneof![plain, any_append(), any_forward()]
+}
+
+proptest! {
+    #[test]
+    fn every_message_survives(message in any_message()) {
+        let frame = encode(&message);
+        let bytes = frame.to_bytes();
+        prop_assert_eq!(frame.len(), bytes.len());
+        prop_assert_eq!(decode(&bytes), Ok(Some(message)));
+    }
+
+    #[test]
+    fn many_messages_survive_a_stream_that_is_cut_anywhere(
+        messages in proptest::collection::vec(any_message(), 1..6),
+        piece in 1usize..300,
+    ) {
+        let bytes: Vec<u8> = messages.iter().flat_map(|m| encode(m).to_bytes()).collect();
+        let (mut stream, mut decoder, mut read) = (BytesMut::new(), Decoder::new(LIMIT), Vec::new());
+        for piece in bytes.chunks(piece) {
+            stream.extend_from_slice(piece);
+            while let Some((incoming, _)) = decoder.next(&mut stream).unwrap() {
+                let Incoming::Message(message) = incoming else { panic!("{incoming:?}") };
+                read.push(message);
+            }
+        }
+        prop_assert_eq!(read, messages);
+    }
+
+    /// No bytes from the network may cause a panic, least of all those whose checksums hold.
+    #[test]
+    fn any_meta_is_decoded_or_refused(
+        which in 0..Type::ALL.len(),
+        meta in proptest::collection::vec(any::<u8>(), 0..80),
+        bulk in proptest::collection::vec(any::<u8>(), 0..80),
+    ) {
+        let mut bytes = header(Type::ALL[which] as u8, 0, 0, meta.len() as u32, bulk.len() as u32);
+        let piece = (!bulk.is_empty()).then(|| crc32c::crc32c(&bulk));
+        bytes[24..28].copy_from_slice(&super::frame::body_checksum(&meta, piece).to_le_bytes());
+        let sum = crc32c::crc32c(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&sum.to_le_bytes());
+        let _ = read(&[bytes, meta, bulk].concat());
+    }
+
+    #[test]
+    fn the_handshake_survives(
+        numbers in any::<[u64; 8]>(),
+        small in any::<[u32; 7]>(),
+        cluster in proptest::option::of(any::<u128>()),
+        to_incarnation in proptest::option::of(any::<u64>()),
+        text in ".{0,50}",
+    ) {
+        let [required, optional, id, life, boot, term, index, to] = numbers;
+        let from = Peer { id: NodeId(id), incarnation: Incarnation(life) };
+        let facts = Facts {
+            protocol: (small[0], small[1]),
+            required,
+            optional,
+            levels: (small[2], small[3]),
+            cluster: cluster.map(ClusterId),
+            from,
+            boot: Boot(boot),
+            membership: LogId::new(term, index),
+            max_frame: small[4],
+        };
+        let purpose = [Purpose::Raft, Purpose::Probe, Purpose::Bulk, Purpose::Client, Purpose::Other(99)];
+        let purpose = purpose[small[5] as usize % purpose.len()];
+        let to_incarnation = to_incarnation.map(Incarnation);
+        let hello = Hello { facts: facts.clone(), to: NodeId(to), to_incarnation, purpose };
+        prop_assert_eq!(read(&hello.encode()), Ok(Some(Incoming::Hello(hello))));
+        let welcome = Welcome { facts };
+        prop_assert_eq!(read(&welcome.encode()), Ok(Some(Incoming::Welcome(welcome))));
+        let reason = RefusedReason::Other(small[6] | 1 << 20);
+        let refused = Refused { reason, text: text.clone(), from, boot: Boot(boot) };
+        prop_assert_eq!(read(&refused.encode()), Ok(Some(Incoming::Refused(refused))));
+        let close = Close { reason: CloseReason::Unneeded, text };
+        prop_assert_eq!(read(&close.encode()), Ok(Some(Incoming::Close(close))));
+    }
+}

@@ -1,0 +1,214 @@
+//! The settings of a node, and the one place that judges them.
+//!
+//! Every setting has a default that suits a cluster within one data centre; only the node's name, its
+//! peer address and its storage have to be chosen.
+
+use crate::entry::MAX_PAYLOAD;
+use crate::error::StartError;
+use coracle_core::{NodeId, Settings};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The core's unit of time.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// Where a node keeps its log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Storage {
+    /// In this directory, in the write-ahead log; created if missing. One node only.
+    Dir(PathBuf),
+    /// In memory. The node forgets everything when it stops, so every start is a new incarnation, which
+    /// can't take part in its old cluster. For tests and throw-away clusters.
+    Memory,
+}
+
+/// How a node behaves. Make one with [`Config::new`], then change what you need.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Config {
+    /// The node's name in its cluster, at least 1. Never used for another node again.
+    pub id: NodeId,
+    /// Where to listen for other nodes, as `host:port`. Port 0 takes a free one. What others dial is in
+    /// the membership.
+    pub peer_addr: String,
+    /// Where the log is kept.
+    pub storage: Storage,
+    /// The pause between two heartbeats of an idle leader. Whole ticks of 10 ms. Default 50 ms.
+    pub heartbeat: Duration,
+    /// A follower that hears nothing campaigns after a random time above the first and up to the second of
+    /// these. Default (300 ms, 600 ms]. The first is at least twice the heartbeat.
+    pub election_timeout: (Duration, Duration),
+    /// How long [`write`](crate::Node::write) and [`read`](crate::Node::read) wait. Default 3 s.
+    pub request_timeout: Duration,
+    /// How long [`set_configuration`](crate::Node::set_configuration) waits for the named nodes, and then
+    /// for the commit. Default 15 s.
+    pub bootstrap_timeout: Duration,
+    /// Whether a write on a follower goes to the leader by itself, at most once and over one hop. Off by
+    /// default: the caller then gets [`NotLeader`](crate::WriteError::NotLeader) and decides.
+    pub forward: bool,
+    /// The largest encoded command, in bytes; larger ones are [`Invalid`](crate::WriteError::Invalid).
+    /// Default 8 MiB, at most [`MAX_PAYLOAD`].
+    pub max_command_bytes: usize,
+    /// Requests that may wait in this node; more are [`Busy`](crate::WriteError::Busy). Default 65,536.
+    pub max_pending: usize,
+    /// Bytes of entries that may wait for this node's disk. A leader refuses more as `Busy`; a follower
+    /// drops what its leader sends too fast. Default 64 MiB.
+    pub max_unpersisted_bytes: u64,
+    /// Bytes of entries in a leader's log that may wait for a quorum; more are refused as `Busy`, so that
+    /// a cut-off leader does not fill its memory and disk. Default 128 MiB.
+    pub max_uncommitted_bytes: u64,
+    /// Bytes of the newest entries kept in memory, for followers that are a little behind. Default 16 MiB.
+    pub cache_bytes: u64,
+    /// Entries in one AppendEntries at most. Default 1,024.
+    pub message_entries: u64,
+    /// Bytes of entries in one AppendEntries at most; a single entry may exceed it. Default 1 MiB.
+    pub message_bytes: u64,
+    /// AppendEntries under way to one follower at most. Default 64.
+    pub inflight_messages: usize,
+    /// Bytes of entries under way to one follower at most. Default 8 MiB.
+    pub inflight_bytes: u64,
+    /// The size of one segment of the write-ahead log, in bytes. Default 64 MiB, at least 64 KiB.
+    pub segment_bytes: u64,
+}
+
+impl Config {
+    /// The settings of node `id` that listens on `peer_addr`, everything else by default.
+    pub fn new(id: u64, peer_addr: impl Into<String>, storage: Storage) -> Config {
+        let core = Settings::default();
+        Config {
+            id: NodeId(id),
+            peer_addr: peer_addr.into(),
+            storage,
+            heartbeat: ticks(core.heartbeat),
+            election_timeout: (ticks(core.election_min), ticks(core.election_max)),
+            request_timeout: Duration::from_secs(3),
+            bootstrap_timeout: Duration::from_secs(15),
+            forward: false,
+            max_command_bytes: 8 << 20,
+            max_pending: 65_536,
+            max_unpersisted_bytes: 64 << 20,
+            max_uncommitted_bytes: 128 << 20,
+            cache_bytes: 16 << 20,
+            message_entries: core.message_entries,
+            message_bytes: core.message_bytes,
+            inflight_messages: core.inflight_messages,
+            inflight_bytes: core.inflight_bytes,
+            segment_bytes: 64 << 20,
+        }
+    }
+
+    /// Judges every field, alone and against the others.
+    pub fn validate(&self) -> Result<(), StartError> {
+        let bad = |setting, problem: &str| Err(StartError::Config { setting, problem: problem.to_owned() });
+        if self.id.0 == 0 {
+            return bad("id", "a node's name is at least 1");
+        }
+        if self.peer_addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            return bad("peer_addr", "it must be host:port");
+        }
+        for (setting, time) in [
+            ("heartbeat", self.heartbeat),
+            ("election_timeout", self.election_timeout.0),
+            ("election_timeout", self.election_timeout.1),
+        ] {
+            if time.as_nanos() % TICK.as_nanos() != 0 {
+                return bad(setting, "it must be a multiple of 10 ms");
+            }
+        }
+        if let Err(problem) = self.core().validate() {
+            // The core's names for the two bounds are this setting's two halves.
+            let setting = match problem.setting {
+                "election_min" | "election_max" => "election_timeout",
+                other => other,
+            };
+            return bad(setting, &format!("it must be {}", problem.must));
+        }
+        let rules = [
+            ("request_timeout", self.request_timeout.is_zero(), "it must not be zero"),
+            ("bootstrap_timeout", self.bootstrap_timeout.is_zero(), "it must not be zero"),
+            ("max_command_bytes", self.max_command_bytes == 0, "it must not be zero"),
+            ("max_command_bytes", self.max_command_bytes > MAX_PAYLOAD, "it must be at most 32 MiB"),
+            ("max_pending", self.max_pending == 0, "it must not be zero"),
+            ("max_unpersisted_bytes", self.max_unpersisted_bytes == 0, "it must not be zero"),
+            ("max_uncommitted_bytes", self.max_uncommitted_bytes == 0, "it must not be zero"),
+            ("segment_bytes", self.segment_bytes < 64 << 10, "it must be at least 64 KiB"),
+        ];
+        match rules.into_iter().find(|(_, broken, _)| *broken) {
+            Some((setting, _, problem)) => bad(setting, problem),
+            None => Ok(()),
+        }
+    }
+
+    /// What the core needs of this, in its units.
+    pub(crate) fn core(&self) -> Settings {
+        let in_ticks = |time: Duration| (time.as_nanos() / TICK.as_nanos()) as u64;
+        Settings {
+            heartbeat: in_ticks(self.heartbeat),
+            election_min: in_ticks(self.election_timeout.0),
+            election_max: in_ticks(self.election_timeout.1),
+            message_entries: self.message_entries,
+            message_bytes: self.message_bytes,
+            inflight_messages: self.inflight_messages,
+            inflight_bytes: self.inflight_bytes,
+        }
+    }
+}
+
+fn ticks(number: u64) -> Duration {
+    TICK * number as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl Fn(&mut Config)) -> &'static str {
+        let mut config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+        config.validate().expect("the defaults are valid");
+        change(&mut config);
+        match config.validate() {
+            Err(StartError::Config { setting, .. }) => setting,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_setting_that_makes_no_sense_is_refused_by_name() {
+        let ms = Duration::from_millis;
+        assert_eq!(refused(|c| c.id = NodeId(0)), "id");
+        assert_eq!(refused(|c| c.peer_addr = "nowhere".into()), "peer_addr");
+        assert_eq!(refused(|c| c.peer_addr = "host:99999".into()), "peer_addr");
+        assert_eq!(refused(|c| c.heartbeat = Duration::ZERO), "heartbeat");
+        assert_eq!(refused(|c| c.heartbeat = ms(15)), "heartbeat");
+        assert_eq!(refused(|c| c.election_timeout = (ms(90), ms(600))), "election_timeout");
+        assert_eq!(refused(|c| c.election_timeout = (ms(300), ms(300))), "election_timeout");
+        assert_eq!(refused(|c| c.election_timeout = (ms(305), ms(600))), "election_timeout");
+        assert_eq!(refused(|c| c.request_timeout = Duration::ZERO), "request_timeout");
+        assert_eq!(refused(|c| c.bootstrap_timeout = Duration::ZERO), "bootstrap_timeout");
+        assert_eq!(refused(|c| c.max_command_bytes = 0), "max_command_bytes");
+        assert_eq!(refused(|c| c.max_command_bytes = MAX_PAYLOAD + 1), "max_command_bytes");
+        assert_eq!(refused(|c| c.max_pending = 0), "max_pending");
+        assert_eq!(refused(|c| c.max_unpersisted_bytes = 0), "max_unpersisted_bytes");
+        assert_eq!(refused(|c| c.max_uncommitted_bytes = 0), "max_uncommitted_bytes");
+        assert_eq!(refused(|c| c.message_entries = 0), "message_entries");
+        assert_eq!(refused(|c| c.message_bytes = 0), "message_bytes");
+        assert_eq!(refused(|c| c.inflight_messages = 0), "inflight_messages");
+        assert_eq!(refused(|c| c.inflight_bytes = 0), "inflight_bytes");
+        assert_eq!(refused(|c| c.segment_bytes = 4096), "segment_bytes");
+    }
+
+    #[test]
+    fn durations_reach_the_core_in_ticks() {
+        let mut config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+        config.heartbeat = Duration::from_millis(70);
+        config.election_timeout = (Duration::from_millis(200), Duration::from_millis(410));
+        config.message_entries = 3;
+        config.message_bytes = 4;
+        config.inflight_messages = 5;
+        config.inflight_bytes = 6;
+        let core = config.core();
+        assert_eq!((core.heartbeat, core.election_min, core.election_max), (7, 20, 41));
+        assert_eq!((core.message_entries, core.message_bytes), (3, 4));
+        assert_eq!((core.inflight_messages, core.inflight_bytes), (5, 6));
+    }
+}

@@ -1,0 +1,469 @@
+//! The handle to a running node: what users call.
+
+use crate::applier::Applier;
+use crate::clock;
+use crate::config::{Config, Storage};
+use crate::entry::Entry;
+use crate::error::*;
+use crate::replica::Replica;
+use crate::runtime::{Driver, Parts, Request, Status, Stopped};
+use crate::state_machine::StateMachine;
+use crate::storage::disk::{DirDisk, Disk};
+use crate::storage::memory::MemoryStore;
+use crate::storage::wal::{self, Wal, WalConfig};
+use crate::storage::{LogStore, Recovered, StoreError, identity};
+
+use crate::transport::tcp::{Local, Tcp, TcpConfig};
+
+use crate::wire::decode_membership;
+use crate::writer::Writer;
+use coracle_core::*;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+/// Messages that wait for the driver at most; more wait in the sockets.
+const INBOUND: usize = 1024;
+
+/// The pause between two questions to a node that is not ready to be bootstrapped.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
+/// A node of a cluster, running in this process. Clone it freely; all clones are the same node.
+///
+/// [`start`](Node::start) spawns the node on the current tokio runtime, and a thread for its log. It runs
+/// until [`stop`](Node::stop) is called, the last clone is dropped, the runtime ends, or it has to stop by
+/// itself ([`stopped`](Node::stopped) tells why). Then its threads, sockets and the lock of its directory
+/// are released. Several nodes, of the same or other clusters, may live in one process.
+pub struct Node<S: StateMachine> {
+    inner: Arc<Inner<S>>,
+}
+
+struct Inner<S: StateMachine> {
+    config: Config,
+    me: Peer,
+    peer_addr: SocketAddr,
+    requests: mpsc::Sender<Request<S>>,
+    transport: Arc<Tcp>,
+    leader: watch::Receiver<Option<Leader>>,
+    stop: watch::Sender<bool>,
+    stopped: watch::Receiver<Option<StopReason>>,
+}
+
+impl<S: StateMachine> Clone for Node<S> {
+    fn clone(&self) -> Node<S> {
+        Node { inner: self.inner.clone() }
+    }
+}
+
+impl<S: StateMachine> Node<S> {
+    /// Starts a node with a machine that has applied nothing: the log is applied to it again.
+    ///
+    /// Recovers the log, listens for peers and, if the node has a cluster, takes part in it. A node without
+    /// one waits: until [`set_configuration`](Node::set_configuration) is called on it, or until a node
+    /// of a cluster that names it connects.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with its time and I/O drivers enabled.
+    pub async fn start(config: Config, machine: S) -> Result<Node<S>, StartError> {
+        config.validate()?;
+        let Opened { store, recovered, disk, incarnation, cluster } = open(&config).await?;
+        let me = Peer { id: config.id, incarnation };
+        let boot = Boot(random()?);
+        let reader: Arc<dyn crate::storage::LogReader> = Arc::from(store.reader());
+        let newest_time = newest_time(&*reader, &recovered)?;
+        let restored = restore(recovered)?;
+        let settings = config.core();
+        let raft = Raft::new(me, boot, settings, random()?, restored, clock::now().tick)
+            .map_err(|bad| StartError::Config { setting: bad.setting, problem: bad.to_string() })?;
+
+        let (inbox, inbound) = mpsc::channel(INBOUND);
+        let local = Local { peer: me, boot, cluster, membership: raft.membership_id() };
+        let transport = Tcp::bind(&config.peer_addr, TcpConfig::default(), local, inbox)
+            .await
+            .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;
+        let transport = Arc::new(transport);
+        transport.set_membership(raft.membership_id(), raft.membership());
+        let (reports_out, reports) = mpsc::unbounded_channel();
+        let writer = Writer::start(format!("coracle-log-{}", config.id), store, reports_out)
+            .map_err(|source| StartError::System { action: "start the log's thread", source })?;
+
+        let (requests_out, requests) = mpsc::channel(config.max_pending);
+        let (leader_out, leader) = watch::channel(None);
+        let (stop_out, stop) = watch::channel(false);
+        let (stopped_out, stopped) = watch::channel(None);
+        let inner = Inner {
+            config: config.clone(),
+            me,
+            peer_addr: transport.local_addr(),
+            requests: requests_out,
+            transport: transport.clone(),
+            leader,
+            stop: stop_out,
+            stopped,
+        };
+        let parts = Parts {
+            replica: Replica::new(raft, &config, newest_time),
+            applier: Applier::new(machine),
+            config,
+            transport,
+            writer,
+            reports,
+            reader,
+            disk,
+            cluster,
+            requests,
+            inbound,
+            leader: leader_out,
+            stop,
+            stopped: Stopped(stopped_out),
+        };
+        tokio::spawn(Driver::new(parts).run());
+        Ok(Node { inner: Arc::new(inner) })
+    }
+
+    /// Founds a cluster of these nodes, given by name and peer address. Called on one of them, once.
+    ///
+    /// All named nodes must be running and blank; those that are not yet are waited for. The members'
+    /// addresses are stored in the replicated log, so they must make sense from all nodes. Returns the
+    /// membership once it is committed. Called again with the same list it succeeds again; with another
+    /// one it fails with [`AlreadyConfigured`](ConfigurationError::AlreadyConfigured).
+    ///
+    /// Dropping the future may or may not leave the cluster founded; calling again tells.
+    pub async fn set_configuration<A: Into<String>>(
+        &self,
+        members: impl IntoIterator<Item = (u64, A)>,
+    ) -> Result<Membership, ConfigurationError> {
+        let addresses =
+            self.check_list(members.into_iter().map(|(id, address)| (NodeId(id), address.into())))?;
+        let deadline = Instant::now() + self.inner.config.bootstrap_timeout;
+        if let Some(existing) = self.existing(&addresses, deadline).await? {
+            return Ok(existing);
+        }
+        let others = self.introduce(&addresses, deadline).await?;
+        let me = self.inner.me;
+        let members = addresses.iter().map(|(id, address)| Member {
+            id: *id,
+            incarnation: if *id == me.id { me.incarnation } else { others[id] },
+            address: address.clone(),
+        });
+        let cluster = random_cluster()
+            .map_err(|error| ConfigurationError::Invalid(format!("no random bits for its name: {error}")))?;
+        let membership = Membership::of_voters(cluster, members);
+        let (answer, answered) = oneshot::channel();
+        let request = Request::Bootstrap { membership, answer };
+        if self.inner.requests.send(request).await.is_err() {
+            return Err(ConfigurationError::Stopped(self.stop_reason()));
+        }
+        match timeout_at(deadline, answered).await {
+            // Between our question and the request somebody else may have founded the same cluster.
+            Ok(Ok(Err(ConfigurationError::AlreadyConfigured))) | Ok(Ok(Ok(()))) => {
+                self.existing(&addresses, deadline).await?.ok_or(ConfigurationError::AlreadyConfigured)
+            }
+            Ok(Ok(Err(ConfigurationError::Timeout))) => {
+                self.existing(&addresses, deadline).await?.ok_or(ConfigurationError::Timeout)
+            }
+            Ok(Ok(Err(error))) => Err(error),
+            Ok(Err(_)) => Err(ConfigurationError::Stopped(self.stop_reason())),
+            Err(_) => Err(ConfigurationError::Timeout),
+        }
+    }
+
+    /// Replicates a command, and returns what the state machine replied once it is committed and applied.
+    ///
+    /// Waits for [`Config::request_timeout`]. Every error but [`Unknown`](WriteError::Unknown) says that the
+    /// command certainly was not, and will not be, applied. Dropping the future leaves the outcome unknown.
+    pub async fn write(&self, command: S::Command) -> Result<S::Reply, WriteError> {
+        self.write_within(command, self.inner.config.request_timeout).await
+    }
+
+    /// [`write`](Node::write) with a time limit of its own.
+    pub async fn write_within(&self, command: S::Command, limit: Duration) -> Result<S::Reply, WriteError> {
+        let command = S::encode_command(&command)?;
+        let max = self.inner.config.max_command_bytes;
+        if command.len() > max {
+            let problem = format!("it takes {} bytes, and max_command_bytes is {max}", command.len());
+            return Err(WriteError::Invalid(problem));
+        }
+        let (answer, answered) = oneshot::channel();
+        match self.inner.requests.try_send(Request::Write { command, limit, answer }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(WriteError::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(WriteError::Stopped(self.stop_reason())),
+        }
+        match timeout(limit, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(WriteError::Unknown(Cause::Stopped(self.stop_reason()))),
+            Err(_) => Err(WriteError::Unknown(Cause::Timeout)),
+        }
+    }
+
+    /// Asks the state machine, on any node, and gets an answer that reflects every write that was completed
+    /// anywhere before this call (linearizable; thesis, section 6.4).
+    ///
+    /// Waits for [`Config::request_timeout`]. Cancel safe: a read changes nothing.
+    pub async fn read(&self, query: S::Query) -> Result<S::Answer, ReadError> {
+        self.read_within(query, self.inner.config.request_timeout).await
+    }
+
+    /// [`read`](Node::read) with a time limit of its own.
+    pub async fn read_within(&self, query: S::Query, limit: Duration) -> Result<S::Answer, ReadError> {
+        let (answer, answered) = oneshot::channel();
+        match self.inner.requests.try_send(Request::Read { query, answer }) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => return Err(ReadError::Busy),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(ReadError::Stopped(self.stop_reason())),
+        }
+        match timeout(limit, answered).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(ReadError::Stopped(self.stop_reason())),
+            Err(_) => Err(ReadError::Timeout),
+        }
+    }
+
+    /// Whom this node holds for the leader now. It may be behind: for routing and display, not for decisions.
+    pub fn leader(&self) -> Option<Leader> {
+        self.inner.leader.borrow().clone()
+    }
+
+    /// Tells of each new leader as this node learns of it.
+    pub fn leader_changed(&self) -> watch::Receiver<Option<Leader>> {
+        self.inner.leader.clone()
+    }
+
+    /// How the node stands, by its own knowledge alone.
+    pub async fn status(&self) -> Result<Status, StopReason> {
+        let (answer, answered) = oneshot::channel();
+        if self.inner.requests.send(Request::Status { answer }).await.is_err() {
+            return Err(self.stop_reason());
+        }
+        answered.await.map_err(|_| self.stop_reason())
+    }
+
+    /// The entry at `index` of this node's log, committed or not. For inspection.
+    pub async fn get_entry(&self, index: u64) -> Result<Entry, EntryLookupError> {
+        let (answer, answered) = oneshot::channel();
+        if self.inner.requests.send(Request::Entry { index: Index(index), answer }).await.is_err() {
+            return Err(EntryLookupError::Stopped(self.stop_reason()));
+        }
+        answered.await.unwrap_or_else(|_| Err(EntryLookupError::Stopped(self.stop_reason())))
+    }
+
+    /// The settings that the node was started with.
+    pub fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    /// The address that the node listens on for its peers.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.inner.peer_addr
+    }
+
+    /// Stops the node, and returns when its threads, sockets and the lock of its directory are released.
+    ///
+    /// Whoever waits for an answer gets one. The peers are told, so that they need not wait for a timeout
+    /// to elect another leader. Stopping a stopped node returns at once.
+    pub async fn stop(&self) {
+        self.inner.stop.send_replace(true);
+        self.stopped().await;
+    }
+
+    /// Waits until the node has stopped, for whatever reason, and returns it.
+    pub async fn stopped(&self) -> StopReason {
+        let mut stopped = self.inner.stopped.clone();
+        match stopped.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(StopReason::Requested),
+            Err(_) => self.stop_reason(),
+        }
+    }
+
+    fn stop_reason(&self) -> StopReason {
+        self.inner.stopped.borrow().clone().unwrap_or(StopReason::Requested)
+    }
+
+    fn check_list(
+        &self,
+        members: impl Iterator<Item = (NodeId, String)>,
+    ) -> Result<BTreeMap<NodeId, String>, ConfigurationError> {
+        let invalid = |problem: String| Err(ConfigurationError::Invalid(problem));
+        let mut addresses = BTreeMap::new();
+        for (id, address) in members {
+            if id.0 == 0 {
+                return invalid("a node's name is at least 1".to_owned());
+            }
+            if address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+                return invalid(format!("the address {address:?} of node {id} is not host:port"));
+            }
+            if addresses.insert(id, address).is_some() {
+                return invalid(format!("node {id} is in it twice"));
+            }
+        }
+        let me = self.inner.me.id;
+        if addresses.contains_key(&me) {
+            Ok(addresses)
+        } else {
+            invalid(format!("node {me}, which is asked, is not in it"))
+        }
+    }
+
+    /// The membership, if the node has one already: the same list is waited for until it is committed.
+    async fn existing(
+        &self,
+        addresses: &BTreeMap<NodeId, String>,
+        deadline: Instant,
+    ) -> Result<Option<Membership>, ConfigurationError> {
+        loop {
+            let status = self.status().await.map_err(ConfigurationError::Stopped)?;
+            let membership = status.raft.membership;
+            if status.cluster.is_none() {
+                return Ok(None);
+            }
+            if !membership.is_empty() {
+                let members = membership.members.values();
+                let same = members.map(|m| (&m.id, &m.address)).eq(addresses.iter());
+                if !same || membership.voters.len() != addresses.len() {
+                    return Err(ConfigurationError::AlreadyConfigured);
+                }
+                if status.raft.commit >= status.raft.membership_id.index {
+                    return Ok(Some(membership));
+                }
+            }
+            // It belongs to a cluster, but what is in force was not committed or received yet.
+            if Instant::now() >= deadline {
+                return Err(ConfigurationError::Timeout);
+            }
+            sleep(PROBE_PAUSE / 10).await;
+        }
+    }
+
+    /// Shakes hands with all other nodes; returns their incarnations once all are there and blank.
+    async fn introduce(
+        &self,
+        addresses: &BTreeMap<NodeId, String>,
+        deadline: Instant,
+    ) -> Result<BTreeMap<NodeId, Incarnation>, ConfigurationError> {
+        let mut incarnations = BTreeMap::new();
+        loop {
+            let mut missing = Vec::new();
+            for (id, address) in addresses {
+                if *id == self.inner.me.id || incarnations.contains_key(id) {
+                    continue;
+                }
+                let why = match timeout_at(deadline, self.inner.transport.probe(address, *id)).await {
+                    Ok(Ok(introduction)) if introduction.cluster.is_none() => {
+                        incarnations.insert(*id, introduction.peer.incarnation);
+                        continue;
+                    }
+                    Ok(Ok(_)) => "it belongs to a cluster already".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => "no answer in time".to_owned(),
+                };
+                missing.push((*id, why));
+            }
+            if missing.is_empty() {
+                return Ok(incarnations);
+            }
+            if Instant::now() + PROBE_PAUSE >= deadline {
+                return Err(ConfigurationError::NotReady(missing));
+            }
+            sleep(PROBE_PAUSE).await;
+        }
+    }
+}
+
+/// What a store gave when it was opened.
+struct Opened {
+    store: Box<dyn LogStore>,
+    recovered: Recovered,
+    disk: Option<Arc<dyn Disk>>,
+    incarnation: Incarnation,
+    cluster: Option<ClusterId>,
+}
+
+/// Opens and recovers the store, off the runtime's thread: a long log takes a while.
+async fn open(config: &Config) -> Result<Opened, StartError> {
+    let (id, storage, segment_bytes) = (config.id, config.storage.clone(), config.segment_bytes);
+    let incarnation = Incarnation(random()?);
+    let opening = tokio::task::spawn_blocking(move || match storage {
+        Storage::Memory => {
+            let mut store = MemoryStore::new();
+            let recovered = store.load(&mut |_| {})?;
+            Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None })
+        }
+        Storage::Dir(path) => open_dir(id, incarnation, &path, segment_bytes),
+    });
+    match opening.await {
+        Ok(opened) => opened,
+        Err(error) => Err(StartError::System { action: "open the store", source: io::Error::other(error) }),
+    }
+}
+
+fn open_dir(
+    id: NodeId,
+    fresh: Incarnation,
+    path: &std::path::Path,
+    segment_bytes: u64,
+) -> Result<Opened, StartError> {
+    let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(path)?);
+    let mut identity = identity::open_or_create(&*disk, id, wal::exists(&*disk)?, || fresh)?;
+    let mut store = Wal::open(disk.clone(), identity, WalConfig { segment_bytes, ..WalConfig::default() });
+    let mut told = 0.0;
+    let recovered = store.load(&mut |share| {
+        if share - told >= 0.1 {
+            told = share;
+            tracing::info!(node = %id, percent = (share * 100.0) as u32, "reading the log");
+        }
+    })?;
+    // A founder names the cluster in its identity only after its first entry was durable.
+    if identity.cluster.is_none()
+        && let Some((entry, payload)) = recovered.memberships.last()
+    {
+        let membership = decode(*entry, payload)?;
+        identity = identity::set_cluster(&*disk, membership.cluster)?;
+    }
+    Ok(Opened {
+        store: Box::new(store),
+        recovered,
+        disk: Some(disk),
+        incarnation: identity.incarnation,
+        cluster: identity.cluster,
+    })
+}
+
+fn restore(recovered: Recovered) -> Result<Restored, StartError> {
+    let Recovered { hard_state, purged, last, runs, memberships } = recovered;
+    let memberships = memberships.iter().map(|(id, payload)| Ok((*id, decode(*id, payload)?)));
+    let memberships = memberships.collect::<Result<_, StartError>>()?;
+    Ok(Restored { hard_state, purged, runs, last: last.index, memberships })
+}
+
+fn decode(id: LogId, payload: &[u8]) -> Result<Membership, StartError> {
+    decode_membership(payload).map_err(|error| StartError::Membership { id, problem: error.to_string() })
+}
+
+/// The cluster time of the newest entry, from which a leader's clock goes on.
+fn newest_time(reader: &dyn crate::storage::LogReader, recovered: &Recovered) -> Result<u64, StartError> {
+    let Recovered { purged, last, .. } = recovered;
+    if last.index <= purged.index {
+        return Ok(0);
+    }
+    match reader.entries(last.index, last.index, 0) {
+        Ok(entries) => Ok(entries.first().map_or(0, |entry| entry.stamp().cluster_time)),
+        Err(crate::storage::ReadLogError::Store(error)) => Err(error.into()),
+        Err(error) => Err(StoreError::Refused(format!("the newest entry {last}: {error}")).into()),
+    }
+}
+
+fn random() -> Result<u64, StartError> {
+    getrandom::u64()
+        .map_err(|error| StartError::System { action: "draw random bits", source: io::Error::other(error) })
+}
+
+fn random_cluster() -> Result<ClusterId, getrandom::Error> {
+    let (high, low) = (getrandom::u64()?, getrandom::u64()?);
+    Ok(ClusterId((u128::from(high) << 64) | u128::from(low)))
+}

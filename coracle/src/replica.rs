@@ -1,0 +1,476 @@
+//! The core with its bytes: carries out what [`Raft::step`] wants, and decides what waits for the disk.
+//!
+//! A passive structure. A driver feeds it [`Event`]s and carries out the [`Effects`] that gather, on
+//! whichever threads it likes; the runtime does so in production, a simulator in its own way. Of what
+//! Raft's safety hangs on, this file owns three rules: the tail in memory equals the core's log; what must
+//! not overtake a write is held until that write is done; and the machine gets no entry that is not
+//! both committed and durable here.
+
+use crate::config::Config;
+use crate::entry::{Entry, Kind, Stamp};
+use crate::storage::{Change, ReadLogError, WriteBatch};
+use crate::tail::Tail;
+use crate::wire::encode_membership;
+use bytes::Bytes;
+use coracle_core::*;
+use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+
+/// Entries handed to the machine in one turn at most: heartbeats and other requests get their chance in
+/// between.
+const APPLY_BATCH_BYTES: u64 = 4 << 20;
+
+/// A request of this node's callers, named by the driver.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+/// When something happens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Moment {
+    /// On the monotonic clock that runs through suspend.
+    pub(crate) tick: Tick,
+    /// On the wall clock, in milliseconds since 1970.
+    pub(crate) wall: u64,
+}
+
+/// What a driver tells a replica.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// About every 10 ms, after the turn's messages.
+    Tick,
+    /// A message came in, with the entries of an AppendEntries.
+    Message(Envelope, Vec<Entry>),
+    /// These commands want to be written, in this order.
+    Propose(Vec<(RequestId, Bytes)>),
+    /// These callers want to read.
+    Read(Vec<RequestId>),
+    /// The first membership of a cluster.
+    Bootstrap(RequestId, Membership),
+    /// This write and all before it are durable.
+    Persisted(WriteId),
+    /// The answer to a [`Load`].
+    Loaded(Load, Result<Vec<Entry>, ReadLogError>),
+    /// This peer's process is certainly gone.
+    PeerDown(NodeId),
+    /// The machine has applied up to here.
+    Applied(Index),
+}
+
+/// Entries to read from the store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Load {
+    /// The first entry wanted.
+    pub(crate) first: Index,
+    /// The last entry wanted.
+    pub(crate) last: Index,
+    /// As many as fit in this; at least one.
+    pub(crate) max_bytes: u64,
+    /// What for.
+    pub(crate) purpose: Purpose,
+}
+
+/// What entries are loaded for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Purpose {
+    /// A follower that is behind.
+    Replicate(Box<Envelope>),
+    /// The state machine.
+    Apply,
+}
+
+/// What a replica wants done, in the order of the fields.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Whom to know from now on.
+    pub(crate) members: Option<Membership>,
+    /// To the log's writer, in this order. Report `Persisted`.
+    pub(crate) writes: Vec<(WriteId, WriteBatch)>,
+    /// To send. Losing one is always safe.
+    pub(crate) send: Vec<(Envelope, Vec<Entry>)>,
+    /// To load from the store, off this thread. Report `Loaded` for each.
+    pub(crate) loads: Vec<Load>,
+    /// Requests that are in the log now, each with its entry.
+    pub(crate) accepted: Vec<(RequestId, LogId)>,
+    /// Requests that certainly took no effect.
+    pub(crate) refused: Vec<(RequestId, NotDone)>,
+    /// The next entries for the state machine.
+    pub(crate) apply: Vec<Entry>,
+    /// Reads that may be served once the machine has applied up to the index.
+    pub(crate) granted: Vec<(RequestId, Index)>,
+    /// Leadership was lost: the fate of what is in the log but not applied is unknown here.
+    pub(crate) leadership_lost: bool,
+    /// Something worth an operator's attention.
+    pub(crate) alarms: Vec<Alarm>,
+    /// The log cannot be read: the node must stop, for this reason.
+    pub(crate) fatal: Option<String>,
+}
+
+/// Why a request took no effect.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NotDone {
+    /// The core refused.
+    Refused(RefusedReason),
+    /// Too much waits for the disk, or for a quorum.
+    Busy,
+}
+
+/// A node without threads, sockets and files.
+pub(crate) struct Replica {
+    raft: Raft,
+    tail: Tail,
+    limits: Limits,
+    /// The newest write that is durable.
+    written: WriteId,
+    /// What must not overtake a write: after which write it may leave, and in which term.
+    held: VecDeque<(WriteId, Term, Envelope)>,
+    /// Who waits for the core's answer to a ticket.
+    tickets: BTreeMap<Ticket, Asked>,
+    next_ticket: Ticket,
+    clock: ClusterClock,
+    /// The newest entry handed to the machine.
+    fed: Index,
+    /// Whether entries for the machine are being loaded.
+    feeding: bool,
+    /// What the core wants replicated and was not looked at yet.
+    replicate: VecDeque<Replicate>,
+    effects: Effects,
+}
+
+struct Limits {
+    unpersisted: u64,
+    uncommitted: u64,
+    cache: u64,
+}
+
+enum Asked {
+    Commands(Vec<(RequestId, Bytes)>),
+    Reads(Vec<RequestId>),
+    Bootstrap(RequestId),
+}
+
+impl Replica {
+    /// A replica around a core that was just restored. `newest_time` is the cluster time of the last entry
+    /// in its log.
+    pub(crate) fn new(raft: Raft, config: &Config, newest_time: u64) -> Replica {
+        Replica {
+            tail: Tail::new(raft.last().index),
+            limits: Limits {
+                unpersisted: config.max_unpersisted_bytes,
+                uncommitted: config.max_uncommitted_bytes,
+                cache: config.cache_bytes,
+            },
+            written: WriteId(0),
+            held: VecDeque::new(),
+            tickets: BTreeMap::new(),
+            next_ticket: Ticket(0),
+            clock: ClusterClock { newest: newest_time, anchor: None },
+            fed: raft.status().purged.index,
+            feeding: false,
+            replicate: VecDeque::new(),
+            effects: Effects::default(),
+            raft,
+        }
+    }
+
+    /// The core, to look at.
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.raft
+    }
+
+    /// Handles one event. The effects gather until [`take`](Replica::take).
+    pub(crate) fn on_event(&mut self, now: Moment, event: Event) {
+        match event {
+            Event::Tick => self.step(now, Input::Tick, Vec::new()),
+            Event::Message(envelope, entries) => self.on_message(now, envelope, entries),
+            Event::Propose(commands) => self.on_propose(now, commands),
+            Event::Read(requests) => {
+                let ticket = self.ticket(Asked::Reads(requests));
+                self.step(now, Input::Read { ticket }, Vec::new());
+            }
+            Event::Bootstrap(request, membership) => {
+                let ticket = self.ticket(Asked::Bootstrap(request));
+                self.step(now, Input::Bootstrap { ticket, membership }, Vec::new());
+            }
+            Event::Persisted(id) => {
+                self.written = self.written.max(id);
+                self.step(now, Input::Persisted(id), Vec::new());
+                self.release_held();
+            }
+            Event::Loaded(load, result) => self.on_loaded(now, load, result),
+            Event::PeerDown(id) => self.step(now, Input::LeaderDown(id), Vec::new()),
+            Event::Applied(index) => self.step(now, Input::Applied(index), Vec::new()),
+        }
+        // Each message that leaves may open the next one.
+        while let Some(replicate) = self.replicate.pop_front() {
+            self.replicate(now, replicate);
+        }
+    }
+
+    /// What is to be done now. Empty-handed callers may wait for the next event.
+    pub(crate) fn take(&mut self) -> Effects {
+        self.feed();
+        self.tail.evict(self.raft.persisted().min(self.fed), self.limits.cache);
+        mem::take(&mut self.effects)
+    }
+
+    /// An entry of the tail in memory.
+    pub(crate) fn entry_in_memory(&self, index: Index) -> Option<&Entry> {
+        self.tail.get(index)
+    }
+
+    fn ticket(&mut self, asked: Asked) -> Ticket {
+        self.next_ticket = Ticket(self.next_ticket.0 + 1);
+        self.tickets.insert(self.next_ticket, asked);
+        self.next_ticket
+    }
+
+    fn on_message(&mut self, now: Moment, mut envelope: Envelope, mut entries: Vec<Entry>) {
+        if let Message::Append(append) = &mut envelope.message
+            && !entries.is_empty()
+            && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
+        {
+            // The disk does not keep up: only the heartbeat in it counts, so that no election follows.
+            append.cut(append.prev.index);
+            entries.clear();
+        }
+        self.step(now, Input::Receive(envelope), entries);
+    }
+
+    fn on_propose(&mut self, now: Moment, commands: Vec<(RequestId, Bytes)>) {
+        let waiting = self.tail.bytes_behind(self.raft.persisted());
+        let uncommitted = self.tail.bytes_behind(self.raft.commit());
+        if self.raft.is_leader()
+            && (waiting > self.limits.unpersisted || uncommitted > self.limits.uncommitted)
+        {
+            let busy = commands.into_iter().map(|(request, _)| (request, NotDone::Busy));
+            self.effects.refused.extend(busy);
+            return;
+        }
+        let count = commands.len() as u64;
+        let ticket = self.ticket(Asked::Commands(commands));
+        self.step(now, Input::Propose { ticket, count }, Vec::new());
+    }
+
+    /// Feeds the core, and carries out what it wants, up to where the driver is needed.
+    fn step(&mut self, now: Moment, input: Input, received: Vec<Entry>) {
+        let led = self.raft.is_leader().then(|| self.raft.term());
+        let output = self.raft.step(now.tick, input);
+        let leads = self.raft.is_leader().then(|| self.raft.term());
+        if led.is_some() && led != leads {
+            self.effects.leadership_lost = true;
+        }
+        if leads != led {
+            self.clock.anchor = leads.map(|_| (now.tick, self.clock.newest));
+        }
+        let Output {
+            members,
+            tail,
+            replicate,
+            send,
+            write,
+            send_after_sync,
+            accepted,
+            commit: _,
+            reads,
+            refused,
+            alarms,
+            dropped,
+        } = output;
+        if let Some(reason) = dropped {
+            tracing::trace!(?reason, "input dropped");
+        }
+        if members.is_some() {
+            self.effects.members = Some(self.raft.membership().clone());
+        }
+        for change in tail {
+            self.change_tail(now, change, &received);
+        }
+        if let Some(write) = write {
+            let batch = self.batch(&write);
+            self.effects.writes.push((write.id, batch));
+        }
+        self.effects.send.extend(send.into_iter().map(|envelope| (envelope, Vec::new())));
+        let (after, term) = (self.raft.newest_write(), self.raft.term());
+        self.held.extend(send_after_sync.into_iter().map(|envelope| (after, term, envelope)));
+        self.release_held();
+        for Accepted { ticket, first, .. } in accepted {
+            // The commands' requests were told of when the tail took them.
+            if let Some(Asked::Bootstrap(request)) = self.tickets.remove(&ticket) {
+                self.effects.accepted.push((request, first));
+            }
+        }
+        for Refused { ticket, reason } in refused {
+            let requests = match self.tickets.remove(&ticket) {
+                Some(Asked::Commands(commands)) => commands.into_iter().map(|(request, _)| request).collect(),
+                Some(Asked::Reads(requests)) => requests,
+                Some(Asked::Bootstrap(request)) => vec![request],
+                None => Vec::new(),
+            };
+            let refused = requests.into_iter().map(|request| (request, NotDone::Refused(reason)));
+            self.effects.refused.extend(refused);
+        }
+        for ReadGrant { ticket, index } in reads {
+            if let Some(Asked::Reads(requests)) = self.tickets.remove(&ticket) {
+                self.effects.granted.extend(requests.into_iter().map(|request| (request, index)));
+            }
+        }
+        self.effects.alarms.extend(alarms);
+        self.replicate.extend(replicate);
+    }
+
+    fn change_tail(&mut self, now: Moment, change: TailChange, received: &[Entry]) {
+        match change {
+            TailChange::Truncate(last) => self.tail.truncate(last),
+            TailChange::TakeReceived(first) => {
+                for entry in received.iter().filter(|entry| entry.index() >= first) {
+                    self.clock.saw(entry.stamp().cluster_time);
+                    self.tail.push(entry.clone());
+                }
+            }
+            TailChange::TakeProposed { first, ticket } => {
+                let Some(Asked::Commands(commands)) = self.tickets.remove(&ticket) else { return };
+                let mut id = first;
+                for (request, command) in commands {
+                    self.make(now, id, Kind::Command, &command);
+                    self.effects.accepted.push((request, id));
+                    id.index = id.index.next();
+                }
+            }
+            TailChange::TakeNoop(id) => self.make(now, id, Kind::Noop, &[]),
+            TailChange::TakeMembership(id, membership) => {
+                self.make(now, id, Kind::Membership, &encode_membership(&membership));
+            }
+        }
+    }
+
+    /// Makes an entry of this node's own and adds it to the tail.
+    fn make(&mut self, now: Moment, id: LogId, kind: Kind, payload: &[u8]) {
+        let cluster_time = self.clock.read(now.tick);
+        let stamp = Stamp { cluster_time, wall_time: now.wall, session: 0, sequence: 0 };
+        self.tail.push(Entry::new(id, kind, stamp, payload));
+    }
+
+    fn batch(&self, write: &Write) -> WriteBatch {
+        let truncate = write.truncate.map(Change::Truncate);
+        let append = write.append.map(|(first, last)| {
+            Change::Append(self.tail.range(first, last, u64::MAX).expect("what is written was just appended"))
+        });
+        WriteBatch { hard_state: write.hard_state, changes: truncate.into_iter().chain(append).collect() }
+    }
+
+    /// Lets go of what waited for writes that are done. Messages of an older term are pointless by now.
+    fn release_held(&mut self) {
+        while let Some((after, ..)) = self.held.front()
+            && *after <= self.written
+        {
+            let (_, term, envelope) = self.held.pop_front().expect("just seen");
+            if term == self.raft.term() {
+                self.effects.send.push((envelope, Vec::new()));
+            }
+        }
+    }
+
+    fn replicate(&mut self, now: Moment, replicate: Replicate) {
+        let Replicate { envelope, max_bytes } = replicate;
+        let Message::Append(append) = &envelope.message else { return };
+        let (first, last) = (append.prev.index.next(), append.last);
+        match self.tail.range(first, last, max_bytes) {
+            Some(entries) => self.send_entries(now, envelope, entries),
+            None => {
+                let last = last.min(self.tail.first().prev());
+                let purpose = Purpose::Replicate(Box::new(envelope));
+                self.effects.loads.push(Load { first, last, max_bytes, purpose });
+            }
+        }
+    }
+
+    /// Sends what was asked for, cut to the entries at hand, and tells the core.
+    fn send_entries(&mut self, now: Moment, mut envelope: Envelope, entries: Vec<Entry>) {
+        let to = envelope.to.id;
+        let Message::Append(append) = &mut envelope.message else { return };
+        let Some(newest) = entries.last() else { return };
+        append.cut(newest.index());
+        let (term, prev, last) = (append.term, append.prev, append.last);
+        let bytes = entries.iter().map(|entry| entry.len() as u64).sum();
+        self.effects.send.push((envelope, entries));
+        self.step(now, Input::Sent { to, term, prev, last, bytes }, Vec::new());
+    }
+
+    fn on_loaded(&mut self, now: Moment, load: Load, result: Result<Vec<Entry>, ReadLogError>) {
+        // Time has passed: an entry counts only if the log still holds that very entry.
+        let holds = |entry: &Entry| self.raft.term_at(entry.index()) == Some(entry.term());
+        let current = |entries: &Vec<Entry>| {
+            entries.first().is_some_and(|entry| entry.index() == load.first) && entries.iter().all(holds)
+        };
+        match load.purpose {
+            Purpose::Replicate(envelope) => {
+                let (to, term) = (envelope.to.id, envelope.message.term());
+                match result {
+                    Ok(entries) if self.raft.is_leader() && self.raft.term() == term && current(&entries) => {
+                        self.send_entries(now, *envelope, entries);
+                    }
+                    Err(ReadLogError::Store(error)) => self.fail(&error),
+                    _ => self.step(now, Input::Unsent { to, term }, Vec::new()),
+                }
+            }
+            Purpose::Apply => {
+                self.feeding = false;
+                match result {
+                    Ok(entries) if current(&entries) => self.hand_over(entries),
+                    Ok(_) => self.fail(&"the store gave other entries than the committed ones"),
+                    Err(error) => self.fail(&error),
+                }
+            }
+        }
+    }
+
+    /// Hands the machine what is committed and durable here, as long as it keeps up.
+    fn feed(&mut self) {
+        let first = self.fed.next();
+        let last = self.raft.commit().min(self.raft.persisted());
+        if self.feeding || first > last || !self.effects.apply.is_empty() {
+            return;
+        }
+        match self.tail.range(first, last, APPLY_BATCH_BYTES) {
+            Some(entries) => self.hand_over(entries),
+            None => {
+                self.feeding = true;
+                let last = last.min(self.tail.first().prev());
+                let load = Load { first, last, max_bytes: APPLY_BATCH_BYTES, purpose: Purpose::Apply };
+                self.effects.loads.push(load);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, entries: Vec<Entry>) {
+        if let Some(newest) = entries.last() {
+            self.fed = newest.index();
+        }
+        self.effects.apply.extend(entries);
+    }
+
+    fn fail(&mut self, error: &dyn std::fmt::Display) {
+        self.effects.fatal.get_or_insert(error.to_string());
+    }
+}
+
+/// The cluster's clock: goes on from the newest time in the log by the leader's monotonic clock, so that it
+/// never runs backwards and no wall clock can make it jump.
+struct ClusterClock {
+    /// The newest time that an entry of the log has, or ever had.
+    newest: u64,
+    /// While leading: when that began, and what the clock showed then.
+    anchor: Option<(Tick, u64)>,
+}
+
+impl ClusterClock {
+    fn saw(&mut self, time: u64) {
+        self.newest = self.newest.max(time);
+    }
+
+    fn read(&mut self, now: Tick) -> u64 {
+        let (began, showed) = self.anchor.unwrap_or((now, self.newest));
+        self.saw(showed + now.since(began) * 10);
+        self.newest
+    }
+}
