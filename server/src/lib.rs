@@ -6,6 +6,16 @@
 //! back as replies.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod cli;
+pub mod client;
+pub mod cluster;
 pub mod codec;
+pub mod commands;
+pub mod connection;
+pub mod demo;
 pub mod kv;
+mod patience;
 pub mod resp;
+pub mod serve;
+pub mod session;

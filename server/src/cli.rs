@@ -1,0 +1,385 @@
+//! The command line of `coracle`.
+//!
+//! Every failure is one line on standard error, and the exit code 1 (2 where the command line itself is
+//! wrong).
+
+use crate::cluster::{self, INIT_LIMIT, Interrupt};
+use crate::connection::Limits;
+use crate::demo::Demo;
+use crate::kv::Kv;
+use crate::serve::{self, Options};
+use crate::{admin, client};
+use admin::Report;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use client::{Client, Value};
+use coracle::{Config, Storage};
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::runtime::{self, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// How long `status` waits for the server: it answers without asking anybody.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+
+/// A replicated key-value store that Redis clients can talk to.
+#[derive(Parser)]
+#[command(name = "coracle", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run one node of a cluster
+    Serve(Serve),
+    /// Tell a cluster who belongs to it
+    #[command(subcommand)]
+    Members(Members),
+    /// Show how a node sees itself and its cluster
+    Status {
+        /// The node's client address
+        #[arg(long, value_name = "HOST:PORT")]
+        to: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Watch three nodes lose their leader, and nothing else
+    Demo {
+        /// Keep the cluster running at the end, until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+#[derive(Args)]
+struct Serve {
+    /// The node's id in its cluster, at least 1
+    #[arg(long)]
+    id: u64,
+    /// Where the log is kept; made if missing
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Where to listen for the other nodes
+    #[arg(long, value_name = "HOST:PORT")]
+    peer_addr: String,
+    /// Where to listen for clients
+    #[arg(long, value_name = "HOST:PORT")]
+    client_addr: String,
+    /// What keeps the log; a node that keeps it in memory forgets its cluster when it stops
+    #[arg(long, value_enum, default_value_t = Store::Wal)]
+    store: Store,
+    /// How long a request may take, waiting for a leader included
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    timeout: Duration,
+    /// The pause between two heartbeats of an idle leader [default: 50ms]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    heartbeat: Option<Duration>,
+    /// How long a follower waits for its leader: a random time between two bounds [default: 300ms-600ms]
+    #[arg(long, value_name = "TIME-TIME", value_parser = durations)]
+    election_timeout: Option<(Duration, Duration)>,
+    /// The most clients at a time
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().clients)]
+    max_clients: usize,
+    /// How long a half-sent command may rest before its connection is closed
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    half_command_limit: Duration,
+    /// What to log to standard error: error, warn, info, debug, or a filter as in RUST_LOG
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Stop when standard input ends: for children of tests and of the demo
+    #[arg(long, hide = true)]
+    parent_pipe: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Store {
+    /// The write-ahead log in the data directory
+    Wal,
+    /// Memory
+    Memory,
+}
+
+#[derive(Subcommand)]
+enum Members {
+    /// Make blank nodes a cluster; needed once
+    Init {
+        /// The client address of one of the nodes
+        #[arg(long, value_name = "HOST:PORT")]
+        to: String,
+        /// All nodes, with their peer addresses
+        #[arg(value_name = "ID=HOST:PORT", required = true, value_parser = member)]
+        members: Vec<String>,
+    },
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    // A bug is an error too, and gets its one line.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("coracle: {}", panic.to_string().replace('\n', " "));
+    }));
+    let result = match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Members(Members::Init { to, members }) => init(&to, &members),
+        Command::Status { to, json } => status(&to, json),
+        Command::Demo { keep } => demo(keep),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("coracle: {}", problem.replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Serve {
+    fn run(self) -> Result<(), String> {
+        let filter = match &self.log {
+            Some(filter) => EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?,
+            None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
+        };
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+        let parent_pipe = self.parent_pipe;
+        run_server(self.options()?, Kv::new(), parent_pipe)
+    }
+
+    fn options(self) -> Result<Options, String> {
+        let storage = match (self.store, self.data_dir) {
+            (Store::Memory, _) => Storage::Memory,
+            (Store::Wal, Some(directory)) => Storage::Dir(directory),
+            (Store::Wal, None) => {
+                return Err("--data-dir is missing; only --store memory does without".into());
+            }
+        };
+        if self.timeout.is_zero() || self.half_command_limit.is_zero() || self.max_clients == 0 {
+            return Err("--timeout, --half-command-limit and --max-clients must not be zero".into());
+        }
+        let mut config = Config::new(self.id, self.peer_addr, storage);
+        config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
+        config.election_timeout = self.election_timeout.unwrap_or(config.election_timeout);
+        Ok(Options {
+            config,
+            client_addr: self.client_addr,
+            timeout: self.timeout,
+            limits: Limits {
+                clients: self.max_clients,
+                half_command: self.half_command_limit,
+                ..Limits::default()
+            },
+        })
+    }
+}
+
+/// Runs a server until SIGTERM or SIGINT, or the end of standard input if that is a pipe from a parent.
+pub fn run_server<M: crate::kv::Machine>(
+    options: Options,
+    machine: M,
+    parent_pipe: bool,
+) -> Result<(), String> {
+    runtime()?.block_on(async {
+        let cannot = |error: io::Error| format!("cannot listen for signals: {error}");
+        let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+        let mut orphaned = parent_pipe.then(end_of_input);
+        let shutdown = async move {
+            let orphaned = async {
+                match &mut orphaned {
+                    Some(end) => drop(end.await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = orphaned => {}
+            }
+        };
+        let ready = |ready: serve::Ready| {
+            let line =
+                format!("node {} ready: clients on {}, peers on {}", ready.id, ready.clients, ready.peers);
+            // Nobody may be reading.
+            let _ = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
+        };
+        serve::serve(options, machine, shutdown, ready).await.map_err(|error| error.to_string())
+    })
+}
+
+fn runtime() -> Result<Runtime, String> {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start the runtime: {error}"))
+}
+
+/// Resolves at the end of standard input. The thread that waits for it ends with the process.
+fn end_of_input() -> tokio::sync::oneshot::Receiver<()> {
+    let (tell, told) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while matches!(io::stdin().read(&mut buffer), Ok(bytes) if bytes > 0) {}
+        let _ = tell.send(());
+    });
+    told
+}
+
+fn init(to: &str, members: &[String]) -> Result<(), String> {
+    let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS", b"INIT"];
+    command.extend(members.iter().map(|member| member.as_bytes()));
+    let cannot = |error: io::Error| format!("{to} does not answer: {error}");
+    match Client::connect(to, INIT_LIMIT).map_err(cannot)?.ask(&command).map_err(cannot)? {
+        Value::Simple(_) => {
+            println!("the cluster has {} members", members.len());
+            Ok(())
+        }
+        Value::Error(error) => Err(error),
+        other => Err(format!("{to} answered {other:?}")),
+    }
+}
+
+fn status(to: &str, json: bool) -> Result<(), String> {
+    let report = cluster::report(to, STATUS_LIMIT).map_err(|error| format!("{to}: {error}"))?;
+    if json {
+        println!("{}", serde_json::to_string(&report).map_err(|error| error.to_string())?);
+    } else {
+        print!("{}", table(&report));
+    }
+    Ok(())
+}
+
+/// A status for people.
+fn table(report: &Report) -> String {
+    let leader = report.leader.map_or("unknown".into(), |leader| format!("node {leader}"));
+    let mut text = format!("node {}: {} in term {}, leader: {leader}\n", report.id, report.role, report.term);
+    for (name, value) in [
+        ("last index", report.last_index.to_string()),
+        ("commit", report.commit.to_string()),
+        ("applied", report.applied.to_string()),
+        ("digest", report.digest.clone()),
+    ] {
+        text += &format!("  {name:<12}{value}\n");
+    }
+    for member in &report.members {
+        let vote = if member.voter { "votes" } else { "does not vote" };
+        text += &format!("  member {:<5}{}  {vote}\n", member.id, member.address);
+    }
+    text
+}
+
+fn demo(keep: bool) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+    let interrupt = Interrupt::default();
+    watch_signals(interrupt.clone())?;
+    let demo =
+        Demo { programs: vec![cluster::server(program); 3], while_dead: Box::new(|_| {}), keep, interrupt };
+    demo.run(&mut io::stdout()).map_err(|problem| format!("the demo failed: {problem}"))
+}
+
+/// Sets the flag on SIGINT and SIGTERM.
+pub fn watch_signals(interrupt: Interrupt) -> Result<(), String> {
+    let runtime = runtime()?;
+    let cannot = |error: io::Error| format!("cannot listen for signals: {error}");
+    let (mut terminated, mut interrupted) = runtime
+        .block_on(async { Ok((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)) })
+        .map_err(cannot)?;
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = terminated.recv() => {}
+                _ = interrupted.recv() => {}
+            }
+        });
+        interrupt.store(true, Ordering::Relaxed);
+    });
+    Ok(())
+}
+
+fn member(word: &str) -> Result<String, String> {
+    admin::member(word).map(|_| word.to_owned()).ok_or_else(|| "write ID=HOST:PORT".into())
+}
+
+/// Reads `500ms`, `2s` or `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let unit = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        _ => return Err("write a time as 500ms, 2s or 1m".into()),
+    };
+    let number: u32 = number.parse().map_err(|_| "write a time as 500ms, 2s or 1m".to_owned())?;
+    Ok(Duration::from_millis(u64::from(number) * unit))
+}
+
+/// Reads `300ms-600ms`, or `600ms` alone for half of that up to all of it.
+fn durations(text: &str) -> Result<(Duration, Duration), String> {
+    match text.split_once('-') {
+        Some((from, to)) => Ok((duration(from)?, duration(to)?)),
+        None => duration(text).map(|to| (to / 2, to)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_numbers_with_units() {
+        assert_eq!(duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m"), Ok(Duration::from_secs(60)));
+        for wrong in ["", "2", "s", "-1s", "1.5s", "2 s", "99999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(durations("100ms-1s"), Ok((Duration::from_millis(100), Duration::from_secs(1))));
+        assert_eq!(durations("600ms"), Ok((Duration::from_millis(300), Duration::from_millis(600))));
+    }
+
+    fn try_options(line: &str) -> Result<Options, String> {
+        match Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?.command {
+            Command::Serve(serve) => serve.options(),
+            _ => unreachable!(),
+        }
+    }
+
+    fn options(line: &str) -> Options {
+        try_options(line).unwrap()
+    }
+
+    #[test]
+    fn each_setting_of_serve_arrives() {
+        let base = "coracle serve --id 3 --peer-addr a:1 --client-addr b:2 --data-dir /d";
+        let plain = options(base);
+        assert_eq!((plain.config.id.0, plain.config.peer_addr.as_str()), (3, "a:1"));
+        assert_eq!(plain.client_addr, "b:2");
+        assert_eq!(plain.config.storage, Storage::Dir("/d".into()));
+        assert_eq!(plain.timeout, Duration::from_secs(2));
+        assert_eq!(plain.config.election_timeout.1, Duration::from_millis(600));
+        let more =
+            " --timeout 1s --heartbeat 20ms --election-timeout 1s-2s --max-clients 7 --half-command-limit 3s";
+        let set = options(&format!("{base}{more} --store memory"));
+        assert_eq!(set.timeout, Duration::from_secs(1));
+        assert_eq!(set.config.heartbeat, Duration::from_millis(20));
+        assert_eq!(set.config.election_timeout, (Duration::from_secs(1), Duration::from_secs(2)));
+        assert_eq!((set.limits.clients, set.limits.half_command), (7, Duration::from_secs(3)));
+        assert_eq!(set.config.storage, Storage::Memory);
+        assert!(
+            try_options("coracle serve --id 3 --peer-addr a:1 --client-addr b:2").is_err(),
+            "no directory"
+        );
+        assert!(try_options(&format!("{base} --timeout 0s")).is_err());
+    }
+}

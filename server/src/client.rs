@@ -1,0 +1,133 @@
+//! A small blocking client, for the program's own commands and tests of whole processes.
+//!
+//! One request at a time, or a few at once; every wait has a limit. Users' programs have better clients.
+
+use crate::resp::Replies;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+/// The deepest nesting of arrays in a reply: COMMAND has 3.
+const MAX_DEPTH: usize = 8;
+
+/// The longest line and the longest string of a reply, in bytes: our own server's longest value, and air.
+const MAX_STRING: u64 = 16 << 20;
+
+/// A reply.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    /// A short text, such as `OK`.
+    Simple(String),
+    /// An error; its first word is its kind.
+    Error(String),
+    /// A number.
+    Number(i64),
+    /// A string of any bytes.
+    Bulk(Vec<u8>),
+    /// No value.
+    Null,
+    /// Several.
+    Array(Vec<Value>),
+}
+
+/// A connection to a server.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects. The limit holds for connecting, and for each wait of later requests.
+    pub fn connect(address: &str, limit: Duration) -> io::Result<Client> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in address.to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, limit) {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    stream.set_read_timeout(Some(limit))?;
+                    stream.set_write_timeout(Some(limit))?;
+                    return Ok(Client { stream: BufReader::new(stream) });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Sends one command and waits for its reply.
+    pub fn ask(&mut self, command: &[&[u8]]) -> io::Result<Value> {
+        self.send(&[command])?;
+        self.receive()
+    }
+
+    /// Sends commands without waiting.
+    pub fn send(&mut self, commands: &[&[&[u8]]]) -> io::Result<()> {
+        let mut request = Replies::default();
+        for command in commands {
+            // A command has the form of an array of strings, as some replies have.
+            request.array(command.len());
+            command.iter().for_each(|argument| request.bulk(argument));
+        }
+        self.stream.get_mut().write_all(&request.bytes)
+    }
+
+    /// Waits for the next reply.
+    pub fn receive(&mut self) -> io::Result<Value> {
+        self.value(0)
+    }
+
+    fn value(&mut self, depth: usize) -> io::Result<Value> {
+        if depth > MAX_DEPTH {
+            return Err(malformed("arrays are nested too deep"));
+        }
+        let line = self.line()?;
+        let (kind, text) = line.split_at_checked(1).ok_or_else(|| malformed("an empty line"))?;
+        let number = || text.parse::<i64>().map_err(|_| malformed("not a number"));
+        Ok(match kind {
+            "+" => Value::Simple(text.to_owned()),
+            "-" => Value::Error(text.to_owned()),
+            ":" => Value::Number(number()?),
+            "_" => Value::Null,
+            "$" => match u64::try_from(number()?) {
+                Ok(length) => Value::Bulk(self.bulk(length)?),
+                Err(_) => Value::Null,
+            },
+            "*" => match u64::try_from(number()?) {
+                Ok(items) => {
+                    Value::Array((0..items).map(|_| self.value(depth + 1)).collect::<Result<_, _>>()?)
+                }
+                Err(_) => Value::Null,
+            },
+            _ => return Err(malformed("a reply of a kind that is not known")),
+        })
+    }
+
+    fn bulk(&mut self, length: u64) -> io::Result<Vec<u8>> {
+        if length > MAX_STRING {
+            return Err(malformed("a string is too long"));
+        }
+        let mut bytes = Vec::new();
+        self.stream.by_ref().take(length + 2).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 == length + 2 && bytes.ends_with(b"\r\n") {
+            true => bytes.truncate(length as usize),
+            false => return Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+        Ok(bytes)
+    }
+
+    fn line(&mut self) -> io::Result<String> {
+        let mut line = Vec::new();
+        self.stream.by_ref().take(MAX_STRING).read_until(b'\n', &mut line)?;
+        if line.pop() != Some(b'\n') {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        String::from_utf8(line).map_err(|_| malformed("a line that is no text"))
+    }
+}
+
+fn malformed(problem: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the server answered wrongly: {problem}"))
+}

@@ -1,0 +1,298 @@
+//! Servers as child processes: what the demo, the failover script and the tests stand on.
+//!
+//! A child never outlives its parent. Dropping it kills it; and should the parent itself be killed, the
+//! child sees the pipe on its standard input close (`--parent-pipe`) and stops. What a child says on
+//! standard error goes to a file beside its data directory, so that the reason of a failed start can be
+//! shown.
+
+use crate::admin::Report;
+use crate::client::{Client, Value};
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long a node may take to start, reading its log included.
+pub const START_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one request of this file waits: longer than any server does.
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long forming a cluster may take: the server waits up to 15 s for the nodes, and again for the entry.
+pub const INIT_LIMIT: Duration = Duration::from_secs(40);
+
+/// The pause between two looks at something that is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Ports are taken from here: below the range that systems give to outgoing connections, so that nobody
+/// takes a node's port while it is down.
+const PORTS: std::ops::Range<u16> = 12_000..32_000;
+
+/// Where a node lives.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Its id.
+    pub id: u64,
+    /// Its data directory.
+    pub directory: PathBuf,
+    /// The address for its peers.
+    pub peer_addr: String,
+    /// The address for clients.
+    pub client_addr: String,
+}
+
+/// Makes the command that runs a node.
+pub type Program = Arc<dyn Fn(&Place) -> Command + Send + Sync>;
+
+/// The real server: `program serve …`.
+pub fn server(program: impl Into<PathBuf>) -> Program {
+    let program = program.into();
+    Arc::new(move |place| {
+        let mut command = Command::new(&program);
+        command.args(["serve", "--parent-pipe", "--id", &place.id.to_string()]);
+        command.arg("--data-dir").arg(&place.directory);
+        command.args(["--peer-addr", &place.peer_addr, "--client-addr", &place.client_addr]);
+        command
+    })
+}
+
+/// Becomes true when somebody wants everything to end; every wait of this file then fails.
+pub type Interrupt = Arc<AtomicBool>;
+
+/// Looks at something again and again until it is there.
+pub fn wait<T>(
+    what: &str,
+    limit: Duration,
+    interrupt: &Interrupt,
+    mut look: impl FnMut() -> Result<Option<T>, String>,
+) -> Result<T, String> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if interrupt.load(Ordering::Relaxed) {
+            return Err("interrupted".into());
+        }
+        if let Some(found) = look()? {
+            return Ok(found);
+        }
+        if Instant::now() >= deadline {
+            return Err(format!("{what} took more than {limit:?}"));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Three servers, or as many as asked for. Dropping it kills them.
+pub struct Cluster {
+    nodes: Vec<Node>,
+    interrupt: Interrupt,
+}
+
+/// One server, running or not.
+pub struct Node {
+    /// Where it lives.
+    pub place: Place,
+    program: Program,
+    child: Option<Running>,
+}
+
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only where the child has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Cluster {
+    /// Starts a node for each program, with ids from 1 on and data in `directory/nodeN`, on free ports.
+    pub fn start(directory: &Path, programs: Vec<Program>, interrupt: Interrupt) -> Result<Cluster, String> {
+        let mut cluster = Cluster { nodes: Vec::new(), interrupt };
+        for (i, program) in programs.into_iter().enumerate() {
+            let place = Place {
+                id: i as u64 + 1,
+                directory: directory.join(format!("node{}", i + 1)),
+                peer_addr: format!("127.0.0.1:{}", free_port()?),
+                client_addr: format!("127.0.0.1:{}", free_port()?),
+            };
+            cluster.nodes.push(Node { place, program, child: None });
+        }
+        for id in cluster.ids() {
+            cluster.restart(id)?;
+        }
+        Ok(cluster)
+    }
+
+    /// The ids of all nodes.
+    pub fn ids(&self) -> Vec<u64> {
+        self.nodes.iter().map(|node| node.place.id).collect()
+    }
+
+    /// A node.
+    pub fn node(&self, id: u64) -> &Node {
+        &self.nodes[id as usize - 1]
+    }
+
+    /// Makes the nodes a cluster.
+    pub fn form(&self) -> Result<(), String> {
+        let words: Vec<_> =
+            self.nodes.iter().map(|node| format!("{}={}", node.place.id, node.place.peer_addr)).collect();
+        let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS", b"INIT"];
+        command.extend(words.iter().map(String::as_bytes));
+        let failed = |error: io::Error| format!("the cluster could not be formed: {error}");
+        let mut client = Client::connect(&self.node(1).place.client_addr, INIT_LIMIT).map_err(failed)?;
+        match client.ask(&command).map_err(failed)? {
+            Value::Simple(_) => Ok(()),
+            other => Err(format!("the cluster could not be formed: {other:?}")),
+        }
+    }
+
+    /// Waits until a running node leads, in the eyes of all that run. Returns it and its term.
+    pub fn leader(&self) -> Result<(u64, u64), String> {
+        wait("electing a leader", START_LIMIT, &self.interrupt, || {
+            let mut seen = Vec::new();
+            for node in self.nodes.iter().filter(|node| node.child.is_some()) {
+                match node.report() {
+                    Ok(report) => seen.push((report.leader, report.term)),
+                    Err(_) => return Ok(None),
+                }
+            }
+            let running = |id: u64| self.node(id).child.is_some();
+            match seen.first() {
+                Some(&(Some(leader), term)) if running(leader) && seen.iter().all(|one| *one == seen[0]) => {
+                    Ok(Some((leader, term)))
+                }
+                _ => Ok(None),
+            }
+        })
+    }
+
+    /// Kills a node with SIGKILL and waits until it is gone. Returns when the signal was sent.
+    pub fn kill(&mut self, id: u64) -> Instant {
+        let at = Instant::now();
+        self.nodes[id as usize - 1].child = None;
+        at
+    }
+
+    /// Starts a node that does not run, and waits until it accepts clients.
+    pub fn restart(&mut self, id: u64) -> Result<(), String> {
+        let interrupt = self.interrupt.clone();
+        self.nodes[id as usize - 1].start(&interrupt)
+    }
+
+    /// Stops a node's process in its tracks (SIGSTOP), or lets it go on (SIGCONT).
+    pub fn freeze(&self, id: u64, frozen: bool) -> Result<(), String> {
+        let node = self.node(id);
+        let pid = node.pid().and_then(|pid| Pid::from_raw(pid as i32)).ok_or("the node does not run")?;
+        let signal = if frozen { Signal::STOP } else { Signal::CONT };
+        kill_process(pid, signal).map_err(|error| format!("cannot signal node {id}: {error}"))
+    }
+
+    /// Waits until all nodes have applied the same entries, and checks that they came to the same digest.
+    /// Returns the index and the digest.
+    pub fn agree(&self) -> Result<(u64, String), String> {
+        let reports = wait("applying the same entries everywhere", START_LIMIT, &self.interrupt, || {
+            let reports = self.nodes.iter().map(Node::report).collect::<Result<Vec<_>, _>>()?;
+            let first = &reports[0];
+            let level =
+                reports.iter().all(|one| one.applied == first.applied && one.applied == one.last_index);
+            Ok(level.then_some(reports))
+        })?;
+        let first = &reports[0];
+        match reports.iter().find(|other| other.digest != first.digest) {
+            None => Ok((first.applied, first.digest.clone())),
+            Some(other) => Err(format!(
+                "nodes {} and {} applied the same entries up to {} and came to different states: \
+                 digest {} against {}",
+                first.id, other.id, first.applied, first.digest, other.digest
+            )),
+        }
+    }
+}
+
+impl Node {
+    /// A client of this node.
+    pub fn client(&self) -> io::Result<Client> {
+        Client::connect(&self.place.client_addr, REQUEST_LIMIT)
+    }
+
+    /// What it says of itself.
+    pub fn report(&self) -> Result<Report, String> {
+        report(&self.place.client_addr, REQUEST_LIMIT)
+            .map_err(|error| format!("node {} does not answer: {error}", self.place.id))
+    }
+
+    /// Its process, if it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(|child| child.0.id())
+    }
+
+    /// Where its standard error goes.
+    pub fn log(&self) -> PathBuf {
+        self.place.directory.with_extension("log")
+    }
+
+    fn start(&mut self, interrupt: &Interrupt) -> Result<(), String> {
+        let id = self.place.id;
+        let cannot = |error: io::Error| format!("cannot start node {id}: {error}");
+        let log = File::options().create(true).append(true).open(self.log()).map_err(cannot)?;
+        let mut command = (self.program)(&self.place);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
+        let child = self.child.insert(Running(command.spawn().map_err(cannot)?));
+        let stdout = child.0.stdout.take().expect("the child's standard output is a pipe");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let result = wait(&format!("starting node {id}"), START_LIMIT, interrupt, || {
+            match told.try_iter().find(|line| line.contains(" ready: ")) {
+                Some(_) => Ok(Some(())),
+                None => match child.0.try_wait().map_err(cannot)? {
+                    None => Ok(None),
+                    Some(status) => Err(format!("node {id} did not start ({status})")),
+                },
+            }
+        });
+        result.map_err(|error| {
+            self.child = None;
+            let log = fs::read_to_string(self.log()).unwrap_or_default();
+            format!("{error}: {}", log.lines().last().unwrap_or("it said nothing"))
+        })
+    }
+}
+
+/// Asks a server for its status.
+pub fn report(address: &str, limit: Duration) -> Result<Report, String> {
+    let mut client = Client::connect(address, limit).map_err(|error| error.to_string())?;
+    match client.ask(&[b"CORACLE", b"STATUS"]).map_err(|error| error.to_string())? {
+        Value::Bulk(json) => serde_json::from_slice(&json).map_err(|error| error.to_string()),
+        Value::Error(error) => Err(error),
+        other => Err(format!("it answered {other:?}")),
+    }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> Result<u16, String> {
+    for _ in 0..1000 {
+        let port = PORTS.start + (random() % u64::from(PORTS.end - PORTS.start)) as u16;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free port was found".into())
+}
+
+/// The standard library seeds its hash maps at random; that is random enough for names and ports.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,122 @@
+//! Asking the node, with patience while there is no leader.
+//!
+//! A client should not notice an election: a request that was certainly not proposed is tried again until
+//! the time limit. Anything that may have been proposed is never tried again, since it could then take
+//! effect twice, and behind the connection's later commands.
+//!
+//! A failure becomes an error whose first word says what the client may conclude. `CLUSTERDOWN` and
+//! `BUSY`: certainly not done. `UNKNOWN`: it may take effect, now or later. `ERR`: the request is wrong.
+
+use crate::kv::{Found, Lookup, Machine, Operation, Outcome};
+use coracle::{Leader, Node, ReadError, WriteError};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+/// The pause before the first retry. News of a leader end a pause at once, so this is for the rest: a
+/// leader that just stopped being one, or is busy.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause between retries: thousands of waiting connections are then no load.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
+
+/// Writes a batch, in at most about the time limit. An error is the text of an error reply.
+pub(crate) async fn write<M: Machine>(
+    node: &Node<M>,
+    batch: Vec<Operation>,
+    limit: Duration,
+) -> Result<Vec<Outcome>, String> {
+    let mut patience = Patience::new(node, limit);
+    loop {
+        let error = match node.write_within(batch.clone(), patience.left()).await {
+            Ok(outcomes) => return Ok(outcomes),
+            Err(error) => error,
+        };
+        let again = match &error {
+            WriteError::NotLeader { .. } | WriteError::NoLeader => true,
+            WriteError::NotConfigured | WriteError::Busy => true,
+            WriteError::Invalid(_) | WriteError::Unknown(_) | WriteError::Stopped(_) => false,
+        };
+        if !again || !patience.pause().await {
+            return Err(match error {
+                WriteError::NotLeader { .. } | WriteError::NoLeader => no_leader(limit),
+                WriteError::NotConfigured => not_configured(),
+                WriteError::Busy => "BUSY too much is under way; this was not done".into(),
+                WriteError::Invalid(problem) => format!("ERR {problem}"),
+                WriteError::Unknown(cause) => format!("UNKNOWN {cause}; this may or may not take effect"),
+                WriteError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),
+            });
+        }
+    }
+}
+
+/// Reads a batch, likewise. The answer may be shorter than the batch; then ask for the rest.
+pub(crate) async fn read<M: Machine>(
+    node: &Node<M>,
+    batch: Vec<Lookup>,
+    limit: Duration,
+) -> Result<Vec<Found>, String> {
+    let mut patience = Patience::new(node, limit);
+    loop {
+        let error = match node.read_within(batch.clone(), patience.left()).await {
+            Ok(answers) => return Ok(answers),
+            Err(error) => error,
+        };
+        let again = match &error {
+            ReadError::NoLeader | ReadError::NotConfigured | ReadError::Busy => true,
+            ReadError::Timeout | ReadError::Stopped(_) => false,
+        };
+        if !again || !patience.pause().await {
+            return Err(match error {
+                ReadError::NoLeader => no_leader(limit),
+                ReadError::NotConfigured => not_configured(),
+                ReadError::Busy => "BUSY too much is under way; this was not done".into(),
+                ReadError::Timeout => format!("CLUSTERDOWN no majority confirmed the read within {limit:?}"),
+                ReadError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),
+            });
+        }
+    }
+}
+
+fn no_leader(limit: Duration) -> String {
+    format!("CLUSTERDOWN there was no leader within {limit:?}; this was not done")
+}
+
+fn not_configured() -> String {
+    "CLUSTERDOWN this node has no cluster yet; to make one run \
+     'coracle members init --to CLIENT-ADDRESS 1=PEER-ADDRESS 2=PEER-ADDRESS 3=PEER-ADDRESS'"
+        .into()
+}
+
+/// The time that one request has, and what to wait for meanwhile.
+struct Patience {
+    deadline: Instant,
+    pause: Duration,
+    leader: watch::Receiver<Option<Leader>>,
+}
+
+impl Patience {
+    fn new<M: Machine>(node: &Node<M>, limit: Duration) -> Patience {
+        let mut leader = node.leader_changed();
+        // From here on any change counts as news, also one that happens while the node is being asked.
+        leader.borrow_and_update();
+        Patience { deadline: Instant::now() + limit, pause: FIRST_PAUSE, leader }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Waits until another try makes sense. False when the time is up.
+    async fn pause(&mut self) -> bool {
+        let pause = self.pause.min(self.left());
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        match timeout(pause, self.leader.changed()).await {
+            Ok(Ok(())) => drop(self.leader.borrow_and_update()),
+            // The node is gone; the next try says so.
+            Ok(Err(_)) => tokio::time::sleep(pause).await,
+            Err(_) => {}
+        }
+        !self.left().is_zero()
+    }
+}

@@ -1,0 +1,207 @@
+//! A node and its client port, from start to stop.
+//!
+//! Everything but the log's writer runs on one thread: the tasks of a server wait far more than they
+//! compute, and what shares a thread needs no locks and no hops. The accept loop has to outlive trouble: a
+//! process without free file descriptors waits and goes on, and a connection that fails takes nothing with
+//! it. The server ends in two ways: it is asked to (then what is under way is finished first), or its node
+//! stops by itself, for example because a sync failed.
+
+use crate::connection::{self, Limits, Shared};
+use crate::kv::Machine;
+use crate::session::About;
+use coracle::{Config, Node, StartError, StopReason, Storage};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
+
+/// The pause after a failed accept: long enough not to spin, short against a client's patience.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How often a failing accept is logged at most.
+const ACCEPT_REPORT: Duration = Duration::from_secs(10);
+
+/// The largest batch of operations, encoded, in bytes: one command and one turn of a connection (8 MiB and
+/// 64 KiB), with as much again for the lengths of a great many short strings.
+const MAX_BATCH: usize = 2 * crate::resp::MAX_COMMAND;
+
+/// File descriptors that clients cannot have: the log, the peers and the process need them.
+const RESERVED_FILES: u64 = 128;
+
+/// What is kept for clients even where file descriptors are so few that nothing can be reserved.
+const FEWEST_CLIENTS: usize = 16;
+
+/// Silence after which a client's connection is probed, the interval of probes, and how many may go
+/// unanswered: a client that vanished is noticed after 5 to 6 minutes, as in redis.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(300), Duration::from_secs(20), 3);
+
+/// How long connections may take to finish what is under way when the server stops, beside the time
+/// limit of requests.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node: its id, its storage and the address where peers reach it.
+    pub config: Config,
+    /// Where clients reach it, as `host:port`; port 0 takes a free one.
+    pub client_addr: String,
+    /// How long a client's request may take, waiting for a leader included.
+    pub timeout: Duration,
+    /// What clients may cost.
+    pub limits: Limits,
+}
+
+/// Where a server can be reached, once it can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ready {
+    /// The node's id.
+    pub id: u64,
+    /// By clients.
+    pub clients: SocketAddr,
+    /// By peers.
+    pub peers: SocketAddr,
+}
+
+/// Why a server did not start, or did not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The client address cannot be listened on.
+    #[error("cannot listen for clients on {address}: {source}")]
+    Listen {
+        /// The address asked for.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The node did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The node stopped by itself.
+    #[error("the node stopped: {0}")]
+    Stopped(StopReason),
+}
+
+/// Serves until `shutdown` resolves. Calls `ready` once clients are accepted.
+pub async fn serve<M: Machine>(
+    options: Options,
+    machine: M,
+    shutdown: impl Future<Output = ()>,
+    ready: impl FnOnce(Ready),
+) -> Result<(), ServeError> {
+    // The port first: finding it taken is cheaper than opening the log in vain.
+    let unusable = |source| ServeError::Listen { address: options.client_addr.clone(), source };
+    let listener = TcpListener::bind(&options.client_addr).await.map_err(unusable)?;
+    let clients = listener.local_addr().map_err(unusable)?;
+    let (id, durable) = (options.config.id.0, matches!(options.config.storage, Storage::Dir(_)));
+    let mut config = options.config;
+    config.forward = true;
+    config.max_command_bytes = MAX_BATCH;
+    let node = Node::start(config, machine).await?;
+    ready(Ready { id, clients, peers: node.peer_addr() });
+
+    let (stop, stopping) = watch::channel(false);
+    let shared = Arc::new(Shared {
+        node: node.clone(),
+        timeout: options.timeout,
+        limits: Limits { clients: room_for(options.limits.clients), ..options.limits },
+        about: About { node: id, durable, port: clients.port() },
+        held: AtomicUsize::new(0),
+        stopping,
+    });
+    let mut connections = JoinSet::new();
+    let stopped = tokio::select! {
+        () = shutdown => None,
+        reason = node.stopped() => Some(reason),
+        never = accept(&listener, &shared, &mut connections) => match never {},
+    };
+
+    // Nobody new; those under way finish, while the node still runs.
+    drop(listener);
+    stop.send_replace(true);
+    let finish = async { while connections.join_next().await.is_some() {} };
+    if timeout(options.timeout + DRAIN, finish).await.is_err() {
+        tracing::warn!("{} connections did not finish in time", connections.len());
+        connections.shutdown().await;
+    }
+    node.stop().await;
+    stopped.map_or(Ok(()), |reason| Err(ServeError::Stopped(reason)))
+}
+
+/// Accepts connections for ever.
+async fn accept<M: Machine>(
+    listener: &TcpListener,
+    shared: &Arc<Shared<M>>,
+    connections: &mut JoinSet<()>,
+) -> std::convert::Infallible {
+    let mut last_id = 0;
+    let mut reported: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() >= shared.limits.clients => turn_away(stream),
+                Ok((stream, _)) => {
+                    last_id += 1;
+                    prepare(&stream);
+                    connections.spawn(connection::serve(stream, last_id, shared.clone()));
+                }
+                Err(error) => {
+                    if reported.is_none_or(|at| at.elapsed() >= ACCEPT_REPORT) {
+                        tracing::warn!("cannot accept a client: {error}");
+                        reported = Some(Instant::now());
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!("a connection failed: {error}");
+                }
+            }
+        }
+    }
+}
+
+/// Says why, if that costs no waiting, and closes.
+fn turn_away(stream: TcpStream) {
+    // Tokio does not know yet that the socket can be written to; the system does.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(b"-ERR max number of clients reached\r\n");
+    }
+}
+
+fn prepare(stream: &TcpStream) {
+    use rustix::net::sockopt;
+    let (idle, interval, probes) = KEEPALIVE;
+    // A connection works without these too.
+    let _ = stream.set_nodelay(true);
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, idle);
+    let _ = sockopt::set_tcp_keepintvl(stream, interval);
+    let _ = sockopt::set_tcp_keepcnt(stream, probes);
+}
+
+/// Asks the system for as many open files as it allows, and says how many clients they are enough for.
+fn room_for(clients: usize) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = clients as u64 + RESERVED_FILES;
+    let mut files = limit.current.unwrap_or(u64::MAX);
+    if files < wanted {
+        let more = wanted.min(limit.maximum.unwrap_or(u64::MAX));
+        if setrlimit(Resource::Nofile, Rlimit { current: Some(more), maximum: limit.maximum }).is_ok() {
+            files = more;
+        }
+    }
+    let room = files.saturating_sub(RESERVED_FILES).min(clients as u64) as usize;
+    if room < clients {
+        tracing::warn!("open files are limited to {files}: at most {} clients", room.max(FEWEST_CLIENTS));
+    }
+    room.max(FEWEST_CLIENTS).min(clients)
+}
