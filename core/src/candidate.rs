@@ -92,6 +92,8 @@ impl Candidate {
     pub(crate) fn count(&self, shared: &Shared) -> Transition {
         match shared.log.membership().tally(|id| self.votes.get(&id).copied()) {
             Tally::Won if self.pre => Transition::Campaign,
+            // It asked nobody before its term was durable, so an answer that comes earlier is made up.
+            Tally::Won if !self.votes.contains_key(&shared.me.id) => Transition::Stay,
             Tally::Won => Transition::Lead,
             // Answers to a pre-vote change with time; a lost election stays lost.
             Tally::Lost if !self.pre => Transition::Follow,
