@@ -20,8 +20,8 @@ pub struct TcpConfig {
     /// start from the first again. 1 s: a peer that comes back is found soon, and a peer that stays away
     /// costs one packet a second.
     pub backoff_max: Duration,
-    /// How long a connection may stay silent before a ping is sent. 1 s: three of them fit into
-    /// `idle_timeout`.
+    /// How long nothing may be said or heard on a connection before a ping is sent, which is answered. 1 s:
+    /// three of them fit into `idle_timeout`.
     pub ping_interval: Duration,
     /// After how long without hearing anything, or without being able to write what is queued, a connection
     /// is given up. 3 s: the kernel would take minutes to hours to see that the other end is gone (TR-4).

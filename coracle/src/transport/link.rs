@@ -1,15 +1,16 @@
 //! One connection after its handshake.
 //!
 //! A link reads, writes and watches itself, all three in one task. Reading waits for the node when that is
-//! behind (so the peer's writes back up, and only theirs); writing goes on meanwhile. The watch says a word
-//! when nothing was said for a while, and gives the link up when nothing was heard: since each side speaks
-//! at least once a second, silence means that the other end, or the way to it, is gone (TR-4).
+//! behind (so the peer's writes back up, and only theirs); writing goes on meanwhile. The watch asks for a sign
+//! of life when nothing was heard for a while, and gives the link up when none comes: then the other end, or
+//! the way to it, is gone (TR-4). It asks as well when nothing was *said*: a peer that waits for its node does
+//! not read, and so cannot answer, but its own questions are heard.
 
 use super::handshake::{ReadError, Reader, Stream};
 use super::outbox::Outbox;
 use super::shared::Shared;
 use super::{Held, Inbound, PeerMessage};
-use crate::wire::{Close, CloseReason, Frame, Incoming, WireError, ping};
+use crate::wire::{Close, CloseReason, Frame, Incoming, WireError, ping, pong};
 use bytes::{Buf, Bytes};
 use coracle_core::{Boot, ClusterId, Peer};
 use std::collections::VecDeque;
@@ -105,7 +106,11 @@ impl Link {
         loop {
             match reader.buffered() {
                 Ok(None) => {}
-                Ok(Some((Incoming::Ping, _))) => continue,
+                Ok(Some((Incoming::Pong, _))) => continue,
+                Ok(Some((Incoming::Ping, _))) => {
+                    self.whisper(pong());
+                    continue;
+                }
                 Ok(Some((Incoming::Close(close), _))) => return End::Closed(close),
                 Ok(Some((Incoming::Message(message), length))) => {
                     pulse.delivering.store(true, Ordering::Relaxed);
@@ -176,11 +181,15 @@ impl Link {
             if deaf >= LOOKS || stuck >= LOOKS {
                 return End::Silent;
             }
-            if period * (mute + 1) > shared.config.ping_interval {
-                self.outbox.push(Frame { head: ping(), bulk: Vec::new() });
-                mute = 0;
+            if period * (mute.max(deaf) + 1) > shared.config.ping_interval {
+                self.whisper(ping());
             }
         }
+    }
+
+    /// Queues a frame that matters only where nothing else is queued.
+    fn whisper(&self, head: Bytes) {
+        self.outbox.push(Frame { head, bulk: Vec::new() });
     }
 }
 

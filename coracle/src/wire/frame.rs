@@ -48,6 +48,7 @@ pub(super) enum Type {
     Refused = 3,
     Close = 4,
     Ping = 5,
+    Pong = 6,
     Vote = 16,
     VoteReply = 17,
     Append = 18,
@@ -60,12 +61,13 @@ pub(super) enum Type {
 
 impl Type {
     /// Every type that this version knows.
-    pub(super) const ALL: [Type; 13] = [
+    pub(super) const ALL: [Type; 14] = [
         Type::Hello,
         Type::Welcome,
         Type::Refused,
         Type::Close,
         Type::Ping,
+        Type::Pong,
         Type::Vote,
         Type::VoteReply,
         Type::Append,

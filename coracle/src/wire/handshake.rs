@@ -132,9 +132,14 @@ pub enum CloseReason {
     Other(u32),
 }
 
-/// The frame that says nothing but "still here".
+/// The frame that asks for a sign of life.
 pub(crate) fn ping() -> Bytes {
     seal(Type::Ping, &proto::Ping {}, Vec::new(), []).head
+}
+
+/// The frame that is one.
+pub(crate) fn pong() -> Bytes {
+    seal(Type::Pong, &proto::Ping {}, Vec::new(), []).head
 }
 
 impl Hello {

@@ -24,8 +24,8 @@ mod proto;
 mod tests;
 
 pub use frame::{Decoder, Frame, HEADER, MAX_META, frame_limit};
-pub(crate) use handshake::ping;
 pub use handshake::{Close, CloseReason, Facts, Hello, Purpose, Refused, RefusedReason, Welcome};
+pub(crate) use handshake::{ping, pong};
 pub use membership::{
     MAX_ADDRESS, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership, encode_membership,
 };
@@ -56,8 +56,10 @@ pub enum Incoming {
     Refused(Refused),
     /// The last frame on a connection.
     Close(Close),
-    /// Nothing but a sign of life.
+    /// A question for a sign of life.
     Ping,
+    /// The answer to it.
+    Pong,
     /// Anything else.
     Message(PeerMessage),
 }

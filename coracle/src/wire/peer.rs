@@ -203,6 +203,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
         Type::Refused => return Ok(Incoming::Refused(proto::Refused::decode(meta)?.into())),
         Type::Close => return Ok(Incoming::Close(proto::Close::decode(meta)?.into())),
         Type::Ping => return proto::Ping::decode(meta).map(|_| Incoming::Ping).map_err(WireError::from),
+        Type::Pong => return proto::Ping::decode(meta).map(|_| Incoming::Pong).map_err(WireError::from),
         Type::Append | Type::Forward | Type::ForwardReply => {
             return Err(WireError::Invalid("a message with bulk among those without"));
         }

@@ -4,7 +4,7 @@ use super::frame::{Type, seal};
 use super::{
     Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming, MAX_ADDRESS, MAX_MEMBERS, MAX_MEMBERSHIP,
     MAX_META, Purpose, Refused, RefusedReason, Welcome, WireError, check_membership, decode,
-    decode_membership, encode, encode_membership, ping, proto,
+    decode_membership, encode, encode_membership, ping, pong, proto,
 };
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::{Cause, Leader, StopReason, WriteError};
@@ -131,6 +131,7 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         ("refused", refused.encode()),
         ("close", Close { reason: CloseReason::Stopping, text: "bye".to_owned() }.encode()),
         ("ping", ping()),
+        ("pong", pong()),
         ("vote", message(raft(Message::Vote(Vote { campaign, pre: false, transfer, last })))),
         ("vote reply", message(raft(Message::VoteReply(vote_reply)))),
         ("append", message(append(LogId::new(4, 7), 6, entries))),

@@ -1,0 +1,179 @@
+//! Peers that die, and networks that fail: what the node is told, and how it goes on.
+
+use crate::kit::*;
+use coracle::core::Boot;
+use coracle::transport::tcp::{Local, TcpConfig};
+use std::time::{Duration, Instant};
+
+/// A node that talks to node 2 over a path.
+async fn pair(config: TcpConfig) -> (Node, Node, std::sync::Arc<Path>) {
+    let a = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    let mut b = Node::start(local(2, Some(CLUSTER))).await;
+    let path = Path::to(&b.address()).await;
+    a.knows(&[(2, &path.address)]);
+    a.send(peer(2), forward(1, 1)).await;
+    b.message().await;
+    (a, b, path)
+}
+
+#[tokio::test]
+async fn a_peer_that_says_goodbye_is_down_at_once() {
+    let mut a = Node::start(local(1, Some(CLUSTER))).await;
+    let b = Node::start(local(2, Some(CLUSTER))).await;
+    a.knows(&[(2, &b.address())]);
+    b.knows(&[(1, &a.address())]);
+    a.send(peer(2), forward(1, 1)).await;
+    b.send(peer(1), forward(1, 1)).await;
+    until(|| a.tcp.counts().links == 2).await;
+    assert_eq!(a.event().await, "message 2");
+    b.tcp.close().await;
+    assert_eq!([a.event().await, a.event().await], ["down 2", "disconnected 2"], "each of them once");
+    until(|| a.tcp.counts().links == 0).await;
+    assert!(a.inbox.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_peer_whose_goodbye_came_over_an_accepted_connection_is_down_too() {
+    let mut blank = Node::start(local(2, None)).await;
+    let a = Node::start(local(1, Some(CLUSTER))).await;
+    a.knows(&[(2, &blank.address())]);
+    a.send(peer(2), forward(1, 1)).await;
+    blank.message().await;
+    a.tcp.close().await;
+    assert_eq!([blank.event().await, blank.event().await], ["down 1", "disconnected 1"]);
+}
+
+#[tokio::test]
+async fn a_peer_whose_port_refuses_is_down_and_is_found_again_when_it_is_back() {
+    let mut a = Node::start(local(1, Some(CLUSTER))).await;
+    let mut b = Node::start(local(2, Some(CLUSTER))).await;
+    let at = b.address();
+    a.knows(&[(2, &at)]);
+    a.send(peer(2), forward(1, 1)).await;
+    b.message().await;
+    drop(b);
+    assert_eq!([a.event().await, a.event().await], ["disconnected 2", "down 2"]);
+    let dials = a.tcp.counts().dials;
+    until(|| a.tcp.counts().dials > dials + 2).await;
+    assert!(a.inbox.try_recv().is_err(), "told once");
+    let mut b = Node::at(&at, local(2, Some(CLUSTER)), TcpConfig::default()).await;
+    a.send(peer(2), forward(2, 1)).await;
+    assert_eq!(b.message().await.2, forward(2, 1));
+}
+
+#[tokio::test]
+async fn a_peer_that_another_run_answers_for_is_down() {
+    let (mut a, _b, path) = pair(TcpConfig::default()).await;
+    let reborn = Local { boot: Boot(99), ..local(2, Some(CLUSTER)) };
+    let mut reborn = Node::start(reborn).await;
+    path.lead_to(&reborn.address());
+    path.cut();
+    assert_eq!([a.event().await, a.event().await], ["disconnected 2", "down 2"]);
+    a.send(peer(2), forward(2, 1)).await;
+    assert_eq!(reborn.message().await.2, forward(2, 1));
+}
+
+#[tokio::test]
+async fn a_peer_at_whose_address_a_stranger_answers_is_down() {
+    let (mut a, _b, path) = pair(TcpConfig::default()).await;
+    let stranger = Node::start(local(3, Some(CLUSTER))).await;
+    path.lead_to(&stranger.address());
+    path.cut();
+    assert_eq!([a.event().await, a.event().await], ["disconnected 2", "down 2"]);
+}
+
+#[tokio::test]
+async fn a_cut_to_a_peer_that_lives_is_mended_and_nobody_is_down() {
+    let (mut a, mut b, path) = pair(TcpConfig::default()).await;
+    for round in 2..6 {
+        path.cut();
+        assert_eq!(a.event().await, "disconnected 2");
+        assert_eq!(b.event().await, "disconnected 1");
+        a.send(peer(2), forward(round, 1)).await;
+        assert_eq!(b.message().await.2, forward(round, 1));
+        b.send(peer(1), forward(round, 1)).await;
+        assert_eq!(a.message().await.2, forward(round, 1), "and nothing before it");
+    }
+}
+
+#[tokio::test]
+async fn tr_4_a_half_open_connection_is_given_up_and_replaced() {
+    let (mut a, mut b, path) = pair(hasty()).await;
+    path.freeze();
+    let start = Instant::now();
+    assert_eq!(a.event().await, "disconnected 2");
+    assert!(start.elapsed() < Duration::from_secs(2));
+    a.send(peer(2), forward(2, 1)).await;
+    assert_eq!(b.message().await.2, forward(2, 1), "the old connection was replaced, not lost");
+    b.send(peer(1), forward(3, 1)).await;
+    assert_eq!(a.message().await.2, forward(3, 1), "and the peer uses the new one");
+}
+
+/// The peer takes the connection and reads nothing: what is queued stays queued, and the link is given up.
+#[tokio::test]
+async fn tr_4_a_peer_that_does_not_read_is_given_up_and_fills_its_outbox_only() {
+    let listener = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
+    let config = TcpConfig { outbox_bytes: 1 << 20, ..hasty() };
+    let mut a = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    a.knows(&[(2, &listener.local_addr().unwrap().to_string())]);
+    let mut deaf = Stranger::on(listener.accept().await.unwrap().0);
+    deaf.hear().await.unwrap();
+    let facts = hello(2, 1).facts;
+    deaf.say(&coracle::wire::Welcome { facts }.encode()).await;
+    a.send(peer(2), forward(0, 100 << 10)).await;
+    // It goes on speaking, so only the writes betray it.
+    let speaker = async {
+        loop {
+            deaf.say(&coracle::wire::encode(&forward(9, 1)).to_bytes()).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let mut most = 0;
+    let filler = async {
+        loop {
+            let start = Instant::now();
+            while a.tcp.send(peer(2), forward(1, 100 << 10)) {}
+            most = most.max(start.elapsed().as_millis());
+            match a.inbox.try_recv() {
+                Ok(coracle::transport::Inbound::Disconnected(_)) => break,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, async {
+        tokio::select! { () = speaker => {}, () = filler => {} }
+    })
+    .await
+    .expect("given up in time");
+    let counts = a.tcp.counts();
+    assert!(counts.unsent > 0, "{counts:?}");
+    assert!(counts.sent * (100 << 10) < 32 << 20, "what sockets hold, and one outbox: {counts:?}");
+}
+
+#[tokio::test]
+async fn a_healthy_link_that_is_idle_stays() {
+    let (mut a, mut b, _path) = pair(hasty()).await;
+    // There is no event to wait for: this is several times what it takes to give up a silent link.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(a.tcp.counts().dials, 1);
+    b.send(peer(1), forward(2, 1)).await;
+    assert_eq!(a.message().await.2, forward(2, 1));
+    a.send(peer(2), forward(3, 1)).await;
+    assert_eq!(b.message().await.2, forward(3, 1));
+}
+
+#[tokio::test]
+async fn a_dead_peer_never_blocks_a_send() {
+    let a = Node::start(local(1, Some(CLUSTER))).await;
+    // Nothing listens at the first, and the second, an address for documentation, never answers.
+    a.knows(&[(2, "127.0.0.1:1"), (3, "192.0.2.1:7000"), (4, "no-such-host.invalid:7000")]);
+    until(|| a.tcp.counts().dials >= 6).await;
+    let start = Instant::now();
+    for _ in 0..10_000 {
+        assert!(!a.tcp.send(peer(2), forward(1, 1)) && !a.tcp.send(peer(3), forward(1, 1)));
+    }
+    assert!(start.elapsed() < Duration::from_secs(5));
+    let start = Instant::now();
+    a.tcp.close().await;
+    assert!(start.elapsed() < Duration::from_secs(2), "nor a close");
+}

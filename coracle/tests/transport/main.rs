@@ -1,0 +1,10 @@
+//! The TCP transport over loopback: who may talk to whom, and what happens when somebody stops talking.
+//!
+//! Nothing here sleeps to let something happen: each test waits for the event itself, for at most ten
+//! seconds. The names of hazards (TR-2 and the like) say which failures of other systems a test is about.
+
+mod failures;
+mod kit;
+mod limits;
+mod refusals;
+mod talk;
