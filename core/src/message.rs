@@ -171,6 +171,16 @@ impl Message {
             Message::ReadIndexReply(reply) => reply.term,
         }
     }
+
+    /// Whether the fields can be true at all. What a vote says of its sender's log is the sender's affair.
+    pub fn is_well_formed(&self) -> bool {
+        let fits = match self {
+            Message::Vote(vote) => vote.campaign > Term::ZERO && vote.campaign < Term::LIMIT,
+            Message::Append(append) => append.is_well_formed(),
+            _ => true,
+        };
+        fits && self.term() < Term::LIMIT
+    }
 }
 
 impl Append {
@@ -193,6 +203,7 @@ impl Append {
         let fits = match (self.runs.first(), self.runs.last()) {
             (Some(first), Some(last)) => {
                 first.first == self.prev.index.next()
+                    && first.term > Term::ZERO
                     && first.term >= self.prev.term
                     && last.first <= self.last
                     && last.term <= self.term
@@ -202,7 +213,8 @@ impl Append {
         let carried = |index: Index| index > self.prev.index && index <= self.last;
         ascending
             && fits
-            && self.last.0 < u64::MAX / 2
+            && self.term > Term::ZERO
+            && self.last < Index::LIMIT
             && self.prev.term <= self.term
             && (self.prev.index == Index::ZERO) == (self.prev.term == Term::ZERO)
             && self.memberships.windows(2).all(|w| w[0].0 < w[1].0)

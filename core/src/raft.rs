@@ -234,9 +234,7 @@ impl Raft {
         if !committed.is_empty() && !committed.contains(from) && *committed_id > membership {
             return shared.drop_input(Dropped::Removed);
         }
-        if let Message::Append(append) = &message
-            && !append.is_well_formed()
-        {
+        if !message.is_well_formed() {
             return shared.drop_input(Dropped::Malformed);
         }
         // Before the term rule: a node that hears a leader helps nobody to depose it, and so does not even

@@ -70,6 +70,10 @@ impl Term {
     /// Before any election.
     pub const ZERO: Term = Term(0);
 
+    /// No honest term comes near it: that would take an election every nanosecond for centuries. Whoever
+    /// claims it is not believed, so every term has another one after it.
+    pub const LIMIT: Term = Term(u64::MAX / 2);
+
     /// The term after this one.
     pub fn next(self) -> Term {
         Term(self.0.saturating_add(1))
@@ -79,6 +83,9 @@ impl Term {
 impl Index {
     /// Before the first entry.
     pub const ZERO: Index = Index(0);
+
+    /// No honest index comes near it. Whoever claims it is not believed, so every log can grow.
+    pub const LIMIT: Index = Index(u64::MAX / 2);
 
     /// The index after this one.
     pub fn next(self) -> Index {
