@@ -4,7 +4,7 @@
 mod wal_support;
 
 use coracle::core::{ClusterId, Index, LogId};
-use coracle::storage::disk::{Disk, DiskFile};
+use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::{Change, LogStore, ReadLogError, StoreError, identity};
 use std::io;
@@ -78,8 +78,11 @@ fn st_7_the_power_goes_at_every_operation_and_once_more_during_recovery() {
     }
 }
 
+/// The names of segments, and their bytes as far as they were used.
+type Segments = Vec<(String, Vec<u8>)>;
+
 /// The stream that a run writes, segment by segment, and its length after each step.
-fn stream(steps: &[Step]) -> (MemDisk, Vec<(String, Vec<u8>)>, Vec<usize>) {
+fn stream(steps: &[Step]) -> (MemDisk, Segments, Vec<usize>) {
     let disk = MemDisk::new();
     let (mut wal, _) = start(&shared(&disk)).unwrap();
     let used = || {
@@ -90,9 +93,9 @@ fn stream(steps: &[Step]) -> (MemDisk, Vec<(String, Vec<u8>)>, Vec<usize>) {
             bytes.truncate(used.next_multiple_of(4096));
             (name, bytes)
         });
-        segments.collect::<Vec<_>>()
+        segments.collect::<Segments>()
     };
-    let total = |parts: &[(String, Vec<u8>)]| parts.iter().map(|(_, bytes)| bytes.len()).sum();
+    let total = |parts: &Segments| parts.iter().map(|(_, bytes)| bytes.len()).sum();
     let mut ends = vec![total(&used())];
     for step in steps {
         step.run(&mut wal).unwrap();
@@ -206,7 +209,7 @@ fn st_3_any_sectors_of_the_batch_in_flight_may_be_there() {
     assert_eq!(outcomes, [7, 1], "whole only with all of its three blocks");
     let mut dice = Dice(5);
     for _ in 0..500 {
-        let image = clean.power_cut(512, || dice.roll() % 16 != 0);
+        let image = clean.power_cut(512, || dice.roll() & 15 != 0);
         check(&image, &states, 1);
     }
 }

@@ -144,7 +144,16 @@ impl MemDisk {
                 change.apply(&mut names);
             }
         }
-        let state = State { files, synced_names: names.clone(), names, ..State::default() };
+        // Files without a name are gone.
+        let mut named = Vec::with_capacity(names.len());
+        let mut numbers = BTreeMap::new();
+        for file in names.values_mut() {
+            *file = *numbers.entry(*file).or_insert_with(|| {
+                named.push(std::mem::take(&mut files[*file]));
+                named.len() - 1
+            });
+        }
+        let state = State { files: named, synced_names: names.clone(), names, ..State::default() };
         MemDisk { state: Arc::new(Mutex::new(state)), path: self.path.clone() }
     }
 

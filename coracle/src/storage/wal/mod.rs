@@ -86,7 +86,7 @@ enum State {
     /// Not loaded yet.
     New,
     /// Reads and writes.
-    Open(Writer),
+    Open(Box<Writer>),
     /// Something failed, and this is what.
     Finished(String),
 }
@@ -136,7 +136,7 @@ impl LogStore for Wal {
             Writer::start(self.disk.clone(), self.identity, self.config.clone(), self.log.clone(), found)
         });
         match started {
-            Ok(writer) => self.state = State::Open(writer),
+            Ok(writer) => self.state = State::Open(Box::new(writer)),
             Err(error) => {
                 self.state = State::Finished(error.to_string());
                 return Err(error);

@@ -480,13 +480,14 @@ impl<'a> Batches<'a> {
 /// Reads a file in long stretches.
 struct Window<'a> {
     file: &'a dyn DiskFile,
+    size: u64,
     start: u64,
     bytes: Vec<u8>,
 }
 
 impl<'a> Window<'a> {
     fn new(segment: &'a Segment) -> Window<'a> {
-        Window { file: &*segment.file, start: 0, bytes: Vec::new() }
+        Window { file: &*segment.file, size: segment.size, start: 0, bytes: Vec::new() }
     }
 
     /// The bytes from `offset` on, fewer where the file ends.
@@ -495,7 +496,8 @@ impl<'a> Window<'a> {
         let at = match at.filter(|at| at + len <= self.bytes.len()) {
             Some(at) => at,
             None => {
-                self.bytes.resize(len.max(STRETCH), 0);
+                let rest = self.size.saturating_sub(offset).min(len.max(STRETCH) as u64);
+                self.bytes.resize(rest as usize, 0);
                 let count = read_full(self.file, &mut self.bytes, offset)?;
                 self.bytes.truncate(count);
                 self.start = offset;
