@@ -56,13 +56,15 @@ impl Leader {
             shared.out.alarms.push(Alarm::DiskStalled { ticks: age });
             return Transition::Follow;
         }
-        if shared.now.since(self.reads.last_departure()) >= shared.settings.heartbeat {
-            for progress in self.progress.values_mut() {
-                progress.paused = false;
-            }
+        let (now, heartbeat) = (shared.now, shared.settings.heartbeat);
+        if now.since(self.reads.last_departure()) >= heartbeat {
             self.depart(shared);
-            self.replicate(shared);
         }
+        // On a clock of its own: where reads send the rounds, no heartbeat may ever be due here.
+        for progress in self.progress.values_mut() {
+            progress.paused = progress.paused.filter(|since| now.since(*since) < heartbeat);
+        }
+        self.replicate(shared);
         Transition::Stay
     }
 
@@ -84,9 +86,9 @@ impl Leader {
         }
     }
 
-    pub(crate) fn on_unsent(&mut self, to: NodeId) {
+    pub(crate) fn on_unsent(&mut self, shared: &Shared, to: NodeId) {
         if let Some(progress) = self.progress.get_mut(&to) {
-            progress.on_unsent();
+            progress.on_unsent(shared.now);
         }
     }
 

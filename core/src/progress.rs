@@ -20,8 +20,8 @@ pub(crate) struct Progress {
     pub(crate) open: Option<LogId>,
     /// Where the logs could match at most when it last had to go back, and the newest round at that time.
     backed_off: (Index, Round),
-    /// Set when the driver could not send: nothing more until the next heartbeat.
-    pub(crate) paused: bool,
+    /// When the driver could not send: nothing more for one heartbeat interval from then.
+    pub(crate) paused: Option<Tick>,
     /// The messages under way: the last index and the bytes of each.
     in_flight: VecDeque<(Index, u64)>,
     in_flight_bytes: u64,
@@ -47,7 +47,7 @@ impl Progress {
             probing: true,
             backed_off: (Index(u64::MAX), Round(0)),
             open: None,
-            paused: false,
+            paused: None,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             round: Round(0),
@@ -68,7 +68,7 @@ impl Progress {
     pub(crate) fn budget(&self, settings: &Settings) -> Option<u64> {
         let window = if self.probing { 1 } else { settings.inflight_messages };
         let bytes = settings.inflight_bytes.saturating_sub(self.in_flight_bytes);
-        let free = self.open.is_none() && !self.paused && self.in_flight.len() < window && bytes > 0;
+        let free = self.open.is_none() && self.paused.is_none() && self.in_flight.len() < window && bytes > 0;
         free.then(|| bytes.min(settings.message_bytes))
     }
 
@@ -84,9 +84,9 @@ impl Progress {
     }
 
     /// The open request was given up.
-    pub(crate) fn on_unsent(&mut self) {
+    pub(crate) fn on_unsent(&mut self, now: Tick) {
         self.open = None;
-        self.paused = true;
+        self.paused = Some(now);
     }
 
     /// The follower holds our log up to `matched` for good. True if that is news.

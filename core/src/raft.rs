@@ -449,7 +449,7 @@ impl Raft {
     fn on_unsent(&mut self, to: NodeId, term: Term) -> Transition {
         match &mut self.role {
             Role::Leader(leader) if term == self.shared.hard_state.term => {
-                leader.on_unsent(to);
+                leader.on_unsent(&self.shared, to);
                 Transition::Stay
             }
             _ => self.shared.drop_input(Dropped::Stale),
