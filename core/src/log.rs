@@ -45,8 +45,9 @@ impl Log {
         memberships: Vec<(LogId, Membership)>,
     ) -> Log {
         let mut log = Log { purged, runs, last, commit: purged.index, memberships };
-        if log.memberships.is_empty() {
-            log.memberships.push((LogId::ZERO, Membership::default()));
+        // Before its first membership there was none, and there may be none again: that one may be truncated.
+        if log.memberships.first().is_none_or(|(id, _)| id.index > purged.index) {
+            log.memberships.insert(0, (LogId::ZERO, Membership::default()));
         }
         log
     }
