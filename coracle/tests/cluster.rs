@@ -1,0 +1,571 @@
+//! Whole clusters over real sockets, in one process: the promises of the library's API.
+
+mod common;
+
+use common::*;
+use coracle::core::{NodeId, RoleName};
+use coracle::*;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// A60, A61: three peers, one `set_configuration`, a leader that all agree on, replicated writes.
+#[tokio::test]
+async fn three_nodes_elect_a_leader_and_replicate() {
+    let cluster = Cluster::founded(3, true, |_| {}).await;
+    let leader = cluster.leader().await;
+    assert_eq!(cluster.node(leader).write("one".into()).await, Ok(1));
+    assert_eq!(cluster.node(leader).write("two".into()).await, Ok(2));
+    for node in cluster.running() {
+        assert_eq!(node.read(()).await.unwrap(), ["one", "two"], "a read on any node sees what was written");
+    }
+    assert_eq!(cluster.converged().await, ["one", "two"]);
+}
+
+/// A62, B45: the leader stops, another one is elected, the old one comes back and catches up.
+#[tokio::test]
+async fn a_cluster_survives_its_leader_and_the_old_leader_catches_up() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    let first = cluster.leader().await;
+    cluster.write("before").await;
+    let term = cluster.node(first).status().await.unwrap().raft.term;
+    cluster.stop(first).await;
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    assert!(cluster.node(second).status().await.unwrap().raft.term > term);
+    cluster.write("without it").await;
+    cluster.restart(first).await;
+    assert_eq!(cluster.converged().await, ["before", "without it"]);
+}
+
+/// A28, B40, CM-4: what was acknowledged is there after all nodes were stopped and started.
+#[tokio::test]
+async fn a_whole_cluster_restarts_with_everything_it_acknowledged() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    for line in ["a", "b", "c"] {
+        cluster.write(line).await;
+    }
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    for id in 1..=3 {
+        cluster.restart(id).await;
+    }
+    cluster.write("d").await;
+    assert_eq!(cluster.converged().await, ["a", "b", "c", "d"]);
+}
+
+/// RS-3: a single node that restarts commits and applies its log without a new write.
+#[tokio::test]
+async fn rs_3_a_single_node_reads_its_writes_after_a_restart() {
+    let mut cluster = Cluster::founded(1, true, |_| {}).await;
+    cluster.write("kept").await;
+    cluster.stop(1).await;
+    cluster.restart(1).await;
+    cluster.leader().await;
+    assert_eq!(cluster.node(1).read(()).await.unwrap(), ["kept"]);
+}
+
+/// A9, A10: the configuration succeeds again with the same list, and is refused with another.
+#[tokio::test]
+async fn the_same_configuration_again_succeeds_and_another_is_refused() {
+    let cluster = Cluster::founded(3, true, |_| {}).await;
+    let again = cluster.node(1).set_configuration(cluster.list()).await.unwrap();
+    assert_eq!(again.voters, BTreeSet::from([NodeId(1), NodeId(2), NodeId(3)]));
+    cluster.converged().await;
+    let from_another = cluster.node(3).set_configuration(cluster.list()).await.unwrap();
+    assert_eq!(again, from_another);
+    let shorter = cluster.list().into_iter().take(2);
+    let refused = cluster.node(1).set_configuration(shorter).await;
+    assert_eq!(refused, Err(ConfigurationError::AlreadyConfigured));
+}
+
+/// A10: a list that makes no sense is refused before anybody is asked.
+#[tokio::test]
+async fn a_wrong_list_of_members_is_refused() {
+    let cluster = Cluster::blank(1, false, |_| {}).await;
+    let node = cluster.node(1);
+    let here = cluster.addresses[0].clone();
+    for wrong in [
+        vec![],
+        vec![(2, here.clone())],
+        vec![(1, here.clone()), (1, here.clone())],
+        vec![(0, here.clone()), (1, here.clone())],
+        vec![(1, "no port".to_owned())],
+    ] {
+        let refused = node.set_configuration(wrong.clone()).await;
+        assert!(matches!(refused, Err(ConfigurationError::Invalid(_))), "{wrong:?}: {refused:?}");
+    }
+    assert_eq!(node.status().await.unwrap().raft.role, RoleName::Unconfigured);
+}
+
+/// A10: nodes that do not answer, or answer as others, are named; nothing is founded.
+#[tokio::test]
+async fn silent_nodes_are_named_within_the_time_limit() {
+    let cluster = Cluster::blank(2, false, |c| c.bootstrap_timeout = Duration::from_millis(500)).await;
+    let mut list = cluster.list();
+    list.push((3, "127.0.0.1:1".to_owned()));
+    list.push((4, cluster.addresses[1].clone()));
+    let Err(ConfigurationError::NotReady(missing)) = cluster.node(1).set_configuration(list).await else {
+        panic!("two of four are not there");
+    };
+    let names: Vec<u64> = missing.iter().map(|(id, _)| id.0).collect();
+    assert_eq!(names, [3, 4], "{missing:?}");
+    for node in cluster.running() {
+        let status = node.status().await.unwrap();
+        assert_eq!((status.raft.role, status.cluster), (RoleName::Unconfigured, None));
+    }
+    // The question left no trace: the two that are there can still found a cluster.
+    cluster.node(2).set_configuration(cluster.list()).await.unwrap();
+    cluster.leader().await;
+}
+
+/// 5.3.1: nodes that are started after `set_configuration` was called are waited for.
+#[tokio::test]
+async fn a_late_node_is_waited_for() {
+    let mut cluster = Cluster::blank(2, false, |_| {}).await;
+    let late = cluster.addresses[1].clone();
+    cluster.stop(2).await;
+    let (founder, list) = (cluster.node(1).clone(), cluster.list());
+    let founding = tokio::spawn(async move { founder.set_configuration(list).await });
+    let node = Node::start(cluster.config(2, &late), Journal::default()).await.unwrap();
+    cluster.nodes[1] = Some(node);
+    founding.await.unwrap().unwrap();
+    cluster.write("together").await;
+}
+
+/// A node that belongs to a cluster does not take part in founding another.
+#[tokio::test]
+async fn a_member_of_one_cluster_is_not_taken_into_another() {
+    let first = Cluster::founded(2, false, |_| {}).await;
+    let second = Cluster::blank(1, false, |c| c.bootstrap_timeout = Duration::from_millis(300)).await;
+    let list = vec![(1, second.addresses[0].clone()), (2, first.addresses[1].clone())];
+    let Err(ConfigurationError::NotReady(missing)) = second.node(1).set_configuration(list).await else {
+        panic!("node 2 is taken");
+    };
+    assert_eq!(missing[0].0, NodeId(2));
+    first.write("undisturbed").await;
+}
+
+/// A6: each reason for a refusal has its type, and NotLeader says where to go.
+#[tokio::test]
+async fn a_follower_says_who_leads_and_an_unconfigured_node_what_to_do() {
+    let cluster = Cluster::founded(3, false, |_| {}).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    let refused = cluster.node(follower).write("here?".into()).await;
+    let address = cluster.addresses[leader as usize - 1].clone();
+    assert_eq!(refused, Err(WriteError::NotLeader { leader: Leader { id: NodeId(leader), address } }));
+
+    let blank = Cluster::blank(1, false, |_| {}).await;
+    assert_eq!(blank.node(1).write("?".into()).await, Err(WriteError::NotConfigured));
+    assert_eq!(blank.node(1).read(()).await, Err(ReadError::NotConfigured));
+}
+
+/// A30: a peer that was never configured waits, however long, and does not campaign.
+#[tokio::test]
+async fn an_unconfigured_node_never_campaigns() {
+    let quick = |c: &mut Config| {
+        c.heartbeat = Duration::from_millis(10);
+        c.election_timeout = (Duration::from_millis(20), Duration::from_millis(40));
+    };
+    let blank = Cluster::blank(1, false, quick).await;
+    // A cluster beside it elects a leader, and another one, in the time that it waits.
+    let mut busy = Cluster::founded(3, true, quick).await;
+    let leader = busy.leader().await;
+    busy.stop(leader).await;
+    busy.leader().await;
+    let status = blank.node(1).status().await.unwrap().raft;
+    assert_eq!((status.role, status.term.0, status.last.index.0), (RoleName::Unconfigured, 0, 0));
+}
+
+/// RD-7, A6: without a leader, writes and reads are answered at once, and truthfully.
+#[tokio::test]
+async fn rd_7_without_a_leader_requests_are_refused_not_lost() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    let leader = cluster.leader().await;
+    let [a, b] = [1, 2, 3].into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else { panic!() };
+    cluster.stop(leader).await;
+    cluster.stop(a).await;
+    eventually("the last node has no leader", async || cluster.node(b).leader().is_none().then_some(()))
+        .await;
+    assert_eq!(cluster.node(b).write("?".into()).await, Err(WriteError::NoLeader));
+    assert_eq!(cluster.node(b).read(()).await, Err(ReadError::NoLeader));
+}
+
+/// CS-2, CS-6: a leader that loses its quorum answers every pending write with `Unknown` when it steps down,
+/// well before their time limit; what it had appended may still be committed.
+#[tokio::test]
+async fn cs_2_cs_6_a_leader_that_steps_down_answers_unknown() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    let leader = cluster.leader().await;
+    for id in (1..=3).filter(|id| *id != leader) {
+        cluster.stop(id).await;
+    }
+    let mut writes = JoinSet::new();
+    for number in 0..1000 {
+        let node = cluster.node(leader).clone();
+        writes.spawn(async move { node.write_within(format!("{number}"), PATIENCE).await });
+    }
+    let outcomes = writes.join_all().await;
+    let unknown = WriteError::Unknown(Cause::LeadershipLost);
+    assert!(outcomes.iter().all(|o| *o == Err(unknown.clone()) || *o == Err(WriteError::NoLeader)));
+    assert!(outcomes.contains(&Err(unknown)), "they were in the log when leadership was lost");
+    for id in (1..=3).filter(|id| *id != leader) {
+        cluster.restart(id).await;
+    }
+    cluster.write("after").await;
+    let journal = cluster.converged().await;
+    assert_eq!(journal.last().map(String::as_str), Some("after"));
+    assert_eq!(journal.iter().collect::<BTreeSet<_>>().len(), journal.len(), "nothing happened twice");
+}
+
+/// CS-6: a machine that panics stops its node with the reason, and everybody is answered.
+#[tokio::test]
+async fn cs_6_a_panicking_machine_stops_the_node_and_answers_everybody() {
+    let cluster = Cluster::founded(1, true, |_| {}).await;
+    let node = cluster.node(1);
+    let mut writes = JoinSet::new();
+    for number in 0..1000 {
+        let node = node.clone();
+        let line = if number == 500 { "poison".to_owned() } else { format!("{number}") };
+        writes.spawn(async move { node.write_within(line, PATIENCE).await });
+    }
+    let outcomes = writes.join_all().await;
+    let reason = node.stopped().await;
+    let StopReason::Panicked { message, .. } = &reason else { panic!("{reason:?}") };
+    assert!(message.contains("does not take poison"), "{message}");
+    for outcome in outcomes {
+        assert!(
+            matches!(&outcome, Ok(_) | Err(WriteError::Unknown(Cause::Stopped(_)) | WriteError::Stopped(_))),
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(node.write("late".into()).await, Err(WriteError::Stopped(reason.clone())));
+    assert_eq!(node.read(()).await, Err(ReadError::Stopped(reason.clone())));
+    assert_eq!(node.get_entry(1).await, Err(EntryLookupError::Stopped(reason.clone())));
+    assert_eq!(node.status().await, Err(reason));
+}
+
+/// CS-6, SH-1: a stop answers all who wait, in every role, and returns soon.
+#[tokio::test]
+async fn sh_1_a_stop_answers_everybody_and_frees_everything() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    let leader = cluster.leader().await;
+    let mut requests = JoinSet::new();
+    for number in 0..1000 {
+        let node = cluster.node(leader).clone();
+        requests.spawn(async move {
+            if number % 2 == 0 {
+                drop(node.write_within("w".into(), PATIENCE).await);
+            } else {
+                drop(node.read_within((), PATIENCE).await);
+            }
+        });
+    }
+    tokio::task::yield_now().await;
+    let stopping = cluster.stop(leader);
+    tokio::time::timeout(Duration::from_secs(5), stopping).await.expect("a stop takes less than 5 s");
+    tokio::time::timeout(Duration::from_secs(1), requests.join_all()).await.expect("all were answered");
+    cluster.restart(leader).await;
+    cluster.converged().await;
+}
+
+/// A3: stopping a stopped node is fine, and clones are the same node.
+#[tokio::test]
+async fn a_stopped_node_stays_stopped() {
+    let cluster = Cluster::founded(1, false, |_| {}).await;
+    let clone = cluster.node(1).clone();
+    clone.stop().await;
+    clone.stop().await;
+    assert_eq!(cluster.node(1).stopped().await, StopReason::Requested);
+    assert_eq!(cluster.node(1).leader(), None);
+    let refused = cluster.node(1).write("?".into()).await;
+    assert_eq!(refused, Err(WriteError::Stopped(StopReason::Requested)));
+}
+
+/// A1, SH-2: dropping the last handle frees the thread, the port and the directory.
+#[tokio::test]
+async fn dropping_the_last_handle_frees_thread_port_and_directory() {
+    let mut cluster = Cluster::founded(1, true, |_| {}).await;
+    let address = cluster.addresses[0].clone();
+    drop(cluster.nodes[0].take());
+    eventually("the port is free", async || std::net::TcpListener::bind(&address).ok()).await;
+    eventually("the directory is free", async || {
+        Node::start(cluster.config(1, "127.0.0.1:0"), Journal::default()).await.ok()
+    })
+    .await;
+}
+
+/// SH-2: a thousand starts and stops leave no thread and no descriptor behind.
+#[tokio::test]
+async fn sh_2_starting_and_stopping_leaks_nothing() {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count();
+    let cycle = async || {
+        let cluster = Cluster::blank(1, false, |_| {}).await;
+        cluster.node(1).stop().await;
+    };
+    // The pool of blocking threads, which all tests of this process share, fills first.
+    for _ in 0..100 {
+        cycle().await;
+    }
+    let before = count("fd");
+    for _ in 0..1000 {
+        cycle().await;
+    }
+    let writers = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let name =
+            |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.map(name).filter(|name| name.starts_with("coracle-log-9")).count()
+    };
+    assert_eq!(writers(), 0);
+    // Other tests of this process open and close files meanwhile, a few hundred at most.
+    let after = count("fd");
+    assert!(after < before + 500, "{before} descriptors before, {after} after 1,000 nodes");
+}
+
+/// A16: the data directory is made; a second node on it is refused, with the directory's name.
+#[tokio::test]
+async fn a_second_node_on_the_same_directory_is_refused() {
+    let cluster = Cluster::blank(1, true, |_| {}).await;
+    let second = Node::start(cluster.config(1, "127.0.0.1:0"), Journal::default()).await;
+    let Err(error @ StartError::Store(storage::StoreError::Locked { .. })) = second else { panic!() };
+    assert!(error.to_string().contains("node-1"), "{error}");
+}
+
+/// RS-1: a directory remembers whose it is.
+#[tokio::test]
+async fn rs_1_a_directory_of_another_node_is_refused() {
+    let mut cluster = Cluster::blank(1, true, |_| {}).await;
+    cluster.stop(1).await;
+    let mut config = cluster.config(1, "127.0.0.1:0");
+    config.id = NodeId(2);
+    let refused = Node::start(config, Journal::default()).await;
+    let Err(error @ StartError::Store(storage::StoreError::Identity { .. })) = refused else { panic!() };
+    let text = error.to_string();
+    assert!(text.contains("node 1") && text.contains("node 2"), "{text}");
+}
+
+/// RS-1: a node whose disk was wiped comes back as a stranger. It gets no say, and the others go on.
+#[tokio::test]
+async fn rs_1_a_wiped_node_does_not_vote() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    cluster.write("kept").await;
+    cluster.converged().await;
+    let leader = cluster.leader().await;
+    let [wiped, other] = [1, 2, 3].into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else {
+        panic!()
+    };
+    cluster.stop(wiped).await;
+    std::fs::remove_dir_all(cluster.dir(wiped)).unwrap();
+    cluster.restart(wiped).await;
+    // With the wiped node's voice the two would be a majority; without it there is none.
+    cluster.stop(leader).await;
+    let patience = cluster.node(other).config().election_timeout.1 * 4;
+    let no_leader = tokio::time::timeout(patience, async {
+        eventually("a leader appears", async || {
+            let status = cluster.node(other).status().await.unwrap();
+            (status.raft.role == RoleName::Leader).then_some(())
+        })
+        .await;
+    });
+    assert!(no_leader.await.is_err(), "a leader was elected with the voice of a wiped disk");
+    assert_eq!(cluster.node(wiped).status().await.unwrap().raft.role, RoleName::Unconfigured);
+    cluster.restart(leader).await;
+    eventually("the two others go on", async || {
+        let on_one = cluster.node(leader).write("goes on".into()).await.is_ok();
+        (on_one || cluster.node(other).write("goes on".into()).await.is_ok()).then_some(())
+    })
+    .await;
+}
+
+/// A19: nodes of several clusters, with the same names, live in one process.
+#[tokio::test]
+async fn several_clusters_live_in_one_process() {
+    let one = Cluster::founded(3, false, |_| {}).await;
+    let two = Cluster::founded(3, false, |_| {}).await;
+    one.write("one").await;
+    two.write("two").await;
+    assert_eq!(one.converged().await, ["one"]);
+    assert_eq!(two.converged().await, ["two"]);
+}
+
+/// A11: entries can be looked at on a live node, in memory or on disk.
+#[tokio::test]
+async fn entries_of_the_log_can_be_looked_at() {
+    let mut cluster = Cluster::founded(1, true, |_| {}).await;
+    cluster.write("look").await;
+    for round in ["from memory", "from disk"] {
+        let node = cluster.node(1);
+        let kinds = [entry::Kind::Membership, entry::Kind::Noop, entry::Kind::Command];
+        for (index, kind) in (1..).zip(kinds) {
+            let entry = node.get_entry(index).await.unwrap();
+            assert_eq!((entry.index().0, entry.kind()), (index, kind), "{round}");
+        }
+        let command = node.get_entry(3).await.unwrap().payload();
+        assert_eq!(Journal::decode_command(&command).unwrap(), "look");
+        assert_eq!(node.get_entry(0).await, Err(EntryLookupError::NotFound));
+        assert_eq!(node.get_entry(99).await, Err(EntryLookupError::NotFound));
+        cluster.stop(1).await;
+        cluster.restart(1).await;
+        cluster.leader().await;
+    }
+}
+
+/// A8: the status tells everything at once; the digest belongs to exactly the applied index.
+#[tokio::test]
+async fn the_status_shows_role_marks_members_and_digest() {
+    let cluster = Cluster::founded(3, true, |_| {}).await;
+    cluster.write("x").await;
+    cluster.converged().await;
+    let leader = cluster.leader().await;
+    let status = cluster.node(leader).status().await.unwrap();
+    assert_eq!((status.raft.role, status.raft.leader), (RoleName::Leader, Some(NodeId(leader))));
+    assert_eq!(status.raft.commit, status.raft.last.index);
+    assert_eq!(status.applied, status.raft.last);
+    assert_eq!(status.raft.membership.voters.len(), 3);
+    assert_eq!(status.raft.peers.len(), 2);
+    assert!(status.cluster.is_some());
+    let follower = cluster.node((1..=3).find(|id| *id != leader).unwrap()).status().await.unwrap();
+    assert_eq!(follower.raft.role, RoleName::Follower);
+    assert_eq!((follower.applied, follower.digest), (status.applied, status.digest));
+}
+
+/// A42's quieter sister: whoever waits for a leader is told.
+#[tokio::test]
+async fn a_change_of_leader_is_told() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    let leader = cluster.leader().await;
+    let watcher = (1..=3).find(|id| *id != leader).unwrap();
+    let mut leaders = cluster.node(watcher).leader_changed();
+    cluster.stop(leader).await;
+    let new = leaders.wait_for(|l| l.as_ref().is_some_and(|l| l.id.0 != leader));
+    let new = tokio::time::timeout(PATIENCE, new).await.unwrap().unwrap().clone().unwrap();
+    assert_ne!(new.id.0, leader);
+}
+
+/// `Config::forward`: a write on any node reaches the leader and comes back with the machine's reply.
+#[tokio::test]
+async fn a_forwarded_write_returns_the_machines_reply() {
+    let cluster = Cluster::founded(3, true, |c| c.forward = true).await;
+    let leader = cluster.leader().await;
+    for (count, id) in (1..).zip((1..=3).filter(|id| *id != leader)) {
+        assert_eq!(cluster.node(id).write(format!("{id}")).await, Ok(count));
+    }
+}
+
+/// A forwarded write whose leader dies before it answers is unknown, and is never sent twice.
+#[tokio::test]
+async fn a_forwarded_write_that_loses_its_leader_is_unknown() {
+    let mut cluster = Cluster::founded(3, true, |c| c.forward = true).await;
+    let leader = cluster.leader().await;
+    let [a, b] = [1, 2, 3].into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else { panic!() };
+    let mut writes = JoinSet::new();
+    for number in 0..500 {
+        let node = cluster.node(if number % 2 == 0 { a } else { b }).clone();
+        writes.spawn(async move { (number, node.write_within(format!("{number}"), PATIENCE).await) });
+    }
+    tokio::task::yield_now().await;
+    cluster.stop(leader).await;
+    let outcomes = writes.join_all().await;
+    cluster.restart(leader).await;
+    cluster.write("end").await;
+    let journal = cluster.converged().await;
+    for (number, outcome) in outcomes {
+        let times = journal.iter().filter(|line| **line == format!("{number}")).count();
+        match outcome {
+            Ok(_) => assert_eq!(times, 1, "write {number} was acknowledged"),
+            Err(WriteError::Unknown(_)) => assert!(times <= 1, "write {number} happened {times} times"),
+            Err(error) => assert_eq!(times, 0, "write {number} certainly failed: {error}"),
+        }
+    }
+}
+
+/// `Config::max_command_bytes`: a larger command is refused before it leaves the caller.
+#[tokio::test]
+async fn a_command_over_the_limit_is_invalid() {
+    let cluster = Cluster::founded(1, false, |c| c.max_command_bytes = 100).await;
+    cluster.leader().await;
+    assert!(cluster.node(1).write("x".repeat(98)).await.is_ok());
+    assert!(matches!(cluster.node(1).write("x".repeat(101)).await, Err(WriteError::Invalid(_))));
+}
+
+/// `Config::request_timeout`: A4's time limit, and what it means.
+#[tokio::test]
+async fn a_write_that_nobody_can_commit_in_time_is_unknown() {
+    let mut cluster = Cluster::founded(3, true, |c| c.request_timeout = Duration::from_millis(30)).await;
+    let leader = cluster.leader().await;
+    for id in (1..=3).filter(|id| *id != leader) {
+        cluster.stop(id).await;
+    }
+    let outcome = cluster.node(leader).write("lonely".into()).await;
+    assert_eq!(outcome, Err(WriteError::Unknown(Cause::Timeout)));
+}
+
+/// `Config::max_pending`: what is over it is refused at once, and what waits is not disturbed.
+#[tokio::test]
+async fn more_requests_than_may_wait_are_busy() {
+    let mut cluster = Cluster::founded(3, true, |c| c.max_pending = 10).await;
+    let leader = cluster.leader().await;
+    for id in (1..=3).filter(|id| *id != leader) {
+        cluster.stop(id).await;
+    }
+    let mut writes = JoinSet::new();
+    for number in 0..100 {
+        let node = cluster.node(leader).clone();
+        writes.spawn(async move { node.write_within(format!("{number}"), PATIENCE).await });
+    }
+    let outcomes = writes.join_all().await;
+    let busy = outcomes.iter().filter(|outcome| **outcome == Err(WriteError::Busy)).count();
+    assert!((70..=95).contains(&busy), "{busy} of 100 were refused with room for 10");
+}
+
+/// `Config::segment_bytes`: the log is cut into files of that size.
+#[tokio::test]
+async fn the_log_is_cut_into_segments() {
+    let cluster = Cluster::founded(1, true, |c| c.segment_bytes = 64 << 10).await;
+    for _ in 0..40 {
+        cluster.write(&"x".repeat(8000)).await;
+    }
+    let files = std::fs::read_dir(cluster.dir(1)).unwrap().count();
+    assert!(files >= 8, "320 kB of entries in segments of 64 KiB, but only {files} files");
+}
+
+/// Settings are judged before anything is touched.
+#[tokio::test]
+async fn a_wrong_setting_is_refused_by_name() {
+    let cluster = Cluster::blank(0, true, |_| {}).await;
+    let mut config = cluster.config(1, "127.0.0.1:0");
+    config.election_timeout = (Duration::from_millis(50), Duration::from_millis(40));
+    let Err(error) = Node::start(config, Journal::default()).await else { panic!() };
+    assert!(matches!(error, StartError::Config { setting: "election_timeout", .. }), "{error}");
+    assert!(!cluster.dir(1).exists());
+}
+
+/// The address that cannot be listened on is in the error.
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let cluster = Cluster::blank(1, false, |_| {}).await;
+    let taken = cluster.addresses[0].clone();
+    let Err(error) = Node::start(cluster.config(2, &taken), Journal::default()).await else { panic!() };
+    assert!(matches!(&error, StartError::Listen { address, .. } if *address == taken), "{error}");
+}
+
+/// Concurrent writers through one leader: every write once, replies in the order of the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_concurrent_writers_each_get_their_own_reply() {
+    let cluster = Cluster::founded(3, true, |_| {}).await;
+    let leader = cluster.leader().await;
+    let mut writes = JoinSet::new();
+    for number in 0..1000 {
+        let node = cluster.node(leader).clone();
+        writes.spawn(async move { (number, node.write(format!("{number}")).await.unwrap()) });
+    }
+    let outcomes = writes.join_all().await;
+    let journal = cluster.converged().await;
+    assert_eq!(journal.len(), 1000);
+    for (number, place) in outcomes {
+        assert_eq!(journal[place as usize - 1], format!("{number}"));
+    }
+}
