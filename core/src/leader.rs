@@ -138,6 +138,10 @@ impl Leader {
     }
 
     pub(crate) fn on_read_index(&mut self, shared: &mut Shared, from: Peer, ask: ReadIndex) {
+        if !shared.log.membership().contains(from) {
+            shared.drop_input(Dropped::NotMember);
+            return;
+        }
         self.join(shared, Reader::Remote { peer: from, boot: ask.boot, sequence: ask.sequence });
     }
 

@@ -7,7 +7,7 @@
 //! answers from its own machine.
 
 use crate::{Boot, Index, Peer, ReadIndex, Round, Term, Tick, Ticket};
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::mem;
 
@@ -27,15 +27,23 @@ pub(crate) struct LeaderReads {
     round: Round,
     /// When it left.
     left: Tick,
-    /// Those who will join the next round.
-    joining: Vec<Reader>,
+    /// Callers of this node who will join the next round.
+    local: Vec<Ticket>,
+    /// Followers who will: of each its newest question, which stands for the older ones.
+    remote: BTreeMap<Peer, (Boot, u64)>,
     /// Rounds that have left and that somebody waits for, with the commit index at their departure.
     waiting: VecDeque<(Round, Index, Vec<Reader>)>,
 }
 
 impl LeaderReads {
     pub(crate) fn new(now: Tick) -> LeaderReads {
-        LeaderReads { round: Round(0), left: now, joining: Vec::new(), waiting: VecDeque::new() }
+        LeaderReads {
+            round: Round(0),
+            left: now,
+            local: Vec::new(),
+            remote: BTreeMap::new(),
+            waiting: VecDeque::new(),
+        }
     }
 
     pub(crate) fn round(&self) -> Round {
@@ -46,16 +54,22 @@ impl LeaderReads {
         self.left
     }
 
-    /// A follower asks again when it got no answer; its newest question stands for the older ones.
     pub(crate) fn join(&mut self, reader: Reader) {
-        if !self.joining.contains(&reader) {
-            self.joining.push(reader);
+        match reader {
+            Reader::Local(ticket) => self.local.push(ticket),
+            Reader::Remote { peer, boot, sequence } => {
+                self.remote.insert(peer, (boot, sequence));
+            }
         }
+    }
+
+    fn somebody_joins(&self) -> bool {
+        !self.local.is_empty() || !self.remote.is_empty()
     }
 
     /// Whether somebody waits for the next round, and it may leave.
     pub(crate) fn is_due(&self, now: Tick, heartbeat: u64) -> bool {
-        !self.joining.is_empty() && (self.waiting.is_empty() || now.since(self.left) >= heartbeat)
+        self.somebody_joins() && (self.waiting.is_empty() || now.since(self.left) >= heartbeat)
     }
 
     /// A round leaves. Those who joined board it if the leader may answer reads already.
@@ -63,9 +77,12 @@ impl LeaderReads {
         self.round = self.round.next();
         self.left = now;
         if let Some(index) = read_index
-            && !self.joining.is_empty()
+            && self.somebody_joins()
         {
-            self.waiting.push_back((self.round, index, mem::take(&mut self.joining)));
+            let local = mem::take(&mut self.local).into_iter().map(Reader::Local);
+            let remote = mem::take(&mut self.remote).into_iter();
+            let remote = remote.map(|(peer, (boot, sequence))| Reader::Remote { peer, boot, sequence });
+            self.waiting.push_back((self.round, index, local.chain(remote).collect()));
         }
         self.round
     }
@@ -86,11 +103,11 @@ impl LeaderReads {
     /// The callers of this node that wait.
     pub(crate) fn local_tickets(self) -> Vec<Ticket> {
         let waiting = self.waiting.into_iter().flat_map(|(_, _, readers)| readers);
-        let local = waiting.chain(self.joining).filter_map(|reader| match reader {
+        let boarded = waiting.filter_map(|reader| match reader {
             Reader::Local(ticket) => Some(ticket),
             Reader::Remote { .. } => None,
         });
-        local.collect()
+        boarded.chain(self.local).collect()
     }
 }
 
