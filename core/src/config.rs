@@ -56,7 +56,11 @@ impl Settings {
     pub fn validate(&self) -> Result<(), BadSetting> {
         let rules = [
             ("heartbeat", self.heartbeat >= 1, "at least one tick of 10 ms"),
-            ("election_min", self.election_min >= 2 * self.heartbeat, "at least twice the heartbeat"),
+            (
+                "election_min",
+                self.election_min >= self.heartbeat.saturating_mul(2),
+                "at least twice the heartbeat",
+            ),
             ("election_max", self.election_max > self.election_min, "greater than the minimum"),
             ("message_entries", self.message_entries >= 1, "at least 1"),
             ("message_bytes", self.message_bytes >= 1, "at least 1"),

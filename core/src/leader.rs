@@ -52,7 +52,7 @@ impl Leader {
             return Transition::Follow;
         }
         let age = shared.disk.age(shared.now);
-        if age > 2 * longest && !self.progress.is_empty() {
+        if age > longest.saturating_mul(2) && !self.progress.is_empty() {
             shared.out.alarms.push(Alarm::DiskStalled { ticks: age });
             return Transition::Follow;
         }
@@ -235,7 +235,8 @@ impl Leader {
         let Some(max_bytes) = progress.budget(&shared.settings) else { return };
         let Some(prev) = shared.log.id_at(progress.next.prev()) else { return };
         progress.open = Some(prev);
-        let last = Index(prev.index.0 + shared.settings.message_entries).min(shared.log.last());
+        let furthest = Index(prev.index.0.saturating_add(shared.settings.message_entries));
+        let last = furthest.min(shared.log.last());
         let envelope = self.append_envelope(shared, id, prev, last);
         shared.out.replicate.extend(envelope.map(|envelope| Replicate { envelope, max_bytes }));
     }
