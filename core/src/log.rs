@@ -171,6 +171,10 @@ impl Log {
                 _ => return Accept::Conflict(self.newest_within(message.prev)),
             }
         }
+        let carried = message.term_of(self.purged.index);
+        if carried.is_some_and(|term| term != self.purged.term) {
+            return Accept::Impossible;
+        }
         let Some(first_new) = self.divergence(message) else {
             return Accept::Accepted { truncated: None, appended_from: None };
         };

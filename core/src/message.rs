@@ -189,6 +189,13 @@ impl Append {
         self.last.0.saturating_sub(self.prev.index.0)
     }
 
+    /// The term of the entry at `index`, if it is carried.
+    pub fn term_of(&self, index: Index) -> Option<Term> {
+        let carried = index > self.prev.index && index <= self.last;
+        let at = self.runs.partition_point(|run| run.first <= index);
+        self.runs[..at].last().filter(|_| carried).map(|run| run.term)
+    }
+
     /// Leaves out the entries behind `last`.
     pub fn cut(&mut self, last: Index) {
         debug_assert!(last >= self.prev.index && last <= self.last);

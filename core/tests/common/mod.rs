@@ -1138,7 +1138,8 @@ impl Cluster {
     pub(crate) fn assert_converged(&self) {
         let up: Vec<u64> = self.ids().into_iter().filter(|id| self.is_up(*id)).collect();
         for id in &up {
-            let same = |other: &u64| self.commit(*other) == self.commit(*id) && self.log(*other) == self.log(*id);
+            let same =
+                |other: &u64| self.commit(*other) == self.commit(*id) && self.log(*other) == self.log(*id);
             assert!(up.iter().all(same), "{}", self.describe());
         }
         assert_eq!(self.commit(up[0]), self.last(up[0]), "all that is in the logs is committed");
