@@ -1,4 +1,45 @@
-//! Replicated state machines with Raft.
+//! Replicated state machines with Raft: you write a [`StateMachine`], a [`Node`] gives you a cluster.
+//!
+//! Every node of a cluster runs your machine. [`Node::write`] replicates a command: once it is on the disks
+//! of a majority, every node applies it, in the same order, and the caller gets the machine's reply.
+//! [`Node::read`] asks the machine on any node, and never gets an older answer than any completed write
+//! (linearizable). A cluster of 2f + 1 nodes goes on while any f of them are gone.
+//!
+//! ```
+//! use coracle::{Config, Context, Node, StateMachine, Storage};
+//!
+//! #[derive(Default)]
+//! struct Counter(u64);
+//!
+//! impl StateMachine for Counter {
+//!     type Command = u64;
+//!     type Reply = u64;
+//!     type Query = ();
+//!     type Answer = u64;
+//!     fn apply(&mut self, _: &mut Context, by: u64) -> u64 {
+//!         self.0 += by;
+//!         self.0
+//!     }
+//!     fn query(&self, (): ()) -> u64 {
+//!         self.0
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = Node::start(Config::new(1, "127.0.0.1:0", Storage::Memory), Counter(0)).await?;
+//! node.set_configuration([(1, node.peer_addr().to_string())]).await?;
+//! assert_eq!(node.write(5).await?, 5);
+//! assert_eq!(node.read(()).await?, 5);
+//! node.stop().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A cluster of three is on the first page of the README. What can go wrong is in [`WriteError`],
+//! [`ReadError`], [`ConfigurationError`] and [`StartError`], grouped by what the caller can do next; the
+//! settings are in [`Config`]. The consensus algorithm itself is the crate [`core`](coracle_core), without
+//! I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
 #![forbid(unsafe_code)]
 
 mod applier;
@@ -23,3 +64,8 @@ pub use error::*;
 pub use node::Node;
 pub use runtime::Status;
 pub use state_machine::{CodecError, Context, StateMachine};
+
+/// The README's program, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
