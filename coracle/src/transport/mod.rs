@@ -63,6 +63,10 @@ pub struct ForwardReply {
 
 /// What the transport tells the node.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly all of them are messages, and a box would cost each of them"
+)]
 pub enum Inbound {
     /// A message from a peer whose handshake held.
     Message {

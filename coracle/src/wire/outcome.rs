@@ -31,7 +31,8 @@ mod code {
 
 /// The part of a text that is sent: its start, cut between two characters.
 pub(super) fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    text[..end].to_owned()
 }
 
 pub(super) fn from_error(error: &WriteError) -> proto::Failure {
