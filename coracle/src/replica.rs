@@ -474,3 +474,7 @@ impl ClusterClock {
         self.newest
     }
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -1,0 +1,365 @@
+//! What the replica owns: the order of disk and messages, the tail, the feed of the machine, the limits.
+
+use super::*;
+use crate::config::Storage;
+use crate::storage::StoreError;
+
+const A: Peer = Peer { id: NodeId(1), incarnation: Incarnation(11) };
+const B: Peer = Peer { id: NodeId(2), incarnation: Incarnation(22) };
+const C: Peer = Peer { id: NodeId(3), incarnation: Incarnation(33) };
+
+/// Node A of {A, B, C}, in term 1, with the membership as its only entry.
+fn replica(change: impl Fn(&mut Config)) -> Replica {
+    let mut config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+    change(&mut config);
+    let member = |peer: Peer| Member { id: peer.id, incarnation: peer.incarnation, address: String::new() };
+    let membership = Membership::of_voters(ClusterId(1), [A, B, C].map(member));
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None },
+        runs: vec![Run::new(1, 1)],
+        last: Index(1),
+        memberships: vec![(LogId::new(1, 1), membership)],
+        ..Restored::default()
+    };
+    let raft = Raft::new(A, Boot(1), config.core(), 7, restored, Tick(0)).unwrap();
+    Replica::new(raft, &config, 500)
+}
+
+fn at(tick: u64) -> Moment {
+    Moment { tick: Tick(tick), wall: 1_000_000 }
+}
+
+fn from(peer: Peer, message: Message) -> Event {
+    Event::Message(envelope(peer, message), Vec::new())
+}
+
+fn envelope(from: Peer, message: Message) -> Envelope {
+    Envelope { from, to: A, membership: LogId::new(1, 1), message }
+}
+
+fn entry(term: u64, index: u64, payload: &[u8]) -> Entry {
+    Entry::new(
+        LogId::new(term, index),
+        Kind::Command,
+        Stamp { cluster_time: 900, ..Stamp::default() },
+        payload,
+    )
+}
+
+/// AppendEntries of leader B in `term`, carrying these entries of that term behind `prev`.
+fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
+    let entries: Vec<_> = (1..=count).map(|i| entry(term, prev.index.0 + i, &[7; 100])).collect();
+    let runs = if count > 0 { vec![Run { first: prev.index.next(), term: Term(term) }] } else { vec![] };
+    let message = Message::Append(Append {
+        term: Term(term),
+        prev,
+        last: Index(prev.index.0 + count),
+        runs,
+        memberships: vec![],
+        commit: Index(commit),
+        round: Round(1),
+        lease: 0,
+        persisted: Index(0),
+        disk_age: 0,
+    });
+    Event::Message(envelope(B, message), entries)
+}
+
+fn vote(term: u64, candidate: Peer) -> Event {
+    let last = LogId::new(1, 1);
+    from(candidate, Message::Vote(Vote { campaign: Term(term), pre: false, transfer: None, last }))
+}
+
+/// Everything written so far is durable.
+fn persist(replica: &mut Replica, now: u64) {
+    let newest = replica.raft().newest_write();
+    replica.on_event(at(now), Event::Persisted(newest));
+}
+
+/// Makes A the leader of its next term, its log durable up to its first own entry.
+fn elect(replica: &mut Replica) {
+    replica.on_event(at(100), Event::Tick);
+    for pre in [true, false] {
+        persist(replica, 100);
+        let term = replica.raft().term();
+        let campaign = if pre { term.next() } else { term };
+        let reply = VoteReply { campaign, pre, term, refusal: None, leader: None };
+        replica.on_event(at(100), from(B, Message::VoteReply(reply)));
+    }
+    assert!(replica.raft().is_leader());
+    persist(replica, 100);
+    replica.take();
+}
+
+fn acknowledge(replica: &mut Replica, peer: Peer, matched: u64) {
+    let reply = AppendReply {
+        term: replica.raft().term(),
+        round: Round(0),
+        promised: 0,
+        matched: Index(matched),
+        last: Index(matched),
+        conflict: None,
+        applied: Index(0),
+        installing: false,
+        disk_age: 0,
+        no_space: false,
+    };
+    replica.on_event(at(100), from(peer, Message::AppendReply(reply)));
+}
+
+fn propose(replica: &mut Replica, commands: std::ops::Range<u64>, size: usize) {
+    let commands = commands.map(|id| (RequestId(id), Bytes::from(vec![1; size]))).collect();
+    replica.on_event(at(100), Event::Propose(commands));
+}
+
+fn indexes(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| entry.index().0).collect()
+}
+
+/// VT-1, 5.1.3: a vote leaves when it is on the disk, and not before.
+#[test]
+fn vt_1_a_vote_waits_for_its_write() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), vote(2, B));
+    let effects = replica.take();
+    assert_eq!(effects.writes[0].1.hard_state, Some(HardState { term: Term(2), vote: Some(B) }));
+    assert!(effects.send.is_empty(), "{effects:?}");
+    persist(&mut replica, 1);
+    let sent = replica.take().send;
+    assert!(matches!(sent[0].0.message, Message::VoteReply(VoteReply { refusal: None, .. })), "{sent:?}");
+}
+
+/// 5.1.3: what is held waits for *every* write that was queued before it, not for some.
+#[test]
+fn a_held_message_waits_for_the_newest_write() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), append(2, LogId::new(1, 1), 1, 0));
+    let first = replica.raft().newest_write();
+    replica.on_event(at(100), vote(3, C));
+    replica.take();
+    replica.on_event(at(100), Event::Persisted(first));
+    assert!(replica.take().send.is_empty());
+    persist(&mut replica, 100);
+    assert_eq!(replica.take().send.len(), 1);
+}
+
+/// 5.1.4: a message that was held is pointless once the term has changed.
+#[test]
+fn a_held_message_of_an_older_term_is_dropped() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), vote(2, B));
+    replica.on_event(at(1), vote(3, C));
+    persist(&mut replica, 1);
+    let sent = replica.take().send;
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    assert_eq!((sent[0].0.to, sent[0].0.message.term()), (C, Term(3)));
+}
+
+/// CM-4, S11: entries are acknowledged when they are durable; the heartbeat in them at once.
+#[test]
+fn an_acknowledgement_names_only_what_is_durable() {
+    let mut replica = replica(|_| {});
+    persist(&mut replica, 1);
+    replica.on_event(at(1), append(1, LogId::new(1, 1), 2, 0));
+    let matched = |sent: &[(Envelope, Vec<Entry>)]| match &sent[0].0.message {
+        Message::AppendReply(reply) => reply.matched.0,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(matched(&replica.take().send), 1);
+    persist(&mut replica, 1);
+    assert_eq!(matched(&replica.take().send), 3);
+}
+
+/// 5.1.8, S15: the machine never runs ahead of the own disk.
+#[test]
+fn the_machine_gets_what_is_committed_and_durable() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), append(1, LogId::new(1, 1), 3, 3));
+    // Entry 1 was durable at the start; it has to be read back.
+    let effects = replica.take();
+    assert!(effects.apply.is_empty());
+    let load = effects.loads.into_iter().next().unwrap();
+    assert_eq!((load.first, load.last), (Index(1), Index(1)), "2 and 3 are committed, but not durable here");
+    replica.on_event(at(1), Event::Loaded(load, Ok(vec![entry(1, 1, b"")])));
+    assert_eq!(indexes(&replica.take().apply), [1]);
+    assert!(replica.take().apply.is_empty());
+    persist(&mut replica, 1);
+    assert_eq!(indexes(&replica.take().apply), [2, 3], "4 is durable, but not committed");
+}
+
+/// LG-10: what a truncation overwrites is never written, sent or applied again.
+#[test]
+fn lg_10_a_truncation_reaches_the_tail_and_the_store() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), append(1, LogId::new(1, 1), 3, 0));
+    replica.take();
+    replica.on_event(at(1), append(2, LogId::new(1, 2), 1, 3));
+    let batch = &replica.take().writes[0].1;
+    let [Change::Truncate(Index(2)), Change::Append(entries)] = &batch.changes[..] else {
+        panic!("{batch:?}")
+    };
+    assert_eq!(entries[0].id(), LogId::new(2, 3));
+    assert_eq!(replica.entry_in_memory(Index(3)).unwrap().term(), Term(2));
+    assert_eq!(replica.entry_in_memory(Index(4)), None);
+}
+
+/// 5.1.5, OV-4: a follower whose disk does not keep up drops entries, and still hears its leader.
+#[test]
+fn a_follower_with_a_slow_disk_takes_heartbeats_only() {
+    let mut replica = replica(|c| c.max_unpersisted_bytes = 300);
+    replica.on_event(at(1), append(1, LogId::new(1, 1), 3, 0));
+    replica.on_event(at(20), append(1, LogId::new(1, 4), 3, 0));
+    assert_eq!(replica.raft().last().index, Index(4), "the second three did not fit");
+    // Its patience started anew with that second message, though.
+    replica.on_event(at(45), Event::Tick);
+    assert_eq!(replica.raft().role_name(), RoleName::Follower);
+    assert_eq!(replica.raft().leader(), Some(B.id));
+    persist(&mut replica, 45);
+    replica.on_event(at(46), append(1, LogId::new(1, 4), 3, 0));
+    assert_eq!(replica.raft().last().index, Index(7));
+}
+
+/// `max_unpersisted_bytes`: a leader refuses what its disk cannot take, and nothing else changes.
+#[test]
+fn a_leader_with_a_slow_disk_is_busy() {
+    let mut replica = replica(|c| c.max_unpersisted_bytes = 1000);
+    elect(&mut replica);
+    propose(&mut replica, 0..10, 100);
+    propose(&mut replica, 10..12, 100);
+    let refused = replica.take().refused;
+    assert_eq!(refused, [(RequestId(10), NotDone::Busy), (RequestId(11), NotDone::Busy)]);
+    persist(&mut replica, 100);
+    propose(&mut replica, 12..13, 100);
+    assert!(replica.take().refused.is_empty());
+}
+
+/// OV-1, `max_uncommitted_bytes`: a leader without a quorum does not fill up.
+#[test]
+fn ov_1_a_leader_without_a_quorum_is_busy() {
+    let mut replica = replica(|c| c.max_uncommitted_bytes = 1000);
+    elect(&mut replica);
+    propose(&mut replica, 0..10, 100);
+    persist(&mut replica, 100);
+    propose(&mut replica, 10..11, 100);
+    assert_eq!(replica.take().refused, [(RequestId(10), NotDone::Busy)]);
+    let last = replica.raft().last().index.0;
+    acknowledge(&mut replica, B, last);
+    propose(&mut replica, 11..12, 100);
+    assert!(replica.take().refused.is_empty());
+}
+
+/// CS-2, CS-6: the driver is told that leadership was lost, so that nobody waits for it.
+#[test]
+fn losing_leadership_is_told() {
+    let mut replica = replica(|_| {});
+    elect(&mut replica);
+    propose(&mut replica, 0..1, 1);
+    assert!(!replica.take().leadership_lost);
+    replica.on_event(at(300), Event::Tick);
+    let effects = replica.take();
+    assert!(effects.leadership_lost && !replica.raft().is_leader());
+}
+
+/// LG-7: messages are cut by size, each starts right behind the one before, and the core follows.
+#[test]
+fn lg_7_messages_are_cut_by_size_without_a_gap() {
+    let mut replica = replica(|c| c.message_bytes = 500);
+    elect(&mut replica);
+    acknowledge(&mut replica, B, 2);
+    propose(&mut replica, 0..20, 100);
+    let mut next = 3;
+    for (envelope, entries) in replica.take().send.iter().filter(|(e, _)| e.to == B) {
+        let Message::Append(append) = &envelope.message else { continue };
+        assert!(append.is_well_formed());
+        if entries.is_empty() {
+            continue;
+        }
+        assert_eq!((append.prev.index.0 + 1, entries[0].index().0), (next, next));
+        assert_eq!(append.last, entries.last().unwrap().index());
+        assert!(entries.iter().map(Entry::len).sum::<usize>() <= 500);
+        next = append.last.0 + 1;
+    }
+    assert_eq!(next, 23, "all twenty left");
+}
+
+/// `cache_bytes`, 5.1.6: entries that left memory are read from the store, and go out only if the log
+/// still holds those very entries.
+#[test]
+fn a_slow_follower_is_served_from_the_store() {
+    let mut replica = replica(|c| c.cache_bytes = 0);
+    elect(&mut replica);
+    propose(&mut replica, 0..3, 10);
+    persist(&mut replica, 100);
+    replica.take();
+    acknowledge(&mut replica, B, 5);
+    let load = replica.take().loads.into_iter().find(|load| load.purpose == Purpose::Apply).unwrap();
+    let log: Vec<Entry> = (1..=5).map(|i| entry(if i == 1 { 1 } else { 2 }, i, b"x")).collect();
+    let loaded = log[..load.last.0 as usize].to_vec();
+    replica.on_event(at(100), Event::Loaded(load, Ok(loaded)));
+    while !replica.take().apply.is_empty() {}
+    assert!(replica.entry_in_memory(Index(4)).is_none(), "all is applied and nothing may be cached");
+
+    // C has never answered; now it says that it has nothing behind the first entry.
+    let conflict = |replica: &mut Replica, round: u64| {
+        replica.on_event(at(100 + 10 * round), Event::Tick);
+        let reply = AppendReply {
+            term: Term(2),
+            round: Round(round),
+            promised: 0,
+            matched: Index(0),
+            last: Index(1),
+            conflict: Some(LogId::new(1, 1)),
+            applied: Index(0),
+            installing: false,
+            disk_age: 0,
+            no_space: false,
+        };
+        replica.on_event(at(100 + 10 * round), from(C, Message::AppendReply(reply)));
+        let loads = replica.take().loads;
+        loads.into_iter().find(|load| load.purpose != Purpose::Apply)
+    };
+    let load = conflict(&mut replica, 1).expect("the entries for C are not in memory");
+    assert_eq!((load.first, load.last), (Index(2), Index(5)));
+    let foreign = vec![entry(1, 2, b"of an older term")];
+    replica.on_event(at(100), Event::Loaded(load, Ok(foreign)));
+    assert!(replica.take().send.is_empty(), "not the entry that the log holds");
+
+    let load = conflict(&mut replica, 3).expect("it is tried again");
+    replica.on_event(at(100), Event::Loaded(load, Ok(log[1..].to_vec())));
+    let sent = replica.take().send;
+    let carried = sent.iter().find(|(envelope, entries)| envelope.to == C && !entries.is_empty()).unwrap();
+    assert_eq!(indexes(&carried.1), [2, 3, 4, 5]);
+}
+
+/// ST-9: a log that cannot be read is a reason to stop, told in words.
+#[test]
+fn a_damaged_log_is_fatal() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), append(1, LogId::new(1, 1), 0, 1));
+    let load = replica.take().loads.remove(0);
+    let damaged = StoreError::Damaged { path: "log-1".into(), offset: 4096, detail: "checksum".into() };
+    replica.on_event(at(1), Event::Loaded(load, Err(damaged.into())));
+    let reason = replica.take().fatal.unwrap();
+    assert!(reason.contains("log-1") && reason.contains("4096"), "{reason}");
+}
+
+/// 5.5.2, CK-1: the cluster's clock goes on from the newest time in the log by the monotonic clock,
+/// whatever the wall clock does.
+#[test]
+fn ck_1_the_cluster_clock_follows_the_log_and_the_monotonic_clock() {
+    let mut replica = replica(|_| {});
+    // The log's newest entry has 500 ms; one with 900 ms comes, and is then truncated away.
+    replica.on_event(at(1), append(1, LogId::new(1, 1), 1, 0));
+    elect(&mut replica);
+    let time = |replica: &mut Replica, tick: u64, wall: u64| {
+        let moment = Moment { tick: Tick(tick), wall };
+        replica.on_event(moment, Event::Propose(vec![(RequestId(1), Bytes::new())]));
+        let last = replica.raft().last().index;
+        let stamp = replica.entry_in_memory(last).unwrap().stamp();
+        assert_eq!(stamp.wall_time, wall);
+        stamp.cluster_time
+    };
+    assert_eq!(time(&mut replica, 100, 1_000), 900);
+    assert_eq!(time(&mut replica, 105, 99_999_999), 950);
+    assert_eq!(time(&mut replica, 110, 0), 1000);
+}
