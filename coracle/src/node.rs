@@ -71,7 +71,13 @@ impl<S: StateMachine> Node<S> {
     /// Outside of a tokio runtime with its time and I/O drivers enabled.
     pub async fn start(config: Config, machine: S) -> Result<Node<S>, StartError> {
         config.validate()?;
-        let Opened { store, recovered, disk, incarnation, cluster } = open(&config).await?;
+        let opened = open(&config).await?;
+        Node::launch(config, machine, opened).await
+    }
+
+    /// Starts a node on what its store held.
+    async fn launch(config: Config, machine: S, opened: Opened) -> Result<Node<S>, StartError> {
+        let Opened { store, recovered, disk, incarnation, cluster } = opened;
         let me = Peer { id: config.id, incarnation };
         let boot = Boot(random()?);
         let reader: Arc<dyn crate::storage::LogReader> = Arc::from(store.reader());
@@ -467,3 +473,7 @@ fn random_cluster() -> Result<ClusterId, getrandom::Error> {
     let (high, low) = (getrandom::u64()?, getrandom::u64()?);
     Ok(ClusterId((u128::from(high) << 64) | u128::from(low)))
 }
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;
