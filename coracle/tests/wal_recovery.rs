@@ -6,6 +6,7 @@ mod wal_support;
 use coracle::core::{ClusterId, Index, LogId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::{MemDisk, Op};
+use coracle::storage::wal::WalConfig;
 use coracle::storage::{Change, LogStore, ReadLogError, StoreError, identity};
 use std::io;
 use std::sync::Arc;
@@ -84,9 +85,9 @@ fn st_7_the_power_goes_at_every_operation_and_once_more_during_recovery() {
 type Segments = Vec<(String, Vec<u8>)>;
 
 /// The stream that a run writes, segment by segment, and its length after each step.
-fn stream(steps: &[Step]) -> (MemDisk, Segments, Vec<usize>) {
+fn stream(steps: &[Step], config: WalConfig) -> (MemDisk, Segments, Vec<usize>) {
     let disk = MemDisk::new();
-    let (mut wal, _) = start(&shared(&disk)).unwrap();
+    let (mut wal, _) = start_with(&shared(&disk), config).unwrap();
     let used = || {
         let segments = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".log"));
         let segments = segments.map(|name| {
@@ -119,9 +120,14 @@ fn without_purges() -> Vec<Step> {
 
 #[test]
 fn st_2_every_prefix_of_a_written_stream_is_a_log() {
+    every_prefix(config());
+    every_prefix(roomy());
+}
+
+fn every_prefix(config: WalConfig) {
     let steps = without_purges();
     let states = states(&steps);
-    let (disk, segments, ends) = stream(&steps);
+    let (disk, segments, ends) = stream(&steps, config);
     let len = *ends.last().unwrap();
     let identity = disk.contents(identity::IDENTITY).unwrap();
     let mut cuts: Vec<usize> = (0..=len).step_by(512).collect();
@@ -153,13 +159,19 @@ fn st_2_every_prefix_of_a_written_stream_is_a_log() {
     assert_eq!(newest, steps.len());
 }
 
-/// ST-2, ST-9: a log whose newest batch is a seal, with every byte damaged once.
+/// ST-2, ST-9: a log whose newest batch is a seal, with every byte damaged once; in many segments, where
+/// checkpoints attest, and in one, where only batches do.
 #[test]
 fn st_2_a_flip_in_an_attested_batch_is_refused_by_file_and_offset() {
+    every_flip(config());
+    every_flip(roomy());
+}
+
+fn every_flip(config: WalConfig) {
     let steps = without_purges();
     assert!(matches!(steps.last(), Some(Step::Idle)), "sealed");
     let expected = states(&steps).pop().unwrap();
-    let (disk, segments, _) = stream(&steps);
+    let (disk, segments, _) = stream(&steps, config);
     let (mut refused, mut harmless) = (0, 0);
     for (at, (name, bytes)) in segments.iter().enumerate() {
         // Payloads are all alike: a few of their bytes are enough.
@@ -187,6 +199,46 @@ fn st_2_a_flip_in_an_attested_batch_is_refused_by_file_and_offset() {
         }
     }
     assert!(refused > 4_000 && harmless > 0, "{refused} refused, {harmless} harmless");
+}
+
+/// A header attests even where the body behind it is torn.
+#[test]
+fn st_2_damage_before_a_torn_batch_is_damage() {
+    let steps: Vec<Step> = (1..=3).map(|at| changes(vec![append(1, 3 * at - 2..=3 * at, 1500)])).collect();
+    let states = states(&steps);
+    let (disk, segments, ends) = stream(&steps, roomy());
+    let (name, bytes) = &segments[0];
+    let torn_and_damaged = |torn: usize, damage: Option<usize>| {
+        let mut bytes = bytes.clone();
+        bytes[torn..].fill(0);
+        damage.into_iter().for_each(|at| bytes[at] ^= 1);
+        let image = disk.copy();
+        image.put(name, &bytes);
+        image
+    };
+    // The third batch is cut in its first block; then the second is damaged as well.
+    assert_eq!(check(&torn_and_damaged(ends[2] + 4096, None), &states, 2), 2);
+    let error = start(&shared(&torn_and_damaged(ends[2] + 4096, Some(ends[1] + 3000)))).err().unwrap();
+    assert!(matches!(error, StoreError::Damaged { offset, .. } if offset == ends[1] as u64), "{error}");
+    // Without that header it is what a torn newest batch looks like, and dropped as such.
+    assert_eq!(check(&torn_and_damaged(ends[2], Some(ends[1] + 3000)), &states, 1), 1);
+}
+
+/// The newest checkpoint is attested by nothing yet, and what it repeats is still in the old file.
+#[test]
+fn until_a_checkpoint_is_attested_the_old_files_stay_as_they_are() {
+    let steps = [changes(vec![append(1, 1..=3, 50)])];
+    let states = states(&steps);
+    let (disk, ..) = stream(&steps, config());
+    let (mut wal, _) = start(&shared(&disk)).unwrap();
+    let newest = disk.list().unwrap().into_iter().rfind(|name| name.ends_with(".log")).unwrap();
+    let damaged = disk.copy();
+    damaged.open(&newest).unwrap().write_at(&[0xff], 4200).unwrap();
+    assert_eq!(check(&damaged, &states, 1), 1);
+    wal.idle().unwrap();
+    disk.open(&newest).unwrap().write_at(&[0xff], 4200).unwrap();
+    let error = start(&shared(&disk)).err().unwrap();
+    assert!(matches!(error, StoreError::Damaged { offset: 4096, .. }), "{error}");
 }
 
 /// A workload, then a batch whose sync is cut; every choice of its blocks, and many of its sectors.
@@ -220,8 +272,8 @@ fn st_3_any_sectors_of_the_batch_in_flight_may_be_there() {
 fn st_3_old_bytes_of_an_earlier_life_of_the_file_are_not_read() {
     let steps = [changes(vec![append(1, 1..=2, 50)]), changes(vec![append(1, 3..=3, 50)])];
     let states = states(&steps);
-    let (disk, segments, ends) = stream(&steps[..1]);
-    let (_, older, _) = stream(&steps);
+    let (disk, segments, ends) = stream(&steps[..1], config());
+    let (_, older, _) = stream(&steps, config());
     let (name, mut bytes) = segments[0].clone();
     // The same batches at the same places with the same numbers, of another generation.
     bytes.extend_from_slice(&older[0].1[ends[1]..]);

@@ -189,14 +189,14 @@ pub(super) fn recover(
     Ok(Found { log, end, doubtful, next, leftovers, ends_in })
 }
 
-/// All files with the name of a segment, ascending, and the temporary ones.
+/// All files with the name of a segment, ascending, and the unfinished ones.
 fn list(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
     let mut candidates = Vec::new();
-    let mut temporary = Vec::new();
+    let mut unfinished = Vec::new();
     for name in disk.list().map_err(failed("list", disk.path()))? {
         let Some(number) = segment::number(&name) else {
-            if segment::is_temporary(&name) {
-                temporary.push(name);
+            if segment::is_unfinished(&name) {
+                unfinished.push(name);
             }
             continue;
         };
@@ -220,7 +220,7 @@ fn list(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
             .push(Candidate { segment: Arc::new(Segment { number, generation, path, file, size }), header });
     }
     candidates.sort_by_key(|candidate| candidate.segment.number);
-    Ok((candidates, temporary))
+    Ok((candidates, unfinished))
 }
 
 /// The segments that count, and what is known from the others.
@@ -510,6 +510,6 @@ impl<'a> Window<'a> {
 
 /// Whether there is any file of a log.
 pub(super) fn any_segment(disk: &dyn Disk) -> Result<bool, StoreError> {
-    let names = disk.list().map_err(failed("list", disk.path() as &std::path::Path))?;
+    let names = disk.list().map_err(failed("list", disk.path()))?;
     Ok(names.iter().any(|name| segment::number(name).is_some()))
 }

@@ -55,9 +55,9 @@ pub(super) fn number(file: &str) -> Option<u64> {
     (name(number) == file).then_some(number)
 }
 
-/// Whether a file is half of a segment that never came to be.
-pub(super) fn is_temporary(file: &str) -> bool {
-    file == NEW || file == NEXT
+/// Whether a file is half of a spare, which nobody finishes. ([`NEW`] is what every start makes anew.)
+pub(super) fn is_unfinished(file: &str) -> bool {
+    file == NEXT
 }
 
 /// A file of zeros that will be a segment, and the name that it has until then.
