@@ -68,6 +68,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
     pub(super) fn established(&mut self, max_frame: usize) {
         self.reader.decoder.set_max_frame(max_frame);
         self.reader.read = READ;
+        // A buffer that starts large is replaced by large ones.
+        let mut buffer = BytesMut::with_capacity(READ.max(self.reader.buffer.len()));
+        buffer.extend_from_slice(&self.reader.buffer);
+        self.reader.buffer = buffer;
     }
 }
 

@@ -57,6 +57,11 @@ impl Outbox {
         true
     }
 
+    /// Whether the last frame is not queued yet.
+    pub(super) fn is_open(&self) -> bool {
+        !self.lock().closed
+    }
+
     /// Queues the last frame; the writer ends when it has written it. Only the first call counts.
     pub(super) fn close(&self, last: Bytes) {
         let mut queue = self.lock();

@@ -142,7 +142,9 @@ impl Shared {
     pub(super) fn send(&self, to: Peer, message: &PeerMessage) -> bool {
         let link = {
             let state = self.state();
-            state.routes.get(&to).and_then(|route| route.dialed.as_ref().or(route.accepted.as_ref()).cloned())
+            let route = state.routes.get(&to);
+            let mut links = route.into_iter().flat_map(|route| [&route.dialed, &route.accepted]).flatten();
+            links.find(|link| link.outbox.is_open()).cloned()
         };
         let sent = link.is_some_and(|link| {
             let frame = wire::encode(message);

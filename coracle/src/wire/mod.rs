@@ -3,7 +3,7 @@
 //! A *frame* is a fixed header, a small `prost` message (its *meta*: tags are fixed by hand, so old and new
 //! versions can skip what they do not know), and raw bytes behind it (its *bulk*: the entries of an
 //! AppendEntries, or the command of a forwarded write). The bulk is never copied on its way out: all peers
-//! are sent the same [`Bytes`].
+//! are sent the same [`bytes::Bytes`].
 //!
 //! What arrives is judged from the outside in: the header's own checksum before its lengths are believed,
 //! the lengths before anything is allocated, the body's checksum before it is parsed, each entry's checksum

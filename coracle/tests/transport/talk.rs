@@ -122,6 +122,19 @@ async fn a_member_that_moves_is_dialed_where_it_is_and_one_that_left_no_more() {
 }
 
 #[tokio::test]
+async fn when_one_connection_is_being_closed_the_other_is_used() {
+    let a = Node::start(local(1, Some(CLUSTER))).await;
+    let mut b = Node::start(local(2, Some(CLUSTER))).await;
+    a.knows(&[(2, &b.address())]);
+    b.knows(&[(1, &a.address())]);
+    until(|| a.tcp.counts().links == 2 && b.tcp.counts().links == 2).await;
+    a.knows(&[]);
+    // Nothing ran in between: the goodbye on the dialed one is still in its outbox.
+    assert!(a.tcp.send(peer(2), forward(1, 1)));
+    assert_eq!(b.message().await.2, forward(1, 1));
+}
+
+#[tokio::test]
 async fn a_probe_introduces_and_leaves_no_trace() {
     let blank = Node::start(local(1, None)).await;
     let mut other_blank = Node::start(local(2, None)).await;
