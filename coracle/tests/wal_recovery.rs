@@ -387,6 +387,12 @@ fn st_9_damage_under_a_running_log_is_answered_and_never_handed_out() {
     let error = reader.entries(Index(2), Index(3), 1 << 20).unwrap_err();
     let ReadLogError::Store(StoreError::Damaged { path, offset, .. }) = &error else { panic!("{error}") };
     assert!(path.ends_with(&name) && *offset == place as u64 - 200, "{error}");
+    // A whole entry in the wrong place, or of the wrong term, is none either.
+    for wrong in [entry(1, 1, 500), entry(2, 2, 500)] {
+        disk.open(&name).unwrap().write_at(wrong.bytes(), place as u64 - 200).unwrap();
+        let error = reader.entries(Index(2), Index(3), 1 << 20).unwrap_err();
+        assert!(matches!(error, ReadLogError::Store(StoreError::Damaged { .. })), "{error}");
+    }
 }
 
 /// Damage that a snapshot covers is no reason to stop: its entries are purged, the rest is restated.
