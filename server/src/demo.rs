@@ -168,7 +168,9 @@ pub fn read_back(cluster: &Cluster, id: u64, writes: &[Acknowledged]) -> Result<
             match client.receive().map_err(failed)? {
                 Value::Bulk(found) if found == value.as_bytes() => {}
                 Value::Null => {
-                    return Err(format!("the acknowledged write of {key} is lost: node {id} has no such key"));
+                    return Err(format!(
+                        "the acknowledged write of {key} is lost: node {id} has no such key"
+                    ));
                 }
                 Value::Bulk(found) => {
                     let found = String::from_utf8_lossy(&found).into_owned();

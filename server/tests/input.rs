@@ -1,0 +1,194 @@
+//! What a client port may be sent: anything. Each connection pays for itself, and nobody else notices.
+
+mod support;
+
+use coracle_server::client::Value;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+use support::*;
+
+#[test]
+fn malformed_input_ends_its_connection_with_an_error_and_no_other() {
+    let (cluster, _directory) = formed(1, &[]);
+    let node = cluster.node(1);
+    let address = &node.place.client_addr;
+    let mut bystander = node.client().unwrap();
+    let cases: &[(&[u8], &str)] = &[
+        (b"*99999999999999999999\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"*1\r\n$99999999999\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
+        (b"*1\r\n$-1\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
+        (b"*1\r\n*1\r\n$4\r\nPING\r\n", "-ERR Protocol error: expected '$', got '*'\r\n"),
+        (b"$4\r\nPING\r\n", "-ERR Protocol error: expected '*', got '$'\r\n"),
+        (b"\x00\x01\x02", "-ERR Protocol error: expected '*', got '\\x00'\r\n"),
+        (b"*1\r\n$4\r\nPINGxx", "-ERR Protocol error: expected CRLF behind a bulk string\r\n"),
+        (b"GET \"k\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
+        (b"POST / HTTP/1.1\r\n", "-ERR Protocol error: this port does not speak HTTP\r\n"),
+        (b"PING\r\n*x\r\nPING\r\n", "+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n"),
+    ];
+    for (input, answer) in cases {
+        assert_eq!(&last_words(address, input), answer, "{}", input.escape_ascii());
+        assert_eq!(ask(&mut bystander, "PING"), Value::Simple("PONG".into()));
+    }
+    let endless = vec![b'x'; 4 << 20];
+    assert_eq!(last_words(address, &endless), "-ERR Protocol error: too big inline request\r\n");
+    let mut large = b"*20\r\n".to_vec();
+    for _ in 0..20 {
+        large.extend_from_slice(b"$1048576\r\n");
+        large.resize(large.len() + (1 << 20), b'x');
+        large.extend_from_slice(b"\r\n");
+    }
+    let answer = last_words(address, &large);
+    assert!(answer.starts_with("-ERR Protocol error: too big command"), "{answer}");
+}
+
+#[test]
+fn wrong_requests_leave_their_connection_as_it_was() {
+    let (cluster, _directory) = formed(1, &[]);
+    let mut client = cluster.node(1).client().unwrap();
+    for (line, answer) in [
+        ("FOO", "ERR unknown command 'FOO', with args beginning with: "),
+        ("GET", "ERR wrong number of arguments for 'get' command"),
+        ("SET k v EX 10", "ERR syntax error"),
+        ("INCRBY k x", "ERR value is not an integer or out of range"),
+        ("CORACLE NONSENSE", "ERR unknown subcommand 'NONSENSE' of 'CORACLE'"),
+        ("CORACLE MEMBERS INIT nonsense", "ERR 'nonsense' is not a member: write id=host:port"),
+    ] {
+        assert_eq!(error(ask(&mut client, line)), answer);
+    }
+    assert_eq!(ask(&mut client, "QUIT"), Value::Simple("OK".into()));
+    assert!(client.receive().is_err(), "QUIT closes");
+}
+
+#[test]
+fn half_a_command_and_silence_ends_the_connection_but_idling_does_not() {
+    let (cluster, _directory) = formed(1, &["--half-command-limit", "200ms"]);
+    let address = &cluster.node(1).place.client_addr;
+    let mut idle = cluster.node(1).client().unwrap();
+    for half in [&b"*"[..], b"*2\r\n$3\r\nGET\r\n", b"*2\r\n$3\r\nGET\r\n$9\r\nhalf", b"PIN"] {
+        let start = Instant::now();
+        let answer = last_words(address, half);
+        assert!(answer.starts_with("-ERR Protocol error: half a command"), "{answer}");
+        assert!(start.elapsed() >= Duration::from_millis(190), "not before its time");
+    }
+    assert_eq!(ask(&mut idle, "PING"), Value::Simple("PONG".into()));
+}
+
+/// The memory of a process, in KiB.
+fn resident(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Hazard TR-3.
+#[test]
+fn tr3_claimed_lengths_cost_nothing() {
+    let (cluster, _directory) = formed(1, &[]);
+    let node = cluster.node(1);
+    let pid = node.pid().unwrap();
+    let before = resident(pid);
+    let claims: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = raw(&node.place.client_addr);
+            stream.write_all(b"*1048576\r\n$1048576\r\nx").unwrap();
+            stream
+        })
+        .collect();
+    let mut client = node.client().unwrap();
+    // A command that comes after theirs is answered after theirs were read, or soon after.
+    for _ in 0..100 {
+        assert_eq!(ask(&mut client, "PING"), Value::Simple("PONG".into()));
+    }
+    let grown = resident(pid).saturating_sub(before);
+    assert!(grown < 20 * claims.len() as u64, "{grown} KiB for {} connections", claims.len());
+}
+
+#[test]
+fn clients_over_the_limit_are_told_and_others_come_in_when_some_leave() {
+    let (cluster, _directory) = formed(1, &["--max-clients", "20"]);
+    let node = cluster.node(1);
+    let mut inside: Vec<_> = (0..20).map(|_| node.client().unwrap()).collect();
+    for client in &mut inside {
+        assert_eq!(ask(client, "PING"), Value::Simple("PONG".into()));
+    }
+    let mut outside = raw(&node.place.client_addr);
+    let mut answer = String::new();
+    outside.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "-ERR max number of clients reached\r\n");
+    inside.clear();
+    wait("coming in", || match node.client().unwrap().ask(&[b"PING"]) {
+        Ok(Value::Simple(_)) => Some(()),
+        _ => None,
+    });
+}
+
+#[test]
+fn a_server_without_file_descriptors_goes_on_when_it_has_some_again() {
+    // Enough to start with, fewer than the connections below.
+    let (cluster, _directory) = {
+        use coracle_server::cluster::{Cluster, Interrupt, Program, server};
+        let directory = tempfile::tempdir().unwrap();
+        let plain = server(CORACLE);
+        let limited: Program = std::sync::Arc::new(move |place| {
+            let inner = plain(place);
+            let mut command = std::process::Command::new("sh");
+            command
+                .args(["-c", "ulimit -n 26; exec \"$0\" \"$@\""])
+                .arg(inner.get_program())
+                .args(inner.get_args());
+            command
+        });
+        let cluster = Cluster::start(directory.path(), vec![limited], Interrupt::default()).unwrap();
+        cluster.form().unwrap();
+        cluster.leader().unwrap();
+        (cluster, directory)
+    };
+    let node = cluster.node(1);
+    let mut first = node.client().unwrap();
+    assert_eq!(ask(&mut first, "PING"), Value::Simple("PONG".into()));
+    let crowd: Vec<_> = (0..60).map(|_| raw(&node.place.client_addr)).collect();
+    wait("running out", || {
+        let log = std::fs::read_to_string(node.log()).unwrap();
+        log.contains("cannot accept a client").then_some(())
+    });
+    assert_eq!(ask(&mut first, "SET k v"), Value::Simple("OK".into()), "those inside are served");
+    drop(crowd);
+    let mut late = node.client().unwrap();
+    assert_eq!(ask(&mut late, "GET k"), Value::Bulk(b"v".to_vec()));
+}
+
+#[test]
+fn clients_that_vanish_leave_nothing_behind() {
+    let (cluster, _directory) = formed(1, &["--max-clients", "50"]);
+    let node = cluster.node(1);
+    // Far more than the limit, each gone in the middle of something.
+    for i in 0..300 {
+        let mut stream = raw(&node.place.client_addr);
+        let _ = stream.write_all([&b"*2\r\n$3\r\nGET\r\n$5\r\nhal"[..], b"INCR n\r\n", b"*", b""][i % 4]);
+        if i % 3 == 0 {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    }
+    wait("all places being free", || {
+        let mut clients: Vec<_> = (0..50).map(|_| node.client().unwrap()).collect();
+        clients.iter_mut().all(|client| matches!(client.ask(&[b"PING"]), Ok(Value::Simple(_)))).then_some(())
+    });
+}
+
+#[test]
+fn a_large_answer_leaves_in_pieces_and_a_huge_one_is_refused() {
+    let (cluster, _directory) = formed(1, &[]);
+    let mut client = cluster.node(1).client().unwrap();
+    let value = vec![b'v'; 1 << 20];
+    assert_eq!(client.ask(&[b"SET", b"k", &value]).unwrap(), Value::Simple("OK".into()));
+    for _ in 0..100 {
+        client.send(&[&[b"GET", b"k"]]).unwrap();
+    }
+    for _ in 0..100 {
+        assert_eq!(client.receive().unwrap(), Value::Bulk(value.clone()));
+    }
+    let mut command: Vec<&[u8]> = vec![b"MGET"];
+    command.resize(100, b"k");
+    assert!(error(client.ask(&command).unwrap()).starts_with("ERR the values are over"));
+}
