@@ -18,7 +18,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 pub type Digest = [u8; 16];
 
 /// An answer for a caller.
-pub(crate) enum Answer<S: StateMachine> {
+pub(crate) enum Outcome<S: StateMachine> {
     /// The command was applied.
     Reply(RequestId, S::Reply),
     /// The membership entry took effect.
@@ -40,7 +40,7 @@ pub(crate) struct Applier<S: StateMachine> {
     writers: BTreeMap<Index, (Term, RequestId)>,
     /// Who wants to read once the machine has come so far.
     readers: BTreeMap<Index, Vec<(RequestId, S::Query)>>,
-    answers: Vec<Answer<S>>,
+    answers: Vec<Outcome<S>>,
 }
 
 impl<S: StateMachine> Applier<S> {
@@ -103,9 +103,9 @@ impl<S: StateMachine> Applier<S> {
         if let Some((term, request)) = writer {
             self.answers.push(match reply {
                 // Another leader's entry stands where the writer's was meant to.
-                _ if term != id.term => Answer::Failed(request, WriteError::Unknown(Cause::LeadershipLost)),
-                Some(reply) => Answer::Reply(request, reply),
-                None => Answer::Configured(request),
+                _ if term != id.term => Outcome::Failed(request, WriteError::Unknown(Cause::LeadershipLost)),
+                Some(reply) => Outcome::Reply(request, reply),
+                None => Outcome::Configured(request),
             });
         }
         while let Some(first) = self.readers.first_entry()
@@ -121,7 +121,7 @@ impl<S: StateMachine> Applier<S> {
     /// Leadership was lost: whoever waits for an entry gets to know now that nobody here can tell.
     pub(crate) fn leadership_lost(&mut self) {
         for (_, (_, request)) in std::mem::take(&mut self.writers) {
-            self.answers.push(Answer::Failed(request, WriteError::Unknown(Cause::LeadershipLost)));
+            self.answers.push(Outcome::Failed(request, WriteError::Unknown(Cause::LeadershipLost)));
         }
     }
 
@@ -134,7 +134,7 @@ impl<S: StateMachine> Applier<S> {
     }
 
     /// The answers since the last call.
-    pub(crate) fn take_answers(&mut self) -> Vec<Answer<S>> {
+    pub(crate) fn take_answers(&mut self) -> Vec<Outcome<S>> {
         std::mem::take(&mut self.answers)
     }
 
@@ -151,7 +151,7 @@ impl<S: StateMachine> Applier<S> {
         let machine = &self.machine;
         let answer = catch_unwind(AssertUnwindSafe(|| machine.query(query)))
             .map_err(|panic| panicked(format!("a query at {}", self.applied), &*panic))?;
-        self.answers.push(Answer::Answer(request, answer));
+        self.answers.push(Outcome::Answer(request, answer));
         Ok(())
     }
 
@@ -224,9 +224,9 @@ mod tests {
         applier.apply(&entry(1, 2, 5)).unwrap();
         applier.apply(&entry(2, 3, 6)).unwrap();
         let answers = applier.take_answers();
-        assert!(matches!(answers[0], Answer::Reply(RequestId(7), 5)));
+        assert!(matches!(answers[0], Outcome::Reply(RequestId(7), 5)));
         let overwritten = &answers[1];
-        assert!(matches!(overwritten, Answer::Failed(RequestId(8), WriteError::Unknown(_))));
+        assert!(matches!(overwritten, Outcome::Failed(RequestId(8), WriteError::Unknown(_))));
         assert_eq!(answers.len(), 2);
     }
 
@@ -236,10 +236,10 @@ mod tests {
         applier.apply(&noop(1, 1)).unwrap();
         applier.read(Index(2), RequestId(1), ()).unwrap();
         applier.read(Index(1), RequestId(2), ()).unwrap();
-        assert!(matches!(applier.take_answers()[..], [Answer::Answer(RequestId(2), 0)]));
+        assert!(matches!(applier.take_answers()[..], [Outcome::Answer(RequestId(2), 0)]));
         applier.apply(&entry(1, 2, 5)).unwrap();
         applier.apply(&entry(1, 3, 5)).unwrap();
-        assert!(matches!(applier.take_answers()[..], [Answer::Answer(RequestId(1), 5)]));
+        assert!(matches!(applier.take_answers()[..], [Outcome::Answer(RequestId(1), 5)]));
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub mod entry;
 mod error;
 mod node;
 mod replica;
+mod requests;
 mod runtime;
 mod state_machine;
 pub mod storage;
@@ -62,7 +63,7 @@ pub use config::{Config, Storage};
 pub use coracle_core as core;
 pub use error::*;
 pub use node::Node;
-pub use runtime::Status;
+pub use requests::Status;
 pub use state_machine::{CodecError, Context, StateMachine};
 
 /// The README's program, compiled and run.

@@ -5,12 +5,13 @@
 //! has come in, reads the clock, feeds the replica, and carries out its effects; so under load the costs
 //! of a turn are shared by many requests.
 
-use crate::applier::{Answer, Applier, Digest};
+use crate::applier::{Applier, Outcome};
 use crate::clock;
 use crate::config::{Config, TICK};
 use crate::entry::Entry;
 use crate::error::*;
 use crate::replica::{Effects, Event, Load, NotDone, Replica, RequestId};
+use crate::requests::{Forwarded, Request, Status, Waiter, WriteAnswer};
 use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
 use crate::storage::{LogReader, ReadLogError, identity};
@@ -35,46 +36,6 @@ const DISK_PATIENCE: Duration = Duration::from_secs(4);
 
 /// How often abandoned reads are looked for, in ticks.
 const SWEEP: u64 = 100;
-
-/// What a handle asks of the driver.
-pub(crate) enum Request<S: StateMachine> {
-    /// Replicate an encoded command.
-    Write { command: Bytes, limit: Duration, answer: oneshot::Sender<Result<S::Reply, WriteError>> },
-    /// Answer a query from a state that is not older than the request.
-    Read { query: S::Query, answer: oneshot::Sender<Result<S::Answer, ReadError>> },
-    /// Make this the first membership.
-    Bootstrap { membership: Membership, answer: oneshot::Sender<Result<(), ConfigurationError>> },
-    /// Wait until the entry is applied that put the membership in force.
-    Status { answer: oneshot::Sender<Status> },
-    /// Look at an entry of the log.
-    Entry { index: Index, answer: oneshot::Sender<Result<Entry, EntryLookupError>> },
-}
-
-/// A node at one moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// The consensus core: role, term, leader, marks, membership, peers.
-    pub raft: coracle_core::Status,
-    /// The cluster that the node belongs to; none while it is blank.
-    pub cluster: Option<ClusterId>,
-    /// The newest entry that the state machine has applied.
-    pub applied: LogId,
-    /// The digest of everything up to exactly [`applied`](Status::applied): equal on all nodes.
-    pub digest: Digest,
-    /// Requests of this node's callers that wait.
-    pub pending: usize,
-}
-
-/// Who waits for an answer.
-enum Waiter<S: StateMachine> {
-    Write(oneshot::Sender<Result<S::Reply, WriteError>>),
-    /// Another node forwarded the write.
-    Forwarded(Peer, u64),
-    /// The query waits here until the replica knows the index.
-    Read(Option<S::Query>, oneshot::Sender<Result<S::Answer, ReadError>>),
-    Bootstrap(oneshot::Sender<Result<(), ConfigurationError>>),
-}
 
 /// Everything that a running node consists of.
 pub(crate) struct Parts<S: StateMachine> {
@@ -118,9 +79,7 @@ pub(crate) struct Driver<S: StateMachine> {
     parts: Parts<S>,
     waiters: HashMap<RequestId, Waiter<S>>,
     next_request: u64,
-    /// Writes that went to the leader, by their number, with the leader that they went to.
-    forwarded: HashMap<u64, (Peer, oneshot::Sender<Result<S::Reply, WriteError>>)>,
-    next_forward: u64,
+    forwarded: Forwarded<S>,
     /// The cluster that the own bootstrap has founded, until its entry is durable and the identity can
     /// name it.
     founded: Option<ClusterId>,
@@ -150,8 +109,7 @@ impl<S: StateMachine> Driver<S> {
             parts,
             waiters: HashMap::new(),
             next_request: 0,
-            forwarded: HashMap::new(),
-            next_forward: 0,
+            forwarded: Forwarded::new(),
             founded: None,
             loaded,
             loads,
@@ -280,12 +238,14 @@ impl<S: StateMachine> Driver<S> {
                         intake.events.push(Event::Message(envelope, entries));
                     }
                     PeerMessage::Forward(forward) => self.on_forward(from, forward, intake),
-                    PeerMessage::ForwardReply(reply) => self.on_forward_reply(from, reply),
+                    PeerMessage::ForwardReply(ForwardReply { id, outcome }) => {
+                        self.forwarded.on_reply(from, id, outcome);
+                    }
                 }
             }
-            Inbound::Disconnected(peer) => self.lose_forwarded(peer),
+            Inbound::Disconnected(peer) => self.forwarded.lose(peer),
             Inbound::Down(peer) => {
-                self.lose_forwarded(peer);
+                self.forwarded.lose(peer);
                 intake.events.push(Event::PeerDown(peer.id));
             }
         }
@@ -349,13 +309,7 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    fn on_write(
-        &mut self,
-        command: Bytes,
-        limit: Duration,
-        answer: oneshot::Sender<Result<S::Reply, WriteError>>,
-        intake: &mut Intake<S>,
-    ) {
+    fn on_write(&mut self, command: Bytes, limit: Duration, answer: WriteAnswer<S>, intake: &mut Intake<S>) {
         if self.waiters.len() + self.forwarded.len() >= self.parts.config.max_pending {
             drop(answer.send(Err(WriteError::Busy)));
             return;
@@ -364,12 +318,11 @@ impl<S: StateMachine> Driver<S> {
         let leader = raft.leader().and_then(|id| raft.membership().members.get(&id)).map(Member::peer);
         match leader {
             Some(leader) if self.parts.config.forward && !raft.is_leader() => {
-                self.next_forward += 1;
-                let id = self.next_forward;
+                let id = self.forwarded.number();
                 let time_left = limit.as_millis() as u64;
                 let forward = Forward { id, time_left, session: 0, sequence: 0, command };
                 if self.parts.transport.send(leader, PeerMessage::Forward(forward)) {
-                    self.forwarded.insert(id, (leader, answer));
+                    self.forwarded.insert(id, leader, answer);
                 } else {
                     drop(answer.send(Err(self.not_leader())));
                 }
@@ -401,31 +354,11 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    fn on_forward_reply(&mut self, from: Peer, reply: ForwardReply) {
-        if self.forwarded.get(&reply.id).is_none_or(|(leader, _)| *leader != from) {
-            return;
-        }
-        let Some((_, answer)) = self.forwarded.remove(&reply.id) else { return };
-        let outcome = reply.outcome.and_then(|bytes| {
-            // It is done; only what it returned cannot be told.
-            S::decode_reply(&bytes).map_err(|_| WriteError::Unknown(Cause::Disconnected))
-        });
-        drop(answer.send(outcome));
-    }
-
     fn reply_to_forward(&self, to: Peer, id: u64, outcome: Result<Bytes, WriteError>) {
         // If the connection is gone, the other side has answered its caller already.
         let reply = PeerMessage::ForwardReply(ForwardReply { id, outcome });
         if !self.parts.transport.send(to, reply) {
             tracing::debug!(peer = %to.id, "the answer to a forwarded write found no connection");
-        }
-    }
-
-    /// The answers to what went to this peer will not come.
-    fn lose_forwarded(&mut self, peer: Peer) {
-        let lost = self.forwarded.extract_if(|_, (leader, _)| *leader == peer);
-        for (_, (_, answer)) in lost {
-            drop(answer.send(Err(WriteError::Unknown(Cause::Disconnected))));
         }
     }
 
@@ -555,10 +488,10 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    fn answer(&mut self, answer: Answer<S>) {
+    fn answer(&mut self, answer: Outcome<S>) {
         // Whoever has gone away meanwhile misses the answer, and nothing else.
         match answer {
-            Answer::Reply(request, reply) => match self.waiters.remove(&request) {
+            Outcome::Reply(request, reply) => match self.waiters.remove(&request) {
                 Some(Waiter::Write(answer)) => drop(answer.send(Ok(reply))),
                 Some(Waiter::Forwarded(peer, id)) => {
                     let outcome = S::encode_reply(&reply).map_err(WriteError::from);
@@ -566,17 +499,17 @@ impl<S: StateMachine> Driver<S> {
                 }
                 _ => {}
             },
-            Answer::Configured(request) => {
+            Outcome::Configured(request) => {
                 if let Some(Waiter::Bootstrap(answer)) = self.waiters.remove(&request) {
                     drop(answer.send(Ok(())));
                 }
             }
-            Answer::Answer(request, value) => {
+            Outcome::Answer(request, value) => {
                 if let Some(Waiter::Read(_, answer)) = self.waiters.remove(&request) {
                     drop(answer.send(Ok(value)));
                 }
             }
-            Answer::Failed(request, error) => match self.waiters.remove(&request) {
+            Outcome::Failed(request, error) => match self.waiters.remove(&request) {
                 Some(Waiter::Write(answer)) => drop(answer.send(Err(error))),
                 Some(Waiter::Forwarded(peer, id)) => self.reply_to_forward(peer, id, Err(error)),
                 // The entry may yet be committed by the next leader, which may be this node.
@@ -597,7 +530,7 @@ impl<S: StateMachine> Driver<S> {
         for request in &gone {
             self.waiters.remove(request);
         }
-        self.forwarded.retain(|_, (_, answer)| !answer.is_closed());
+        self.forwarded.sweep();
         if !gone.is_empty() {
             let waiters = &self.waiters;
             self.parts.applier.forget_reads(|request| !waiters.contains_key(&request));
@@ -656,7 +589,7 @@ impl<S: StateMachine> Driver<S> {
         }
         self.parts.requests.close();
         while let Ok(request) = self.parts.requests.try_recv() {
-            turn_away(request, &reason);
+            request.turn_away(&reason);
         }
         for (_, waiter) in mem::take(&mut self.waiters) {
             let unknown = || WriteError::Unknown(Cause::Stopped(reason.clone()));
@@ -669,10 +602,8 @@ impl<S: StateMachine> Driver<S> {
                 }
             }
         }
-        for (_, (_, answer)) in mem::take(&mut self.forwarded) {
-            drop(answer.send(Err(WriteError::Unknown(Cause::Stopped(reason.clone())))));
-        }
-        let Driver { parts, loaded, loads, .. } = self;
+        let Driver { parts, loaded, loads, forwarded, .. } = self;
+        forwarded.stop(&reason);
         let Parts { writer, reader, disk, transport, stopped, leader, replica, applier, .. } = parts;
         leader.send_replace(None);
         transport.close().await;
@@ -689,19 +620,6 @@ impl<S: StateMachine> Driver<S> {
         }
         drop(disk);
         stopped.0.send_replace(Some(reason));
-    }
-}
-
-/// Answers a request that was never looked at.
-fn turn_away<S: StateMachine>(request: Request<S>, reason: &StopReason) {
-    let reason = reason.clone();
-    match request {
-        Request::Write { answer, .. } => drop(answer.send(Err(WriteError::Stopped(reason)))),
-        Request::Read { answer, .. } => drop(answer.send(Err(ReadError::Stopped(reason)))),
-        Request::Bootstrap { answer, .. } => drop(answer.send(Err(ConfigurationError::Stopped(reason)))),
-        Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
-        // The handle finds the reason by itself.
-        Request::Status { answer } => drop(answer),
     }
 }
 
