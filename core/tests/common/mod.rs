@@ -472,6 +472,27 @@ impl Cluster {
         self.hand(Mail { envelope, entries: Vec::new(), posted: self.wall })
     }
 
+    /// A node hears of a newer term, from one who cannot win in it.
+    pub(crate) fn enter(&mut self, id: u64, term: u64) {
+        let vote = Vote { campaign: Term(term), pre: false, transfer: None, last: LogId::ZERO };
+        let stranger = if id == A { B } else { A };
+        self.say(stranger, id, Message::Vote(vote));
+        self.persist(id);
+        self.links.remove(&(id, stranger));
+        assert_eq!(self.term(id), term);
+    }
+
+    /// Hands over an AppendEntries that somebody made up, with the bytes that `from` has for it.
+    pub(crate) fn give(&mut self, from: u64, to: u64, append: Append) -> Output {
+        let range = append.prev.index.0 + 1..=append.last.0;
+        let bytes = |at| self.nodes[&from].memory.get(Index(at)).expect("the sender has it").clone();
+        let entries = range.map(bytes).collect();
+        let membership = self.raft(from).membership_id();
+        let message = Message::Append(append);
+        let envelope = Envelope { from: peer(from), to: peer(to), membership, message };
+        self.hand(Mail { envelope, entries, posted: self.wall })
+    }
+
     /// Delivers what waits on a link now, in order.
     pub(crate) fn deliver(&mut self, from: u64, to: u64) {
         let mails = self.links.remove(&(from, to)).unwrap_or_default();
@@ -734,12 +755,18 @@ impl Cluster {
         self.step(id, Input::Campaign);
     }
 
-    /// Makes `id` the leader, everybody listening and nobody opposed.
+    /// Makes `id` the leader, everybody listening. Where its term is behind, it learns the newest one from a
+    /// refusal and tries again.
     pub(crate) fn elect(&mut self, id: u64) {
-        self.silence(self.settings.election_min);
-        self.campaign(id);
-        self.run();
-        assert_eq!(self.role(id), RoleName::Leader, "nothing stands against {id}");
+        for _ in 0..3 {
+            self.silence(self.settings.election_min);
+            self.campaign(id);
+            self.run();
+            if self.role(id) == RoleName::Leader {
+                return;
+            }
+        }
+        panic!("nothing stands against {id}\n{}", self.describe());
     }
 
     /// Takes a pre-candidate as far as its campaign, by the pre-vote of `voter`.
@@ -971,7 +998,9 @@ impl Cluster {
             Message::VoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
                 self.note_vote(id, reply.campaign, to);
             }
-            Message::AppendReply(reply) if durable.term == reply.term => {
+            Message::AppendReply(reply)
+                if durable.term == reply.term && reply.matched > node.disk.purged.index =>
+            {
                 let (disk, memory) = (node.disk.id_at(reply.matched), node.memory.id_at(reply.matched));
                 assert!(disk.is_some(), "S11: {id} acknowledges {} before it is durable", reply.matched);
                 assert_eq!(disk, memory, "S11: {id} acknowledges what is overwritten");
