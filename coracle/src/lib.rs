@@ -51,6 +51,8 @@ mod node;
 mod replica;
 mod requests;
 mod runtime;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod state_machine;
 pub mod storage;
 mod tail;

@@ -1,0 +1,3 @@
+//! The simulator: whole clusters of the production code in one thread, from one seed.
+
+pub mod history;
