@@ -425,6 +425,11 @@ fn open_dir(
             tracing::info!(node = %id, percent = (share * 100.0) as u32, "reading the log");
         }
     })?;
+    // A log that begins late is right only if a snapshot reaches it, and there are none yet.
+    if recovered.purged != LogId::ZERO {
+        let detail = format!("the log begins behind {}, and no snapshot reaches it", recovered.purged);
+        return Err(StoreError::Damaged { path: path.to_owned(), offset: 0, detail }.into());
+    }
     // A founder names the cluster in its identity only after its first entry was durable.
     if identity.cluster.is_none()
         && let Some((entry, payload)) = recovered.memberships.last()

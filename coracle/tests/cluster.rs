@@ -569,3 +569,21 @@ async fn a_thousand_concurrent_writers_each_get_their_own_reply() {
         assert_eq!(journal[place as usize - 1], format!("{number}"));
     }
 }
+
+/// 5.2.5, SN-9: a log whose beginning is gone, with no snapshot in its place, is a gap and not a start.
+#[tokio::test]
+async fn sn_9_a_log_that_begins_late_is_refused() {
+    use coracle::storage::{LogStore, disk::DirDisk, identity, wal};
+    let mut cluster = Cluster::founded(1, true, |_| {}).await;
+    cluster.write("one").await;
+    cluster.stop(1).await;
+    let disk = std::sync::Arc::new(DirDisk::open(cluster.dir(1)).unwrap());
+    let identity = identity::open_or_create(&*disk, NodeId(1), true, || unreachable!()).unwrap();
+    let mut log = wal::Wal::open(disk.clone(), identity, wal::WalConfig::default());
+    let last = log.load(&mut |_| {}).unwrap().last;
+    log.purge(last).unwrap();
+    drop((log, disk));
+    let refused = Node::start(cluster.config(1, "127.0.0.1:0"), Journal::default()).await;
+    let Err(StartError::Store(error @ storage::StoreError::Damaged { .. })) = refused else { panic!() };
+    assert!(error.to_string().contains("no snapshot reaches it"), "{error}");
+}

@@ -145,6 +145,13 @@ async fn accept<M: Machine>(
     let mut reported: Option<Instant> = None;
     loop {
         tokio::select! {
+            biased;
+            // First: a place that became free is given to the next one.
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!("a connection failed: {error}");
+                }
+            }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() >= shared.limits.clients => turn_away(stream),
                 Ok((stream, _)) => {
@@ -160,11 +167,6 @@ async fn accept<M: Machine>(
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },
-            Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!("a connection failed: {error}");
-                }
-            }
         }
     }
 }

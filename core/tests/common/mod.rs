@@ -484,9 +484,18 @@ impl Cluster {
 
     /// Hands over an AppendEntries that somebody made up, with the bytes that `from` has for it.
     pub(crate) fn give(&mut self, from: u64, to: u64, append: Append) -> Output {
+        let log = self.nodes[&from].memory.clone();
+        self.give_image(&log, from, to, append)
+    }
+
+    /// The same with the bytes that a node of another cluster has.
+    pub(crate) fn give_from(&mut self, other: &Cluster, from: u64, to: u64, append: Append) -> Output {
+        self.give_image(&other.nodes[&from].memory, from, to, append)
+    }
+
+    fn give_image(&mut self, log: &Image, from: u64, to: u64, append: Append) -> Output {
         let range = append.prev.index.0 + 1..=append.last.0;
-        let bytes = |at| self.nodes[&from].memory.get(Index(at)).expect("the sender has it").clone();
-        let entries = range.map(bytes).collect();
+        let entries = range.map(|at| log.get(Index(at)).expect("the sender has it").clone()).collect();
         let membership = self.raft(from).membership_id();
         let message = Message::Append(append);
         let envelope = Envelope { from: peer(from), to: peer(to), membership, message };
