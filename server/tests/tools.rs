@@ -1,0 +1,163 @@
+//! The tools of Redis, unmodified, and a look at the disk from outside.
+//!
+//! These need the Debian packages redis-tools and strace, so they are ignored unless asked for; `.ci/run`
+//! installs the packages and asks.
+
+mod support;
+
+use coracle_server::client::Value;
+use coracle_server::cluster::{Cluster, Interrupt, Place, Program, server};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use support::*;
+
+/// Runs redis-cli on these words, or on these lines.
+fn cli(place: &Place, arguments: &[&str], lines: &str) -> String {
+    let port = place.client_addr.rsplit_once(':').unwrap().1;
+    let mut child = Command::new("redis-cli")
+        .args(["-p", port])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("redis-cli is in the package redis-tools");
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    said(&output)
+}
+
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    text.into_owned()
+}
+
+#[test]
+#[ignore = "needs the package redis-tools"]
+fn redis_cli_talks_to_any_node() {
+    let (cluster, _directory) = formed(3, &[]);
+    let place = |id| &cluster.node(id).place;
+    assert_eq!(cli(place(1), &["set", "k", "v"], ""), "OK\n");
+    assert_eq!(cli(place(2), &["get", "k"], ""), "v\n");
+    assert_eq!(cli(place(3), &["--no-raw", "-3", "get", "none"], ""), "(nil)\n");
+    assert_eq!(cli(place(3), &["--no-raw", "incr", "n"], ""), "(integer) 1\n");
+    assert_eq!(cli(place(1), &["-2", "mget", "k", "n"], ""), "v\n1\n");
+    let conversation = "hello 3\nset a \"x\\x00y\"\nappend a z\nexists a k\ndel a k\nfoo\ncommand docs get\n";
+    let answers = cli(place(2), &["--no-raw"], conversation);
+    for expected in
+        ["1# \"server\" => \"coracle\"", "(integer) 4", "(integer) 2", "ERR unknown command 'foo'"]
+    {
+        assert!(answers.contains(expected), "{expected}: {answers}");
+    }
+    assert!(cli(place(1), &["coracle", "status"], "").contains("\"members\":["));
+}
+
+#[test]
+#[ignore = "needs the package redis-tools"]
+fn redis_cli_pipes_commands_in_bulk() {
+    let (cluster, _directory) = formed(3, &[]);
+    let commands: String = (0..2000).map(|i| format!("SET key{i} {i}\r\n")).collect();
+    let answer = cli(&cluster.node(2).place, &["--pipe"], &commands);
+    assert!(answer.contains("errors: 0, replies: 2000"), "{answer}");
+    assert_eq!(cli(&cluster.node(3).place, &["get", "key1999"], ""), "1999\n");
+}
+
+#[test]
+#[ignore = "needs the package redis-tools"]
+fn redis_benchmark_ends_without_an_error_on_any_node() {
+    let (cluster, _directory) = formed(3, &[]);
+    for id in cluster.ids() {
+        let port = cluster.node(id).place.client_addr.rsplit_once(':').unwrap().1;
+        let words =
+            ["-p", port, "-t", "ping,set,get,incr,mset", "-n", "2000", "-c", "20", "-P", "4", "--csv"];
+        let output =
+            Command::new("redis-benchmark").args(words).output().expect("it is in the package redis-tools");
+        let text = said(&output);
+        assert!(!text.to_lowercase().contains("err") && !text.contains("WARNING"), "{text}");
+        for test in ["PING_INLINE", "SET", "GET", "INCR", "MSET"] {
+            assert!(text.contains(&format!("\"{test}")), "{text}");
+        }
+    }
+    cluster.agree().unwrap();
+}
+
+/// A server whose system calls of interest are written to a file, with their times.
+fn traced(trace: PathBuf) -> Program {
+    let plain = server(CORACLE);
+    Arc::new(move |place| {
+        let inner = plain(place);
+        let mut command = Command::new("strace");
+        // -D: the tracer is the grandchild, so that the parent kills and signals the server itself.
+        command.args([
+            "-D",
+            "-f",
+            "-ttt",
+            "-T",
+            "-yy",
+            "-s",
+            "64",
+            "-e",
+            "trace=fdatasync,fsync,write,sendto,writev",
+        ]);
+        command.arg("-o").arg(&trace).arg(inner.get_program()).args(inner.get_args());
+        command
+    })
+}
+
+/// When each system call whose line contains all of this ended, in seconds.
+fn ends(trace: &str, parts: &[&str]) -> Vec<f64> {
+    let mut ends = Vec::new();
+    for line in trace.lines().filter(|line| parts.iter().all(|part| line.contains(part))) {
+        let number = |text: &str| text.parse::<f64>().ok();
+        let start = line.split_whitespace().nth(1).and_then(number);
+        let took = line.rsplit_once('<').and_then(|(_, took)| number(took.trim_end_matches('>')));
+        if let (Some(start), Some(took)) = (start, took) {
+            // The line of a call that was resumed starts when it ended.
+            ends.push(if line.contains("resumed>") { start } else { start + took });
+        }
+    }
+    ends
+}
+
+#[test]
+#[ignore = "needs the package strace"]
+fn the_reply_to_one_set_follows_an_fdatasync_on_two_nodes() {
+    let directory = tempfile::tempdir().unwrap();
+    let traces: Vec<PathBuf> = (1..=3).map(|id| directory.path().join(format!("trace{id}"))).collect();
+    let programs = traces.iter().cloned().map(traced).collect();
+    let cluster = Cluster::start(directory.path(), programs, Interrupt::default()).unwrap();
+    cluster.form().unwrap();
+    let (leader, _) = cluster.leader().unwrap();
+    let mut client = cluster.node(leader).client().unwrap();
+    assert_eq!(ask(&mut client, "SET before this"), Value::Simple("OK".into()));
+    cluster.agree().unwrap();
+    // Nothing is under way, and logs that fell idle have sealed what they hold.
+    let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let syncs = || traces.iter().map(|path| ends(&read(path), &["fdatasync"]).len()).collect::<Vec<_>>();
+    let mut last = (syncs(), std::time::Instant::now());
+    wait("the disks falling silent", || {
+        let now = syncs();
+        if now != last.0 {
+            last = (now, std::time::Instant::now());
+        }
+        (last.1.elapsed() > std::time::Duration::from_millis(300)).then_some(())
+    });
+    let asked = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert_eq!(ask(&mut client, "SET traced value"), Value::Simple("OK".into()));
+
+    // The reply is the leader's newest write of "+OK".
+    let reply = wait("the trace of the reply", || {
+        let starts = read(&traces[leader as usize - 1]);
+        let line = starts.lines().rfind(|line| line.contains("\"+OK\\r\\n\""))?;
+        let start: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        (start > asked).then_some(start)
+    });
+    let synced = traces
+        .iter()
+        .filter(|path| ends(&read(path), &["fdatasync"]).iter().any(|end| (asked..reply).contains(end)))
+        .count();
+    assert!(synced >= 2, "{synced} of three nodes had synced between {asked} and {reply}");
+}
