@@ -6,7 +6,7 @@
 //! alone take at the same time. It prints figures, and fails where a promise is broken.
 
 use coracle_server::client::{Client, Value};
-use coracle_server::cluster::{Cluster, Interrupt, REQUEST_LIMIT, random, server, wait};
+use coracle_server::cluster::{Cluster, Interrupt, REQUEST_LIMIT, random, report, server, wait};
 use coracle_server::demo::{Writer, read_back};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -187,7 +187,14 @@ fn freeze(cluster: &Cluster, duration: Duration, interrupt: &Interrupt) -> Resul
     let thaw = Instant::now() + duration;
     // Questions that the frozen leader finds when it wakes up, each with what it must answer at least.
     let mut questions = Vec::new();
+    // Writes that were under way wait for their time limit; this connection has none of those.
+    let mut fresh = Client::connect(&others[0], REQUEST_LIMIT).map_err(text)?;
     while Instant::now() < thaw {
+        if report(&others[0], REQUEST_LIMIT)?.leader.is_some_and(|id| id != leader)
+            && let Value::Number(number) = fresh.ask(&[b"INCR", b"counter"]).map_err(text)?
+        {
+            newest.fetch_max(number as u64, Ordering::SeqCst);
+        }
         let mut client = Client::connect(&address(leader), REQUEST_LIMIT).map_err(text)?;
         let floor = newest.load(Ordering::SeqCst);
         client.send(&[&[b"GET", b"counter"]]).map_err(text)?;
@@ -210,7 +217,10 @@ fn freeze(cluster: &Cluster, duration: Duration, interrupt: &Interrupt) -> Resul
     }
     let (_, new_term) = cluster.leader()?;
     if new_term == term || counted <= first_floor {
-        return Err("the cluster did not go on without its frozen leader".into());
+        return Err(format!(
+            "the cluster did not go on without its frozen leader: terms {term} and {new_term}, the counter \
+             at {first_floor} and {counted}"
+        ));
     }
     println!(
         "leader frozen for {duration:?}: no stale value in {reads} reads, and none in {asked} that waited for \
