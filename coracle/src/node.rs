@@ -16,7 +16,7 @@ use crate::storage::{LogStore, Recovered, StoreError, identity};
 
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
 
-use crate::wire::decode_membership;
+use crate::wire::{check_membership, decode_membership};
 use crate::writer::Writer;
 use coracle_core::*;
 use std::collections::BTreeMap;
@@ -161,6 +161,7 @@ impl<S: StateMachine> Node<S> {
         let cluster = random_cluster()
             .map_err(|error| ConfigurationError::Invalid(format!("no random bits for its name: {error}")))?;
         let membership = Membership::of_voters(cluster, members);
+        check_membership(&membership).map_err(|error| ConfigurationError::Invalid(error.to_string()))?;
         let (answer, answered) = oneshot::channel();
         let request = Request::Bootstrap { membership, answer };
         if self.inner.requests.send(request).await.is_err() {
@@ -446,7 +447,7 @@ fn open_dir(
     })
 }
 
-fn restore(recovered: Recovered) -> Result<Restored, StartError> {
+pub(crate) fn restore(recovered: Recovered) -> Result<Restored, StartError> {
     let Recovered { hard_state, purged, last, runs, memberships } = recovered;
     let memberships = memberships.iter().map(|(id, payload)| Ok((*id, decode(*id, payload)?)));
     let memberships = memberships.collect::<Result<_, StartError>>()?;
@@ -458,7 +459,7 @@ fn decode(id: LogId, payload: &[u8]) -> Result<Membership, StartError> {
 }
 
 /// The cluster time of the newest entry, from which a leader's clock goes on.
-fn newest_time(reader: &dyn crate::storage::LogReader, recovered: &Recovered) -> Result<u64, StartError> {
+pub(crate) fn newest_time(reader: &dyn crate::storage::LogReader, recovered: &Recovered) -> Result<u64, StartError> {
     let Recovered { purged, last, .. } = recovered;
     if last.index <= purged.index {
         return Ok(0);

@@ -92,6 +92,7 @@ async fn a_wrong_list_of_members_is_refused() {
         vec![(1, here.clone()), (1, here.clone())],
         vec![(0, here.clone()), (1, here.clone())],
         vec![(1, "no port".to_owned())],
+        vec![(1, format!("{}:1", "x".repeat(2000)))],
     ] {
         let refused = node.set_configuration(wrong.clone()).await;
         assert!(matches!(refused, Err(ConfigurationError::Invalid(_))), "{wrong:?}: {refused:?}");

@@ -159,6 +159,19 @@ impl Raft {
         self.shared.term()
     }
 
+    /// Its term and its vote in it.
+    pub fn hard_state(&self) -> HardState {
+        self.shared.hard_state
+    }
+
+    /// At a leader: the newest index known to be durable at this member and equal to the own log.
+    pub fn matched(&self, id: NodeId) -> Option<Index> {
+        match &self.role {
+            Role::Leader(leader) => leader.progress.get(&id).map(|progress| progress.matched),
+            _ => None,
+        }
+    }
+
     /// The newest index known to be committed.
     pub fn commit(&self) -> Index {
         self.shared.log.commit()
