@@ -73,3 +73,59 @@ impl Settings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One setting that breaks its rule, among defaults that keep theirs.
+    fn complaint(break_it: impl FnOnce(&mut Settings)) -> Option<&'static str> {
+        let mut settings = Settings::default();
+        break_it(&mut settings);
+        settings.validate().err().map(|bad| bad.setting)
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn every_rule_has_a_setting_that_breaks_it() {
+        assert_eq!(complaint(|s| s.heartbeat = 0), Some("heartbeat"));
+        assert_eq!(complaint(|s| s.election_min = 9), Some("election_min"));
+        assert_eq!(complaint(|s| s.election_max = 30), Some("election_max"));
+        assert_eq!(complaint(|s| s.message_entries = 0), Some("message_entries"));
+        assert_eq!(complaint(|s| s.message_bytes = 0), Some("message_bytes"));
+        assert_eq!(complaint(|s| s.inflight_messages = 0), Some("inflight_messages"));
+        assert_eq!(complaint(|s| s.inflight_bytes = 0), Some("inflight_bytes"));
+    }
+
+    #[test]
+    fn every_rule_has_a_setting_that_just_keeps_it() {
+        let least = |s: &mut Settings| {
+            *s = Settings {
+                heartbeat: 1,
+                election_min: 2,
+                election_max: 3,
+                message_entries: 1,
+                message_bytes: 1,
+                inflight_messages: 1,
+                inflight_bytes: 1,
+            }
+        };
+        let most = |s: &mut Settings| {
+            *s = Settings {
+                heartbeat: u64::MAX / 4,
+                election_min: u64::MAX - 1,
+                election_max: u64::MAX,
+                message_entries: u64::MAX,
+                message_bytes: u64::MAX,
+                inflight_messages: usize::MAX,
+                inflight_bytes: u64::MAX,
+            }
+        };
+        assert_eq!((complaint(least), complaint(most)), (None, None));
+        assert_eq!(complaint(|s| s.heartbeat = u64::MAX), Some("election_min"), "without an overflow");
+    }
+}

@@ -109,3 +109,69 @@ impl Disk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A write that makes everything up to `safe` durable.
+    fn write(disk: &mut Disk, safe: u64) -> WriteId {
+        let id = disk.hand_out();
+        disk.start(id, Index(safe), Tick(id.0));
+        id
+    }
+
+    #[test]
+    fn completions_raise_the_mark_in_order_and_one_stands_for_all_before_it() {
+        let mut disk = Disk::new(Index(3));
+        let [first, second, third] = [4, 5, 6].map(|safe| write(&mut disk, safe));
+        assert!(disk.complete(first));
+        assert_eq!((disk.persisted(), disk.writes_under_way()), (Index(4), 2));
+        assert!(disk.complete(third));
+        assert_eq!((disk.persisted(), disk.writes_under_way()), (Index(6), 0));
+        for old_news in [first, second, third, third.next(), WriteId(0)] {
+            assert!(!disk.complete(old_news));
+        }
+        assert_eq!(disk.persisted(), Index(6));
+    }
+
+    #[test]
+    fn a_truncation_lowers_what_every_write_under_way_makes_safe() {
+        let mut disk = Disk::new(Index(3));
+        let [first, second] = [8, 9].map(|safe| write(&mut disk, safe));
+        disk.truncate(Index(5));
+        let third = write(&mut disk, 7);
+        disk.truncate(Index(6));
+        for (id, safe) in [(first, 5), (second, 5), (third, 6)] {
+            assert!(disk.complete(id));
+            assert_eq!(disk.persisted(), Index(safe));
+        }
+        disk.truncate(Index(2));
+        assert_eq!(disk.persisted(), Index(2), "and the mark itself");
+    }
+
+    #[test]
+    fn the_hard_state_is_durable_when_its_own_write_is_done() {
+        let mut disk = Disk::new(Index(0));
+        assert!(disk.hard_state_is_durable(), "what was restored is");
+        let entries = write(&mut disk, 1);
+        let vote = write(&mut disk, 1);
+        disk.carries_hard_state(vote);
+        disk.complete(entries);
+        assert!(!disk.hard_state_is_durable());
+        disk.complete(vote);
+        assert!(disk.hard_state_is_durable());
+    }
+
+    #[test]
+    fn the_age_is_that_of_the_oldest_write() {
+        let mut disk = Disk::new(Index(0));
+        assert_eq!(disk.age(Tick(100)), 0);
+        let first = write(&mut disk, 1);
+        write(&mut disk, 2);
+        assert_eq!(disk.age(Tick(100)), 99);
+        disk.complete(first);
+        assert_eq!(disk.age(Tick(100)), 98);
+        assert_eq!(disk.age(Tick(0)), 0, "a clock that stands still ages nothing");
+    }
+}

@@ -251,3 +251,186 @@ impl Log {
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(rule))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ClusterId, Incarnation, Member, NodeId, Round};
+    use alloc::string::String;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    /// The terms of the entries from `purged + 1` on.
+    fn log(purged: LogId, terms: &[u64]) -> Log {
+        let last = Index(purged.index.0 + terms.len() as u64);
+        Log::new(purged, runs(purged.index.0 + 1, terms), last, vec![])
+    }
+
+    fn runs(first: u64, terms: &[u64]) -> Vec<Run> {
+        let mut runs: Vec<Run> = Vec::new();
+        for (index, term) in (first..).zip(terms) {
+            if runs.last().is_none_or(|run| run.term != Term(*term)) {
+                runs.push(Run::new(index, *term));
+            }
+        }
+        runs
+    }
+
+    fn append(prev: LogId, terms: &[u64]) -> Append {
+        Append {
+            term: Term(99),
+            prev,
+            last: Index(prev.index.0 + terms.len() as u64),
+            runs: runs(prev.index.0 + 1, terms),
+            memberships: vec![],
+            commit: Index(0),
+            round: Round(0),
+            lease: 0,
+            persisted: Index(0),
+            disk_age: 0,
+        }
+    }
+
+    fn terms(log: &Log) -> Vec<u64> {
+        (log.purged.index.0 + 1..=log.last.0)
+            .map(|at| log.term_at(Index(at)).expect("in the log").0)
+            .collect()
+    }
+
+    fn of_one(id: u64) -> Membership {
+        let member = Member { id: NodeId(id), incarnation: Incarnation(id), address: String::new() };
+        Membership::of_voters(ClusterId(1), [member])
+    }
+
+    #[test]
+    fn term_at_knows_the_purged_entry_and_those_behind_it_only() {
+        let log = log(LogId::new(2, 5), &[2, 3, 3]);
+        let found: Vec<_> = (4..=9).map(|at| log.term_at(Index(at)).map(|term| term.0)).collect();
+        assert_eq!(found, [None, Some(2), Some(2), Some(3), Some(3), None]);
+        assert_eq!(log.last_id(), LogId::new(3, 8));
+        assert_eq!(self::log(LogId::new(2, 5), &[]).last_id(), LogId::new(2, 5), "an empty one ends there");
+    }
+
+    #[test]
+    fn newest_within_is_never_behind_its_limit_nor_of_a_greater_term() {
+        let log = log(LogId::ZERO, &[1, 1, 3, 3, 5]);
+        for (limit, newest) in [
+            (LogId::new(9, 9), LogId::new(5, 5)),
+            (LogId::new(5, 4), LogId::new(3, 4)),
+            (LogId::new(4, 9), LogId::new(3, 4)),
+            (LogId::new(2, 9), LogId::new(1, 2)),
+            (LogId::new(2, 1), LogId::new(1, 1)),
+            (LogId::new(0, 9), LogId::ZERO),
+        ] {
+            assert_eq!(log.newest_within(limit), newest, "{limit}");
+        }
+    }
+
+    #[test]
+    fn the_membership_in_force_goes_and_comes_with_its_entry() {
+        let mut log = log(LogId::ZERO, &[1]);
+        assert!(log.membership().is_empty());
+        log.append_membership(Term(1), of_one(1));
+        log.append_own(Term(1), 2);
+        log.append_membership(Term(2), of_one(2));
+        assert_eq!((log.membership(), log.membership_id()), (&of_one(2), LogId::new(2, 5)));
+        assert!(log.committed_membership().1.is_empty(), "nothing is committed");
+        log.commit_to(Index(4));
+        assert_eq!(log.committed_membership(), &(LogId::new(1, 2), of_one(1)));
+        assert_eq!(log.memberships_between(Index(3), Index(5)), [(Index(5), of_one(2))]);
+        log.truncate(Index(4));
+        assert_eq!(log.membership_id(), LogId::new(1, 2));
+        assert_eq!(log.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_restored_log_has_a_membership_before_its_first() {
+        let id = LogId::new(1, 1);
+        let mut log = Log::new(LogId::ZERO, vec![Run::new(1, 1)], Index(1), vec![(id, of_one(1))]);
+        assert!(log.committed_membership().1.is_empty());
+        log.truncate(Index(0));
+        assert_eq!(log.membership_id(), LogId::ZERO);
+        // One that a snapshot covers needs none before it.
+        let log = Log::new(LogId::new(1, 3), vec![], Index(3), vec![(id, of_one(1))]);
+        assert_eq!(log.committed_membership().0, id);
+    }
+
+    #[test]
+    fn a_message_that_contradicts_what_is_committed_or_purged_is_impossible() {
+        let mut log = log(LogId::new(2, 5), &[2, 3, 3]);
+        log.commit_to(Index(7));
+        for (prev, terms) in [
+            (LogId::new(2, 7), &[][..]),
+            (LogId::new(3, 5), &[]),
+            (LogId::new(2, 6), &[4]),
+            (LogId::new(1, 4), &[1]),
+            (LogId::new(1, 3), &[1, 3, 3]),
+        ] {
+            let before = log.clone();
+            assert_eq!(log.accept(&append(prev, terms)), Accept::Impossible, "{prev} {terms:?}");
+            assert_eq!(log, before);
+        }
+        assert_eq!(log.accept(&append(LogId::new(3, 9), &[])), Accept::Conflict(LogId::new(3, 8)));
+    }
+
+    fn ascending() -> impl Strategy<Value = Vec<u64>> {
+        proptest::collection::vec(0..3u64, 0..12).prop_map(|steps| {
+            let mut term = 1;
+            let add = |step: u64| {
+                term += step.saturating_sub(1);
+                term
+            };
+            steps.into_iter().map(add).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The runs against a plain list of terms, on which Figure 2's rules 2 to 4 are three lines.
+        #[test]
+        fn accept_does_what_figure_2_does_entry_by_entry(
+            own in ascending(),
+            theirs in ascending(),
+            from in 0..12usize,
+            to in 0..12usize,
+        ) {
+            let (from, to) = (from.min(to).min(theirs.len()), from.max(to).min(theirs.len()));
+            let prev_term = |list: &[u64]| from.checked_sub(1).map_or(Some(0), |at| list.get(at).copied());
+            let prev = LogId::new(prev_term(&theirs).unwrap(), from as u64);
+            let mut log = log(LogId::ZERO, &own);
+            let accepted = log.accept(&append(prev, &theirs[from..to]));
+            prop_assert_eq!(log.check(), Ok(()));
+            if prev_term(&own) != prev_term(&theirs) {
+                prop_assert!(matches!(accepted, Accept::Conflict(limit) if limit.index <= prev.index));
+                prop_assert_eq!(terms(&log), own);
+                return Ok(());
+            }
+            let mut expected = own.clone();
+            let mut first_new = None;
+            for at in from..to {
+                if expected.get(at) != Some(&theirs[at]) {
+                    expected.truncate(at);
+                    expected.push(theirs[at]);
+                    first_new = first_new.or(Some(Index(at as u64 + 1)));
+                }
+            }
+            let truncated = first_new.filter(|first| first.0 <= own.len() as u64).map(Index::prev);
+            prop_assert_eq!(accepted, Accept::Accepted { truncated, appended_from: first_new });
+            prop_assert_eq!(terms(&log), expected);
+        }
+
+        /// Whatever a leader and a follower hold, asking each other in turn finds where their logs part.
+        #[test]
+        fn both_sides_of_a_conflict_converge_on_the_common_prefix(own in ascending(), theirs in ascending()) {
+            let (own, theirs) = (log(LogId::ZERO, &own), log(LogId::ZERO, &theirs));
+            let mut prev = own.last_id();
+            let mut rounds = 0;
+            while theirs.term_at(prev.index) != Some(prev.term) {
+                prev = own.newest_within(theirs.newest_within(prev));
+                rounds += 1;
+                prop_assert!(rounds <= own.runs.len() + theirs.runs.len() + 1);
+            }
+        }
+    }
+}

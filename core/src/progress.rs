@@ -125,3 +125,81 @@ impl Progress {
         (self.in_flight.len(), self.in_flight_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matched_up_to(index: u64) -> Progress {
+        let mut progress = Progress::new(Index(index + 1), Tick(0));
+        progress.on_matched(Index(index));
+        progress.probing = false;
+        progress
+    }
+
+    fn send(progress: &mut Progress, last: u64, bytes: u64) {
+        let prev = LogId { index: progress.next.prev(), ..LogId::ZERO };
+        progress.open = Some(prev);
+        progress.on_sent(prev, Index(last), bytes);
+    }
+
+    #[test]
+    fn the_window_closes_by_messages_and_by_bytes_and_opens_with_acknowledgements() {
+        let settings =
+            Settings { inflight_messages: 2, inflight_bytes: 10, message_bytes: 6, ..Settings::default() };
+        let mut progress = matched_up_to(1);
+        assert_eq!(progress.budget(&settings), Some(6));
+        send(&mut progress, 2, 6);
+        assert_eq!(progress.budget(&settings), Some(4), "what the bytes under way leave");
+        send(&mut progress, 3, 1);
+        assert_eq!(progress.budget(&settings), None, "two messages");
+        progress.on_matched(Index(2));
+        assert_eq!((progress.in_flight(), progress.budget(&settings)), ((1, 1), Some(6)));
+        send(&mut progress, 4, 50);
+        progress.on_matched(Index(3));
+        assert_eq!(progress.budget(&settings), None, "a single entry may be larger than the window");
+        progress.on_matched(Index(4));
+        assert_eq!((progress.in_flight(), progress.budget(&settings)), ((0, 0), Some(6)));
+    }
+
+    #[test]
+    fn one_request_is_open_at_a_time() {
+        let settings = Settings::default();
+        let mut progress = matched_up_to(1);
+        progress.open = Some(LogId::new(0, 1));
+        assert_eq!(progress.budget(&settings), None);
+        progress.on_unsent(Tick(5));
+        assert_eq!((progress.open, progress.paused, progress.budget(&settings)), (None, Some(Tick(5)), None));
+        progress.paused = None;
+        assert!(progress.budget(&settings).is_some());
+    }
+
+    #[test]
+    fn a_report_moves_next_only_where_it_continues_the_log() {
+        let mut progress = matched_up_to(1);
+        let prev = LogId::new(0, 1);
+        for (open, reported) in [(None, prev), (Some(prev), LogId::new(0, 2)), (Some(LogId::new(0, 2)), prev)]
+        {
+            progress.open = open;
+            progress.on_sent(reported, Index(9), 1);
+            assert_eq!((progress.next, progress.open), (Index(2), None));
+        }
+        progress.open = Some(prev);
+        progress.on_sent(prev, Index(1), 0);
+        assert_eq!((progress.next, progress.in_flight()), (Index(2), (0, 0)), "an empty one moves nothing");
+    }
+
+    #[test]
+    fn a_conflict_goes_back_but_never_below_what_is_matched_nor_forward() {
+        let limit = |index| LogId::new(1, index).index;
+        let mut progress = matched_up_to(3);
+        send(&mut progress, 9, 1);
+        assert!(!progress.on_conflict(limit(2), Round(1), Round(1)), "below what is matched: an old answer");
+        assert!(!progress.on_conflict(limit(10), Round(1), Round(1)), "ahead of what was sent");
+        assert!(progress.on_conflict(limit(6), Round(1), Round(1)));
+        assert_eq!((progress.next, progress.probing, progress.in_flight()), (Index(7), true, (0, 0)));
+        assert!(!progress.on_conflict(limit(6), Round(1), Round(1)), "one of many that left together");
+        assert!(progress.on_conflict(limit(5), Round(1), Round(1)), "further back is news");
+        assert!(progress.on_conflict(limit(5), Round(2), Round(2)), "and so is the same, a round later");
+    }
+}

@@ -73,10 +73,12 @@ fn failure_moves_next_index_back_and_retries() {
     c.elect_by(A, &[C]);
     c.heal();
     assert_eq!(c.progress(A, B).next.0, 7, "behind its own first entry, which left already");
+    c.sending = Sending::ByHand;
     c.tick(A, 5);
     c.deliver(A, B);
     c.deliver(B, A);
     assert_eq!(c.progress(A, B).next.0, 3, "the whole conflicting term at once");
+    c.sent(A, B, 100);
     c.run();
     assert_eq!(c.log(B), c.log(A));
 }
