@@ -14,7 +14,14 @@
 
 #![allow(dead_code)]
 
+mod driver;
+mod image;
+mod judge;
+
+pub(crate) use image::*;
+
 use coracle_core::*;
+use judge::History;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub(crate) const A: u64 = 1;
@@ -38,76 +45,6 @@ pub(crate) struct Mail {
     pub(crate) entries: Vec<Entry>,
     /// When it was posted, on the wall's clock.
     posted: u64,
-}
-
-/// A log with its hard state: once as a node has it in memory, once as its disk would give it back.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Image {
-    pub(crate) hard_state: HardState,
-    pub(crate) purged: LogId,
-    /// The membership in force at `purged`.
-    pub(crate) base: Option<(LogId, Membership)>,
-    pub(crate) log: Vec<Entry>,
-}
-
-impl Image {
-    pub(crate) fn last(&self) -> Index {
-        Index(self.purged.index.0 + self.log.len() as u64)
-    }
-
-    pub(crate) fn get(&self, index: Index) -> Option<&Entry> {
-        let at = index.0.checked_sub(self.purged.index.0 + 1)?;
-        self.log.get(at as usize)
-    }
-
-    pub(crate) fn id_at(&self, index: Index) -> Option<LogId> {
-        if index == self.purged.index {
-            return Some(self.purged);
-        }
-        self.get(index).map(|entry| LogId { term: entry.term, index })
-    }
-
-    pub(crate) fn last_id(&self) -> LogId {
-        self.id_at(self.last()).expect("the last entry")
-    }
-
-    fn truncate(&mut self, last: Index) {
-        self.log.truncate((last.0 - self.purged.index.0) as usize);
-    }
-
-    fn runs(&self) -> Vec<Run> {
-        let mut runs: Vec<Run> = Vec::new();
-        for (at, entry) in self.log.iter().enumerate() {
-            if runs.last().is_none_or(|run| run.term != entry.term) {
-                runs.push(Run { first: Index(self.purged.index.0 + 1 + at as u64), term: entry.term });
-            }
-        }
-        runs
-    }
-
-    pub(crate) fn memberships(&self) -> Vec<(LogId, Membership)> {
-        let in_log = self.log.iter().enumerate().filter_map(|(at, entry)| {
-            let index = Index(self.purged.index.0 + 1 + at as u64);
-            entry.membership.as_ref().map(|m| (LogId { term: entry.term, index }, (**m).clone()))
-        });
-        self.base.iter().cloned().chain(in_log).collect()
-    }
-
-    pub(crate) fn restored(&self) -> Restored {
-        Restored {
-            hard_state: self.hard_state,
-            purged: self.purged,
-            runs: self.runs(),
-            last: self.last(),
-            memberships: self.memberships(),
-        }
-    }
-
-    /// The terms of the entries, as the scripts write them.
-    pub(crate) fn terms(&self) -> String {
-        let terms: Vec<String> = self.log.iter().map(|entry| entry.term.to_string()).collect();
-        terms.join(" ")
-    }
 }
 
 /// A write in the queue of a node's log writer.
@@ -159,22 +96,6 @@ pub(crate) enum Sending {
     ByHand,
 }
 
-/// What the box remembers over all crashes.
-#[derive(Default)]
-struct History {
-    leaders: BTreeMap<Term, u64>,
-    votes: BTreeMap<(u64, Term), u64>,
-    /// Every entry ever made, with the one before it: equal names mean equal entries and equal prefixes.
-    entries: BTreeMap<LogId, (u64, LogId)>,
-    /// What is committed, and the term of the leader that committed it.
-    committed: BTreeMap<Index, (LogId, u64, Term)>,
-    /// The newest term in which a node has spoken.
-    spoken: BTreeMap<u64, Term>,
-    /// Reads that wait for an answer: where they were asked, and what was committed anywhere by then.
-    reads: BTreeMap<Ticket, (u64, Index)>,
-    proposals: BTreeMap<Ticket, (u64, u64)>,
-}
-
 pub(crate) struct Cluster {
     pub(crate) nodes: BTreeMap<u64, Node>,
     links: BTreeMap<(u64, u64), VecDeque<Mail>>,
@@ -212,30 +133,6 @@ pub(crate) fn membership(voters: &[u64], outgoing: &[u64], learners: &[u64]) -> 
         voters: ids(voters),
         outgoing: ids(outgoing),
     }
-}
-
-/// An entry of a log that a script starts with. What it holds follows from its name.
-fn given_entry(term: u64, index: u64, members: &BTreeMap<u64, Membership>) -> Entry {
-    let membership = members.get(&index).cloned().map(Box::new);
-    Entry { term: Term(term), content: 1_000_000_000 * term + index, membership }
-}
-
-/// Reads `"1 1 2*3"`: entries of term 1, 1, 2, 2, 2.
-pub(crate) fn parse_log(text: &str, memberships: &[(u64, Membership)]) -> Vec<Entry> {
-    let members: BTreeMap<u64, Membership> = memberships.iter().cloned().collect();
-    let mut log = Vec::new();
-    for word in text.split_whitespace() {
-        let (term, times) = word.split_once('*').unwrap_or((word, "1"));
-        for _ in 0..times.parse().expect("how many") {
-            log.push(given_entry(term.parse().expect("a term"), log.len() as u64 + 1, &members));
-        }
-    }
-    log
-}
-
-fn is_quorum(membership: &Membership, holds: impl Fn(u64) -> bool) -> bool {
-    let majority = |set: &BTreeSet<NodeId>| 2 * set.iter().filter(|id| holds(id.0)).count() > set.len();
-    majority(&membership.voters) && (membership.outgoing.is_empty() || majority(&membership.outgoing))
 }
 
 impl Cluster {
@@ -858,320 +755,6 @@ impl Cluster {
         out
     }
 
-    /// Does what the node wants done, in the order of the fields.
-    fn carry_out(&mut self, id: u64, out: Output, input: &Input, received: Vec<Entry>) -> Vec<Input> {
-        let node = self.nodes.get_mut(&id).unwrap();
-        if let Some(members) = out.members {
-            node.members = Some(members);
-        }
-        let before = node.memory.last();
-        let mut first_new = before.next();
-        for change in out.tail {
-            match change {
-                TailChange::Truncate(last) => {
-                    assert!(!node.raft.as_ref().unwrap().is_leader(), "S2: node {id} leads and truncates");
-                    node.memory.truncate(last);
-                    first_new = first_new.min(last.next());
-                }
-                TailChange::TakeReceived(first) => {
-                    let Input::Receive(Envelope { message: Message::Append(append), .. }) = input else {
-                        panic!("node {id} takes entries from {input:?}");
-                    };
-                    assert_eq!(first, node.memory.last().next(), "no gap in the tail of {id}");
-                    let skip = (first.0 - append.prev.index.0 - 1) as usize;
-                    node.memory.log.extend(received[skip..].iter().cloned());
-                }
-                TailChange::TakeProposed { first, ticket } => {
-                    assert_eq!(first.index, node.memory.last().next());
-                    let count = out.accepted.iter().find(|accepted| accepted.ticket == ticket).unwrap().count;
-                    for _ in 0..count {
-                        self.contents += 1;
-                        let entry = Entry { term: first.term, content: self.contents, membership: None };
-                        node.memory.log.push(entry);
-                    }
-                }
-                TailChange::TakeNoop(noop) => {
-                    assert_eq!(noop.index, node.memory.last().next());
-                    self.contents += 1;
-                    let entry = Entry { term: noop.term, content: self.contents, membership: None };
-                    node.memory.log.push(entry);
-                }
-                TailChange::TakeMembership(at, membership) => {
-                    assert_eq!(at.index, node.memory.last().next());
-                    self.contents += 1;
-                    let membership = Some(Box::new(membership));
-                    node.memory.log.push(Entry { term: at.term, content: self.contents, membership });
-                }
-            }
-        }
-        let memory = node.memory.clone_tail(first_new.prev());
-        self.note_entries(&memory, first_new);
-
-        let mut follow_ups = Vec::new();
-        for replicate in out.replicate {
-            let to = replicate.envelope.to.id;
-            match self.sending {
-                Sending::ByHand => self.nodes.get_mut(&id).unwrap().open.push(replicate),
-                Sending::Connected if self.cut.contains(&(id, to.0)) => {
-                    follow_ups.push(Input::Unsent { to, term: replicate.append().term });
-                }
-                _ => follow_ups.push(self.send_entries(id, replicate, u64::MAX)),
-            }
-        }
-        for envelope in out.send {
-            let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
-            self.post(id, mail);
-        }
-        let node = self.nodes.get_mut(&id).unwrap();
-        if let Some(write) = out.write {
-            let range = write.append.map_or(1..=0, |(first, last)| first.0..=last.0);
-            let entries = range.map(|at| node.memory.get(Index(at)).expect("in the tail").clone()).collect();
-            if let Some(hard_state) = write.hard_state {
-                let old = node.memory.hard_state;
-                assert!(hard_state.term >= old.term, "S9: the term of {id} goes back");
-                let kept = hard_state.term > old.term || old.vote.is_none() || old.vote == hard_state.vote;
-                assert!(kept, "S10: {id} changes its vote within a term");
-                node.memory.hard_state = hard_state;
-            }
-            node.jobs.push_back(Job { write, entries });
-        }
-        let (until, term) = {
-            let raft = node.raft.as_ref().unwrap();
-            (raft.newest_write(), raft.term())
-        };
-        for envelope in out.send_after_sync {
-            let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
-            if self.nodes[&id].done >= until {
-                self.post(id, mail);
-            } else {
-                self.nodes.get_mut(&id).unwrap().held.push(Held { until, term, mail });
-            }
-        }
-        for grant in &out.reads {
-            let (asked, floor) = self.history.reads.remove(&grant.ticket).expect("S21: one answer each");
-            assert_eq!(asked, id, "an answer is given where it was asked for");
-            assert!(grant.index >= floor, "S19: {id} reads at {} what was {floor} before", grant.index);
-        }
-        for refused in &out.refused {
-            let proposal = self.history.proposals.get(&refused.ticket);
-            let accepted = self.nodes[&id].accepted.iter().any(|accepted| accepted.ticket == refused.ticket);
-            assert!(!accepted, "S21: {id} refuses what it has in its log");
-            if proposal.is_none() {
-                self.history.reads.remove(&refused.ticket);
-            }
-        }
-        let node = self.nodes.get_mut(&id).unwrap();
-        node.accepted.extend(out.accepted);
-        node.reads.extend(out.reads);
-        node.refused.extend(out.refused);
-        node.alarms.extend(out.alarms);
-        node.dropped.extend(out.dropped);
-        follow_ups
-    }
-
-    /// Loads the entries and posts them, one byte each.
-    fn send_entries(&mut self, id: u64, replicate: Replicate, most: u64) -> Input {
-        let node = &self.nodes[&id];
-        let Replicate { mut envelope, max_bytes } = replicate;
-        let Message::Append(append) = &mut envelope.message else { panic!("only AppendEntries") };
-        let count = append.count().min(max_bytes.max(1)).min(most);
-        append.cut(Index(append.prev.index.0 + count));
-        let (to, term, prev, last) = (envelope.to.id, append.term, append.prev, append.last);
-        let range = prev.index.0 + 1..=last.0;
-        let raft = node.raft.as_ref().expect("the node is up");
-        let known = range.clone().all(|at| {
-            let named = append.runs.iter().rev().find(|run| run.first.0 <= at).expect("LG-7: no gap").term;
-            node.memory.get(Index(at)).is_some_and(|entry| entry.term == named)
-        });
-        if !raft.is_leader() || raft.term() != term || !known {
-            return Input::Unsent { to, term };
-        }
-        let entries = range.map(|at| node.memory.get(Index(at)).unwrap().clone()).collect();
-        self.post(id, Mail { envelope, entries, posted: 0 });
-        Input::Sent { to, term, prev, last, bytes: count }
-    }
-
-    /// A message leaves its node: the last moment to ask whether it may.
-    fn post(&mut self, id: u64, mut mail: Mail) {
-        let Mail { envelope, entries, .. } = &mail;
-        let (to, node) = (envelope.to.id.0, &self.nodes[&id]);
-        let durable = node.disk.hard_state;
-        assert_eq!(envelope.from, node.peer, "a node speaks for itself");
-        assert!(to != id, "a node does not write to itself");
-        let term = envelope.message.term();
-        assert!(durable.term >= term, "S11: {id} speaks in {term}, but its disk is in {}", durable.term);
-        let spoken = self.history.spoken.entry(id).or_default();
-        *spoken = term.max(*spoken);
-        match &envelope.message {
-            Message::Vote(vote) if !vote.pre => self.note_vote(id, vote.campaign, id),
-            Message::VoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
-                self.note_vote(id, reply.campaign, to);
-            }
-            Message::AppendReply(reply)
-                if durable.term == reply.term && reply.matched > node.disk.purged.index =>
-            {
-                let (disk, memory) = (node.disk.id_at(reply.matched), node.memory.id_at(reply.matched));
-                assert!(disk.is_some(), "S11: {id} acknowledges {} before it is durable", reply.matched);
-                assert_eq!(disk, memory, "S11: {id} acknowledges what is overwritten");
-            }
-            Message::Append(append) => {
-                assert!(append.is_well_formed(), "LG-7: {append:?}");
-                assert_eq!(append.count(), entries.len() as u64, "LG-7: as many entries as named");
-            }
-            _ => {}
-        }
-        mail.posted = self.wall;
-        if !self.cut.contains(&(id, to)) {
-            self.links.entry((id, to)).or_default().push_back(mail);
-        }
-    }
-
-    fn note_vote(&mut self, voter: u64, term: Term, candidate: u64) {
-        let durable = self.nodes[&voter].disk.hard_state;
-        let kept = durable.term > term || (durable.term == term && durable.vote == Some(peer(candidate)));
-        assert!(kept, "S11: the vote of {voter} for {candidate} in {term} leaves before it is durable");
-        let before = *self.history.votes.entry((voter, term)).or_insert(candidate);
-        assert_eq!(before, candidate, "S10: {voter} votes for {before} and {candidate} in {term}");
-    }
-
-    /// Two entries of the same name are the same, and so is all before them.
-    fn note_entries(&mut self, image: &Image, from: Index) {
-        for at in from.0..=image.last().0 {
-            let (index, entry) = (Index(at), image.get(Index(at)).unwrap());
-            let name = LogId { term: entry.term, index };
-            let prev = image.id_at(index.prev()).unwrap();
-            let known = *self.history.entries.entry(name).or_insert((entry.content, prev));
-            assert_eq!(known, (entry.content, prev), "S3: two entries are both called {name}");
-        }
-    }
-
-    /// Judges the node that has just stepped.
-    fn check(&mut self, id: u64, before: (bool, Term, Index, LogId), input: &Input, out: &Output) {
-        let (was_leader, old_term, old_commit, old_last) = before;
-        let node = &self.nodes[&id];
-        let raft = node.raft.as_ref().unwrap();
-        assert_eq!(raft.check(), Ok(()), "node {id}");
-        assert_eq!(raft.last(), node.memory.last_id(), "the tail of {id} equals its log");
-        let (term, commit) = (raft.term(), raft.commit());
-        assert_eq!(term, node.memory.hard_state.term, "a new term of {id} is written");
-        assert!(term >= old_term, "S9: the term of {id} goes back");
-        assert!(commit >= old_commit, "S9: the commit index of {id} goes back");
-        assert!(raft.persisted() <= node.disk.last(), "S11: {id} takes for durable what is not");
-        for change in &out.tail {
-            if let TailChange::Truncate(last) = change {
-                assert!(*last >= old_commit, "S7: {id} truncates what is committed");
-            }
-        }
-        if out.members.is_some() || !out.tail.is_empty() {
-            let in_log = node.memory.memberships().pop().map_or(LogId::ZERO, |(id, _)| id);
-            assert_eq!(raft.membership_id(), in_log, "S14a: {id} goes by the newest membership in its log");
-        }
-        let (leads, role) = (raft.is_leader(), raft.role_name());
-        if matches!(role, RoleName::Leader | RoleName::Candidate | RoleName::PreCandidate) {
-            assert!(raft.membership().is_voter(node.peer), "S14f: {id} does not vote and is a {role}");
-        }
-        if was_leader && leads && old_term == term {
-            assert!(node.memory.last_id() >= old_last, "S2: {id} leads and loses entries");
-        }
-        self.check_input(id, input, out, old_last, old_commit);
-        if leads && !(was_leader && old_term == term) {
-            self.check_election(id, term);
-        }
-        if commit > old_commit {
-            self.check_commit(id, old_commit, commit);
-        }
-        if leads {
-            self.check_progress(id);
-        }
-    }
-
-    fn check_input(&self, id: u64, input: &Input, out: &Output, last: LogId, commit: Index) {
-        let Input::Receive(envelope) = input else { return };
-        match &envelope.message {
-            Message::Append(append) if self.raft(id).commit() > commit => {
-                let verified = append.commit.min(append.last);
-                assert!(self.raft(id).commit() <= verified, "S8: {id} commits what it cannot know");
-            }
-            Message::Vote(vote) => {
-                let replies = out.send.iter().chain(&out.send_after_sync);
-                let granted = replies.into_iter().any(
-                    |e| matches!(&e.message, Message::VoteReply(r) if r.refusal.is_none() && r.campaign == vote.campaign),
-                );
-                assert!(!granted || vote.last >= last, "S13: {id} grants a vote to a log behind its own");
-            }
-            _ => {}
-        }
-    }
-
-    fn check_election(&mut self, id: u64, term: Term) {
-        let before = *self.history.leaders.entry(term).or_insert(id);
-        assert_eq!(before, id, "S1: {before} and {id} both lead {term}");
-        let membership = self.raft(id).membership().clone();
-        let voted = |voter: u64| {
-            let itself = voter == id && self.nodes[&id].disk.hard_state.vote == Some(peer(id));
-            itself || self.history.votes.get(&(voter, term)) == Some(&id)
-        };
-        assert!(is_quorum(&membership, voted), "S13: {id} leads {term} without a quorum of votes");
-        let purged = self.nodes[&id].memory.purged.index;
-        for (index, (entry, content, by)) in &self.history.committed {
-            if *by < term && *index > purged {
-                let own = self.nodes[&id].memory.get(*index).map(|own| (own.term, own.content));
-                assert_eq!(own, Some((entry.term, *content)), "S4: {id} leads {term} and lacks {entry}");
-            }
-        }
-    }
-
-    fn check_commit(&mut self, id: u64, old: Index, new: Index) {
-        let node = &self.nodes[&id];
-        let raft = node.raft.as_ref().unwrap();
-        if raft.is_leader() {
-            let of = node.memory.id_at(new).unwrap().term;
-            assert_eq!(of, raft.term(), "S8: a leader counts for entries of its own term only");
-        }
-        let term = raft.term();
-        let mut first_of_all = false;
-        for at in old.0 + 1..=new.0 {
-            let entry = node.memory.get(Index(at)).expect("S15: what is committed is in the log");
-            let name = LogId { term: entry.term, index: Index(at) };
-            let known = *self.history.committed.entry(Index(at)).or_insert_with(|| {
-                first_of_all = true;
-                (name, entry.content, term)
-            });
-            assert_eq!((known.0, known.1), (name, entry.content), "S5/S7: {id} commits another entry {at}");
-        }
-        if first_of_all {
-            assert!(raft.is_leader(), "S8: only a leader commits first");
-            let name = node.memory.id_at(new).unwrap();
-            self.check_durable(name);
-        }
-    }
-
-    /// A committed entry is on the disks of a quorum.
-    fn check_durable(&self, entry: LogId) {
-        let leader = self.history.leaders.values().next_back().map(|id| &self.nodes[id]);
-        let Some(leader) = leader.filter(|node| node.raft.is_some()) else { return };
-        let membership = leader.raft.as_ref().unwrap().membership();
-        let holds = |id: u64| self.nodes.get(&id).is_some_and(|n| n.disk.id_at(entry.index) == Some(entry));
-        assert!(is_quorum(membership, holds), "S6: {entry} is committed and not durable on a quorum");
-    }
-
-    fn check_progress(&self, id: u64) {
-        let leader = &self.nodes[&id];
-        let status = leader.raft.as_ref().unwrap().status();
-        for follower in status.peers.iter().filter(|peer| !peer.lost_entries) {
-            let Some(node) = self.nodes.get(&follower.id.0) else { continue };
-            assert!(follower.next > follower.matched, "S12: next is above matched");
-            let moved_on = node.disk.hard_state.term.max(node.memory.hard_state.term) > status.term;
-            if !moved_on {
-                let (here, there) =
-                    (leader.memory.id_at(follower.matched), node.disk.id_at(follower.matched));
-                let purged = follower.matched <= node.disk.purged.index;
-                assert!(purged || here == there, "S12: {} does not hold {here:?} for good", follower.id);
-            }
-            assert!(follower.messages_in_flight <= self.settings.inflight_messages, "S22: the window");
-        }
-    }
-
     /// All nodes that are up agree on everything.
     pub(crate) fn assert_converged(&self) {
         let up: Vec<u64> = self.ids().into_iter().filter(|id| self.is_up(*id)).collect();
@@ -1198,14 +781,5 @@ impl Cluster {
             None => format!("{id}: down\n"),
         };
         self.nodes.iter().map(line).collect()
-    }
-}
-
-impl Image {
-    /// The entries behind `last`, in an image that starts there.
-    fn clone_tail(&self, last: Index) -> Image {
-        let purged = self.id_at(last).expect("in the log");
-        let skip = (last.0 - self.purged.index.0) as usize;
-        Image { hard_state: self.hard_state, purged, base: None, log: self.log[skip..].to_vec() }
     }
 }

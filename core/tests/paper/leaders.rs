@@ -76,6 +76,7 @@ fn failure_moves_next_index_back_and_retries() {
     c.sending = Sending::ByHand;
     c.tick(A, 5);
     c.deliver(A, B);
+    c.persist(B);
     c.deliver(B, A);
     assert_eq!(c.progress(A, B).next.0, 3, "the whole conflicting term at once");
     c.sent(A, B, 100);

@@ -1,0 +1,180 @@
+//! The driver of a node in the box: carries out an [`Output`] as its documentation says, and asks of every message that
+//! leaves whether it may.
+
+use super::*;
+
+impl Cluster {
+    /// Does what the node wants done, in the order of the fields.
+    pub(super) fn carry_out(
+        &mut self,
+        id: u64,
+        out: Output,
+        input: &Input,
+        received: Vec<Entry>,
+    ) -> Vec<Input> {
+        let node = self.nodes.get_mut(&id).unwrap();
+        if let Some(members) = out.members {
+            node.members = Some(members);
+        }
+        let before = node.memory.last();
+        let mut first_new = before.next();
+        for change in out.tail {
+            match change {
+                TailChange::Truncate(last) => {
+                    assert!(!node.raft.as_ref().unwrap().is_leader(), "S2: node {id} leads and truncates");
+                    node.memory.truncate(last);
+                    first_new = first_new.min(last.next());
+                }
+                TailChange::TakeReceived(first) => {
+                    let Input::Receive(Envelope { message: Message::Append(append), .. }) = input else {
+                        panic!("node {id} takes entries from {input:?}");
+                    };
+                    assert_eq!(first, node.memory.last().next(), "no gap in the tail of {id}");
+                    let skip = (first.0 - append.prev.index.0 - 1) as usize;
+                    node.memory.log.extend(received[skip..].iter().cloned());
+                }
+                TailChange::TakeProposed { first, ticket } => {
+                    assert_eq!(first.index, node.memory.last().next());
+                    let count = out.accepted.iter().find(|accepted| accepted.ticket == ticket).unwrap().count;
+                    for _ in 0..count {
+                        self.contents += 1;
+                        let entry = Entry { term: first.term, content: self.contents, membership: None };
+                        node.memory.log.push(entry);
+                    }
+                }
+                TailChange::TakeNoop(noop) => {
+                    assert_eq!(noop.index, node.memory.last().next());
+                    self.contents += 1;
+                    let entry = Entry { term: noop.term, content: self.contents, membership: None };
+                    node.memory.log.push(entry);
+                }
+                TailChange::TakeMembership(at, membership) => {
+                    assert_eq!(at.index, node.memory.last().next());
+                    self.contents += 1;
+                    let membership = Some(Box::new(membership));
+                    node.memory.log.push(Entry { term: at.term, content: self.contents, membership });
+                }
+            }
+        }
+        let memory = node.memory.clone_tail(first_new.prev());
+        self.note_entries(&memory, first_new);
+
+        let mut follow_ups = Vec::new();
+        for replicate in out.replicate {
+            let to = replicate.envelope.to.id;
+            match self.sending {
+                Sending::ByHand => self.nodes.get_mut(&id).unwrap().open.push(replicate),
+                Sending::Connected if self.cut.contains(&(id, to.0)) => {
+                    follow_ups.push(Input::Unsent { to, term: replicate.append().term });
+                }
+                _ => follow_ups.push(self.send_entries(id, replicate, u64::MAX)),
+            }
+        }
+        for envelope in out.send {
+            let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
+            self.post(id, mail);
+        }
+        let node = self.nodes.get_mut(&id).unwrap();
+        if let Some(write) = out.write {
+            let range = write.append.map_or(0..0, |(first, last)| first.0..last.next().0);
+            let entries = range.map(|at| node.memory.get(Index(at)).expect("in the tail").clone()).collect();
+            if let Some(hard_state) = write.hard_state {
+                let old = node.memory.hard_state;
+                assert!(hard_state.term >= old.term, "S9: the term of {id} goes back");
+                let kept = hard_state.term > old.term || old.vote.is_none() || old.vote == hard_state.vote;
+                assert!(kept, "S10: {id} changes its vote within a term");
+                node.memory.hard_state = hard_state;
+            }
+            node.jobs.push_back(Job { write, entries });
+        }
+        let (until, term) = {
+            let raft = node.raft.as_ref().unwrap();
+            (raft.newest_write(), raft.term())
+        };
+        for envelope in out.send_after_sync {
+            let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
+            if self.nodes[&id].done >= until {
+                self.post(id, mail);
+            } else {
+                self.nodes.get_mut(&id).unwrap().held.push(Held { until, term, mail });
+            }
+        }
+        for grant in &out.reads {
+            let (asked, floor) = self.history.reads.remove(&grant.ticket).expect("S21: one answer each");
+            assert_eq!(asked, id, "an answer is given where it was asked for");
+            assert!(grant.index >= floor, "S19: {id} reads at {} what was {floor} before", grant.index);
+        }
+        for refused in &out.refused {
+            let proposal = self.history.proposals.get(&refused.ticket);
+            let accepted = self.nodes[&id].accepted.iter().any(|accepted| accepted.ticket == refused.ticket);
+            assert!(!accepted, "S21: {id} refuses what it has in its log");
+            if proposal.is_none() {
+                self.history.reads.remove(&refused.ticket);
+            }
+        }
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.accepted.extend(out.accepted);
+        node.reads.extend(out.reads);
+        node.refused.extend(out.refused);
+        node.alarms.extend(out.alarms);
+        node.dropped.extend(out.dropped);
+        follow_ups
+    }
+
+    /// Loads the entries and posts them, one byte each.
+    pub(super) fn send_entries(&mut self, id: u64, replicate: Replicate, most: u64) -> Input {
+        let node = &self.nodes[&id];
+        let Replicate { mut envelope, max_bytes } = replicate;
+        let Message::Append(append) = &mut envelope.message else { panic!("only AppendEntries") };
+        let count = append.count().min(max_bytes.max(1)).min(most);
+        append.cut(Index(append.prev.index.0 + count));
+        let (to, term, prev, last) = (envelope.to.id, append.term, append.prev, append.last);
+        let range = prev.index.0 + 1..=last.0;
+        let raft = node.raft.as_ref().expect("the node is up");
+        let known = range.clone().all(|at| {
+            let named = append.runs.iter().rev().find(|run| run.first.0 <= at).expect("LG-7: no gap").term;
+            node.memory.get(Index(at)).is_some_and(|entry| entry.term == named)
+        });
+        if !raft.is_leader() || raft.term() != term || !known {
+            return Input::Unsent { to, term };
+        }
+        let entries = range.map(|at| node.memory.get(Index(at)).unwrap().clone()).collect();
+        self.post(id, Mail { envelope, entries, posted: 0 });
+        Input::Sent { to, term, prev, last, bytes: count }
+    }
+
+    /// A message leaves its node: the last moment to ask whether it may.
+    pub(super) fn post(&mut self, id: u64, mut mail: Mail) {
+        let Mail { envelope, entries, .. } = &mail;
+        let (to, node) = (envelope.to.id.0, &self.nodes[&id]);
+        let durable = node.disk.hard_state;
+        assert_eq!(envelope.from, node.peer, "a node speaks for itself");
+        assert!(to != id, "a node does not write to itself");
+        let term = envelope.message.term();
+        assert!(durable.term >= term, "S11: {id} speaks in {term}, but its disk is in {}", durable.term);
+        let spoken = self.history.spoken.entry(id).or_default();
+        *spoken = term.max(*spoken);
+        match &envelope.message {
+            Message::Vote(vote) if !vote.pre => self.note_vote(id, vote.campaign, id),
+            Message::VoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
+                self.note_vote(id, reply.campaign, to);
+            }
+            Message::AppendReply(reply)
+                if durable.term == reply.term && reply.matched > node.disk.purged.index =>
+            {
+                let (disk, memory) = (node.disk.id_at(reply.matched), node.memory.id_at(reply.matched));
+                assert!(disk.is_some(), "S11: {id} acknowledges {} before it is durable", reply.matched);
+                assert_eq!(disk, memory, "S11: {id} acknowledges what is overwritten");
+            }
+            Message::Append(append) => {
+                assert!(append.is_well_formed(), "LG-7: {append:?}");
+                assert_eq!(append.count(), entries.len() as u64, "LG-7: as many entries as named");
+            }
+            _ => {}
+        }
+        mail.posted = self.wall;
+        if !self.cut.contains(&(id, to)) {
+            self.links.entry((id, to)).or_default().push_back(mail);
+        }
+    }
+}
