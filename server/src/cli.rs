@@ -231,7 +231,7 @@ fn end_of_input() -> tokio::sync::oneshot::Receiver<()> {
 
 fn init(to: &str, members: &[String]) -> Result<(), String> {
     let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS", b"INIT"];
-    command.extend(members.iter().map(|member| member.as_bytes()));
+    command.extend(members.iter().map(String::as_bytes));
     let cannot = |error: io::Error| format!("{to} does not answer: {error}");
     match Client::connect(to, INIT_LIMIT).map_err(cannot)?.ask(&command).map_err(cannot)? {
         Value::Simple(_) => {

@@ -95,7 +95,7 @@ pub fn parse(command: Command) -> Request {
             Some(by) => Request::Write(Operation::Add { key: command.share(1), by }),
             None => Request::Refuse(NOT_A_NUMBER.into()),
         },
-        "mset" if command.len() % 2 == 0 => Request::Refuse(wrong_arity("mset")),
+        "mset" if command.len().is_multiple_of(2) => Request::Refuse(wrong_arity("mset")),
         "mset" => {
             let pair = |i| (command.share(i), command.share(i + 1));
             Request::Write(Operation::SetAll { pairs: (1..command.len()).step_by(2).map(pair).collect() })

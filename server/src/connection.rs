@@ -125,6 +125,9 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
     };
     if let Err(End::Fault(error)) = connection.run().await {
         tracing::debug!(id, error, "a connection ended");
+        // What it held is free at once, not only after the farewell.
+        connection.parser = Parser::new();
+        connection.charge.set(0);
         connection.replies.error(&error);
         if connection.send().await.is_ok() {
             connection.farewell().await;

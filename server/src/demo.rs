@@ -230,7 +230,7 @@ impl Writer {
 
     /// What became of the writes so far.
     pub fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.record.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Stops writing, after the write that is under way.
@@ -271,7 +271,7 @@ fn write_on(addresses: &[String], first: usize, record: &Mutex<Record>, stop: &A
         let (key, value) = (format!("demo:{run:016x}:{number}"), format!("value {number} of {run:016x}"));
         let asked = Instant::now();
         let answer = connected.ask(&[b"SET", key.as_bytes(), value.as_bytes()]);
-        let mut record = record.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut record = record.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match answer {
             Ok(Value::Simple(_)) => {
                 record.acknowledged.push(Acknowledged { key, value, asked, answered: Instant::now() });

@@ -90,7 +90,7 @@ impl StateMachine for Liar {
 
     fn apply(&mut self, context: &mut Context, mut batch: Vec<Operation>) -> Vec<Outcome> {
         if let Some(Operation::Set { value, .. }) = batch.first_mut()
-            && context.id.index.0 % 50 == 0
+            && context.id.index.0.is_multiple_of(50)
         {
             *value = [&value[..], b"!"].concat().into();
         }

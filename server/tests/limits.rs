@@ -1,0 +1,107 @@
+//! What clients may cost together, in a server within this process, so that the limits can be small.
+
+use coracle::{Config, Storage};
+use coracle_server::connection::Limits;
+use coracle_server::kv::Kv;
+use coracle_server::serve::{Options, serve};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Longer than anything should take.
+const LONG: Duration = Duration::from_secs(30);
+
+/// Runs a conversation with a server that has these limits.
+async fn with_server<F: Future<Output = ()>>(limits: Limits, conversation: impl FnOnce(SocketAddr) -> F) {
+    let options = Options {
+        config: Config::new(1, "127.0.0.1:0", Storage::Memory),
+        client_addr: "127.0.0.1:0".into(),
+        timeout: Duration::from_secs(2),
+        limits,
+    };
+    let (tell, ready) = oneshot::channel();
+    let (end, ended) = oneshot::channel::<()>();
+    let server = tokio::spawn(serve(options, Kv::new(), async move { drop(ended.await) }, |ready| {
+        tell.send(ready).unwrap();
+    }));
+    let ready = ready.await.unwrap();
+    let init = format!("CORACLE MEMBERS INIT 1={}\r\n", ready.peers);
+    assert_eq!(exchange(ready.clients, init.as_bytes(), 5).await, "+OK\r\n");
+    timeout(LONG, conversation(ready.clients)).await.expect("the conversation hangs");
+    end.send(()).unwrap();
+    server.await.unwrap().unwrap();
+}
+
+/// Sends something on a new connection and takes so many bytes of the answer.
+async fn exchange(address: SocketAddr, send: &[u8], take: usize) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(send).await.unwrap();
+    let mut answer = vec![0; take];
+    timeout(LONG, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn the_memory_for_commands_is_shared_and_given_back() {
+    const ERROR: &str = "-ERR the memory for commands of all clients is used up\r\n";
+    let limits = Limits { commands: 4 << 20, ..Limits::default() };
+    with_server(limits, |address| async move {
+        let half = [&b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n"[..], &[b'x'; 400 << 10]].concat();
+        for _ in 0..10 {
+            let mut first = TcpStream::connect(address).await.unwrap();
+            first.write_all(&half).await.unwrap();
+            // More and more connections hold half a megabyte each, until one is refused.
+            let mut more = Vec::new();
+            let refused = async {
+                loop {
+                    let mut stream = TcpStream::connect(address).await.unwrap();
+                    stream.write_all(&half).await.unwrap();
+                    let mut answer = vec![0; ERROR.len()];
+                    let read = timeout(Duration::from_millis(50), stream.read_exact(&mut answer)).await;
+                    more.push(stream);
+                    if read.is_ok() {
+                        return String::from_utf8(answer).unwrap();
+                    }
+                }
+            };
+            assert_eq!(timeout(LONG, refused).await.unwrap(), ERROR);
+            assert!(more.len() <= 10, "ten times 400 KiB cannot fit");
+            // All of them leave; the next round finds the memory free again.
+            drop((first, more));
+            let mut tries = 0;
+            while exchange(address, &[&half[..], &[b'x'; 624 << 10], b"\r\n"].concat(), 5).await != "+OK\r\n"
+            {
+                tries += 1;
+                assert!(tries < 100, "the memory was not given back");
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_replies_is_let_go() {
+    let limits = Limits { stalled: Duration::from_millis(200), ..Limits::default() };
+    with_server(limits, |address| async move {
+        let set = [&b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n"[..], &[b'x'; 1 << 20], b"\r\n"].concat();
+        assert_eq!(exchange(address, &set, 5).await, "+OK\r\n");
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        // Far more than the system buffers on the way.
+        let many = 200;
+        stream.write_all(&b"GET k\r\n".repeat(many)).await.unwrap();
+        let gone = async {
+            // A socket with a reader that sleeps; the server's end shows in that writing fails.
+            while stream.write_all(b"PING\r\n").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LONG, gone).await.expect("the server waits for ever");
+        let mut taken = Vec::new();
+        let _ = timeout(LONG, stream.read_to_end(&mut taken)).await.expect("the end of the stream");
+        assert!(taken.len() < many << 20, "not everything was sent");
+    })
+    .await;
+}
