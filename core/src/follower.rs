@@ -48,6 +48,12 @@ impl Follower {
         self.since = shared.now;
     }
 
+    /// It was a follower before, too: a new term alone is no word of a leader, and so buys nobody time. Else
+    /// one that cannot win could keep waiting, term by term, the one that can.
+    pub(crate) fn keep_waiting(&mut self, before: &Follower) {
+        self.since = before.since;
+    }
+
     /// The next tick campaigns.
     pub(crate) fn lose_patience(&mut self) {
         self.timeout = 0;

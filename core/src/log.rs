@@ -408,10 +408,10 @@ mod tests {
             }
             let mut expected = own.clone();
             let mut first_new = None;
-            for at in from..to {
-                if expected.get(at) != Some(&theirs[at]) {
+            for (at, term) in theirs.iter().enumerate().take(to).skip(from) {
+                if expected.get(at) != Some(term) {
                     expected.truncate(at);
-                    expected.push(theirs[at]);
+                    expected.push(*term);
                     first_new = first_new.or(Some(Index(at as u64 + 1)));
                 }
             }

@@ -508,7 +508,12 @@ impl Raft {
             Transition::Lead => Role::Leader(Leader::new(shared)),
         };
         match mem::replace(&mut self.role, role) {
-            Role::Follower(follower) => follower.end(shared),
+            Role::Follower(old) => {
+                if let Role::Follower(new) = &mut self.role {
+                    new.keep_waiting(&old);
+                }
+                old.end(shared);
+            }
             Role::Leader(leader) => leader.end(shared),
             Role::Candidate(_) => {}
         }
