@@ -459,7 +459,10 @@ fn decode(id: LogId, payload: &[u8]) -> Result<Membership, StartError> {
 }
 
 /// The cluster time of the newest entry, from which a leader's clock goes on.
-pub(crate) fn newest_time(reader: &dyn crate::storage::LogReader, recovered: &Recovered) -> Result<u64, StartError> {
+pub(crate) fn newest_time(
+    reader: &dyn crate::storage::LogReader,
+    recovered: &Recovered,
+) -> Result<u64, StartError> {
     let Recovered { purged, last, .. } = recovered;
     if last.index <= purged.index {
         return Ok(0);
