@@ -326,6 +326,26 @@ fn a_lost_message_is_sent_again() {
     }
 }
 
+/// The leader may have missed the acknowledgement: entries that are all here already are acknowledged again, at once.
+#[test]
+fn entries_that_arrive_again_are_acknowledged_again() {
+    let mut c = Cluster::of(3);
+    c.elect(A);
+    c.pass(10);
+    c.propose(A, 2);
+    let mail = c.take_first(A, B, carries_entries);
+    c.hand(mail.clone());
+    assert!(c.mail(B, A).is_empty(), "not before they are durable");
+    c.hand(mail.clone());
+    assert!(c.mail(B, A).is_empty(), "nor when they come again meanwhile");
+    c.persist(B);
+    assert_eq!(c.mail(B, A).len(), 1);
+    c.lose(B, A);
+    c.hand(mail);
+    let acknowledged = |m: &Message| matches!(m, Message::AppendReply(reply) if reply.matched == Index(4));
+    assert!(c.mail(B, A).iter().all(acknowledged) && c.mail(B, A).len() == 1);
+}
+
 /// All that was under way is lost, for every number of messages that a window holds.
 #[test]
 fn a_lost_window_is_sent_again() {
