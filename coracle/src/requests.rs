@@ -5,7 +5,7 @@ use crate::entry::Entry;
 use crate::error::*;
 use crate::state_machine::StateMachine;
 use bytes::Bytes;
-use coracle_core::{ClusterId, Index, LogId, Membership, Peer};
+use coracle_core::{ClusterId, Index, LogId, Membership, Peer, Term};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -74,7 +74,13 @@ pub(crate) enum Waiter<S: StateMachine> {
 /// Writes of this node's callers that went to the leader: at most once, over one hop.
 pub(crate) struct Forwarded<S: StateMachine> {
     newest: u64,
-    waiting: HashMap<u64, (Peer, WriteAnswer<S>)>,
+    waiting: HashMap<u64, Sent<S>>,
+}
+
+struct Sent<S: StateMachine> {
+    leader: Peer,
+    term: Term,
+    answer: WriteAnswer<S>,
 }
 
 impl<S: StateMachine> Forwarded<S> {
@@ -92,16 +98,17 @@ impl<S: StateMachine> Forwarded<S> {
         self.newest
     }
 
-    pub(crate) fn insert(&mut self, number: u64, leader: Peer, answer: WriteAnswer<S>) {
-        self.waiting.insert(number, (leader, answer));
+    /// It went to this leader of this term.
+    pub(crate) fn insert(&mut self, number: u64, leader: Peer, term: Term, answer: WriteAnswer<S>) {
+        self.waiting.insert(number, Sent { leader, term, answer });
     }
 
     /// The answer of `from`: the encoded reply, or why there is none.
     pub(crate) fn on_reply(&mut self, from: Peer, number: u64, outcome: Result<Bytes, WriteError>) {
-        if self.waiting.get(&number).is_none_or(|(leader, _)| *leader != from) {
+        if self.waiting.get(&number).is_none_or(|sent| sent.leader != from) {
             return;
         }
-        let Some((_, answer)) = self.waiting.remove(&number) else { return };
+        let Some(Sent { answer, .. }) = self.waiting.remove(&number) else { return };
         let outcome = outcome.and_then(|bytes| {
             // It is done; only what it returned cannot be told.
             S::decode_reply(&bytes).map_err(|_| WriteError::Unknown(Cause::Disconnected))
@@ -111,20 +118,27 @@ impl<S: StateMachine> Forwarded<S> {
 
     /// The answers to what went to this peer will not come.
     pub(crate) fn lose(&mut self, peer: Peer) {
-        for (_, (_, answer)) in self.waiting.extract_if(|_, (leader, _)| *leader == peer) {
-            drop(answer.send(Err(WriteError::Unknown(Cause::Disconnected))));
+        self.end(&Cause::Disconnected, |sent| sent.leader == peer);
+    }
+
+    /// The term has changed: leaders of older ones may not answer any more, or only when they wake.
+    pub(crate) fn on_term(&mut self, term: Term) {
+        self.end(&Cause::LeadershipLost, |sent| sent.term < term);
+    }
+
+    fn end(&mut self, cause: &Cause, which: impl Fn(&Sent<S>) -> bool) {
+        for (_, Sent { answer, .. }) in self.waiting.extract_if(|_, sent| which(sent)) {
+            drop(answer.send(Err(WriteError::Unknown(cause.clone()))));
         }
     }
 
     /// Forgets those whose callers have given up.
     pub(crate) fn sweep(&mut self) {
-        self.waiting.retain(|_, (_, answer)| !answer.is_closed());
+        self.waiting.retain(|_, sent| !sent.answer.is_closed());
     }
 
     /// The node stops.
-    pub(crate) fn stop(self, reason: &StopReason) {
-        for (_, (_, answer)) in self.waiting {
-            drop(answer.send(Err(WriteError::Unknown(Cause::Stopped(reason.clone())))));
-        }
+    pub(crate) fn stop(mut self, reason: &StopReason) {
+        self.end(&Cause::Stopped(reason.clone()), |_| true);
     }
 }

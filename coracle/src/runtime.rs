@@ -320,9 +320,10 @@ impl<S: StateMachine> Driver<S> {
             Some(leader) if self.parts.config.forward && !raft.is_leader() => {
                 let id = self.forwarded.number();
                 let time_left = limit.as_millis() as u64;
-                let forward = Forward { id, time_left, session: 0, sequence: 0, command };
+                let term = raft.term();
+                let forward = Forward { id, time_left, session: 0, sequence: 0, term, command };
                 if self.parts.transport.send(leader, PeerMessage::Forward(forward)) {
-                    self.forwarded.insert(id, leader, answer);
+                    self.forwarded.insert(id, leader, term, answer);
                 } else {
                     drop(answer.send(Err(self.not_leader())));
                 }
@@ -336,8 +337,9 @@ impl<S: StateMachine> Driver<S> {
 
     /// A follower's write: proposed if this node leads, sent back otherwise; never sent on.
     fn on_forward(&mut self, from: Peer, forward: Forward, intake: &mut Intake<S>) {
-        let Forward { id, command, .. } = forward;
-        let refusal = if !self.parts.replica.raft().is_leader() {
+        let Forward { id, term, command, .. } = forward;
+        let raft = self.parts.replica.raft();
+        let refusal = if !raft.is_leader() || raft.term() != term {
             Some(self.not_leader())
         } else if self.waiters.len() >= self.parts.config.max_pending {
             Some(WriteError::Busy)
@@ -575,6 +577,9 @@ impl<S: StateMachine> Driver<S> {
         let raft = self.parts.replica.raft();
         let role = (raft.role_name(), raft.term());
         if role != self.told {
+            if role.1 != self.told.1 {
+                self.forwarded.on_term(role.1);
+            }
             self.told = role;
             let leader = leader.map(|leader| leader.id.0);
             tracing::info!(node = %self.parts.config.id, role = %role.0, term = %role.1, leader, "role");

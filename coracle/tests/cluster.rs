@@ -588,3 +588,48 @@ async fn sn_9_a_log_that_begins_late_is_refused() {
     let Err(StartError::Store(error @ storage::StoreError::Damaged { .. })) = refused else { panic!() };
     assert!(error.to_string().contains("no snapshot reaches it"), "{error}");
 }
+
+/// A forwarded write is for one leader in one term: a leader that slept must not do later what its sender
+/// has given up.
+#[tokio::test]
+async fn a_forwarded_write_of_another_term_is_refused() {
+    use coracle::core::{Boot, Term};
+    use coracle::transport::tcp::{Local, Tcp, TcpConfig};
+    use coracle::transport::{Forward, ForwardReply, Inbound, PeerMessage};
+    let mut cluster = Cluster::founded(3, false, |_| {}).await;
+    let leader = cluster.leader().await;
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.stop(follower).await;
+    // In the follower's place stands one that says what it likes.
+    let status = cluster.node(leader).status().await.unwrap();
+    let member = |id| status.raft.membership.members[&NodeId(id)].peer();
+    let membership = status.raft.membership_id;
+    let local = Local { peer: member(follower), boot: Boot(9), cluster: status.cluster, membership };
+    let (inbox, mut inbound) = tokio::sync::mpsc::channel(64);
+    let tcp = Tcp::bind("127.0.0.1:0", TcpConfig::default(), local, inbox).await.unwrap();
+    tcp.set_membership(membership, &status.raft.membership);
+    let (command, current) = (Journal::encode_command(&"forwarded".to_owned()).unwrap(), status.raft.term);
+    for (id, term) in [(1, Term(current.0 - 1)), (2, current)] {
+        let forward =
+            Forward { id, time_left: 1000, session: 0, sequence: 0, term, command: command.clone() };
+        eventually("the leader can be reached", async || {
+            tcp.send(member(leader), PeerMessage::Forward(forward.clone())).then_some(())
+        })
+        .await;
+        let outcome = loop {
+            match inbound.recv().await.unwrap() {
+                Inbound::Message {
+                    message: PeerMessage::ForwardReply(ForwardReply { id: answered, outcome }),
+                    ..
+                } => {
+                    assert_eq!(answered, id);
+                    break outcome;
+                }
+                _ => continue,
+            }
+        };
+        assert_eq!(outcome.is_ok(), term == current, "{outcome:?}");
+    }
+    let leader = cluster.leader().await;
+    assert_eq!(cluster.node(leader).read(()).await.unwrap(), ["forwarded"], "once, and in its own term");
+}

@@ -18,7 +18,7 @@ mod shared;
 use crate::entry::Entry;
 use crate::error::WriteError;
 use bytes::Bytes;
-use coracle_core::{ClusterId, Envelope, Peer};
+use coracle_core::{ClusterId, Envelope, Peer, Term};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Everything that one node says to another.
@@ -48,6 +48,9 @@ pub struct Forward {
     pub session: u64,
     /// The number within the session.
     pub sequence: u64,
+    /// The term of the leader that it is meant for. In another term it is refused: a leader that slept must
+    /// not do what its sender has long given up, behind newer commands of the same caller.
+    pub term: Term,
     /// The encoded command.
     pub command: Bytes,
 }

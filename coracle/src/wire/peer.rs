@@ -29,6 +29,7 @@ pub fn encode(message: &PeerMessage) -> Frame {
                 time_left: forward.time_left,
                 session: forward.session,
                 sequence: forward.sequence,
+                term: forward.term.0,
             };
             seal_piece(Type::Forward, &meta, &forward.command)
         }
@@ -173,6 +174,7 @@ pub(super) fn open(raw: Raw) -> Result<Incoming, WireError> {
                 time_left: meta.time_left,
                 session: meta.session,
                 sequence: meta.sequence,
+                term: Term(meta.term),
                 command: bulk,
             })
         }

@@ -242,6 +242,8 @@ pub(super) struct Forward {
     pub(super) session: u64,
     #[prost(uint64, tag = "4")]
     pub(super) sequence: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) term: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

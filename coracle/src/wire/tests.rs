@@ -148,7 +148,14 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         ),
         (
             "forward",
-            message(PeerMessage::Forward(Forward { id: 1, time_left: 2, session: 3, sequence: 4, command })),
+            message(PeerMessage::Forward(Forward {
+                id: 1,
+                time_left: 2,
+                session: 3,
+                sequence: 4,
+                term,
+                command,
+            })),
         ),
         ("forward reply", message(PeerMessage::ForwardReply(ForwardReply { id: 1, outcome: failed }))),
     ]
@@ -515,8 +522,9 @@ fn any_forward() -> impl Strategy<Value = PeerMessage> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from);
     let outcome = prop_oneof![bytes().prop_map(Ok), any_error().prop_map(Err)];
     let reply = (any::<u64>(), outcome).prop_map(|(id, outcome)| ForwardReply { id, outcome });
-    let ask = (any::<[u64; 4]>(), bytes()).prop_map(|([id, time_left, session, sequence], command)| {
-        PeerMessage::Forward(Forward { id, time_left, session, sequence, command })
+    let ask = (any::<[u64; 5]>(), bytes()).prop_map(|([id, time_left, session, sequence, term], command)| {
+        let term = Term(term);
+        PeerMessage::Forward(Forward { id, time_left, session, sequence, term, command })
     });
     prop_oneof![ask, reply.prop_map(PeerMessage::ForwardReply)]
 }

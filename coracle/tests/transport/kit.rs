@@ -112,6 +112,7 @@ pub(crate) fn forward(id: u64, length: usize) -> PeerMessage {
         time_left: 100,
         session: 2,
         sequence: 3,
+        term: Term(4),
         command: Bytes::from(vec![7; length]),
     })
 }
