@@ -485,6 +485,12 @@ fn both_formats_are_recognised() {
     assert_eq!(check_text(REGISTER), Ok(Verdict::Linearizable));
     explained(check_text(&REGISTER.replace(":ok\t:read\t5", ":ok\t:read\t4")).unwrap());
 
+    // That a compare-and-set failed is an answer: the register cannot have held 3 then.
+    let before = "INFO  jepsen.util - 1\t:invoke\t:write\t3\nINFO  jepsen.util - 1\t:ok\t:write\t3\n";
+    let failed = "INFO  jepsen.util - 2\t:invoke\t:cas\t[3 4]\nINFO  jepsen.util - 2\t:fail\t:cas\t[3 4]\n";
+    assert_eq!(check_text(&[failed, before].concat()), Ok(Verdict::Linearizable));
+    explained(check_text(&[before, failed].concat()).unwrap());
+
     let store = parse::parse(STORE).unwrap();
     assert!(matches!(&store, Recorded::KeyValue(_, history) if history.len() == 4), "{store:?}");
     assert_eq!(check_text(STORE), Ok(Verdict::Linearizable));

@@ -65,8 +65,17 @@ impl<S: Clone + Eq + Hash> Seen<S> {
             hasher.write_u64(word);
         }
         state.hash(&mut hasher);
-        let hash = hasher.finish();
+        self.insert_hashed(hasher.finish(), front, answered, state, unknown)
+    }
 
+    fn insert_hashed(
+        &mut self,
+        hash: u64,
+        front: usize,
+        answered: &[u64],
+        state: &S,
+        unknown: &[u64],
+    ) -> Visit {
         let mut compared = 0;
         let mut at = self.heads[hash as usize & (self.heads.len() - 1)];
         while at != NONE {
@@ -152,6 +161,16 @@ mod tests {
         assert!(seen.insert(3, &[4], &'a', &[0]).new, "other operations placed");
         assert!(seen.insert(3, &[5], &'b', &[0]).new, "another state");
         assert_eq!(seen.len(), 4);
+    }
+
+    #[test]
+    fn a_collision_of_hashes_confuses_nothing() {
+        let mut seen = Seen::new(1, 1);
+        assert!(seen.insert_hashed(1, 3, &[5], &'a', &[0]).new);
+        assert!(!seen.insert_hashed(1, 3, &[5], &'a', &[0]).new);
+        assert!(seen.insert_hashed(1, 4, &[5], &'a', &[0]).new, "another front");
+        assert!(seen.insert_hashed(1, 3, &[4], &'a', &[0]).new, "other operations placed");
+        assert!(seen.insert_hashed(1, 3, &[5], &'b', &[0]).new, "another state");
     }
 
     #[test]

@@ -64,11 +64,8 @@ pub fn broken(object: Object, shape: Shape, seed: u64) -> (Recorded, Flaw) {
 fn record(object: Object, play: &Play) -> Recorded {
     match object {
         Object::KeyValue => {
-            let history = history(
-                play,
-                |act| kv::Input::new(act.key.clone(), act.command.clone()),
-                |output| output.clone(),
-            );
+            let history =
+                history(play, |act| kv::Input::new(act.key.clone(), act.command.clone()), kv::Output::clone);
             Recorded::KeyValue(KeyValue::new(), history)
         }
         Object::Register => Recorded::Register(history(

@@ -131,7 +131,9 @@ impl Play {
                 value.extend_from_slice(tail);
                 (Some(Some(value.into())), Output::Done)
             }
-            Command::Delete => (Some(None), if at % 2 == 0 { Output::Done } else { Output::Deleted(there) }),
+            Command::Delete => {
+                (Some(None), if at.is_multiple_of(2) { Output::Done } else { Output::Deleted(there) })
+            }
             Command::Cas { from, to } if *from == cell.held => {
                 (Some(Some(to.clone())), Output::Swapped(true))
             }

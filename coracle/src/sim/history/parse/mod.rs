@@ -1,8 +1,8 @@
 //! Histories as text: two formats in which others publish theirs.
 //!
-//! - [`register`]: the log of a Jepsen test of one register. Lines such as
+//! - `register`: the log of a Jepsen test of one register. Lines such as
 //!   `INFO  jepsen.util - 3 :invoke :cas [1 4]`; all other lines are noise.
-//! - [`append`]: a key-value store, one map a line, such as
+//! - `append`: a key-value store, one map a line, such as
 //!   `{:process 3, :type :ok, :f :get, :key "k", :value "xy"}`.
 //!
 //! Which of the two a text is, its first line tells that is of either. In both, an operation that never

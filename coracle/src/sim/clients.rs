@@ -1,0 +1,297 @@
+//! The clients: they ask, retry, give up and ask the wrong node, and remember what they saw.
+
+use super::dice::Dice;
+use super::ghost::{Verdict, Violation, broken};
+use super::history::kv::{Command, Input, KeyValue, Output};
+use super::history::{Budget, History, OperationId, Verdict as Judgement};
+use super::host::Heard;
+use super::machine::{Ask, Kv, Told};
+use super::plan::{ELECTION, Plan};
+use crate::entry::{Entry, Kind};
+use crate::replica::{NotDone, RequestId};
+use crate::state_machine::StateMachine;
+use coracle_core::{Index, NodeId, RefusedReason};
+use std::collections::BTreeMap;
+
+/// What a client did.
+#[derive(Clone, Debug)]
+struct Deed {
+    client: usize,
+    node: usize,
+    ask: Result<Ask, u8>,
+    /// Its place in the history.
+    operation: OperationId,
+    /// Whether the node has answered.
+    answered: bool,
+    outcome: Outcome,
+    /// The newest index that was committed anywhere when it asked.
+    committed: Index,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Outcome {
+    Open,
+    Told(Told),
+    Read(Option<String>),
+    /// Certainly did not happen.
+    Never,
+    Unknown,
+}
+
+struct Client {
+    /// What it waits for, and until when.
+    waits: Option<(RequestId, u64)>,
+    /// Whom it holds for the leader.
+    leader: Option<usize>,
+}
+
+pub(super) struct Clients {
+    dice: Dice,
+    keys: u8,
+    clients: Vec<Client>,
+    /// All deeds; a request's number is its place, from 1.
+    deeds: Vec<Deed>,
+    history: History<Input, Output>,
+    asking: bool,
+    /// Texts that were applied, and how often.
+    applied: BTreeMap<String, u64>,
+    acknowledged: u64,
+}
+
+impl Clients {
+    pub(super) fn new(plan: &Plan, dice: Dice) -> Clients {
+        let clients = (0..plan.clients).map(|_| Client { waits: None, leader: None }).collect();
+        Clients {
+            dice,
+            keys: plan.keys,
+            clients,
+            deeds: Vec::new(),
+            history: History::new(),
+            asking: true,
+            applied: BTreeMap::new(),
+            acknowledged: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
+    pub(super) fn operations(&self) -> u64 {
+        self.deeds.len() as u64
+    }
+
+    /// Writes that were acknowledged so far.
+    pub(super) fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    pub(super) fn stop_asking(&mut self) {
+        self.asking = false;
+    }
+
+    pub(super) fn ask_again(&mut self) {
+        self.asking = true;
+    }
+
+    /// Whether nobody waits for anything.
+    pub(super) fn idle(&self) -> bool {
+        self.clients.iter().all(|client| client.waits.is_none())
+    }
+
+    /// A client wakes: gives up what took too long, or asks something new of some node.
+    #[allow(clippy::type_complexity, reason = "a node, a request, and a command or a key to read")]
+    pub(super) fn wake(
+        &mut self,
+        client: usize,
+        now: u64,
+        nodes: usize,
+        committed: Index,
+    ) -> Result<Option<(usize, RequestId, Result<Ask, u8>)>, Violation> {
+        if let Some((request, until)) = self.clients[client].waits {
+            if now >= until {
+                self.clients[client].waits = None;
+                self.clients[client].leader = None;
+                self.deeds[request.0 as usize - 1].outcome = Outcome::Unknown;
+            }
+            return Ok(None);
+        }
+        if !self.asking {
+            return Ok(None);
+        }
+        let dice = &mut self.dice;
+        let request = RequestId(self.deeds.len() as u64 + 1);
+        let text = format!("{};", request.0);
+        let key = dice.below(u64::from(self.keys)) as u8;
+        let ask = match dice.below(10) {
+            0..=3 => Err(key),
+            4 | 5 => Ok(Ask::Put(key, text)),
+            6 | 7 => Ok(Ask::Append(key, text)),
+            _ => {
+                // Expect what somebody saw there last, or something wrong.
+                let seen =
+                    self.deeds.iter().rev().take(20).find_map(|deed| match (&deed.ask, &deed.outcome) {
+                        (Err(other), Outcome::Read(value)) if *other == key => Some(value.clone()),
+                        _ => None,
+                    });
+                Ok(Ask::Cas(key, seen.flatten(), text))
+            }
+        };
+        let stray = dice.chance(200);
+        let node = match self.clients[client].leader {
+            Some(leader) if !stray => leader,
+            _ => dice.below(nodes as u64) as usize,
+        };
+        let patience = dice.within(ELECTION / 6, 4 * ELECTION);
+        let operation = self.history.invoke(client as u64, input(&ask));
+        self.deeds.push(Deed {
+            client,
+            node,
+            ask: ask.clone(),
+            operation,
+            answered: false,
+            outcome: Outcome::Open,
+            committed,
+        });
+        self.clients[client].waits = Some((request, now + patience));
+        Ok(Some((node, request, ask)))
+    }
+
+    /// The node was not there.
+    pub(super) fn refused(&mut self, request: RequestId) -> Verdict {
+        self.on_heard(request, Heard::NotDone(NotDone::Refused(RefusedReason::NotLeader(None))))
+    }
+
+    /// A process is gone, and with it the connections to it.
+    pub(super) fn on_crash(&mut self, id: NodeId) {
+        let node = id.0 as usize - 1;
+        for client in &mut self.clients {
+            if let Some((request, _)) = client.waits
+                && self.deeds[request.0 as usize - 1].node == node
+            {
+                self.deeds[request.0 as usize - 1].outcome = Outcome::Unknown;
+                client.waits = None;
+                client.leader = None;
+            }
+        }
+    }
+
+    pub(super) fn on_heard(&mut self, request: RequestId, heard: Heard) -> Verdict {
+        let Some(at) = (request.0 as usize).checked_sub(1) else { return Ok(()) };
+        let deed = &mut self.deeds[at];
+        if deed.answered {
+            return broken("S21", format!("request {} was answered twice", request.0));
+        }
+        deed.answered = true;
+        let client = &mut self.clients[deed.client];
+        let waits = client.waits.take_if(|(waits_for, _)| *waits_for == request).is_some();
+        let outcome = match heard {
+            Heard::Reply(told) => {
+                client.leader = Some(deed.node);
+                self.acknowledged += u64::from(waits);
+                Outcome::Told(told)
+            }
+            Heard::Answer(value, applied) => {
+                if applied < deed.committed {
+                    let committed = deed.committed;
+                    return broken(
+                        "S19",
+                        format!(
+                            "read {} was answered at {applied}, but {committed} was committed when it was asked",
+                            request.0
+                        ),
+                    );
+                }
+                Outcome::Read(value)
+            }
+            Heard::NotDone(NotDone::Refused(RefusedReason::NotLeader(leader))) => {
+                client.leader = leader.map(|id| id.0 as usize - 1);
+                Outcome::Never
+            }
+            Heard::NotDone(_) => Outcome::Never,
+            Heard::Unknown => Outcome::Unknown,
+        };
+        if outcome == Outcome::Never
+            && let Ok(ask) = &deed.ask
+            && self.applied.contains_key(text_of(ask))
+        {
+            return broken("S21", format!("request {} was refused, but had been applied", request.0));
+        }
+        // Whoever gave up did not see it; that it is known all the same helps the judge, and is true.
+        match &outcome {
+            Outcome::Told(told) => self.history.complete(deed.operation, output(&deed.ask, told)),
+            Outcome::Read(value) => {
+                let value = value.clone().map(bytes::Bytes::from);
+                self.history.complete(deed.operation, Output::Value(value));
+            }
+            Outcome::Never => self.history.refuse(deed.operation),
+            Outcome::Unknown | Outcome::Open => {}
+        }
+        deed.outcome = outcome;
+        Ok(())
+    }
+
+    /// A machine has applied a command.
+    pub(super) fn on_applied(&mut self, entry: &Entry) -> Verdict {
+        if entry.kind() != Kind::Command {
+            return Ok(());
+        }
+        let Ok(ask) = Kv::decode_command(&entry.payload()) else {
+            return broken("S5", format!("the command of {} cannot be decoded", entry.id()));
+        };
+        let text = text_of(&ask);
+        let request: usize = text.trim_end_matches(';').parse().unwrap_or(0);
+        let deed = self.deeds.get(request.wrapping_sub(1));
+        if deed.is_none_or(|deed| deed.ask.as_ref() != Ok(&ask)) {
+            return broken("S5", format!("the command of {} was never asked for: {ask:?}", entry.id()));
+        }
+        if deed.is_some_and(|deed| deed.outcome == Outcome::Never) {
+            return broken("S21", format!("request {request} was refused, but is applied at {}", entry.id()));
+        }
+        let index = entry.index().0;
+        let first = *self.applied.entry(text.to_owned()).or_insert(index);
+        if first != index {
+            return broken("S18", format!("request {request} is applied at {first} and at {index}"));
+        }
+        Ok(())
+    }
+
+    /// Whether all that the clients saw can be explained by one machine (S17).
+    pub(super) fn judge(&self) -> Verdict {
+        let unanswered = self.deeds.iter().filter(|deed| deed.outcome == Outcome::Open).count();
+        if unanswered > 0 {
+            return broken("L4", format!("{unanswered} requests were never answered"));
+        }
+        match KeyValue::new().check(&self.history, Budget::default()) {
+            Judgement::Linearizable => Ok(()),
+            Judgement::NotLinearizable(explanation) => broken("S17", explanation.to_string()),
+            Judgement::Undecided => {
+                broken("checker", "the history could not be judged within its budget".to_owned())
+            }
+        }
+    }
+}
+
+fn input(ask: &Result<Ask, u8>) -> Input {
+    let text = |text: &String| bytes::Bytes::from(text.clone());
+    let (key, command) = match ask {
+        Err(key) => (*key, Command::Get),
+        Ok(Ask::Put(key, value)) => (*key, Command::Put(text(value))),
+        Ok(Ask::Append(key, value)) => (*key, Command::Append(text(value))),
+        Ok(Ask::Cas(key, from, to)) => (*key, Command::Cas { from: from.as_ref().map(text), to: text(to) }),
+    };
+    Input::new(vec![key], command)
+}
+
+fn output(ask: &Result<Ask, u8>, told: &Told) -> Output {
+    match ask {
+        Ok(Ask::Cas(..)) => Output::Swapped(*told == Told::Done),
+        _ => Output::Done,
+    }
+}
+
+fn text_of(ask: &Ask) -> &str {
+    match ask {
+        Ask::Put(_, text) | Ask::Append(_, text) | Ask::Cas(_, _, text) => text,
+    }
+}

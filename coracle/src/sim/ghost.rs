@@ -1,0 +1,374 @@
+//! What really happened: the judge's own records, which no crash touches, and the safety invariants.
+//!
+//! The checks are incremental: each looks only at what the last step can have changed. The numbers are
+//! those under which the invariants are known in this project's tests:
+//!
+//! - S1 one leader per term · S2 a leader never drops entries · S3 same (index, term), same entry and
+//!   same past · S4 a leader has all that is committed · S5 all machines agree at each index
+//! - S6 what is committed is durable on a quorum · S7 and never changes · S9 terms and votes never go back
+//! - S10 one vote per term · S11 nothing is promised before it is durable · S12 a leader knows no more of a
+//!   follower than is true · S15 nothing is applied that is not committed and durable here
+//! - S19 a read is not older than what was committed when it was asked · S20 what was durable is there
+//!   after a crash · S21 what was refused never happens
+
+use crate::entry::Entry;
+use crate::storage::{Change, Recovered, WriteBatch};
+use coracle_core::*;
+use std::collections::BTreeMap;
+
+/// A broken invariant, and how it showed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Its number: S1 to S24, L1 to L7, or a word.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub detail: String,
+}
+
+pub(super) type Verdict = Result<(), Violation>;
+
+pub(super) fn broken(invariant: &'static str, detail: String) -> Verdict {
+    Err(Violation { invariant, detail })
+}
+
+/// An entry as the judge remembers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Seen {
+    term: Term,
+    checksum: u32,
+}
+
+/// A log as the judge remembers it, from index 1.
+#[derive(Clone, Default)]
+struct Image {
+    entries: Vec<Seen>,
+}
+
+impl Image {
+    fn last(&self) -> Index {
+        Index(self.entries.len() as u64)
+    }
+
+    fn get(&self, index: Index) -> Option<Seen> {
+        self.entries.get((index.0 as usize).checked_sub(1)?).copied()
+    }
+
+    fn change(&mut self, batch: &WriteBatch) {
+        for change in &batch.changes {
+            match change {
+                Change::Truncate(last) => self.entries.truncate(last.0 as usize),
+                Change::Append(entries) => self.entries.extend(entries.iter().map(seen)),
+                Change::Reset(_) => {}
+            }
+        }
+    }
+}
+
+fn seen(entry: &Entry) -> Seen {
+    Seen { term: entry.term(), checksum: entry.checksum() }
+}
+
+/// The judge's record of one node.
+#[derive(Default)]
+struct Record {
+    /// The log in memory, as its writes say.
+    log: Image,
+    /// What survives a loss of power now.
+    durable: Image,
+    durable_state: HardState,
+    /// The newest term and vote, durable or not, of this run of the process.
+    state: HardState,
+    commit: Index,
+    applied: Index,
+    leads: bool,
+}
+
+/// All records.
+pub(super) struct Ghost {
+    nodes: Vec<Record>,
+    ids: Vec<NodeId>,
+    leader_of: BTreeMap<Term, NodeId>,
+    vote_of: BTreeMap<(NodeId, Term), Peer>,
+    /// Every entry that ever was, with the term of the one before it.
+    entry_of: BTreeMap<(Index, Term), (u32, Term)>,
+    committed: Vec<Seen>,
+    /// In which term each of them was committed.
+    committed_in: Vec<Term>,
+    /// The digest of all machines at each index.
+    digests: Vec<[u8; 16]>,
+}
+
+impl Ghost {
+    pub(super) fn new(ids: Vec<NodeId>) -> Ghost {
+        Ghost {
+            nodes: ids.iter().map(|_| Record::default()).collect(),
+            ids,
+            leader_of: BTreeMap::new(),
+            vote_of: BTreeMap::new(),
+            entry_of: BTreeMap::new(),
+            committed: Vec::new(),
+            committed_in: Vec::new(),
+            digests: Vec::new(),
+        }
+    }
+
+    /// The newest index that any node ever knew to be committed.
+    pub(super) fn committed(&self) -> Index {
+        Index(self.committed.len() as u64)
+    }
+
+    /// A node's log in memory changes. `leads`: it led in this term before, and still does.
+    pub(super) fn on_queued(&mut self, node: usize, leads: bool, batch: &WriteBatch) -> Verdict {
+        let record = &mut self.nodes[node];
+        for change in &batch.changes {
+            match change {
+                Change::Truncate(last) => {
+                    if leads && *last < record.log.last() {
+                        return broken(
+                            "S2",
+                            format!("leader {} drops entries behind {last}", self.ids[node]),
+                        );
+                    }
+                    if *last < record.commit {
+                        let commit = record.commit;
+                        return broken(
+                            "S7",
+                            format!("node {} truncates to {last} below its commit {commit}", self.ids[node]),
+                        );
+                    }
+                }
+                Change::Append(entries) => {
+                    let mut before = entries.first().map_or(Term::ZERO, |first| {
+                        record.log.get(first.index().prev()).map_or(Term::ZERO, |seen| seen.term)
+                    });
+                    for entry in entries {
+                        let known = self.entry_of.entry((entry.index(), entry.term()));
+                        let known = *known.or_insert((entry.checksum(), before));
+                        if known != (entry.checksum(), before) {
+                            let id = entry.id();
+                            return broken(
+                                "S3",
+                                format!(
+                                    "node {} has another entry {id}, or another past of it",
+                                    self.ids[node]
+                                ),
+                            );
+                        }
+                        before = entry.term();
+                    }
+                }
+                Change::Reset(_) => {}
+            }
+            let one = WriteBatch { hard_state: None, changes: vec![change.clone()] };
+            record.log.change(&one);
+        }
+        Ok(())
+    }
+
+    /// A node's disk has made a batch durable.
+    pub(super) fn on_durable(&mut self, node: usize, batch: &WriteBatch) -> Verdict {
+        let record = &mut self.nodes[node];
+        record.durable.change(batch);
+        if let Some(state) = batch.hard_state {
+            record.durable_state = state;
+            return self.on_vote(node, state);
+        }
+        Ok(())
+    }
+
+    /// A vote is durable, and so can count from now on.
+    fn on_vote(&mut self, node: usize, state: HardState) -> Verdict {
+        let Some(vote) = state.vote else { return Ok(()) };
+        let cast = *self.vote_of.entry((self.ids[node], state.term)).or_insert(vote);
+        if cast == vote {
+            return Ok(());
+        }
+        broken(
+            "S10",
+            format!("node {} votes for {cast:?} and {vote:?} in term {}", self.ids[node], state.term),
+        )
+    }
+
+    /// A node came back. What was durable must be there; more may be.
+    pub(super) fn on_start(&mut self, node: usize, recovered: &Recovered, entries: &[Entry]) -> Verdict {
+        let id = self.ids[node];
+        let record = &mut self.nodes[node];
+        let image = Image { entries: entries.iter().map(seen).collect() };
+        // A truncation that was under way may have become durable with the rest of its batch: then the
+        // entries behind it are new ones, and were never promised. So the promise is judged on commit.
+        let commit = record.commit.min(record.durable.last());
+        for index in (1..=commit.0).map(Index) {
+            if image.get(index) != record.durable.get(index) {
+                return broken(
+                    "S20",
+                    format!("node {id} lost the committed entry {index} that was durable on it"),
+                );
+            }
+        }
+        let (old, new) = (record.durable_state, recovered.hard_state);
+        if new.term < old.term || (new.term == old.term && old.vote.is_some() && new.vote != old.vote) {
+            return broken("S9", format!("node {id} went back from {old:?} to {new:?}"));
+        }
+        *record = Record {
+            log: image.clone(),
+            durable: image,
+            durable_state: new,
+            state: new,
+            ..Record::default()
+        };
+        self.on_vote(node, new)
+    }
+
+    /// Whether the node leads, as of its last step, and in which term.
+    pub(super) fn leads(&self, node: usize) -> Option<Term> {
+        let record = &self.nodes[node];
+        record.leads.then_some(record.state.term)
+    }
+
+    /// A node may have changed: everything that it says of itself is judged.
+    pub(super) fn on_step(&mut self, node: usize, raft: &Raft) -> Verdict {
+        let id = self.ids[node];
+        if let Err(rule) = raft.check() {
+            return broken("core", format!("node {id} breaks its own rule: {rule}"));
+        }
+        let state = raft.hard_state();
+        let record = &mut self.nodes[node];
+        if state != record.state {
+            if state.term < record.state.term {
+                return broken(
+                    "S9",
+                    format!("node {id} goes back from term {} to {}", record.state.term, state.term),
+                );
+            }
+            record.state = state;
+        }
+        if raft.is_leader() && !self.nodes[node].leads {
+            let first = *self.leader_of.entry(state.term).or_insert(id);
+            if first != id {
+                return broken("S1", format!("nodes {first} and {id} both lead in term {}", state.term));
+            }
+            for (at, entry) in self.committed.iter().enumerate() {
+                let index = Index(at as u64 + 1);
+                // A leader that was elected late may lack what a later one has committed meanwhile.
+                if self.committed_in[at] < state.term && self.nodes[node].log.get(index) != Some(*entry) {
+                    return broken(
+                        "S4",
+                        format!("leader {id} of term {} lacks the committed entry {index}", state.term),
+                    );
+                }
+            }
+        }
+        self.nodes[node].leads = raft.is_leader();
+        self.on_commit(node, raft)
+    }
+
+    fn on_commit(&mut self, node: usize, raft: &Raft) -> Verdict {
+        let (old, new) = (self.nodes[node].commit, raft.commit());
+        if new < old {
+            return broken("S9", format!("node {} goes back from commit {old} to {new}", self.ids[node]));
+        }
+        self.nodes[node].commit = new;
+        for index in (old.0 + 1..=new.0).map(Index) {
+            let Some(entry) = self.nodes[node].log.get(index) else {
+                return broken("S8", format!("node {} commits {index} without having it", self.ids[node]));
+            };
+            match self.committed.get(index.0 as usize - 1) {
+                Some(known) if *known != entry => {
+                    let id = self.ids[node];
+                    return broken(
+                        "S7",
+                        format!("node {id} commits {index} of term {}, but {} was", entry.term, known.term),
+                    );
+                }
+                Some(_) => {}
+                None => {
+                    let holders = self.nodes.iter().filter(|n| n.durable.get(index) == Some(entry)).count();
+                    if holders <= self.nodes.len() / 2 {
+                        return broken(
+                            "S6",
+                            format!(
+                                "entry {index} is committed by node {}, but durable on {holders} of {}",
+                                self.ids[node],
+                                self.nodes.len()
+                            ),
+                        );
+                    }
+                    self.committed.push(entry);
+                    self.committed_in.push(raft.term());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A message leaves a node: what it promises must be durable.
+    pub(super) fn on_send(&self, node: usize, envelope: &Envelope) -> Verdict {
+        let (id, record) = (self.ids[node], &self.nodes[node]);
+        let term = match &envelope.message {
+            Message::Vote(vote) if vote.pre => Term::ZERO,
+            other => other.term(),
+        };
+        if term > record.durable_state.term {
+            return broken(
+                "S11",
+                format!("node {id} speaks in term {term}, which is not durable: {:?}", envelope.message),
+            );
+        }
+        match &envelope.message {
+            Message::VoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
+                let durable = record.durable_state;
+                if durable.term == reply.campaign && durable.vote != Some(envelope.to) {
+                    return broken(
+                        "S11",
+                        format!("node {id} grants a vote that is not durable: {durable:?}"),
+                    );
+                }
+            }
+            Message::AppendReply(reply) if reply.matched > record.durable.last() => {
+                let last = record.durable.last();
+                return broken(
+                    "S11",
+                    format!("node {id} acknowledges {}, but only {last} is durable", reply.matched),
+                );
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A leader has heard of a follower: it must not believe more than is true.
+    pub(super) fn on_matched(&self, leader: usize, raft: &Raft, follower: usize) -> Verdict {
+        let Some(matched) = raft.matched(self.ids[follower]) else { return Ok(()) };
+        let (own, theirs) = (&self.nodes[leader].log, &self.nodes[follower].durable);
+        if matched > Index::ZERO && own.get(matched) != theirs.get(matched) {
+            let (leader, follower) = (self.ids[leader], self.ids[follower]);
+            return broken(
+                "S12",
+                format!("leader {leader} believes that {follower} has its entry {matched}"),
+            );
+        }
+        Ok(())
+    }
+
+    /// A machine has applied an entry.
+    pub(super) fn on_applied(&mut self, node: usize, entry: &Entry, digest: [u8; 16]) -> Verdict {
+        let (id, index) = (self.ids[node], entry.index());
+        let record = &mut self.nodes[node];
+        record.applied = index;
+        if record.durable.get(index) != Some(seen(entry)) {
+            return broken("S15", format!("node {id} applies {index}, which is not durable on it"));
+        }
+        let Some(known) = self.committed.get(index.0 as usize - 1) else {
+            return broken("S15", format!("node {id} applies {index}, which is not committed"));
+        };
+        if *known != seen(entry) {
+            return broken("S5", format!("node {id} applies another entry {index} than the committed one"));
+        }
+        if self.digests.len() as u64 == index.0 - 1 {
+            self.digests.push(digest);
+        } else if self.digests[index.0 as usize - 1] != digest {
+            return broken("S5", format!("node {id} has another digest at {index}"));
+        }
+        Ok(())
+    }
+}

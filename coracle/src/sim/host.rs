@@ -1,0 +1,264 @@
+//! One simulated node: the production replica, applier, write queue and write-ahead log on a disk in
+//! memory, and a clock of its own.
+//!
+//! It does what the runtime does in production, one step at a time, and leaves to the world what the world
+//! decides: when a message arrives, when a write is done, when the power goes.
+
+use super::dice::Dice;
+use super::machine::{Ask, Kv};
+use super::plan::Plan;
+use crate::applier::{Applier, Outcome};
+use crate::config::{Config, Storage};
+use crate::entry::Entry;
+use crate::node::{newest_time, restore};
+use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica, RequestId};
+use crate::state_machine::StateMachine;
+use crate::storage::mem_disk::MemDisk;
+use crate::storage::queue::WriteQueue;
+use crate::storage::wal::{Wal, WalConfig};
+use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, WriteBatch};
+use coracle_core::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The size of a log segment: small, so that a short run turns many of them.
+const SEGMENT: u64 = 32 << 10;
+
+/// A node, up or down.
+pub(super) struct Host {
+    pub(super) me: Peer,
+    pub(super) disk: MemDisk,
+    /// How often it was started: whatever was scheduled for an earlier run is void.
+    pub(super) run: u64,
+    pub(super) up: Option<Running>,
+    pub(super) clock: Clock,
+    /// While frozen it handles nothing; what is due waits.
+    pub(super) frozen_until: u64,
+}
+
+/// What lives and dies with a run of the process.
+pub(super) struct Running {
+    pub(super) replica: Replica,
+    pub(super) applier: Applier<Kv>,
+    pub(super) queue: WriteQueue,
+    log: Wal,
+    reader: Box<dyn LogReader>,
+    /// The batch that the disk is working on.
+    pub(super) writing: Option<(WriteId, WriteBatch)>,
+    /// When the newest batch that is not a seal was written.
+    pub(super) unsealed: Option<u64>,
+    queries: BTreeMap<RequestId, u8>,
+}
+
+/// A node's own idea of time: a rate and a jump ahead. Never backwards.
+#[derive(Clone, Debug)]
+pub(super) struct Clock {
+    /// Local microseconds per 1000 true ones.
+    pub(super) rate: u64,
+    /// True time when the rate was last set, and the local time then.
+    since: (u64, u64),
+}
+
+impl Clock {
+    pub(super) fn new() -> Clock {
+        Clock { rate: 1000, since: (0, 0) }
+    }
+
+    pub(super) fn local(&self, now: u64) -> u64 {
+        self.since.1 + (now - self.since.0) * self.rate / 1000
+    }
+
+    /// From `now` on it runs at another rate, after a jump.
+    pub(super) fn set(&mut self, now: u64, rate: u64, jump: u64) {
+        self.since = (now, self.local(now) + jump);
+        self.rate = rate;
+    }
+
+    pub(super) fn moment(&self, now: u64) -> Moment {
+        let local = self.local(now);
+        Moment { tick: Tick(local / 10_000), wall: local / 1000 }
+    }
+}
+
+/// What happened to requests, for the clients.
+pub(super) enum Heard {
+    /// The machine's reply to a write.
+    Reply(super::machine::Told),
+    /// The machine's answer to a read, and how far it had applied.
+    Answer(Option<String>, Index),
+    /// Certainly not done.
+    NotDone(NotDone),
+    /// May happen.
+    Unknown,
+}
+
+/// What a host wants of the world, after it was turned.
+#[derive(Default)]
+pub(super) struct Wants {
+    pub(super) send: Vec<(Envelope, Vec<Entry>)>,
+    pub(super) loads: Vec<Load>,
+    /// The batches queued for the disk, in order: what the log in memory says now.
+    pub(super) queued: Vec<WriteBatch>,
+    pub(super) applied: Vec<(Entry, [u8; 16])>,
+    pub(super) heard: Vec<(RequestId, Heard)>,
+    pub(super) alarms: Vec<Alarm>,
+    pub(super) leadership_lost: bool,
+    /// The node stops, for this reason.
+    pub(super) fatal: Option<String>,
+}
+
+impl Host {
+    pub(super) fn new(id: u64) -> Host {
+        Host {
+            me: Peer { id: NodeId(id), incarnation: Incarnation(1000 + id) },
+            disk: MemDisk::new(),
+            run: 0,
+            up: None,
+            clock: Clock::new(),
+            frozen_until: 0,
+        }
+    }
+
+    /// Starts the process on what the disk holds. Returns what it recovered.
+    pub(super) fn start(&mut self, now: u64, plan: &Plan, dice: &mut Dice) -> Result<Recovered, String> {
+        self.run += 1;
+        let identity = Identity { node: self.me.id, incarnation: self.me.incarnation, cluster: None };
+        let draws = Arc::new(AtomicU64::new(dice.bits()));
+        let config = WalConfig {
+            segment_bytes: SEGMENT,
+            prepare_ahead: false,
+            draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
+        };
+        let mut log = Wal::open(Arc::new(self.disk.clone()), identity, config);
+        let recovered = log.load(&mut |_| {}).map_err(|error| error.to_string())?;
+        let reader = log.reader();
+        let newest = newest_time(&*reader, &recovered).map_err(|error| error.to_string())?;
+        let restored = restore(recovered.clone()).map_err(|error| error.to_string())?;
+        let mut config = Config::new(self.me.id.0, "sim:1", Storage::Memory);
+        config.cache_bytes = plan.cache;
+        config.message_entries = *dice.pick(&[2, 16, 1024]);
+        config.inflight_messages = *dice.pick(&[1, 4, 64]);
+        let tick = self.clock.moment(now).tick;
+        let raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
+            .map_err(|error| error.to_string())?;
+        self.up = Some(Running {
+            replica: Replica::new(raft, &config, newest),
+            applier: Applier::new(Kv::default()),
+            queue: WriteQueue::default(),
+            log,
+            reader,
+            writing: None,
+            unsealed: None,
+            queries: BTreeMap::new(),
+        });
+        Ok(recovered)
+    }
+
+    /// Feeds an event and carries out all that the node can do by itself.
+    pub(super) fn turn(&mut self, now: u64, event: Event) -> Wants {
+        let moment = self.clock.moment(now);
+        let mut wants = Wants::default();
+        let Some(running) = &mut self.up else { return wants };
+        running.replica.on_event(moment, event);
+        while running.carry_out(moment, &mut wants) {}
+        wants
+    }
+}
+
+impl Running {
+    pub(super) fn raft(&self) -> &Raft {
+        self.replica.raft()
+    }
+
+    pub(super) fn wants_read(&mut self, request: RequestId, key: u8) {
+        self.queries.insert(request, key);
+    }
+
+    /// The disk does what it is working on. The id of the newest write that is durable now.
+    pub(super) fn write(&mut self, now: u64) -> Result<Option<WriteId>, String> {
+        let Some((id, batch)) = self.writing.take() else { return Ok(None) };
+        self.log.write(&batch).map_err(|error| error.to_string())?;
+        self.unsealed = Some(now);
+        Ok(Some(id))
+    }
+
+    /// The queue was empty for a while.
+    pub(super) fn seal(&mut self) -> Result<(), String> {
+        self.unsealed = None;
+        self.log.idle().map_err(|error| error.to_string())
+    }
+
+    pub(super) fn load(&self, load: &Load) -> Result<Vec<Entry>, ReadLogError> {
+        self.reader.entries(load.first, load.last, load.max_bytes as usize)
+    }
+
+    /// One round of effects. False if there were none.
+    fn carry_out(&mut self, moment: Moment, wants: &mut Wants) -> bool {
+        let Effects {
+            members: _,
+            writes,
+            send,
+            loads,
+            accepted,
+            refused,
+            apply,
+            granted,
+            leadership_lost,
+            alarms,
+            fatal,
+        } = self.replica.take();
+        for (id, batch) in writes {
+            wants.queued.push(batch.clone());
+            self.queue.push(id, batch);
+        }
+        wants.send.extend(send);
+        wants.loads.extend(loads);
+        for (request, id) in accepted {
+            self.applier.expect(id, request);
+        }
+        let more = !apply.is_empty();
+        for entry in apply {
+            if let Err(reason) = self.applier.apply(&entry) {
+                wants.fatal = Some(reason.to_string());
+                return false;
+            }
+            let (_, digest) = self.applier.applied();
+            wants.applied.push((entry, digest));
+        }
+        for (request, index) in granted {
+            if let Some(key) = self.queries.remove(&request)
+                && let Err(reason) = self.applier.read(index, request, key)
+            {
+                wants.fatal = Some(reason.to_string());
+            }
+        }
+        if leadership_lost {
+            self.applier.leadership_lost();
+            wants.leadership_lost = true;
+        }
+        wants.heard.extend(refused.into_iter().map(|(request, why)| (request, Heard::NotDone(why))));
+        let applied = self.applier.applied().0.index;
+        for outcome in self.applier.take_answers() {
+            match outcome {
+                Outcome::Reply(request, told) => wants.heard.push((request, Heard::Reply(told))),
+                Outcome::Answer(request, value) => {
+                    wants.heard.push((request, Heard::Answer(value, applied)));
+                }
+                Outcome::Failed(request, _) => wants.heard.push((request, Heard::Unknown)),
+                Outcome::Configured(_) => {}
+            }
+        }
+        wants.alarms.extend(alarms);
+        wants.fatal = wants.fatal.take().or(fatal);
+        if more {
+            self.replica.on_event(moment, Event::Applied(applied));
+        }
+        more
+    }
+}
+
+/// A command's bytes.
+pub(super) fn encode(ask: &Ask) -> bytes::Bytes {
+    Kv::encode_command(ask).expect("a small command has bytes")
+}
