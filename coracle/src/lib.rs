@@ -38,7 +38,7 @@
 //!
 //! A cluster of three is on the first page of the README. What can go wrong is in [`WriteError`],
 //! [`ReadError`], [`ConfigurationError`] and [`StartError`], grouped by what the caller can do next; the
-//! settings are in [`Config`]. The consensus algorithm itself is the crate [`core`](coracle_core), without
+//! settings are in [`Config`]. The consensus algorithm itself is the crate [`core`], without
 //! I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
 #![forbid(unsafe_code)]
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::state_machine::Context;
 use crate::storage::{LogReader, WriteBatch};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex};
 
 struct Count(u64);
 
@@ -29,7 +29,14 @@ impl StateMachine for Count {
 struct Moody {
     store: MemoryStore,
     fails: Arc<AtomicBool>,
-    hangs: Arc<Mutex<()>>,
+    hangs: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Moody {
+    fn hang(&self, hangs: bool) {
+        *self.hangs.0.lock().unwrap() = hangs;
+        self.hangs.1.notify_all();
+    }
 }
 
 impl LogStore for Moody {
@@ -38,7 +45,8 @@ impl LogStore for Moody {
     }
 
     fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
-        drop(self.hangs.lock().unwrap());
+        let (hangs, changed) = &*self.hangs;
+        drop(changed.wait_while(hangs.lock().unwrap(), |hangs| *hangs).unwrap());
         if self.fails.load(Ordering::Relaxed) {
             let source = io::Error::from_raw_os_error(5);
             return Err(StoreError::Io { action: "sync", path: "log-7".into(), source });
@@ -116,7 +124,8 @@ async fn ov_4_sh_1_a_leader_with_a_hung_disk_gives_up_and_can_be_stopped() {
     let (nodes, leader) = cluster(&stores).await;
     leader.write(1).await.unwrap();
     let id = leader.leader().unwrap().id;
-    let hung = stores[id.0 as usize - 1].hangs.lock().unwrap();
+    let hung = &stores[id.0 as usize - 1];
+    hung.hang(true);
     // The others commit it, but this machine does not run ahead of its own disk, so nobody is told.
     assert_eq!(leader.write(1).await, Err(WriteError::Unknown(Cause::LeadershipLost)));
     let other = nodes.iter().find(|node| node.inner.me.id != id).unwrap();
@@ -125,5 +134,5 @@ async fn ov_4_sh_1_a_leader_with_a_hung_disk_gives_up_and_can_be_stopped() {
     let next = timeout(Duration::from_secs(5), handed_over).await.expect("it gives up").unwrap().clone();
     assert_eq!(nodes[next.unwrap().id.0 as usize - 1].write(1).await, Ok(3));
     timeout(Duration::from_secs(5), leader.stop()).await.expect("a hung disk does not hang the stop");
-    drop(hung);
+    hung.hang(false);
 }

@@ -573,7 +573,7 @@ impl World {
         let dice = &mut self.dice;
         let survives = || dice.chance(odds);
         if power {
-            let sector = if odds % 2 == 0 { 512 } else { 4096 };
+            let sector = if odds.is_multiple_of(2) { 512 } else { 4096 };
             host.disk = host.disk.power_cut(sector, survives);
         } else {
             // The page cache outlives the process.

@@ -3,7 +3,7 @@
 //! One ordered stream of batches on disk: each [`write`](LogStore::write) is one batch, one write of whole
 //! blocks and one sync. Nothing is ever changed in place: a truncation, a purge and a new hard state are
 //! records like entries, and so the stream can be cut at any byte and still be told apart from one that
-//! was damaged ([`recovery`] says how). The stream runs through segments; each begins with a checkpoint
+//! was damaged (`recovery` says how). The stream runs through segments; each begins with a checkpoint
 //! that restates everything except entries, so the oldest can be removed once their entries are purged.
 //! `docs/disk-format.md` has the bytes.
 //!
