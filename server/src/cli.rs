@@ -8,6 +8,7 @@ use crate::connection::Limits;
 use crate::demo::Demo;
 use crate::kv::Kv;
 use crate::serve::{self, Options};
+use crate::simulate::{History, Sim};
 use crate::{admin, client};
 use admin::Report;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -55,6 +56,11 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Attack whole clusters of this very code in a simulated world
+    Sim(Sim),
+    /// Judge what clients saw
+    #[command(subcommand)]
+    History(History),
 }
 
 #[derive(Args)]
@@ -129,6 +135,8 @@ pub fn main() -> ExitCode {
         Command::Members(Members::Init { to, members }) => init(&to, &members),
         Command::Status { to, json } => status(&to, json),
         Command::Demo { keep } => demo(keep),
+        Command::Sim(sim) => sim.run(),
+        Command::History(history) => return history.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

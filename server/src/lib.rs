@@ -19,3 +19,4 @@ mod patience;
 pub mod resp;
 pub mod serve;
 pub mod session;
+pub mod simulate;

@@ -1,0 +1,265 @@
+//! `coracle sim` and `coracle history check`: the simulator and the judge of histories at the command line.
+//!
+//! A simulation is decided by its seed, so a violation comes with the one command that replays it.
+
+use clap::{Args, Subcommand};
+use coracle::sim::{self, Options, Report, history};
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// How often the progress line changes.
+const PROGRESS: Duration = Duration::from_millis(200);
+
+/// Attack whole clusters of this very code in a simulated world
+#[derive(Args)]
+pub struct Sim {
+    /// Simulate this seed alone
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// Simulate so many seeds, one after the other [default: 1]
+    #[arg(long, value_name = "COUNT")]
+    seeds: Option<u64>,
+    /// The first of them; random, and printed, if not given
+    #[arg(long, value_name = "SEED", requires = "seeds")]
+    from: Option<u64>,
+    /// How many nodes, 3 to 7; drawn from each seed if not given
+    #[arg(long, value_parser = clap::value_parser!(u64).range(3..=7))]
+    nodes: Option<u64>,
+    /// How many steps of each seed before its faults end
+    #[arg(long, default_value_t = 2000)]
+    steps: u64,
+    /// Break this rule, and see it found; only in a build with the feature `mutants`
+    #[arg(long, value_name = "NAME")]
+    mutant: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Judge what clients saw
+#[derive(Subcommand)]
+pub enum History {
+    /// Tell whether one machine, doing one thing at a time, could have given these answers. Exits with 2 if
+    /// any file cannot be read, else 1 if any is not linearizable, else 3 if any is undecided, else 0
+    Check {
+        /// Histories, in either of the two known formats
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+}
+
+/// What many seeds came to.
+#[derive(Default)]
+struct Sum {
+    seeds: u64,
+    steps: u64,
+    committed: u64,
+    operations: u64,
+    /// Over the hashes of all seeds, in their order.
+    trace_hash: u64,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.steps += report.steps;
+        self.committed += report.committed;
+        self.operations += report.operations;
+        self.trace_hash =
+            (self.trace_hash.rotate_left(1) ^ report.trace_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for (what, times) in &report.counts {
+            *self.counts.entry(what).or_default() += times;
+        }
+    }
+}
+
+impl Sim {
+    /// Runs the seeds. An error if an invariant was broken.
+    pub fn run(&self) -> Result<(), String> {
+        let count = self.seeds.unwrap_or(1);
+        let first = self.seed.or(self.from).unwrap_or_else(random_seed);
+        if !self.json {
+            println!("seeds {first} to {}", first.wrapping_add(count - 1));
+        }
+        let began = Instant::now();
+        let (mut sum, mut shown) = (Sum::default(), began);
+        for seed in (0..count).map(|n| first.wrapping_add(n)) {
+            let report = sim::run(self.options(seed)?);
+            sum.add(&report);
+            if shown.elapsed() > PROGRESS && io::stderr().is_terminal() {
+                shown = Instant::now();
+                progress(&sum, count, began);
+            }
+            if let Some(violation) = &report.violation {
+                return Err(self.violated(&report, violation));
+            }
+            if count == 1 {
+                self.show_one(&report, began);
+                return Ok(());
+            }
+        }
+        self.show_all(&sum, first, began);
+        Ok(())
+    }
+
+    fn options(&self, seed: u64) -> Result<Options, String> {
+        let mut options = Options::new(seed);
+        options.nodes = self.nodes.map(|nodes| nodes as usize);
+        options.steps = self.steps;
+        if let Some(name) = &self.mutant {
+            choose_mutant(&mut options, name)?;
+        }
+        Ok(options)
+    }
+
+    /// The one command that does it again.
+    fn replay(&self, seed: u64) -> String {
+        let mut command = format!("coracle sim --seed {seed} --steps {}", self.steps);
+        if let Some(nodes) = self.nodes {
+            command += &format!(" --nodes {nodes}");
+        }
+        if let Some(name) = &self.mutant {
+            command += &format!(" --mutant {name}");
+        }
+        command
+    }
+
+    fn violated(&self, report: &Report, violation: &sim::Violation) -> String {
+        let replay = self.replay(report.seed);
+        if self.json {
+            let shown = json!({
+                "seed": report.seed,
+                "trace_hash": format!("{:016x}", report.trace_hash),
+                "violation": { "invariant": violation.invariant, "detail": violation.detail },
+                "replay": replay,
+            });
+            println!("{shown}");
+        } else {
+            println!("seed {} breaks {}: {}", report.seed, violation.invariant, violation.detail);
+            println!("replay: {replay}");
+        }
+        format!("seed {} breaks {}", report.seed, violation.invariant)
+    }
+
+    fn show_one(&self, report: &Report, began: Instant) {
+        if self.json {
+            let shown = json!({
+                "seed": report.seed,
+                "steps": report.steps,
+                "messages": report.messages,
+                "committed": report.committed,
+                "operations": report.operations,
+                "simulated_ms": report.sim_millis,
+                "trace_hash": format!("{:016x}", report.trace_hash),
+                "counts": report.counts,
+                "violation": null,
+            });
+            println!("{shown}");
+            return;
+        }
+        println!(
+            "{} steps in {:.1} simulated seconds, {} entries committed, {} client operations, {:.0} steps per second",
+            report.steps,
+            report.sim_millis as f64 / 1000.0,
+            report.committed,
+            report.operations,
+            report.steps as f64 / began.elapsed().as_secs_f64(),
+        );
+        println!("trace hash {:016x}; every invariant held", report.trace_hash);
+    }
+
+    fn show_all(&self, sum: &Sum, first: u64, began: Instant) {
+        let rate = sum.steps as f64 / began.elapsed().as_secs_f64();
+        let per_1000 = sum.committed as f64 * 1000.0 / sum.steps.max(1) as f64;
+        if self.json {
+            let shown = json!({
+                "first": first,
+                "seeds": sum.seeds,
+                "steps": sum.steps,
+                "steps_per_second": rate as u64,
+                "committed": sum.committed,
+                "committed_per_1000_steps": per_1000,
+                "operations": sum.operations,
+                "trace_hash": format!("{:016x}", sum.trace_hash),
+                "counts": sum.counts,
+                "violation": null,
+            });
+            println!("{shown}");
+            return;
+        }
+        for (what, times) in &sum.counts {
+            println!("{times:>12}  {what}");
+        }
+        println!(
+            "{} seeds, {} steps, {rate:.0} steps per second, {} entries committed ({per_1000:.1} per 1,000 steps), \
+             {} client operations; every invariant held",
+            sum.seeds, sum.steps, sum.committed, sum.operations,
+        );
+    }
+}
+
+impl History {
+    /// Judges the files; the exit code says the worst.
+    pub fn run(&self) -> ExitCode {
+        let History::Check { files } = self;
+        let (mut unreadable, mut broken, mut undecided) = (false, false, false);
+        for file in files {
+            let name = file.display();
+            let verdict = match std::fs::read_to_string(file) {
+                Ok(text) => history::check_text(&text).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match verdict {
+                Ok(history::Verdict::Linearizable) => println!("{name}: linearizable"),
+                Ok(history::Verdict::NotLinearizable(why)) => {
+                    broken = true;
+                    println!("{name}: not linearizable\n{why}");
+                }
+                Ok(history::Verdict::Undecided) => {
+                    undecided = true;
+                    println!("{name}: undecided");
+                }
+                Err(problem) => {
+                    unreadable = true;
+                    eprintln!("coracle: {name}: {}", problem.replace('\n', " "));
+                }
+            }
+        }
+        match (unreadable, broken, undecided) {
+            (true, ..) => ExitCode::from(2),
+            (_, true, _) => ExitCode::from(1),
+            (_, _, true) => ExitCode::from(3),
+            _ => ExitCode::SUCCESS,
+        }
+    }
+}
+
+fn progress(sum: &Sum, count: u64, began: Instant) {
+    let rate = sum.steps as f64 / began.elapsed().as_secs_f64();
+    let line = format!("{} of {count} seeds, {} steps, {rate:.0} steps per second", sum.seeds, sum.steps);
+    // Only for eyes; the outcome is told on standard output.
+    drop(write!(io::stderr(), "\r{line}\x1b[K\r"));
+}
+
+/// Nobody has tried it before, most likely.
+fn random_seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (now.as_nanos() as u64 ^ u64::from(std::process::id()).rotate_left(32)) % 1_000_000_000
+}
+
+#[cfg(feature = "mutants")]
+fn choose_mutant(options: &mut Options, name: &str) -> Result<(), String> {
+    let known = sim::MUTANTS.iter().find(|mutant| mutant.name == name);
+    options.mutant = Some(known.ok_or_else(|| format!("there is no mutant {name}"))?.name);
+    Ok(())
+}
+
+#[cfg(not(feature = "mutants"))]
+fn choose_mutant(_: &mut Options, _: &str) -> Result<(), String> {
+    Err("this build keeps all its rules: for --mutant, build with --features mutants".to_owned())
+}

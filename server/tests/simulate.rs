@@ -1,0 +1,67 @@
+//! The simulator and the judge of histories, at the command line.
+
+use std::process::{Command, Output};
+
+fn coracle(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_coracle")).args(arguments).output().expect("the program starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn s_24_a_seed_gives_the_same_hash_in_every_process() {
+    let run = || coracle(&["sim", "--seed", "7", "--json"]);
+    let (one, two) = (run(), run());
+    assert!(one.status.success(), "{}", text(&one.stderr));
+    let shown: serde_json::Value = serde_json::from_slice(&one.stdout).expect("one line of JSON");
+    assert_eq!(shown["trace_hash"].as_str().map(str::len), Some(16));
+    assert_eq!(one.stdout, two.stdout);
+    let other = coracle(&["sim", "--seed", "8", "--json"]);
+    assert_ne!(one.stdout, other.stdout);
+}
+
+#[test]
+fn a_campaign_says_where_it_began_and_what_it_saw() {
+    let run = coracle(&["sim", "--seeds", "3", "--steps", "500"]);
+    let told = text(&run.stdout);
+    assert!(run.status.success(), "{told}");
+    assert!(told.starts_with("seeds ") && told.contains("3 seeds, "), "{told}");
+    assert!(told.contains("every invariant held"), "{told}");
+}
+
+#[test]
+fn wrong_numbers_are_refused() {
+    for wrong in
+        [&["sim", "--nodes", "2"][..], &["sim", "--seed", "1", "--seeds", "2"], &["sim", "--from", "1"]]
+    {
+        let run = coracle(wrong);
+        assert_eq!(run.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn the_exit_code_of_a_history_check_says_the_worst() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path.to_str().expect("a plain path").to_owned()
+    };
+    let read = |value: &str| {
+        format!(
+            "{{:process 0, :type :invoke, :f :put, :key \"k\", :value \"new\"}}\n\
+             {{:process 0, :type :ok, :f :put, :key \"k\", :value \"new\"}}\n\
+             {{:process 1, :type :invoke, :f :get, :key \"k\", :value nil}}\n\
+             {{:process 1, :type :ok, :f :get, :key \"k\", :value \"{value}\"}}\n"
+        )
+    };
+    let (good, stale, junk) =
+        (write("good", &read("new")), write("stale", &read("")), write("junk", "what?"));
+    let code = |files: &[&str]| coracle(&[&["history", "check"][..], files].concat()).status.code();
+    assert_eq!(code(&[&good]), Some(0));
+    assert_eq!(code(&[&good, &stale]), Some(1));
+    assert_eq!(code(&[&stale, &junk, &good]), Some(2));
+    assert_eq!(code(&["not-there"]), Some(2));
+}
