@@ -9,7 +9,7 @@ use crate::error::{Cause, StopReason, WriteError};
 use crate::replica::RequestId;
 use crate::state_machine::{Context, StateMachine};
 use bytes::Bytes;
-use coracle_core::{Index, LogId, Term};
+use coracle_core::{Broken, Index, LogId, Term};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -41,6 +41,7 @@ pub(crate) struct Applier<S: StateMachine> {
     /// Who wants to read once the machine has come so far.
     readers: BTreeMap<Index, Vec<(RequestId, S::Query)>>,
     answers: Vec<Outcome<S>>,
+    pub(crate) broken: Broken,
 }
 
 impl<S: StateMachine> Applier<S> {
@@ -54,6 +55,7 @@ impl<S: StateMachine> Applier<S> {
             writers: BTreeMap::new(),
             readers: BTreeMap::new(),
             answers: Vec::new(),
+            broken: Broken::default(),
         }
     }
 
@@ -64,7 +66,8 @@ impl<S: StateMachine> Applier<S> {
 
     /// The reply to the entry `id` is for this request.
     pub(crate) fn expect(&mut self, id: LogId, request: RequestId) {
-        self.writers.insert(id.index, (id.term, request));
+        let index = if self.broken.is("reply-of-next-entry") { id.index.next() } else { id.index };
+        self.writers.insert(index, (id.term, request));
     }
 
     /// Serves the query once everything up to `index` is applied: at once, if it is.
@@ -74,7 +77,7 @@ impl<S: StateMachine> Applier<S> {
         request: RequestId,
         query: S::Query,
     ) -> Result<(), StopReason> {
-        if index > self.applied.index {
+        if index > self.applied.index && !self.broken.is("read-does-not-wait") {
             self.readers.entry(index).or_default().push((request, query));
             return Ok(());
         }
@@ -121,7 +124,12 @@ impl<S: StateMachine> Applier<S> {
     /// Leadership was lost: whoever waits for an entry gets to know now that nobody here can tell.
     pub(crate) fn leadership_lost(&mut self) {
         for (_, (_, request)) in std::mem::take(&mut self.writers) {
-            self.answers.push(Outcome::Failed(request, WriteError::Unknown(Cause::LeadershipLost)));
+            let outcome = match () {
+                () if self.broken.is("writers-forgotten") => continue,
+                () if self.broken.is("writers-told-no") => WriteError::NoLeader,
+                () => WriteError::Unknown(Cause::LeadershipLost),
+            };
+            self.answers.push(Outcome::Failed(request, outcome));
         }
     }
 
@@ -143,6 +151,9 @@ impl<S: StateMachine> Applier<S> {
         let command = S::decode_command(&entry.payload()).map_err(|error| apply_failed(id, error.0))?;
         let mut context = Context::new(id, self.cluster_time, entry.stamp().wall_time);
         let machine = &mut self.machine;
+        if self.broken.is("command-applied-twice") {
+            drop(S::decode_command(&entry.payload()).map(|command| machine.apply(&mut context, command)));
+        }
         catch_unwind(AssertUnwindSafe(|| machine.apply(&mut context, command)))
             .map_err(|panic| panicked(format!("entry {id}"), &*panic))
     }

@@ -218,6 +218,10 @@ impl Replica {
         self.tail.get(index)
     }
 
+    fn breaks(&self, rule: &str) -> bool {
+        self.raft.broken().is(rule)
+    }
+
     fn ticket(&mut self, asked: Asked) -> Ticket {
         self.next_ticket = Ticket(self.next_ticket.0 + 1);
         self.tickets.insert(self.next_ticket, asked);
@@ -290,7 +294,10 @@ impl Replica {
             self.effects.writes.push((write.id, batch));
         }
         self.effects.send.extend(send.into_iter().map(|envelope| (envelope, Vec::new())));
-        let (after, term) = (self.raft.newest_write(), self.raft.term());
+        let (mut after, term) = (self.raft.newest_write(), self.raft.term());
+        if self.breaks("held-for-next-write-only") {
+            after = after.min(WriteId(self.written.0 + 1));
+        }
         self.held.extend(send_after_sync.into_iter().map(|envelope| (after, term, envelope)));
         self.release_held();
         for Accepted { ticket, first, .. } in accepted {
@@ -364,7 +371,7 @@ impl Replica {
             && *after <= self.written
         {
             let (_, term, envelope) = self.held.pop_front().expect("just seen");
-            if term == self.raft.term() {
+            if term == self.raft.term() || self.breaks("held-of-older-term-sent") {
                 self.effects.send.push((envelope, Vec::new()));
             }
         }
@@ -398,7 +405,8 @@ impl Replica {
 
     fn on_loaded(&mut self, now: Moment, load: Load, result: Result<Vec<Entry>, ReadLogError>) {
         // Time has passed: an entry counts only if the log still holds that very entry.
-        let holds = |entry: &Entry| self.raft.term_at(entry.index()) == Some(entry.term());
+        let trusts = self.breaks("loaded-unchecked");
+        let holds = |entry: &Entry| trusts || self.raft.term_at(entry.index()) == Some(entry.term());
         let current = |entries: &Vec<Entry>| {
             entries.first().is_some_and(|entry| entry.index() == load.first) && entries.iter().all(holds)
         };
@@ -427,7 +435,8 @@ impl Replica {
     /// Hands the machine what is committed and durable here, as long as it keeps up.
     fn feed(&mut self) {
         let first = self.fed.next();
-        let last = self.raft.commit().min(self.raft.persisted());
+        let durable = if self.breaks("machine-ahead-of-disk") { Index::LIMIT } else { self.raft.persisted() };
+        let last = self.raft.commit().min(durable);
         if self.feeding || first > last || !self.effects.apply.is_empty() {
             return;
         }
@@ -443,7 +452,10 @@ impl Replica {
     }
 
     fn hand_over(&mut self, entries: Vec<Entry>) {
-        if let Some(newest) = entries.last() {
+        let loaded = self.tail.get(self.fed.next()).is_none();
+        if let Some(newest) = entries.last()
+            && !(loaded && self.breaks("loaded-fed-twice"))
+        {
             self.fed = newest.index();
         }
         self.effects.apply.extend(entries);

@@ -33,7 +33,7 @@ impl Candidate {
             timeout: shared.draw_timeout(),
             asked: shared.now,
         };
-        if pre {
+        if pre || shared.broken.is("own-vote-not-awaited") {
             candidate.votes.insert(shared.me.id, true);
         }
         candidate.ask(shared);
@@ -47,8 +47,7 @@ impl Candidate {
 
     fn ask(&mut self, shared: &mut Shared) {
         self.asked = shared.now;
-        let campaign = self.campaign(shared);
-        let vote = Vote { campaign, pre: self.pre, transfer: None, last: shared.log.last_id() };
+        let vote = self.question(shared);
         let membership = shared.log.membership();
         let voters =
             membership.others(shared.me.id).map(Member::peer).filter(|peer| membership.is_voter(*peer));
@@ -56,6 +55,19 @@ impl Candidate {
         for peer in silent {
             shared.send_after_sync(peer, Message::Vote(vote));
         }
+    }
+
+    /// Asks one voter out of turn.
+    pub(crate) fn ask_again(&self, shared: &mut Shared, voter: Peer) {
+        if shared.log.membership().is_voter(voter) {
+            let vote = self.question(shared);
+            shared.send_after_sync(voter, Message::Vote(vote));
+        }
+    }
+
+    fn question(&self, shared: &Shared) -> Vote {
+        let campaign = self.campaign(shared);
+        Vote { campaign, pre: self.pre, transfer: None, last: shared.log.last_id() }
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
@@ -76,21 +88,31 @@ impl Candidate {
     }
 
     pub(crate) fn on_vote_reply(&mut self, shared: &mut Shared, from: Peer, reply: VoteReply) -> Transition {
-        if reply.pre != self.pre || reply.campaign != self.campaign(shared) {
+        let same_kind = reply.pre == self.pre || shared.broken.is("pre-vote-counts-as-vote");
+        let same_campaign =
+            reply.campaign == self.campaign(shared) || shared.broken.is("vote-of-any-campaign");
+        if !same_kind || !same_campaign {
             return shared.drop_input(Dropped::Stale);
         }
         if !shared.log.membership().is_voter(from) {
             return shared.drop_input(Dropped::NotMember);
         }
-        let granted = reply.refusal.is_none();
+        let granted = reply.refusal.is_none() || shared.broken.is("refusal-counts-as-vote");
         // A refusal never takes a grant back: it may be an older answer that was overtaken.
-        let vote = self.votes.entry(from.id).or_insert(granted);
+        let silent =
+            || shared.log.membership().voters.iter().find(|id| !self.votes.contains_key(id)).copied();
+        let voter = shared.broken.is("votes-not-voters").then(silent).flatten().unwrap_or(from.id);
+        let vote = self.votes.entry(voter).or_insert(granted);
         *vote |= granted;
         self.count(shared)
     }
 
     pub(crate) fn count(&self, shared: &Shared) -> Transition {
-        match shared.log.membership().tally(|id| self.votes.get(&id).copied()) {
+        let vote_of = |id: NodeId| self.votes.get(&id).copied();
+        match shared.log.membership().tally(vote_of) {
+            _ if shared.broken.elects_too_early(shared.log.membership(), vote_of) && !self.pre => {
+                Transition::Lead
+            }
             Tally::Won if self.pre => Transition::Campaign,
             // It asked nobody before its term was durable, so an answer that comes earlier is made up.
             Tally::Won if !self.votes.contains_key(&shared.me.id) => Transition::Stay,

@@ -5,7 +5,7 @@
 //! a late completion can never acknowledge an entry that was overwritten meanwhile, and no terms need
 //! comparing.
 
-use crate::{Index, Tick, WriteId};
+use crate::{Broken, Index, Tick, WriteId};
 use alloc::collections::VecDeque;
 
 /// The disk as the core sees it.
@@ -21,6 +21,7 @@ pub(crate) struct Disk {
     under_way: VecDeque<UnderWay>,
     /// The newest index of the log that is durable.
     persisted: Index,
+    pub(crate) broken: Broken,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +40,7 @@ impl Disk {
             hard_state: WriteId(0),
             under_way: VecDeque::new(),
             persisted,
+            broken: Broken::default(),
         }
     }
 
@@ -77,6 +79,9 @@ impl Disk {
     /// Entries behind `last` are gone, or about to be.
     pub(crate) fn truncate(&mut self, last: Index) {
         self.persisted = self.persisted.min(last);
+        if self.broken.is("truncation-spares-writes-under-way") {
+            return;
+        }
         for write in &mut self.under_way {
             write.safe = write.safe.min(last);
         }
@@ -88,7 +93,7 @@ impl Disk {
             return false;
         }
         while let Some(write) = self.under_way.front()
-            && write.id <= id
+            && (write.id <= id || self.broken.is("completion-of-one-is-of-all"))
         {
             self.persisted = self.persisted.max(write.safe);
             self.under_way.pop_front();

@@ -77,6 +77,7 @@ impl Follower {
             return shared.drop_input(Dropped::SecondLeader);
         }
         self.leader = Some(from);
+        let before = self.since;
         self.since = shared.now;
         let accept = shared.log.accept(&append);
         if accept == Accept::Impossible {
@@ -89,6 +90,9 @@ impl Follower {
             Accept::Impossible => {}
             Accept::Conflict(limit) => {
                 conflict = Some(limit);
+                if shared.broken.is("conflict-is-no-contact") {
+                    self.since = before;
+                }
                 answer = true;
             }
             Accept::Accepted { truncated, appended_from } => {
@@ -105,7 +109,9 @@ impl Follower {
                 self.verified = self.verified.max(append.last);
                 // "Set commitIndex = min(leaderCommit, index of last new entry)": the last one that this
                 // message has verified, since behind it our log may hold another leader's entries.
-                shared.commit_to(append.commit.min(append.last));
+                let verified =
+                    if shared.broken.is("commit-unverified") { shared.log.last() } else { append.last };
+                shared.commit_to(append.commit.min(verified));
                 // Entries that were all here already: the leader may have missed the acknowledgement.
                 answer |= append.count() > 0 && self.matched(shared) >= append.last;
             }
@@ -125,7 +131,11 @@ impl Follower {
 
     /// The newest index that is durable and verified by an AppendEntries of this term.
     fn matched(&self, shared: &Shared) -> Index {
-        self.verified.min(shared.disk.persisted())
+        match () {
+            () if shared.broken.is("ack-before-durable") => self.verified,
+            () if shared.broken.is("ack-unverified") => shared.disk.persisted(),
+            () => self.verified.min(shared.disk.persisted()),
+        }
     }
 
     fn acknowledge(&mut self, shared: &mut Shared, conflict: Option<LogId>) {
@@ -167,7 +177,8 @@ impl Follower {
         if self.leader != Some(from) || reply.boot != shared.boot {
             return shared.drop_input(Dropped::Unexpected);
         }
-        let Some(tickets) = self.reads.answered(reply.sequence) else {
+        let any = shared.broken.is("answer-to-any-question").then(|| self.reads.question()).flatten();
+        let Some(tickets) = self.reads.answered(any.unwrap_or(reply.sequence)) else {
             return shared.drop_input(Dropped::Stale);
         };
         for ticket in tickets {
@@ -191,6 +202,9 @@ impl Follower {
 
     /// The role ends: nobody waits for an answer that cannot come.
     pub(crate) fn end(mut self, shared: &mut Shared) {
+        if shared.broken.is("follower-forgets-reads") {
+            return;
+        }
         for ticket in self.reads.take_all() {
             shared.refuse(ticket, RefusedReason::NotLeader(None));
         }

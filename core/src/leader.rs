@@ -48,11 +48,14 @@ impl Leader {
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
         let longest = shared.settings.election_max;
         // Check-quorum (thesis, section 6.2): nobody waits for a leader that cannot commit.
-        if shared.now.since(self.quorum_heard(shared)) >= longest {
+        if shared.now.since(self.quorum_heard(shared)) >= longest && !shared.broken.is("no-check-quorum") {
             return Transition::Follow;
         }
         let age = shared.disk.age(shared.now);
-        if age > longest.saturating_mul(2) && !self.progress.is_empty() {
+        if age > longest.saturating_mul(2)
+            && !self.progress.is_empty()
+            && !shared.broken.is("stalled-disk-leads")
+        {
             shared.out.alarms.push(Alarm::DiskStalled { ticks: age });
             return Transition::Follow;
         }
@@ -81,6 +84,9 @@ impl Leader {
 
     pub(crate) fn on_sent(&mut self, shared: &mut Shared, to: NodeId, prev: LogId, last: Index, bytes: u64) {
         if let Some(progress) = self.progress.get_mut(&to) {
+            if shared.broken.is("report-of-sending-lost") {
+                return;
+            }
             progress.on_sent(prev, last, bytes);
             self.replicate_to(shared, to);
         }
@@ -117,8 +123,15 @@ impl Leader {
             let (follower, last) = (from.id, reply.last);
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
         }
+        if shared.broken.is("match-goes-back") {
+            progress.matched = progress.matched.min(reply.matched);
+        }
+        if shared.broken.is("next-goes-below-match") {
+            progress.next = reply.conflict.map_or(progress.next, |limit| limit.index.next());
+        }
         let news = progress.on_matched(reply.matched);
         match reply.conflict {
+            Some(_) if shared.broken.is("conflict-ignored") => {}
             Some(limit) => {
                 let limit = shared.log.newest_within(limit);
                 progress.on_conflict(limit.index, reply.round, self.reads.round());
@@ -134,6 +147,9 @@ impl Leader {
     }
 
     pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {
+        if shared.broken.is("read-without-round") {
+            return shared.out.reads.push(ReadGrant { ticket, index: shared.log.commit() });
+        }
         self.join(shared, Reader::Local(ticket));
     }
 
@@ -146,6 +162,9 @@ impl Leader {
     }
 
     fn join(&mut self, shared: &mut Shared, reader: Reader) {
+        if shared.broken.is("read-joins-round-under-way") && self.reads.join_late(reader) {
+            return;
+        }
         self.reads.join(reader);
         self.start_round_if_due(shared);
     }
@@ -153,13 +172,22 @@ impl Leader {
     /// Commits what a quorum holds, but counts only for entries of its own term (section 5.4.2): an
     /// older entry on a majority may still be overwritten.
     fn advance_commit(&mut self, shared: &mut Shared) {
-        let own = shared.disk.persisted();
-        let held = shared.log.membership().reached(|id| match self.progress.get(&id) {
+        let unsynced = shared.broken.is("leader-counts-unsynced");
+        let own = if unsynced { shared.log.last() } else { shared.disk.persisted() };
+        let holds = |id| match self.progress.get(&id) {
             Some(progress) => progress.counted(),
             None if id == shared.me.id => own,
             None => Index::ZERO,
-        });
-        if shared.log.term_at(held) != Some(shared.term()) || !shared.commit_to(held) {
+        };
+        let held = shared.log.membership().reached(holds);
+        let held =
+            shared.broken.lower_quorum("commit-quorum-too-small", shared.log.membership(), holds, held);
+        let next = shared.log.term_at(shared.log.commit().next());
+        if shared.broken.is("commit-stops-at-older-term") && next != Some(shared.term()) {
+            return;
+        }
+        let own_term = shared.log.term_at(held) == Some(shared.term());
+        if (!own_term && !shared.broken.is("older-term-committed-by-count")) || !shared.commit_to(held) {
             return;
         }
         self.start_round_if_due(shared);
@@ -177,15 +205,19 @@ impl Leader {
     }
 
     fn start_round_if_due(&mut self, shared: &mut Shared) {
-        let may_read = shared.log.commit() >= self.start;
-        if may_read && self.reads.is_due(shared.now, shared.settings.heartbeat) {
+        if self.may_read(shared) && self.reads.is_due(shared.now, shared.settings.heartbeat) {
             self.depart(shared);
         }
     }
 
+    /// Whether it knows by now what was committed before its term.
+    fn may_read(&self, shared: &Shared) -> bool {
+        shared.log.commit() >= self.start || shared.broken.is("read-before-own-commit")
+    }
+
     /// A heartbeat to all, carrying a new round.
     fn depart(&mut self, shared: &mut Shared) {
-        let read_index = (shared.log.commit() >= self.start).then(|| shared.log.commit());
+        let read_index = self.may_read(shared).then(|| shared.log.commit());
         let round = self.reads.depart(shared.now, read_index);
         let ids: Vec<NodeId> = self.progress.keys().copied().collect();
         for id in ids {
@@ -200,15 +232,21 @@ impl Leader {
     /// Grants the reads of every round that a quorum has echoed.
     fn confirm_reads(&mut self, shared: &mut Shared) {
         let own = self.reads.round();
-        let round = shared.log.membership().reached(|id| match self.progress.get(&id) {
+        let echoed = |id| match self.progress.get(&id) {
             Some(progress) => progress.round,
             None if id == shared.me.id => own,
             None => Round(0),
-        });
+        };
+        let round = shared.log.membership().reached(echoed);
+        let round =
+            shared.broken.lower_quorum("read-quorum-too-small", shared.log.membership(), echoed, round);
         let granted = self.reads.confirmed(round);
         let term = shared.term();
         for (index, reader) in granted {
             match reader {
+                Reader::Local(ticket) if shared.broken.is("read-granted-at-zero") => {
+                    shared.out.reads.push(ReadGrant { ticket, index: Index::ZERO });
+                }
                 Reader::Local(ticket) => shared.out.reads.push(ReadGrant { ticket, index }),
                 Reader::Remote { peer, boot, sequence } => {
                     let reply = ReadIndexReply { term, boot, sequence, index: Some(index) };
@@ -271,6 +309,9 @@ impl Leader {
 
     /// The role ends: this node can no longer tell what the callers want to know.
     pub(crate) fn end(self, shared: &mut Shared) {
+        if shared.broken.is("leader-forgets-reads") {
+            return;
+        }
         for ticket in self.reads.local_tickets() {
             shared.refuse(ticket, RefusedReason::NotLeader(None));
         }

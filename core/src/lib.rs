@@ -38,6 +38,7 @@ mod leader;
 mod log;
 mod membership;
 mod message;
+mod mutants;
 mod output;
 mod progress;
 mod raft;
@@ -50,6 +51,8 @@ mod types;
 pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
 pub use message::*;
+#[doc(hidden)]
+pub use mutants::Broken;
 pub use output::*;
 pub use raft::{Raft, Restored};
 pub use status::{PeerStatus, RoleName, Status};

@@ -3,7 +3,7 @@
 //! All that Raft ever asks of an entry is its term, so a log of millions of entries is a short list of
 //! [`Run`]s here. How far the log is durable is the business of [`disk`](crate::disk).
 
-use crate::{Append, Index, LogId, Membership, Run, Term};
+use crate::{Append, Broken, Index, LogId, Membership, Run, Term};
 use alloc::vec::Vec;
 
 /// A node's log.
@@ -19,6 +19,7 @@ pub(crate) struct Log {
     commit: Index,
     /// Every membership that can still matter, oldest first: the first is in force at `purged`.
     memberships: Vec<(LogId, Membership)>,
+    pub(crate) broken: Broken,
 }
 
 /// What became of an [`Append`].
@@ -44,7 +45,8 @@ impl Log {
         last: Index,
         memberships: Vec<(LogId, Membership)>,
     ) -> Log {
-        let mut log = Log { purged, runs, last, commit: purged.index, memberships };
+        let broken = Broken::default();
+        let mut log = Log { purged, runs, last, commit: purged.index, memberships, broken };
         // Before its first membership there was none, and there may be none again: that one may be truncated.
         if log.memberships.first().is_none_or(|(id, _)| id.index > purged.index) {
             log.memberships.insert(0, (LogId::ZERO, Membership::default()));
@@ -76,7 +78,7 @@ impl Log {
     pub(crate) fn commit_to(&mut self, index: Index) -> bool {
         let index = index.min(self.last);
         let rises = index > self.commit;
-        self.commit = self.commit.max(index);
+        self.commit = if self.broken.is("commit-goes-back") { index } else { self.commit.max(index) };
         rises
     }
 
@@ -175,13 +177,18 @@ impl Log {
         if carried.is_some_and(|term| term != self.purged.term) {
             return Accept::Impossible;
         }
-        let Some(first_new) = self.divergence(message) else {
+        let always = self.broken.is("every-append-truncates") && message.count() > 0;
+        let always = (always && message.prev.index >= self.commit).then(|| message.prev.index.next());
+        let Some(first_new) = always.or_else(|| self.divergence(message)) else {
             return Accept::Accepted { truncated: None, appended_from: None };
         };
         if first_new <= self.commit {
             return Accept::Impossible;
         }
         // Only a real conflict of terms truncates: an old message must not undo a newer one.
+        if first_new <= self.last && self.broken.is("conflict-not-truncated") {
+            return Accept::Accepted { truncated: None, appended_from: None };
+        }
         let truncated = (first_new <= self.last).then(|| first_new.prev());
         if let Some(last) = truncated {
             self.truncate(last);

@@ -66,6 +66,7 @@ impl Raft {
             me,
             boot,
             settings,
+            broken: Broken::default(),
             rng: Rng::new(seed ^ me.id.0.rotate_left(32)),
             now,
             hard_state,
@@ -77,6 +78,21 @@ impl Raft {
         };
         let role = Role::Follower(Follower::new(&mut shared));
         Ok(Raft { shared, role })
+    }
+
+    /// From now on it breaks this rule.
+    #[cfg(feature = "mutants")]
+    #[doc(hidden)]
+    pub fn break_rule(&mut self, broken: Broken) {
+        self.shared.broken = broken;
+        self.shared.log.broken = broken;
+        self.shared.disk.broken = broken;
+    }
+
+    /// The rule that it breaks.
+    #[doc(hidden)]
+    pub fn broken(&self) -> Broken {
+        self.shared.broken
     }
 
     /// Handles one input at the moment `now`, and returns what is to be done.
@@ -240,7 +256,7 @@ impl Raft {
     fn on_receive(&mut self, envelope: Envelope) -> Transition {
         let Envelope { from, to, membership, message } = envelope;
         let shared = &mut self.shared;
-        if to != shared.me || from.id == shared.me.id {
+        if (to != shared.me && !shared.broken.is("any-receiver")) || from.id == shared.me.id {
             return shared.drop_input(Dropped::Misdelivered);
         }
         let (committed_id, committed) = shared.log.committed_membership();
@@ -258,7 +274,8 @@ impl Raft {
             self.answer_vote(from, *vote, Some(Refusal::Leader));
             return Transition::Stay;
         }
-        if message.term() > self.shared.term() {
+        let deaf = self.shared.broken.is("leader-ignores-newer-terms") && self.is_leader();
+        if message.term() > self.shared.term() && !deaf {
             self.shared.set_hard_state(message.term(), None);
             self.change_role(Transition::Follow);
         }
@@ -270,10 +287,14 @@ impl Raft {
                 Role::Candidate(candidate) => candidate.on_vote_reply(&mut self.shared, from, reply),
                 _ => self.shared.drop_input(Dropped::Stale),
             },
-            Message::Append(append) if append.term < current => self.on_old_append(from),
+            Message::Append(append) if append.term < current && !self.breaks("append-of-older-term") => {
+                self.on_old_append(from)
+            }
             Message::Append(append) => self.on_append(from, append),
             Message::ReadIndex(ask) => self.on_read_index(from, ask),
-            Message::AppendReply(reply) if reply.term < current => self.shared.drop_input(Dropped::Stale),
+            Message::AppendReply(reply) if reply.term < current && !self.breaks("reply-of-older-term") => {
+                self.shared.drop_input(Dropped::Stale)
+            }
             Message::AppendReply(reply) => match &mut self.role {
                 Role::Leader(leader) => leader.on_append_reply(&mut self.shared, from, reply),
                 _ => self.shared.drop_input(Dropped::Unexpected),
@@ -286,7 +307,14 @@ impl Raft {
         }
     }
 
+    fn breaks(&self, rule: &str) -> bool {
+        self.shared.broken.is(rule)
+    }
+
     fn hears_leader(&self) -> bool {
+        if self.breaks("no-stickiness") {
+            return false;
+        }
         match &self.role {
             Role::Follower(follower) => follower.hears_leader(&self.shared),
             Role::Candidate(_) => false,
@@ -302,11 +330,17 @@ impl Raft {
             if self.shared.hard_state.vote.is_none() {
                 self.shared.set_hard_state(vote.campaign, Some(from));
             }
-            if let Role::Follower(follower) = &mut self.role {
-                follower.on_granted(&self.shared);
-            }
+        }
+        if let Role::Follower(follower) = &mut self.role
+            && ((refusal.is_none() && !vote.pre) || self.shared.broken.is("refusal-buys-time"))
+        {
+            follower.on_granted(&self.shared);
         }
         self.answer_vote(from, vote, refusal);
+        if let (Some(Refusal::Rival), Role::Candidate(candidate)) = (refusal, &self.role) {
+            // It hears the leader no more either, for which it may have refused us a moment ago.
+            candidate.ask_again(&mut self.shared, from);
+        }
         match &self.role {
             // Of two that ask, one goes on; the other waits for it with fresh patience.
             Role::Candidate(candidate) if candidate.pre && vote.pre && refusal.is_none() => {
@@ -321,11 +355,20 @@ impl Raft {
         if vote.campaign < term {
             return Some(Refusal::Term);
         }
-        if vote.campaign == term && cast.is_some_and(|cast| cast != from) {
+        if vote.campaign == term && cast.is_some_and(|cast| cast != from) && !self.breaks("second-vote") {
             return Some(Refusal::Voted);
         }
         // "At least as up-to-date": the order of LogIds.
-        if vote.last < self.shared.log.last_id() {
+        let (theirs, own) = (vote.last, self.shared.log.last_id());
+        let behind = match () {
+            () if self.breaks("log-compared-by-index") => theirs.index < own.index,
+            () if self.breaks("log-compared-by-term") => theirs.term < own.term,
+            () if self.breaks("log-compared-index-first") => {
+                (theirs.index, theirs.term) < (own.index, own.term)
+            }
+            () => theirs < own,
+        };
+        if behind {
             return Some(Refusal::Log);
         }
         match &self.role {
@@ -352,6 +395,9 @@ impl Raft {
     fn on_append(&mut self, from: Peer, append: Append) -> Transition {
         if matches!(self.role, Role::Candidate(_)) {
             // "If AppendEntries RPC received from new leader: convert to follower."
+            if self.breaks("vote-cleared-on-step-down") {
+                self.shared.hard_state.vote = None;
+            }
             self.change_role(Transition::Follow);
         }
         match &mut self.role {
@@ -408,6 +454,7 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) => leader.on_read(&mut self.shared, ticket),
             Role::Follower(follower) => follower.on_read(&mut self.shared, ticket),
+            Role::Candidate(_) if self.shared.broken.is("candidate-forgets-reads") => {}
             Role::Candidate(_) => self.shared.refuse(ticket, RefusedReason::NotLeader(None)),
         }
         Transition::Stay
@@ -503,6 +550,7 @@ impl Raft {
         let role = match transition {
             Transition::Stay => return Transition::Stay,
             Transition::Follow => Role::Follower(Follower::new(shared)),
+            Transition::Ask if shared.broken.is("no-pre-vote") => return Transition::Campaign,
             Transition::Ask => Role::Candidate(Candidate::new(shared, true)),
             Transition::Campaign => Role::Candidate(Candidate::new(shared, false)),
             Transition::Lead => Role::Leader(Leader::new(shared)),

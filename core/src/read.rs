@@ -63,6 +63,11 @@ impl LeaderReads {
         }
     }
 
+    /// Boards the round that has left.
+    pub(crate) fn join_late(&mut self, reader: Reader) -> bool {
+        self.waiting.back_mut().map(|(_, _, readers)| readers.push(reader)).is_some()
+    }
+
     fn somebody_joins(&self) -> bool {
         !self.local.is_empty() || !self.remote.is_empty()
     }
@@ -146,6 +151,11 @@ impl FollowerReads {
             }
             _ => None,
         }
+    }
+
+    /// The question under way.
+    pub(crate) fn question(&self) -> Option<u64> {
+        self.asked.as_ref().map(|(sequence, ..)| *sequence)
     }
 
     /// The leader answered question `sequence`; none if that is not the one under way.

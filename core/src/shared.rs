@@ -13,6 +13,7 @@ pub(crate) struct Shared {
     pub(crate) me: Peer,
     pub(crate) boot: Boot,
     pub(crate) settings: Settings,
+    pub(crate) broken: Broken,
     pub(crate) rng: Rng,
     /// The newest moment that a step was given.
     pub(crate) now: Tick,
@@ -61,7 +62,7 @@ impl Shared {
     /// is sent in is not durable yet.
     pub(crate) fn send(&mut self, to: Peer, message: Message) {
         let envelope = self.envelope(to, message);
-        if self.disk.hard_state_is_durable() {
+        if self.disk.hard_state_is_durable() || self.broken.is("term-not-awaited") {
             self.out.send.push(envelope);
         } else {
             self.out.send_after_sync.push(envelope);
@@ -71,6 +72,9 @@ impl Shared {
     /// Sends a message that must not overtake any write handed out so far.
     pub(crate) fn send_after_sync(&mut self, to: Peer, message: Message) {
         let envelope = self.envelope(to, message);
+        if self.broken.is(envelope.message.rule_that_holds_it()) {
+            return self.out.send.push(envelope);
+        }
         self.out.send_after_sync.push(envelope);
     }
 
@@ -92,7 +96,13 @@ impl Shared {
             self.out.send_after_sync.clear();
         }
         self.hard_state = HardState { term, vote };
-        let hard_state = self.hard_state;
+        if self.broken.is("new-term-not-written") && vote.is_none() {
+            return;
+        }
+        let mut hard_state = self.hard_state;
+        if self.broken.is("vote-not-written") {
+            hard_state.vote = None;
+        }
         let write = self.write();
         write.hard_state = Some(hard_state);
         let id = write.id;

@@ -10,6 +10,7 @@ use super::plan::Plan;
 use crate::applier::{Applier, Outcome};
 use crate::config::{Config, Storage};
 use crate::entry::Entry;
+use crate::error::WriteError;
 use crate::node::{newest_time, restore};
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica, RequestId};
 use crate::state_machine::StateMachine;
@@ -35,6 +36,8 @@ pub(super) struct Host {
     pub(super) clock: Clock,
     /// While frozen it handles nothing; what is due waits.
     pub(super) frozen_until: u64,
+    /// The rule that its code breaks.
+    pub(super) broken: Broken,
 }
 
 /// What lives and dies with a run of the process.
@@ -117,6 +120,7 @@ impl Host {
             up: None,
             clock: Clock::new(),
             frozen_until: 0,
+            broken: Broken::default(),
         }
     }
 
@@ -131,6 +135,7 @@ impl Host {
             draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
         };
         let mut log = Wal::open(Arc::new(self.disk.clone()), identity, config);
+        log.broken = self.broken;
         let recovered = log.load(&mut |_| {}).map_err(|error| error.to_string())?;
         let reader = log.reader();
         let newest = newest_time(&*reader, &recovered).map_err(|error| error.to_string())?;
@@ -140,12 +145,16 @@ impl Host {
         config.message_entries = *dice.pick(&[2, 16, 1024]);
         config.inflight_messages = *dice.pick(&[1, 4, 64]);
         let tick = self.clock.moment(now).tick;
-        let raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
+        let mut raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
             .map_err(|error| error.to_string())?;
+        #[cfg(feature = "mutants")]
+        raft.break_rule(self.broken);
+        let mut applier = Applier::new(Kv::default());
+        applier.broken = self.broken;
         self.up = Some(Running {
             replica: Replica::new(raft, &config, newest),
-            applier: Applier::new(Kv::default()),
-            queue: WriteQueue::default(),
+            applier,
+            queue: WriteQueue::new(self.broken),
             log,
             reader,
             writing: None,
@@ -244,6 +253,10 @@ impl Running {
                 Outcome::Reply(request, told) => wants.heard.push((request, Heard::Reply(told))),
                 Outcome::Answer(request, value) => {
                     wants.heard.push((request, Heard::Answer(value, applied)));
+                }
+                Outcome::Failed(request, WriteError::NoLeader) => {
+                    let never = NotDone::Refused(RefusedReason::NotLeader(None));
+                    wants.heard.push((request, Heard::NotDone(never)));
                 }
                 Outcome::Failed(request, _) => wants.heard.push((request, Heard::Unknown)),
                 Outcome::Configured(_) => {}

@@ -11,10 +11,14 @@ mod ghost;
 pub mod history;
 mod host;
 mod machine;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod plan;
 mod world;
 
 pub use ghost::Violation;
+#[cfg(feature = "mutants")]
+pub use mutants::{MUTANTS, Mutant};
 use std::collections::BTreeMap;
 
 /// What to simulate.
@@ -27,12 +31,21 @@ pub struct Options {
     /// How many steps with faults, before everything heals. A step is a message, a disk completion, a
     /// client call or a fault that a node handles, or a tick that changes a role or sends something.
     pub steps: u64,
+    /// The rule that the simulated code breaks, by its name in [`MUTANTS`].
+    #[cfg(feature = "mutants")]
+    pub mutant: Option<&'static str>,
 }
 
 impl Options {
     /// A run of 2,000 steps from this seed.
     pub fn new(seed: u64) -> Options {
-        Options { seed, nodes: None, steps: 2000 }
+        Options {
+            seed,
+            nodes: None,
+            steps: 2000,
+            #[cfg(feature = "mutants")]
+            mutant: None,
+        }
     }
 }
 

@@ -75,7 +75,10 @@ impl World {
     pub(super) fn new(options: Options) -> World {
         let mut dice = Dice::new(options.seed);
         let plan = Plan::draw(&mut dice, options.nodes);
-        let hosts: Vec<Host> = (1..=plan.nodes as u64).map(Host::new).collect();
+        #[cfg_attr(not(feature = "mutants"), allow(unused_mut))]
+        let mut hosts: Vec<Host> = (1..=plan.nodes as u64).map(Host::new).collect();
+        #[cfg(feature = "mutants")]
+        hosts.iter_mut().for_each(|host| host.broken = Broken::rule(options.mutant));
         let ids = hosts.iter().map(|host| host.me.id).collect();
         let clients = Clients::new(&plan, dice.fork());
         let cut = vec![vec![false; plan.nodes]; plan.nodes];

@@ -6,7 +6,7 @@
 
 use super::{Change, WriteBatch};
 use crate::entry::Entry;
-use coracle_core::WriteId;
+use coracle_core::{Broken, WriteId};
 use std::collections::VecDeque;
 
 /// Bytes of entries in one merged batch at most; a single write may exceed it. Keeps the wait of the
@@ -17,9 +17,16 @@ pub const MAX_BATCH_BYTES: usize = 4 << 20;
 #[derive(Debug, Default)]
 pub struct WriteQueue {
     waiting: VecDeque<(WriteId, WriteBatch)>,
+    broken: Broken,
 }
 
 impl WriteQueue {
+    /// An empty queue of code that breaks a rule.
+    #[cfg(feature = "sim")]
+    pub(crate) fn new(broken: Broken) -> WriteQueue {
+        WriteQueue { broken, ..WriteQueue::default() }
+    }
+
     /// Adds a write behind all others.
     pub fn push(&mut self, id: WriteId, batch: WriteBatch) {
         self.waiting.push_back((id, batch));
@@ -41,7 +48,11 @@ impl WriteQueue {
             }
             let (id, next) = self.waiting.pop_front().expect("just seen");
             newest = id;
+            let older = merged.hard_state;
             merged.merge(next);
+            if self.broken.is("merge-keeps-older-vote") {
+                merged.hard_state = older.or(merged.hard_state);
+            }
         }
         Some((newest, merged))
     }

@@ -15,7 +15,7 @@ use crate::entry::{Entry, EntryError};
 use crate::storage::shape::Shape;
 use crate::storage::{Change, Identity, WriteBatch};
 use bytes::Bytes;
-use coracle_core::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Peer, Run, Term};
+use coracle_core::{Broken, ClusterId, HardState, Incarnation, Index, LogId, NodeId, Peer, Run, Term};
 
 /// Batches start on multiples of this, in bytes: a block of the page cache and of nearly every disk, so
 /// that a write in flight never touches a block with synced bytes.
@@ -231,9 +231,15 @@ pub(super) struct Encoder {
     number: u64,
     sum: u32,
     places: Vec<Place>,
+    broken: Broken,
 }
 
 impl Encoder {
+    /// With an empty buffer.
+    pub(super) fn new(broken: Broken) -> Encoder {
+        Encoder { broken, ..Encoder::default() }
+    }
+
     /// Starts a batch.
     pub(super) fn begin(&mut self, generation: u64, offset: u64, number: u64) {
         self.buffer.clear();
@@ -280,7 +286,11 @@ impl Encoder {
         self.record(ORIGIN, 1, &content);
 
         content.clear();
-        put_hard_state(&mut content, &shape.hard_state);
+        let mut hard_state = shape.hard_state;
+        if self.broken.is("checkpoint-forgets-vote") {
+            hard_state.vote = None;
+        }
+        put_hard_state(&mut content, &hard_state);
         put_log_id(&mut content, shape.purged);
         put_log_id(&mut content, shape.last);
         for run in &shape.runs {
@@ -304,6 +314,7 @@ impl Encoder {
         }
         for change in &batch.changes {
             match change {
+                Change::Truncate(_) if self.broken.is("truncation-not-recorded") => {}
                 Change::Reset(to) => self.log_id(RESET, *to),
                 Change::Truncate(last) => self.record(TRUNCATE, 1, &last.0.to_le_bytes()),
                 Change::Append(entries) => self.append(entries.len(), entries.iter()),

@@ -10,7 +10,7 @@ use super::segment::Segment;
 use crate::entry::{Entry, Kind};
 use crate::storage::shape::Shape;
 use crate::storage::{Change, WriteBatch};
-use coracle_core::{Index, LogId};
+use coracle_core::{Broken, Index, LogId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ pub(super) struct Log {
     pub(super) shape: Shape,
     /// Its files, the one that is written last.
     held: VecDeque<Held>,
+    broken: Broken,
 }
 
 /// One segment and the entries in it that count: a contiguous stretch, perhaps none. From segment to
@@ -35,6 +36,11 @@ struct Held {
 }
 
 impl Log {
+    /// A log without entries.
+    pub(super) fn new(broken: Broken) -> Log {
+        Log { broken, ..Log::default() }
+    }
+
     /// The log goes on in this segment.
     pub(super) fn join(&mut self, segment: Arc<Segment>) {
         let end = self.shape.last.index;
@@ -121,6 +127,9 @@ impl Log {
         let end = last.next();
         for held in self.held.iter_mut().rev() {
             if held.first.0 + held.places.len() as u64 <= end.0 {
+                break;
+            }
+            if self.broken.is("reader-keeps-truncated") {
                 break;
             }
             held.places.truncate(end.0.saturating_sub(held.first.0) as usize);

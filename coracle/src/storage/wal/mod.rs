@@ -25,7 +25,7 @@ use self::writer::{Content, Writer};
 use super::disk::{Disk, failed};
 use super::shape::Shape;
 use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch};
-use coracle_core::LogId;
+use coracle_core::{Broken, LogId};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// The least size of a segment, in bytes: room for the header, a checkpoint and a few batches.
@@ -80,6 +80,7 @@ pub struct Wal {
     /// All that is durable, shared with the readers.
     log: Arc<RwLock<Log>>,
     state: State,
+    pub(crate) broken: Broken,
 }
 
 enum State {
@@ -96,7 +97,7 @@ impl Wal {
     /// [`load`](LogStore::load) does the work.
     pub fn open(disk: Arc<dyn Disk>, identity: Identity, mut config: WalConfig) -> Wal {
         config.segment_bytes = blocks(config.segment_bytes.clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES));
-        Wal { disk, identity, config, log: Arc::default(), state: State::New }
+        Wal { disk, identity, config, log: Arc::default(), state: State::New, broken: Broken::default() }
     }
 
     /// The writer, if there is one to write with.
@@ -132,8 +133,10 @@ impl LogStore for Wal {
         if !matches!(self.state, State::New) {
             return Err(StoreError::Refused("the log was loaded before".into()));
         }
-        let started = recovery::recover(&*self.disk, &self.identity, progress).and_then(|found| {
-            Writer::start(self.disk.clone(), self.identity, self.config.clone(), self.log.clone(), found)
+        let broken = self.broken;
+        let started = recovery::recover(&*self.disk, &self.identity, broken, progress).and_then(|found| {
+            let (disk, config, log) = (self.disk.clone(), self.config.clone(), self.log.clone());
+            Writer::start(disk, self.identity, config, broken, log, found)
         });
         match started {
             Ok(writer) => self.state = State::Open(Box::new(writer)),

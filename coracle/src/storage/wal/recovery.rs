@@ -23,7 +23,7 @@ use crate::storage::disk::{Disk, DiskFile, failed, read_full};
 use crate::storage::shape::Shape;
 use crate::storage::{Identity, StoreError};
 use bytes::Bytes;
-use coracle_core::Index;
+use coracle_core::{Broken, Index};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -79,6 +79,7 @@ struct Debt {
 pub(super) fn recover(
     disk: &dyn Disk,
     identity: &Identity,
+    broken: Broken,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Found, StoreError> {
     let (candidates, mut leftovers) = list(disk)?;
@@ -102,7 +103,7 @@ pub(super) fn recover(
         return Ok(Found { log, end: End::NONE, doubtful: vec![], next, leftovers, ends_in: None });
     };
 
-    let mut log = Log::default();
+    let mut log = Log::new(broken);
     let mut end = End::NONE;
     let mut doubt = VecDeque::new();
     let mut replayed: Option<End> = None;
@@ -117,7 +118,7 @@ pub(super) fn recover(
         if !fits {
             return Err(damaged(&segment, BLOCK, "the checkpoint does not follow the batch that it names"));
         }
-        if replayed == Some(follows) {
+        if replayed == Some(follows) && !broken.is("checkpoint-forgets-vote") {
             if log.shape != checkpoint.shape {
                 return Err(damaged(&segment, BLOCK, "the checkpoint and the batches before it disagree"));
             }
@@ -169,7 +170,7 @@ pub(super) fn recover(
             }
         };
         attested = attested.max(batches.attested_behind()?);
-        if attested > batches.end.batch {
+        if attested > batches.end.batch && !broken.is("attestation-ignored") {
             return Err(damaged(&segment, batches.end.offset, wrong));
         }
         settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
@@ -178,6 +179,9 @@ pub(super) fn recover(
 
     if end.segment != top.number {
         log.leave();
+    }
+    if broken.is("unattested-tail-dropped") {
+        doubt.clear();
     }
     let doubtful: Vec<Record> = doubt.into_iter().flat_map(|(_, _, records)| records).collect();
     pay(debts, &log, &doubtful)?;

@@ -9,6 +9,7 @@
 use super::format::BLOCK;
 use crate::storage::StoreError;
 use crate::storage::disk::{Disk, DiskFile, failed};
+use coracle_core::Broken;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -74,6 +75,7 @@ pub(super) fn join(
     number: u64,
     generation: u64,
     start: &[&[u8]],
+    broken: Broken,
 ) -> Result<Segment, StoreError> {
     let old = disk.path().join(blank.name);
     let mut offset = 0;
@@ -81,10 +83,14 @@ pub(super) fn join(
         blank.file.write_at(bytes, offset).map_err(failed("write to", &old))?;
         offset += BLOCK.max(bytes.len() as u64);
     }
-    blank.file.sync_data().map_err(failed("sync", &old))?;
+    if !broken.is("checkpoint-not-synced") {
+        blank.file.sync_data().map_err(failed("sync", &old))?;
+    }
     let name = name(number);
     disk.rename(blank.name, &name).map_err(failed("rename", &old))?;
-    disk.sync_dir().map_err(failed("sync", disk.path()))?;
+    if !broken.is("directory-not-synced") {
+        disk.sync_dir().map_err(failed("sync", disk.path()))?;
+    }
     Ok(Segment { number, generation, path: disk.path().join(name), file: blank.file, size: blank.size })
 }
 

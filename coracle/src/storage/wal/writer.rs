@@ -12,7 +12,7 @@ use super::recovery::Found;
 use super::segment::{self, Segment, Spares};
 use crate::storage::disk::{Disk, failed};
 use crate::storage::{Identity, StoreError, WriteBatch};
-use coracle_core::LogId;
+use coracle_core::{Broken, LogId};
 use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 /// The size of the segment that a start makes while everyone waits, in bytes: a few milliseconds of zeros.
@@ -47,6 +47,7 @@ pub(super) struct Writer {
     spares: Spares,
     /// What the newest batch made needless.
     needless: Needless,
+    broken: Broken,
 }
 
 /// Files that a later batch may free.
@@ -64,21 +65,25 @@ impl Writer {
         disk: Arc<dyn Disk>,
         identity: Identity,
         config: WalConfig,
+        broken: Broken,
         log: Arc<RwLock<Log>>,
         found: Found,
     ) -> Result<Writer, StoreError> {
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::new(broken);
         let mut spares = Spares::new(disk.clone());
         let Found { log: state, end, doubtful, next, leftovers, ends_in } = found;
         let size = config.segment_bytes.min(START_BYTES);
-        let site = Site { disk: &*disk, identity: &identity, draw: &*config.draw };
-        let opened = open(site, &mut encoder, &mut spares, &state, end, next, &doubtful, 0, size)?;
+        let site = Site { disk: &*disk, identity: &identity, draw: &*config.draw, broken };
+        let repeats = if broken.is("unattested-tail-not-rewritten") { &[][..] } else { &doubtful };
+        let needless = Needless { remove: leftovers, shorten: ends_in.map(|segment| (segment, end.offset)) };
+        let opened = open(site, &mut encoder, &mut spares, &state, end, next, repeats, 0, size)?;
         *publish(&log) = state;
         let mut writer = Writer {
             segment: opened.segment,
             end: opened.end,
             sealed: false,
-            needless: Needless { remove: leftovers, shorten: ends_in.map(|segment| (segment, end.offset)) },
+            needless,
+            broken,
             disk,
             identity,
             config,
@@ -108,10 +113,13 @@ impl Writer {
             Content::Purge(upto) => encoder.purge(upto),
             Content::Seal => {}
         }
-        let (bytes, checksum) = encoder.finish(end.batch, end.checksum);
+        let synced = if self.broken.is("batch-attests-itself") { end.batch + 1 } else { end.batch };
+        let (bytes, checksum) = encoder.finish(synced, end.checksum);
         debug_assert_eq!(bytes.len() as u64, room);
         segment.file.write_at(bytes, end.offset).map_err(failed("write to", &segment.path))?;
-        segment.file.sync_data().map_err(failed("sync", &segment.path))?;
+        let synced = if self.broken.is("batch-not-synced") { Ok(()) } else { segment.file.sync_data() };
+        let synced = if self.broken.is("failed-sync-ignored") { Ok(()) } else { synced };
+        synced.map_err(failed("sync", &segment.path))?;
         *end = End { offset: end.offset + room, batch: end.batch + 1, checksum, ..*end };
         self.sealed = matches!(content, Content::Seal);
         self.clean();
@@ -139,7 +147,8 @@ impl Writer {
 
     /// Goes on in a new segment, with room for a batch of this size.
     fn turn(&mut self, room: u64) -> Result<(), StoreError> {
-        let site = Site { disk: &*self.disk, identity: &self.identity, draw: &*self.config.draw };
+        let (disk, identity, draw) = (&*self.disk, &self.identity, &*self.config.draw);
+        let site = Site { disk, identity, draw, broken: self.broken };
         let opened = {
             // The writer alone changes the log, so to read it here is to hold up nobody.
             let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
@@ -213,6 +222,7 @@ struct Site<'a> {
     disk: &'a dyn Disk,
     identity: &'a Identity,
     draw: &'a dyn Fn() -> u64,
+    broken: Broken,
 }
 
 /// A segment that has joined the log, and the end of its checkpoint.
@@ -244,7 +254,8 @@ fn open(
     let offset = BLOCK + checkpoint.len() as u64;
     let blank = spares.take(size.max(offset + room))?;
     let header = SegmentHeader { number, generation, first, synced: end.batch };
-    let segment = segment::join(site.disk, blank, number, generation, &[&header.encode(), checkpoint])?;
+    let start = [&header.encode()[..], checkpoint];
+    let segment = segment::join(site.disk, blank, number, generation, &start, site.broken)?;
     let end = End { segment: number, generation, offset, batch: first, checksum };
     Ok(Opened { segment: Arc::new(segment), end })
 }

@@ -1,0 +1,110 @@
+//! The rules that can be broken, and where each comes from.
+//!
+//! A mutant is the production code with one condition taken out; the condition's name stands in the code,
+//! where the rule does. A simulator that cannot find a mutant could not find the mistake either, so every
+//! one of these must be found, by an invariant or by the judge of histories.
+
+/// One rule that can be broken.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    /// What to call it.
+    pub name: &'static str,
+    /// The rule: a known hazard (EL-1), a rule of the design (5.1.3), or a defect of an ancestor (C.1).
+    pub rule: &'static str,
+    /// What the broken code does.
+    pub says: &'static str,
+}
+
+const fn mutant(name: &'static str, rule: &'static str, says: &'static str) -> Mutant {
+    Mutant { name, rule, says }
+}
+
+/// All of them.
+pub const MUTANTS: &[Mutant] = &[
+    // Elections.
+    mutant("votes-not-voters", "EL-2", "counts each reply as another voter's"),
+    mutant("refusal-counts-as-vote", "EL-2", "counts a refusal as a vote"),
+    mutant("vote-of-any-campaign", "EL-1", "counts the votes for an earlier campaign of its own"),
+    mutant("pre-vote-counts-as-vote", "EL-6", "counts the answers to a pre-vote as votes"),
+    mutant("log-compared-by-index", "EL-3", "votes for the longer log, whatever its last term"),
+    mutant("log-compared-by-term", "EL-3", "votes for a log of an equal last term that is shorter"),
+    mutant("log-compared-index-first", "C.1", "compares logs by index, and only then by term"),
+    mutant("election-quorum-too-small", "CM-7", "is elected by one vote less than a majority"),
+    mutant("no-pre-vote", "EL-5", "campaigns without asking whether it would be elected"),
+    mutant("no-stickiness", "EL-4", "helps to depose a leader that it hears"),
+    mutant("no-check-quorum", "EL-12", "leads on although no quorum answers"),
+    mutant("leader-ignores-newer-terms", "C.3", "a leader does not step down for a newer term"),
+    mutant("refusal-buys-time", "C.2", "waits anew whenever it refuses a vote"),
+    mutant("conflict-is-no-contact", "EL-10", "an append that does not fit is no word of the leader"),
+    // Terms and votes.
+    mutant("second-vote", "VT-1", "grants a second vote in one term"),
+    mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),
+    mutant("vote-cleared-on-step-down", "VT-2", "forgets its vote when another wins the term"),
+    mutant("new-term-not-written", "VT-4", "keeps a term that it learned in memory only"),
+    mutant("term-not-awaited", "5.1.3", "speaks in a term that is not durable yet"),
+    mutant("vote-not-held", "5.1.3", "sends a vote before it is durable"),
+    mutant("vote-request-not-held", "5.1.3", "asks for votes before its own is durable"),
+    mutant("own-vote-not-awaited", "5.1.3", "counts its own vote before it is durable"),
+    mutant(
+        "held-for-next-write-only",
+        "5.1.3",
+        "what is held waits for the next write only, not for the newest",
+    ),
+    mutant("held-of-older-term-sent", "5.1.4", "sends what was held, though the term has changed"),
+    // Replication.
+    mutant("every-append-truncates", "LG-1", "drops what lies behind an append, conflict or not"),
+    mutant("conflict-not-truncated", "LG-1", "keeps entries that contradict the leader's"),
+    mutant("append-of-older-term", "TR-1", "takes entries of a leader that was deposed"),
+    mutant("reply-of-older-term", "TR-1", "counts acknowledgements of an older term"),
+    mutant("match-goes-back", "LG-5", "an older acknowledgement replaces a newer one"),
+    mutant("next-goes-below-match", "LG-5", "goes back behind what is acknowledged"),
+    mutant("conflict-ignored", "L2", "sends on from where it was when a follower says that it lacks entries"),
+    mutant("report-of-sending-lost", "LT-2", "waits for ever to hear that a message has left"),
+    mutant("ack-before-durable", "ST-12", "acknowledges entries before they are durable"),
+    mutant("ack-unverified", "5.1.2", "acknowledges entries that no append of this term has verified"),
+    mutant(
+        "truncation-spares-writes-under-way",
+        "5.1.1",
+        "a late completion acknowledges overwritten entries",
+    ),
+    mutant("completion-of-one-is-of-all", "5.1.1", "takes one write's completion for that of all"),
+    mutant("loaded-unchecked", "5.1.6", "sends entries from the disk though the log has changed since"),
+    // Commit.
+    mutant("older-term-committed-by-count", "CM-1", "commits an entry of an older term by counting"),
+    mutant("commit-stops-at-older-term", "CM-2", "never commits what lies behind an entry of an older term"),
+    mutant("commit-unverified", "CM-3", "a follower commits entries that this append has not verified"),
+    mutant("leader-counts-unsynced", "CM-4", "the leader counts itself before its disk is done"),
+    mutant("commit-goes-back", "CM-5", "follows the leader's commit index down"),
+    mutant("commit-quorum-too-small", "CM-7", "commits what one voter less than a majority holds"),
+    // Reads.
+    mutant("read-without-round", "RD-2", "reads at the leader without asking whether it still leads"),
+    mutant("read-joins-round-under-way", "5.4.1", "lets a read join a round that has left"),
+    mutant("read-before-own-commit", "RD-1", "serves reads before an entry of its own term is committed"),
+    mutant("read-quorum-too-small", "CM-7", "confirms a round by one voter less than a majority"),
+    mutant("read-granted-at-zero", "5.4.1", "grants a read at index 0"),
+    mutant("read-does-not-wait", "RD-2", "answers a read before the machine has come so far"),
+    mutant("answer-to-any-question", "5.4.1", "takes an old answer for that to its newest question"),
+    // Machine and clients.
+    mutant("machine-ahead-of-disk", "5.1.8", "applies what is committed but not durable here"),
+    mutant("loaded-fed-twice", "RS-3", "hands the machine the same entries again after loading them"),
+    mutant("command-applied-twice", "CS-1", "applies every command twice"),
+    mutant("reply-of-next-entry", "CS-2", "gives a writer the reply to the next entry"),
+    mutant("writers-told-no", "CS-2", "says that a write failed when leadership is lost"),
+    mutant("writers-forgotten", "CS-6", "never answers who waits for a write when leadership is lost"),
+    mutant("leader-forgets-reads", "CS-6", "never answers reads when leadership is lost"),
+    mutant("follower-forgets-reads", "C.5", "never answers reads when it stops following"),
+    mutant("candidate-forgets-reads", "RD-7", "never answers a read that came while it campaigned"),
+    // The log.
+    mutant("batch-not-synced", "ST-12", "does not sync a batch"),
+    mutant("checkpoint-not-synced", "ST-3", "gives a segment its name before its contents are synced"),
+    mutant("directory-not-synced", "ST-1", "does not sync the directory when a segment joins"),
+    mutant("failed-sync-ignored", "ST-4", "goes on after a sync that failed"),
+    mutant("batch-attests-itself", "5.2.1", "a batch says that it is synced before it is"),
+    mutant("attestation-ignored", "5.2.2", "drops a damaged batch though a later one attests it"),
+    mutant("unattested-tail-dropped", "5.2.2", "forgets whole batches that nothing attests"),
+    mutant("unattested-tail-not-rewritten", "5.2.3", "does not write again what was in doubt"),
+    mutant("truncation-not-recorded", "ST-7", "writes new entries without the truncation before them"),
+    mutant("checkpoint-forgets-vote", "5.2.5", "a checkpoint restates the term without the vote"),
+    mutant("reader-keeps-truncated", "LG-10", "a truncation leaves the reader's index as it was"),
+    mutant("merge-keeps-older-vote", "VT-1", "of two hard states in one sync, the older one is written"),
+];

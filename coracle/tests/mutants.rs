@@ -1,0 +1,72 @@
+//! Mutants: rules broken on purpose, each of which the simulator must find.
+//!
+//! `cargo test` shows a few that are found at once. All of them, with a table:
+//! `cargo test --release -p coracle --test mutants -- --ignored --nocapture`.
+
+use coracle::sim::{MUTANTS, Options, Report, run};
+use std::time::Instant;
+
+/// A run with this rule broken.
+fn broken(seed: u64, name: &'static str) -> Report {
+    run(Options { mutant: Some(name), ..Options::new(seed) })
+}
+
+/// Each of these is found within so many seeds: one of the log, of votes, of commit, of reads, of clients.
+#[test]
+fn a_few_mutants_are_found_at_once() {
+    for (name, seeds) in [
+        ("directory-not-synced", 60),
+        ("log-compared-by-term", 60),
+        ("leader-counts-unsynced", 60),
+        ("read-without-round", 60),
+        ("command-applied-twice", 60),
+    ] {
+        let found = found(name, seeds);
+        assert!(found.is_some(), "{name} survives {seeds} seeds");
+    }
+}
+
+/// And where nothing is broken, nothing is found.
+#[test]
+fn without_a_mutant_nothing_is_found() {
+    for seed in 0..60 {
+        assert_eq!(run(Options::new(seed)).violation, None, "seed {seed}");
+    }
+}
+
+/// The first of the seeds from 0 that finds it, and by which invariant.
+fn found(name: &'static str, seeds: u64) -> Option<(u64, &'static str, String)> {
+    (0..seeds).find_map(|seed| {
+        let violation = broken(seed, name).violation?;
+        Some((seed, violation.invariant, violation.detail))
+    })
+}
+
+/// Every mutant, or those whose names contain `MUTANT`, in at most `SEEDS` seeds each.
+#[test]
+#[ignore = "minutes; run it optimised"]
+fn every_mutant_is_found() {
+    let only = std::env::var("MUTANT").unwrap_or_default();
+    let seeds = std::env::var("SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(3000);
+    println!("| mutant | rule | found by | seeds | CPU seconds | what it does |");
+    println!("|---|---|---|---:|---:|---|");
+    let mut survivors = Vec::new();
+    for mutant in MUTANTS.iter().filter(|mutant| mutant.name.contains(&only)) {
+        let began = Instant::now();
+        let found = found(mutant.name, seeds);
+        let seconds = began.elapsed().as_secs_f64();
+        let (by, count) = match &found {
+            Some((seed, invariant, _)) => (*invariant, seed + 1),
+            None => ("**nothing**", seeds),
+        };
+        println!("| `{}` | {} | {by} | {count} | {seconds:.2} | {} |", mutant.name, mutant.rule, mutant.says);
+        if std::env::var("DETAIL").is_ok() {
+            let detail = found.as_ref().map(|(.., detail)| detail.chars().take(300).collect::<String>());
+            println!("    {detail:?}");
+        }
+        if found.is_none() {
+            survivors.push(mutant.name);
+        }
+    }
+    assert!(survivors.is_empty(), "not found: {survivors:?}");
+}
