@@ -213,6 +213,12 @@ impl Replica {
         mem::take(&mut self.effects)
     }
 
+    /// The bytes of the entries that wait for the disk.
+    #[cfg(feature = "sim")]
+    pub(crate) fn unpersisted_bytes(&self) -> u64 {
+        self.tail.bytes_behind(self.raft.persisted())
+    }
+
     /// An entry of the tail in memory.
     pub(crate) fn entry_in_memory(&self, index: Index) -> Option<&Entry> {
         self.tail.get(index)

@@ -1,12 +1,13 @@
 //! The clients: they ask, retry, give up and ask the wrong node, and remember what they saw.
 
 use super::dice::Dice;
-use super::ghost::{Verdict, Violation, broken};
+use super::ghost::{Verdict, broken};
 use super::history::kv::{Command, Input, KeyValue, Output};
 use super::history::{Budget, History, OperationId, Verdict as Judgement};
 use super::host::Heard;
 use super::machine::{Ask, Kv, Told};
 use super::plan::{ELECTION, Plan};
+use super::situations::{Met, Rare};
 use crate::entry::{Entry, Kind};
 use crate::replica::{NotDone, RequestId};
 use crate::state_machine::StateMachine;
@@ -40,14 +41,23 @@ enum Outcome {
 
 struct Client {
     /// What it waits for, and until when.
-    waits: Option<(RequestId, u64)>,
+    waits: Vec<(RequestId, u64)>,
     /// Whom it holds for the leader.
     leader: Option<usize>,
 }
 
+/// What a client asks, and whom.
+pub(super) struct Question {
+    pub(super) node: usize,
+    pub(super) request: RequestId,
+    /// A command, or a key to read.
+    pub(super) ask: Result<Ask, u8>,
+}
+
 pub(super) struct Clients {
-    dice: Dice,
     keys: u8,
+    /// How many requests a client has open at most.
+    depth: usize,
     clients: Vec<Client>,
     /// All deeds; a request's number is its place, from 1.
     deeds: Vec<Deed>,
@@ -56,20 +66,22 @@ pub(super) struct Clients {
     /// Texts that were applied, and how often.
     applied: BTreeMap<String, u64>,
     acknowledged: u64,
+    pub(super) met: Met,
 }
 
 impl Clients {
-    pub(super) fn new(plan: &Plan, dice: Dice) -> Clients {
-        let clients = (0..plan.clients).map(|_| Client { waits: None, leader: None }).collect();
+    pub(super) fn new(plan: &Plan) -> Clients {
+        let clients = (0..plan.clients).map(|_| Client { waits: Vec::new(), leader: None }).collect();
         Clients {
-            dice,
             keys: plan.keys,
+            depth: plan.depth,
             clients,
             deeds: Vec::new(),
             history: History::new(),
             asking: true,
             applied: BTreeMap::new(),
             acknowledged: 0,
+            met: Met::new(),
         }
     }
 
@@ -96,30 +108,30 @@ impl Clients {
 
     /// Whether nobody waits for anything.
     pub(super) fn idle(&self) -> bool {
-        self.clients.iter().all(|client| client.waits.is_none())
+        self.clients.iter().all(|client| client.waits.is_empty())
     }
 
     /// A client wakes: gives up what took too long, or asks something new of some node.
-    #[allow(clippy::type_complexity, reason = "a node, a request, and a command or a key to read")]
     pub(super) fn wake(
         &mut self,
         client: usize,
         now: u64,
         nodes: usize,
         committed: Index,
-    ) -> Result<Option<(usize, RequestId, Result<Ask, u8>)>, Violation> {
-        if let Some((request, until)) = self.clients[client].waits {
-            if now >= until {
-                self.clients[client].waits = None;
-                self.clients[client].leader = None;
-                self.deeds[request.0 as usize - 1].outcome = Outcome::Unknown;
-            }
-            return Ok(None);
+        dice: &mut Dice,
+    ) -> Option<Question> {
+        let it = &mut self.clients[client];
+        let late: Vec<RequestId> =
+            it.waits.extract_if(.., |(_, until)| *until <= now).map(|(request, _)| request).collect();
+        for request in late {
+            it.leader = None;
+            self.met.count(Rare::Abandoned);
+            self.deeds[request.0 as usize - 1].outcome = Outcome::Unknown;
         }
-        if !self.asking {
-            return Ok(None);
+        if !self.asking || it.waits.len() >= self.depth {
+            return None;
         }
-        let dice = &mut self.dice;
+        self.met.count_if(!it.waits.is_empty(), Rare::Pipelined);
         let request = RequestId(self.deeds.len() as u64 + 1);
         let text = format!("{};", request.0);
         let key = dice.below(u64::from(self.keys)) as u8;
@@ -153,8 +165,8 @@ impl Clients {
             outcome: Outcome::Open,
             committed,
         });
-        self.clients[client].waits = Some((request, now + patience));
-        Ok(Some((node, request, ask)))
+        self.clients[client].waits.push((request, now + patience));
+        Some(Question { node, request, ask })
     }
 
     /// The node was not there.
@@ -166,13 +178,16 @@ impl Clients {
     pub(super) fn on_crash(&mut self, id: NodeId) {
         let node = id.0 as usize - 1;
         for client in &mut self.clients {
-            if let Some((request, _)) = client.waits
-                && self.deeds[request.0 as usize - 1].node == node
-            {
-                self.deeds[request.0 as usize - 1].outcome = Outcome::Unknown;
-                client.waits = None;
-                client.leader = None;
-            }
+            let deeds = &mut self.deeds;
+            client.waits.retain(|(request, _)| {
+                let deed = &mut deeds[request.0 as usize - 1];
+                let gone = deed.node == node;
+                if gone {
+                    deed.outcome = Outcome::Unknown;
+                    client.leader = None;
+                }
+                !gone
+            });
         }
     }
 
@@ -184,7 +199,7 @@ impl Clients {
         }
         deed.answered = true;
         let client = &mut self.clients[deed.client];
-        let waits = client.waits.take_if(|(waits_for, _)| *waits_for == request).is_some();
+        let waits = client.waits.extract_if(.., |(waits_for, _)| *waits_for == request).count() > 0;
         let outcome = match heard {
             Heard::Reply(told) => {
                 client.leader = Some(deed.node);
@@ -205,10 +220,14 @@ impl Clients {
                 Outcome::Read(value)
             }
             Heard::NotDone(NotDone::Refused(RefusedReason::NotLeader(leader))) => {
+                self.met.count_if(deed.ask.is_ok(), Rare::WrongNode);
                 client.leader = leader.map(|id| id.0 as usize - 1);
                 Outcome::Never
             }
-            Heard::NotDone(_) => Outcome::Never,
+            Heard::NotDone(why) => {
+                self.met.count_if(why == NotDone::Busy, Rare::Busy);
+                Outcome::Never
+            }
             Heard::Unknown => Outcome::Unknown,
         };
         if outcome == Outcome::Never
@@ -254,6 +273,21 @@ impl Clients {
             return broken("S18", format!("request {request} is applied at {first} and at {index}"));
         }
         Ok(())
+    }
+
+    /// At the end: what became of commands whose outcome nobody knew.
+    pub(super) fn count_unknown(&mut self) {
+        for deed in &self.deeds {
+            if let (Outcome::Unknown, Ok(ask)) = (&deed.outcome, &deed.ask) {
+                let done = self.applied.contains_key(text_of(ask));
+                self.met.count(if done { Rare::Survived } else { Rare::Forgotten });
+            }
+        }
+    }
+
+    /// Whether this request reads.
+    pub(super) fn reads(&self, request: RequestId) -> bool {
+        self.deeds.get((request.0 as usize).wrapping_sub(1)).is_some_and(|deed| deed.ask.is_err())
     }
 
     /// Whether all that the clients saw can be explained by one machine (S17).

@@ -12,11 +12,6 @@ impl Dice {
         dice
     }
 
-    /// Other dice, independent of what is drawn from these later.
-    pub(super) fn fork(&mut self) -> Dice {
-        Dice::new(self.bits())
-    }
-
     /// 64 random bits.
     pub(super) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

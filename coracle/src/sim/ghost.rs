@@ -6,12 +6,16 @@
 //! - S1 one leader per term · S2 a leader never drops entries · S3 same (index, term), same entry and
 //!   same past · S4 a leader has all that is committed · S5 all machines agree at each index
 //! - S6 what is committed is durable on a quorum · S7 and never changes · S9 terms and votes never go back
-//! - S10 one vote per term · S11 nothing is promised before it is durable · S12 a leader knows no more of a
-//!   follower than is true · S15 nothing is applied that is not committed and durable here
+//! - S8 a leader counts for entries of its own term only, and a follower follows no further than what the
+//!   message has verified · S10 one vote per term · S11 nothing is promised before it is durable
+//! - S12 a leader knows no more of a follower than is true · S13 votes go to logs that are up-to-date, and
+//!   a leader has a quorum of durable ones · S14 the membership in force is the newest in the own log
+//! - S15 nothing is applied that is not committed and durable here · S22 what waits is bounded
 //! - S19 a read is not older than what was committed when it was asked · S20 what was durable is there
 //!   after a crash · S21 what was refused never happens
 
-use crate::entry::Entry;
+use super::situations::{Met, Rare};
+use crate::entry::{Entry, Kind};
 use crate::storage::{Change, Recovered, WriteBatch};
 use coracle_core::*;
 use std::collections::BTreeMap;
@@ -36,6 +40,7 @@ pub(super) fn broken(invariant: &'static str, detail: String) -> Verdict {
 struct Seen {
     term: Term,
     checksum: u32,
+    membership: bool,
 }
 
 /// A log as the judge remembers it, from index 1.
@@ -53,19 +58,18 @@ impl Image {
         self.entries.get((index.0 as usize).checked_sub(1)?).copied()
     }
 
-    fn change(&mut self, batch: &WriteBatch) {
-        for change in &batch.changes {
-            match change {
-                Change::Truncate(last) => self.entries.truncate(last.0 as usize),
-                Change::Append(entries) => self.entries.extend(entries.iter().map(seen)),
-                Change::Reset(_) => {}
-            }
+    fn change(&mut self, change: &Change) {
+        match change {
+            Change::Truncate(last) => self.entries.truncate(last.0 as usize),
+            Change::Append(entries) => self.entries.extend(entries.iter().map(seen)),
+            Change::Reset(_) => {}
         }
     }
 }
 
 fn seen(entry: &Entry) -> Seen {
-    Seen { term: entry.term(), checksum: entry.checksum() }
+    let membership = entry.kind() == Kind::Membership;
+    Seen { term: entry.term(), checksum: entry.checksum(), membership }
 }
 
 /// The judge's record of one node.
@@ -96,6 +100,9 @@ pub(super) struct Ghost {
     committed_in: Vec<Term>,
     /// The digest of all machines at each index.
     digests: Vec<[u8; 16]>,
+    /// For whom the first durable vote of each term was.
+    first_vote: BTreeMap<Term, NodeId>,
+    pub(super) met: Met,
 }
 
 impl Ghost {
@@ -109,6 +116,8 @@ impl Ghost {
             committed: Vec::new(),
             committed_in: Vec::new(),
             digests: Vec::new(),
+            first_vote: BTreeMap::new(),
+            met: Met::new(),
         }
     }
 
@@ -159,8 +168,7 @@ impl Ghost {
                 }
                 Change::Reset(_) => {}
             }
-            let one = WriteBatch { hard_state: None, changes: vec![change.clone()] };
-            record.log.change(&one);
+            record.log.change(change);
         }
         Ok(())
     }
@@ -168,7 +176,7 @@ impl Ghost {
     /// A node's disk has made a batch durable.
     pub(super) fn on_durable(&mut self, node: usize, batch: &WriteBatch) -> Verdict {
         let record = &mut self.nodes[node];
-        record.durable.change(batch);
+        batch.changes.iter().for_each(|change| record.durable.change(change));
         if let Some(state) = batch.hard_state {
             record.durable_state = state;
             return self.on_vote(node, state);
@@ -179,6 +187,8 @@ impl Ghost {
     /// A vote is durable, and so can count from now on.
     fn on_vote(&mut self, node: usize, state: HardState) -> Verdict {
         let Some(vote) = state.vote else { return Ok(()) };
+        let first = *self.first_vote.entry(state.term).or_insert(vote.id);
+        self.met.count_if(first != vote.id, Rare::Split);
         let cast = *self.vote_of.entry((self.ids[node], state.term)).or_insert(vote);
         if cast == vote {
             return Ok(());
@@ -195,10 +205,12 @@ impl Ghost {
         let record = &mut self.nodes[node];
         let image = Image { entries: entries.iter().map(seen).collect() };
         // A truncation that was under way may have become durable with the rest of its batch: then the
-        // entries behind it are new ones, and were never promised. So the promise is judged on commit.
+        // entries behind it are new ones, and were never promised. So the promise is judged on commit, and
+        // on entries that are the committed ones: another in its place was about to be overwritten.
         let commit = record.commit.min(record.durable.last());
         for index in (1..=commit.0).map(Index) {
-            if image.get(index) != record.durable.get(index) {
+            let held = record.durable.get(index);
+            if held == self.committed.get(index.0 as usize - 1).copied() && image.get(index) != held {
                 return broken(
                     "S20",
                     format!("node {id} lost the committed entry {index} that was durable on it"),
@@ -257,9 +269,69 @@ impl Ghost {
                     );
                 }
             }
+            self.on_elected(node, state.term)?;
+        }
+        let newest = self.nodes[node].log.entries.iter().rposition(|entry| entry.membership);
+        if raft.membership_id().index.0 != newest.map_or(0, |at| at as u64 + 1) {
+            let id = raft.membership_id();
+            return broken("S14", format!("node {} goes by membership {id}, not its newest", self.ids[node]));
         }
         self.nodes[node].leads = raft.is_leader();
         self.on_commit(node, raft)
+    }
+
+    /// A node takes office: a quorum has durably voted for it.
+    fn on_elected(&mut self, node: usize, term: Term) -> Verdict {
+        let id = self.ids[node];
+        let votes = self
+            .ids
+            .iter()
+            .filter(|voter| self.vote_of.get(&(**voter, term)).is_some_and(|vote| vote.id == id));
+        let votes = votes.count();
+        if votes <= self.ids.len() / 2 {
+            return broken("S13", format!("node {id} leads in term {term} with {votes} durable votes"));
+        }
+        // Its log ends with the empty entry of its term.
+        let own = &self.nodes[node].log;
+        let end = own.last().prev();
+        self.met.count_if(self.nodes.iter().any(|other| other.log.last() > end), Rare::Behind);
+        let old_majority = (self.committed.len() as u64 + 1..=end.0).map(Index).any(|index| {
+            let holders = self.nodes.iter().filter(|n| n.durable.get(index) == own.get(index)).count();
+            holders > self.nodes.len() / 2
+        });
+        self.met.count_if(old_majority, Rare::OldMajority);
+        Ok(())
+    }
+
+    /// A node has voted on the word of this message: it may only if its own log is no newer.
+    pub(super) fn on_granted(&self, node: usize, candidate: LogId) -> Verdict {
+        let log = &self.nodes[node].log;
+        let own =
+            LogId { term: log.entries.last().map_or(Term::ZERO, |entry| entry.term), index: log.last() };
+        if candidate >= own {
+            return Ok(());
+        }
+        broken("S13", format!("node {} at {own} votes for a candidate at {candidate}", self.ids[node]))
+    }
+
+    /// A follower has taken an append: it follows no further than that has verified.
+    pub(super) fn on_appended(&self, node: usize, before: Index, append: &Append, after: Index) -> Verdict {
+        let verified = append.commit.min(append.last);
+        if after <= before.max(verified) {
+            return Ok(());
+        }
+        broken("S8", format!("node {} commits {after} on an append that verified {verified}", self.ids[node]))
+    }
+
+    /// What survives on the node: how long its durable log is, its durable term and vote.
+    pub(super) fn durable(&self, node: usize) -> (Index, HardState) {
+        (self.nodes[node].durable.last(), self.nodes[node].durable_state)
+    }
+
+    /// The newest entry of the node's log in memory.
+    pub(super) fn last(&self, node: usize) -> LogId {
+        let log = &self.nodes[node].log;
+        LogId { term: log.entries.last().map_or(Term::ZERO, |entry| entry.term), index: log.last() }
     }
 
     fn on_commit(&mut self, node: usize, raft: &Raft) -> Verdict {
@@ -268,6 +340,17 @@ impl Ghost {
             return broken("S9", format!("node {} goes back from commit {old} to {new}", self.ids[node]));
         }
         self.nodes[node].commit = new;
+        if new > old && raft.is_leader() {
+            let term_at = |index| self.nodes[node].log.get(index).map(|entry| entry.term);
+            if term_at(new) != Some(raft.term()) {
+                let id = self.ids[node];
+                return broken(
+                    "S8",
+                    format!("leader {id} of term {} commits {new} by counting", raft.term()),
+                );
+            }
+            self.met.count_if(term_at(old.next()) != Some(raft.term()), Rare::Jumped);
+        }
         for index in (old.0 + 1..=new.0).map(Index) {
             let Some(entry) = self.nodes[node].log.get(index) else {
                 return broken("S8", format!("node {} commits {index} without having it", self.ids[node]));

@@ -14,12 +14,12 @@ use crate::error::WriteError;
 use crate::node::{newest_time, restore};
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica, RequestId};
 use crate::state_machine::StateMachine;
-use crate::storage::mem_disk::MemDisk;
+use crate::storage::mem_disk::{MemDisk, Op};
 use crate::storage::queue::WriteQueue;
 use crate::storage::wal::{Wal, WalConfig};
 use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, WriteBatch};
 use coracle_core::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -36,6 +36,16 @@ pub(super) struct Host {
     pub(super) clock: Clock,
     /// While frozen it handles nothing; what is due waits.
     pub(super) frozen_until: u64,
+    /// Whether its disk is faulty at the moment, and may refuse anything.
+    pub(super) faulty: bool,
+    /// Whether its disk changed bytes that it had kept.
+    pub(super) damaged: bool,
+    /// Whether it has noticed, and stays down.
+    pub(super) dead: bool,
+    /// Which operation the disk is about to refuse, if it is one of these.
+    pub(super) fault: Option<Op>,
+    /// Whether the last crash cut a write.
+    pub(super) torn: bool,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
@@ -52,6 +62,22 @@ pub(super) struct Running {
     /// When the newest batch that is not a seal was written.
     pub(super) unsealed: Option<u64>,
     queries: BTreeMap<RequestId, u8>,
+    /// The newest write whose completion was reported.
+    pub(super) reported: WriteId,
+    /// What the machine was handed and has not applied yet.
+    pub(super) backlog: VecDeque<Entry>,
+    /// Whether the machine needs time.
+    slow: bool,
+    /// The most that may be under way: messages and bytes to one follower, bytes to the disk.
+    pub(super) limits: (usize, u64, u64),
+    /// When the last completion was reported.
+    pub(super) last_report: u64,
+    /// The newest write that was under way when the log was last truncated, until it is done.
+    pub(super) truncated_at: Option<WriteId>,
+    /// The newest term in which it led.
+    pub(super) led: Option<Term>,
+    /// Whether the machine will get on by itself.
+    pub(super) applies: bool,
 }
 
 /// A node's own idea of time: a rate and a jump ahead. Never backwards.
@@ -85,6 +111,7 @@ impl Clock {
 }
 
 /// What happened to requests, for the clients.
+#[derive(Debug)]
 pub(super) enum Heard {
     /// The machine's reply to a write.
     Reply(super::machine::Told),
@@ -120,6 +147,11 @@ impl Host {
             up: None,
             clock: Clock::new(),
             frozen_until: 0,
+            faulty: false,
+            damaged: false,
+            dead: false,
+            fault: None,
+            torn: false,
             broken: Broken::default(),
         }
     }
@@ -144,6 +176,11 @@ impl Host {
         config.cache_bytes = plan.cache;
         config.message_entries = *dice.pick(&[2, 16, 1024]);
         config.inflight_messages = *dice.pick(&[1, 4, 64]);
+        config.message_bytes = *dice.pick(&[300, 4096, 1 << 20]);
+        config.max_unpersisted_bytes = plan.room;
+        config.max_uncommitted_bytes = 2 * plan.room;
+        let room = plan.room + config.message_bytes + 4096;
+        let limits = (config.inflight_messages, config.inflight_bytes + config.message_bytes.max(4096), room);
         let tick = self.clock.moment(now).tick;
         let mut raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
             .map_err(|error| error.to_string())?;
@@ -160,6 +197,14 @@ impl Host {
             writing: None,
             unsealed: None,
             queries: BTreeMap::new(),
+            reported: WriteId(0),
+            backlog: VecDeque::new(),
+            slow: plan.apply > 0,
+            limits,
+            last_report: 0,
+            truncated_at: None,
+            led: None,
+            applies: false,
         });
         Ok(recovered)
     }
@@ -173,9 +218,38 @@ impl Host {
         while running.carry_out(moment, &mut wants) {}
         wants
     }
+
+    /// How it stands, in a few words.
+    pub(super) fn describe(&self) -> String {
+        let id = self.me.id;
+        let Some(up) = &self.up else { return format!("node {id} is down") };
+        let Status { role, term, leader, commit, persisted, last, .. } = up.raft().status();
+        let applied = up.applier.applied().0.index;
+        let leader = leader.map_or("nobody".to_owned(), |id| format!("node {id}"));
+        format!(
+            "node {id} is a {role} of term {term} led by {leader}, log up to {last}, durable {persisted}, \
+             committed {commit}, applied {applied}"
+        )
+    }
+
+    /// Lets a slow machine apply some of what it was handed.
+    pub(super) fn apply(&mut self, now: u64, count: usize) -> Wants {
+        let moment = self.clock.moment(now);
+        let mut wants = Wants::default();
+        let Some(running) = &mut self.up else { return wants };
+        running.apply(moment, count, &mut wants);
+        running.answers(&mut wants);
+        while wants.fatal.is_none() && running.carry_out(moment, &mut wants) {}
+        wants
+    }
 }
 
 impl Running {
+    /// Bytes of entries that wait for the disk.
+    pub(super) fn unpersisted(&self) -> u64 {
+        self.replica.unpersisted_bytes()
+    }
+
     pub(super) fn raft(&self) -> &Raft {
         self.replica.raft()
     }
@@ -226,14 +300,10 @@ impl Running {
         for (request, id) in accepted {
             self.applier.expect(id, request);
         }
-        let more = !apply.is_empty();
-        for entry in apply {
-            if let Err(reason) = self.applier.apply(&entry) {
-                wants.fatal = Some(reason.to_string());
-                return false;
-            }
-            let (_, digest) = self.applier.applied();
-            wants.applied.push((entry, digest));
+        let fast = !self.slow && !apply.is_empty();
+        self.backlog.extend(apply);
+        if fast {
+            self.apply(moment, usize::MAX, wants);
         }
         for (request, index) in granted {
             if let Some(key) = self.queries.remove(&request)
@@ -247,6 +317,27 @@ impl Running {
             wants.leadership_lost = true;
         }
         wants.heard.extend(refused.into_iter().map(|(request, why)| (request, Heard::NotDone(why))));
+        self.answers(wants);
+        wants.alarms.extend(alarms);
+        wants.fatal = wants.fatal.take().or(fatal);
+        fast && wants.fatal.is_none()
+    }
+
+    fn apply(&mut self, moment: Moment, count: usize, wants: &mut Wants) {
+        for _ in 0..count {
+            let Some(entry) = self.backlog.pop_front() else { break };
+            if let Err(reason) = self.applier.apply(&entry) {
+                wants.fatal = Some(reason.to_string());
+                return;
+            }
+            let (_, digest) = self.applier.applied();
+            wants.applied.push((entry, digest));
+        }
+        let applied = self.applier.applied().0.index;
+        self.replica.on_event(moment, Event::Applied(applied));
+    }
+
+    fn answers(&mut self, wants: &mut Wants) {
         let applied = self.applier.applied().0.index;
         for outcome in self.applier.take_answers() {
             match outcome {
@@ -262,12 +353,6 @@ impl Running {
                 Outcome::Configured(_) => {}
             }
         }
-        wants.alarms.extend(alarms);
-        wants.fatal = wants.fatal.take().or(fatal);
-        if more {
-            self.replica.on_event(moment, Event::Applied(applied));
-        }
-        more
     }
 }
 

@@ -5,20 +5,33 @@
 //! by its seed alone, and thousands of runs take a minute. After every step a judge that no fault
 //! touches compares what the nodes say with what really happened.
 
+mod campaign;
+mod chance;
 mod clients;
 mod dice;
+mod faults;
 mod ghost;
+mod heal;
 pub mod history;
 mod host;
 mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod network;
 mod plan;
+mod power;
+mod shrink;
+mod situations;
+mod story;
 mod world;
 
+pub use campaign::{COMMIT_FLOOR, Campaign, ENOUGH};
+pub use chance::{Decision, Kind};
 pub use ghost::Violation;
 #[cfg(feature = "mutants")]
 pub use mutants::{MUTANTS, Mutant};
+pub use shrink::{Shrunk, shrink};
+pub use situations::SITUATIONS;
 use std::collections::BTreeMap;
 
 /// What to simulate.
@@ -31,6 +44,12 @@ pub struct Options {
     /// How many steps with faults, before everything heals. A step is a message, a disk completion, a
     /// client call or a fault that a node handles, or a tick that changes a role or sends something.
     pub steps: u64,
+    /// If given, nothing goes wrong and nothing is asked but this: a run that was [shrunk](shrink).
+    pub only: Option<Vec<Decision>>,
+    /// Whether to tell in the report all that was decided.
+    pub remember: bool,
+    /// Whether to tell in the report all that happened, a line each.
+    pub story: bool,
     /// The rule that the simulated code breaks, by its name in [`MUTANTS`].
     #[cfg(feature = "mutants")]
     pub mutant: Option<&'static str>,
@@ -43,6 +62,9 @@ impl Options {
             seed,
             nodes: None,
             steps: 2000,
+            only: None,
+            remember: false,
+            story: false,
             #[cfg(feature = "mutants")]
             mutant: None,
         }
@@ -66,41 +88,17 @@ pub struct Report {
     pub sim_millis: u64,
     /// A hash over everything that happened: equal for equal seeds, on every machine.
     pub trace_hash: u64,
-    /// How often each rare thing happened.
+    /// How often each of the [situations](SITUATIONS) came up.
     pub counts: BTreeMap<&'static str, u64>,
+    /// What was decided, in order, if it was to be remembered.
+    pub decisions: Vec<Decision>,
+    /// What happened, if it was to be told.
+    pub story: Vec<String>,
     /// The invariant that was broken, if one was.
     pub violation: Option<Violation>,
-}
-
-impl Report {
-    fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
-    }
 }
 
 /// Runs one simulation.
 pub fn run(options: Options) -> Report {
     world::World::new(options).run()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hundred_seeds_hold() {
-        let (mut steps, mut committed, mut operations) = (0, 0, 0);
-        let mut counts = BTreeMap::new();
-        for seed in 0..std::env::var("SEEDS").map_or(100, |n| n.parse().unwrap()) {
-            let report = run(Options::new(seed));
-            assert_eq!(report.violation, None, "seed {seed}");
-            steps += report.steps;
-            committed += report.committed;
-            operations += report.operations;
-            for (what, times) in report.counts {
-                *counts.entry(what).or_insert(0) += times;
-            }
-        }
-        println!("{steps} steps, {committed} committed, {operations} operations: {counts:#?}");
-    }
 }

@@ -50,6 +50,28 @@ pub(super) struct Plan {
     pub(super) load: u64,
     /// Bytes of entries kept in memory.
     pub(super) cache: u64,
+    /// Bytes of entries that may wait for the disk, and for a quorum.
+    pub(super) room: u64,
+    /// Completions that are reported late, or after those of later writes.
+    pub(super) late: u64,
+    /// A machine takes up to so long for what it is handed; 0 for no time at all.
+    pub(super) apply: u64,
+    /// How many requests a client has open at most.
+    pub(super) depth: usize,
+    /// Starts that are cut short by another crash.
+    pub(super) cut: u64,
+    /// The mean pause between two links that flap; 0 for none.
+    pub(super) flap: u64,
+    /// The mean pause between two connections that are reset; 0 for none.
+    pub(super) reset: u64,
+    /// The mean pause between two errors of a disk; 0 for none.
+    pub(super) disk_error: u64,
+    /// The mean pause between two damages of a disk; 0 for none.
+    pub(super) damage: u64,
+    /// The mean pause between two messages with a wrong receiver or sender; 0 for none.
+    pub(super) stray: u64,
+    /// Chance of a partition that lasts until a leader has committed in it.
+    pub(super) siege: u64,
 }
 
 impl Plan {
@@ -61,6 +83,11 @@ impl Plan {
         let partition = dice.within(2, 30) * ELECTION / 10;
         let freeze = dice.within(5, 40) * ELECTION / 10;
         let rumour = dice.within(3, 30) * ELECTION / 10;
+        let flap = dice.within(3, 30) * ELECTION / 10;
+        let reset = dice.within(1, 20) * ELECTION / 10;
+        let disk_error = dice.within(5, 40) * ELECTION / 10;
+        let damage = dice.within(10, 60) * ELECTION / 10;
+        let stray = dice.within(1, 10) * ELECTION / 10;
         Plan {
             nodes: nodes.unwrap_or(*dice.pick(&[3, 3, 3, 4, 5, 5, 6, 7])),
             clients: dice.within(2, 6) as usize,
@@ -80,6 +107,17 @@ impl Plan {
             clocks: dice.chance(300),
             load: *dice.pick(&[MS / 10, MS, 20 * MS]),
             cache: *dice.pick(&[0, 500, 1 << 20]),
+            room: *dice.pick(&[300, 1500, 1 << 20, 1 << 20]),
+            late: if dice.chance(300) { dice.within(1, 500) } else { 0 },
+            apply: *dice.pick(&[0, 0, 0, MS, 20 * MS]),
+            depth: *dice.pick(&[1, 1, 2, 4]),
+            cut: *dice.pick(&[0, 0, 200, 500]),
+            flap: sometimes(dice, 250, flap),
+            reset: sometimes(dice, 300, reset),
+            disk_error: sometimes(dice, 300, disk_error),
+            damage: sometimes(dice, 200, damage),
+            stray: sometimes(dice, 300, stray),
+            siege: 300,
         }
     }
 
@@ -95,6 +133,14 @@ impl Plan {
             freeze: 0,
             rumour: 0,
             clocks: false,
+            late: 0,
+            cut: 0,
+            flap: 0,
+            reset: 0,
+            disk_error: 0,
+            damage: 0,
+            stray: 0,
+            apply: self.apply.min(MS),
             latency: self.latency.min(5 * MS),
             disk: self.disk.min(10 * MS),
             ..self.clone()

@@ -8,6 +8,9 @@
 //! failed sync the data can still be read but no later sync ever makes it durable.
 //!
 //! A sync of a file says nothing of its name: a file whose name was never synced is gone.
+//!
+//! And it can go bad: be full ([`MemDisk::set_full`]), fail a read ([`MemDisk::fail_read`]), and change, lose
+//! or misplace bytes that it once synced ([`MemDisk::damage`]).
 
 use super::disk::{Disk, DiskFile};
 use std::collections::BTreeMap;
@@ -56,6 +59,34 @@ struct State {
     /// How many of each kind, for [`MemDisk::fail_at`] with a kind.
     trace: Vec<Op>,
     fault: Option<Fault>,
+    /// Whether there is no room for new bytes.
+    full: bool,
+    /// The read that fails, counted from now.
+    bad_read: Option<u64>,
+    /// Whether any fault has bitten since the faults were last cleared.
+    bitten: bool,
+    /// The writes that were synced, in that order, other than zeros; each with the number of its sync.
+    synced_writes: Vec<SyncedWrite>,
+    syncs: u64,
+}
+
+#[derive(Clone, Copy)]
+struct SyncedWrite {
+    sync: u64,
+    file: usize,
+    offset: usize,
+    len: usize,
+}
+
+/// What a disk does to bytes that it had kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Damage {
+    /// One bit is another.
+    Flip,
+    /// The write never happened, though its sync said so.
+    Lost,
+    /// The write went to the place of another.
+    Misplaced,
 }
 
 #[derive(Clone, Default)]
@@ -81,6 +112,8 @@ enum NameChange {
 enum Fault {
     /// This operation fails, once.
     At(u64, io::ErrorKind),
+    /// The next operation of this kind fails, once.
+    Next(Op, io::ErrorKind),
     /// This operation and all behind it fail: the power is off.
     From(u64),
 }
@@ -111,6 +144,84 @@ impl MemDisk {
     /// change nothing, except that a write that comes first is in flight, and may survive.
     pub fn fail_from(&self, operation: u64) {
         self.state().fault = Some(Fault::From(operation));
+    }
+
+    /// Makes the next operation of this kind fail once, as [`MemDisk::fail_at`] does.
+    pub fn fail_next(&self, op: Op, kind: io::ErrorKind) {
+        self.state().fault = Some(Fault::Next(op, kind));
+    }
+
+    /// Makes one read fail: the next if `after` is 0.
+    pub fn fail_read(&self, after: u64) {
+        self.state().bad_read = Some(after);
+    }
+
+    /// While it is full, no file is created and none grows.
+    pub fn set_full(&self, full: bool) {
+        self.state().full = full;
+    }
+
+    /// Ends all faults. Whether any of them had bitten; what was damaged stays so.
+    pub fn clear_faults(&self) -> bool {
+        let mut state = self.state();
+        state.fault = None;
+        state.full = false;
+        state.bad_read = None;
+        std::mem::take(&mut state.bitten)
+    }
+
+    /// Damages a write that was synced before another one was, in a file that still has a synced name which
+    /// ends with `suffix`, as the other's file does. `choose` picks a number below its argument.
+    /// The name of the file and the offset, or nothing if there is no such write.
+    pub fn damage(
+        &self,
+        damage: Damage,
+        suffix: &str,
+        mut choose: impl FnMut(u64) -> u64,
+    ) -> Option<(String, usize)> {
+        let mut state = self.state();
+        let State { files, names, synced_names, synced_writes, .. } = &mut *state;
+        let counts = |name: &&String| name.ends_with(suffix) && synced_names.get(*name) == names.get(*name);
+        let named: BTreeMap<usize, String> =
+            names.keys().filter(counts).map(|name| (names[name], name.clone())).collect();
+        let alive: Vec<SyncedWrite> = synced_writes
+            .iter()
+            .filter(|w| named.contains_key(&w.file) && w.offset + w.len <= files[w.file].now.len())
+            .copied()
+            .collect();
+        let newest = alive.last()?.sync;
+        let older: Vec<SyncedWrite> = alive.into_iter().filter(|w| w.sync < newest && w.len > 0).collect();
+        if older.is_empty() {
+            return None;
+        }
+        let victim = older[choose(older.len() as u64) as usize];
+        let other = older[choose(older.len() as u64) as usize];
+        let bit = choose(victim.len as u64 * 8) as usize;
+        let file = &mut files[victim.file];
+        let at = victim.offset + bit / 8;
+        match damage {
+            Damage::Flip => {
+                for image in [&mut file.now, &mut file.synced] {
+                    image[at] ^= 1 << (bit % 8);
+                }
+            }
+            Damage::Lost | Damage::Misplaced => {
+                let bytes = file.now[victim.offset..victim.offset + victim.len].to_vec();
+                for image in [&mut file.now, &mut file.synced] {
+                    image[victim.offset..victim.offset + victim.len].fill(0);
+                }
+                let elsewhere = (other.file, other.offset) != (victim.file, victim.offset);
+                if damage == Damage::Misplaced && elsewhere {
+                    let len = bytes.len().min(other.len);
+                    let file = &mut files[other.file];
+                    for image in [&mut file.now, &mut file.synced] {
+                        image[other.offset..other.offset + len].copy_from_slice(&bytes[..len]);
+                    }
+                }
+            }
+        }
+        let at = if damage == Damage::Flip { at } else { victim.offset };
+        Some((named[&victim.file].clone(), at))
     }
 
     /// The disk as it may be found after a loss of power now. What was synced is there. Each unsynced
@@ -144,6 +255,7 @@ impl MemDisk {
                 change.apply(&mut names);
             }
         }
+        let mut synced_writes = state.synced_writes.clone();
         // Files without a name are gone.
         let mut named = Vec::with_capacity(names.len());
         let mut numbers = BTreeMap::new();
@@ -153,7 +265,22 @@ impl MemDisk {
                 named.len() - 1
             });
         }
-        let state = State { files: named, synced_names: names.clone(), names, ..State::default() };
+        synced_writes.retain_mut(|write| match numbers.get(&write.file) {
+            Some(&file) => {
+                write.file = file;
+                true
+            }
+            None => false,
+        });
+        let syncs = state.syncs;
+        let state = State {
+            files: named,
+            synced_names: names.clone(),
+            names,
+            synced_writes,
+            syncs,
+            ..State::default()
+        };
         MemDisk { state: Arc::new(Mutex::new(state)), path: self.path.clone() }
     }
 
@@ -217,7 +344,19 @@ impl State {
         self.operations += 1;
         self.trace.push(op);
         match self.fault {
-            Some(Fault::At(at, kind)) if at == number => Err(io::Error::new(kind, "injected")),
+            Some(Fault::At(at, kind)) if at == number => {
+                self.bitten = true;
+                Err(io::Error::new(kind, "injected"))
+            }
+            Some(Fault::Next(wanted, kind)) if wanted == op => {
+                self.fault = Some(Fault::At(number, kind));
+                self.bitten = true;
+                Err(io::Error::new(kind, "injected"))
+            }
+            _ if self.full && op == Op::Create => {
+                self.bitten = true;
+                Err(io::ErrorKind::StorageFull.into())
+            }
             Some(Fault::From(from)) if from <= number => Err(io::Error::other("the power is off")),
             _ => Ok(()),
         }
@@ -345,7 +484,16 @@ struct MemFile {
 
 impl DiskFile for MemFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let state = self.disk.state();
+        let mut state = self.disk.state();
+        match &mut state.bad_read {
+            Some(0) => {
+                state.bad_read = None;
+                state.bitten = true;
+                return Err(io::Error::other("injected"));
+            }
+            Some(after) => *after -= 1,
+            None => {}
+        }
         let bytes = &state.files[self.file].now;
         let start = (offset as usize).min(bytes.len());
         let count = buffer.len().min(bytes.len() - start);
@@ -355,13 +503,17 @@ impl DiskFile for MemFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.disk.state();
-        let result = state.begin(Op::Write);
+        let mut result = state.begin(Op::Write);
+        let grows = offset as usize + bytes.len() > state.files[self.file].now.len();
+        if result.is_ok() && state.full && grows {
+            state.bitten = true;
+            result = Err(io::ErrorKind::StorageFull.into());
+        }
         let written = match &result {
             Ok(()) => bytes,
             Err(_) if state.in_flight() => bytes,
             Err(_) if matches!(state.fault, Some(Fault::From(_))) => return result,
-            Err(_) if matches!(state.fault, Some(Fault::At(..))) => &bytes[..bytes.len() / 2],
-            Err(_) => return result,
+            Err(_) => &bytes[..bytes.len() / 2],
         };
         let change = FileChange::Write { offset: offset as usize, bytes: written.to_vec() };
         state.files[self.file].change(change);
@@ -374,11 +526,19 @@ impl DiskFile for MemFile {
         if result.is_err() && matches!(state.fault, Some(Fault::From(_))) {
             return result;
         }
-        let file = &mut state.files[self.file];
+        state.syncs += 1;
+        let State { files, synced_writes, syncs, .. } = &mut *state;
+        let file = &mut files[self.file];
         for change in std::mem::take(&mut file.unsynced) {
             // A failed sync drops the changes: they can be read until the power goes, and no longer.
             if result.is_ok() {
                 change.apply(&mut file.synced);
+                if let FileChange::Write { offset, bytes } = change
+                    && bytes.first_chunk::<8>().is_some_and(|start| *start != [0; 8])
+                {
+                    let write = SyncedWrite { sync: *syncs, file: self.file, offset, len: bytes.len() };
+                    synced_writes.push(write);
+                }
             }
         }
         result
@@ -439,6 +599,44 @@ mod tests {
         file.read_at(&mut byte, 0).unwrap();
         assert_eq!(byte, [2], "still to be read");
         assert_eq!(disk.power_cut(512, || true).contents("a").unwrap(), [1; 1024], "and gone");
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_needs_no_room() {
+        let disk = written();
+        let file = disk.open("a").unwrap();
+        disk.set_full(true);
+        file.write_at(&[3; 1024], 0).unwrap();
+        file.write_at(&[3; 1024], 512).unwrap_err();
+        assert!(disk.create("c").is_err());
+        assert!(disk.clear_faults() && !disk.clear_faults());
+        disk.create("c").unwrap();
+    }
+
+    #[test]
+    fn damage_hits_what_a_later_sync_followed() {
+        let disk = MemDisk::new();
+        let file = disk.create("a.log").unwrap();
+        disk.sync_dir().unwrap();
+        file.write_at(&[1; 512], 0).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(disk.damage(Damage::Flip, ".log", |_| 0), None, "nothing came later");
+        file.write_at(&[2; 512], 512).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(disk.damage(Damage::Flip, ".log", |below| below - 1), Some(("a.log".to_owned(), 511)));
+        assert_eq!(disk.damage(Damage::Lost, ".log", |_| 0), Some(("a.log".to_owned(), 0)));
+        let bytes = disk.power_cut(512, || false).contents("a.log").unwrap();
+        assert_eq!(bytes, [[0; 512], [2; 512]].concat());
+    }
+
+    #[test]
+    fn a_read_fails_once() {
+        let disk = written();
+        let file = disk.open("a").unwrap();
+        disk.fail_read(1);
+        file.read_at(&mut [0], 0).unwrap();
+        file.read_at(&mut [0], 0).unwrap_err();
+        file.read_at(&mut [0], 0).unwrap();
     }
 
     #[test]

@@ -1,0 +1,205 @@
+//! What goes wrong: the one list of faults. A new one is a line in [`World::schedule_faults`] and an arm in
+//! [`World::on_fault`], with a rate in [`Plan`](super::plan::Plan) and a name in
+//! [`Kind`](super::chance::Kind).
+//!
+//! Each fault comes again and again, with random pauses, until everything heals. What exactly it does is
+//! drawn from the dice of its decision.
+
+use super::chance::Kind;
+use super::dice::Dice;
+use super::ghost::Verdict;
+use super::plan::{ELECTION, MS};
+use super::situations::Rare;
+use super::world::{Happening, World, named};
+use crate::replica::Event;
+use crate::storage::mem_disk::{Damage, Op};
+use coracle_core::{Index, NodeId};
+use std::io::ErrorKind;
+
+impl World {
+    /// Every fault that comes by itself, with the mean pause between two.
+    fn mean(&self, kind: Kind) -> u64 {
+        let plan = &self.plan;
+        match kind {
+            Kind::Crash => plan.crash,
+            Kind::Partition => plan.partition,
+            Kind::Flap => plan.flap,
+            Kind::Reset => plan.reset,
+            Kind::Freeze => plan.freeze,
+            Kind::Rumour => plan.rumour,
+            Kind::Clock if plan.clocks => 2 * ELECTION,
+            Kind::DiskError => plan.disk_error,
+            Kind::Damage => plan.damage,
+            Kind::Stray => plan.stray,
+            _ => 0,
+        }
+    }
+
+    pub(super) fn schedule_faults(&mut self) {
+        for &kind in Kind::ALL {
+            let mean = self.mean(kind);
+            if mean > 0 {
+                let first = self.chance.plain(3, kind as usize, 0).within(1, 2 * mean);
+                self.at(first, Happening::Fault(kind));
+            }
+        }
+    }
+
+    pub(super) fn on_fault(&mut self, kind: Kind) -> Verdict {
+        let mean = self.mean(kind);
+        if self.healed || mean == 0 {
+            return Ok(());
+        }
+        let (decision, mut dice) = self.chance.next(kind, 0);
+        let pause = dice.within(1, 2 * mean);
+        self.at(pause, Happening::Fault(kind));
+        let node = dice.below(self.hosts.len() as u64) as usize;
+        if !self.chance.allows(decision) {
+            return Ok(());
+        }
+        self.tell(|| format!("fault {}", named(decision)));
+        match kind {
+            Kind::Crash => return self.crash(node, &mut dice),
+            Kind::Partition => self.partition(node, &mut dice),
+            Kind::Flap => {
+                let to = self.other(node, &mut dice);
+                let more = dice.within(2, 8) * 2 - 1;
+                return self.on_flap(node, to, more);
+            }
+            Kind::Reset => {
+                let other = self.other(node, &mut dice);
+                let lost = self.network.reset(node, other);
+                self.met.count_if(lost > 0, Rare::Reset);
+                self.tell(|| format!("the connection of nodes {} and {} breaks", node + 1, other + 1));
+            }
+            Kind::Freeze => {
+                self.met.count(Rare::Frozen);
+                let time = dice.within(MS, 10 * ELECTION);
+                self.hosts[node].frozen_until = self.now + time;
+                self.tell(|| format!("node {} freezes for {} ms", node + 1, time / MS));
+            }
+            Kind::Rumour => return self.rumour(node, &mut dice),
+            Kind::Clock => {
+                self.met.count(Rare::Clocked);
+                let (rate, jumps) = (dice.within(500, 2000), dice.chance(200));
+                let jump = if jumps { dice.below(5 * ELECTION) } else { 0 };
+                self.hosts[node].clock.set(self.now, rate, jump);
+                self.tell(|| format!("the clock of node {} jumps {} ms, rate {rate}", node + 1, jump / MS));
+            }
+            Kind::DiskError => self.disk_error(node, &mut dice),
+            Kind::Damage => self.damage(node, &mut dice),
+            Kind::Stray => return self.stray(&mut dice),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn other(&self, node: usize, dice: &mut Dice) -> usize {
+        let size = self.hosts.len();
+        (node + 1 + dice.below(size as u64 - 1) as usize) % size
+    }
+
+    fn rumour(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+        let gone = self.other(node, dice);
+        if self.frozen(node).is_some() {
+            return Ok(());
+        }
+        self.met.count(Rare::Rumoured);
+        self.tell(|| format!("node {} is told that node {} is gone", node + 1, gone + 1));
+        self.turn(node, Event::PeerDown(NodeId(gone as u64 + 1)))
+    }
+
+    fn partition(&mut self, node: usize, dice: &mut Dice) {
+        let kind = dice.below(6);
+        let name = match kind {
+            0 | 1 => None,
+            2 => Some(Rare::Isolated),
+            3 => Some(Rare::OneWay),
+            4 => Some(Rare::Halves),
+            _ => Some(Rare::Partial),
+        };
+        name.into_iter().for_each(|rare| self.met.count(rare));
+        self.tell(|| format!("a partition around node {}: {name:?}", node + 1));
+        self.network.cut_where(|from, to| match kind {
+            0 | 1 => false,
+            2 => (from == node) != (to == node),
+            3 => from == node && to != node,
+            4 => (from <= node) != (to <= node),
+            _ => dice.chance(300),
+        });
+    }
+
+    /// A link goes and comes, every few messages.
+    pub(super) fn on_flap(&mut self, from: usize, to: usize, more: u64) -> Verdict {
+        if self.healed {
+            return Ok(());
+        }
+        self.met.count(Rare::Flapped);
+        let cut = &mut self.network.cut;
+        cut[from][to] = !cut[from][to];
+        cut[to][from] = cut[from][to];
+        if more > 0 {
+            let pause = self.chance.plain(4, from, self.now).within(MS, ELECTION / 3);
+            self.at(pause, Happening::Flap { from, to, more: more - 1 });
+        }
+        Ok(())
+    }
+
+    /// The next operation of some kind fails, or nothing has room for a while.
+    fn disk_error(&mut self, node: usize, dice: &mut Dice) {
+        let host = &mut self.hosts[node];
+        if host.up.is_none() || host.faulty {
+            return;
+        }
+        host.faulty = true;
+        let disk = &host.disk;
+        let what = match dice.below(7) {
+            0 | 1 => Some(Op::Write),
+            2 | 3 => Some(Op::Sync),
+            4 => Some(*dice.pick(&[Op::Create, Op::Rename, Op::SyncDir])),
+            5 => {
+                disk.fail_read(dice.below(3));
+                None
+            }
+            _ => {
+                disk.set_full(true);
+                None
+            }
+        };
+        let error = *dice.pick(&[ErrorKind::Other, ErrorKind::StorageFull]);
+        what.into_iter().for_each(|op| disk.fail_next(op, error));
+        host.fault = what;
+        let time = dice.within(MS, 8 * ELECTION);
+        self.at(time, Happening::Room { node });
+        self.tell(|| format!("the disk of node {} goes wrong: {what:?}", node + 1));
+    }
+
+    pub(super) fn end_disk_faults(&mut self, node: usize) {
+        let host = &mut self.hosts[node];
+        // Whoever was refused something has stopped by now.
+        if host.up.is_some() {
+            host.disk.clear_faults();
+            host.faulty = false;
+        }
+    }
+
+    /// A disk changes what it had kept: at a minority of the nodes, once each.
+    fn damage(&mut self, node: usize, dice: &mut Dice) {
+        let damaged = self.hosts.iter().filter(|host| host.damaged).count();
+        let host = &mut self.hosts[node];
+        // Before the membership is committed, a single node may be all there is of the cluster.
+        let young = self.ghost.committed() == Index::ZERO;
+        if young || host.damaged || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2 {
+            return;
+        }
+        let kind = *dice.pick(&[Damage::Flip, Damage::Lost, Damage::Misplaced]);
+        let Some((file, offset)) = host.disk.damage(kind, ".log", |below| dice.below(below)) else { return };
+        host.damaged = true;
+        self.met.count(match kind {
+            Damage::Flip => Rare::Flipped,
+            Damage::Lost => Rare::LostWrite,
+            Damage::Misplaced => Rare::Misplaced,
+        });
+        self.tell(|| format!("the disk of node {} spoils {file} at {offset}: {kind:?}", node + 1));
+    }
+}

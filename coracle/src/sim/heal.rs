@@ -1,0 +1,166 @@
+//! The end of all faults; then what must happen must happen within bounds.
+//!
+//! Before that, in some runs, only a partition is left: one in which a node with an up-to-date log still
+//! reaches a quorum. As long as it lasts, the cluster must go on (L7).
+
+use super::chance::Kind;
+use super::ghost::{Verdict, broken};
+use super::host::Host;
+use super::plan::{ELECTION, MS};
+use super::situations::Rare;
+use super::world::World;
+use coracle_core::*;
+
+impl World {
+    pub(super) fn heal(&mut self) -> Verdict {
+        self.calm()?;
+        self.siege()?;
+        self.network.cut_where(|_, _| false);
+        // L1: a leader within 10 election timeouts (and those on the way, held by up to ten more).
+        self.until("L1", 20 * ELECTION, "a leader that all follow", |world| {
+            let mut leaders = world.living().map(|raft| raft.leader());
+            let first = leaders.next().flatten();
+            first.is_some() && leaders.all(|leader| leader == first)
+        })?;
+        // L4: everybody who asked knows by then.
+        self.clients.stop_asking();
+        self.until("L4", 20 * ELECTION, "an answer to every request", |world| world.clients.idle())?;
+        // L3: new writes are acknowledged.
+        let before = self.clients.acknowledged();
+        self.clients.ask_again();
+        self.until("L3", 20 * ELECTION, "a new write acknowledged", |world| {
+            world.clients.acknowledged() > before
+        })?;
+        self.clients.stop_asking();
+        // L2 and L5: nobody is stuck.
+        self.until("L2", 30 * ELECTION, "equal machines everywhere", World::agree)?;
+        self.stay()
+    }
+
+    /// The cores of the nodes that are not dead.
+    fn living(&self) -> impl Iterator<Item = &Raft> {
+        self.hosts.iter().filter_map(|host| host.up.as_ref()).map(|up| up.raft())
+    }
+
+    fn agree(world: &World) -> bool {
+        let commit = world.ghost.committed();
+        world.clients.idle()
+            && world.hosts.iter().filter(|host| !host.dead).all(|host| {
+                host.up.as_ref().is_some_and(|up| {
+                    up.raft().last().index == commit && up.applier.applied().0.index == commit
+                })
+            })
+    }
+
+    /// No new faults; every node that can runs.
+    fn calm(&mut self) -> Verdict {
+        self.healed = true;
+        self.plan.heal();
+        for node in 0..self.hosts.len() {
+            let host = &mut self.hosts[node];
+            host.frozen_until = 0;
+            host.clock.set(self.now, 1000, 0);
+            host.disk.clear_faults();
+            host.faulty = false;
+            if host.damaged {
+                // It would stop sooner or later, whenever it looked at the place.
+                host.up = None;
+                host.dead = true;
+                let id = host.me.id;
+                self.clients.on_crash(id);
+            }
+            if self.hosts[node].up.is_none() && !self.starts_soon(node) {
+                self.start(node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A partition that lasts, and leaves one node with an up-to-date log a quorum.
+    fn siege(&mut self) -> Verdict {
+        let size = self.hosts.len();
+        let Some(mut dice) = self.chance.happens(Kind::Siege, 0, self.plan.siege) else { return Ok(()) };
+        if self.hosts.iter().any(|host| host.dead) {
+            return Ok(());
+        }
+        self.until("S20", 10 * ELECTION, "all nodes started", |world| world.living().count() == size)?;
+        let node = dice.below(size as u64) as usize;
+        let other = (node + 1 + dice.below(size as u64 - 1) as usize) % size;
+        let shape = dice.below(3);
+        let best = (0..size).max_by_key(|&node| self.ghost.last(node)).unwrap_or(node);
+        let inside = |at: usize| (at + size - node) % size <= size / 2;
+        self.network.cut_where(|from, to| match shape {
+            // A majority keeps together.
+            0 => inside(from) != inside(to),
+            // One link is gone.
+            1 => (from, to) == (node, other) || (from, to) == (other, node),
+            // A star: only the node with the newest log hears all.
+            _ => from != best && to != best,
+        });
+        for a in 0..size {
+            for b in 0..a {
+                if self.network.cut[a][b] {
+                    self.network.reset(a, b);
+                }
+            }
+        }
+        self.tell(|| format!("a partition that lasts, of shape {shape} around {} ({})", node + 1, best + 1));
+        let before = self.ghost.committed();
+        self.until("L7", 60 * ELECTION, "a leader that commits in a partition with a quorum", |world| {
+            world.ghost.committed() > before
+        })?;
+        self.met.count(Rare::Besieged);
+        Ok(())
+    }
+
+    /// L6: a healthy leader stays, once the last message that was held has arrived; also when a node
+    /// comes back that was alone.
+    fn stay(&mut self) -> Verdict {
+        self.pass(11 * ELECTION)?;
+        let term = |world: &World| world.living().map(Raft::term).max();
+        let before = term(self);
+        let size = self.hosts.len();
+        let follower =
+            (0..size).find(|&node| self.hosts[node].up.as_ref().is_some_and(|up| !up.raft().is_leader()));
+        if let Some(alone) = follower
+            && self.living().count() - 1 > size / 2
+        {
+            self.network.cut_where(|from, to| (from == alone) != (to == alone));
+            self.pass(4 * ELECTION)?;
+            self.network.cut_where(|_, _| false);
+            self.met.count(Rare::Returned);
+        }
+        self.pass(5 * ELECTION)?;
+        if term(self) != before {
+            return broken("L6", format!("a healthy leader was deposed: {before:?} became {:?}", term(self)));
+        }
+        self.until("L2", 20 * ELECTION, "equal machines after a return", World::agree)
+    }
+
+    fn pass(&mut self, time: u64) -> Verdict {
+        let until = self.now + time;
+        while self.now < until {
+            self.happen()?;
+        }
+        Ok(())
+    }
+
+    fn until(
+        &mut self,
+        invariant: &'static str,
+        bound: u64,
+        what: &str,
+        mut holds: impl FnMut(&World) -> bool,
+    ) -> Verdict {
+        let until = self.now + bound;
+        while !holds(self) {
+            if self.now > until {
+                let states: Vec<String> = self.hosts.iter().map(Host::describe).collect();
+                let (time, states) = (bound / MS / 1000, states.join("; "));
+                return broken(invariant, format!("no {what} after {time} s: {states}"));
+            }
+            self.happen()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,254 @@
+//! The network: links that lose, repeat, hold and cut messages, and break with what is under way.
+
+use super::chance::Kind;
+use super::ghost::{Verdict, broken};
+use super::plan::{ELECTION, MS};
+use super::situations::Rare;
+use super::story;
+use super::world::{Happening, World};
+use crate::entry::Entry;
+use crate::replica::Event;
+use crate::transport::PeerMessage;
+use crate::wire;
+use bytes::Bytes;
+use coracle_core::*;
+use std::collections::VecDeque;
+
+/// How many of the newest messages are remembered, to be told to the wrong node.
+const REMEMBERED: usize = 32;
+
+/// A message under way.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) from: usize,
+    pub(super) to: usize,
+    /// The runs of the two processes when it left.
+    runs: (u64, u64),
+    /// The connection that it travels by.
+    connection: u64,
+    bytes: Bytes,
+}
+
+/// All links.
+pub(super) struct Network {
+    /// Which links are cut: from, to.
+    pub(super) cut: Vec<Vec<bool>>,
+    /// The connection of each link; what travels by an older one is lost.
+    connection: Vec<Vec<u64>>,
+    under_way: Vec<Vec<u64>>,
+    recent: VecDeque<(Envelope, Vec<Entry>)>,
+}
+
+impl Network {
+    pub(super) fn new(nodes: usize) -> Network {
+        Network {
+            cut: vec![vec![false; nodes]; nodes],
+            connection: vec![vec![0; nodes]; nodes],
+            under_way: vec![vec![0; nodes]; nodes],
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Cuts exactly these links.
+    pub(super) fn cut_where(&mut self, mut cut: impl FnMut(usize, usize) -> bool) {
+        for (from, row) in self.cut.iter_mut().enumerate() {
+            for (to, link) in row.iter_mut().enumerate() {
+                *link = from != to && cut(from, to);
+            }
+        }
+    }
+
+    /// What is under way between the two, in both directions, is lost. How much that is.
+    pub(super) fn reset(&mut self, a: usize, b: usize) -> u64 {
+        let mut lost = 0;
+        for (from, to) in [(a, b), (b, a)] {
+            self.connection[from][to] += 1;
+            lost += std::mem::take(&mut self.under_way[from][to]);
+        }
+        lost
+    }
+}
+
+fn index(id: NodeId) -> usize {
+    id.0 as usize - 1
+}
+
+impl World {
+    pub(super) fn send(&mut self, from: usize, envelope: Envelope, entries: Vec<Entry>) {
+        self.report.messages += 1;
+        let to = index(envelope.to.id);
+        let link = (from + 1) * 10 + to + 1;
+        if self.plan.stray > 0 {
+            self.network.recent.truncate(REMEMBERED - 1);
+            self.network.recent.push_front((envelope.clone(), entries.clone()));
+        }
+        if self.network.cut[from][to] {
+            self.met.count(Rare::Cut);
+            return;
+        }
+        let dropped = self.chance.happens(Kind::Drop, link, self.plan.drop).is_some();
+        let name = || format!("node {} to {}: {}", from + 1, to + 1, story::message(&envelope));
+        if dropped {
+            self.met.count(Rare::Dropped);
+            let probes = match &envelope.message {
+                Message::Append(append) if append.count() > 0 => self.probes(from, envelope.to.id),
+                _ => false,
+            };
+            self.met.count_if(probes, Rare::ProbeLost);
+            self.tell(|| format!("lost: {}", name()));
+            return;
+        }
+        let copies = match self.chance.happens(Kind::Duplicate, link, self.plan.duplicate) {
+            Some(mut dice) => dice.within(2, 3),
+            None => 1,
+        };
+        self.met.count_if(copies > 1, Rare::Duplicated);
+        let runs = (self.hosts[from].run, self.hosts[to].run);
+        let connection = self.network.connection[from][to];
+        let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
+        for _ in 0..copies {
+            let delay = match self.chance.happens(Kind::Hold, link, self.plan.hold) {
+                Some(mut dice) => {
+                    self.met.count(Rare::Held);
+                    dice.within(1, 10 * ELECTION)
+                }
+                None => self.chance.within(Kind::Delay, link, MS / 5, self.plan.latency.max(MS)),
+            };
+            self.network.under_way[from][to] += 1;
+            let parcel = Parcel { from, to, runs, connection, bytes: bytes.clone() };
+            self.at(delay, Happening::Deliver(parcel));
+        }
+    }
+
+    fn probes(&self, leader: usize, follower: NodeId) -> bool {
+        let Some(up) = &self.hosts[leader].up else { return false };
+        let status = up.raft().status();
+        status.peers.iter().any(|peer| peer.id == follower && peer.probing)
+    }
+
+    pub(super) fn on_deliver(&mut self, parcel: Parcel) -> Verdict {
+        let Parcel { from, to, runs, connection, .. } = parcel;
+        if let Some(thaw) = self.frozen(to) {
+            self.at(thaw, Happening::Deliver(parcel));
+            return Ok(());
+        }
+        if connection != self.network.connection[from][to] {
+            return Ok(());
+        }
+        self.network.under_way[from][to] = self.network.under_way[from][to].saturating_sub(1);
+        if self.hosts[to].up.is_none() {
+            return Ok(());
+        }
+        let Ok(Some(PeerMessage::Raft { envelope, entries })) = wire::decode(&parcel.bytes) else {
+            return broken("wire", "a message that was sent cannot be decoded".to_owned());
+        };
+        self.met.count_if(runs != (self.hosts[from].run, self.hosts[to].run), Rare::EarlierRun);
+        self.step(2, to, parcel.bytes.len() as u64);
+        self.tell(|| format!("node {} to {}: {}", from + 1, to + 1, story::message(&envelope)));
+        self.receive(from, to, envelope, entries)
+    }
+
+    /// A node handles a message, and the judge what it made of it.
+    fn receive(&mut self, from: usize, to: usize, envelope: Envelope, entries: Vec<Entry>) -> Verdict {
+        let Some(up) = &self.hosts[to].up else { return Ok(()) };
+        let raft = up.raft();
+        let (commit, state, term) = (raft.commit(), raft.hard_state(), raft.term());
+        let message = envelope.message.clone();
+        let sender = envelope.from;
+        match &message {
+            Message::VoteReply(reply) => {
+                let rare = match (reply.refusal, reply.pre) {
+                    (Some(Refusal::Leader), true) => Some(Rare::Sticky),
+                    (Some(Refusal::Leader), false) => Some(Rare::StickyVote),
+                    (Some(Refusal::Rival), _) => Some(Rare::Rivals),
+                    (Some(Refusal::Log), _) => Some(Rare::ShorterLog),
+                    (Some(Refusal::Voted), _) => Some(Rare::Voted),
+                    _ => None,
+                };
+                rare.into_iter().for_each(|rare| self.met.count(rare));
+            }
+            Message::Append(append) => {
+                let leaders = append.prev.index.max(append.last);
+                let longer = append.term == term && raft.last().index > self.ghost.last(from).index;
+                self.met.count_if(longer && leaders > Index::ZERO, Rare::LongerLog);
+                self.met.count_if(append.term < term, Rare::OldTold);
+                let (_, _, room) = up.limits;
+                let full = up.unpersisted() > self.plan.room && room > 0;
+                self.met.count_if(full && append.count() > 0 && append.term >= term, Rare::Shed);
+            }
+            Message::AppendReply(reply) if raft.is_leader() && reply.term == term => {
+                let known = raft.matched(sender.id).unwrap_or_default();
+                self.met.count_if(reply.matched < known, Rare::OldAck);
+                if let Some(limit) = reply.conflict {
+                    let last = raft.last().index;
+                    self.met.count_if(limit.index.0 + 1 < last.0, Rare::Skipped);
+                    let terms = (limit.index.0 + 1..=last.0).map(|at| raft.term_at(Index(at)));
+                    let mut terms: Vec<_> = terms.collect();
+                    terms.dedup();
+                    self.met.count_if(terms.len() > 2, Rare::SkippedTerms);
+                }
+            }
+            _ => {}
+        }
+        self.turn(to, Event::Message(envelope, entries))?;
+        let Some(up) = &self.hosts[to].up else { return Ok(()) };
+        let raft = up.raft();
+        match &message {
+            Message::AppendReply(_) => self.ghost.on_matched(to, raft, from)?,
+            Message::Append(append) => self.ghost.on_appended(to, commit, append, raft.commit())?,
+            Message::Vote(vote) if !vote.pre => {
+                let now = raft.hard_state();
+                if now != state && now.vote == Some(sender) {
+                    self.ghost.on_granted(to, vote.last)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A message that somebody once sent comes to the wrong node, or from a node that is none: nothing may
+    /// come of it (S23).
+    pub(super) fn stray(&mut self, dice: &mut super::dice::Dice) -> Verdict {
+        let count = self.network.recent.len() as u64;
+        let at = dice.below(count) as usize;
+        let Some((mut envelope, entries)) = self.network.recent.get(at).cloned() else { return Ok(()) };
+        let mut to = index(envelope.to.id);
+        let answers = matches!(
+            envelope.message,
+            Message::VoteReply(_) | Message::AppendReply(_) | Message::ReadIndexReply(_)
+        );
+        match dice.below(if answers { 4 } else { 2 }) {
+            // It names one node, and comes to another.
+            0 => to = dice.below(self.hosts.len() as u64) as usize,
+            // It is for an earlier life of this one.
+            1 => envelope.to.incarnation = Incarnation(envelope.to.incarnation.0 + 500),
+            2 => envelope.from.incarnation = Incarnation(envelope.from.incarnation.0 + 500),
+            _ => envelope.from.id = NodeId(99),
+        }
+        let genuine = envelope.to == self.hosts[to].me && envelope.from.id.0 < 99;
+        let genuine = genuine && envelope.from.incarnation.0 < 1500;
+        let Some(up) = &self.hosts[to].up else { return Ok(()) };
+        let newer = envelope.to == self.hosts[to].me && envelope.message.term() > up.raft().term();
+        if genuine || newer || self.frozen(to).is_some() {
+            return Ok(());
+        }
+        let look = |raft: &Raft| {
+            let Status { peers, .. } = raft.status();
+            let peers: Vec<_> = peers.iter().map(|p| (p.id, p.matched, p.next, p.probing)).collect();
+            (raft.role_name(), raft.hard_state(), raft.leader(), raft.commit(), raft.last(), peers)
+        };
+        let before = look(up.raft());
+        self.met.count(Rare::Stray);
+        self.step(8, to, envelope.from.id.0);
+        let said = envelope.message.clone();
+        self.turn(to, Event::Message(envelope, entries))?;
+        let after = self.hosts[to].up.as_ref().map(|up| look(up.raft()));
+        match after {
+            Some(after) if after != before => {
+                broken("S23", format!("node {} took a stray message to heart: {said:?}", to + 1))
+            }
+            _ => Ok(()),
+        }
+    }
+}

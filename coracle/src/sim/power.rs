@@ -1,0 +1,191 @@
+//! Processes that start, stop and crash, and what their disks keep of it.
+
+use super::chance::Kind;
+use super::dice::Dice;
+use super::ghost::{Verdict, broken};
+use super::plan::{ELECTION, MS};
+use super::situations::Rare;
+use super::world::{Happening, World};
+use crate::entry::Entry;
+use crate::replica::{Load, Purpose};
+use crate::storage::mem_disk::Op;
+use coracle_core::*;
+
+impl World {
+    pub(super) fn start(&mut self, node: usize) -> Verdict {
+        if self.hosts[node].up.is_some() || self.hosts[node].dead {
+            return Ok(());
+        }
+        if self.hosts[node].run > 0
+            && let Some(mut dice) = self.chance.happens(Kind::Cut, node, self.plan.cut)
+        {
+            return self.cut_start(node, &mut dice);
+        }
+        let host = &mut self.hosts[node];
+        let mut dice = self.chance.plain(5, node, host.run);
+        let recovered = match host.start(self.now, &self.plan, &mut dice) {
+            Ok(recovered) => recovered,
+            Err(error) => return self.refuse_start(node, &error),
+        };
+        let run = host.run;
+        let mut entries: Vec<Entry> = Vec::new();
+        while (entries.len() as u64) < recovered.last.index.0 {
+            let first = Index(entries.len() as u64 + 1);
+            let load =
+                Load { first, last: recovered.last.index, max_bytes: 1 << 20, purpose: Purpose::Apply };
+            let Some(up) = &self.hosts[node].up else { break };
+            match up.load(&load) {
+                Ok(more) => entries.extend(more),
+                Err(error) => {
+                    self.hosts[node].up = None;
+                    return self.refuse_start(node, &error.to_string());
+                }
+            }
+        }
+        self.step(5, node, recovered.last.index.0);
+        self.tell(|| {
+            let state = recovered.hard_state;
+            format!("node {} starts in term {} with entries up to {}", node + 1, state.term, recovered.last)
+        });
+        if run > 1 {
+            let known = self.ghost.durable(node).0;
+            self.met.count_if(recovered.last.index > known, Rare::TailRewritten);
+            let torn = self.hosts[node].torn && recovered.last.index == known;
+            self.met.count_if(torn, Rare::TornDropped);
+        }
+        self.hosts[node].torn = false;
+        self.ghost.on_start(node, &recovered, &entries)?;
+        let first = self.chance.plain(6, node, run).below(10 * MS);
+        self.at(first, Happening::Tick { node, run });
+        Ok(())
+    }
+
+    /// The power goes while a process starts.
+    fn cut_start(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+        let host = &mut self.hosts[node];
+        let cut = host.disk.operations() + dice.below(16);
+        host.disk.fail_from(cut);
+        let mut names = self.chance.plain(7, node, host.run);
+        let started = host.start(self.now, &self.plan, &mut names).is_ok();
+        host.up = None;
+        self.met.count_if(!started, Rare::CrashStarting);
+        let last = host.disk.trace().get(cut as usize).copied();
+        self.met.count_if(!started && last == Some(Op::Write), Rare::CrashCheckpoint);
+        self.tell(|| format!("node {} crashes while it starts ({last:?})", node + 1));
+        self.lose(node, dice.chance(self.plan.power.max(300)), dice);
+        let delay = dice.within(MS, ELECTION);
+        self.at(delay, Happening::Start { node });
+        Ok(())
+    }
+
+    /// A start failed. Of a faulty disk that was to be expected, and it gets better; of a damaged one too,
+    /// and it does not.
+    fn refuse_start(&mut self, node: usize, error: &str) -> Verdict {
+        self.tell(|| format!("node {} does not start: {error}", node + 1));
+        let host = &mut self.hosts[node];
+        if host.faulty && host.disk.clear_faults() {
+            host.faulty = false;
+            self.at(ELECTION, Happening::Start { node });
+            return Ok(());
+        }
+        if host.damaged {
+            host.dead = true;
+            self.met.count(Rare::Refused);
+            return Ok(());
+        }
+        broken("S20", format!("node {} does not start: {error}", host.me.id))
+    }
+
+    /// The disk has refused something, and so the node must stop.
+    pub(super) fn on_disk_refused(&mut self, node: usize, error: &str) -> Verdict {
+        self.tell(|| format!("node {} stops: {error}", node + 1));
+        let host = &mut self.hosts[node];
+        let bitten = host.faulty && host.disk.clear_faults();
+        if !bitten && !host.damaged {
+            return broken("disk", format!("node {} stops: {error}", host.me.id));
+        }
+        host.faulty = false;
+        if bitten {
+            self.met.count(match host.fault {
+                Some(Op::Write) => Rare::WriteFailed,
+                Some(Op::Sync) => Rare::SyncFailed,
+                Some(_) => Rare::NameFailed,
+                None if error.contains("read") => Rare::ReadFailed,
+                None => Rare::DiskFull,
+            });
+        }
+        self.step(9, node, u64::from(bitten));
+        host_down(self, node);
+        let mut dice = self.chance.plain(8, node, self.now);
+        let power = dice.chance(self.plan.power);
+        self.lose(node, power, &mut dice);
+        let delay = dice.within(MS, 4 * ELECTION);
+        self.at(delay, Happening::Start { node });
+        Ok(())
+    }
+
+    /// Ends a process, or its power, in the middle of whatever its disk is doing.
+    pub(super) fn crash(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+        let power = dice.chance(self.plan.power);
+        let (operations, delay) = (dice.below(10), dice.within(MS, 4 * ELECTION));
+        let host = &mut self.hosts[node];
+        let Some(mut up) = host.up.take() else { return Ok(()) };
+        let open = up.raft().is_leader() && up.raft().commit() < up.raft().last().index;
+        self.met.count_if(open, Rare::LeaderCrash);
+        let (state, durable) = (up.raft().hard_state(), self.ghost.durable(node).1);
+        let vote = state.vote.filter(|_| state != durable);
+        let own = vote.map(|vote| vote.id == host.me.id);
+        host.disk.clear_faults();
+        host.faulty = false;
+        let before = host.disk.operations();
+        if up.writing.is_some() {
+            self.met.count(Rare::CrashWriting);
+            host.torn = true;
+            // Some of its operations happen, and the one at which it is cut may happen in part.
+            host.disk.fail_from(before + operations.saturating_sub(2));
+            // Whether it failed or got through in time: nobody is there to hear of it.
+            drop(up.write(self.now));
+            let turned = host.disk.trace().iter().skip(before as usize).any(|op| *op == Op::Create);
+            self.met.count_if(turned, Rare::CrashTurning);
+        } else if up.unsealed.is_some() && dice.chance(500) {
+            self.met.count(Rare::CrashSealing);
+            host.disk.fail_from(before + operations % 2);
+            drop(up.seal());
+        }
+        drop(up);
+        self.met.count(if power { Rare::PowerLoss } else { Rare::ProcessCrash });
+        self.lose(node, power, dice);
+        self.met.count_if(own == Some(true), Rare::VoteLost);
+        self.met.count_if(own == Some(false), Rare::GrantLost);
+        host_down(self, node);
+        self.step(6, node, u64::from(power));
+        self.tell(|| format!("node {} {}", node + 1, if power { "loses its power" } else { "crashes" }));
+        self.at(delay, Happening::Start { node });
+        Ok(())
+    }
+
+    /// What the disk keeps once the process is gone.
+    fn lose(&mut self, node: usize, power: bool, dice: &mut Dice) {
+        let odds = *dice.pick(&[0, 300, 700, 1000]);
+        let disk = &mut self.hosts[node].disk;
+        if power {
+            let sector = if odds % 3 == 0 { 512 } else { 4096 };
+            *disk = disk.power_cut(sector, || dice.chance(odds));
+        } else {
+            // The page cache outlives the process.
+            disk.clear_faults();
+        }
+    }
+}
+
+/// The process is gone, and with it its connections.
+fn host_down(world: &mut World, node: usize) {
+    let host = &mut world.hosts[node];
+    host.up = None;
+    host.frozen_until = 0;
+    let id = host.me.id;
+    world.clients.on_crash(id);
+    let up = world.hosts.iter().filter(|host| host.up.is_some()).count();
+    world.met.count_if(up == 0, Rare::AllDown);
+    world.met.count_if(up <= world.hosts.len() / 2, Rare::QuorumDown);
+}

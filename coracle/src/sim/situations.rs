@@ -1,0 +1,129 @@
+//! The rare situations that a campaign must have met, each with a name and a meaning: the one list.
+//!
+//! A simulator that never reaches a state proves nothing about it. So each state that a bug was ever found
+//! in is counted when it comes up, here as in [`Report::counts`](super::Report::counts); a campaign of
+//! some size in which one of them never did is [too weak](super::Campaign::verdict).
+
+macro_rules! situations {
+    ($($name:ident $text:literal $meaning:literal,)*) => {
+        /// Something rare.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        #[repr(u8)]
+        pub(super) enum Rare {
+            $($name,)*
+        }
+
+        /// The name and the meaning of every situation that is counted.
+        pub const SITUATIONS: &[(&str, &str)] = &[$(($text, $meaning),)*];
+    };
+}
+
+situations! {
+    // What was done to the cluster.
+    Dropped "message dropped" "the network lost a message",
+    Duplicated "message duplicated" "a message arrived twice or three times",
+    Held "message held" "a message took up to ten election timeouts",
+    Cut "message cut off" "a message met a partition",
+    Reset "connection reset" "messages under way on a link were lost at once, both ends alive",
+    EarlierRun "message of an earlier run" "a message arrived after its sender or receiver had restarted",
+    Isolated "node cut off" "a partition with one node on one side",
+    OneWay "one-way cut" "a node was heard by nobody, but heard all",
+    Halves "two halves" "a partition in the middle",
+    Partial "partial cut" "links cut at random",
+    Flapped "link flapped" "a link went and came in quick succession",
+    Frozen "node frozen" "a node handled nothing for a while",
+    Clocked "clock set" "a clock got another rate, or jumped",
+    Rumoured "rumour" "a node was told, rightly or not, that a peer's process is gone",
+    ProcessCrash "process crash" "a process ended; the page cache stayed",
+    PowerLoss "power loss" "a node lost some of what was not synced",
+    AllDown "whole cluster down" "no node was up",
+    QuorumDown "quorum down" "no quorum of nodes was up",
+    CrashWriting "crash in a write" "a process ended while its disk worked on a batch",
+    CrashTurning "crash between segments" "a process ended while its log opened the next segment",
+    CrashSealing "crash in a seal" "a process ended while a seal was written",
+    CrashStarting "crash in recovery" "a process ended while it started",
+    CrashCheckpoint "crash in a checkpoint" "a process ended while recovery wrote its first batch",
+    WriteFailed "write failed" "the disk refused a write, and the node stopped",
+    SyncFailed "sync failed" "the disk refused a sync, and the node stopped",
+    NameFailed "rename failed" "the disk refused to create or rename a file, or to sync the directory",
+    ReadFailed "read failed" "the disk refused a read",
+    DiskFull "disk full" "there was no room for the next segment",
+    Flipped "bit flipped" "a bit of an attested write changed",
+    LostWrite "write lost" "an attested write turned out not to be there",
+    Misplaced "write misplaced" "an attested write turned up in another's place",
+    Refused "damaged node refused" "a node noticed the damage of its disk, and stayed down",
+    Stalled "write stalled" "a write took up to five election timeouts",
+    Stray "stray message" "a message with a wrong receiver or sender arrived, and changed nothing",
+    Besieged "lasting partition" "a partition that leaves a quorum lasted until a leader committed in it",
+    Returned "isolated node returned" "a node came back from isolation, and the leader stayed",
+    // Elections.
+    LeaderCrash "leader crash between append and commit" "a leader went with entries that were not committed",
+    VoteLost "own vote lost" "a candidate lost its own vote, not yet durable, in a crash",
+    GrantLost "granted vote lost" "a voter lost its vote for another, not yet durable, in a crash",
+    Split "split vote" "two candidates got votes in one term",
+    Sticky "pre-vote refused by stickiness" "a voter heard a leader",
+    StickyVote "vote refused by stickiness" "a voter heard a leader and did not even take the term",
+    Rivals "rival pre-candidates" "of two that asked, one went on",
+    ShorterLog "vote refused for the log" "the candidate lacked entries",
+    Voted "vote refused for another" "the voter had voted for another",
+    TwoLeaders "two leaders" "two nodes led at once, in different terms",
+    NoQuorum "leader lost its quorum" "a leader stepped down because it heard nobody",
+    DiskStepDown "leader with a stalled disk" "a leader stepped down because its disk hung",
+    Deposed "leader deposed" "a leader met a newer term",
+    Behind "election in an older log" "a leader was elected whose log is shorter than another's",
+    OldTold "old leader told" "a leader of an older term got an answer in a newer one",
+    // Logs.
+    Truncated "log truncated" "a follower dropped entries",
+    TruncatedInFlight "truncation with a write in flight" "it dropped entries that the disk was still writing",
+    OwnDropped "own entries dropped" "a deposed leader dropped entries that it had made",
+    StaleDone "stale completion" "a completion was reported after that of a later write",
+    GoneDone "completion of what is gone" "a write was done whose entries had been truncated meanwhile",
+    TwoDone "two completions at once" "two writes were reported done in one moment",
+    AckHeld "acknowledgement held across a term" "the term changed between an append and its sync",
+    TailRewritten "unattested tail rewritten" "a start found entries that it had not known to be durable",
+    TornDropped "torn tail dropped" "a start found nothing of the batch that the crash had cut",
+    OldMajority "old term on a majority" "a leader took office with an uncommitted older entry on a majority",
+    Jumped "commit over old terms" "a commit of the own term took older entries along",
+    Skipped "conflict over several entries" "a follower's answer ruled out more than one entry at once",
+    SkippedTerms "conflict over several terms" "a leader went back over more than one term at once",
+    LongerLog "follower with the longer log" "an append reached a follower whose log was longer than its leader's",
+    ProbeLost "probe lost" "the network lost the one message by which a leader matched logs",
+    OldAck "old acknowledgement" "an acknowledgement arrived after a newer one",
+    WindowFull "window full" "a leader had as much under way to a follower as it may",
+    Busy "busy" "a leader refused a command because too much waited",
+    Shed "entries shed" "a follower with a slow disk took an append as a heartbeat",
+    Loaded "entries loaded" "entries were read back from disk",
+    LoadedLate "loaded across a step-down" "entries for a follower came from disk after leadership or term had gone",
+    LoadedApply "loaded for the machine" "the machine's entries came from disk",
+    SlowApply "slow apply" "a machine lagged behind its log",
+    Sealed "seal" "a quiet log attested its newest batch",
+    // Clients.
+    ReadAtOnce "read starts a round" "a read left with a round at once",
+    ReadWaits "read waits for a round" "a read waited for the round under way",
+    ReadYoung "read at a young leader" "a read came before the leader had committed in its term",
+    ReadFollower "follower read" "a follower answered a read from its own machine",
+    ReadChange "follower read across a change" "a follower's leader changed while it asked for an index",
+    Forgotten "unknown, and lost" "a command whose outcome was unknown never took effect",
+    Survived "unknown, and done" "a command whose outcome was unknown took effect",
+    Abandoned "abandoned" "a client gave up before the answer",
+    Pipelined "pipelined" "a client asked before it had its last answer",
+    WrongNode "wrong node" "a command reached a node that did not lead",
+}
+
+/// How often each was met.
+#[derive(Clone, Debug)]
+pub(super) struct Met(pub(super) Vec<u64>);
+
+impl Met {
+    pub(super) fn new() -> Met {
+        Met(vec![0; SITUATIONS.len()])
+    }
+
+    pub(super) fn count(&mut self, rare: Rare) {
+        self.0[rare as usize] += 1;
+    }
+
+    pub(super) fn count_if(&mut self, holds: bool, rare: Rare) {
+        self.0[rare as usize] += u64::from(holds);
+    }
+}

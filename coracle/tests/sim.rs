@@ -1,0 +1,104 @@
+//! Whole clusters of the production code, attacked from seeds. See `docs/testing.md`.
+//!
+//! The environment chooses a larger campaign: `SEEDS=20000 FROM=1000 cargo test --release -p coracle
+//! --features sim --test sim -- --ignored --nocapture campaign`.
+
+#![cfg(feature = "sim")]
+
+use coracle::sim::{Campaign, Decision, Kind, Options, Report, SITUATIONS, run, shrink};
+use std::time::Instant;
+
+/// Runs these seeds, and says of each that breaks something how to see it again.
+fn campaign(seeds: impl IntoIterator<Item = u64>) -> Campaign {
+    let mut campaign = Campaign::new();
+    for seed in seeds {
+        let report = run(Options::new(seed));
+        if let Some(violation) = &report.violation {
+            let detail: String = violation.detail.chars().take(300).collect();
+            println!("seed {seed} breaks {}: {detail}", violation.invariant);
+        }
+        campaign.add(&report);
+    }
+    campaign
+}
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|value| value.parse().ok())
+}
+
+#[test]
+fn two_hundred_seeds_hold() {
+    let campaign = campaign(0..200);
+    assert_eq!(campaign.violations, []);
+    assert!(campaign.committed > 10_000, "{campaign:?}");
+}
+
+#[test]
+#[ignore = "long; for people"]
+fn a_campaign_as_the_environment_says() {
+    let (from, seeds) = (from_environment("FROM").unwrap_or(0), from_environment("SEEDS").unwrap_or(2000));
+    let began = Instant::now();
+    let campaign = campaign(from..from + seeds);
+    let time = began.elapsed().as_secs_f64();
+    for (name, _) in SITUATIONS {
+        println!("{:9}  {name}", campaign.counts[name]);
+    }
+    let Campaign { seeds, steps, messages, committed, operations, .. } = campaign;
+    println!(
+        "{seeds} seeds, {steps} steps, {messages} messages, {operations} operations, {committed} committed"
+    );
+    println!("{:.0} commits per 1,000 steps", committed as f64 * 1000.0 / steps as f64);
+    println!("{:.1} million steps a minute", steps as f64 / time * 60.0 / 1e6);
+    assert_eq!(campaign.verdict(), Vec::<String>::new());
+}
+
+/// `SEED=7 cargo test ... -- --ignored --nocapture tell`: the shrunk story of one seed.
+#[test]
+#[ignore = "for people"]
+fn tell_a_seed() {
+    let Some(seed) = from_environment("SEED") else { return };
+    match shrink(&Options::new(seed)) {
+        Some(shrunk) => println!("{shrunk}"),
+        None => println!("seed {seed} breaks nothing"),
+    }
+}
+
+fn same(a: &Report, b: &Report) -> bool {
+    (a.trace_hash, a.steps, a.messages, a.committed, &a.counts)
+        == (b.trace_hash, b.steps, b.messages, b.committed, &b.counts)
+}
+
+/// S24: the seed decides everything.
+#[test]
+fn s24_the_same_seed_gives_the_same_run() {
+    let mut hashes = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let (first, second) = (run(Options::new(seed)), run(Options::new(seed)));
+        assert!(same(&first, &second), "seed {seed}");
+        hashes.insert(first.trace_hash);
+    }
+    assert_eq!(hashes.len(), 40, "and another seed another one");
+}
+
+/// To look at a run changes nothing in it, and what was decided replays it.
+#[test]
+fn a_run_replays_from_its_decisions() {
+    for seed in 0..20 {
+        let plain = run(Options::new(seed));
+        let told = run(Options { remember: true, story: true, ..Options::new(seed) });
+        assert!(same(&plain, &told) && !told.story.is_empty(), "seed {seed}");
+        let again = run(Options { only: Some(told.decisions), ..Options::new(seed) });
+        assert!(same(&plain, &again), "seed {seed}");
+    }
+}
+
+/// Without anything that goes wrong and without clients, nothing goes wrong.
+#[test]
+fn a_run_with_everything_switched_off_is_dull() {
+    let report = run(Options { only: Some(Vec::new()), steps: 500, ..Options::new(3) });
+    assert_eq!(report.counts["message dropped"] + report.counts["process crash"], 0);
+    assert_eq!(report.operations, 0);
+    let one = Decision { kind: Kind::Ask, who: 0, number: 3 };
+    let report = run(Options { only: Some(vec![one]), steps: 500, ..Options::new(3) });
+    assert_eq!(report.operations, 1);
+}
