@@ -44,6 +44,8 @@ struct Client {
     waits: Vec<(RequestId, u64)>,
     /// Whom it holds for the leader.
     leader: Option<usize>,
+    /// Whether the last answer was that nobody is known to lead.
+    lost: bool,
 }
 
 /// What a client asks, and whom.
@@ -63,6 +65,8 @@ pub(super) struct Clients {
     deeds: Vec<Deed>,
     history: History<Input, Output>,
     asking: bool,
+    /// Requests that a node has taken, and neither answered nor died with.
+    owed: BTreeMap<RequestId, usize>,
     /// Texts that were applied, and how often.
     applied: BTreeMap<String, u64>,
     acknowledged: u64,
@@ -71,7 +75,8 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(plan: &Plan) -> Clients {
-        let clients = (0..plan.clients).map(|_| Client { waits: Vec::new(), leader: None }).collect();
+        let clients =
+            (0..plan.clients).map(|_| Client { waits: Vec::new(), leader: None, lost: false }).collect();
         Clients {
             keys: plan.keys,
             depth: plan.depth,
@@ -79,6 +84,7 @@ impl Clients {
             deeds: Vec::new(),
             history: History::new(),
             asking: true,
+            owed: BTreeMap::new(),
             applied: BTreeMap::new(),
             acknowledged: 0,
             met: Met::new(),
@@ -96,6 +102,11 @@ impl Clients {
     /// Writes that were acknowledged so far.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged
+    }
+
+    /// Whether it was told that nobody is known to lead.
+    pub(super) fn is_lost(&self, client: usize) -> bool {
+        self.clients[client].lost
     }
 
     pub(super) fn stop_asking(&mut self) {
@@ -169,6 +180,11 @@ impl Clients {
         Some(Question { node, request, ask })
     }
 
+    /// The node has taken the request, and owes an answer for as long as it lives.
+    pub(super) fn taken(&mut self, node: usize, request: RequestId) {
+        self.owed.insert(request, node);
+    }
+
     /// The node was not there.
     pub(super) fn refused(&mut self, request: RequestId) -> Verdict {
         self.on_heard(request, Heard::NotDone(NotDone::Refused(RefusedReason::NotLeader(None))))
@@ -177,6 +193,7 @@ impl Clients {
     /// A process is gone, and with it the connections to it.
     pub(super) fn on_crash(&mut self, id: NodeId) {
         let node = id.0 as usize - 1;
+        self.owed.retain(|_, owes| *owes != node);
         for client in &mut self.clients {
             let deeds = &mut self.deeds;
             client.waits.retain(|(request, _)| {
@@ -198,8 +215,10 @@ impl Clients {
             return broken("S21", format!("request {} was answered twice", request.0));
         }
         deed.answered = true;
+        self.owed.remove(&request);
         let client = &mut self.clients[deed.client];
         let waits = client.waits.extract_if(.., |(waits_for, _)| *waits_for == request).count() > 0;
+        client.lost = false;
         let outcome = match heard {
             Heard::Reply(told) => {
                 client.leader = Some(deed.node);
@@ -222,6 +241,7 @@ impl Clients {
             Heard::NotDone(NotDone::Refused(RefusedReason::NotLeader(leader))) => {
                 self.met.count_if(deed.ask.is_ok(), Rare::WrongNode);
                 client.leader = leader.map(|id| id.0 as usize - 1);
+                client.lost = leader.is_none();
                 Outcome::Never
             }
             Heard::NotDone(why) => {
@@ -295,6 +315,9 @@ impl Clients {
         let unanswered = self.deeds.iter().filter(|deed| deed.outcome == Outcome::Open).count();
         if unanswered > 0 {
             return broken("L4", format!("{unanswered} requests were never answered"));
+        }
+        if let Some((request, node)) = self.owed.first_key_value() {
+            return broken("L4", format!("node {} never answered request {}", node + 1, request.0));
         }
         match KeyValue::new().check(&self.history, Budget::default()) {
             Judgement::Linearizable => Ok(()),

@@ -85,6 +85,8 @@ struct Record {
     commit: Index,
     applied: Index,
     leads: bool,
+    /// At a leader: how much it knew of each follower, and in which term.
+    matched: BTreeMap<NodeId, (Term, Index)>,
 }
 
 /// All records.
@@ -420,8 +422,17 @@ impl Ghost {
     }
 
     /// A leader has heard of a follower: it must not believe more than is true.
-    pub(super) fn on_matched(&self, leader: usize, raft: &Raft, follower: usize) -> Verdict {
+    pub(super) fn on_matched(&mut self, leader: usize, raft: &Raft, follower: usize) -> Verdict {
         let Some(matched) = raft.matched(self.ids[follower]) else { return Ok(()) };
+        let known = (raft.term(), matched);
+        let before = self.nodes[leader].matched.insert(self.ids[follower], known);
+        if before.is_some_and(|(term, index)| term == raft.term() && index > matched) {
+            let (leader, follower) = (self.ids[leader], self.ids[follower]);
+            return broken(
+                "S12",
+                format!("leader {leader} of {follower} went back from {before:?} to {known:?}"),
+            );
+        }
         let (own, theirs) = (&self.nodes[leader].log, &self.nodes[follower].durable);
         if matched > Index::ZERO && own.get(matched) != theirs.get(matched) {
             let (leader, follower) = (self.ids[leader], self.ids[follower]);

@@ -80,7 +80,8 @@ impl World {
     fn siege(&mut self) -> Verdict {
         let size = self.hosts.len();
         let Some(mut dice) = self.chance.happens(Kind::Siege, 0, self.plan.siege) else { return Ok(()) };
-        if self.hosts.iter().any(|host| host.dead) {
+        // A quorum that has never heard of the membership elects nobody.
+        if self.ghost.committed() == Index::ZERO || self.hosts.iter().any(|host| host.dead) {
             return Ok(());
         }
         self.until("S20", 10 * ELECTION, "all nodes started", |world| world.living().count() == size)?;

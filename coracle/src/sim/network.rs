@@ -144,8 +144,28 @@ impl World {
         };
         self.met.count_if(runs != (self.hosts[from].run, self.hosts[to].run), Rare::EarlierRun);
         self.step(2, to, parcel.bytes.len() as u64);
-        self.tell(|| format!("node {} to {}: {}", from + 1, to + 1, story::message(&envelope)));
-        self.receive(from, to, envelope, entries)
+        let said = self.options.story.then(|| story::message(&envelope));
+        let idles = match &envelope.message {
+            Message::Append(append) => append.count() == 0,
+            Message::AppendReply(_) => true,
+            _ => false,
+        };
+        let at = self.report.story.len();
+        let look = |world: &World| {
+            let raft = world.hosts[to].up.as_ref().map(|up| up.raft());
+            let (id, peer) = (NodeId(to as u64 + 1), NodeId(from as u64 + 1));
+            raft.map(|r| (id, r.leader(), r.hard_state(), r.commit(), r.last(), r.matched(peer)))
+        };
+        let before = look(self);
+        self.receive(from, to, envelope, entries)?;
+        if let Some(said) = said {
+            // Heartbeats that tell nothing new are left out.
+            if !idles || look(self) != before || self.report.story.len() > at {
+                let line = self.line(format!("node {} to {}: {said}", from + 1, to + 1));
+                self.report.story.insert(at, line);
+            }
+        }
+        Ok(())
     }
 
     /// A node handles a message, and the judge what it made of it.

@@ -31,11 +31,15 @@ pub struct Shrunk {
 
 /// Shrinks the run of these options. None if it breaks nothing.
 pub fn shrink(options: &Options) -> Option<Shrunk> {
+    shrink_with(options, &run)
+}
+
+fn shrink_with(options: &Options, run: &dyn Fn(Options) -> Report) -> Option<Shrunk> {
     let options = Options { remember: true, story: false, ..options.clone() };
     let found = run(options.clone());
     let violation = found.violation.clone()?;
     let before = found.decisions.len();
-    let mut search = Search { best: options, decisions: found.decisions, violation, runs: 1 };
+    let mut search = Search { run, best: options, decisions: found.decisions, violation, runs: 1 };
     search.fewer_steps();
     search.fewer_kinds();
     search.fewer_decisions();
@@ -52,7 +56,8 @@ pub fn shrink(options: &Options) -> Option<Shrunk> {
     })
 }
 
-struct Search {
+struct Search<'a> {
+    run: &'a dyn Fn(Options) -> Report,
     best: Options,
     /// What happens in the best run.
     decisions: Vec<Decision>,
@@ -60,14 +65,14 @@ struct Search {
     runs: usize,
 }
 
-impl Search {
+impl Search<'_> {
     /// Tries other options; keeps them if the same invariant breaks.
     fn attempt(&mut self, options: Options) -> bool {
         if self.runs >= PATIENCE {
             return false;
         }
         self.runs += 1;
-        let Report { violation, decisions, .. } = run(options.clone());
+        let Report { violation, decisions, .. } = (self.run)(options.clone());
         match violation {
             Some(violation) if violation.invariant == self.violation.invariant => {
                 self.best = options;
@@ -124,6 +129,7 @@ impl Search {
     }
 }
 
+/// Written as it is kept in a test: seed, nodes, steps, and what goes wrong.
 impl fmt::Display for Shrunk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Options { seed, nodes, steps, .. } = &self.options;
@@ -142,5 +148,43 @@ impl fmt::Display for Shrunk {
             writeln!(f, "{line}")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes a run for broken if a client asked after a crash.
+    fn asked_after_a_crash(options: Options) -> Report {
+        let mut report = run(options);
+        let crash = report.decisions.iter().position(|decision| decision.kind == Kind::Crash);
+        let ask = report.decisions.iter().rposition(|decision| decision.kind == Kind::Ask);
+        if crash.zip(ask).is_some_and(|(crash, ask)| crash < ask) {
+            report.violation = Some(Violation { invariant: "test", detail: String::new() });
+        }
+        report
+    }
+
+    #[test]
+    fn what_has_nothing_to_do_with_it_goes() {
+        let broken = |seed: &u64| {
+            let options = Options { remember: true, ..Options::new(*seed) };
+            asked_after_a_crash(options).violation.is_some()
+        };
+        let seed = (0..).find(broken).unwrap();
+        let options = Options { steps: 500, ..Options::new(seed) };
+        let shrunk = shrink_with(&options, &asked_after_a_crash).unwrap();
+        let kinds: Vec<Kind> = shrunk.decisions.iter().map(|decision| decision.kind).collect();
+        assert_eq!(kinds, [Kind::Crash, Kind::Ask], "of {}", shrunk.before);
+        assert!(shrunk.before > 100 && shrunk.options.steps < 500);
+        assert!(shrunk.story.iter().any(|line| line.contains("asks node")), "{shrunk}");
+        let again = asked_after_a_crash(Options { remember: true, ..shrunk.options });
+        assert_eq!(again.violation, Some(shrunk.violation));
+    }
+
+    #[test]
+    fn a_run_that_breaks_nothing_is_not_shrunk() {
+        assert!(shrink(&Options { steps: 100, ..Options::new(1) }).is_none());
     }
 }

@@ -209,9 +209,13 @@ impl World {
     /// Adds a line to the story, if there is to be one.
     pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
         if self.options.story {
-            let (ms, us) = (self.now / MS, self.now % MS);
-            self.report.story.push(format!("{ms:6}.{us:03}  {}", line()));
+            let line = self.line(line());
+            self.report.story.push(line);
         }
+    }
+
+    pub(super) fn line(&self, what: String) -> String {
+        format!("{:6}.{:03}  {what}", self.now / MS, self.now % MS)
     }
 
     // ---- nodes
@@ -512,7 +516,9 @@ impl World {
         let committed = self.ghost.committed();
         let (decision, mut dice) = self.chance.next(Kind::Ask, client);
         let pause = dice.within(1, self.plan.think.max(1));
-        self.at(pause, Happening::Client { client });
+        // Whoever knows no leader has patience.
+        let lost = if self.clients.is_lost(client) { ELECTION / 20 } else { 0 };
+        self.at(pause + lost, Happening::Client { client });
         if !self.chance.allows(decision) {
             return Ok(());
         }
@@ -532,6 +538,7 @@ impl World {
             // Nobody answers.
             return Ok(());
         }
+        self.clients.taken(node, request);
         match ask {
             Ok(command) => self.turn(node, Event::Propose(vec![(request, encode(&command))])),
             Err(key) => {
