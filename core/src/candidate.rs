@@ -33,7 +33,7 @@ impl Candidate {
             timeout: shared.draw_timeout(),
             asked: shared.now,
         };
-        if pre || shared.broken.is("own-vote-not-awaited") {
+        if pre {
             candidate.votes.insert(shared.me.id, true);
         }
         candidate.ask(shared);

@@ -77,7 +77,6 @@ impl Follower {
             return shared.drop_input(Dropped::SecondLeader);
         }
         self.leader = Some(from);
-        let before = self.since;
         self.since = shared.now;
         let accept = shared.log.accept(&append);
         if accept == Accept::Impossible {
@@ -90,9 +89,6 @@ impl Follower {
             Accept::Impossible => {}
             Accept::Conflict(limit) => {
                 conflict = Some(limit);
-                if shared.broken.is("conflict-is-no-contact") {
-                    self.since = before;
-                }
                 answer = true;
             }
             Accept::Accepted { truncated, appended_from } => {

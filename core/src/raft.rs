@@ -395,9 +395,6 @@ impl Raft {
     fn on_append(&mut self, from: Peer, append: Append) -> Transition {
         if matches!(self.role, Role::Candidate(_)) {
             // "If AppendEntries RPC received from new leader: convert to follower."
-            if self.breaks("vote-cleared-on-step-down") {
-                self.shared.hard_state.vote = None;
-            }
             self.change_role(Transition::Follow);
         }
         match &mut self.role {
@@ -542,6 +539,9 @@ impl Raft {
     }
 
     fn enter(&mut self, transition: Transition) -> Transition {
+        if self.breaks("vote-cleared-with-role") && transition != Transition::Lead {
+            self.shared.hard_state.vote = None;
+        }
         if transition == Transition::Campaign {
             let (term, me) = (self.shared.term().next(), self.shared.me);
             self.shared.set_hard_state(term, Some(me));

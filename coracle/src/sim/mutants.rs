@@ -35,22 +35,19 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("no-check-quorum", "EL-12", "leads on although no quorum answers"),
     mutant("leader-ignores-newer-terms", "C.3", "a leader does not step down for a newer term"),
     mutant("refusal-buys-time", "C.2", "waits anew whenever it refuses a vote"),
-    mutant("conflict-is-no-contact", "EL-10", "an append that does not fit is no word of the leader"),
     // Terms and votes.
     mutant("second-vote", "VT-1", "grants a second vote in one term"),
     mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),
-    mutant("vote-cleared-on-step-down", "VT-2", "forgets its vote when another wins the term"),
+    mutant("vote-cleared-with-role", "VT-2", "forgets its vote when it steps down or asks anew"),
     mutant("new-term-not-written", "VT-4", "keeps a term that it learned in memory only"),
     mutant("term-not-awaited", "5.1.3", "speaks in a term that is not durable yet"),
     mutant("vote-not-held", "5.1.3", "sends a vote before it is durable"),
     mutant("vote-request-not-held", "5.1.3", "asks for votes before its own is durable"),
-    mutant("own-vote-not-awaited", "5.1.3", "counts its own vote before it is durable"),
     mutant(
         "held-for-next-write-only",
         "5.1.3",
         "what is held waits for the next write only, not for the newest",
     ),
-    mutant("held-of-older-term-sent", "5.1.4", "sends what was held, though the term has changed"),
     // Replication.
     mutant("every-append-truncates", "LG-1", "drops what lies behind an append, conflict or not"),
     mutant("conflict-not-truncated", "LG-1", "keeps entries that contradict the leader's"),
@@ -68,7 +65,6 @@ pub const MUTANTS: &[Mutant] = &[
         "a late completion acknowledges overwritten entries",
     ),
     mutant("completion-of-one-is-of-all", "5.1.1", "takes one write's completion for that of all"),
-    mutant("loaded-unchecked", "5.1.6", "sends entries from the disk though the log has changed since"),
     // Commit.
     mutant("older-term-committed-by-count", "CM-1", "commits an entry of an older term by counting"),
     mutant("commit-stops-at-older-term", "CM-2", "never commits what lies behind an entry of an older term"),
