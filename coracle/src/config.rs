@@ -12,6 +12,9 @@ use std::time::Duration;
 /// The core's unit of time.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
+/// The longest time that anything is waited for: more is a mistake in the unit.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Where a node keeps its log.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Storage {
@@ -126,6 +129,7 @@ impl Config {
         let rules = [
             ("request_timeout", self.request_timeout.is_zero(), "it must not be zero"),
             ("bootstrap_timeout", self.bootstrap_timeout.is_zero(), "it must not be zero"),
+            ("bootstrap_timeout", self.bootstrap_timeout > LONGEST, "it must be at most a day"),
             ("max_command_bytes", self.max_command_bytes == 0, "it must not be zero"),
             ("max_command_bytes", self.max_command_bytes > MAX_PAYLOAD, "it must be at most 32 MiB"),
             ("max_pending", self.max_pending == 0, "it must not be zero"),
@@ -185,6 +189,7 @@ mod tests {
         assert_eq!(refused(|c| c.election_timeout = (ms(305), ms(600))), "election_timeout");
         assert_eq!(refused(|c| c.request_timeout = Duration::ZERO), "request_timeout");
         assert_eq!(refused(|c| c.bootstrap_timeout = Duration::ZERO), "bootstrap_timeout");
+        assert_eq!(refused(|c| c.bootstrap_timeout = Duration::MAX), "bootstrap_timeout");
         assert_eq!(refused(|c| c.max_command_bytes = 0), "max_command_bytes");
         assert_eq!(refused(|c| c.max_command_bytes = MAX_PAYLOAD + 1), "max_command_bytes");
         assert_eq!(refused(|c| c.max_pending = 0), "max_pending");

@@ -58,6 +58,10 @@ pub enum Cause {
     /// The write was forwarded, and the connection to the leader ended before the answer.
     #[error("the connection to the leader ended before its answer")]
     Disconnected,
+    /// It was applied, but its reply cannot be carried to the node that forwarded it: it has no encoding, or
+    /// too long a one.
+    #[error("it was done, but its reply cannot be carried to this node")]
+    ReplyLost,
     /// The node stopped before it knew.
     #[error("the node stopped: {0}")]
     Stopped(StopReason),

@@ -14,9 +14,9 @@ use crate::storage::memory::MemoryStore;
 use crate::storage::wal::{self, Wal, WalConfig};
 use crate::storage::{LogStore, Recovered, StoreError, identity};
 
-use crate::transport::tcp::{Local, Tcp, TcpConfig};
+use crate::transport::tcp::{Local, ProbeError, Tcp, TcpConfig};
 
-use crate::wire::{check_membership, decode_membership};
+use crate::wire::{RefusedReason, check_membership, decode_membership};
 use crate::writer::Writer;
 use coracle_core::*;
 use std::collections::BTreeMap;
@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use xxhash_rust::xxh3::Xxh3Default;
 
 /// Messages that wait for the driver at most; more wait in the sockets.
 const INBOUND: usize = 1024;
@@ -148,20 +149,28 @@ impl<S: StateMachine> Node<S> {
         let addresses =
             self.check_list(members.into_iter().map(|(id, address)| (NodeId(id), address.into())))?;
         let deadline = Instant::now() + self.inner.config.bootstrap_timeout;
-        if let Some(existing) = self.existing(&addresses, deadline).await? {
-            return Ok(existing);
+        let mut incarnations = BTreeMap::new();
+        loop {
+            // Another member may have been asked too, and be ahead.
+            if let Some(existing) = self.existing(&addresses, deadline).await? {
+                return Ok(existing);
+            }
+            let missing = self.introduce(&addresses, deadline, &mut incarnations).await;
+            if missing.is_empty() {
+                break;
+            }
+            if Instant::now() + PROBE_PAUSE >= deadline {
+                return Err(ConfigurationError::NotReady(missing));
+            }
+            sleep(PROBE_PAUSE).await;
         }
-        let others = self.introduce(&addresses, deadline).await?;
-        let me = self.inner.me;
         let members = addresses.iter().map(|(id, address)| Member {
             id: *id,
-            incarnation: if *id == me.id { me.incarnation } else { others[id] },
+            incarnation: incarnations[id],
             address: address.clone(),
         });
-        let cluster = random_cluster()
-            .map_err(|error| ConfigurationError::Invalid(format!("no random bits for its name: {error}")))?;
-        let membership = Membership::of_voters(cluster, members);
-        check_membership(&membership).map_err(|error| ConfigurationError::Invalid(error.to_string()))?;
+        let members: Vec<Member> = members.collect();
+        let membership = Membership::of_voters(name_cluster(&members), members);
         let (answer, answered) = oneshot::channel();
         let request = Request::Bootstrap { membership, answer };
         if self.inner.requests.send(request).await.is_err() {
@@ -310,6 +319,15 @@ impl<S: StateMachine> Node<S> {
                 return invalid(format!("node {id} is in it twice"));
             }
         }
+        let member = |(id, address): (&NodeId, &String)| Member {
+            id: *id,
+            incarnation: Incarnation::default(),
+            address: address.clone(),
+        };
+        if !addresses.is_empty() {
+            let membership = Membership::of_voters(ClusterId::default(), addresses.iter().map(member));
+            check_membership(&membership).map_err(|error| ConfigurationError::Invalid(error.to_string()))?;
+        }
         let me = self.inner.me.id;
         if addresses.contains_key(&me) {
             Ok(addresses)
@@ -348,38 +366,37 @@ impl<S: StateMachine> Node<S> {
         }
     }
 
-    /// Shakes hands with all other nodes; returns their incarnations once all are there and blank.
+    /// Shakes hands with all nodes that are not known yet, itself included, since others will dial its address
+    /// too. Takes down the incarnations of those that are there and blank; returns the others, and why.
     async fn introduce(
         &self,
         addresses: &BTreeMap<NodeId, String>,
         deadline: Instant,
-    ) -> Result<BTreeMap<NodeId, Incarnation>, ConfigurationError> {
-        let mut incarnations = BTreeMap::new();
-        loop {
-            let mut missing = Vec::new();
-            for (id, address) in addresses {
-                if *id == self.inner.me.id || incarnations.contains_key(id) {
+        incarnations: &mut BTreeMap<NodeId, Incarnation>,
+    ) -> Vec<(NodeId, String)> {
+        let me = self.inner.me;
+        let mut missing = Vec::new();
+        for (id, address) in addresses {
+            if incarnations.contains_key(id) {
+                continue;
+            }
+            let why = match timeout_at(deadline, self.inner.transport.probe(address, *id)).await {
+                // Whoever dials itself is told that its name is taken: so the address is right.
+                Ok(Err(ProbeError::Refused { reason: RefusedReason::OwnName, .. })) if *id == me.id => {
+                    incarnations.insert(*id, me.incarnation);
                     continue;
                 }
-                let why = match timeout_at(deadline, self.inner.transport.probe(address, *id)).await {
-                    Ok(Ok(introduction)) if introduction.cluster.is_none() => {
-                        incarnations.insert(*id, introduction.peer.incarnation);
-                        continue;
-                    }
-                    Ok(Ok(_)) => "it belongs to a cluster already".to_owned(),
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "no answer in time".to_owned(),
-                };
-                missing.push((*id, why));
-            }
-            if missing.is_empty() {
-                return Ok(incarnations);
-            }
-            if Instant::now() + PROBE_PAUSE >= deadline {
-                return Err(ConfigurationError::NotReady(missing));
-            }
-            sleep(PROBE_PAUSE).await;
+                Ok(Ok(introduction)) if introduction.cluster.is_none() => {
+                    incarnations.insert(*id, introduction.peer.incarnation);
+                    continue;
+                }
+                Ok(Ok(_)) => "it belongs to a cluster already".to_owned(),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer in time".to_owned(),
+            };
+            missing.push((*id, why));
         }
+        missing
     }
 }
 
@@ -417,6 +434,7 @@ fn open_dir(
     segment_bytes: u64,
 ) -> Result<Opened, StartError> {
     let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(path)?);
+    wal::tidy(&*disk)?;
     let mut identity = identity::open_or_create(&*disk, id, wal::exists(&*disk)?, || fresh)?;
     let mut store = Wal::open(disk.clone(), identity, WalConfig { segment_bytes, ..WalConfig::default() });
     let mut told = 0.0;
@@ -479,9 +497,20 @@ fn random() -> Result<u64, StartError> {
         .map_err(|error| StartError::System { action: "draw random bits", source: io::Error::other(error) })
 }
 
-fn random_cluster() -> Result<ClusterId, getrandom::Error> {
-    let (high, low) = (getrandom::u64()?, getrandom::u64()?);
-    Ok(ClusterId((u128::from(high) << 64) | u128::from(low)))
+/// The name of the cluster that these members, on these disks, found.
+///
+/// It is as random as their incarnations, and the same whichever of them is asked: so two that are asked at
+/// once found one cluster, with the very same first entry, and not two that exclude each other.
+fn name_cluster(members: &[Member]) -> ClusterId {
+    let mut hash = Xxh3Default::new();
+    hash.update(b"coracle cluster");
+    for Member { id, incarnation, address } in members {
+        hash.update(&id.0.to_le_bytes());
+        hash.update(&incarnation.0.to_le_bytes());
+        hash.update(&(address.len() as u64).to_le_bytes());
+        hash.update(address.as_bytes());
+    }
+    ClusterId(hash.digest128())
 }
 
 #[cfg(test)]

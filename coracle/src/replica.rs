@@ -238,6 +238,7 @@ impl Replica {
         if let Message::Append(append) = &mut envelope.message
             && !entries.is_empty()
             && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
+            && !self.breaks("follower-takes-everything")
         {
             // The disk does not keep up: only the heartbeat in it counts, so that no election follows.
             append.cut(append.prev.index);
@@ -250,6 +251,7 @@ impl Replica {
         let waiting = self.tail.bytes_behind(self.raft.persisted());
         let uncommitted = self.tail.bytes_behind(self.raft.commit());
         if self.raft.is_leader()
+            && !self.breaks("leader-takes-everything")
             && (waiting > self.limits.unpersisted || uncommitted > self.limits.uncommitted)
         {
             let busy = commands.into_iter().map(|(request, _)| (request, NotDone::Busy));
@@ -358,8 +360,13 @@ impl Replica {
 
     /// Makes an entry of this node's own and adds it to the tail.
     fn make(&mut self, now: Moment, id: LogId, kind: Kind, payload: &[u8]) {
-        let cluster_time = self.clock.read(now.tick);
-        let stamp = Stamp { cluster_time, wall_time: now.wall, session: 0, sequence: 0 };
+        let stamp = if id.index == Index(1) {
+            // The founder's entry. Two that found the same cluster at once must make the same entry.
+            Stamp::default()
+        } else {
+            let cluster_time = self.clock.read(now.tick);
+            Stamp { cluster_time, wall_time: now.wall, session: 0, sequence: 0 }
+        };
         self.tail.push(Entry::new(id, kind, stamp, payload));
     }
 

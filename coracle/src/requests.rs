@@ -111,7 +111,7 @@ impl<S: StateMachine> Forwarded<S> {
         let Some(Sent { answer, .. }) = self.waiting.remove(&number) else { return };
         let outcome = outcome.and_then(|bytes| {
             // It is done; only what it returned cannot be told.
-            S::decode_reply(&bytes).map_err(|_| WriteError::Unknown(Cause::Disconnected))
+            S::decode_reply(&bytes).map_err(|_| WriteError::Unknown(Cause::ReplyLost))
         });
         drop(answer.send(outcome));
     }

@@ -8,7 +8,7 @@
 use crate::applier::{Applier, Outcome};
 use crate::clock;
 use crate::config::{Config, TICK};
-use crate::entry::Entry;
+use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::*;
 use crate::replica::{Effects, Event, Load, NotDone, Replica, RequestId};
 use crate::requests::{Forwarded, Request, Status, Waiter, WriteAnswer};
@@ -496,7 +496,8 @@ impl<S: StateMachine> Driver<S> {
             Outcome::Reply(request, reply) => match self.waiters.remove(&request) {
                 Some(Waiter::Write(answer)) => drop(answer.send(Ok(reply))),
                 Some(Waiter::Forwarded(peer, id)) => {
-                    let outcome = S::encode_reply(&reply).map_err(WriteError::from);
+                    let reply = S::encode_reply(&reply).ok().filter(|bytes| bytes.len() <= MAX_PAYLOAD);
+                    let outcome = reply.ok_or(WriteError::Unknown(Cause::ReplyLost));
                     self.reply_to_forward(peer, id, outcome);
                 }
                 _ => {}
@@ -521,12 +522,17 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    /// Forgets reads whose callers have given up.
+    /// Forgets requests whose callers have given up. What is in the log goes its way without them.
     fn sweep(&mut self) {
         let gone: Vec<RequestId> = self
             .waiters
             .iter()
-            .filter(|(_, waiter)| matches!(waiter, Waiter::Read(_, answer) if answer.is_closed()))
+            .filter(|(_, waiter)| match waiter {
+                Waiter::Write(answer) => answer.is_closed(),
+                Waiter::Read(_, answer) => answer.is_closed(),
+                Waiter::Bootstrap(answer) => answer.is_closed(),
+                Waiter::Forwarded(..) => false,
+            })
             .map(|(request, _)| *request)
             .collect();
         for request in &gone {
@@ -590,7 +596,8 @@ impl<S: StateMachine> Driver<S> {
     async fn shut_down(mut self) {
         let reason = self.end.take().unwrap_or(StopReason::Requested);
         if reason != StopReason::Requested {
-            tracing::error!(node = %self.parts.config.id, %reason, "the node stops");
+            // Whoever runs the node is told by `stopped`, and reports it.
+            tracing::info!(node = %self.parts.config.id, %reason, "the node stops");
         }
         self.parts.requests.close();
         while let Ok(request) = self.parts.requests.try_recv() {

@@ -633,3 +633,55 @@ async fn a_forwarded_write_of_another_term_is_refused() {
     let leader = cluster.leader().await;
     assert_eq!(cluster.node(leader).read(()).await.unwrap(), ["forwarded"], "once, and in its own term");
 }
+
+/// Two that are asked at once, with the same list, found one cluster and not two halves of none.
+#[tokio::test]
+async fn founders_that_are_asked_at_once_found_one_cluster() {
+    for _ in 0..10 {
+        let cluster = Cluster::blank(3, true, |_| {}).await;
+        let ask = |id| cluster.node(id).set_configuration(cluster.list());
+        let (one, two, three) = tokio::join!(ask(1), ask(2), ask(3));
+        let (one, two, three) = (one.unwrap(), two.unwrap(), three.unwrap());
+        assert!(one == two && two == three);
+        cluster.write("together").await;
+        assert_eq!(cluster.converged().await, ["together"]);
+    }
+}
+
+/// The own address is what others will dial, so it is tried too.
+#[tokio::test]
+async fn a_founder_whose_own_address_is_wrong_is_named() {
+    let cluster = Cluster::blank(2, false, |c| c.bootstrap_timeout = Duration::from_millis(300)).await;
+    let mut list = cluster.list();
+    list[0].1 = "127.0.0.1:1".to_owned();
+    let Err(ConfigurationError::NotReady(missing)) = cluster.node(1).set_configuration(list).await else {
+        panic!("nobody listens at node 1's address");
+    };
+    assert_eq!(missing[0].0, NodeId(1), "{missing:?}");
+}
+
+/// Requests whose callers have given up make room for others.
+#[tokio::test]
+async fn abandoned_writes_do_not_fill_the_node_for_ever() {
+    let mut cluster = Cluster::founded(3, true, |c| {
+        c.max_pending = 10;
+        c.election_timeout = (Duration::from_secs(4), Duration::from_secs(8));
+    })
+    .await;
+    let leader = cluster.leader().await;
+    for id in (1..=3).filter(|id| *id != leader) {
+        cluster.stop(id).await;
+    }
+    let mut writes = JoinSet::new();
+    for _ in 0..10 {
+        let node = cluster.node(leader).clone();
+        writes.spawn(async move { node.write_within("w".into(), Duration::from_millis(10)).await });
+    }
+    writes.join_all().await;
+    eventually("there is room again", async || {
+        let node = cluster.node(leader);
+        (node.write_within("w".into(), Duration::from_millis(10)).await != Err(WriteError::Busy))
+            .then_some(())
+    })
+    .await;
+}

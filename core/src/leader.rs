@@ -33,6 +33,8 @@ impl Leader {
     /// The last moment at which a quorum was known to follow.
     fn quorum_heard(&self, shared: &Shared) -> Tick {
         let heard = |id| match self.progress.get(&id) {
+            // It does not help to commit, so it does not help to stay: a new term trusts it anew.
+            Some(progress) if progress.lost_entries => Tick::default(),
             Some(progress) => progress.heard,
             None if id == shared.me.id => shared.now,
             None => Tick::default(),
@@ -119,7 +121,7 @@ impl Leader {
         progress.last = reply.last;
         let (round, acknowledged) = progress.heartbeat;
         if reply.round == round && reply.last < acknowledged && !progress.lost_entries {
-            progress.lost_entries = true;
+            progress.on_lost_entries(reply.last);
             let (follower, last) = (from.id, reply.last);
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
         }
@@ -270,7 +272,9 @@ impl Leader {
         if progress.next > shared.log.last() {
             return;
         }
-        let Some(max_bytes) = progress.budget(&shared.settings) else { return };
+        let unbounded = shared.broken.is("window-unbounded") && progress.open.is_none();
+        let budget = progress.budget(&shared.settings).or(unbounded.then_some(shared.settings.message_bytes));
+        let Some(max_bytes) = budget else { return };
         let Some(prev) = shared.log.id_at(progress.next.prev()) else { return };
         progress.open = Some(prev);
         let furthest = Index(prev.index.0.saturating_add(shared.settings.message_entries));

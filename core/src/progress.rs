@@ -121,6 +121,18 @@ impl Progress {
         true
     }
 
+    /// The follower's log ends at `last`, before what it had acknowledged. It is brought up again from there,
+    /// but nothing that it says of its disk counts in this term any more.
+    pub(crate) fn on_lost_entries(&mut self, last: Index) {
+        self.lost_entries = true;
+        self.matched = Index::ZERO;
+        self.next = last.next();
+        self.probing = true;
+        self.backed_off = (Index(u64::MAX), Round(0));
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
     pub(crate) fn in_flight(&self) -> (usize, u64) {
         (self.in_flight.len(), self.in_flight_bytes)
     }

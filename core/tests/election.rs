@@ -723,6 +723,22 @@ fn of_two_that_ask_at_once_the_better_log_goes_on() {
     }
 }
 
+/// The better one asks first, and is refused since the other still hears the leader. When that one asks a
+/// moment later, it tells with this that it hears it no more: the better one leads without another pause.
+#[test]
+fn a_rival_that_still_heard_the_leader_is_asked_again_at_once() {
+    let mut c = Cluster::of(3);
+    c.elect(A);
+    c.pass(10);
+    c.crash(A);
+    c.step(C, Input::LeaderDown(NodeId(A)));
+    c.run();
+    assert_eq!((c.leader(), c.role(C)), (None, RoleName::PreCandidate), "B still hears A");
+    c.step(B, Input::LeaderDown(NodeId(A)));
+    c.run();
+    assert_eq!(c.leader(), Some(C));
+}
+
 /// The precedence lasts for a moment only, since the better one may not reach a quorum.
 #[test]
 fn a_better_log_that_gets_nowhere_stops_standing_in_the_way() {

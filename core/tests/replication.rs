@@ -484,14 +484,25 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
     c.say(B, A, Message::AppendReply(short(heartbeat.round.0)));
     let (follower, acknowledged, last) = (NodeId(B), Index(5), Index(2));
     assert_eq!(c.node(A).alarms, [Alarm::LostEntries { follower, acknowledged, last }]);
-    assert!(c.progress(A, B).lost_entries);
+    let progress = c.progress(A, B);
+    assert!(progress.lost_entries && progress.matched == Index(0), "nothing it said of its disk counts");
+    let resent = c.mail(A, B).iter().any(|m| matches!(m, Message::Append(a) if a.prev.index == Index(2)));
+    assert!(resent, "it is brought up from where its log ends");
     c.lose_all();
     c.propose(A, 1);
     c.run();
     assert_eq!(c.commit(A), 5, "A alone is no quorum, and B's word is not counted");
     c.heal();
     c.pass(10);
-    assert_eq!(c.commit(A), 6, "with C it is one");
+    assert_eq!((c.commit(A), c.commit(B)), (6, 6), "with C it is one, and B catches up");
+    c.crash(C);
+    c.pass(70);
+    assert_ne!(c.leader(), Some(A), "without C, A cannot commit, and so does not stay in that term");
+    c.pass(300);
+    let leader = c.leader().expect("two are a quorum of three");
+    c.propose(leader, 1);
+    c.run();
+    assert!(c.commit(A) > 6, "a new term trusts B anew");
 }
 
 /// `message_entries`: no AppendEntries asks for more.

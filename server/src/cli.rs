@@ -130,7 +130,11 @@ pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("coracle: {}", panic.to_string().replace('\n', " "));
     }));
-    let result = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return misunderstood(&error),
+    };
+    let result = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Members(Members::Init { to, members }) => init(&to, &members),
         Command::Status { to, json } => status(&to, json),
@@ -145,6 +149,22 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help and version are what was asked for; anything else is an error, in one line like all.
+fn misunderstood(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // Nobody may be reading.
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let problem: Vec<&str> =
+        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let problem = problem.join(" ");
+    let problem = problem.trim().trim_start_matches("error: ").split(" For more information").next();
+    eprintln!("coracle: {} (--help tells more)", problem.unwrap_or_default().trim());
+    ExitCode::from(2)
 }
 
 impl Serve {

@@ -11,7 +11,7 @@
 //! must go on arriving, replies must go on being taken, and what all connections keep has a limit.
 
 use crate::commands::{self, Request};
-use crate::kv::{Found, Lookup, Machine, Operation};
+use crate::kv::{Found, Lookup, MAX_COST, Machine, Operation};
 use crate::resp::{Command, Parser, ProtocolError, Replies};
 use crate::session::{About, Session};
 use crate::{admin, codec, patience};
@@ -216,11 +216,14 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     /// Does what the queue says, in order.
     async fn carry_out(&mut self) -> Result<(), End> {
         let mut batch = Batch::Empty;
+        let mut cost = 0;
         for command in std::mem::take(&mut self.queue) {
             let request = commands::parse(command);
+            let more = if let Request::Write(write) = &request { write.cost() } else { 0 };
+            cost += more;
             batch = match (batch, request) {
                 (Batch::Writes(mut writes), Request::Write(write))
-                    if writes.len() < codec::MAX_OPERATIONS =>
+                    if writes.len() < codec::MAX_OPERATIONS && cost <= MAX_COST =>
                 {
                     writes.push(write);
                     Batch::Writes(writes)
@@ -230,6 +233,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                     Batch::Reads(reads)
                 }
                 (batch, request) => {
+                    cost = more;
                     self.settle(batch).await?;
                     match request {
                         Request::Write(write) => Batch::Writes(vec![write]),

@@ -29,6 +29,10 @@ pub const MAX_KEY: usize = 1 << 20;
 /// log for everybody else (1 MiB crosses a gigabit network in about 8 ms).
 pub const MAX_VALUE: usize = 1 << 20;
 
+/// What the operations of one batch may [cost](Operation::cost) together, in bytes. 8 MiB: what a node
+/// copies in a moment, and a reply that holds up nobody's heartbeats on its way to a node that forwarded.
+pub const MAX_COST: usize = 8 << 20;
+
 /// The most bytes of values in the answer to one batch of lookups. Values are shared and not copied, but a
 /// client that reads slowly keeps them alive even when they are overwritten meanwhile.
 pub const MAX_ANSWER: usize = 64 << 20;
@@ -71,6 +75,18 @@ pub enum Operation {
         /// Keys and values; of two for one key the later wins.
         pairs: Vec<(Bytes, Bytes)>,
     },
+}
+
+impl Operation {
+    /// The bytes that doing or answering it may touch beyond its own: a small command can ask for a whole
+    /// value, or have one copied.
+    pub fn cost(&self) -> usize {
+        match self {
+            Operation::Set { get: true, .. } => MAX_VALUE,
+            Operation::Append { .. } => MAX_VALUE / 16,
+            _ => 0,
+        }
+    }
 }
 
 /// The condition of [`Operation::Set`].

@@ -421,3 +421,23 @@ fn a_server_stops_cleanly_on_sigterm_and_when_its_parent_is_gone() {
         assert!(client.ask(&[b"PING"]).is_err(), "its connections are closed");
     }
 }
+
+/// A small command can ask for a whole value: many of them in a pipeline are done in portions, so that no
+/// entry makes a reply that nobody can carry, or that takes a node away from its heartbeats.
+#[test]
+fn a_pipeline_that_asks_for_large_values_is_done_in_portions() {
+    use std::io::{Read, Write};
+    let (cluster, _directory) = formed(3, &[]);
+    for id in cluster.ids() {
+        let mut stream = raw(&cluster.node(id).place.client_addr);
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let value = vec![b'v'; 1 << 20];
+        let set = [b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n", &value[..], b"\r\n"].concat();
+        stream.write_all(&set).unwrap();
+        stream.write_all(&b"SET k v NX GET\n".repeat(100)).unwrap();
+        let mut got = vec![0; 5 + 100 * (b"$1048576\r\n".len() + (1 << 20) + 2)];
+        stream.read_exact(&mut got).expect("all hundred values come");
+        assert!(got.starts_with(b"+OK\r\n$1048576\r\nvvv"));
+    }
+    cluster.agree().unwrap();
+}

@@ -38,6 +38,7 @@ fn wrong_numbers_are_refused() {
     {
         let run = coracle(wrong);
         assert_eq!(run.status.code(), Some(2), "{wrong:?}");
+        assert_eq!(text(&run.stderr).lines().count(), 1, "one line: {}", text(&run.stderr));
     }
 }
 

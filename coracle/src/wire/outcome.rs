@@ -21,6 +21,7 @@ mod code {
     pub(super) const LEADERSHIP_LOST: u32 = 17;
     pub(super) const DISCONNECTED: u32 = 18;
     pub(super) const STOPPED_MEANWHILE: u32 = 19;
+    pub(super) const REPLY_LOST: u32 = 20;
 
     pub(super) const STOP_REQUESTED: u32 = 1;
     pub(super) const STOP_STORAGE: u32 = 2;
@@ -51,6 +52,7 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
         WriteError::Unknown(Cause::Timeout) => plain(code::TIMEOUT),
         WriteError::Unknown(Cause::LeadershipLost) => plain(code::LEADERSHIP_LOST),
         WriteError::Unknown(Cause::Disconnected) => plain(code::DISCONNECTED),
+        WriteError::Unknown(Cause::ReplyLost) => plain(code::REPLY_LOST),
         WriteError::Unknown(Cause::Stopped(reason)) => {
             proto::Failure { stop: Some(from_stop(reason)), ..plain(code::STOPPED_MEANWHILE) }
         }
@@ -70,6 +72,7 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
         code::STOPPED => WriteError::Stopped(stop),
         code::TIMEOUT => WriteError::Unknown(Cause::Timeout),
         code::LEADERSHIP_LOST => WriteError::Unknown(Cause::LeadershipLost),
+        code::REPLY_LOST => WriteError::Unknown(Cause::ReplyLost),
         code::STOPPED_MEANWHILE => WriteError::Unknown(Cause::Stopped(stop)),
         // `Disconnected` itself, and whatever a newer version says.
         _ => WriteError::Unknown(Cause::Disconnected),

@@ -514,6 +514,7 @@ fn any_error() -> impl Strategy<Value = WriteError> {
         6 => WriteError::Unknown(Cause::Timeout),
         7 => WriteError::Unknown(Cause::LeadershipLost),
         8 => WriteError::Unknown(Cause::Disconnected),
+        9 => WriteError::Unknown(Cause::ReplyLost),
         _ => WriteError::Unknown(Cause::Stopped(stop)),
     })
 }

@@ -72,6 +72,17 @@ pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
     recovery::any_segment(disk)
 }
 
+/// Removes what a crash left half-made. First of all at a start: on a full disk, it makes the room that
+/// everything else needs.
+pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
+    for name in disk.list().map_err(failed("list", disk.path()))? {
+        if segment::is_unfinished(&name) {
+            disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
+        }
+    }
+    Ok(())
+}
+
 /// The write-ahead log of one directory.
 pub struct Wal {
     disk: Arc<dyn Disk>,
