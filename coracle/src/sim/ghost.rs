@@ -207,10 +207,10 @@ impl Ghost {
         let record = &mut self.nodes[node];
         let image = Image { entries: entries.iter().map(seen).collect() };
         // A truncation that was under way may have become durable with the rest of its batch: then the
-        // entries behind it are new ones, and were never promised. So the promise is judged on commit, and
-        // on entries that are the committed ones: another in its place was about to be overwritten.
-        let commit = record.commit.min(record.durable.last());
-        for index in (1..=commit.0).map(Index) {
+        // entries behind it are new ones. So the promise is judged on the entries that anyone committed:
+        // another in the place of one was about to be overwritten.
+        let upto = record.durable.last().0.min(self.committed.len() as u64);
+        for index in (1..=upto).map(Index) {
             let held = record.durable.get(index);
             if held == self.committed.get(index.0 as usize - 1).copied() && image.get(index) != held {
                 return broken(
@@ -426,7 +426,8 @@ impl Ghost {
         let Some(matched) = raft.matched(self.ids[follower]) else { return Ok(()) };
         let known = (raft.term(), matched);
         let before = self.nodes[leader].matched.insert(self.ids[follower], known);
-        if before.is_some_and(|(term, index)| term == raft.term() && index > matched) {
+        if before.is_some_and(|(term, index)| term == raft.term() && index > matched && matched > Index::ZERO)
+        {
             let (leader, follower) = (self.ids[leader], self.ids[follower]);
             return broken(
                 "S12",
