@@ -87,7 +87,10 @@ impl World {
         self.until("S20", 10 * ELECTION, "all nodes started", |world| world.living().count() == size)?;
         let node = dice.below(size as u64) as usize;
         let other = (node + 1 + dice.below(size as u64 - 1) as usize) % size;
-        let shape = dice.below(3);
+        let shape = dice.below(4);
+        if shape == 3 {
+            return self.hang();
+        }
         let best = (0..size).max_by_key(|&node| self.ghost.last(node)).unwrap_or(node);
         let inside = |at: usize| (at + size - node) % size <= size / 2;
         self.network.cut_where(|from, to| match shape {
@@ -112,6 +115,26 @@ impl World {
         })?;
         self.met.count(Rare::Besieged);
         Ok(())
+    }
+
+    /// The leader's disk hangs, though nothing else is wrong: somebody else takes over (OV-4).
+    fn hang(&mut self) -> Verdict {
+        self.network.cut_where(|_, _| false);
+        self.until("L1", 20 * ELECTION, "a leader", |world| world.living().any(Raft::is_leader))?;
+        let leads =
+            |host: &Host| host.up.as_ref().filter(|up| up.raft().is_leader()).map(|up| up.raft().term());
+        let Some(leader) = (0..self.hosts.len()).max_by_key(|&node| leads(&self.hosts[node])) else {
+            return Ok(());
+        };
+        self.tell(|| format!("the disk of the leader {} hangs", leader + 1));
+        self.hosts[leader].hung = true;
+        self.pass(5 * ELECTION)?;
+        let before = self.clients.acknowledged();
+        let result = self.until("L3", 15 * ELECTION, "a write acknowledged beside a hung disk", |world| {
+            world.clients.acknowledged() > before
+        });
+        self.hosts[leader].hung = false;
+        result
     }
 
     /// L6: a healthy leader stays, once the last message that was held has arrived; also when a node

@@ -46,6 +46,8 @@ pub(super) struct Host {
     pub(super) fault: Option<Op>,
     /// Whether the last crash cut a write.
     pub(super) torn: bool,
+    /// Whether its disk hangs: what it is given now takes for ever.
+    pub(super) hung: bool,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
@@ -152,6 +154,7 @@ impl Host {
             dead: false,
             fault: None,
             torn: false,
+            hung: false,
             broken: Broken::default(),
         }
     }

@@ -452,6 +452,7 @@ impl World {
         if up.writing.is_some() {
             let stalls = self.chance.happens(Kind::Stall, node, self.plan.stall);
             let delay = match stalls {
+                _ if self.hosts[node].hung => 30 * ELECTION,
                 Some(mut dice) => {
                     self.met.count(Rare::Stalled);
                     dice.within(ELECTION / 2, 5 * ELECTION)
@@ -519,7 +520,8 @@ impl World {
         // Whoever knows no leader has patience.
         let lost = if self.clients.is_lost(client) { ELECTION / 20 } else { 0 };
         self.at(pause + lost, Happening::Client { client });
-        if !self.chance.allows(decision) {
+        // What is asked after the healing is part of the test, and cannot be left out.
+        if !self.healed && !self.chance.allows(decision) {
             return Ok(());
         }
         let asked = self.clients.wake(client, self.now, self.hosts.len(), committed, &mut dice);
