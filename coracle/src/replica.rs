@@ -238,7 +238,6 @@ impl Replica {
         if let Message::Append(append) = &mut envelope.message
             && !entries.is_empty()
             && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
-            && !self.breaks("follower-takes-everything")
         {
             // The disk does not keep up: only the heartbeat in it counts, so that no election follows.
             append.cut(append.prev.index);
@@ -251,7 +250,6 @@ impl Replica {
         let waiting = self.tail.bytes_behind(self.raft.persisted());
         let uncommitted = self.tail.bytes_behind(self.raft.commit());
         if self.raft.is_leader()
-            && !self.breaks("leader-takes-everything")
             && (waiting > self.limits.unpersisted || uncommitted > self.limits.uncommitted)
         {
             let busy = commands.into_iter().map(|(request, _)| (request, NotDone::Busy));

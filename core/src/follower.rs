@@ -73,7 +73,7 @@ impl Follower {
 
     /// AppendEntries (Figure 2). The term is ours: `raft.rs` has seen to that.
     pub(crate) fn on_append(&mut self, shared: &mut Shared, from: Peer, append: Append) -> Transition {
-        if self.leader.is_some_and(|leader| leader != from) {
+        if self.leader.is_some_and(|leader| leader != from) && !shared.broken.is("append-of-older-term") {
             return shared.drop_input(Dropped::SecondLeader);
         }
         self.leader = Some(from);

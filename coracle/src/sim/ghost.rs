@@ -254,6 +254,16 @@ impl Ghost {
                     format!("node {id} goes back from term {} to {}", record.state.term, state.term),
                 );
             }
+            let cast = record.state.vote;
+            if state.term == record.state.term && cast.is_some() && state.vote != cast {
+                return broken(
+                    "S10",
+                    format!(
+                        "node {id} changes its vote in term {}: {cast:?} to {:?}",
+                        state.term, state.vote
+                    ),
+                );
+            }
             record.state = state;
         }
         if raft.is_leader() && !self.nodes[node].leads {

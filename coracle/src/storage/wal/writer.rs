@@ -75,7 +75,11 @@ impl Writer {
         let size = config.segment_bytes.min(START_BYTES);
         let site = Site { disk: &*disk, identity: &identity, draw: &*config.draw, broken };
         let repeats = if broken.is("unattested-tail-not-rewritten") { &[][..] } else { &doubtful };
-        let needless = Needless { remove: leftovers, shorten: ends_in.map(|segment| (segment, end.offset)) };
+        let mut needless =
+            Needless { remove: leftovers, shorten: ends_in.map(|segment| (segment, end.offset)) };
+        if broken.is("old-files-freed-early") {
+            std::mem::take(&mut needless).free(&*disk);
+        }
         let opened = open(site, &mut encoder, &mut spares, &state, end, next, repeats, 0, size)?;
         *publish(&log) = state;
         let mut writer = Writer {
@@ -182,10 +186,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Frees what the batch before the newest made needless. A failure costs space and nothing else, and
-    /// the next start tries again.
+    /// Frees what the batch before the newest made needless.
     fn clean(&mut self) {
-        let Needless { remove, shorten } = std::mem::take(&mut self.needless);
+        std::mem::take(&mut self.needless).free(&*self.disk);
+    }
+}
+
+impl Needless {
+    /// A failure costs space and nothing else, and the next start tries again.
+    fn free(self, disk: &dyn Disk) {
+        let Needless { remove, shorten } = self;
         if let Some((segment, len)) = shorten
             && !remove.contains(&segment.name())
             && segment.size > len
@@ -194,8 +204,8 @@ impl Writer {
             tracing::warn!("cannot shorten {}: {error}", segment.path.display());
         }
         for name in remove {
-            if let Err(error) = self.disk.remove(&name) {
-                tracing::warn!("cannot remove {}: {error}", self.disk.path().join(name).display());
+            if let Err(error) = disk.remove(&name) {
+                tracing::warn!("cannot remove {}: {error}", disk.path().join(name).display());
             }
         }
     }
