@@ -52,14 +52,25 @@ fn a_campaign_as_the_environment_says() {
     assert_eq!(campaign.verdict(), Vec::<String>::new());
 }
 
-/// `SEED=7 cargo test ... -- --ignored --nocapture tell`: the shrunk story of one seed.
+/// `SEED=7 cargo test ... -- --ignored --nocapture tell`: the shrunk story of one seed. With the feature
+/// `mutants` and `MUTANT=NAME`: that of the first seed from there on that finds the mutant.
 #[test]
 #[ignore = "for people"]
 fn tell_a_seed() {
-    let Some(seed) = from_environment("SEED") else { return };
-    match shrink(&Options::new(seed)) {
+    let from = from_environment("SEED").unwrap_or(0);
+    #[cfg_attr(not(feature = "mutants"), allow(unused_mut))]
+    let mut options = Options::new(from);
+    #[cfg_attr(not(feature = "mutants"), allow(unused_mut))]
+    let mut seeds = from..=from;
+    #[cfg(feature = "mutants")]
+    if let Ok(name) = std::env::var("MUTANT") {
+        options.mutant = coracle::sim::MUTANTS.iter().find(|m| m.name == name).map(|m| m.name);
+        assert!(options.mutant.is_some(), "there is no mutant {name}");
+        seeds = from..=from + 5000;
+    }
+    match seeds.into_iter().find_map(|seed| shrink(&Options { seed, ..options.clone() })) {
         Some(shrunk) => println!("{shrunk}"),
-        None => println!("seed {seed} breaks nothing"),
+        None => println!("seed {from} breaks nothing"),
     }
 }
 

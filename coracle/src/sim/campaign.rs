@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 pub const ENOUGH: u64 = 2000;
 
 /// Entries that a campaign commits per 1,000 steps at least. Fewer, and the faults leave no cluster to test.
-pub const COMMIT_FLOOR: u64 = 20;
+pub const COMMIT_FLOOR: u64 = 15;
 
 /// The sum of many runs.
 #[derive(Clone, Debug, Default)]
@@ -57,7 +57,7 @@ impl Campaign {
 
     /// Entries committed per 1,000 steps.
     pub fn commits_per_thousand(&self) -> u64 {
-        if self.steps == 0 { 0 } else { self.committed * 1000 / self.steps }
+        (self.committed * 1000).checked_div(self.steps).unwrap_or(0)
     }
 
     /// The situations that never came up.

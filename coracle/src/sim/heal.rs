@@ -5,7 +5,7 @@
 
 use super::chance::Kind;
 use super::ghost::{Verdict, broken};
-use super::host::Host;
+use super::host::{Host, Running};
 use super::plan::{ELECTION, MS};
 use super::situations::Rare;
 use super::world::World;
@@ -18,7 +18,7 @@ impl World {
         self.network.cut_where(|_, _| false);
         // L1: a leader within 10 election timeouts (and those on the way, held by up to ten more).
         self.until("L1", 20 * ELECTION, "a leader that all follow", |world| {
-            let mut leaders = world.living().map(|raft| raft.leader());
+            let mut leaders = world.living().map(Raft::leader);
             let first = leaders.next().flatten();
             first.is_some() && leaders.all(|leader| leader == first)
         })?;
@@ -39,7 +39,7 @@ impl World {
 
     /// The cores of the nodes that are not dead.
     fn living(&self) -> impl Iterator<Item = &Raft> {
-        self.hosts.iter().filter_map(|host| host.up.as_ref()).map(|up| up.raft())
+        self.hosts.iter().filter_map(|host| host.up.as_ref()).map(Running::raft)
     }
 
     fn agree(world: &World) -> bool {

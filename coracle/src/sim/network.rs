@@ -152,7 +152,7 @@ impl World {
         };
         let at = self.report.story.len();
         let look = |world: &World| {
-            let raft = world.hosts[to].up.as_ref().map(|up| up.raft());
+            let raft = world.hosts[to].up.as_ref().map(super::host::Running::raft);
             let (id, peer) = (NodeId(to as u64 + 1), NodeId(from as u64 + 1));
             raft.map(|r| (id, r.leader(), r.hard_state(), r.commit(), r.last(), r.matched(peer)))
         };

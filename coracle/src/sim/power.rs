@@ -166,10 +166,10 @@ impl World {
 
     /// What the disk keeps once the process is gone.
     fn lose(&mut self, node: usize, power: bool, dice: &mut Dice) {
-        let odds = *dice.pick(&[0, 300, 700, 1000]);
+        let odds: u64 = *dice.pick(&[0, 300, 700, 1000]);
         let disk = &mut self.hosts[node].disk;
         if power {
-            let sector = if odds % 3 == 0 { 512 } else { 4096 };
+            let sector = if odds.is_multiple_of(3) { 512 } else { 4096 };
             *disk = disk.power_cut(sector, || dice.chance(odds));
         } else {
             // The page cache outlives the process.

@@ -386,7 +386,7 @@ impl World {
 
     fn carry_out(&mut self, node: usize, wants: Wants) -> Verdict {
         let Wants { send, loads, queued, applied, heard, alarms, leadership_lost: _, fatal } = wants;
-        let raft = self.hosts[node].up.as_ref().map(|up| up.raft());
+        let raft = self.hosts[node].up.as_ref().map(super::host::Running::raft);
         let term = raft.filter(|raft| raft.is_leader()).map(Raft::term);
         let leads = term.is_some() && term == self.ghost.leads(node);
         for batch in &queued {
