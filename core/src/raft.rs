@@ -326,13 +326,12 @@ impl Raft {
     /// membership, which may be behind.
     fn on_vote(&mut self, from: Peer, vote: Vote) -> Transition {
         let refusal = self.judge_vote(from, vote);
-        if refusal.is_none() && !vote.pre {
-            if self.shared.hard_state.vote.is_none() {
-                self.shared.set_hard_state(vote.campaign, Some(from));
-            }
+        let granted = refusal.is_none() && !vote.pre;
+        if granted && self.shared.hard_state.vote.is_none() {
+            self.shared.set_hard_state(vote.campaign, Some(from));
         }
         if let Role::Follower(follower) = &mut self.role
-            && ((refusal.is_none() && !vote.pre) || self.shared.broken.is("refusal-buys-time"))
+            && (granted || self.shared.broken.is("refusal-buys-time"))
         {
             follower.on_granted(&self.shared);
         }
