@@ -1,8 +1,8 @@
 //! Makes a failure small: the same broken invariant with as few things going wrong as possible.
 //!
-//! A run is a list of [`Decision`]s. The shrinker repeats it with fewer of them, over and over: first fewer
-//! steps, then without whole kinds (no drops, no freezes, ...), then without halves, quarters and single
-//! ones (delta debugging). Whatever still breaks the same invariant is kept. What is left reads as a
+//! A run is a list of [`Decision`]s. The shrinker repeats it with fewer of them, over and over: first with
+//! fewer nodes and steps, then without whole kinds (no drops, no freezes, ...) or those of one node or
+//! client, then without halves, quarters and single ones (delta debugging). Whatever still breaks the same invariant is kept. What is left reads as a
 //! conversation.
 
 use super::chance::{Decision, Kind};
@@ -10,7 +10,7 @@ use super::{Options, Report, Violation, run};
 use std::fmt;
 
 /// Runs at most, so that it ends within seconds.
-const PATIENCE: usize = 1500;
+const PATIENCE: usize = 2500;
 
 /// A failure, made small.
 #[derive(Clone, Debug)]
@@ -40,6 +40,7 @@ fn shrink_with(options: &Options, run: &dyn Fn(Options) -> Report) -> Option<Shr
     let violation = found.violation.clone()?;
     let before = found.decisions.len();
     let mut search = Search { run, best: options, decisions: found.decisions, violation, runs: 1 };
+    search.fewer_nodes();
     search.fewer_steps();
     search.fewer_kinds();
     search.fewer_decisions();
@@ -88,6 +89,15 @@ impl Search<'_> {
         self.attempt(Options { only: Some(only), ..self.best.clone() })
     }
 
+    fn fewer_nodes(&mut self) {
+        for nodes in 3..=6 {
+            let fewer = self.best.nodes.is_none_or(|now| nodes < now);
+            if fewer && self.attempt(Options { nodes: Some(nodes), ..self.best.clone() }) {
+                break;
+            }
+        }
+    }
+
     /// An invariant of the end (liveness, the clients' history) may need a short life only.
     fn fewer_steps(&mut self) {
         let mut cut = self.best.steps / 2;
@@ -102,8 +112,16 @@ impl Search<'_> {
     fn fewer_kinds(&mut self) {
         for &kind in Kind::ALL {
             let without: Vec<_> = self.decisions.iter().copied().filter(|d| d.kind != kind).collect();
-            if without.len() < self.decisions.len() {
-                self.with(without);
+            if without.len() == self.decisions.len() || self.with(without) {
+                continue;
+            }
+            // Not at all nodes, clients or links, then.
+            for who in 0..=u8::MAX {
+                let this = |d: &Decision| d.kind == kind && d.who == who;
+                let without: Vec<_> = self.decisions.iter().copied().filter(|d| !this(d)).collect();
+                if without.len() < self.decisions.len() {
+                    self.with(without);
+                }
             }
         }
     }
