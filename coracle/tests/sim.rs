@@ -82,6 +82,8 @@ const KEPT: &[(u64, u64, Option<&str>)] = &[
     (604, 2000, None),
     // A quorum that has never heard of the membership elects nobody.
     (4925, 2000, None),
+    // What a follower acknowledged to an older leader it may have dropped for a newer one.
+    (700_360, 2000, None),
     // A disk that hangs under a leader, with a partition just before.
     (72, 600, Some("partition:0:4 siege:0:0")),
 ];

@@ -444,6 +444,10 @@ impl Ghost {
                 format!("leader {leader} of {follower} went back from {before:?} to {known:?}"),
             );
         }
+        if self.nodes[follower].state.term > raft.term() {
+            // It follows somebody newer by now, who may have had it drop what it acknowledged here.
+            return Ok(());
+        }
         let (own, theirs) = (&self.nodes[leader].log, &self.nodes[follower].durable);
         if matched > Index::ZERO && own.get(matched) != theirs.get(matched) {
             let (leader, follower) = (self.ids[leader], self.ids[follower]);
