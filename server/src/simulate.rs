@@ -3,9 +3,8 @@
 //! A simulation is decided by its seed, so a violation comes with the one command that replays it.
 
 use clap::{Args, Subcommand};
-use coracle::sim::{self, Options, Report, history};
+use coracle::sim::{self, Campaign, Options, Report, history};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -52,32 +51,6 @@ pub enum History {
     },
 }
 
-/// What many seeds came to.
-#[derive(Default)]
-struct Sum {
-    seeds: u64,
-    steps: u64,
-    committed: u64,
-    operations: u64,
-    /// Over the hashes of all seeds, in their order.
-    trace_hash: u64,
-    counts: BTreeMap<&'static str, u64>,
-}
-
-impl Sum {
-    fn add(&mut self, report: &Report) {
-        self.seeds += 1;
-        self.steps += report.steps;
-        self.committed += report.committed;
-        self.operations += report.operations;
-        self.trace_hash =
-            (self.trace_hash.rotate_left(1) ^ report.trace_hash).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for (what, times) in &report.counts {
-            *self.counts.entry(what).or_default() += times;
-        }
-    }
-}
-
 impl Sim {
     /// Runs the seeds. An error if an invariant was broken.
     pub fn run(&self) -> Result<(), String> {
@@ -87,7 +60,7 @@ impl Sim {
             println!("seeds {first} to {}", first.wrapping_add(count - 1));
         }
         let began = Instant::now();
-        let (mut sum, mut shown) = (Sum::default(), began);
+        let (mut sum, mut shown) = (Campaign::new(), began);
         for seed in (0..count).map(|n| first.wrapping_add(n)) {
             let report = sim::run(self.options(seed)?);
             sum.add(&report);
@@ -104,7 +77,8 @@ impl Sim {
             }
         }
         self.show_all(&sum, first, began);
-        Ok(())
+        let wrong = sum.verdict();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 
     fn options(&self, seed: u64) -> Result<Options, String> {
@@ -156,6 +130,7 @@ impl Sim {
                 "operations": report.operations,
                 "simulated_ms": report.sim_millis,
                 "trace_hash": format!("{:016x}", report.trace_hash),
+                "undecided": report.undecided,
                 "counts": report.counts,
                 "violation": null,
             });
@@ -173,7 +148,7 @@ impl Sim {
         println!("trace hash {:016x}; every invariant held", report.trace_hash);
     }
 
-    fn show_all(&self, sum: &Sum, first: u64, began: Instant) {
+    fn show_all(&self, sum: &Campaign, first: u64, began: Instant) {
         let rate = sum.steps as f64 / began.elapsed().as_secs_f64();
         let per_1000 = sum.committed as f64 * 1000.0 / sum.steps.max(1) as f64;
         if self.json {
@@ -186,6 +161,7 @@ impl Sim {
                 "committed_per_1000_steps": per_1000,
                 "operations": sum.operations,
                 "trace_hash": format!("{:016x}", sum.trace_hash),
+                "undecided": sum.undecided,
                 "counts": sum.counts,
                 "violation": null,
             });
@@ -197,8 +173,8 @@ impl Sim {
         }
         println!(
             "{} seeds, {} steps, {rate:.0} steps per second, {} entries committed ({per_1000:.1} per 1,000 steps), \
-             {} client operations; every invariant held",
-            sum.seeds, sum.steps, sum.committed, sum.operations,
+             {} client operations; every invariant held; {} histories were too hard to judge",
+            sum.seeds, sum.steps, sum.committed, sum.operations, sum.undecided,
         );
     }
 }
@@ -239,7 +215,7 @@ impl History {
     }
 }
 
-fn progress(sum: &Sum, count: u64, began: Instant) {
+fn progress(sum: &Campaign, count: u64, began: Instant) {
     let rate = sum.steps as f64 / began.elapsed().as_secs_f64();
     let line = format!("{} of {count} seeds, {} steps, {rate:.0} steps per second", sum.seeds, sum.steps);
     // Only for eyes; the outcome is told on standard output.

@@ -27,6 +27,8 @@ pub struct Campaign {
     pub trace_hash: u64,
     /// How often each situation came up; those that never did are there with 0.
     pub counts: BTreeMap<&'static str, u64>,
+    /// Runs whose clients' histories were too hard to judge.
+    pub undecided: u64,
     /// The seeds that broke something, and what.
     pub violations: Vec<(u64, Violation)>,
 }
@@ -50,6 +52,7 @@ impl Campaign {
         for (what, times) in &report.counts {
             *self.counts.entry(what).or_default() += times;
         }
+        self.undecided += u64::from(report.undecided);
         if let Some(violation) = &report.violation {
             self.violations.push((report.seed, violation.clone()));
         }

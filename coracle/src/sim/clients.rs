@@ -1,7 +1,7 @@
 //! The clients: they ask, retry, give up and ask the wrong node, and remember what they saw.
 
 use super::dice::Dice;
-use super::ghost::{Verdict, broken};
+use super::ghost::{Verdict, Violation, broken};
 use super::history::kv::{Command, Input, KeyValue, Output};
 use super::history::{Budget, History, OperationId, Verdict as Judgement};
 use super::host::Heard;
@@ -310,14 +310,15 @@ impl Clients {
         self.deeds.get((request.0 as usize).wrapping_sub(1)).is_some_and(|deed| deed.ask.is_err())
     }
 
-    /// Whether all that the clients saw can be explained by one machine (S17).
-    pub(super) fn judge(&mut self) -> Verdict {
+    /// Whether all that the clients saw can be explained by one machine (S17). False if that could not be
+    /// decided within the budget: the question is NP-complete.
+    pub(super) fn judge(&mut self) -> Result<bool, Violation> {
         let unanswered = self.deeds.iter().filter(|deed| deed.outcome == Outcome::Open).count();
         if unanswered > 0 {
-            return broken("L4", format!("{unanswered} requests were never answered"));
+            broken("L4", format!("{unanswered} requests were never answered"))?;
         }
         if let Some((request, node)) = self.owed.first_key_value() {
-            return broken("L4", format!("node {} never answered request {}", node + 1, request.0));
+            broken("L4", format!("node {} never answered request {}", node + 1, request.0))?;
         }
         // What no machine applied by now never will be: to know that makes the question far smaller.
         for deed in self.deeds.iter().filter(|deed| deed.outcome == Outcome::Unknown) {
@@ -326,11 +327,11 @@ impl Clients {
             }
         }
         match KeyValue::new().check(&self.history, Budget::default()) {
-            Judgement::Linearizable => Ok(()),
-            Judgement::NotLinearizable(explanation) => broken("S17", explanation.to_string()),
-            Judgement::Undecided => {
-                broken("checker", "the history could not be judged within its budget".to_owned())
+            Judgement::Linearizable => Ok(true),
+            Judgement::NotLinearizable(explanation) => {
+                Err(Violation { invariant: "S17", detail: explanation.to_string() })
             }
+            Judgement::Undecided => Ok(false),
         }
     }
 }

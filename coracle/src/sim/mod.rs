@@ -94,6 +94,8 @@ pub struct Report {
     pub decisions: Vec<Decision>,
     /// What happened, if it was to be told.
     pub story: Vec<String>,
+    /// Whether the history of the clients was too hard to judge. All other checks were made.
+    pub undecided: bool,
     /// The invariant that was broken, if one was.
     pub violation: Option<Violation>,
 }

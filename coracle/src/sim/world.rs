@@ -128,7 +128,8 @@ impl World {
             self.happen()?;
         }
         self.heal()?;
-        self.clients.judge()
+        self.report.undecided = !self.clients.judge()?;
+        Ok(())
     }
 
     fn begin(&mut self) -> Verdict {
