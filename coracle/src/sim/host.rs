@@ -185,6 +185,7 @@ impl Host {
         let room = plan.room + config.message_bytes + 4096;
         let limits = (config.inflight_messages, config.inflight_bytes + config.message_bytes.max(4096), room);
         let tick = self.clock.moment(now).tick;
+        #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
         let mut raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
             .map_err(|error| error.to_string())?;
         #[cfg(feature = "mutants")]
