@@ -165,8 +165,9 @@ async fn a_healthy_link_that_is_idle_stays() {
 #[tokio::test]
 async fn a_dead_peer_never_blocks_a_send() {
     let a = Node::start(local(1, Some(CLUSTER))).await;
-    // Nothing listens at the first, and the second, an address for documentation, never answers.
-    a.knows(&[(2, "127.0.0.1:1"), (3, "192.0.2.1:7000"), (4, "no-such-host.invalid:7000")]);
+    // Nothing listens at the first, the second takes connections and never answers, the third is no address.
+    let silent = std::net::TcpListener::bind(LOOPBACK).unwrap();
+    a.knows(&[(2, "127.0.0.1:1"), (3, &silent.local_addr().unwrap().to_string()), (4, "127.0.0.1:none")]);
     until(|| a.tcp.counts().dials >= 6).await;
     let start = Instant::now();
     for _ in 0..10_000 {
