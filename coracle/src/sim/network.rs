@@ -37,6 +37,8 @@ pub(super) struct Network {
     connection: Vec<Vec<u64>>,
     under_way: Vec<Vec<u64>>,
     recent: VecDeque<(Envelope, Vec<Entry>)>,
+    /// The bytes of the entries of the largest message so far: a limit on what waits is passed by one at most.
+    pub(super) largest: u64,
 }
 
 impl Network {
@@ -46,6 +48,7 @@ impl Network {
             connection: vec![vec![0; nodes]; nodes],
             under_way: vec![vec![0; nodes]; nodes],
             recent: VecDeque::new(),
+            largest: 0,
         }
     }
 
@@ -76,6 +79,7 @@ fn index(id: NodeId) -> usize {
 impl World {
     pub(super) fn send(&mut self, from: usize, envelope: Envelope, entries: Vec<Entry>) {
         self.report.messages += 1;
+        self.network.largest = self.network.largest.max(entries.iter().map(|entry| entry.len() as u64).sum());
         let to = index(envelope.to.id);
         let link = (from + 1) * 10 + to + 1;
         if self.plan.stray > 0 {

@@ -248,7 +248,7 @@ impl World {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         let (messages, bytes, room) = up.limits;
         let waiting = up.unpersisted();
-        if waiting > room {
+        if waiting > room + self.network.largest {
             return broken("S22", format!("{waiting} bytes wait for the disk of node {}", node + 1));
         }
         if !up.raft().is_leader() {
