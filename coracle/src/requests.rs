@@ -30,6 +30,8 @@ pub struct Status {
     pub digest: Digest,
     /// Requests of this node's callers that wait.
     pub pending: usize,
+    /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.
+    pub disk_bytes: u64,
 }
 
 /// What a handle asks of the driver.

@@ -569,6 +569,7 @@ impl<S: StateMachine> Driver<S> {
             applied,
             digest,
             pending,
+            disk_bytes: self.parts.reader.disk_bytes(),
         }
     }
 

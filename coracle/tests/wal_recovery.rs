@@ -316,8 +316,9 @@ fn st_4_after_any_failed_operation_nothing_succeeds_and_a_new_start_holds() {
                     }
                 }
             }
-            // Housekeeping may fail and costs only space.
-            assert!(done < steps.len() || matches!(op, Op::Remove | Op::SetLen), "{op:?} {number}");
+            // Housekeeping may fail and costs only space: a segment that cannot be recycled, too.
+            let housekeeping = matches!(op, Op::Remove | Op::SetLen | Op::Rename);
+            assert!(done < steps.len() || housekeeping, "{op:?} {number}");
             for image in power_cuts(&disk, number as u64) {
                 check(&image, &states, done);
             }
@@ -479,4 +480,74 @@ fn many_starts_do_not_fill_the_disk() {
     }
     assert!(size(&disk) <= one + 10 * 3 * 4096, "each start leaves a header, a checkpoint and a seal");
     assert_eq!(start_and_read(&shared(&disk)).unwrap().1.entries.len(), 1);
+}
+
+/// OV-2: a log that is purged as it grows reuses its files, and says what it takes.
+#[test]
+fn purged_segments_are_recycled_within_the_budget() {
+    for spares in [0, 1, 2] {
+        let disk = MemDisk::new();
+        let (mut wal, _) = start_with(&shared(&disk), WalConfig { spares, ..config() }).unwrap();
+        let reader = wal.reader();
+        let files = || {
+            let names = disk.list().unwrap().into_iter().filter(|name| !name.starts_with("id"));
+            names.map(|name| disk.contents(&name).unwrap().len() as u64).sum::<u64>()
+        };
+        let mut warm = 0;
+        for index in 1..=300 {
+            changes(vec![append(1, index..=index, 3000)]).run(&mut wal).unwrap();
+            if index > 10 && index % 2 == 0 {
+                wal.purge(LogId::new(1, index - 5)).unwrap();
+                wal.idle().unwrap();
+                assert_eq!(reader.disk_bytes(), files(), "after entry {index}");
+                let segments = disk.list().unwrap().iter().filter(|name| name.ends_with(".log")).count();
+                assert!(files() <= (segments + spares) as u64 * (16 << 10), "{:?}", disk.list());
+            }
+            if index == 50 {
+                warm = disk.trace().len();
+            }
+        }
+        let count = |wanted| disk.trace()[warm..].iter().filter(|op| **op == wanted).count();
+        let (created, turns) = (count(Op::Create), count(Op::SyncDir));
+        assert!(turns > 100, "{turns} segments");
+        // Every purge here frees two segments at once.
+        let expected = turns * (2 - spares) / 2;
+        assert!(created.abs_diff(expected) <= 2, "{created} new files of {turns} with {spares} spares");
+        drop((wal, reader));
+        assert_eq!(start_and_read(&shared(&disk)).unwrap().1.entries.len(), 5);
+    }
+}
+
+/// A recycled file whose old name comes back with the header of the new segment is no damage.
+#[test]
+fn st_8_a_recycled_file_under_its_old_name_counts_for_nothing() {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start(&shared(&disk)).unwrap();
+    let mut newest = |wal: &mut dyn LogStore, index| {
+        changes(vec![append(1, index..=index, 3000)]).run(wal).unwrap();
+        disk.list().unwrap().into_iter().rfind(|name| name.ends_with(".log")).unwrap()
+    };
+    let first = newest(&mut wal, 1);
+    for index in 2..20 {
+        newest(&mut wal, index);
+    }
+    wal.purge(LogId::new(1, 18)).unwrap();
+    wal.idle().unwrap();
+    let mut last = newest(&mut wal, 20);
+    let before = last.clone();
+    for index in 21.. {
+        last = newest(&mut wal, index);
+        if last != before {
+            break;
+        }
+    }
+    drop(wal);
+    let reborn = disk.contents(&last).unwrap();
+    disk.put(&first, &reborn);
+    let entries = start_and_read(&shared(&disk)).unwrap().1.entries;
+    assert_eq!(entries[0].index(), Index(19));
+    // The other way about, somebody has renamed a file.
+    disk.put("00000000000000ff.log", &reborn);
+    let refused = start(&shared(&disk)).err().unwrap().to_string();
+    assert!(refused.contains("restore the names"), "{refused}");
 }

@@ -35,6 +35,9 @@ pub struct Report {
     /// The digest of everything that it applied, at exactly `applied`: 32 hexadecimal digits. Two nodes
     /// that applied the same entries show the same.
     pub digest: String,
+    /// Bytes that its log takes on disk, spare files included; 0 if it uses no disk.
+    #[serde(default)]
+    pub disk_bytes: u64,
 }
 
 /// One member of the cluster.
@@ -62,6 +65,7 @@ impl Report {
             last_index: raft.last.index.0,
             members: members(&raft.membership),
             digest: status.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            disk_bytes: status.disk_bytes,
         }
     }
 }

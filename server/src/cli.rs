@@ -290,6 +290,7 @@ fn table(report: &Report) -> String {
         ("commit", report.commit.to_string()),
         ("applied", report.applied.to_string()),
         ("digest", report.digest.clone()),
+        ("on disk", format!("{:.1} MiB", report.disk_bytes as f64 / f64::from(1 << 20))),
     ] {
         text += &format!("  {name:<12}{value}\n");
     }

@@ -167,6 +167,7 @@ impl Host {
         let config = WalConfig {
             segment_bytes: SEGMENT,
             prepare_ahead: false,
+            spares: 2,
             draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
         };
         let mut log = Wal::open(Arc::new(self.disk.clone()), identity, config);

@@ -152,4 +152,10 @@ pub trait LogReader: Send + Sync {
     /// The entries from `first` to at most `last` (inclusive), contiguous from `first` on: at least one, and
     /// as many as fit in `max_bytes` of encoded entries.
     fn entries(&self, first: Index, last: Index, max_bytes: usize) -> Result<Vec<Entry>, ReadLogError>;
+
+    /// How many bytes the store takes on disk, files kept for later included; 0 if it uses none. Answered
+    /// from memory, without waiting for a disk.
+    fn disk_bytes(&self) -> u64 {
+        0
+    }
 }

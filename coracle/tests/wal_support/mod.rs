@@ -126,7 +126,7 @@ pub(crate) const NODE: NodeId = NodeId(1);
 pub(crate) fn config() -> WalConfig {
     static NEXT: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
     let draw = || NEXT.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-    WalConfig { segment_bytes: 16 << 10, prepare_ahead: false, draw: Arc::new(draw) }
+    WalConfig { segment_bytes: 16 << 10, prepare_ahead: false, spares: 2, draw: Arc::new(draw) }
 }
 
 /// Starts as a node does: identity first, then the log.

@@ -2,8 +2,8 @@
 //!
 //! Everything in it is durable. The writer changes it under a lock once a sync has returned, never
 //! during one; a reader takes under the lock what it needs to know, and reads files after it has let go.
-//! That is safe because no byte of the log is ever changed in place, and a file that was removed stays
-//! readable for whoever holds it: to have the segment is to have it pinned.
+//! That is safe because no byte of the log is ever changed in place, a file that was removed stays readable
+//! for whoever holds it, and one that is held is not recycled: to have the segment is to have it pinned.
 
 use super::format::{Place, Record};
 use super::segment::Segment;
@@ -21,6 +21,8 @@ pub(super) struct Log {
     pub(super) shape: Shape,
     /// Its files, the one that is written last.
     held: VecDeque<Held>,
+    /// The bytes that the log takes on disk, as the writer last added them up.
+    pub(super) disk_bytes: u64,
     broken: Broken,
 }
 
@@ -46,6 +48,7 @@ impl Log {
         let end = self.shape.last.index;
         if let Some(current) = self.held.back_mut() {
             current.end = end;
+            current.places.shrink_to_fit();
         }
         self.held.push_back(Held { segment, first: end.next(), places: Vec::new(), end });
     }
@@ -64,6 +67,12 @@ impl Log {
     /// The numbers of all segments, ascending.
     pub(super) fn segments(&self) -> impl Iterator<Item = u64> + '_ {
         self.held.iter().map(|held| held.segment.number)
+    }
+
+    /// The lengths of all its files. One that a start has shortened is as long as the system says.
+    pub(super) fn segment_bytes(&self) -> u64 {
+        let len = |held: &Held| held.segment.file.len().unwrap_or(held.segment.size);
+        self.held.iter().map(len).sum()
     }
 
     /// Takes out the oldest segments that hold purged entries only.

@@ -4,7 +4,7 @@
 //! blocks and one sync. Nothing is ever changed in place: a truncation, a purge and a new hard state are
 //! records like entries, and so the stream can be cut at any byte and still be told apart from one that
 //! was damaged (`recovery` says how). The stream runs through segments; each begins with a checkpoint
-//! that restates everything except entries, so the oldest can be removed once their entries are purged.
+//! that restates everything except entries, so the oldest can be recycled once their entries are purged.
 //! `docs/disk-format.md` has the bytes.
 //!
 //! Every start opens a new segment: what was in doubt is written again there, and the old files are
@@ -16,6 +16,7 @@ mod index;
 mod reader;
 mod recovery;
 mod segment;
+mod spares;
 mod writer;
 
 use self::format::blocks;
@@ -44,6 +45,10 @@ pub struct WalConfig {
     /// The size of a segment, in bytes; rounded to blocks and kept between [`MIN_SEGMENT_BYTES`] and
     /// [`MAX_SEGMENT_BYTES`]. Space is freed in pieces of this size.
     pub segment_bytes: u64,
+    /// The most files that are kept for segments to come: old segments whose entries are purged, or files of
+    /// zeros. The log takes the room of its segments and of these, and no more. With 0, every new
+    /// segment is a new file, filled while the write that needs it waits.
+    pub spares: usize,
     /// Whether a thread makes the next segment ahead of need. Without it the log uses no thread, and
     /// the write that fills a segment takes as long as making one.
     pub prepare_ahead: bool,
@@ -52,17 +57,21 @@ pub struct WalConfig {
 }
 
 impl Default for WalConfig {
-    /// 64 MiB, made ahead, random bits of the system.
+    /// 64 MiB, two spares, made ahead, random bits of the system.
     fn default() -> WalConfig {
         let draw = || getrandom::u64().expect("the system gives random bits");
-        WalConfig { segment_bytes: 64 << 20, prepare_ahead: true, draw: Arc::new(draw) }
+        WalConfig { segment_bytes: 64 << 20, spares: 2, prepare_ahead: true, draw: Arc::new(draw) }
     }
 }
 
 impl std::fmt::Debug for WalConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let WalConfig { segment_bytes, prepare_ahead, draw: _ } = self;
-        write!(f, "WalConfig {{ segment_bytes: {segment_bytes}, prepare_ahead: {prepare_ahead} }}")
+        let WalConfig { segment_bytes, spares, prepare_ahead, draw: _ } = self;
+        f.debug_struct("WalConfig")
+            .field("segment_bytes", segment_bytes)
+            .field("spares", spares)
+            .field("prepare_ahead", prepare_ahead)
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,7 +85,7 @@ pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
 /// everything else needs.
 pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
     for name in disk.list().map_err(failed("list", disk.path()))? {
-        if segment::is_unfinished(&name) {
+        if spares::is_unfinished(&name) {
             disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
         }
     }

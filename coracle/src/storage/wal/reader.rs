@@ -70,6 +70,10 @@ impl LogReader for WalReader {
         }
         Ok(entries)
     }
+
+    fn disk_bytes(&self) -> u64 {
+        self.log.read().unwrap_or_else(PoisonError::into_inner).disk_bytes
+    }
 }
 
 /// How many of these, at least one, are best read together.

@@ -19,6 +19,7 @@
 use super::format::{BLOCK, BatchHeader, BodyError, End, HEADER, Record, SegmentHeader, Wrong, decode_body};
 use super::index::Log;
 use super::segment::{self, Segment};
+use super::spares;
 use crate::storage::disk::{Disk, DiskFile, failed, read_full};
 use crate::storage::shape::Shape;
 use crate::storage::{Identity, StoreError};
@@ -193,14 +194,14 @@ pub(super) fn recover(
     Ok(Found { log, end, doubtful, next, leftovers, ends_in })
 }
 
-/// All files with the name of a segment, ascending, and the unfinished ones.
+/// All files that may be segments, ascending, and those that certainly count for nothing.
 fn list(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
     let mut candidates = Vec::new();
-    let mut unfinished = Vec::new();
+    let mut leftovers = Vec::new();
     for name in disk.list().map_err(failed("list", disk.path()))? {
         let Some(number) = segment::number(&name) else {
-            if segment::is_unfinished(&name) {
-                unfinished.push(name);
+            if spares::is_unfinished(&name) {
+                leftovers.push(name);
             }
             continue;
         };
@@ -214,6 +215,11 @@ fn list(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
             offset: 0,
             detail,
         })?;
+        if header.is_some_and(|header| header.number > number) {
+            // A recycled file whose old name came back: it is the name of a purged segment.
+            leftovers.push(name);
+            continue;
+        }
         if let Some(other) = header.filter(|header| header.number != number) {
             let detail =
                 format!("it says that it is segment {}; restore the names of the files", other.number);
@@ -224,7 +230,7 @@ fn list(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
             .push(Candidate { segment: Arc::new(Segment { number, generation, path, file, size }), header });
     }
     candidates.sort_by_key(|candidate| candidate.segment.number);
-    Ok((candidates, unfinished))
+    Ok((candidates, leftovers))
 }
 
 /// The segments that count, and what is known from the others.

@@ -1,15 +1,16 @@
 //! The writing end of the log: batches, the turn to a new segment, and the removal of old files.
 //!
 //! One batch is in flight at a time, so each header attests the batch before it. A file that is not needed
-//! any more goes only after a later batch has attested the batch that made it needless (a checkpoint, a
-//! purge): as long as that one is the newest, nothing could tell its damage from a torn tail, and the
-//! old files are what a start would fall back to.
+//! any more is recycled or removed only after a later batch has attested the batch that made it needless (a
+//! checkpoint, a purge): as long as that one is the newest, nothing could tell its damage from a torn tail,
+//! and the old files are what a start would fall back to.
 
 use super::WalConfig;
 use super::format::{BLOCK, Encoder, End, HEADER, RECORD_HEADER, Record, SegmentHeader, blocks, body_len};
 use super::index::Log;
 use super::recovery::Found;
-use super::segment::{self, Segment, Spares};
+use super::segment::{self, Segment};
+use super::spares::Spares;
 use crate::storage::disk::{Disk, failed};
 use crate::storage::{Identity, StoreError, WriteBatch};
 use coracle_core::{Broken, LogId};
@@ -53,7 +54,10 @@ pub(super) struct Writer {
 /// Files that a later batch may free.
 #[derive(Default)]
 struct Needless {
+    /// Files that never counted, or do not any more.
     remove: Vec<String>,
+    /// Segments that hold purged entries only.
+    purged: Vec<Arc<Segment>>,
     /// A file that holds nothing from this offset on.
     shorten: Option<(Arc<Segment>, u64)>,
 }
@@ -70,15 +74,16 @@ impl Writer {
         found: Found,
     ) -> Result<Writer, StoreError> {
         let mut encoder = Encoder::new(broken);
-        let mut spares = Spares::new(disk.clone());
+        let WalConfig { segment_bytes, spares, prepare_ahead, .. } = config;
+        let mut spares = Spares::open(disk.clone(), segment_bytes, spares, prepare_ahead)?;
         let Found { log: state, end, doubtful, next, leftovers, ends_in } = found;
         let size = config.segment_bytes.min(START_BYTES);
         let site = Site { disk: &*disk, identity: &identity, draw: &*config.draw, broken };
         let repeats = if broken.is("unattested-tail-not-rewritten") { &[][..] } else { &doubtful };
-        let mut needless =
-            Needless { remove: leftovers, shorten: ends_in.map(|segment| (segment, end.offset)) };
+        let shorten = ends_in.map(|segment| (segment, end.offset));
+        let mut needless = Needless { remove: leftovers, purged: Vec::new(), shorten };
         if broken.is("old-files-freed-early") {
-            std::mem::take(&mut needless).free(&*disk);
+            std::mem::take(&mut needless).free(&mut spares);
         }
         let opened = open(site, &mut encoder, &mut spares, &state, end, next, repeats, 0, size)?;
         *publish(&log) = state;
@@ -96,6 +101,7 @@ impl Writer {
             spares,
         };
         writer.join(doubtful)?;
+        writer.measure();
         Ok(writer)
     }
 
@@ -128,8 +134,8 @@ impl Writer {
         self.sealed = matches!(content, Content::Seal);
         self.clean();
         self.publish(content)?;
-        if self.config.prepare_ahead && self.end.offset > self.segment.size / PREPARE_AT {
-            self.spares.prepare(self.config.segment_bytes)?;
+        if self.end.offset > self.segment.size / PREPARE_AT {
+            self.spares.prepare();
         }
         Ok(())
     }
@@ -141,7 +147,7 @@ impl Writer {
             Content::Batch(batch) => log.apply(batch, self.encoder.places()),
             Content::Purge(upto) => {
                 let result = log.shape.purge(upto);
-                self.needless.remove.extend(log.take_purged().iter().map(|segment| segment.name()));
+                self.needless.purged.extend(log.take_purged());
                 result
             }
             Content::Seal => Ok(()),
@@ -162,7 +168,9 @@ impl Writer {
         };
         self.segment = opened.segment;
         self.end = opened.end;
-        self.join(Vec::new())
+        self.join(Vec::new())?;
+        self.measure();
+        Ok(())
     }
 
     /// Publishes the segment that was opened, and what its checkpoint repeats.
@@ -182,32 +190,45 @@ impl Writer {
                 detail,
             })?;
         }
-        self.needless.remove.extend(log.take_purged().iter().map(|segment| segment.name()));
+        self.needless.purged.extend(log.take_purged());
         Ok(())
     }
 
     /// Frees what the batch before the newest made needless.
     fn clean(&mut self) {
-        std::mem::take(&mut self.needless).free(&*self.disk);
+        if self.needless.is_empty() {
+            return;
+        }
+        std::mem::take(&mut self.needless).free(&mut self.spares);
+        self.measure();
+    }
+
+    /// Adds up what the log takes on disk. What is needless counts no more, as it is about to go.
+    fn measure(&mut self) {
+        let spares = self.spares.bytes();
+        let mut log = publish(&self.log);
+        log.disk_bytes = log.segment_bytes() + spares;
     }
 }
 
 impl Needless {
+    fn is_empty(&self) -> bool {
+        self.remove.is_empty() && self.purged.is_empty() && self.shorten.is_none()
+    }
+
     /// A failure costs space and nothing else, and the next start tries again.
-    fn free(self, disk: &dyn Disk) {
-        let Needless { remove, shorten } = self;
+    fn free(self, spares: &mut Spares) {
+        let Needless { remove, purged, shorten } = self;
+        let going = |name: &String| remove.contains(name) || purged.iter().any(|s| s.name() == *name);
         if let Some((segment, len)) = shorten
-            && !remove.contains(&segment.name())
+            && !going(&segment.name())
             && segment.size > len
             && let Err(error) = segment.file.set_len(len)
         {
             tracing::warn!("cannot shorten {}: {error}", segment.path.display());
         }
-        for name in remove {
-            if let Err(error) = disk.remove(&name) {
-                tracing::warn!("cannot remove {}: {error}", disk.path().join(name).display());
-            }
-        }
+        remove.iter().for_each(|name| spares.remove(name));
+        purged.into_iter().for_each(|segment| spares.recycle(segment));
     }
 }
 
