@@ -523,7 +523,7 @@ fn purged_segments_are_recycled_within_the_budget() {
 fn st_8_a_recycled_file_under_its_old_name_counts_for_nothing() {
     let disk = MemDisk::new();
     let (mut wal, _) = start(&shared(&disk)).unwrap();
-    let mut newest = |wal: &mut dyn LogStore, index| {
+    let newest = |wal: &mut dyn LogStore, index| {
         changes(vec![append(1, index..=index, 3000)]).run(wal).unwrap();
         disk.list().unwrap().into_iter().rfind(|name| name.ends_with(".log")).unwrap()
     };

@@ -12,7 +12,28 @@ use crate::storage::shape::Shape;
 use crate::storage::{Change, WriteBatch};
 use coracle_core::{Broken, Index, LogId};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+
+#[cfg(shuttle)]
+use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(not(shuttle))]
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// The log as the writer and all readers share it. Nobody does anything slow under its lock, so the writer
+/// waits for no reader and no reader for a sync.
+#[derive(Clone, Default)]
+pub(super) struct Shared(Arc<RwLock<Log>>);
+
+impl Shared {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Log> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For the writer alone.
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Log> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The durable log, without its bytes.
 #[derive(Default)]

@@ -13,6 +13,8 @@
 
 mod format;
 mod index;
+#[cfg(all(test, shuttle))]
+mod race;
 mod reader;
 mod recovery;
 mod segment;
@@ -20,14 +22,14 @@ mod spares;
 mod writer;
 
 use self::format::blocks;
-use self::index::Log;
+use self::index::Shared;
 use self::reader::WalReader;
 use self::writer::{Content, Writer};
 use super::disk::{Disk, failed};
 use super::shape::Shape;
 use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch};
 use coracle_core::{Broken, LogId};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// The least size of a segment, in bytes: room for the header, a checkpoint and a few batches.
 pub const MIN_SEGMENT_BYTES: u64 = 16 << 10;
@@ -98,7 +100,7 @@ pub struct Wal {
     identity: Identity,
     config: WalConfig,
     /// All that is durable, shared with the readers.
-    log: Arc<RwLock<Log>>,
+    log: Shared,
     state: State,
     pub(crate) broken: Broken,
 }
@@ -117,7 +119,7 @@ impl Wal {
     /// [`load`](LogStore::load) does the work.
     pub fn open(disk: Arc<dyn Disk>, identity: Identity, mut config: WalConfig) -> Wal {
         config.segment_bytes = blocks(config.segment_bytes.clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES));
-        Wal { disk, identity, config, log: Arc::default(), state: State::New, broken: Broken::default() }
+        Wal { disk, identity, config, log: Shared::default(), state: State::New, broken: Broken::default() }
     }
 
     /// The writer, if there is one to write with.
@@ -143,8 +145,7 @@ impl Wal {
 
     /// Asks the outline of the log.
     fn check<T>(&self, question: impl FnOnce(&Shape) -> Result<T, String>) -> Result<T, StoreError> {
-        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
-        question(&log.shape).map_err(StoreError::Refused)
+        question(&self.log.read().shape).map_err(StoreError::Refused)
     }
 }
 

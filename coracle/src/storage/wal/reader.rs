@@ -4,14 +4,14 @@
 //! agree with both and with their own checksum. Entries that lie close together are read in one piece.
 
 use super::format::{BLOCK, Place};
-use super::index::Log;
+use super::index::Shared;
 use super::segment::Segment;
 use crate::entry::Entry;
 use crate::storage::disk::{failed, read_full};
 use crate::storage::{LogReader, ReadLogError, StoreError};
 use bytes::Bytes;
 use coracle_core::{Index, LogId};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 /// The most that is read in one piece, in bytes, unless a single entry is larger: bounds the memory for
 /// what lies between the entries.
@@ -19,7 +19,7 @@ const PIECE: u64 = 1 << 20;
 
 /// A reader of the log.
 pub(super) struct WalReader {
-    log: Arc<RwLock<Log>>,
+    log: Shared,
 }
 
 /// An entry that is to be read.
@@ -30,13 +30,13 @@ struct Wanted {
 }
 
 impl WalReader {
-    pub(super) fn new(log: Arc<RwLock<Log>>) -> WalReader {
+    pub(super) fn new(log: Shared) -> WalReader {
         WalReader { log }
     }
 
     /// What lies where, decided under the lock. The segments stay readable however long the reading takes.
     fn plan(&self, first: Index, last: Index, max_bytes: usize) -> Result<Vec<Wanted>, ReadLogError> {
-        let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+        let log = self.log.read();
         if first <= log.shape.purged.index {
             return Err(ReadLogError::Purged);
         }
@@ -72,7 +72,7 @@ impl LogReader for WalReader {
     }
 
     fn disk_bytes(&self) -> u64 {
-        self.log.read().unwrap_or_else(PoisonError::into_inner).disk_bytes
+        self.log.read().disk_bytes
     }
 }
 

@@ -7,14 +7,14 @@
 
 use super::WalConfig;
 use super::format::{BLOCK, Encoder, End, HEADER, RECORD_HEADER, Record, SegmentHeader, blocks, body_len};
-use super::index::Log;
+use super::index::{Log, Shared};
 use super::recovery::Found;
 use super::segment::{self, Segment};
 use super::spares::Spares;
 use crate::storage::disk::{Disk, failed};
 use crate::storage::{Identity, StoreError, WriteBatch};
 use coracle_core::{Broken, LogId};
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::Arc;
 
 /// The size of the segment that a start makes while everyone waits, in bytes: a few milliseconds of zeros.
 const START_BYTES: u64 = 4 << 20;
@@ -38,7 +38,7 @@ pub(super) struct Writer {
     identity: Identity,
     config: WalConfig,
     /// Shared with the readers.
-    log: Arc<RwLock<Log>>,
+    log: Shared,
     segment: Arc<Segment>,
     /// The end of the newest batch, which is synced.
     end: End,
@@ -70,7 +70,7 @@ impl Writer {
         identity: Identity,
         config: WalConfig,
         broken: Broken,
-        log: Arc<RwLock<Log>>,
+        log: Shared,
         found: Found,
     ) -> Result<Writer, StoreError> {
         let mut encoder = Encoder::new(broken);
@@ -86,7 +86,7 @@ impl Writer {
             std::mem::take(&mut needless).free(&mut spares);
         }
         let opened = open(site, &mut encoder, &mut spares, &state, end, next, repeats, 0, size)?;
-        *publish(&log) = state;
+        *log.write() = state;
         let mut writer = Writer {
             segment: opened.segment,
             end: opened.end,
@@ -142,7 +142,7 @@ impl Writer {
 
     /// Tells the readers of a durable batch.
     fn publish(&mut self, content: Content<'_>) -> Result<(), StoreError> {
-        let mut log = publish(&self.log);
+        let mut log = self.log.write();
         let result = match content {
             Content::Batch(batch) => log.apply(batch, self.encoder.places()),
             Content::Purge(upto) => {
@@ -161,7 +161,7 @@ impl Writer {
         let site = Site { disk, identity, draw, broken: self.broken };
         let opened = {
             // The writer alone changes the log, so to read it here is to hold up nobody.
-            let log = self.log.read().unwrap_or_else(PoisonError::into_inner);
+            let log = self.log.read();
             let (encoder, spares) = (&mut self.encoder, &mut self.spares);
             let next = self.segment.number + 1;
             open(site, encoder, spares, &log, self.end, next, &[], room, self.config.segment_bytes)?
@@ -181,7 +181,7 @@ impl Writer {
                 entries.iter_mut().zip(places.by_ref()).for_each(|((_, place), new)| *place = *new);
             }
         }
-        let mut log = publish(&self.log);
+        let mut log = self.log.write();
         log.join(self.segment.clone());
         for record in &repeats {
             log.replay(record).map_err(|detail| StoreError::Damaged {
@@ -206,7 +206,7 @@ impl Writer {
     /// Adds up what the log takes on disk. What is needless counts no more, as it is about to go.
     fn measure(&mut self) {
         let spares = self.spares.bytes();
-        let mut log = publish(&self.log);
+        let mut log = self.log.write();
         log.disk_bytes = log.segment_bytes() + spares;
     }
 }
@@ -230,10 +230,6 @@ impl Needless {
         remove.iter().for_each(|name| spares.remove(name));
         purged.into_iter().for_each(|segment| spares.recycle(segment));
     }
-}
-
-fn publish(log: &RwLock<Log>) -> RwLockWriteGuard<'_, Log> {
-    log.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Content<'_> {
