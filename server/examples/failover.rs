@@ -5,13 +5,11 @@
 //! their answers must be at least; and the latency of one client's writes beside what disk and network
 //! alone take at the same time. It prints figures, and fails where a promise is broken.
 
+use coracle_server::bench::raw::{Blocks, Echo, median};
 use coracle_server::client::{Client, Value};
 use coracle_server::cluster::{Cluster, Interrupt, REQUEST_LIMIT, random, report, server, wait};
 use coracle_server::demo::{Writer, read_back};
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -277,12 +275,10 @@ fn check(id: u64, floor: u64, answer: &Value) -> Result<bool, String> {
 
 /// One client's writes beside what they are made of. The three take turns, so they see the same machine.
 fn latency(cluster: &Cluster, directory: &Path) -> Result<(), String> {
-    const BLOCK: usize = 4096;
     let (leader, _) = cluster.leader()?;
     let mut client = cluster.node(leader).client().map_err(text)?;
-    let file = File::create(directory.join("blocks")).map_err(text)?;
-    file.write_all_at(&vec![1; BLOCK * 256], 0).and_then(|()| file.sync_all()).map_err(text)?;
-    let mut echo = echo().map_err(text)?;
+    let mut blocks = Blocks::new(&directory.join("raw"), "blocks")?;
+    let mut echo = Echo::start().map_err(text)?;
     let (mut sets, mut syncs, mut trips) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..LATENCIES {
         let start = Instant::now();
@@ -290,14 +286,8 @@ fn latency(cluster: &Cluster, directory: &Path) -> Result<(), String> {
             Value::Simple(_) => sets.push(start.elapsed()),
             other => return Err(format!("a SET failed: {other:?}")),
         }
-        let start = Instant::now();
-        file.write_all_at(&[i as u8; BLOCK], (i % 256 * BLOCK) as u64)
-            .and_then(|()| file.sync_data())
-            .map_err(text)?;
-        syncs.push(start.elapsed());
-        let start = Instant::now();
-        echo.write_all(b"x").and_then(|()| echo.read_exact(&mut [0])).map_err(text)?;
-        trips.push(start.elapsed());
+        syncs.push(blocks.sync().map_err(text)?);
+        trips.push(echo.round_trip().map_err(text)?);
     }
     println!(
         "medians of {LATENCIES}: SET {:?}, fdatasync of a 4 KiB overwrite {:?}, loopback round trip {:?}",
@@ -306,25 +296,6 @@ fn latency(cluster: &Cluster, directory: &Path) -> Result<(), String> {
         median(&mut trips)
     );
     Ok(())
-}
-
-/// A connection to a thread that sends back each byte. It ends with the connection.
-fn echo() -> io::Result<TcpStream> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let stream = TcpStream::connect(listener.local_addr()?)?;
-    let (mut other, _) = listener.accept()?;
-    stream.set_nodelay(true)?;
-    other.set_nodelay(true)?;
-    std::thread::spawn(move || {
-        let mut byte = [0];
-        while other.read_exact(&mut byte).and_then(|()| other.write_all(&byte)).is_ok() {}
-    });
-    Ok(stream)
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times[times.len() / 2]
 }
 
 fn round(time: Option<&Duration>) -> Duration {

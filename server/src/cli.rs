@@ -3,6 +3,7 @@
 //! Every failure is one line on standard error, and the exit code 1 (2 where the command line itself is
 //! wrong).
 
+use crate::bench::Bench;
 use crate::cluster::{self, INIT_LIMIT, Interrupt};
 use crate::connection::Limits;
 use crate::demo::Demo;
@@ -56,6 +57,8 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Measure a cluster, or what its machine allows
+    Bench(Bench),
     /// Attack whole clusters of this very code in a simulated world
     Sim(Sim),
     /// Judge what clients saw
@@ -139,6 +142,7 @@ pub fn main() -> ExitCode {
         Command::Members(Members::Init { to, members }) => init(&to, &members),
         Command::Status { to, json } => status(&to, json),
         Command::Demo { keep } => demo(keep),
+        Command::Bench(bench) => interrupted_by_signals().and_then(|interrupt| bench.run(interrupt)),
         Command::Sim(sim) => sim.run(),
         Command::History(history) => return history.run(),
     };
@@ -303,11 +307,16 @@ fn table(report: &Report) -> String {
 
 fn demo(keep: bool) -> Result<(), String> {
     let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
-    let interrupt = Interrupt::default();
-    watch_signals(interrupt.clone())?;
+    let interrupt = interrupted_by_signals()?;
     let demo =
         Demo { programs: vec![cluster::server(program); 3], while_dead: Box::new(|_| {}), keep, interrupt };
     demo.run(&mut io::stdout()).map_err(|problem| format!("the demo failed: {problem}"))
+}
+
+fn interrupted_by_signals() -> Result<Interrupt, String> {
+    let interrupt = Interrupt::default();
+    watch_signals(interrupt.clone())?;
+    Ok(interrupt)
 }
 
 /// Sets the flag on SIGINT and SIGTERM.

@@ -102,13 +102,54 @@ pub struct Node {
     child: Option<Running>,
 }
 
-struct Running(Child);
+/// A child process. Dropping it kills it.
+pub(crate) struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail only where the child has ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Starts a program whose standard error goes to a file, and waits for a line with ` ready: ` in what it
+    /// says. Returns what follows in that line. A program that ends before is an error with its last words.
+    pub(crate) fn start(
+        name: &str,
+        mut command: Command,
+        log: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<(Running, String), String> {
+        let cannot = |error: io::Error| format!("cannot start {name}: {error}");
+        let file = File::options().create(true).append(true).open(log).map_err(cannot)?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
+        let mut child = Running(command.spawn().map_err(cannot)?);
+        let stdout = child.0.stdout.take().expect("the child's standard output is a pipe");
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let ready = |line: String| line.split_once(" ready: ").map(|(_, rest)| rest.to_owned());
+        let result = wait(&format!("starting {name}"), START_LIMIT, interrupt, || {
+            match told.try_iter().find_map(ready) {
+                Some(rest) => Ok(Some(rest)),
+                None => match child.0.try_wait().map_err(cannot)? {
+                    None => Ok(None),
+                    Some(status) => Err(format!("{name} did not start ({status})")),
+                },
+            }
+        });
+        match result {
+            Ok(rest) => Ok((child, rest)),
+            Err(error) => {
+                let log = fs::read_to_string(log).unwrap_or_default();
+                Err(format!("{error}: {}", log.lines().last().unwrap_or("it said nothing")))
+            }
+        }
     }
 }
 
@@ -241,33 +282,12 @@ impl Node {
     }
 
     fn start(&mut self, interrupt: &Interrupt) -> Result<(), String> {
-        let id = self.place.id;
-        let cannot = |error: io::Error| format!("cannot start node {id}: {error}");
-        let log = File::options().create(true).append(true).open(self.log()).map_err(cannot)?;
-        let mut command = (self.program)(&self.place);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let child = self.child.insert(Running(command.spawn().map_err(cannot)?));
-        let stdout = child.0.stdout.take().expect("the child's standard output is a pipe");
-        let (tell, told) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = tell.send(line);
-            }
-        });
-        let result = wait(&format!("starting node {id}"), START_LIMIT, interrupt, || {
-            match told.try_iter().find(|line| line.contains(" ready: ")) {
-                Some(_) => Ok(Some(())),
-                None => match child.0.try_wait().map_err(cannot)? {
-                    None => Ok(None),
-                    Some(status) => Err(format!("node {id} did not start ({status})")),
-                },
-            }
-        });
-        result.map_err(|error| {
-            self.child = None;
-            let log = fs::read_to_string(self.log()).unwrap_or_default();
-            format!("{error}: {}", log.lines().last().unwrap_or("it said nothing"))
-        })
+        let command = (self.program)(&self.place);
+        let name = format!("node {}", self.place.id);
+        // The old process, if any, is gone before the new one starts.
+        self.child = None;
+        self.child = Some(Running::start(&name, command, &self.log(), interrupt)?.0);
+        Ok(())
     }
 }
 
