@@ -3,7 +3,7 @@
 //! `cargo test` shows a few that are found at once. All of them, with a table:
 //! `cargo test --release -p coracle --test mutants -- --ignored --nocapture`.
 
-use coracle::sim::{MUTANTS, Options, Report, run};
+use coracle::sim::{MUTANTS, Options, Report, run, shrink};
 use std::time::Instant;
 
 /// A run with this rule broken.
@@ -74,4 +74,39 @@ fn every_mutant_is_found() {
         }
     }
     assert!(survivors.is_empty(), "not found: {survivors:?}");
+}
+
+/// How short the failures of the mutants become: of each, or of those whose names contain `MUTANT`, its first
+/// find. What is left must read as a conversation.
+#[test]
+#[ignore = "minutes; run it optimised"]
+fn every_find_shrinks_to_a_short_story() {
+    let only = std::env::var("MUTANT").unwrap_or_default();
+    println!("| mutant | invariant | decisions | left | lines | steps | runs | seconds |");
+    println!("|---|---|---:|---:|---:|---:|---:|---:|");
+    let mut left = Vec::new();
+    for mutant in MUTANTS.iter().filter(|mutant| mutant.name.contains(&only)) {
+        let Some((seed, ..)) = found(mutant.name, 3000) else { continue };
+        let began = Instant::now();
+        let options = Options { mutant: Some(mutant.name), ..Options::new(seed) };
+        let Some(shrunk) = shrink(&options, &mut |_| true) else { continue };
+        let (lines, seconds) = (shrunk.conversation().len(), began.elapsed().as_secs_f64());
+        println!(
+            "| `{}` | {} | {} | {} | {lines} | {} | {} | {seconds:.1} |",
+            mutant.name,
+            shrunk.violation.invariant,
+            shrunk.before,
+            shrunk.decisions.len(),
+            shrunk.options.steps,
+            shrunk.runs,
+        );
+        if std::env::var("STORY").is_ok() {
+            println!("{shrunk}");
+        }
+        left.push(shrunk.decisions.len());
+    }
+    left.sort_unstable();
+    let median = left[left.len() / 2];
+    println!("median {median}, most {}", left[left.len() - 1]);
+    assert!(!only.is_empty() || median <= 15, "half of the failures keep more than {median} decisions");
 }

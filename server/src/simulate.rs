@@ -13,6 +13,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// How often the progress line changes.
 const PROGRESS: Duration = Duration::from_millis(200);
 
+/// How long a failure is shrunk at most.
+const SHRINKING: Duration = Duration::from_secs(60);
+
 /// Attack whole clusters of this very code in a simulated world
 #[derive(Args)]
 pub struct Sim {
@@ -31,6 +34,9 @@ pub struct Sim {
     /// How many steps of each seed before its faults end
     #[arg(long, default_value_t = 2000)]
     steps: u64,
+    /// Let nothing go wrong and nothing be asked but this, and tell all that happens: a shrunk run
+    #[arg(long, value_name = "DECISIONS", requires = "seed")]
+    only: Option<String>,
     /// Break this rule, and see it found; only in a build with the feature `mutants`
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -68,8 +74,11 @@ impl Sim {
                 shown = Instant::now();
                 progress(&sum, count, began);
             }
+            for line in &report.story {
+                println!("{line}");
+            }
             if let Some(violation) = &report.violation {
-                return Err(self.violated(&report, violation));
+                return self.violated(&report, violation);
             }
             if count == 1 {
                 self.show_one(&report, began);
@@ -85,6 +94,11 @@ impl Sim {
         let mut options = Options::new(seed);
         options.nodes = self.nodes.map(|nodes| nodes as usize);
         options.steps = self.steps;
+        if let Some(only) = &self.only {
+            let decisions = only.split_whitespace().map(str::parse);
+            options.only = Some(decisions.collect::<Result<_, _>>()?);
+            options.story = !self.json;
+        }
         if let Some(name) = &self.mutant {
             choose_mutant(&mut options, name)?;
         }
@@ -92,32 +106,59 @@ impl Sim {
     }
 
     /// The one command that does it again.
-    fn replay(&self, seed: u64) -> String {
-        let mut command = format!("coracle sim --seed {seed} --steps {}", self.steps);
-        if let Some(nodes) = self.nodes {
+    fn replay(&self, options: &Options) -> String {
+        let mut command = format!("coracle sim --seed {} --steps {}", options.seed, options.steps);
+        if let Some(nodes) = options.nodes {
             command += &format!(" --nodes {nodes}");
         }
         if let Some(name) = &self.mutant {
             command += &format!(" --mutant {name}");
         }
+        if let Some(only) = &options.only {
+            let only: Vec<String> = only.iter().map(ToString::to_string).collect();
+            command += &format!(" --only \"{}\"", only.join(" "));
+        }
         command
     }
 
-    fn violated(&self, report: &Report, violation: &sim::Violation) -> String {
-        let replay = self.replay(report.seed);
+    /// Tells what was broken and how to see it again, and then makes it small.
+    fn violated(&self, report: &Report, violation: &sim::Violation) -> Result<(), String> {
+        let options = self.options(report.seed)?;
+        let replay = self.replay(&options);
+        if !self.json {
+            println!("seed {} breaks {}: {}", report.seed, violation.invariant, violation.detail);
+            println!("replay: {replay}");
+        }
+        // What was shrunk before is small already.
+        let shrunk = self.only.is_none().then(|| sim::shrink(&options, &mut patience())).flatten();
+        if let (false, Some(shrunk)) = (self.json, &shrunk) {
+            println!("{shrunk}replay it alone: {}", self.replay(&shrunk.options));
+        }
         if self.json {
+            let shrunk = shrunk.map(|shrunk| {
+                json!({
+                    "seed": shrunk.options.seed,
+                    "nodes": shrunk.options.nodes,
+                    "steps": shrunk.options.steps,
+                    "decisions": shrunk.decisions.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "decisions_before": shrunk.before,
+                    "runs": shrunk.runs,
+                    "detail": shrunk.violation.detail,
+                    "story": shrunk.conversation(),
+                    "keep": shrunk.to_keep(),
+                    "replay": self.replay(&shrunk.options),
+                })
+            });
             let shown = json!({
                 "seed": report.seed,
                 "trace_hash": format!("{:016x}", report.trace_hash),
                 "violation": { "invariant": violation.invariant, "detail": violation.detail },
                 "replay": replay,
+                "shrunk": shrunk,
             });
             println!("{shown}");
-        } else {
-            println!("seed {} breaks {}: {}", report.seed, violation.invariant, violation.detail);
-            println!("replay: {replay}");
         }
-        format!("seed {} breaks {}", report.seed, violation.invariant)
+        Err(format!("seed {} breaks {}", report.seed, violation.invariant))
     }
 
     fn show_one(&self, report: &Report, began: Instant) {
@@ -132,6 +173,7 @@ impl Sim {
                 "trace_hash": format!("{:016x}", report.trace_hash),
                 "undecided": report.undecided,
                 "counts": report.counts,
+                "faults": report.faults,
                 "violation": null,
             });
             println!("{shown}");
@@ -163,13 +205,22 @@ impl Sim {
                 "trace_hash": format!("{:016x}", sum.trace_hash),
                 "undecided": sum.undecided,
                 "counts": sum.counts,
+                "faults": sum.faults,
                 "violation": null,
             });
             println!("{shown}");
             return;
         }
-        for (what, times) in &sum.counts {
+        println!("decided by chance, so many times:");
+        for (what, times) in &sum.faults {
             println!("{times:>12}  {what}");
+        }
+        println!("situations, so many times:");
+        for (what, meaning) in sim::SITUATIONS {
+            match sum.counts.get(what) {
+                None | Some(0) => println!("       never  {what}: {meaning}"),
+                Some(times) => println!("{times:>12}  {what}"),
+            }
         }
         println!(
             "{} seeds, {} steps, {rate:.0} steps per second, {} entries committed ({per_1000:.1} per 1,000 steps), \
@@ -212,6 +263,19 @@ impl History {
             (_, _, true) => ExitCode::from(3),
             _ => ExitCode::SUCCESS,
         }
+    }
+}
+
+/// Gives a shrinker its time, and shows how far it is.
+fn patience() -> impl FnMut(sim::Shrinking) -> bool {
+    let (began, mut shown) = (Instant::now(), Instant::now());
+    move |sim::Shrinking { runs, left, before }| {
+        if shown.elapsed() > PROGRESS && io::stderr().is_terminal() {
+            shown = Instant::now();
+            // Only for eyes, as below.
+            drop(write!(io::stderr(), "\rshrinking: {left} decisions of {before}, {runs} runs\x1b[K\r"));
+        }
+        began.elapsed() < SHRINKING
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Campaign {
     pub trace_hash: u64,
     /// How often each situation came up; those that never did are there with 0.
     pub counts: BTreeMap<&'static str, u64>,
+    /// How often each fault happened, and all else that is decided by chance.
+    pub faults: BTreeMap<&'static str, u64>,
     /// Runs whose clients' histories were too hard to judge.
     pub undecided: u64,
     /// The seeds that broke something, and what.
@@ -51,6 +53,9 @@ impl Campaign {
         self.trace_hash = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for (what, times) in &report.counts {
             *self.counts.entry(what).or_default() += times;
+        }
+        for (what, times) in &report.faults {
+            *self.faults.entry(what).or_default() += times;
         }
         self.undecided += u64::from(report.undecided);
         if let Some(violation) = &report.violation {

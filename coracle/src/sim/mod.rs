@@ -30,7 +30,7 @@ pub use chance::{Decision, Kind};
 pub use ghost::Violation;
 #[cfg(feature = "mutants")]
 pub use mutants::{MUTANTS, Mutant};
-pub use shrink::{Shrunk, shrink};
+pub use shrink::{Shrinking, Shrunk, shrink};
 pub use situations::SITUATIONS;
 use std::collections::BTreeMap;
 
@@ -90,6 +90,8 @@ pub struct Report {
     pub trace_hash: u64,
     /// How often each of the [situations](SITUATIONS) came up.
     pub counts: BTreeMap<&'static str, u64>,
+    /// How often each [kind](Kind) of fault, and of all else that is decided by chance, happened.
+    pub faults: BTreeMap<&'static str, u64>,
     /// What was decided, in order, if it was to be remembered.
     pub decisions: Vec<Decision>,
     /// What happened, if it was to be told.

@@ -118,6 +118,9 @@ impl World {
             let times = self.met.0[at] + self.ghost.met.0[at] + self.clients.met.0[at];
             self.report.counts.insert(name, times);
         }
+        for (kind, times) in Kind::ALL.iter().zip(self.chance.happened) {
+            self.report.faults.insert(kind.as_str(), times);
+        }
         self.report.decisions = self.chance.taken();
         self.report
     }
