@@ -219,6 +219,12 @@ impl Replica {
         self.tail.bytes_behind(self.raft.persisted())
     }
 
+    /// The bytes of the entries that wait for a quorum.
+    #[cfg(feature = "sim")]
+    pub(crate) fn uncommitted_bytes(&self) -> u64 {
+        self.tail.bytes_behind(self.raft.commit())
+    }
+
     /// An entry of the tail in memory.
     pub(crate) fn entry_in_memory(&self, index: Index) -> Option<&Entry> {
         self.tail.get(index)
@@ -238,6 +244,7 @@ impl Replica {
         if let Message::Append(append) = &mut envelope.message
             && !entries.is_empty()
             && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
+            && !self.breaks("follower-takes-all")
         {
             // The disk does not keep up: only the heartbeat in it counts, so that no election follows.
             append.cut(append.prev.index);
@@ -251,6 +258,7 @@ impl Replica {
         let uncommitted = self.tail.bytes_behind(self.raft.commit());
         if self.raft.is_leader()
             && (waiting > self.limits.unpersisted || uncommitted > self.limits.uncommitted)
+            && !self.breaks("leader-takes-all")
         {
             let busy = commands.into_iter().map(|(request, _)| (request, NotDone::Busy));
             self.effects.refused.extend(busy);

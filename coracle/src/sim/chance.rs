@@ -54,6 +54,7 @@ kinds! {
     Damage "damage",
     Stray "stray",
     Siege "siege",
+    Echo "echo",
 }
 
 const KINDS: usize = Kind::ALL.len();

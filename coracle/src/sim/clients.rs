@@ -60,6 +60,8 @@ pub(super) struct Clients {
     keys: u8,
     /// How many requests a client has open at most.
     depth: usize,
+    /// Some texts have up to so many bytes.
+    large: u64,
     clients: Vec<Client>,
     /// All deeds; a request's number is its place, from 1.
     deeds: Vec<Deed>,
@@ -80,6 +82,7 @@ impl Clients {
         Clients {
             keys: plan.keys,
             depth: plan.depth,
+            large: plan.large,
             clients,
             deeds: Vec::new(),
             history: History::new(),
@@ -148,6 +151,11 @@ impl Clients {
         let key = dice.below(u64::from(self.keys)) as u8;
         let ask = match dice.below(10) {
             0..=3 => Err(key),
+            // A text ends with as many semicolons as make it large.
+            4 | 5 if self.large > 0 && dice.chance(500) => {
+                let bytes = dice.within(1, self.large) as usize;
+                Ok(Ask::Put(key, format!("{text:;<bytes$}")))
+            }
             4 | 5 => Ok(Ask::Put(key, text)),
             6 | 7 => Ok(Ask::Append(key, text)),
             _ => {

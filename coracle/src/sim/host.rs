@@ -70,8 +70,8 @@ pub(super) struct Running {
     pub(super) backlog: VecDeque<Entry>,
     /// Whether the machine needs time.
     slow: bool,
-    /// The most that may be under way: messages and bytes to one follower, bytes to the disk.
-    pub(super) limits: (usize, u64, u64),
+    /// The most that may be under way to one follower: messages and bytes.
+    pub(super) limits: (usize, u64),
     /// When the last completion was reported.
     pub(super) last_report: u64,
     /// The newest write that was under way when the log was last truncated, until it is done.
@@ -80,6 +80,8 @@ pub(super) struct Running {
     pub(super) led: Option<Term>,
     /// Whether the machine will get on by itself.
     pub(super) applies: bool,
+    /// Bytes of entries that waited for a quorum when it last became leader.
+    pub(super) inherited: u64,
 }
 
 /// A node's own idea of time: a rate and a jump ahead. Never backwards.
@@ -183,8 +185,7 @@ impl Host {
         config.message_bytes = *dice.pick(&[300, 4096, 1 << 20]);
         config.max_unpersisted_bytes = plan.room;
         config.max_uncommitted_bytes = 2 * plan.room;
-        let room = plan.room + config.message_bytes + 4096;
-        let limits = (config.inflight_messages, config.inflight_bytes + config.message_bytes.max(4096), room);
+        let limits = (config.inflight_messages, config.inflight_bytes + config.message_bytes.max(4096));
         let tick = self.clock.moment(now).tick;
         #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
         let mut raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
@@ -210,6 +211,7 @@ impl Host {
             truncated_at: None,
             led: None,
             applies: false,
+            inherited: 0,
         });
         Ok(recovered)
     }
@@ -253,6 +255,11 @@ impl Running {
     /// Bytes of entries that wait for the disk.
     pub(super) fn unpersisted(&self) -> u64 {
         self.replica.unpersisted_bytes()
+    }
+
+    /// Bytes of entries that wait for a quorum, as far as this node knows.
+    pub(super) fn uncommitted(&self) -> u64 {
+        self.replica.uncommitted_bytes()
     }
 
     pub(super) fn raft(&self) -> &Raft {

@@ -55,6 +55,8 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("append-of-older-term", "TR-1", "takes entries of a leader that was deposed"),
     mutant("any-receiver", "TR-2", "takes messages that are for another node"),
     mutant("window-unbounded", "OV-1", "sends ahead without a bound"),
+    mutant("leader-takes-all", "OV-1", "a leader takes every command, whatever waits already"),
+    mutant("follower-takes-all", "OV-1", "a follower takes every entry, however slow its disk is"),
     mutant("reply-of-older-term", "TR-1", "counts acknowledgements of an older term"),
     mutant("match-goes-back", "LG-5", "an older acknowledgement replaces a newer one"),
     mutant("next-goes-below-match", "LG-5", "goes back behind what is acknowledged"),
@@ -83,6 +85,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("read-granted-at-zero", "5.4.1", "grants a read at index 0"),
     mutant("read-does-not-wait", "RD-2", "answers a read before the machine has come so far"),
     mutant("answer-to-any-question", "5.4.1", "takes an old answer for that to its newest question"),
+    mutant("answer-to-another-run", "5.4.1", "takes the answer to a question that its earlier run asked"),
     // Machine and clients.
     mutant("machine-ahead-of-disk", "5.1.8", "applies what is committed but not durable here"),
     mutant("loaded-fed-twice", "RS-3", "hands the machine the same entries again after loading them"),

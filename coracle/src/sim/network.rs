@@ -29,6 +29,15 @@ pub(super) struct Parcel {
     bytes: Bytes,
 }
 
+/// An answer to a question of a run that has ended.
+struct Echo {
+    /// The run that asked.
+    run: u64,
+    /// The question's number.
+    sequence: u64,
+    answer: Envelope,
+}
+
 /// All links.
 pub(super) struct Network {
     /// Which links are cut: from, to.
@@ -37,8 +46,11 @@ pub(super) struct Network {
     connection: Vec<Vec<u64>>,
     under_way: Vec<Vec<u64>>,
     recent: VecDeque<(Envelope, Vec<Entry>)>,
-    /// The bytes of the entries of the largest message so far: a limit on what waits is passed by one at most.
+    /// The bytes of the most entries that a node added to its log at once so far: a limit on what waits is
+    /// passed by so much at most.
     pub(super) largest: u64,
+    /// For each node an answer that it was about to get when its process was ended.
+    echo: Vec<Option<Echo>>,
 }
 
 impl Network {
@@ -49,6 +61,7 @@ impl Network {
             under_way: vec![vec![0; nodes]; nodes],
             recent: VecDeque::new(),
             largest: 0,
+            echo: (0..nodes).map(|_| None).collect(),
         }
     }
 
@@ -79,7 +92,6 @@ fn index(id: NodeId) -> usize {
 impl World {
     pub(super) fn send(&mut self, from: usize, envelope: Envelope, entries: Vec<Entry>) {
         self.report.messages += 1;
-        self.network.largest = self.network.largest.max(entries.iter().map(|entry| entry.len() as u64).sum());
         let to = index(envelope.to.id);
         let link = (from + 1) * 10 + to + 1;
         if self.plan.stray > 0 {
@@ -107,6 +119,9 @@ impl World {
             None => 1,
         };
         self.met.count_if(copies > 1, Rare::Duplicated);
+        if self.echo(from, &envelope) {
+            return;
+        }
         let runs = (self.hosts[from].run, self.hosts[to].run);
         let connection = self.network.connection[from][to];
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
@@ -121,6 +136,42 @@ impl World {
             self.network.under_way[from][to] += 1;
             let parcel = Parcel { from, to, runs, connection, bytes: bytes.clone() };
             self.at(delay, Happening::Deliver(parcel));
+        }
+    }
+
+    /// Whether this is an answer that is held: until the asker, whose process ends now, asks its leader a
+    /// question of the same number. That one lets the answer go.
+    fn echo(&mut self, from: usize, envelope: &Envelope) -> bool {
+        let to = index(envelope.to.id);
+        match &envelope.message {
+            Message::ReadIndexReply(reply) if reply.index.is_some() => {
+                if self.chance.happens(Kind::Echo, to, self.plan.echo).is_none() {
+                    return false;
+                }
+                let run = self.hosts[to].run;
+                let answer = Echo { run, sequence: reply.sequence, answer: envelope.clone() };
+                self.network.echo[to] = Some(answer);
+                self.tell(|| format!("held: node {} to {}: {}", from + 1, to + 1, story::message(envelope)));
+                self.at(1, Happening::Restart { node: to, run });
+                true
+            }
+            Message::ReadIndex(question) => {
+                let (term, run) = (question.term, self.hosts[from].run);
+                let same = |echo: &mut Echo| {
+                    let leader = echo.answer.from == envelope.to && echo.answer.message.term() == term;
+                    leader && echo.sequence == question.sequence && echo.run < run
+                };
+                if let Some(Echo { run: earlier, answer, .. }) = self.network.echo[from].take_if(same) {
+                    self.met.count(Rare::OtherRun);
+                    let connection = self.network.connection[to][from];
+                    let bytes = wire::encode(&PeerMessage::Raft { envelope: answer, entries: Vec::new() });
+                    let (runs, bytes) = ((self.hosts[to].run, earlier), bytes.to_bytes());
+                    let parcel = Parcel { from: to, to: from, runs, connection, bytes };
+                    self.at(1, Happening::Deliver(parcel));
+                }
+                false
+            }
+            _ => false,
         }
     }
 
@@ -196,8 +247,7 @@ impl World {
                 let longer = append.term == term && raft.last().index > self.ghost.last(from).index;
                 self.met.count_if(longer && leaders > Index::ZERO, Rare::LongerLog);
                 self.met.count_if(append.term < term, Rare::OldTold);
-                let (_, _, room) = up.limits;
-                let full = up.unpersisted() > self.plan.room && room > 0;
+                let full = up.unpersisted() > self.plan.room;
                 self.met.count_if(full && append.count() > 0 && append.term >= term, Rare::Shed);
             }
             Message::AppendReply(reply) if raft.is_leader() && reply.term == term => {

@@ -70,6 +70,10 @@ pub(super) struct Plan {
     pub(super) damage: u64,
     /// The mean pause between two messages with a wrong receiver or sender; 0 for none.
     pub(super) stray: u64,
+    /// Some values have up to so many bytes; 0 if all are short.
+    pub(super) large: u64,
+    /// Answers to a question that are held until the asker's next run asks the same.
+    pub(super) echo: u64,
     /// Chance of a partition that lasts until a leader has committed in it.
     pub(super) siege: u64,
 }
@@ -88,7 +92,7 @@ impl Plan {
         let disk_error = dice.within(5, 40) * ELECTION / 10;
         let damage = dice.within(10, 60) * ELECTION / 10;
         let stray = dice.within(1, 10) * ELECTION / 10;
-        Plan {
+        let plan = Plan {
             nodes: nodes.unwrap_or(*dice.pick(&[3, 3, 3, 4, 5, 5, 6, 7])),
             clients: dice.within(2, 6) as usize,
             keys: dice.within(1, 4) as u8,
@@ -118,6 +122,16 @@ impl Plan {
             damage: sometimes(dice, 200, damage),
             stray: sometimes(dice, 300, stray),
             siege: 300,
+            large: 0,
+            echo: 0,
+        };
+        // What came later is drawn last, so that it changes nothing before it.
+        let large = *dice.pick(&[0, 200, 1000]);
+        Plan {
+            // Where there is no limit to reach, large values only take time.
+            large: if plan.room < 1 << 20 { large } else { 0 },
+            echo: *dice.pick(&[0, 0, 50, 300]),
+            ..plan
         }
     }
 
@@ -140,6 +154,7 @@ impl Plan {
             disk_error: 0,
             damage: 0,
             stray: 0,
+            echo: 0,
             apply: self.apply.min(MS),
             latency: self.latency.min(5 * MS),
             disk: self.disk.min(10 * MS),

@@ -164,6 +164,17 @@ impl World {
         Ok(())
     }
 
+    /// A process ends and comes back so soon that its leader does not notice.
+    pub(super) fn restart(&mut self, node: usize, run: u64) -> Verdict {
+        if self.healed || !self.lives(node, run) {
+            return Ok(());
+        }
+        let mut dice = self.chance.plain(9, node, run);
+        self.crash(node, &mut dice)?;
+        self.at(dice.within(1, 20 * MS), Happening::Start { node });
+        Ok(())
+    }
+
     /// What the disk keeps once the process is gone.
     fn lose(&mut self, node: usize, power: bool, dice: &mut Dice) {
         let odds: u64 = *dice.pick(&[0, 300, 700, 1000]);

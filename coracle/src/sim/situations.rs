@@ -102,6 +102,7 @@ situations! {
     ReadWaits "read waits for a round" "a read waited for the round under way",
     ReadYoung "read at a young leader" "a read came before the leader had committed in its term",
     ReadFollower "follower read" "a follower answered a read from its own machine",
+    OtherRun "answer to an earlier run" "an answer met a question of the same number, of the asker's next run",
     ReadChange "follower read across a change" "a follower's leader changed while it asked for an index",
     Forgotten "unknown, and lost" "a command whose outcome was unknown never took effect",
     Survived "unknown, and done" "a command whose outcome was unknown took effect",

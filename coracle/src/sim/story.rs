@@ -47,6 +47,15 @@ pub(super) fn message(envelope: &Envelope) -> String {
     text
 }
 
+/// The bytes of the entries that a write adds.
+pub(super) fn bytes(batch: &WriteBatch) -> u64 {
+    let appended = batch.changes.iter().map(|change| match change {
+        Change::Append(entries) => entries.iter().map(|entry| entry.len() as u64).sum(),
+        _ => 0,
+    });
+    appended.sum()
+}
+
 /// A write in a few words.
 pub(super) fn batch(batch: &WriteBatch) -> String {
     let mut parts = Vec::new();

@@ -23,6 +23,9 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// Events at one simulated moment happen in the order in which they were scheduled.
 type When = (u64, u64);
 
+/// An empty entry has at most so many bytes.
+const NOOP: u64 = 100;
+
 /// How long a log is quiet before it seals.
 const QUIET: u64 = 20 * MS;
 
@@ -43,6 +46,8 @@ pub(super) enum Happening {
     Loaded { node: usize, run: u64, load: Load },
     /// A slow machine gets on.
     Apply { node: usize, run: u64 },
+    /// A node's process ends, and starts again soon.
+    Restart { node: usize, run: u64 },
     /// A node's process starts again.
     Start { node: usize },
     /// A client wakes: it asks, or gives up on what it asked.
@@ -178,6 +183,7 @@ impl World {
             Happening::Seal { node, run } => self.on_seal(node, run),
             Happening::Loaded { node, run, load } => self.on_loaded(node, run, load),
             Happening::Apply { node, run } => self.on_apply(node, run),
+            Happening::Restart { node, run } => self.restart(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => self.on_client(client),
             Happening::Fault(kind) => self.on_fault(kind),
@@ -246,14 +252,35 @@ impl World {
         Ok(())
     }
 
-    /// What is under way and what waits is bounded (S22).
+    /// What waits for the disk, and at a leader for a quorum, passes its limit by what came at once at most
+    /// (S22).
+    fn watch_room(&mut self, node: usize, added: u64) -> Verdict {
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        self.network.largest = self.network.largest.max(added);
+        // A new leader adds its empty entry, whatever waits.
+        let more = self.network.largest + NOOP;
+        let (waiting, room) = (up.unpersisted(), self.plan.room);
+        if waiting > room + more {
+            let detail =
+                format!("{waiting} bytes wait for the disk of node {}, which has room for {room}", node + 1);
+            return broken("S22", detail);
+        }
+        // What it took over as a follower, it cannot refuse.
+        let (waiting, room) = (up.uncommitted(), up.inherited.max(2 * room));
+        if up.raft().is_leader() && waiting > room + more {
+            let detail = format!(
+                "{waiting} bytes wait for a quorum at leader {}, which has room for {room}",
+                node + 1
+            );
+            return broken("S22", detail);
+        }
+        Ok(())
+    }
+
+    /// What is under way is bounded (S22).
     fn watch_window(&mut self, node: usize) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
-        let (messages, bytes, room) = up.limits;
-        let waiting = up.unpersisted();
-        if waiting > room + self.network.largest {
-            return broken("S22", format!("{waiting} bytes wait for the disk of node {}", node + 1));
-        }
+        let (messages, bytes) = up.limits;
         if !up.raft().is_leader() {
             return Ok(());
         }
@@ -393,12 +420,15 @@ impl World {
         let raft = self.hosts[node].up.as_ref().map(super::host::Running::raft);
         let term = raft.filter(|raft| raft.is_leader()).map(Raft::term);
         let leads = term.is_some() && term == self.ghost.leads(node);
+        let mut added = 0;
         for batch in &queued {
             self.ghost.on_queued(node, leads, batch)?;
+            added += story::bytes(batch);
         }
         if let Some(up) = &self.hosts[node].up {
             self.ghost.on_step(node, up.raft())?;
         }
+        self.watch_room(node, added)?;
         for (entry, digest) in &applied {
             self.ghost.on_applied(node, entry, *digest)?;
             self.clients.on_applied(entry)?;
@@ -506,6 +536,7 @@ impl World {
             met.count_if(wants.heard.iter().any(read), Rare::ReadChange);
         }
         if after.leads && !before.leads {
+            up.inherited = up.uncommitted();
             self.tell(|| format!("node {} leads term {}", node + 1, after.term));
             let leads = |host: &Host| host.up.as_ref().is_some_and(|up| up.raft().is_leader());
             let leaders = self.hosts.iter().filter(|host| leads(host)).count();
