@@ -44,14 +44,30 @@ pub(crate) struct Applier<S: StateMachine> {
     pub(crate) broken: Broken,
 }
 
+/// A machine at one moment, and all that its applier knows of how it came there.
+#[derive(Clone)]
+pub(crate) struct Snapshot<S> {
+    pub(crate) machine: S,
+    pub(crate) applied: LogId,
+    pub(crate) digest: Digest,
+    pub(crate) cluster_time: u64,
+}
+
 impl<S: StateMachine> Applier<S> {
     /// An applier with a machine that has applied nothing.
     pub(crate) fn new(machine: S) -> Applier<S> {
+        let (applied, digest) = (LogId::ZERO, Digest::default());
+        Applier::restore(Snapshot { machine, applied, digest, cluster_time: 0 })
+    }
+
+    /// An applier that goes on from there.
+    pub(crate) fn restore(snapshot: Snapshot<S>) -> Applier<S> {
+        let Snapshot { machine, applied, digest, cluster_time } = snapshot;
         Applier {
             machine,
-            applied: LogId::ZERO,
-            digest: Digest::default(),
-            cluster_time: 0,
+            applied,
+            digest,
+            cluster_time,
             writers: BTreeMap::new(),
             readers: BTreeMap::new(),
             answers: Vec::new(),
@@ -62,6 +78,16 @@ impl<S: StateMachine> Applier<S> {
     /// The newest entry applied, and the digest of everything up to it.
     pub(crate) fn applied(&self) -> (LogId, Digest) {
         (self.applied, self.digest)
+    }
+
+    /// The machine as it is now.
+    #[cfg(feature = "sim")]
+    pub(crate) fn snapshot(&self) -> Snapshot<S>
+    where
+        S: Clone,
+    {
+        let Applier { applied, digest, cluster_time, .. } = *self;
+        Snapshot { machine: self.machine.clone(), applied, digest, cluster_time }
     }
 
     /// The reply to the entry `id` is for this request.

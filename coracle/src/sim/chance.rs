@@ -55,6 +55,7 @@ kinds! {
     Stray "stray",
     Siege "siege",
     Echo "echo",
+    Purge "purge",
 }
 
 const KINDS: usize = Kind::ALL.len();

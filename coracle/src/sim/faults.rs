@@ -12,6 +12,7 @@ use super::plan::{ELECTION, MS};
 use super::situations::Rare;
 use super::world::{Happening, World, named};
 use crate::replica::Event;
+use crate::storage::disk::Disk;
 use crate::storage::mem_disk::{Damage, Op};
 use coracle_core::{Index, NodeId};
 use std::io::ErrorKind;
@@ -31,6 +32,7 @@ impl World {
             Kind::DiskError => plan.disk_error,
             Kind::Damage => plan.damage,
             Kind::Stray => plan.stray,
+            Kind::Purge => plan.purge,
             _ => 0,
         }
     }
@@ -89,7 +91,28 @@ impl World {
             Kind::DiskError => self.disk_error(node, &mut dice),
             Kind::Damage => self.damage(node, &mut dice),
             Kind::Stray => return self.stray(&mut dice),
+            Kind::Purge => return self.purge(node),
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// A node purges what its newest snapshot covers, or takes a new one. Nobody could give an entry back that
+    /// another lacks, so only what is durable on all of them goes.
+    fn purge(&mut self, node: usize) -> Verdict {
+        let living = (0..self.hosts.len()).filter(|other| !self.hosts[*other].dead);
+        let everywhere = living.map(|other| self.ghost.durable_prefix(other)).min().unwrap_or_default();
+        let purged = match self.hosts[node].purge(everywhere) {
+            Ok(purged) => purged,
+            Err(error) => return self.on_disk_refused(node, &error),
+        };
+        if let Some(upto) = purged {
+            self.met.count(Rare::Purged);
+            let recycled =
+                self.hosts[node].disk.list().is_ok_and(|names| names.iter().any(|n| n.starts_with("spare")));
+            self.met.count_if(recycled, Rare::Recycled);
+            self.step(10, node, upto.index.0);
+            self.tell(|| format!("node {} purges its log up to {upto}", node + 1));
         }
         Ok(())
     }

@@ -205,7 +205,16 @@ impl Ghost {
     pub(super) fn on_start(&mut self, node: usize, recovered: &Recovered, entries: &[Entry]) -> Verdict {
         let id = self.ids[node];
         let record = &mut self.nodes[node];
-        let image = Image { entries: entries.iter().map(seen).collect() };
+        // What was purged was committed and durable here: it counts as if it were still there.
+        let purged = recovered.purged.index;
+        if purged > record.durable.last() || purged.0 > self.committed.len() as u64 {
+            return broken(
+                "S20",
+                format!("the log of node {id} begins behind {purged}, which it never held"),
+            );
+        }
+        let kept = record.durable.entries.iter().take(purged.0 as usize).copied();
+        let image = Image { entries: kept.chain(entries.iter().map(seen)).collect() };
         // A truncation that was under way may have become durable with the rest of its batch: then the
         // entries behind it are new ones. So the promise is judged on the entries that anyone committed:
         // another in the place of one was about to be overwritten.
@@ -228,6 +237,8 @@ impl Ghost {
             durable: image,
             durable_state: new,
             state: new,
+            commit: purged,
+            applied: purged,
             ..Record::default()
         };
         self.on_vote(node, new)
@@ -338,6 +349,13 @@ impl Ghost {
     /// What survives on the node: how long its durable log is, its durable term and vote.
     pub(super) fn durable(&self, node: usize) -> (Index, HardState) {
         (self.nodes[node].durable.last(), self.nodes[node].durable_state)
+    }
+
+    /// How far the node's durable log is that of the committed entries.
+    pub(super) fn durable_prefix(&self, node: usize) -> Index {
+        let (durable, committed) = (&self.nodes[node].durable.entries, &self.committed);
+        let same = (0..durable.len().min(committed.len())).rev().find(|&at| durable[at] == committed[at]);
+        Index(same.map_or(0, |at| at as u64 + 1))
     }
 
     /// The newest entry of the node's log in memory.

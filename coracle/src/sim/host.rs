@@ -7,7 +7,7 @@
 use super::dice::Dice;
 use super::machine::{Ask, Kv};
 use super::plan::Plan;
-use crate::applier::{Applier, Outcome};
+use crate::applier::{Applier, Outcome, Snapshot};
 use crate::config::{Config, Storage};
 use crate::entry::Entry;
 use crate::error::WriteError;
@@ -48,6 +48,8 @@ pub(super) struct Host {
     pub(super) torn: bool,
     /// Whether its disk hangs: what it is given now takes for ever.
     pub(super) hung: bool,
+    /// The snapshots that its log was, or may be, purged to. The simulator keeps them, and they are durable.
+    snapshots: BTreeMap<Index, Snapshot<Kv>>,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
@@ -59,6 +61,8 @@ pub(super) struct Running {
     pub(super) queue: WriteQueue,
     log: Wal,
     reader: Box<dyn LogReader>,
+    /// Up to where the log was purged.
+    purged: Index,
     /// The batch that the disk is working on.
     pub(super) writing: Option<(WriteId, WriteBatch)>,
     /// When the newest batch that is not a seal was written.
@@ -157,6 +161,7 @@ impl Host {
             fault: None,
             torn: false,
             hung: false,
+            snapshots: BTreeMap::new(),
             broken: Broken::default(),
         }
     }
@@ -176,7 +181,7 @@ impl Host {
         log.broken = self.broken;
         let recovered = log.load(&mut |_| {}).map_err(|error| error.to_string())?;
         let reader = log.reader();
-        let newest = newest_time(&*reader, &recovered).map_err(|error| error.to_string())?;
+        let mut newest = newest_time(&*reader, &recovered).map_err(|error| error.to_string())?;
         let restored = restore(recovered.clone()).map_err(|error| error.to_string())?;
         let mut config = Config::new(self.me.id.0, "sim:1", Storage::Memory);
         config.cache_bytes = plan.cache;
@@ -192,7 +197,11 @@ impl Host {
             .map_err(|error| error.to_string())?;
         #[cfg(feature = "mutants")]
         raft.break_rule(self.broken);
-        let mut applier = Applier::new(Kv::default());
+        let mut applier = match self.snapshots.get(&recovered.purged.index) {
+            Some(snapshot) => Applier::restore(snapshot.clone()),
+            None => Applier::new(Kv::default()),
+        };
+        newest = newest.max(applier.snapshot().cluster_time);
         applier.broken = self.broken;
         self.up = Some(Running {
             replica: Replica::new(raft, &config, newest),
@@ -200,6 +209,7 @@ impl Host {
             queue: WriteQueue::new(self.broken),
             log,
             reader,
+            purged: recovered.purged.index,
             writing: None,
             unsealed: None,
             queries: BTreeMap::new(),
@@ -224,6 +234,28 @@ impl Host {
         running.replica.on_event(moment, event);
         while running.carry_out(moment, &mut wants) {}
         wants
+    }
+
+    /// Purges the log up to the newest snapshot, if that is not behind `upto`; otherwise takes a new
+    /// one. Does neither while the disk works. Returns up to where it purged.
+    pub(super) fn purge(&mut self, upto: Index) -> Result<Option<LogId>, String> {
+        let Some(up) = self.up.as_mut().filter(|up| up.writing.is_none()) else { return Ok(None) };
+        let purged = up.purged;
+        let newest = self.snapshots.last_key_value().map_or(LogId::ZERO, |(_, snapshot)| snapshot.applied);
+        if newest.index <= purged {
+            let snapshot = up.applier.snapshot();
+            if snapshot.applied.index > purged {
+                self.snapshots.insert(snapshot.applied.index, snapshot);
+            }
+            return Ok(None);
+        }
+        // After a restart the machine may not have come so far again.
+        if newest.index > upto.min(up.applier.applied().0.index) {
+            return Ok(None);
+        }
+        up.log.purge(newest).map_err(|error| error.to_string())?;
+        up.purged = newest.index;
+        Ok(Some(newest))
     }
 
     /// How it stands, in a few words.

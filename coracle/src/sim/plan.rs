@@ -76,6 +76,8 @@ pub(super) struct Plan {
     pub(super) echo: u64,
     /// Chance of a partition that lasts until a leader has committed in it.
     pub(super) siege: u64,
+    /// The mean pause between two purges of a log; 0 for none.
+    pub(super) purge: u64,
 }
 
 impl Plan {
@@ -124,6 +126,7 @@ impl Plan {
             siege: 300,
             large: 0,
             echo: 0,
+            purge: 0,
         };
         // What came later is drawn last, so that it changes nothing before it.
         let large = *dice.pick(&[0, 200, 1000]);
@@ -131,6 +134,7 @@ impl Plan {
             // Where there is no limit to reach, large values only take time.
             large: if plan.room < 1 << 20 { large } else { 0 },
             echo: *dice.pick(&[0, 0, 50, 300]),
+            purge: *dice.pick(&[0, ELECTION / 20, ELECTION / 10, ELECTION / 4]),
             ..plan
         }
     }
@@ -155,6 +159,7 @@ impl Plan {
             damage: 0,
             stray: 0,
             echo: 0,
+            purge: 0,
             apply: self.apply.min(MS),
             latency: self.latency.min(5 * MS),
             disk: self.disk.min(10 * MS),

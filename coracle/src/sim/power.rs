@@ -29,8 +29,11 @@ impl World {
         };
         let run = host.run;
         let mut entries: Vec<Entry> = Vec::new();
-        while (entries.len() as u64) < recovered.last.index.0 {
-            let first = Index(entries.len() as u64 + 1);
+        loop {
+            let first = entries.last().map_or(recovered.purged.index, Entry::index).next();
+            if first > recovered.last.index {
+                break;
+            }
             let load =
                 Load { first, last: recovered.last.index, max_bytes: 1 << 20, purpose: Purpose::Apply };
             let Some(up) = &self.hosts[node].up else { break };
@@ -47,6 +50,7 @@ impl World {
             let state = recovered.hard_state;
             format!("node {} starts in term {} with entries up to {}", node + 1, state.term, recovered.last)
         });
+        self.met.count_if(recovered.purged != LogId::ZERO, Rare::BeginsLate);
         if run > 1 {
             let known = self.ghost.durable(node).0;
             self.met.count_if(recovered.last.index > known, Rare::TailRewritten);

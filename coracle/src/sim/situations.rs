@@ -96,6 +96,9 @@ situations! {
     LoadedLate "loaded across a step-down" "entries for a follower came from disk after leadership or term had gone",
     LoadedApply "loaded for the machine" "the machine's entries came from disk",
     SlowApply "slow apply" "a machine lagged behind its log",
+    Purged "log purged" "a node purged entries that all nodes hold",
+    Recycled "segment recycled" "a purge found a segment that was purged before and waits to be used again",
+    BeginsLate "start behind a purge" "a node started on a log whose first entries are purged",
     Sealed "seal" "a quiet log attested its newest batch",
     // Clients.
     ReadAtOnce "read starts a round" "a read left with a round at once",
