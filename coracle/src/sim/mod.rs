@@ -23,6 +23,7 @@ mod power;
 mod shrink;
 mod situations;
 mod story;
+mod witness;
 mod world;
 
 pub use campaign::{COMMIT_FLOOR, Campaign, ENOUGH};

@@ -130,7 +130,7 @@ impl World {
         self.report
     }
 
-    fn live(&mut self) -> Verdict {
+    pub(super) fn live(&mut self) -> Verdict {
         self.begin()?;
         while self.report.steps < self.options.steps {
             self.happen()?;
