@@ -5,7 +5,7 @@
 
 use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
-use coracle_core::{NodeId, Settings};
+use coracle_core::{Broken, NodeId, Settings};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -72,6 +72,8 @@ pub struct Config {
     pub inflight_bytes: u64,
     /// The size of one segment of the write-ahead log, in bytes. Default 64 MiB, at least 64 KiB.
     pub segment_bytes: u64,
+    /// The rule that the node breaks.
+    pub(crate) broken: Broken,
 }
 
 impl Config {
@@ -97,7 +99,17 @@ impl Config {
             inflight_messages: core.inflight_messages,
             inflight_bytes: core.inflight_bytes,
             segment_bytes: 64 << 20,
+            broken: Broken::default(),
         }
+    }
+
+    /// The node will break the rule of this name, to show that a test would notice.
+    #[cfg(feature = "mutants")]
+    #[doc(hidden)]
+    pub fn break_rule(&mut self, name: &str) -> Result<(), String> {
+        let known = crate::sim::MUTANTS.iter().find(|mutant| mutant.name == name);
+        self.broken = Broken::rule(Some(known.ok_or_else(|| format!("there is no mutant {name}"))?.name));
+        Ok(())
     }
 
     /// Judges every field, alone and against the others.

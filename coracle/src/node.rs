@@ -86,8 +86,13 @@ impl<S: StateMachine> Node<S> {
         let newest_time = newest_time(&*reader, &recovered)?;
         let restored = restore(recovered)?;
         let settings = config.core();
-        let raft = Raft::new(me, boot, settings, random()?, restored, clock::now().tick)
+        #[cfg_attr(not(feature = "mutants"), expect(unused_mut))]
+        let mut raft = Raft::new(me, boot, settings, random()?, restored, clock::now().tick)
             .map_err(|bad| StartError::Config { setting: bad.setting, problem: bad.to_string() })?;
+        #[cfg(feature = "mutants")]
+        raft.break_rule(config.broken);
+        let mut applier = Applier::new(machine);
+        applier.broken = config.broken;
 
         let (inbox, inbound) = mpsc::channel(INBOUND);
         let local = Local { peer: me, boot, cluster, membership: raft.membership_id() };
@@ -97,7 +102,7 @@ impl<S: StateMachine> Node<S> {
         let transport = Arc::new(transport);
         transport.set_membership(raft.membership_id(), raft.membership());
         let (reports_out, reports) = mpsc::unbounded_channel();
-        let writer = Writer::start(format!("coracle-log-{}", config.id), store, reports_out)
+        let writer = Writer::start(format!("coracle-log-{}", config.id), store, reports_out, config.broken)
             .map_err(|source| StartError::System { action: "start the log's thread", source })?;
 
         let (requests_out, requests) = mpsc::channel(config.max_pending);
@@ -116,7 +121,7 @@ impl<S: StateMachine> Node<S> {
         };
         let parts = Parts {
             replica: Replica::new(raft, &config, newest_time),
-            applier: Applier::new(machine),
+            applier,
             config,
             transport,
             writer,
@@ -412,6 +417,7 @@ struct Opened {
 /// Opens and recovers the store, off the runtime's thread: a long log takes a while.
 async fn open(config: &Config) -> Result<Opened, StartError> {
     let (id, storage, segment_bytes) = (config.id, config.storage.clone(), config.segment_bytes);
+    let broken = config.broken;
     let incarnation = Incarnation(random()?);
     let opening = tokio::task::spawn_blocking(move || match storage {
         Storage::Memory => {
@@ -419,7 +425,7 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
             let recovered = store.load(&mut |_| {})?;
             Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None })
         }
-        Storage::Dir(path) => open_dir(id, incarnation, &path, segment_bytes),
+        Storage::Dir(path) => open_dir(id, incarnation, &path, segment_bytes, broken),
     });
     match opening.await {
         Ok(opened) => opened,
@@ -432,11 +438,13 @@ fn open_dir(
     fresh: Incarnation,
     path: &std::path::Path,
     segment_bytes: u64,
+    broken: Broken,
 ) -> Result<Opened, StartError> {
     let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(path)?);
     wal::tidy(&*disk)?;
     let mut identity = identity::open_or_create(&*disk, id, wal::exists(&*disk)?, || fresh)?;
     let mut store = Wal::open(disk.clone(), identity, WalConfig { segment_bytes, ..WalConfig::default() });
+    store.broken = broken;
     let mut told = 0.0;
     let recovered = store.load(&mut |share| {
         if share - told >= 0.1 {

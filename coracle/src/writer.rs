@@ -5,7 +5,7 @@
 
 use crate::storage::queue::WriteQueue;
 use crate::storage::{LogStore, StoreError, WriteBatch};
-use coracle_core::WriteId;
+use coracle_core::{Broken, WriteId};
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -37,11 +37,12 @@ impl Writer {
         name: String,
         store: Box<dyn LogStore>,
         reports: UnboundedSender<Report>,
+        broken: Broken,
     ) -> io::Result<Writer> {
         let (orders, inbox) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         thread::Builder::new().name(name).spawn(move || {
-            if let Err(error) = work(store, &inbox, &reports) {
+            if let Err(error) = work(store, &inbox, &reports, WriteQueue::new(broken)) {
                 // Nobody listens any more if the node is gone already.
                 drop(reports.send(Report::Failed(error)));
             }
@@ -69,8 +70,8 @@ fn work(
     mut store: Box<dyn LogStore>,
     orders: &mpsc::Receiver<(WriteId, WriteBatch)>,
     reports: &UnboundedSender<Report>,
+    mut queue: WriteQueue,
 ) -> Result<(), StoreError> {
-    let mut queue = WriteQueue::default();
     let mut quiet = true;
     loop {
         let order = if quiet {

@@ -104,6 +104,10 @@ struct Serve {
     /// Stop when standard input ends: for children of tests and of the demo
     #[arg(long, hide = true)]
     parent_pipe: bool,
+    /// Break this rule, to show that a test would notice
+    #[cfg(feature = "mutants")]
+    #[arg(long, hide = true)]
+    mutant: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -195,6 +199,10 @@ impl Serve {
         }
         let mut config = Config::new(self.id, self.peer_addr, storage);
         config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
+        #[cfg(feature = "mutants")]
+        if let Some(name) = &self.mutant {
+            config.break_rule(name)?;
+        }
         config.election_timeout = self.election_timeout.unwrap_or(config.election_timeout);
         Ok(Options {
             config,

@@ -13,7 +13,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -103,13 +103,20 @@ pub struct Node {
 }
 
 /// A child process. Dropping it kills it.
-pub(crate) struct Running(Child);
+pub(crate) struct Running {
+    process: Child,
+    /// The lines of its standard output.
+    said: mpsc::Receiver<String>,
+    name: String,
+    /// The file with its standard error.
+    log: PathBuf,
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail only where the child has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -118,38 +125,45 @@ impl Running {
     /// says. Returns what follows in that line. A program that ends before is an error with its last words.
     pub(crate) fn start(
         name: &str,
-        mut command: Command,
+        command: Command,
         log: &Path,
         interrupt: &Interrupt,
     ) -> Result<(Running, String), String> {
+        let mut running = Running::spawn(name, command, log)?;
+        let rest = running.ready(interrupt)?;
+        Ok((running, rest))
+    }
+
+    /// Starts it without waiting.
+    fn spawn(name: &str, mut command: Command, log: &Path) -> Result<Running, String> {
         let cannot = |error: io::Error| format!("cannot start {name}: {error}");
         let file = File::options().create(true).append(true).open(log).map_err(cannot)?;
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(file);
-        let mut child = Running(command.spawn().map_err(cannot)?);
-        let stdout = child.0.stdout.take().expect("the child's standard output is a pipe");
-        let (tell, told) = mpsc::channel();
+        let mut process = command.spawn().map_err(cannot)?;
+        let stdout = process.stdout.take().expect("the child's standard output is a pipe");
+        let (tell, said) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = tell.send(line);
             }
         });
+        Ok(Running { process, said, name: name.to_owned(), log: log.to_owned() })
+    }
+
+    /// Waits for the line with ` ready: `.
+    fn ready(&mut self, interrupt: &Interrupt) -> Result<String, String> {
+        let Running { process, said, name, log } = self;
         let ready = |line: String| line.split_once(" ready: ").map(|(_, rest)| rest.to_owned());
         let result = wait(&format!("starting {name}"), START_LIMIT, interrupt, || {
-            match told.try_iter().find_map(ready) {
+            match said.try_iter().find_map(ready) {
                 Some(rest) => Ok(Some(rest)),
-                None => match child.0.try_wait().map_err(cannot)? {
+                None => match process.try_wait().map_err(|error| format!("{name}: {error}"))? {
                     None => Ok(None),
                     Some(status) => Err(format!("{name} did not start ({status})")),
                 },
             }
         });
-        match result {
-            Ok(rest) => Ok((child, rest)),
-            Err(error) => {
-                let log = fs::read_to_string(log).unwrap_or_default();
-                Err(format!("{error}: {}", log.lines().last().unwrap_or("it said nothing")))
-            }
-        }
+        result.map_err(|error| format!("{error}: {}", last_line(log)))
     }
 }
 
@@ -223,10 +237,43 @@ impl Cluster {
         at
     }
 
+    /// Kills all nodes with SIGKILL, as near to one moment as can be, and waits until they are gone.
+    pub fn kill_all(&mut self) {
+        for running in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
+            // It fails only where the child has ended already.
+            let _ = running.process.kill();
+        }
+        self.nodes.iter_mut().for_each(|node| node.child = None);
+    }
+
     /// Starts a node that does not run, and waits until it accepts clients.
     pub fn restart(&mut self, id: u64) -> Result<(), String> {
+        self.spawn(id)?;
+        self.ready(id)
+    }
+
+    /// Starts a node that does not run, and does not wait for it.
+    pub fn spawn(&mut self, id: u64) -> Result<(), String> {
+        self.nodes[id as usize - 1].spawn()
+    }
+
+    /// Waits until a node that was spawned accepts clients.
+    pub fn ready(&mut self, id: u64) -> Result<(), String> {
         let interrupt = self.interrupt.clone();
-        self.nodes[id as usize - 1].start(&interrupt)
+        self.nodes[id as usize - 1].ready(&interrupt)
+    }
+
+    /// From its next start on, the node is run by this program.
+    pub fn set_program(&mut self, id: u64, program: Program) {
+        self.nodes[id as usize - 1].program = program;
+    }
+
+    /// How a node ended by itself; nothing while it runs, or once it was killed.
+    pub fn ended(&mut self, id: u64) -> Result<Option<ExitStatus>, String> {
+        match &mut self.nodes[id as usize - 1].child {
+            Some(running) => running.process.try_wait().map_err(|error| format!("node {id}: {error}")),
+            None => Ok(None),
+        }
     }
 
     /// Stops a node's process in its tracks (SIGSTOP), or lets it go on (SIGCONT).
@@ -273,7 +320,7 @@ impl Node {
 
     /// Its process, if it runs.
     pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(|child| child.0.id())
+        self.child.as_ref().map(|child| child.process.id())
     }
 
     /// Where its standard error goes.
@@ -281,14 +328,33 @@ impl Node {
         self.place.directory.with_extension("log")
     }
 
-    fn start(&mut self, interrupt: &Interrupt) -> Result<(), String> {
+    fn spawn(&mut self) -> Result<(), String> {
         let command = (self.program)(&self.place);
         let name = format!("node {}", self.place.id);
         // The old process, if any, is gone before the new one starts.
         self.child = None;
-        self.child = Some(Running::start(&name, command, &self.log(), interrupt)?.0);
+        self.child = Some(Running::spawn(&name, command, &self.log())?);
         Ok(())
     }
+
+    fn ready(&mut self, interrupt: &Interrupt) -> Result<(), String> {
+        let running = self.child.as_mut().ok_or_else(|| format!("node {} was not started", self.place.id))?;
+        let result = running.ready(interrupt);
+        if result.is_err() {
+            self.child = None;
+        }
+        result.map(drop)
+    }
+
+    /// The last line that it wrote on standard error.
+    pub fn last_words(&self) -> String {
+        last_line(&self.log())
+    }
+}
+
+fn last_line(log: &Path) -> String {
+    let log = fs::read_to_string(log).unwrap_or_default();
+    log.lines().last().unwrap_or("it said nothing").to_owned()
 }
 
 /// Asks a server for its status.

@@ -191,3 +191,15 @@ fn a_large_answer_leaves_in_pieces_and_a_huge_one_is_refused() {
     command.resize(100, b"k");
     assert!(error(client.ask(&command).unwrap()).starts_with("ERR the values are over"));
 }
+
+/// Rules can be broken in builds with the feature `mutants` only.
+#[cfg(not(feature = "mutants"))]
+#[test]
+fn the_published_program_keeps_all_its_rules() {
+    let arguments = ["serve", "--id", "1", "--peer-addr", "127.0.0.1:0", "--client-addr", "127.0.0.1:0"];
+    let mut command = std::process::Command::new(CORACLE);
+    let output = command.args(arguments).args(["--mutant", "batch-not-synced"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("unexpected argument '--mutant'"), "{said}");
+}

@@ -22,7 +22,6 @@ pub struct WriteQueue {
 
 impl WriteQueue {
     /// An empty queue of code that breaks a rule.
-    #[cfg(feature = "sim")]
     pub(crate) fn new(broken: Broken) -> WriteQueue {
         WriteQueue { broken, ..WriteQueue::default() }
     }

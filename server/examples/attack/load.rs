@@ -1,0 +1,220 @@
+//! Clients at work, and what the cluster owes them afterwards.
+//!
+//! Two kinds at once. Writers set one new key after the other: each that was acknowledged must be there for
+//! ever. And some clients read, write and append on a few keys that they share; all that they saw must be
+//! explained by one machine that does one thing at a time (linearizability).
+
+use bytes::Bytes;
+use coracle::sim::history::kv::{Command, Input, KeyValue, Output};
+use coracle::sim::history::{Budget, History, OperationId, Verdict};
+use coracle_server::client::{Client, Value};
+use coracle_server::cluster::{Cluster, REQUEST_LIMIT};
+use coracle_server::demo::{Acknowledged, Writer, read_back};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::Failure;
+use crate::dice::Dice;
+
+/// Writers of new keys.
+const WRITERS: usize = 3;
+
+/// Clients that share keys, and how many keys.
+const SHARING: u64 = 3;
+const SHARED: u64 = 3;
+
+/// After an error a client waits so long.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// What the clients that share keys saw.
+type Story = Arc<Mutex<History<Input, Output>>>;
+
+/// Clients at work.
+pub(crate) struct Load {
+    writers: Vec<Writer>,
+    sharing: Vec<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+    story: Story,
+    round: u64,
+}
+
+/// What they saw.
+pub(crate) struct Seen {
+    /// The new keys.
+    acknowledged: Vec<Acknowledged>,
+    story: Story,
+    round: u64,
+}
+
+impl Load {
+    /// Sets them to work on a cluster. The shared keys are those of this round.
+    pub(crate) fn start(cluster: &Cluster, round: u64, seed: u64) -> Load {
+        let addresses: Vec<_> =
+            cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let story = Story::default();
+        let sharing = (0..SHARING).map(|client| {
+            let (addresses, stop, story) = (addresses.clone(), stop.clone(), story.clone());
+            let dice = Dice::new(seed ^ client);
+            std::thread::spawn(move || share(&addresses, client, round, dice, &stop, &story))
+        });
+        let sharing = sharing.collect();
+        let writers = (0..WRITERS).map(|first| Writer::start(addresses.clone(), first)).collect();
+        Load { writers, sharing, stop, story, round }
+    }
+
+    /// How many new keys were acknowledged so far.
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.writers.iter().map(|writer| writer.record().acknowledged.len()).sum()
+    }
+
+    /// Lets them finish what is under way.
+    pub(crate) fn stop(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        let acknowledged = self.writers.into_iter().flat_map(|writer| writer.stop().acknowledged).collect();
+        for client in self.sharing {
+            // A panic of a client shows: its operations stay unanswered.
+            let _ = client.join();
+        }
+        Seen { acknowledged, story: self.story, round: self.round }
+    }
+}
+
+impl Seen {
+    /// Holds the cluster to its word: every acknowledged key is read from every node, and the history is
+    /// judged with the last reads in it.
+    fn judge(&self, cluster: &Cluster) -> Result<(), String> {
+        for id in cluster.ids() {
+            read_back(cluster, id, &self.acknowledged)?;
+            let mut client = cluster.node(id).client().map_err(|error| format!("node {id}: {error}"))?;
+            for key in 0..SHARED {
+                let key = key_of(self.round, key);
+                if !operate(&mut client, SHARING + id, Input::new(key.clone(), Command::Get), &self.story) {
+                    return Err(format!("node {id} does not answer a GET of {key}"));
+                }
+            }
+        }
+        let story = self.story.lock().unwrap_or_else(PoisonError::into_inner);
+        match KeyValue::new().check(&story, Budget::default()) {
+            Verdict::Linearizable => Ok(()),
+            Verdict::NotLinearizable(why) => Err(format!("what clients saw is not linearizable: {why}")),
+            Verdict::Undecided => Err("the history is too hard to judge: make the rounds shorter".into()),
+        }
+    }
+
+    /// How many operations there are on shared keys.
+    fn operations(&self) -> usize {
+        self.story.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+/// All that was ever acknowledged.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    acknowledged: Vec<Acknowledged>,
+    operations: usize,
+    rounds: u64,
+}
+
+/// All of it is read back after so many rounds; what is new after each.
+const FULL_CHECK: u64 = 20;
+
+/// The least that is acknowledged in a round on average, for the campaign to mean something.
+const LEAST: usize = 10;
+
+impl Ledger {
+    /// Judges what a round's clients saw, lets the nodes agree, and now and then, or if it is the last round,
+    /// reads back everything.
+    pub(crate) fn judge(&mut self, cluster: &Cluster, seen: Seen, last: bool) -> Result<(), String> {
+        seen.judge(cluster)?;
+        cluster.agree()?;
+        self.rounds += 1;
+        self.operations += seen.operations();
+        self.acknowledged.extend(seen.acknowledged);
+        if last || self.rounds.is_multiple_of(FULL_CHECK) {
+            cluster.ids().into_iter().try_for_each(|id| read_back(cluster, id, &self.acknowledged))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the clients did enough.
+    pub(crate) fn is_enough(&self, rounds: u64) -> Result<(), Failure> {
+        if self.acknowledged.len() >= LEAST * rounds as usize {
+            return Ok(());
+        }
+        Err(Failure::Trouble("so few writes were acknowledged that this shows nothing".into()))
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Ledger { acknowledged, operations, .. } = self;
+        write!(
+            f,
+            "none of {} acknowledged writes was lost on any node, {operations} operations on shared keys are \
+             linearizable, and all nodes agree",
+            acknowledged.len()
+        )
+    }
+}
+
+fn key_of(round: u64, key: u64) -> String {
+    format!("shared:{round}:{key}")
+}
+
+fn share(addresses: &[String], client: u64, round: u64, mut dice: Dice, stop: &AtomicBool, story: &Story) {
+    let mut number = 0;
+    for address in addresses.iter().cycle().skip(client as usize) {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let Ok(mut connected) = Client::connect(address, REQUEST_LIMIT) else {
+            std::thread::sleep(PAUSE);
+            continue;
+        };
+        while !stop.load(Ordering::Relaxed) {
+            number += 1;
+            let value = Bytes::from(format!("{client}.{number} "));
+            let command = match dice.below(10) {
+                0..4 => Command::Get,
+                4..7 => Command::Put(value),
+                _ => Command::Append(value),
+            };
+            let input = Input::new(key_of(round, dice.below(SHARED)), command);
+            if !operate(&mut connected, client, input, story) {
+                std::thread::sleep(PAUSE);
+                break;
+            }
+        }
+    }
+}
+
+/// Does one operation and records it. Returns whether there was a good answer.
+fn operate(connected: &mut Client, client: u64, input: Input, story: &Story) -> bool {
+    let request: Vec<Bytes> = match &input.command {
+        Command::Put(value) => vec!["SET".into(), input.key.clone(), value.clone()],
+        Command::Append(value) => vec!["APPEND".into(), input.key.clone(), value.clone()],
+        _ => vec!["GET".into(), input.key.clone()],
+    };
+    let words: Vec<&[u8]> = request.iter().map(AsRef::as_ref).collect();
+    let history = || story.lock().unwrap_or_else(PoisonError::into_inner);
+    let id: OperationId = history().invoke(client, input);
+    let answer = connected.ask(&words);
+    let mut history = history();
+    let output = match answer {
+        Ok(Value::Simple(_) | Value::Number(_)) => Output::Done,
+        Ok(Value::Bulk(value)) => Output::Value(Some(value.into())),
+        Ok(Value::Null) => Output::Value(None),
+        Ok(Value::Error(error)) if !error.starts_with("UNKNOWN") => {
+            history.refuse(id);
+            return false;
+        }
+        // Without an answer nobody knows.
+        Ok(_) | Err(_) => return false,
+    };
+    history.complete(id, output);
+    true
+}

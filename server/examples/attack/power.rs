@@ -1,0 +1,138 @@
+//! The power of the whole cluster is cut, again and again, under load and while it starts.
+
+use crate::dice::Dice;
+use crate::disk::PowerDisk;
+use crate::load::{Ledger, Load};
+use crate::{Failure, Target};
+use coracle_server::cluster::{Cluster, wait};
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// The longest time of load before a cut.
+const LOAD_MILLIS: u64 = 500;
+
+/// The most operations of the disk before a cut, where they are counted: about as long.
+const LOAD_OPERATIONS: u64 = 3000;
+
+/// The same while the nodes start, how often that happens, in percent, and how many cuts there may be between two loads.
+const START_OPERATIONS: u64 = 60;
+const START_CUTS: u64 = 35;
+const NESTED: u32 = 3;
+
+/// What happened, for the report.
+#[derive(Default)]
+struct Sum {
+    nested: u64,
+    longest_start: Duration,
+}
+
+/// So many cuts under load, and some while starting.
+pub(crate) fn cuts(target: &Target, cuts: u64) -> Result<(), Failure> {
+    let mount = target.subdirectory("disk")?;
+    let mut disk = PowerDisk::mount(&target.powercut()?, &mount)?;
+    let result = campaign(target, &mut disk, &mount, cuts);
+    if result.is_err() {
+        keep(&mount, &target.directory.join("kept"));
+    }
+    result
+}
+
+fn campaign(target: &Target, disk: &mut PowerDisk, mount: &Path, cuts: u64) -> Result<(), Failure> {
+    let mut dice = Dice::new(target.seed);
+    let programs = vec![target.program(mount); 3];
+    let start = Cluster::start(&target.directory, programs, target.interrupt.clone());
+    let mut cluster = start.map_err(Failure::Trouble)?;
+    cluster.form().and_then(|()| cluster.leader()).map_err(Failure::Trouble)?;
+    // A start makes durable what it finds. So a program that never syncs loses writes, and not its membership.
+    cluster.agree().map_err(Failure::Trouble)?;
+    cluster.kill_all();
+    cluster.ids().into_iter().try_for_each(|id| cluster.restart(id)).map_err(Failure::Trouble)?;
+    cluster.leader().map_err(Failure::Trouble)?;
+    let (mut sum, mut ledger) = (Sum::default(), Ledger::default());
+    for cut in 1..=cuts {
+        let load = Load::start(&cluster, cut, dice.next());
+        moment(target, disk, &load, &mut dice).map_err(Failure::Trouble)?;
+        cluster.kill_all();
+        let seen = load.stop();
+        restart(&mut cluster, disk, &mut dice, &mut sum)?;
+        cluster
+            .leader()
+            .and_then(|_| ledger.judge(&cluster, seen, cut == cuts))
+            .map_err(|problem| Failure::Found(format!("after cut {cut}: {problem}")))?;
+    }
+    println!(
+        "power cut {cuts} times under load and {} times while starting: {ledger}; the slowest start took {} ms; \
+         {} disk operations",
+        sum.nested,
+        sum.longest_start.as_millis(),
+        disk.status().map_err(Failure::Trouble)?.operations
+    );
+    ledger.is_enough(cuts)
+}
+
+/// Cuts the power at some time under load, or at some operation of the disk.
+fn moment(target: &Target, disk: &mut PowerDisk, load: &Load, dice: &mut Dice) -> Result<(), String> {
+    let limit = Duration::from_secs(30);
+    wait("the first write", limit, &target.interrupt, || Ok((load.acknowledged() > 0).then_some(())))?;
+    if dice.chance(50) {
+        std::thread::sleep(dice.millis(LOAD_MILLIS));
+        return disk.cut();
+    }
+    disk.cut_after(1 + dice.below(LOAD_OPERATIONS))?;
+    wait("the cut", limit, &target.interrupt, || Ok(disk.status()?.off.then_some(())))
+}
+
+/// The power comes back, and the nodes with it; or it goes again while they start.
+fn restart(
+    cluster: &mut Cluster,
+    disk: &mut PowerDisk,
+    dice: &mut Dice,
+    sum: &mut Sum,
+) -> Result<(), Failure> {
+    for depth in 0.. {
+        // Now everything unsynced is lost, now some of it, now nearly all is kept.
+        let percent = if dice.chance(40) { 0 } else { dice.below(101) };
+        disk.restore(percent, dice.next()).map_err(Failure::Trouble)?;
+        let again = depth < NESTED && dice.chance(START_CUTS);
+        if again {
+            disk.cut_after(1 + dice.below(START_OPERATIONS)).map_err(Failure::Trouble)?;
+        }
+        let began = Instant::now();
+        let mut started = cluster.ids().into_iter().try_for_each(|id| cluster.spawn(id));
+        for id in cluster.ids() {
+            started = started.and_then(|()| cluster.ready(id));
+        }
+        if !again {
+            started.map_err(Failure::Found)?;
+            sum.longest_start = sum.longest_start.max(began.elapsed());
+            return Ok(());
+        }
+        if let (Err(problem), false) = (started, disk.status().map_err(Failure::Trouble)?.off) {
+            return Err(Failure::Found(problem));
+        }
+        disk.cut().map_err(Failure::Trouble)?;
+        cluster.kill_all();
+        sum.nested += 1;
+    }
+    Ok(())
+}
+
+/// Copies what is on the disk to where it can be looked at later.
+fn keep(from: &Path, to: &Path) {
+    let copy = || -> std::io::Result<()> {
+        for node in fs::read_dir(from)? {
+            let node = node?;
+            let target = to.join(node.file_name());
+            fs::create_dir_all(&target)?;
+            for file in fs::read_dir(node.path())? {
+                let file = file?;
+                fs::copy(file.path(), target.join(file.file_name()))?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(error) = copy() {
+        eprintln!("attack: cannot keep what is on the disk: {error}");
+    }
+}
