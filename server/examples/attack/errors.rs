@@ -76,11 +76,7 @@ fn alone(target: &Target, many: u64) -> Result<(), Failure> {
         if after.contains("\"+OK") {
             return Err(found("it acknowledged a write after that".into()));
         }
-        if written.is_empty() {
-            refused += 1
-        } else {
-            stopped += 1
-        }
+        *if written.is_empty() { &mut refused } else { &mut stopped } += 1;
         acknowledged.extend(written);
         cluster.kill(1);
         cluster.set_program(1, plain.clone());
