@@ -1,23 +1,16 @@
 //! The disk of one node is full, now the leader's and now a follower's.
 
-use crate::load::{self, Load};
+use crate::load::{self, Bulk, Load};
 use crate::{Failure, Target};
-use coracle_server::client::{Client, Value};
-use coracle_server::cluster::{Cluster, REQUEST_LIMIT, wait};
+use coracle_server::cluster::{Cluster, wait};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// The size of the small disk: room for the logs of all rounds, and no more than a machine has to spare.
 const DISK: &str = "2g";
-
-/// Values large enough to fill what the log has set aside within seconds, in bytes.
-const VALUE: usize = 256 << 10;
 
 /// How long a node may take to notice.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -138,40 +131,5 @@ impl Drop for SmallDisk {
             Ok(status) if status.success() => {}
             other => eprintln!("attack: cannot unmount {}: {other:?}", self.path.display()),
         }
-    }
-}
-
-/// A client that writes large values over one key, to any node that takes them.
-struct Bulk {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
-impl Bulk {
-    fn start(cluster: &Cluster) -> Bulk {
-        let stop = Arc::new(AtomicBool::new(false));
-        let addresses: Vec<_> =
-            cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
-        let thread = std::thread::spawn({
-            let stop = stop.clone();
-            move || {
-                let value = vec![b'v'; VALUE];
-                for address in addresses.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
-                    let Ok(mut client) = Client::connect(address, REQUEST_LIMIT) else { continue };
-                    while !stop.load(Ordering::Relaxed)
-                        && matches!(client.ask(&[b"SET", b"bulk", &value]), Ok(Value::Simple(_)))
-                    {
-                    }
-                    std::thread::sleep(Duration::from_millis(1));
-                }
-            }
-        });
-        Bulk { stop, thread }
-    }
-
-    fn stop(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        // A panic shows: nothing is filled.
-        let _ = self.thread.join();
     }
 }

@@ -26,6 +26,9 @@ const WRITERS: usize = 3;
 const SHARING: u64 = 3;
 const SHARED: u64 = 3;
 
+/// A value large enough to fill what the log has set aside within seconds, in bytes.
+const BULK: usize = 256 << 10;
+
 /// After an error a client waits so long.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -122,6 +125,9 @@ pub(crate) struct Ledger {
 /// All of it is read back after so many rounds; what is new after each.
 const FULL_CHECK: u64 = 20;
 
+/// How often a line tells how far it is, in rounds.
+const PROGRESS: u64 = 50;
+
 /// The least that is acknowledged in a round on average, for the campaign to mean something.
 const LEAST: usize = 10;
 
@@ -132,6 +138,9 @@ impl Ledger {
         seen.judge(cluster)?;
         cluster.agree()?;
         self.rounds += 1;
+        if self.rounds.is_multiple_of(PROGRESS) {
+            eprintln!("{} rounds done", self.rounds);
+        }
         self.operations += seen.operations();
         self.acknowledged.extend(seen.acknowledged);
         if last || self.rounds.is_multiple_of(FULL_CHECK) {
@@ -217,4 +226,41 @@ fn operate(connected: &mut Client, client: u64, input: Input, story: &Story) -> 
     };
     history.complete(id, output);
     true
+}
+
+/// A client that writes large values over one key, to any node that takes them.
+pub(crate) struct Bulk {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Bulk {
+    /// Starts it.
+    pub(crate) fn start(cluster: &Cluster) -> Bulk {
+        let stop = Arc::new(AtomicBool::new(false));
+        let addresses: Vec<_> =
+            cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
+        let thread = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let value = vec![b'v'; BULK];
+                for address in addresses.iter().cycle().take_while(|_| !stop.load(Ordering::Relaxed)) {
+                    let Ok(mut client) = Client::connect(address, REQUEST_LIMIT) else { continue };
+                    while !stop.load(Ordering::Relaxed)
+                        && matches!(client.ask(&[b"SET", b"bulk", &value]), Ok(Value::Simple(_)))
+                    {
+                    }
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        });
+        Bulk { stop, thread }
+    }
+
+    /// Lets it finish what is under way.
+    pub(crate) fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A panic shows: nothing is filled.
+        let _ = self.thread.join();
+    }
 }

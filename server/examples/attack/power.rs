@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::disk::PowerDisk;
-use crate::load::{Ledger, Load};
+use crate::load::{Bulk, Ledger, Load};
 use crate::{Failure, Target};
 use coracle_server::cluster::{Cluster, wait};
 use std::fs;
@@ -15,7 +15,10 @@ const LOAD_MILLIS: u64 = 500;
 /// The most operations of the disk before a cut, where they are counted: about as long.
 const LOAD_OPERATIONS: u64 = 3000;
 
-/// The same while the nodes start, how often that happens, in percent, and how many cuts there may be between two loads.
+/// How often the load takes the log through several segments, in percent.
+const BULK: u64 = 10;
+
+/// The same while the nodes start, how often that happens, in percent, and how many such cuts there may be in a row.
 const START_OPERATIONS: u64 = 60;
 const START_CUTS: u64 = 35;
 const NESTED: u32 = 3;
@@ -52,8 +55,10 @@ fn campaign(target: &Target, disk: &mut PowerDisk, mount: &Path, cuts: u64) -> R
     let (mut sum, mut ledger) = (Sum::default(), Ledger::default());
     for cut in 1..=cuts {
         let load = Load::start(&cluster, cut, dice.next());
+        let bulk = dice.chance(BULK).then(|| Bulk::start(&cluster));
         moment(target, disk, &load, &mut dice).map_err(Failure::Trouble)?;
         cluster.kill_all();
+        bulk.into_iter().for_each(Bulk::stop);
         let seen = load.stop();
         restart(&mut cluster, disk, &mut dice, &mut sum)?;
         cluster
