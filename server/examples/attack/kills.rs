@@ -1,7 +1,7 @@
 //! Nodes are killed with SIGKILL, one, two or all of them, under load and while they start.
 
 use crate::dice::Dice;
-use crate::load::{self, Load};
+use crate::load::{self, Load, at_rest};
 use crate::{Failure, Target};
 use coracle_server::cluster::{Cluster, wait};
 use std::time::{Duration, Instant};
@@ -32,6 +32,7 @@ pub(crate) fn rounds(target: &Target, members: usize, rounds: u64) -> Result<(),
         wait("the first write", LIMIT, &target.interrupt, || Ok((load.acknowledged() > 0).then_some(())))
             .map_err(Failure::Found)?;
         std::thread::sleep(dice.millis(LOAD_MILLIS));
+        let load = at_rest(load, &mut dice);
         let victims = victims(&cluster, &mut dice);
         if victims.len() == members {
             cluster.kill_all();

@@ -26,6 +26,9 @@ const WRITERS: usize = 3;
 const SHARING: u64 = 3;
 const SHARED: u64 = 3;
 
+/// How often clients are at rest when the blow falls, in percent.
+const AT_REST: u64 = 30;
+
 /// A value large enough to fill what the log has set aside within seconds, in bytes.
 const BULK: usize = 256 << 10;
 
@@ -38,6 +41,8 @@ type Story = Arc<Mutex<History<Input, Output>>>;
 /// Clients at work.
 pub(crate) struct Load {
     writers: Vec<Writer>,
+    /// What writers that have ended wrote.
+    acknowledged: Vec<Acknowledged>,
     sharing: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     story: Story,
@@ -66,24 +71,40 @@ impl Load {
         });
         let sharing = sharing.collect();
         let writers = (0..WRITERS).map(|first| Writer::start(addresses.clone(), first)).collect();
-        Load { writers, sharing, stop, story, round }
+        Load { writers, acknowledged: Vec::new(), sharing, stop, story, round }
     }
 
     /// How many new keys were acknowledged so far.
     pub(crate) fn acknowledged(&self) -> usize {
-        self.writers.iter().map(|writer| writer.record().acknowledged.len()).sum()
+        let running: usize = self.writers.iter().map(|writer| writer.record().acknowledged.len()).sum();
+        running + self.acknowledged.len()
     }
 
     /// Lets them finish what is under way.
-    pub(crate) fn stop(self) -> Seen {
+    fn finish(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        let acknowledged = self.writers.into_iter().flat_map(|writer| writer.stop().acknowledged).collect();
-        for client in self.sharing {
+        let writers = self.writers.drain(..);
+        self.acknowledged.extend(writers.flat_map(|writer| writer.stop().acknowledged));
+        for client in self.sharing.drain(..) {
             // A panic of a client shows: its operations stay unanswered.
             let _ = client.join();
         }
-        Seen { acknowledged, story: self.story, round: self.round }
     }
+
+    /// Lets them finish, and tells what they saw.
+    pub(crate) fn stop(mut self) -> Seen {
+        self.finish();
+        Seen { acknowledged: self.acknowledged, story: self.story, round: self.round }
+    }
+}
+
+/// Now and then all clients are at rest when the blow falls: the newest batch of each log was acknowledged,
+/// and no later one attests it yet.
+pub(crate) fn at_rest(mut load: Load, dice: &mut Dice) -> Load {
+    if dice.chance(AT_REST) {
+        load.finish();
+    }
+    load
 }
 
 impl Seen {

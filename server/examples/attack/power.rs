@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::disk::PowerDisk;
-use crate::load::{Bulk, Ledger, Load};
+use crate::load::{Bulk, Ledger, Load, at_rest};
 use crate::{Failure, Target};
 use coracle_server::cluster::{Cluster, wait};
 use std::fs;
@@ -56,7 +56,7 @@ fn campaign(target: &Target, disk: &mut PowerDisk, mount: &Path, cuts: u64) -> R
     for cut in 1..=cuts {
         let load = Load::start(&cluster, cut, dice.next());
         let bulk = dice.chance(BULK).then(|| Bulk::start(&cluster));
-        moment(target, disk, &load, &mut dice).map_err(Failure::Trouble)?;
+        let load = moment(target, disk, load, &mut dice).map_err(Failure::Trouble)?;
         cluster.kill_all();
         bulk.into_iter().for_each(Bulk::stop);
         let seen = load.stop();
@@ -77,15 +77,17 @@ fn campaign(target: &Target, disk: &mut PowerDisk, mount: &Path, cuts: u64) -> R
 }
 
 /// Cuts the power at some time under load, or at some operation of the disk.
-fn moment(target: &Target, disk: &mut PowerDisk, load: &Load, dice: &mut Dice) -> Result<(), String> {
+fn moment(target: &Target, disk: &mut PowerDisk, load: Load, dice: &mut Dice) -> Result<Load, String> {
     let limit = Duration::from_secs(30);
     wait("the first write", limit, &target.interrupt, || Ok((load.acknowledged() > 0).then_some(())))?;
     if dice.chance(50) {
         std::thread::sleep(dice.millis(LOAD_MILLIS));
-        return disk.cut();
+        let load = at_rest(load, dice);
+        return disk.cut().map(|()| load);
     }
     disk.cut_after(1 + dice.below(LOAD_OPERATIONS))?;
-    wait("the cut", limit, &target.interrupt, || Ok(disk.status()?.off.then_some(())))
+    wait("the cut", limit, &target.interrupt, || Ok(disk.status()?.off.then_some(())))?;
+    Ok(load)
 }
 
 /// The power comes back, and the nodes with it; or it goes again while they start.
