@@ -28,7 +28,8 @@ pub(crate) trait Contender {
     /// Makes the batch that was prepared durable. Measured.
     fn write(&mut self, batch: &WriteBatch) -> Result<(), Failure>;
 
-    /// Needs nothing up to here any more. Not measured; called after each turn.
+    /// Needs nothing up to here any more. Called now and then, which is measured, and after each turn, which is
+    /// not.
     fn forget(&mut self, upto: LogId) -> Result<(), Failure>;
 }
 
@@ -40,5 +41,6 @@ pub(crate) fn all(directory: &Path) -> Result<Vec<Box<dyn Contender>>, Failure> 
         Box::new(Store::wal(&directory.join("wal"))?),
         Box::new(Store::memory()?),
         Box::new(RaftEngine::open(&directory.join("raft-engine"))?),
+        Box::new(RaftEngine::prefilled(&directory.join("raft-engine-prefilled"))?),
     ])
 }

@@ -15,6 +15,10 @@ const MAX_BATCHES: u64 = 2000;
 /// The most payload of one turn, in bytes.
 const MAX_BYTES: u64 = 256 << 20;
 
+/// How much payload is written until what came before is needed no more, in bytes: half a segment, as on a node
+/// whose snapshots keep up. It is a part of the work, and measured.
+const FORGET: u64 = 32 << 20;
+
 /// Batches before a turn is measured.
 const WARM_UP: u64 = 2;
 
@@ -137,10 +141,17 @@ impl Player {
             self.write(point, &payload)?;
         }
         let before = device.written();
-        let (mut batches, mut took) = (0, Duration::ZERO);
+        let (mut batches, mut took, mut kept) = (0, Duration::ZERO, 0);
         while took < length && batches < MAX_BATCHES && batches * point.payload() < MAX_BYTES {
             took += self.write(point, &payload)?;
             batches += 1;
+            kept += point.payload();
+            if kept >= FORGET {
+                let start = Instant::now();
+                self.contender.forget(LogId::new(1, self.next - 1))?;
+                took += start.elapsed();
+                kept = 0;
+            }
         }
         let after = device.written();
         self.contender.forget(LogId::new(1, self.next - 1))?;
@@ -190,5 +201,82 @@ impl Dice {
     /// Bytes that do not compress.
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len).map(|_| (self.roll() >> 24) as u8).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contender::{BASELINE, OURS};
+    use crate::{plot, report};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// Takes a known time for a batch and remembers what it got.
+    struct Fake {
+        name: &'static str,
+        pause: Duration,
+        /// The newest index written, and forgotten.
+        seen: Rc<RefCell<(u64, u64)>>,
+    }
+
+    impl Contender for Fake {
+        fn name(&self) -> &'static str {
+            self.name
+        }
+
+        fn write(&mut self, batch: &WriteBatch) -> Result<(), Failure> {
+            let [Change::Append(entries)] = &batch.changes[..] else { panic!("{batch:?}") };
+            for entry in entries {
+                assert_eq!(entry.index().0, self.seen.borrow().0 + 1, "no gap from turn to turn");
+                self.seen.borrow_mut().0 += 1;
+            }
+            let start = Instant::now();
+            while start.elapsed() < self.pause {}
+            Ok(())
+        }
+
+        fn forget(&mut self, upto: LogId) -> Result<(), Failure> {
+            assert_eq!(upto.index.0, self.seen.borrow().0);
+            self.seen.borrow_mut().1 = upto.index.0;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn everyone_gets_every_turn_and_the_faster_one_the_greater_ratio() {
+        let seen: [Rc<RefCell<(u64, u64)>>; 2] = Default::default();
+        let fake = |name, micros, seen: &Rc<RefCell<(u64, u64)>>| -> Box<dyn Contender> {
+            Box::new(Fake { name, pause: Duration::from_micros(micros), seen: seen.clone() })
+        };
+        let contenders = vec![fake(BASELINE, 20, &seen[0]), fake(OURS, 2000, &seen[1])];
+        let grid = Grid { points: points(true), rounds: 3, turn: Duration::from_millis(4) };
+        let results = run(&grid, contenders, Path::new(".")).unwrap();
+        for (written, forgotten) in seen.iter().map(|seen| *seen.borrow()) {
+            assert!(written > 0 && written == forgotten);
+        }
+        for at in 0..grid.points.len() {
+            let ratio = results.ratio(OURS, BASELINE, at).unwrap();
+            assert!(ratio > 0.0 && ratio < 1.0, "{ratio}");
+            assert!(results.median(OURS, at, |turn| turn.rate).unwrap() <= 500.0);
+        }
+        assert_eq!(results.ratio("nobody", BASELINE, 0), None);
+
+        let told = report::text(&results);
+        assert_eq!(told.lines().filter(|line| line.starts_with("| 4096 B | 256 |")).count(), 2, "{told}");
+        let drawn = plot::svg(&results);
+        assert!(drawn.starts_with("<svg") && drawn.ends_with("</svg>\n") && drawn.contains(">wal</text>"));
+    }
+
+    #[test]
+    fn an_order_names_each_once_and_the_middle_is_the_middle() {
+        let mut dice = Dice(1);
+        for _ in 0..100 {
+            let mut order = dice.order(5);
+            order.sort_unstable();
+            assert_eq!(order, [0, 1, 2, 3, 4]);
+        }
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(Vec::new()), None);
     }
 }

@@ -74,7 +74,7 @@ fn fill_wal(directory: &Path, entries: u64, (payload, in_batch): (usize, u64)) -
 }
 
 fn fill_engine(directory: &Path, entries: u64, (payload, in_batch): (usize, u64)) -> Result<(), Failure> {
-    let mut engine = RaftEngine::open_plain(directory)?;
+    let mut engine = RaftEngine::open(directory)?;
     let payload = Dice(1).bytes(payload);
     for first in (1..=entries).step_by(in_batch as usize) {
         let batch = batch(first, in_batch.min(entries + 1 - first), &payload);
@@ -99,7 +99,7 @@ fn open_wal(directory: &Path, entries: u64) -> Result<f64, Failure> {
 /// The same of raft-engine.
 fn open_engine(directory: &Path, entries: u64) -> Result<f64, Failure> {
     let start = Instant::now();
-    let engine = RaftEngine::open_plain(directory)?;
+    let engine = RaftEngine::open(directory)?;
     let took = start.elapsed().as_secs_f64();
     if engine.last_index() != Some(entries) {
         return Err(format!("raft-engine ends at {:?} and not at {entries}", engine.last_index()).into());

@@ -1,7 +1,8 @@
-//! The crate raft-engine, set up to be as fast as it can be on the same bytes.
+//! The crate raft-engine on the same bytes.
 //!
-//! Its files are recycled and filled beforehand, it does not compress (the entries cannot be), and an entry
-//! is handed over as the bytes that it has already, without another encoding around them.
+//! Once with its defaults and once set up to be as fast as it can be, with files that are filled beforehand and
+//! recycled. Both do not compress (the entries cannot be), and get an entry as the bytes that it has already,
+//! without another encoding around them.
 
 use crate::Failure;
 use crate::contender::Contender;
@@ -96,6 +97,7 @@ impl MessageExt for Entries {
 
 /// An engine, and the batch that is on its way.
 pub(crate) struct RaftEngine {
+    name: &'static str,
     engine: Engine,
     batch: LogBatch,
     prepared: Vec<Encoded>,
@@ -103,18 +105,19 @@ pub(crate) struct RaftEngine {
 
 impl RaftEngine {
     /// With recycled files from the start, and within a gigabyte.
-    pub(crate) fn open(directory: &Path) -> Result<RaftEngine, Failure> {
-        RaftEngine::start(Config {
+    pub(crate) fn prefilled(directory: &Path) -> Result<RaftEngine, Failure> {
+        let config = Config {
             purge_threshold: ReadableSize::mb(512),
             prefill_for_recycle: true,
             prefill_limit: Some(ReadableSize::mb(768)),
             ..RaftEngine::config(directory)
-        })
+        };
+        RaftEngine::start("raft-engine, prefilled", config)
     }
 
-    /// On a log that keeps everything.
-    pub(crate) fn open_plain(directory: &Path) -> Result<RaftEngine, Failure> {
-        RaftEngine::start(RaftEngine::config(directory))
+    /// With its defaults.
+    pub(crate) fn open(directory: &Path) -> Result<RaftEngine, Failure> {
+        RaftEngine::start("raft-engine", RaftEngine::config(directory))
     }
 
     fn config(directory: &Path) -> Config {
@@ -125,9 +128,14 @@ impl RaftEngine {
         }
     }
 
-    fn start(config: Config) -> Result<RaftEngine, Failure> {
+    fn start(name: &'static str, config: Config) -> Result<RaftEngine, Failure> {
         std::fs::create_dir_all(&config.dir)?;
-        Ok(RaftEngine { engine: Engine::open(config)?, batch: LogBatch::default(), prepared: Vec::new() })
+        Ok(RaftEngine {
+            name,
+            engine: Engine::open(config)?,
+            batch: LogBatch::default(),
+            prepared: Vec::new(),
+        })
     }
 
     /// The newest index.
@@ -138,7 +146,7 @@ impl RaftEngine {
 
 impl Contender for RaftEngine {
     fn name(&self) -> &'static str {
-        "raft-engine"
+        self.name
     }
 
     fn prepare(&mut self, batch: &WriteBatch) {

@@ -27,10 +27,10 @@ const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Measure a cluster, or what its machine allows
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["to", "probe", "bare"]))]
 pub struct Bench {
     /// The client address of a node; with several, separated by commas, the one that leads is measured
-    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with = "probe",
+          required_unless_present_any = ["probe", "bare"])]
     to: Vec<String>,
     /// Compare a new cluster of three with three processes that sync the same bytes without Raft
     #[arg(long)]
