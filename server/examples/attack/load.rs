@@ -117,7 +117,7 @@ impl Seen {
             for key in 0..SHARED {
                 let key = key_of(self.round, key);
                 if !operate(&mut client, SHARING + id, Input::new(key.clone(), Command::Get), &self.story) {
-                    return Err(format!("node {id} does not answer a GET of {key}"));
+                    return Err(format!("CLUSTERDOWN: node {id} does not answer a GET of {key}"));
                 }
             }
         }
@@ -149,6 +149,9 @@ const FULL_CHECK: u64 = 20;
 /// How often a line tells how far it is, in rounds.
 const PROGRESS: u64 = 50;
 
+/// How often a question is asked again that is refused for now; each time takes up to a second.
+const PATIENCE: usize = 30;
+
 /// The least that is acknowledged in a round on average, for the campaign to mean something.
 const LEAST: usize = 10;
 
@@ -156,7 +159,7 @@ impl Ledger {
     /// Judges what a round's clients saw, lets the nodes agree, and now and then, or if it is the last round,
     /// reads back everything.
     pub(crate) fn judge(&mut self, cluster: &Cluster, seen: Seen, last: bool) -> Result<(), String> {
-        seen.judge(cluster)?;
+        patiently(|| seen.judge(cluster))?;
         cluster.agree()?;
         self.rounds += 1;
         if self.rounds.is_multiple_of(PROGRESS) {
@@ -165,7 +168,8 @@ impl Ledger {
         self.operations += seen.operations();
         self.acknowledged.extend(seen.acknowledged);
         if last || self.rounds.is_multiple_of(FULL_CHECK) {
-            cluster.ids().into_iter().try_for_each(|id| read_back(cluster, id, &self.acknowledged))?;
+            let all = &self.acknowledged;
+            cluster.ids().into_iter().try_for_each(|id| patiently(|| read_back(cluster, id, all)))?;
         }
         Ok(())
     }
@@ -177,6 +181,19 @@ impl Ledger {
         }
         Err(Failure::Trouble("so few writes were acknowledged that this shows nothing".into()))
     }
+}
+
+/// Asks again while a node only says that it cannot answer now: on a machine that is busy with other things
+/// a leader may be lost at any time.
+fn patiently(mut ask: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+    let mut last = ask();
+    for _ in 0..PATIENCE {
+        match &last {
+            Err(problem) if problem.contains("CLUSTERDOWN") || problem.contains("BUSY") => last = ask(),
+            _ => break,
+        }
+    }
+    last
 }
 
 impl fmt::Display for Ledger {
