@@ -109,5 +109,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("truncation-not-recorded", "ST-7", "writes new entries without the truncation before them"),
     mutant("checkpoint-forgets-vote", "5.2.5", "a checkpoint restates the term without the vote"),
     mutant("reader-keeps-truncated", "LG-10", "a truncation leaves the reader's index as it was"),
+    mutant("earlier-life-accepted", "ST-3", "takes a batch that an earlier life of the file left"),
+    mutant("old-name-refused", "5.2.5", "takes a recycled file whose old name came back for damage"),
     mutant("merge-keeps-older-vote", "VT-1", "of two hard states in one sync, the older one is written"),
 ];

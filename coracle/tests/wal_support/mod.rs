@@ -3,7 +3,7 @@
 #![allow(dead_code)]
 
 use bytes::Bytes;
-use coracle::core::{HardState, Incarnation, Index, LogId, NodeId, Peer, Run, Term};
+use coracle::core::{Broken, HardState, Incarnation, Index, LogId, NodeId, Peer, Run, Term};
 use coracle::entry::{Entry, Kind, Stamp};
 use coracle::storage::disk::Disk;
 use coracle::storage::wal::{self, Wal, WalConfig};
@@ -78,6 +78,14 @@ impl Model {
         }
     }
 
+    /// In a few words.
+    pub(crate) fn brief(&self) -> String {
+        let Model { hard_state, purged, entries, memberships } = self;
+        let ids: Vec<String> = entries.iter().map(|entry| entry.id().to_string()).collect();
+        let state = format!("{}/{:?}", hard_state.term, hard_state.vote.map(|vote| vote.id.0));
+        format!("{state} purged {purged} entries {} memberships {}", ids.join(" "), memberships.len())
+    }
+
     /// What the store holds: what it said when it was loaded, and what its reader gives.
     pub(crate) fn read(recovered: &Recovered, reader: &dyn LogReader) -> Model {
         let (first, last) = (recovered.purged.index.next(), recovered.last.index);
@@ -140,9 +148,19 @@ pub(crate) fn roomy() -> WalConfig {
 }
 
 pub(crate) fn start_with(disk: &Arc<dyn Disk>, config: WalConfig) -> Result<(Wal, Recovered), StoreError> {
+    start_broken(disk, config, Broken::default())
+}
+
+/// Starts a log that breaks this rule.
+pub(crate) fn start_broken(
+    disk: &Arc<dyn Disk>,
+    config: WalConfig,
+    broken: Broken,
+) -> Result<(Wal, Recovered), StoreError> {
     let exists = wal::exists(&**disk)?;
     let identity = identity::open_or_create(&**disk, NODE, exists, || Incarnation(7))?;
     let mut wal = Wal::open(disk.clone(), identity, config);
+    wal.break_rule(broken);
     let recovered = wal.load(&mut |_| {})?;
     Ok((wal, recovered))
 }

@@ -122,6 +122,13 @@ impl Wal {
         Wal { disk, identity, config, log: Shared::default(), state: State::New, broken: Broken::default() }
     }
 
+    /// From now on it breaks this rule.
+    #[cfg(feature = "mutants")]
+    #[doc(hidden)]
+    pub fn break_rule(&mut self, broken: Broken) {
+        self.broken = broken;
+    }
+
     /// The writer, if there is one to write with.
     fn writer(&mut self) -> Result<&mut Writer, StoreError> {
         match &mut self.state {

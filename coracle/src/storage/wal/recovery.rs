@@ -83,7 +83,7 @@ pub(super) fn recover(
     broken: Broken,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Found, StoreError> {
-    let (candidates, mut leftovers) = list(disk)?;
+    let (candidates, mut leftovers) = list(disk, broken)?;
     let next = candidates.last().map_or(1, |c| c.segment.number + 1);
     let Chain { links, mut attested, mut debts, stale } = chain(&candidates)?;
     for link in &links {
@@ -128,7 +128,7 @@ pub(super) fn recover(
         }
         log.join(segment.clone());
         let limit = links.peek().map(|next| (next.checkpoint.follows, next.checkpoint.shape.last.index));
-        let mut batches = Batches::new(&segment, &checkpoint.header);
+        let mut batches = Batches::new(&segment, &checkpoint.header, broken);
         if let Some((limit, last)) = limit {
             // Below the top: all of it was synced, up to where the next segment says.
             let result = (|| {
@@ -195,7 +195,7 @@ pub(super) fn recover(
 }
 
 /// All files that may be segments, ascending, and those that certainly count for nothing.
-fn list(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
+fn list(disk: &dyn Disk, broken: Broken) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
     let mut candidates = Vec::new();
     let mut leftovers = Vec::new();
     for name in disk.list().map_err(failed("list", disk.path()))? {
@@ -215,7 +215,7 @@ fn list(disk: &dyn Disk) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
             offset: 0,
             detail,
         })?;
-        if header.is_some_and(|header| header.number > number) {
+        if header.is_some_and(|header| header.number > number) && !broken.is("old-name-refused") {
             // A recycled file whose old name came back: it is the name of a purged segment.
             leftovers.push(name);
             continue;
@@ -390,18 +390,19 @@ struct Batches<'a> {
     window: Window<'a>,
     /// Behind the newest whole batch.
     end: End,
+    broken: Broken,
 }
 
 impl<'a> Batches<'a> {
     /// At the very first batch, of which nothing is known yet.
     fn before(segment: &'a Segment) -> Batches<'a> {
         let end = End { segment: segment.number, generation: segment.generation, offset: BLOCK, ..End::NONE };
-        Batches { segment, window: Window::new(segment), end }
+        Batches { segment, window: Window::new(segment), end, broken: Broken::default() }
     }
 
     /// Behind the first batch.
-    fn new(segment: &'a Segment, first: &BatchHeader) -> Batches<'a> {
-        let mut batches = Batches::before(segment);
+    fn new(segment: &'a Segment, first: &BatchHeader, broken: Broken) -> Batches<'a> {
+        let mut batches = Batches { broken, ..Batches::before(segment) };
         batches.step(first);
         batches
     }
@@ -416,7 +417,8 @@ impl<'a> Batches<'a> {
     fn next(&mut self) -> Result<Batch, StoreError> {
         Ok(match self.read()? {
             Ok((header, _))
-                if header.number != self.end.batch + 1 || header.previous != self.end.checksum =>
+                if (header.number != self.end.batch + 1 || header.previous != self.end.checksum)
+                    && !self.broken.is("earlier-life-accepted") =>
             {
                 Err(format!("batch {} does not follow batch {}", header.number, self.end.batch))
             }
@@ -454,7 +456,11 @@ impl<'a> Batches<'a> {
 
     fn header(&mut self, offset: u64) -> Result<Option<BatchHeader>, StoreError> {
         let bytes = self.window.get(offset, HEADER).map_err(failed("read", &self.segment.path))?;
-        Ok(BatchHeader::decode(bytes, self.segment.generation, offset))
+        let generation = match bytes.get(8..16).and_then(|bytes| bytes.try_into().ok()) {
+            Some(bytes) if self.broken.is("earlier-life-accepted") => u64::from_le_bytes(bytes),
+            _ => self.segment.generation,
+        };
+        Ok(BatchHeader::decode(bytes, generation, offset))
     }
 
     /// The newest batch that any header from the end on attests, whether its body is whole or not.
