@@ -5,8 +5,11 @@
 
 use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
+use crate::storage::engine::{Engine, is_name};
 use coracle_core::{Broken, NodeId, Settings};
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The core's unit of time.
@@ -16,13 +19,49 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Where a node keeps its log.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone)]
 pub enum Storage {
     /// In this directory, in the write-ahead log; created if missing. One node only.
     Dir(PathBuf),
+    /// In this directory, by an engine of one's own; see [`engine`](crate::storage::engine). Created if
+    /// missing. One node and one engine only.
+    Engine {
+        /// The data directory. The engine's own is in it.
+        dir: PathBuf,
+        /// What opens the store.
+        engine: Arc<dyn Engine>,
+    },
     /// In memory. The node forgets everything when it stops, so every start is a new incarnation, which
     /// can't take part in its old cluster. For tests and throw-away clusters.
     Memory,
+}
+
+impl PartialEq for Storage {
+    /// Engines are the same if their names are.
+    fn eq(&self, other: &Storage) -> bool {
+        match (self, other) {
+            (Storage::Dir(a), Storage::Dir(b)) => a == b,
+            (Storage::Engine { dir: a, engine: x }, Storage::Engine { dir: b, engine: y }) => {
+                a == b && x.name() == y.name()
+            }
+            (Storage::Memory, Storage::Memory) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Storage {}
+
+impl fmt::Debug for Storage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Storage::Dir(dir) => f.debug_tuple("Dir").field(dir).finish(),
+            Storage::Engine { dir, engine } => {
+                f.debug_struct("Engine").field("dir", dir).field("engine", &engine.name()).finish()
+            }
+            Storage::Memory => f.write_str("Memory"),
+        }
+    }
 }
 
 /// How a node behaves. Make one with [`Config::new`], then change what you need.
@@ -138,6 +177,12 @@ impl Config {
             };
             return bad(setting, &format!("it must be {}", problem.must));
         }
+        if let Storage::Engine { engine, .. } = &self.storage
+            && !is_name(engine.name())
+        {
+            let must = "an engine's name is 1 to 16 lower-case letters, digits and hyphens, and not wal";
+            return bad("storage", must);
+        }
         let rules = [
             ("request_timeout", self.request_timeout.is_zero(), "it must not be zero"),
             ("bootstrap_timeout", self.bootstrap_timeout.is_zero(), "it must not be zero"),
@@ -177,6 +222,8 @@ fn ticks(number: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::{Identity, LogStore, StoreError};
+    use std::path::Path;
 
     fn refused(change: impl Fn(&mut Config)) -> &'static str {
         let mut config = Config::new(1, "127.0.0.1:0", Storage::Memory);
@@ -212,6 +259,24 @@ mod tests {
         assert_eq!(refused(|c| c.inflight_messages = 0), "inflight_messages");
         assert_eq!(refused(|c| c.inflight_bytes = 0), "inflight_bytes");
         assert_eq!(refused(|c| c.segment_bytes = 4096), "segment_bytes");
+        for name in ["", "wal", "Upper", "two words", "../up", "seventeen-letters"] {
+            let storage = Storage::Engine { dir: "x".into(), engine: Arc::new(Named(name)) };
+            assert_eq!(refused(|c| c.storage = storage.clone()), "storage", "{name}");
+        }
+    }
+
+    struct Named(&'static str);
+
+    impl Engine for Named {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn exists(&self, _: &Path) -> Result<bool, StoreError> {
+            Ok(false)
+        }
+        fn open(&self, dir: &Path, _: Identity) -> Result<Box<dyn LogStore>, StoreError> {
+            Err(StoreError::Locked { path: dir.to_owned() })
+        }
     }
 
     #[test]

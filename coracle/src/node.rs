@@ -9,10 +9,12 @@ use crate::replica::Replica;
 use crate::requests::{Request, Status};
 use crate::runtime::{Driver, Parts, Stopped};
 use crate::state_machine::StateMachine;
-use crate::storage::disk::{DirDisk, Disk};
+use crate::storage::disk::{DirDisk, Disk, failed};
+use crate::storage::engine::{self, Engine, WAL};
+use crate::storage::identity::{self, IDENTITY};
 use crate::storage::memory::MemoryStore;
 use crate::storage::wal::{self, Wal, WalConfig};
-use crate::storage::{LogStore, Recovered, StoreError, identity};
+use crate::storage::{Identity, LogStore, Recovered, StoreError};
 
 use crate::transport::tcp::{Local, ProbeError, Tcp, TcpConfig};
 
@@ -425,7 +427,8 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
             let recovered = store.load(&mut |_| {})?;
             Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None })
         }
-        Storage::Dir(path) => open_dir(id, incarnation, &path, segment_bytes, broken),
+        Storage::Dir(path) => open_dir(id, incarnation, &path, Keeper::Wal { segment_bytes, broken }),
+        Storage::Engine { dir, engine } => open_dir(id, incarnation, &dir, Keeper::Engine(engine)),
     });
     match opening.await {
         Ok(opened) => opened,
@@ -433,18 +436,58 @@ async fn open(config: &Config) -> Result<Opened, StartError> {
     }
 }
 
+/// What keeps the log of a data directory.
+enum Keeper {
+    Wal { segment_bytes: u64, broken: Broken },
+    Engine(Arc<dyn Engine>),
+}
+
+impl Keeper {
+    fn name(&self) -> &str {
+        match self {
+            Keeper::Wal { .. } => WAL,
+            Keeper::Engine(engine) => engine.name(),
+        }
+    }
+
+    /// Whether the directory holds a log. Where there is no identity, a log of whatever store counts: a new
+    /// identity must not begin a second log beside it.
+    fn log_exists(&self, disk: &dyn Disk) -> Result<bool, StoreError> {
+        let names = disk.list().map_err(failed("list", disk.path()))?;
+        if !names.iter().any(|name| name == IDENTITY) {
+            let engines = names.iter().any(|name| name.starts_with(engine::DIRECTORY));
+            return Ok(engines || wal::exists(disk)?);
+        }
+        match self {
+            Keeper::Wal { .. } => wal::exists(disk),
+            Keeper::Engine(engine) => engine.exists(&engine::directory(disk.path(), engine.name())),
+        }
+    }
+
+    fn open(&self, disk: &Arc<dyn Disk>, identity: Identity) -> Result<Box<dyn LogStore>, StoreError> {
+        match self {
+            Keeper::Wal { segment_bytes, broken } => {
+                let config = WalConfig { segment_bytes: *segment_bytes, ..WalConfig::default() };
+                let mut wal = Wal::open(disk.clone(), identity, config);
+                wal.broken = *broken;
+                Ok(Box::new(wal))
+            }
+            Keeper::Engine(engine) => engine.open(&engine::directory(disk.path(), engine.name()), identity),
+        }
+    }
+}
+
 fn open_dir(
     id: NodeId,
     fresh: Incarnation,
     path: &std::path::Path,
-    segment_bytes: u64,
-    broken: Broken,
+    keeper: Keeper,
 ) -> Result<Opened, StartError> {
     let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(path)?);
     wal::tidy(&*disk)?;
-    let mut identity = identity::open_or_create(&*disk, id, wal::exists(&*disk)?, || fresh)?;
-    let mut store = Wal::open(disk.clone(), identity, WalConfig { segment_bytes, ..WalConfig::default() });
-    store.broken = broken;
+    let exists = keeper.log_exists(&*disk)?;
+    let mut identity = identity::open_or_create_with(&*disk, id, keeper.name(), exists, || fresh)?;
+    let mut store = keeper.open(&disk, identity)?;
     let mut told = 0.0;
     let recovered = store.load(&mut |share| {
         if share - told >= 0.1 {
@@ -465,7 +508,7 @@ fn open_dir(
         identity = identity::set_cluster(&*disk, membership.cluster)?;
     }
     Ok(Opened {
-        store: Box::new(store),
+        store,
         recovered,
         disk: Some(disk),
         incarnation: identity.incarnation,

@@ -12,12 +12,15 @@
 //!
 //! ```text
 //!  0  u32  CRC-32C of bytes 4 to 64      4  u32  magic "CRID"
-//!  8  u32  version, 1                   12  u32  flags: bit 0, the cluster is known
+//!  8  u32  version, 1                   12  u32  flags: bit 0, the cluster is known; bit 1, an engine is
 //! 16  u64  node                         24  u64  incarnation
-//! 32  u128 cluster, or zero             48  16 bytes of zeros
+//! 32  u128 cluster, or zero             48  16 bytes: the engine's name in ASCII, then zeros
 //! ```
+//!
+//! Without bit 1 the write-ahead log keeps the log, and the name is all zeros.
 
 use super::disk::{Disk, failed, read_full};
+use super::engine::{self, WAL};
 use super::{Identity, StoreError};
 use coracle_core::{ClusterId, Incarnation, NodeId};
 use std::path::PathBuf;
@@ -32,6 +35,7 @@ const MAGIC: [u8; 4] = *b"CRID";
 const VERSION: u32 = 1;
 const SIZE: usize = 64;
 const KNOWS_CLUSTER: u32 = 1;
+const NAMES_ENGINE: u32 = 2;
 
 /// Reads whose directory this is, or, if it is new, makes it `node`'s, with an incarnation drawn by `draw`.
 ///
@@ -41,6 +45,18 @@ const KNOWS_CLUSTER: u32 = 1;
 pub fn open_or_create(
     disk: &dyn Disk,
     node: NodeId,
+    log_exists: bool,
+    draw: impl FnOnce() -> Incarnation,
+) -> Result<Identity, StoreError> {
+    open_or_create_with(disk, node, WAL, log_exists, draw)
+}
+
+/// [`open_or_create`] for a log that the engine of this name keeps. A directory whose log another engine
+/// keeps is refused.
+pub fn open_or_create_with(
+    disk: &dyn Disk,
+    node: NodeId,
+    engine: &str,
     log_exists: bool,
     draw: impl FnOnce() -> Incarnation,
 ) -> Result<Identity, StoreError> {
@@ -56,10 +72,16 @@ pub fn open_or_create(
             );
         }
         let identity = Identity { node, incarnation: draw(), cluster: None };
-        save(disk, &identity)?;
+        save(disk, &identity, engine)?;
         return Ok(identity);
     }
-    let identity = read(disk)?;
+    let (identity, kept_by) = read(disk)?;
+    if kept_by != engine {
+        return refuse(format!(
+            "the log in this directory is kept by the store {kept_by}, not by {engine}; start the node with \
+             {kept_by}, or give it a directory of its own"
+        ));
+    }
     if identity.node != node {
         let found = identity.node;
         return refuse(format!(
@@ -75,14 +97,19 @@ pub fn open_or_create(
     }
     // What was read may be in the page cache only: its sync may have failed, or never have begun. It is
     // written again rather than synced again, since after a failure a second sync proves nothing.
-    save(disk, &identity)?;
+    save(disk, &identity, engine)?;
     Ok(identity)
+}
+
+/// Whose directory this is and which engine keeps its log, without changing anything: for tools.
+pub fn inspect(disk: &dyn Disk) -> Result<(Identity, String), StoreError> {
+    read(disk)
 }
 
 /// Writes down, durably, which cluster the node has joined. The same cluster again changes nothing;
 /// another one is refused.
 pub fn set_cluster(disk: &dyn Disk, cluster: ClusterId) -> Result<Identity, StoreError> {
-    let mut identity = read(disk)?;
+    let (mut identity, engine) = read(disk)?;
     match identity.cluster {
         Some(known) if known == cluster => return Ok(identity),
         Some(known) => {
@@ -93,12 +120,12 @@ pub fn set_cluster(disk: &dyn Disk, cluster: ClusterId) -> Result<Identity, Stor
         }
         None => identity.cluster = Some(cluster),
     }
-    save(disk, &identity)?;
+    save(disk, &identity, &engine)?;
     Ok(identity)
 }
 
-/// Reads the file, which must be there.
-fn read(disk: &dyn Disk) -> Result<Identity, StoreError> {
+/// Reads the file, which must be there: the identity, and the name of the engine.
+fn read(disk: &dyn Disk) -> Result<(Identity, String), StoreError> {
     let path = disk.path().join(IDENTITY);
     let file = disk.open(IDENTITY).map_err(failed("open", &path))?;
     // One byte more than expected, so that a longer file is noticed.
@@ -107,20 +134,24 @@ fn read(disk: &dyn Disk) -> Result<Identity, StoreError> {
     decode(&bytes[..count]).map_err(|(offset, detail)| StoreError::Damaged { path, offset, detail })
 }
 
-fn save(disk: &dyn Disk, identity: &Identity) -> Result<(), StoreError> {
+fn save(disk: &dyn Disk, identity: &Identity, engine: &str) -> Result<(), StoreError> {
     let path: PathBuf = disk.path().join(TEMPORARY);
     let file = disk.create(TEMPORARY).map_err(failed("create", &path))?;
-    file.write_at(&encode(identity), 0).map_err(failed("write to", &path))?;
+    file.write_at(&encode(identity, engine), 0).map_err(failed("write to", &path))?;
     file.sync_data().map_err(failed("sync", &path))?;
     disk.rename(TEMPORARY, IDENTITY).map_err(failed("rename", &path))?;
     disk.sync_dir().map_err(failed("sync", disk.path()))
 }
 
-fn encode(identity: &Identity) -> [u8; SIZE] {
+fn encode(identity: &Identity, engine: &str) -> [u8; SIZE] {
     let mut bytes = [0; SIZE];
     bytes[4..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    let flags = if identity.cluster.is_some() { KNOWS_CLUSTER } else { 0 };
+    let mut flags = if identity.cluster.is_some() { KNOWS_CLUSTER } else { 0 };
+    if engine != WAL {
+        flags |= NAMES_ENGINE;
+        bytes[48..48 + engine.len()].copy_from_slice(engine.as_bytes());
+    }
     bytes[12..16].copy_from_slice(&flags.to_le_bytes());
     bytes[16..24].copy_from_slice(&identity.node.0.to_le_bytes());
     bytes[24..32].copy_from_slice(&identity.incarnation.0.to_le_bytes());
@@ -130,8 +161,8 @@ fn encode(identity: &Identity) -> [u8; SIZE] {
     bytes
 }
 
-/// The identity, or the offset and the kind of the damage.
-fn decode(bytes: &[u8]) -> Result<Identity, (u64, String)> {
+/// The identity and the engine, or the offset and the kind of the damage.
+fn decode(bytes: &[u8]) -> Result<(Identity, String), (u64, String)> {
     let Ok(bytes): Result<&[u8; SIZE], _> = bytes.try_into() else {
         return Err((bytes.len() as u64, format!("an identity has {SIZE} bytes; bring the file back")));
     };
@@ -141,16 +172,24 @@ fn decode(bytes: &[u8]) -> Result<Identity, (u64, String)> {
         return Err((0, "its checksum is wrong; bring the file back".into()));
     }
     let (version, flags) = (u32_at(8), u32_at(12));
-    if version != VERSION || flags & !KNOWS_CLUSTER != 0 {
+    if version != VERSION || flags & !(KNOWS_CLUSTER | NAMES_ENGINE) != 0 {
         let detail = format!("version {version} with flags {flags:#x}: start a newer version of the program");
         return Err((8, detail));
     }
+    let engine = if flags & NAMES_ENGINE != 0 {
+        let name = bytes[48..].split(|byte| *byte == 0).next().unwrap_or_default();
+        let name = std::str::from_utf8(name).ok().filter(|name| engine::is_name(name));
+        name.ok_or((48, "the name of the store is not one; bring the file back".to_owned()))?
+    } else {
+        WAL
+    };
     let cluster = u128::from(u64_at(32)) | u128::from(u64_at(40)) << 64;
-    Ok(Identity {
+    let identity = Identity {
         node: NodeId(u64_at(16)),
         incarnation: Incarnation(u64_at(24)),
         cluster: (flags & KNOWS_CLUSTER != 0).then_some(ClusterId(cluster)),
-    })
+    };
+    Ok((identity, engine.to_owned()))
 }
 
 #[cfg(test)]
@@ -176,6 +215,20 @@ mod tests {
         assert_eq!(set_cluster(&disk, CLUSTER).unwrap(), read);
         let error = set_cluster(&disk, ClusterId(5)).unwrap_err().to_string();
         assert!(error.contains(&CLUSTER.to_string()), "{error}");
+    }
+
+    #[test]
+    fn a_directory_belongs_to_one_engine() {
+        let disk = MemDisk::new();
+        let open = |engine| open_or_create_with(&disk, NodeId(1), engine, true, || panic!("not new"));
+        open_or_create_with(&disk, NodeId(1), "lmdb", false, || Incarnation(77)).unwrap();
+        let set = set_cluster(&disk, CLUSTER).unwrap();
+        assert_eq!(open("lmdb").unwrap(), set);
+        assert_eq!(inspect(&disk).unwrap(), (set, "lmdb".into()));
+        for other in ["wal", "lmdb2", "rocksdb"] {
+            let error = open(other).unwrap_err().to_string();
+            assert!(error.contains("the store lmdb, not by "), "{error}");
+        }
     }
 
     #[test]

@@ -4,13 +4,19 @@
 //! implementation, [`memory`] the one for tests and for clusters that may forget. The store belongs to
 //! the writer's thread; a [`LogReader`] is shared and never waits behind a sync.
 
+#[cfg(feature = "contract")]
+pub mod contract;
 pub mod disk;
+pub mod engine;
 pub mod identity;
+pub mod keyed;
 pub mod mem_disk;
 pub mod memory;
 pub mod queue;
 mod shape;
 pub mod wal;
+
+pub use engine::Engine;
 
 use crate::entry::Entry;
 use bytes::Bytes;

@@ -1,0 +1,133 @@
+//! LMDB keeps the contract, grows, fills up, survives kills, and can be looked at.
+
+use coracle::core::{Incarnation, Index, NodeId};
+use coracle::storage::contract::model::{append, changes};
+use coracle::storage::contract::{check, check_killed, write_until_killed};
+use coracle::storage::{Engine, Identity, StoreError};
+use coracle_lmdb::Lmdb;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+const IDENTITY: Identity = Identity { node: NodeId(1), incarnation: Incarnation(7), cluster: None };
+
+/// A map that has to grow many times.
+fn small() -> Lmdb {
+    Lmdb { map_bytes: 64 << 10, ..Lmdb::default() }
+}
+
+#[test]
+fn lmdb_keeps_the_contract() {
+    let dir = tempfile::tempdir().unwrap();
+    check(&small(), dir.path()).unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+#[test]
+fn a_map_that_may_not_grow_is_told_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = Lmdb { max_map_bytes: 1 << 20, ..small() };
+    let mut store = engine.open(dir.path(), IDENTITY).unwrap();
+    store.load(&mut |_| {}).unwrap();
+    let (error, last) = (1..)
+        .find_map(|at| changes(vec![append(1, at..=at, 10_000)]).run(&mut *store).err().map(|e| (e, at - 1)))
+        .unwrap();
+    assert!(
+        matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+    );
+    assert!(error.to_string().contains("max_map_bytes"), "{error}");
+    let finished = changes(vec![append(1, last + 1..=last + 1, 0)]).run(&mut *store).unwrap_err();
+    assert!(finished.to_string().contains("finished by an earlier failure"), "{finished}");
+    drop(store);
+    let mut store = Lmdb::default().open(dir.path(), IDENTITY).unwrap();
+    assert_eq!(store.load(&mut |_| {}).unwrap().last.index, Index(last));
+    changes(vec![append(1, last + 1..=last + 9, 10_000)]).run(&mut *store).unwrap();
+}
+
+/// What the tests below run as a child, again and again.
+#[test]
+#[ignore = "writes until it is killed; run by the other tests"]
+fn child() {
+    let dir = std::env::var("CORACLE_CHILD_DIR").unwrap();
+    let error = write_until_killed(&small(), Path::new(&dir), &mut std::io::stdout()).unwrap_err();
+    println!("\nerror: {error}");
+}
+
+/// Runs [`child`] below a shell that sets limits first.
+fn run_child(dir: &Path, shell: &str) -> std::process::Child {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{shell} exec \"$0\" --exact child --ignored --nocapture"));
+    command.arg(std::env::current_exe().unwrap()).env("CORACLE_CHILD_DIR", dir);
+    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// The last number that a child printed in whole.
+fn newest(line: &str) -> Option<u64> {
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn rs_3_a_killed_process_leaves_all_that_it_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut acknowledged = 0;
+    for lines in [1, 40, 7, 150, 3] {
+        let mut child = run_child(dir.path(), "");
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        let mut heard = 0;
+        while heard < lines {
+            line.clear();
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "the child ended by itself");
+            if let Some(round) = newest(line.trim()) {
+                (acknowledged, heard) = (round, heard + 1);
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        let whole = rest.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        acknowledged = whole.lines().filter_map(newest).next_back().unwrap_or(acknowledged);
+        check_killed(&small(), dir.path(), acknowledged).unwrap_or_else(|broken| panic!("{broken}"));
+    }
+}
+
+/// ST-5: a file that may not grow stands for a disk that is full.
+#[test]
+fn st_5_a_full_disk_is_told_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let child = run_child(dir.path(), "trap '' XFSZ; ulimit -f 400; ulimit -t 60;");
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{said}"));
+    assert!(error.contains("cannot write to") && error.contains("data.mdb"), "{error}");
+    let acknowledged = said.lines().filter_map(newest).next_back().unwrap_or(0);
+    assert!(acknowledged > 10, "{said}");
+    check_killed(&small(), dir.path(), acknowledged).unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+#[test]
+fn a_log_can_be_looked_at_by_another_process_while_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Lmdb::inspect(dir.path()).unwrap().is_none());
+    let mut child = run_child(dir.path(), "");
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let wait = |said: &mut std::io::Lines<_>, round| {
+        while newest(said.next().unwrap().unwrap().trim()).is_none_or(|now| now < round) {}
+    };
+    wait(&mut said, 50);
+    let looked = Lmdb::inspect(dir.path()).unwrap().unwrap();
+    assert_eq!((looked.node, looked.recovered.hard_state.term.0 >= 50), (NodeId(3), true));
+    // The other process makes the map larger meanwhile.
+    wait(&mut said, 400);
+    let first = looked.recovered.last.index;
+    let found = looked.reader.entries(first, Index(u64::MAX), 1000);
+    assert!(!matches!(found, Err(coracle::storage::ReadLogError::Store(_))), "{found:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(looked);
+    let before = std::fs::read(dir.path().join("data.mdb")).unwrap();
+    let looked = Lmdb::inspect(dir.path()).unwrap().unwrap();
+    assert!(looked.recovered.hard_state.term.0 >= 400);
+    drop(looked);
+    assert_eq!(std::fs::read(dir.path().join("data.mdb")).unwrap(), before, "looking changes nothing");
+}
