@@ -10,11 +10,12 @@ use crate::demo::Demo;
 use crate::kv::Kv;
 use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
+use crate::store::Store;
 use crate::{admin, client};
 use admin::Report;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use client::{Client, Value};
-use coracle::{Config, Storage};
+use coracle::Config;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +57,9 @@ enum Command {
         /// Keep the cluster running at the end, until Ctrl-C
         #[arg(long)]
         keep: bool,
+        /// What keeps the nodes' logs
+        #[arg(long, value_enum, default_value_t = Store::Wal)]
+        store: Store,
     },
     /// Measure a cluster, or what its machine allows
     Bench(Bench),
@@ -110,14 +114,6 @@ struct Serve {
     mutant: Option<String>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Store {
-    /// The write-ahead log in the data directory
-    Wal,
-    /// Memory
-    Memory,
-}
-
 #[derive(Subcommand)]
 enum Members {
     /// Make blank nodes a cluster; needed once
@@ -145,7 +141,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Members(Members::Init { to, members }) => init(&to, &members),
         Command::Status { to, json } => status(&to, json),
-        Command::Demo { keep } => demo(keep),
+        Command::Demo { keep, store } => demo(keep, store),
         Command::Bench(bench) => interrupted_by_signals().and_then(|interrupt| bench.run(interrupt)),
         Command::Sim(sim) => sim.run(),
         Command::History(history) => return history.run(),
@@ -187,13 +183,7 @@ impl Serve {
     }
 
     fn options(self) -> Result<Options, String> {
-        let storage = match (self.store, self.data_dir) {
-            (Store::Memory, _) => Storage::Memory,
-            (Store::Wal, Some(directory)) => Storage::Dir(directory),
-            (Store::Wal, None) => {
-                return Err("--data-dir is missing; only --store memory does without".into());
-            }
-        };
+        let storage = self.store.storage(self.data_dir)?;
         if self.timeout.is_zero() || self.half_command_limit.is_zero() || self.max_clients == 0 {
             return Err("--timeout, --half-command-limit and --max-clients must not be zero".into());
         }
@@ -313,11 +303,20 @@ fn table(report: &Report) -> String {
     text
 }
 
-fn demo(keep: bool) -> Result<(), String> {
+fn demo(keep: bool, store: Store) -> Result<(), String> {
+    if store == Store::Memory {
+        return Err("the demo restarts a node on the data that it left behind; choose a store on disk".into());
+    }
+    // A store that this program does not have is told here, not by the first child.
+    store.storage(Some(PathBuf::new()))?;
     let program = std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
     let interrupt = interrupted_by_signals()?;
-    let demo =
-        Demo { programs: vec![cluster::server(program); 3], while_dead: Box::new(|_| {}), keep, interrupt };
+    let demo = Demo {
+        programs: vec![cluster::server_on(program, store); 3],
+        while_dead: Box::new(|_| {}),
+        keep,
+        interrupt,
+    };
     demo.run(&mut io::stdout()).map_err(|problem| format!("the demo failed: {problem}"))
 }
 
@@ -375,6 +374,7 @@ fn durations(text: &str) -> Result<(Duration, Duration), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle::Storage;
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -427,5 +427,18 @@ mod tests {
             "no directory"
         );
         assert!(try_options(&format!("{base} --timeout 0s")).is_err());
+        assert_eq!(options(&format!("{base} --store wal")).config.storage, Storage::Dir("/d".into()));
+        let engine = |name: &str| match try_options(&format!("{base} --store {name}")) {
+            Ok(Options { config: Config { storage: Storage::Engine { dir, engine }, .. }, .. }) => {
+                assert_eq!((dir.to_str(), engine.name()), (Some("/d"), name));
+                true
+            }
+            Ok(_) => panic!("{name} is an engine"),
+            Err(error) => {
+                assert!(error.contains(&format!("--features {name}")), "{error}");
+                false
+            }
+        };
+        assert_eq!((engine("lmdb"), engine("rocksdb")), (cfg!(feature = "lmdb"), cfg!(feature = "rocksdb")));
     }
 }

@@ -7,6 +7,7 @@
 
 use crate::admin::Report;
 use crate::client::{Client, Value};
+use crate::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -53,10 +54,18 @@ pub type Program = Arc<dyn Fn(&Place) -> Command + Send + Sync>;
 
 /// The real server: `program serve …`.
 pub fn server(program: impl Into<PathBuf>) -> Program {
+    server_on(program, Store::Wal)
+}
+
+/// The real server, with its log in this store.
+pub fn server_on(program: impl Into<PathBuf>, store: Store) -> Program {
     let program = program.into();
     Arc::new(move |place| {
         let mut command = Command::new(&program);
         command.args(["serve", "--parent-pipe", "--id", &place.id.to_string()]);
+        if store != Store::Wal {
+            command.args(["--store", store.name()]);
+        }
         command.arg("--data-dir").arg(&place.directory);
         command.args(["--peer-addr", &place.peer_addr, "--client-addr", &place.client_addr]);
         command

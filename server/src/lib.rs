@@ -21,3 +21,4 @@ pub mod resp;
 pub mod serve;
 pub mod session;
 pub mod simulate;
+pub mod store;

@@ -100,7 +100,7 @@ pub async fn serve<M: Machine>(
     let unusable = |source| ServeError::Listen { address: options.client_addr.clone(), source };
     let listener = TcpListener::bind(&options.client_addr).await.map_err(unusable)?;
     let clients = listener.local_addr().map_err(unusable)?;
-    let (id, durable) = (options.config.id.0, matches!(options.config.storage, Storage::Dir(_)));
+    let (id, durable) = (options.config.id.0, !matches!(options.config.storage, Storage::Memory));
     let mut config = options.config;
     config.forward = true;
     config.max_command_bytes = MAX_BATCH;
