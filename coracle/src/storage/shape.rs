@@ -5,7 +5,7 @@
 //! the same steps again, so what was once accepted is accepted again.
 
 use super::{Change, Recovered, WriteBatch};
-use crate::entry::Kind;
+use crate::entry::{Entry, Kind};
 use bytes::Bytes;
 use coracle_core::{HardState, Index, LogId, Run, Term};
 
@@ -71,10 +71,7 @@ impl Shape {
         match change {
             Change::Reset(to) => self.reset(*to),
             Change::Truncate(last) => self.truncate(*last),
-            Change::Append(entries) => entries.iter().try_for_each(|entry| {
-                let membership = (entry.kind() == Kind::Membership).then(|| entry.payload());
-                self.append(entry.id(), membership)
-            }),
+            Change::Append(entries) => entries.iter().try_for_each(|entry| self.append_entry(entry)),
         }
     }
 
@@ -106,6 +103,15 @@ impl Shape {
         self.runs.retain(|run| run.first <= last);
         self.memberships.retain(|(id, _)| id.index <= last);
         Ok(())
+    }
+
+    /// Takes the next entry.
+    #[inline]
+    pub(crate) fn append_entry(&mut self, entry: &Entry) -> Result<(), String> {
+        // In memory of its own: what the entry was read with may be large.
+        let payload = || Bytes::copy_from_slice(&entry.payload());
+        let membership = (entry.kind() == Kind::Membership).then(payload);
+        self.append(entry.id(), membership)
     }
 
     /// Takes the next entry; with its payload, if it is a membership.

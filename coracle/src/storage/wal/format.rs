@@ -231,6 +231,8 @@ pub(super) struct Encoder {
     number: u64,
     sum: u32,
     places: Vec<Place>,
+    /// The first bytes of each entry of a record, which the sum of the body takes of it.
+    heads: Vec<u8>,
     broken: Broken,
 }
 
@@ -354,12 +356,15 @@ impl Encoder {
     fn append<'a>(&mut self, count: usize, entries: impl Iterator<Item = &'a Entry> + Clone) {
         let len = entries.clone().map(Entry::len).sum::<usize>();
         self.record_header(APPEND, count as u32, len as u64);
+        self.buffer.reserve(len);
+        self.heads.clear();
         for entry in entries {
             let offset = (self.offset as usize + self.buffer.len()) as u32;
             self.places.push(Place { offset, len: entry.len() as u32 });
-            self.sum = crc32c::crc32c_append(self.sum, &entry.bytes()[..8]);
+            self.heads.extend_from_slice(&entry.bytes()[..8]);
             self.buffer.extend_from_slice(entry.bytes());
         }
+        self.sum = crc32c::crc32c_append(self.sum, &self.heads);
     }
 
     fn record(&mut self, kind: u8, count: u32, content: &[u8]) {
@@ -512,7 +517,7 @@ fn decode_record(
         }
         MEMBERSHIP => {
             let id = cursor.log_id()?;
-            let payload = body.slice(cursor.at.min(end)..end);
+            let payload = Bytes::copy_from_slice(&body[cursor.at.min(end)..end]);
             cursor.at = end;
             Record::Membership(id, payload)
         }

@@ -7,7 +7,7 @@
 
 use super::format::{Place, Record};
 use super::segment::Segment;
-use crate::entry::{Entry, Kind};
+use crate::entry::Entry;
 use crate::storage::shape::Shape;
 use crate::storage::{Change, WriteBatch};
 use coracle_core::{Broken, Index, LogId};
@@ -111,15 +111,16 @@ impl Log {
         if let Some(hard_state) = batch.hard_state {
             self.shape.hard_state = hard_state;
         }
-        let mut places = places.iter();
+        let mut places = places;
         for change in &batch.changes {
             match change {
                 Change::Reset(to) => self.reset(*to)?,
                 Change::Truncate(last) => self.truncate(*last)?,
                 Change::Append(entries) => {
-                    for (entry, place) in entries.iter().zip(places.by_ref()) {
-                        self.append(entry, *place)?;
-                    }
+                    let (own, rest) = places.split_at(entries.len().min(places.len()));
+                    places = rest;
+                    entries.iter().try_for_each(|entry| self.shape.append_entry(entry))?;
+                    self.placed(entries.first(), own)?;
                 }
             }
         }
@@ -169,11 +170,16 @@ impl Log {
     }
 
     fn append(&mut self, entry: &Entry, place: Place) -> Result<(), String> {
-        let membership = (entry.kind() == Kind::Membership).then(|| entry.payload());
-        self.shape.append(entry.id(), membership)?;
+        self.shape.append_entry(entry)?;
+        self.placed(Some(entry), &[place])
+    }
+
+    /// The entries from `first` on lie at these places of the newest segment.
+    fn placed(&mut self, first: Option<&Entry>, places: &[Place]) -> Result<(), String> {
+        let Some(first) = first else { return Ok(()) };
         let held = self.held.back_mut().ok_or("an entry outside of all segments")?;
-        debug_assert_eq!(held.first.0 + held.places.len() as u64, entry.index().0);
-        held.places.push(place);
+        debug_assert_eq!(held.first.0 + held.places.len() as u64, first.index().0);
+        held.places.extend_from_slice(places);
         Ok(())
     }
 

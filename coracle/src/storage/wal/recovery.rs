@@ -23,14 +23,14 @@ use super::spares;
 use crate::storage::disk::{Disk, DiskFile, failed, read_full};
 use crate::storage::shape::Shape;
 use crate::storage::{Identity, StoreError};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use coracle_core::{Broken, Index};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
 /// How much is read at once, in bytes.
-const STRETCH: usize = 1 << 20;
+const STRETCH: usize = 4 << 20;
 
 /// What was found.
 pub(super) struct Found {
@@ -440,7 +440,7 @@ impl<'a> Batches<'a> {
             return Ok(Err("the file ends within the batch".into()));
         }
         let body = self.window.get(start, header.body as usize);
-        let body = Bytes::copy_from_slice(body.map_err(failed("read", &self.segment.path))?);
+        let body = body.map_err(failed("read", &self.segment.path))?;
         if body.len() as u64 != header.body {
             return Ok(Err("the file ends within the batch".into()));
         }
@@ -460,7 +460,7 @@ impl<'a> Batches<'a> {
             Some(bytes) if self.broken.is("earlier-life-accepted") => u64::from_le_bytes(bytes),
             _ => self.segment.generation,
         };
-        Ok(BatchHeader::decode(bytes, generation, offset))
+        Ok(BatchHeader::decode(&bytes, generation, offset))
     }
 
     /// The newest batch that any header from the end on attests, whether its body is whole or not.
@@ -484,7 +484,7 @@ impl<'a> Batches<'a> {
                 Some(bytes) if !generation_known => u64::from_le_bytes(bytes),
                 _ => self.segment.generation,
             };
-            if BatchHeader::decode(bytes, generation, offset).is_some() {
+            if BatchHeader::decode(&bytes, generation, offset).is_some() {
                 return Ok(true);
             }
             offset += BLOCK;
@@ -498,29 +498,42 @@ struct Window<'a> {
     file: &'a dyn DiskFile,
     size: u64,
     start: u64,
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
 
 impl<'a> Window<'a> {
     fn new(segment: &'a Segment) -> Window<'a> {
-        Window { file: &*segment.file, size: segment.size, start: 0, bytes: Vec::new() }
+        Window { file: &*segment.file, size: segment.size, start: 0, bytes: Bytes::new() }
     }
 
-    /// The bytes from `offset` on, fewer where the file ends.
-    fn get(&mut self, offset: u64, len: usize) -> io::Result<&[u8]> {
+    /// The bytes from `offset` on, fewer where the file ends. They keep their whole stretch in memory.
+    fn get(&mut self, offset: u64, len: usize) -> io::Result<Bytes> {
         let at = offset.checked_sub(self.start).map(|at| at as usize);
         let at = match at.filter(|at| at + len <= self.bytes.len()) {
             Some(at) => at,
             None => {
-                let rest = self.size.saturating_sub(offset).min(len.max(STRETCH) as u64);
-                self.bytes.resize(rest as usize, 0);
-                let count = read_full(self.file, &mut self.bytes, offset)?;
-                self.bytes.truncate(count);
-                self.start = offset;
+                self.fill(offset, len)?;
                 0
             }
         };
-        Ok(&self.bytes[at..self.bytes.len().min(at + len)])
+        Ok(self.bytes.slice(at..self.bytes.len().min(at + len)))
+    }
+
+    /// Takes the next stretch, in the memory of the last one if nobody else holds it.
+    fn fill(&mut self, offset: u64, len: usize) -> io::Result<()> {
+        let rest = self.size.saturating_sub(offset).min(len.max(STRETCH) as u64) as usize;
+        let mut buffer = match std::mem::take(&mut self.bytes).try_into_mut() {
+            Ok(mut old) if old.capacity() >= rest => {
+                old.resize(rest, 0);
+                old
+            }
+            _ => BytesMut::zeroed(rest),
+        };
+        let count = read_full(self.file, &mut buffer, offset)?;
+        buffer.truncate(count);
+        self.bytes = buffer.freeze();
+        self.start = offset;
+        Ok(())
     }
 }
 

@@ -29,9 +29,13 @@ const NEXT: &str = "spare.tmp";
 /// What the name of a spare starts with; the number of its place follows.
 const SPARE: &str = "spare-";
 
-/// How many zeros are written and synced at once, in bytes: large enough to be fast, small enough to stop
-/// between, and for the log's own syncs not to wait behind a long one.
-const STRETCH: usize = 1 << 20;
+/// How many zeros are written at once, in bytes. The page cache keeps together what was written together, and
+/// every later sync of one batch in it looks at the whole piece: so pieces are small.
+const PIECE: u64 = 64 << 10;
+
+/// How many zeros are synced at once in the background, in bytes: large enough to be fast, small enough for
+/// the log's own syncs not to wait behind a long one.
+const STRETCH: u64 = 1 << 20;
 
 /// Whether a file is half of a spare, which nobody finishes. ([`NEW`] is what every start makes anew.)
 pub(super) fn is_unfinished(file: &str) -> bool {
@@ -301,17 +305,17 @@ fn fill(
 ) -> Result<Blank, StoreError> {
     let path = disk.path().join(name);
     let file = disk.create(name).map_err(failed("create", &path))?;
-    let zeros = vec![0; STRETCH.min(size as usize)];
+    let zeros = vec![0; PIECE.min(size) as usize];
     let mut done = 0;
     while done < size {
         if background.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
             let stopped = std::io::Error::new(std::io::ErrorKind::Interrupted, "the log is being closed");
             return Err(failed("fill", path)(stopped));
         }
-        let stretch = (size - done).min(zeros.len() as u64);
-        file.write_at(&zeros[..stretch as usize], done).map_err(failed("write to", &path))?;
-        done += stretch;
-        if background.is_some() {
+        let piece = (size - done).min(PIECE);
+        file.write_at(&zeros[..piece as usize], done).map_err(failed("write to", &path))?;
+        done += piece;
+        if background.is_some() && done % STRETCH == 0 {
             file.sync_data().map_err(failed("sync", &path))?;
         }
     }
