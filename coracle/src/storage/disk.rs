@@ -4,7 +4,7 @@
 //! left undone: what a file system promises, and no more. A write is durable after
 //! [`sync_data`](DiskFile::sync_data) of its file; a created, renamed or removed name is durable after
 //! [`sync_dir`](Disk::sync_dir); nothing else is. [`DirDisk`] is a real directory, locked for one
-//! process; [`MemDisk`](super::mem_disk::MemDisk) keeps exactly these promises in memory, and breaks
+//! process, [`ReadOnlyDir`] one for tools, and [`MemDisk`](super::mem_disk::MemDisk) keeps exactly these promises in memory, and breaks
 //! everything that is not promised.
 //!
 //! One disk is one flat directory. Names are plain file names, without separators.
@@ -114,6 +114,27 @@ impl DirDisk {
     }
 }
 
+/// A real directory that is only looked at: without its lock, so also while a process uses it, and without
+/// changing anything. Every call that would change something fails.
+#[derive(Debug)]
+pub struct ReadOnlyDir {
+    path: PathBuf,
+}
+
+impl ReadOnlyDir {
+    /// Fails if there is no such directory, or if it cannot be read.
+    pub fn open(path: impl Into<PathBuf>) -> Result<ReadOnlyDir, StoreError> {
+        let path = path.into();
+        std::fs::read_dir(&path).map_err(failed("read", &path))?;
+        Ok(ReadOnlyDir { path })
+    }
+}
+
+/// What a read-only directory and its files answer.
+fn read_only<T>() -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it was opened to read only"))
+}
+
 /// Creates a directory and all that is missing above it, each synced into its parent.
 fn create_durably(path: &Path) -> Result<(), StoreError> {
     if path.is_dir() {
@@ -139,15 +160,7 @@ impl Disk for DirDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for item in std::fs::read_dir(&self.path)? {
-            // A name that is not UTF-8 is none of ours.
-            if let Ok(name) = item?.file_name().into_string() {
-                names.push(name);
-            }
-        }
-        names.sort();
-        Ok(names)
+        list(&self.path)
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -174,7 +187,51 @@ impl Disk for DirDisk {
     }
 }
 
-/// A file of a [`DirDisk`].
+/// The names of the files in a directory, ascending.
+fn list(path: &Path) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for item in std::fs::read_dir(path)? {
+        // A name that is not UTF-8 is none of ours.
+        if let Ok(name) = item?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl Disk for ReadOnlyDir {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        list(&self.path)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        // The system refuses every change of a file that was opened like this.
+        Ok(Arc::new(DirFile(File::open(self.path.join(name))?)))
+    }
+
+    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        read_only()
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        read_only()
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        read_only()
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        read_only()
+    }
+}
+
+/// A file of a [`DirDisk`] or a [`ReadOnlyDir`].
 struct DirFile(File);
 
 impl DiskFile for DirFile {
@@ -232,5 +289,21 @@ mod tests {
         file.set_len(4).unwrap();
         assert_eq!(file.len().unwrap(), 4);
         assert!(disk.open("y").is_err());
+    }
+
+    #[test]
+    fn a_directory_that_is_only_read_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let used = DirDisk::open(dir.path()).unwrap();
+        used.create("x").unwrap().write_at(b"hello", 0).unwrap();
+        let disk = ReadOnlyDir::open(dir.path()).unwrap();
+        let file = disk.open("x").unwrap();
+        let mut buffer = [0; 8];
+        assert_eq!(read_full(&*file, &mut buffer, 1).unwrap(), 4);
+        assert!(file.write_at(b"j", 0).is_err() && file.set_len(0).is_err());
+        assert!(disk.create("y").is_err() && disk.rename("x", "y").is_err() && disk.remove("x").is_err());
+        assert_eq!(disk.list().unwrap(), ["lock", "x"]);
+        assert_eq!(file.len().unwrap(), 5);
+        assert!(ReadOnlyDir::open(dir.path().join("none")).is_err());
     }
 }

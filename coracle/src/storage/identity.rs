@@ -131,7 +131,7 @@ fn read(disk: &dyn Disk) -> Result<(Identity, String), StoreError> {
     // One byte more than expected, so that a longer file is noticed.
     let mut bytes = [0; SIZE + 1];
     let count = read_full(&*file, &mut bytes, 0).map_err(failed("read", &path))?;
-    decode(&bytes[..count]).map_err(|(offset, detail)| StoreError::Damaged { path, offset, detail })
+    decode(&bytes[..count], path)
 }
 
 fn save(disk: &dyn Disk, identity: &Identity, engine: &str) -> Result<(), StoreError> {
@@ -161,25 +161,28 @@ fn encode(identity: &Identity, engine: &str) -> [u8; SIZE] {
     bytes
 }
 
-/// The identity and the engine, or the offset and the kind of the damage.
-fn decode(bytes: &[u8]) -> Result<(Identity, String), (u64, String)> {
+/// The identity and the engine in the bytes of this file.
+fn decode(bytes: &[u8], path: PathBuf) -> Result<(Identity, String), StoreError> {
     let Ok(bytes): Result<&[u8; SIZE], _> = bytes.try_into() else {
-        return Err((bytes.len() as u64, format!("an identity has {SIZE} bytes; bring the file back")));
+        let detail = format!("an identity has {SIZE} bytes; bring the file back");
+        return Err(StoreError::Damaged { path, offset: bytes.len() as u64, detail });
     };
     let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]));
     if bytes[4..8] != MAGIC || crc32c::crc32c(&bytes[4..]) != u32_at(0) {
-        return Err((0, "its checksum is wrong; bring the file back".into()));
+        let detail = "its checksum is wrong; bring the file back".into();
+        return Err(StoreError::Damaged { path, offset: 0, detail });
     }
     let (version, flags) = (u32_at(8), u32_at(12));
     if version != VERSION || flags & !(KNOWS_CLUSTER | NAMES_ENGINE) != 0 {
-        let detail = format!("version {version} with flags {flags:#x}: start a newer version of the program");
-        return Err((8, detail));
+        let detail = format!("version {version} with flags {flags:#x}");
+        return Err(StoreError::Newer { path, offset: 8, detail });
     }
     let engine = if flags & NAMES_ENGINE != 0 {
         let name = bytes[48..].split(|byte| *byte == 0).next().unwrap_or_default();
         let name = std::str::from_utf8(name).ok().filter(|name| engine::is_name(name));
-        name.ok_or((48, "the name of the store is not one; bring the file back".to_owned()))?
+        let detail = "the name of the store is not one; bring the file back".to_owned();
+        name.ok_or(StoreError::Damaged { path, offset: 48, detail })?
     } else {
         WAL
     };

@@ -93,6 +93,19 @@ pub enum StoreError {
         /// What is wrong there.
         detail: String,
     },
+    /// Bytes that are whole, but say what this version does not know.
+    #[error(
+        "{} was written by a newer version, as offset {offset} tells: {detail}; start that version",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The offset in it, in bytes.
+        offset: u64,
+        /// What is not known.
+        detail: String,
+    },
     /// Another process has the directory open.
     #[error("{} is in use by another process; stop that one, or use another directory", path.display())]
     Locked {

@@ -81,7 +81,7 @@ impl SegmentHeader {
         let Some(mut fields) = open_header(bytes, SEGMENT_MAGIC) else { return Ok(None) };
         let (version, flags) = (fields.u32()?, fields.u32()?);
         if version != VERSION || flags != 0 {
-            return Err(format!("a segment of version {version} with flags {flags:#x}, which is newer"));
+            return Err(format!("a segment of version {version} with flags {flags:#x}"));
         }
         let [number, generation, first, synced] =
             [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
@@ -482,7 +482,7 @@ fn record_header(cursor: &mut Cursor<'_>) -> Result<(u8, u32, usize), Wrong> {
     let [kind, flags, _, _] = cursor.u32()?.to_le_bytes();
     let (count, group, len) = (cursor.u32()?, cursor.u64()?, cursor.u64()?);
     if flags != 0 || group != GROUP {
-        return Err(format!("a record of group {group} with flags {flags:#x}, which is newer"));
+        return Err(format!("a record of group {group} with flags {flags:#x}"));
     }
     let len = usize::try_from(len).map_err(|_| "a record of an impossible length")?;
     Ok((kind, count, len))
@@ -525,7 +525,7 @@ fn decode_record(
         RESET => Record::Reset(cursor.log_id()?),
         TRUNCATE => Record::Truncate(Index(cursor.u64()?)),
         PURGE => Record::Purge(cursor.log_id()?),
-        _ => return Err(format!("a record of kind {kind}, which this version does not know")),
+        _ => return Err(format!("a record of kind {kind}")),
     })
 }
 
@@ -598,7 +598,7 @@ impl<'a> Cursor<'a> {
         let vote = Peer { id: NodeId(self.u64()?), incarnation: Incarnation(self.u64()?) };
         let (flags, _, lease) = (self.u32()?, self.u32()?, self.u64()?);
         if lease != 0 || flags & !VOTED != 0 {
-            return Err(format!("a hard state with flags {flags:#x} and a lease of {lease}, which is newer"));
+            return Err(format!("a hard state with flags {flags:#x} and a lease of {lease}"));
         }
         Ok(HardState { term, vote: (flags & VOTED != 0).then_some(vote) })
     }

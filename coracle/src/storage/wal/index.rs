@@ -25,6 +25,11 @@ use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub(super) struct Shared(Arc<RwLock<Log>>);
 
 impl Shared {
+    /// A log that nobody writes any more.
+    pub(super) fn new(log: Log) -> Shared {
+        Shared(Arc::new(RwLock::new(log)))
+    }
+
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Log> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,6 +93,11 @@ impl Log {
     /// The numbers of all segments, ascending.
     pub(super) fn segments(&self) -> impl Iterator<Item = u64> + '_ {
         self.held.iter().map(|held| held.segment.number)
+    }
+
+    /// The index of the first entry in its files, or where it would be.
+    pub(super) fn first(&self) -> Index {
+        self.held.front().map_or(self.shape.last.index.next(), |held| held.first)
     }
 
     /// The lengths of all its files. One that a start has shortened is as long as the system says.

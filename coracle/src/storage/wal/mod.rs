@@ -11,8 +11,10 @@
 //! never written to. After any failure the log is finished: what the system may have dropped is found out
 //! by the next start, from the disk, and never by trying again.
 
+mod batches;
 mod format;
 mod index;
+mod inspect;
 #[cfg(all(test, shuttle))]
 mod race;
 mod reader;
@@ -20,6 +22,8 @@ mod recovery;
 mod segment;
 mod spares;
 mod writer;
+
+pub use self::inspect::{Damage, Inspection, SegmentFile, Stretch, inspect};
 
 use self::format::blocks;
 use self::index::Shared;

@@ -16,21 +16,17 @@
 //! Nothing is written here. What comes out is the state at the last attested batch, what is in doubt
 //! behind it, and what may be cleaned up once a new segment says all this.
 
-use super::format::{BLOCK, BatchHeader, BodyError, End, HEADER, Record, SegmentHeader, Wrong, decode_body};
+use super::batches::Batches;
+use super::format::{BLOCK, BatchHeader, End, HEADER, Record, SegmentHeader, Wrong};
 use super::index::Log;
 use super::segment::{self, Segment};
 use super::spares;
-use crate::storage::disk::{Disk, DiskFile, failed, read_full};
+use crate::storage::disk::{Disk, failed, read_full};
 use crate::storage::shape::Shape;
 use crate::storage::{Identity, StoreError};
-use bytes::{Bytes, BytesMut};
 use coracle_core::{Broken, Index};
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
-
-/// How much is read at once, in bytes.
-const STRETCH: usize = 4 << 20;
 
 /// What was found.
 pub(super) struct Found {
@@ -55,6 +51,13 @@ struct Candidate {
     header: Option<SegmentHeader>,
 }
 
+impl Candidate {
+    /// Where its first batch should be, or the header that should say so.
+    fn first_offset(&self) -> u64 {
+        if self.header.is_some() { BLOCK } else { 0 }
+    }
+}
+
 /// The first batch of a segment.
 struct Checkpoint {
     header: BatchHeader,
@@ -76,19 +79,81 @@ struct Debt {
     error: StoreError,
 }
 
-/// Reads the log of this directory.
+/// All that is wrong with a log.
+#[derive(Default)]
+struct Debts(Vec<Debt>);
+
+impl Debts {
+    /// Notes damage that no purge up to less than `upto` makes up for. What is not damage ends the survey.
+    fn add(&mut self, upto: Index, error: StoreError) -> Result<(), StoreError> {
+        match error {
+            StoreError::Damaged { .. } | StoreError::Identity { .. } => self.0.push(Debt { upto, error }),
+            error => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Notes damage that nothing makes up for.
+    fn add_hard(&mut self, error: StoreError) -> Result<(), StoreError> {
+        self.add(Index(u64::MAX), error)
+    }
+}
+
+/// A damage, and whether a start forgives it: everything that it hit is purged.
+pub(super) struct Damage {
+    pub(super) error: StoreError,
+    pub(super) forgiven: bool,
+}
+
+/// A segment that counts, and how far its batches were read.
+pub(super) struct Visited {
+    pub(super) segment: Arc<Segment>,
+    /// The number of its first batch.
+    pub(super) first: u64,
+    /// Behind the last batch that is whole.
+    pub(super) end: End,
+}
+
+/// Everything that can be said about a log, whatever is wrong with it.
+pub(super) struct Survey {
+    /// As far as the damage lets it be known.
+    pub(super) found: Found,
+    pub(super) damage: Vec<Damage>,
+    /// The segments that count, ascending.
+    pub(super) visited: Vec<Visited>,
+    /// What was read up to a damage, oldest first; the log begins anew behind it.
+    pub(super) lost: Vec<Log>,
+}
+
+/// Reads the log of this directory, or says what keeps a start from it.
 pub(super) fn recover(
     disk: &dyn Disk,
     identity: &Identity,
     broken: Broken,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Found, StoreError> {
-    let (candidates, mut leftovers) = list(disk, broken)?;
+    let Survey { found, damage, .. } = survey(disk, Some(identity), broken, progress)?;
+    damage.into_iter().find(|damage| !damage.forgiven).map_or(Ok(found), |damage| Err(damage.error))
+}
+
+/// Reads the log of this directory as far as it can be read. An error is what is no damage: the system
+/// refuses, or a newer version wrote it.
+pub(super) fn survey(
+    disk: &dyn Disk,
+    identity: Option<&Identity>,
+    broken: Broken,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Survey, StoreError> {
+    let mut debts = Debts::default();
+    let (candidates, mut leftovers) = list(disk, broken, &mut debts)?;
     let next = candidates.last().map_or(1, |c| c.segment.number + 1);
-    let Chain { links, mut attested, mut debts, stale } = chain(&candidates)?;
-    for link in &links {
-        check_identity(identity, link)?;
+    let Chain { links, mut attested, stale } = chain(&candidates, &mut debts)?;
+    if let Some(error) = identity.and_then(|id| links.iter().find_map(|link| check_identity(id, link).err()))
+    {
+        debts.add_hard(error)?;
     }
+    let mut log = Log::new(broken);
+    let (mut visited, mut lost) = (Vec::new(), Vec::new());
     let Some(top) = links.last().map(|link| link.segment.clone()) else {
         if attested > 0 {
             let stale =
@@ -96,15 +161,16 @@ pub(super) fn recover(
             let path = stale.map_or_else(|| disk.path().to_owned(), |c| c.segment.path.clone());
             let detail =
                 format!("batch {attested} was durable, but there is no whole segment; bring it back");
-            return Err(StoreError::Damaged { path, offset: 0, detail });
+            debts.add_hard(StoreError::Damaged { path, offset: 0, detail })?;
+        } else if let Some(error) = identity.and_then(|id| refuse_missing_log(disk, id).err()) {
+            debts.add_hard(error)?;
         }
-        refuse_missing_log(disk, identity)?;
         leftovers.extend(stale.into_iter().map(segment::name));
-        let log = Log::default();
-        return Ok(Found { log, end: End::NONE, doubtful: vec![], next, leftovers, ends_in: None });
+        let found = Found { log, end: End::NONE, doubtful: vec![], next, leftovers, ends_in: None };
+        let damage = pay(debts, &found.log, &[]);
+        return Ok(Survey { found, damage, visited, lost });
     };
 
-    let mut log = Log::new(broken);
     let mut end = End::NONE;
     let mut doubt = VecDeque::new();
     let mut replayed: Option<End> = None;
@@ -114,21 +180,30 @@ pub(super) fn recover(
         let Some(Link { segment, checkpoint }) = links.next() else { break };
         progress(at as f32 / count as f32);
         let follows = checkpoint.follows;
-        let fits =
-            checkpoint.header.number == follows.batch + 1 && checkpoint.header.previous == follows.checksum;
-        if !fits {
-            return Err(damaged(&segment, BLOCK, "the checkpoint does not follow the batch that it names"));
+        let disagree = replayed == Some(follows)
+            && log.shape != checkpoint.shape
+            && !broken.is("checkpoint-forgets-vote");
+        if checkpoint.header.number != follows.batch + 1 || checkpoint.header.previous != follows.checksum {
+            debts.add_hard(damaged(
+                &segment,
+                BLOCK,
+                "the checkpoint does not follow the batch that it names",
+            ))?;
+        } else if disagree {
+            let detail = "the checkpoint and the batches before it disagree";
+            debts.add_hard(damaged(&segment, BLOCK, detail))?;
         }
-        if replayed == Some(follows) && !broken.is("checkpoint-forgets-vote") {
-            if log.shape != checkpoint.shape {
-                return Err(damaged(&segment, BLOCK, "the checkpoint and the batches before it disagree"));
+        if replayed != Some(follows) || disagree || broken.is("checkpoint-forgets-vote") {
+            let before = std::mem::replace(&mut log, Log::new(broken));
+            if before.segments().count() > 0 {
+                lost.push(before);
             }
-        } else {
             log.begin(checkpoint.shape);
         }
         log.join(segment.clone());
         let limit = links.peek().map(|next| (next.checkpoint.follows, next.checkpoint.shape.last.index));
         let mut batches = Batches::new(&segment, &checkpoint.header, broken);
+        let first = checkpoint.header.number;
         if let Some((limit, last)) = limit {
             // Below the top: all of it was synced, up to where the next segment says.
             let result = (|| {
@@ -145,36 +220,36 @@ pub(super) fn recover(
                 }
                 Ok(())
             })();
-            match result {
-                Ok(()) => replayed = Some(limit),
-                Err(error @ StoreError::Damaged { .. }) => {
-                    replayed = None;
-                    debts.push(Debt { upto: last, error });
-                }
-                Err(error) => return Err(error),
-            }
+            replayed = result.is_ok().then_some(limit);
+            visited.push(Visited { first, end: batches.end, segment: segment.clone() });
+            result.or_else(|error| debts.add(last, error))?;
             continue;
         }
         // The top: what nothing attests waits, since the end may be torn.
         end = follows;
         attested = attested.max(checkpoint.header.synced);
         doubt.push_back((batches.end, BLOCK, checkpoint.repeats));
-        let wrong = loop {
-            let offset = batches.end.offset;
-            match batches.next()? {
-                Ok((header, records)) => {
-                    attested = attested.max(header.synced);
-                    doubt.push_back((batches.end, offset, records));
-                    settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+        let result = (|| {
+            let wrong = loop {
+                let offset = batches.end.offset;
+                match batches.next()? {
+                    Ok((header, records)) => {
+                        attested = attested.max(header.synced);
+                        doubt.push_back((batches.end, offset, records));
+                        settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+                    }
+                    Err(wrong) => break wrong,
                 }
-                Err(wrong) => break wrong,
+            };
+            attested = attested.max(batches.attested_behind()?);
+            settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+            if attested > batches.end.batch && !broken.is("attestation-ignored") {
+                return Err(damaged(&segment, batches.end.offset, wrong));
             }
-        };
-        attested = attested.max(batches.attested_behind()?);
-        if attested > batches.end.batch && !broken.is("attestation-ignored") {
-            return Err(damaged(&segment, batches.end.offset, wrong));
-        }
-        settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+            Ok(())
+        })();
+        visited.push(Visited { first, end: batches.end, segment: segment.clone() });
+        result.or_else(|error| debts.add_hard(error))?;
     }
     progress(1.0);
 
@@ -185,17 +260,22 @@ pub(super) fn recover(
         doubt.clear();
     }
     let doubtful: Vec<Record> = doubt.into_iter().flat_map(|(_, _, records)| records).collect();
-    pay(debts, &log, &doubtful)?;
+    let damage = pay(debts, &log, &doubtful);
     let kept: Vec<u64> = log.segments().collect();
     let dropped = candidates.iter().filter(|c| !kept.contains(&c.segment.number));
     leftovers.extend(dropped.map(|c| c.segment.name()));
     let ends_in = candidates.iter().find(|c| c.segment.number == end.segment && kept.contains(&end.segment));
     let ends_in = ends_in.map(|c| c.segment.clone());
-    Ok(Found { log, end, doubtful, next, leftovers, ends_in })
+    let found = Found { log, end, doubtful, next, leftovers, ends_in };
+    Ok(Survey { found, damage, visited, lost })
 }
 
 /// All files that may be segments, ascending, and those that certainly count for nothing.
-fn list(disk: &dyn Disk, broken: Broken) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
+fn list(
+    disk: &dyn Disk,
+    broken: Broken,
+    debts: &mut Debts,
+) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
     let mut candidates = Vec::new();
     let mut leftovers = Vec::new();
     for name in disk.list().map_err(failed("list", disk.path()))? {
@@ -210,11 +290,8 @@ fn list(disk: &dyn Disk, broken: Broken) -> Result<(Vec<Candidate>, Vec<String>)
         let size = file.len().map_err(failed("read", &path))?;
         let mut block = [0; HEADER];
         let count = read_full(&*file, &mut block, 0).map_err(failed("read", &path))?;
-        let header = SegmentHeader::decode(&block[..count]).map_err(|detail| StoreError::Damaged {
-            path: path.clone(),
-            offset: 0,
-            detail,
-        })?;
+        let header = SegmentHeader::decode(&block[..count]);
+        let header = header.map_err(|detail| StoreError::Newer { path: path.clone(), offset: 0, detail })?;
         if header.is_some_and(|header| header.number > number) && !broken.is("old-name-refused") {
             // A recycled file whose old name came back: it is the name of a purged segment.
             leftovers.push(name);
@@ -223,7 +300,8 @@ fn list(disk: &dyn Disk, broken: Broken) -> Result<(Vec<Candidate>, Vec<String>)
         if let Some(other) = header.filter(|header| header.number != number) {
             let detail =
                 format!("it says that it is segment {}; restore the names of the files", other.number);
-            return Err(StoreError::Damaged { path, offset: 0, detail });
+            debts.add_hard(StoreError::Damaged { path, offset: 0, detail })?;
+            continue;
         }
         let generation = header.map_or(0, |header| header.generation);
         candidates
@@ -239,14 +317,13 @@ struct Chain {
     links: Vec<Link>,
     /// The newest batch that a header above the top attests.
     attested: u64,
-    debts: Vec<Debt>,
     /// The segments above the top, which never counted, newest first.
     stale: Vec<u64>,
 }
 
 /// Finds the top, and from it the way down.
-fn chain(candidates: &[Candidate]) -> Result<Chain, StoreError> {
-    let mut chain = Chain { links: vec![], attested: 0, debts: vec![], stale: vec![] };
+fn chain(candidates: &[Candidate], debts: &mut Debts) -> Result<Chain, StoreError> {
+    let mut chain = Chain { links: vec![], attested: 0, stale: vec![] };
     let mut rest = candidates;
     while let [below @ .., candidate] = rest {
         rest = below;
@@ -255,12 +332,10 @@ fn chain(candidates: &[Candidate]) -> Result<Chain, StoreError> {
                 chain.links.push(Link { segment: candidate.segment.clone(), checkpoint });
                 break;
             }
-            Err(wrong) => {
+            Err(NoCheckpoint { wrong, torn }) => {
                 // Behind a first batch that was never synced, there is no second one.
-                let mut batches = Batches::before(&candidate.segment);
-                if batches.any_behind(candidate.header.is_some())? {
-                    let offset = if candidate.header.is_some() { BLOCK } else { 0 };
-                    return Err(damaged(&candidate.segment, offset, wrong));
+                if !torn || Batches::before(&candidate.segment).any_behind(candidate.header.is_some())? {
+                    debts.add_hard(damaged(&candidate.segment, candidate.first_offset(), wrong))?;
                 }
                 let header = candidate.header.map_or(0, |header| header.synced);
                 chain.attested = chain.attested.max(header);
@@ -274,20 +349,21 @@ fn chain(candidates: &[Candidate]) -> Result<Chain, StoreError> {
             break;
         }
         if follows.segment >= link.segment.number {
-            return Err(damaged(&link.segment, BLOCK, "the checkpoint follows a later segment"));
+            debts.add_hard(damaged(&link.segment, BLOCK, "the checkpoint follows a later segment"))?;
+            break;
         }
         let below = rest.iter().find(|c| c.segment.number == follows.segment);
         let below = below.filter(|c| c.header.is_none_or(|header| header.generation == follows.generation));
         let Some(below) = below else {
             let detail = format!("the log begins late: segment {} before it is gone", follows.segment);
-            chain.debts.push(Debt { upto, error: damaged(&link.segment, BLOCK, detail) });
+            debts.add(upto, damaged(&link.segment, BLOCK, detail))?;
             break;
         };
         match checkpoint(below)? {
             Ok(checkpoint) => chain.links.push(Link { segment: below.segment.clone(), checkpoint }),
-            Err(wrong) => {
-                let offset = if below.header.is_some() { BLOCK } else { 0 };
-                chain.debts.push(Debt { upto, error: damaged(&below.segment, offset, wrong) });
+            Err(NoCheckpoint { wrong, torn }) => {
+                let upto = if torn { upto } else { Index(u64::MAX) };
+                debts.add(upto, damaged(&below.segment, below.first_offset(), wrong))?;
                 break;
             }
         }
@@ -296,20 +372,28 @@ fn chain(candidates: &[Candidate]) -> Result<Chain, StoreError> {
     Ok(chain)
 }
 
+/// Why a segment has no checkpoint to go by.
+struct NoCheckpoint {
+    wrong: Wrong,
+    /// Whether its bytes are not whole; otherwise they were written like that.
+    torn: bool,
+}
+
 /// The first batch of a segment, or what is wrong with it.
-fn checkpoint(candidate: &Candidate) -> Result<Result<Checkpoint, Wrong>, StoreError> {
+fn checkpoint(candidate: &Candidate) -> Result<Result<Checkpoint, NoCheckpoint>, StoreError> {
     let segment = &candidate.segment;
-    let Some(first) = candidate.header else { return Ok(Err("the segment's header is not whole".into())) };
+    let refuse = |wrong: &str, torn| Ok(Err(NoCheckpoint { wrong: wrong.to_owned(), torn }));
+    let Some(first) = candidate.header else { return refuse("the segment's header is not whole", true) };
     let (header, records) = match Batches::before(segment).read()? {
         Ok(batch) => batch,
-        Err(wrong) => return Ok(Err(wrong)),
+        Err(wrong) => return refuse(&wrong, true),
     };
     let mut records = records.into_iter().peekable();
     let Some(Record::Origin { identity, end: follows }) = records.next() else {
-        return Err(damaged(segment, BLOCK, "the first batch is not a checkpoint"));
+        return refuse("the first batch is not a checkpoint", false);
     };
     let Some(Record::State(mut shape)) = records.next() else {
-        return Err(damaged(segment, BLOCK, "the checkpoint restates no log"));
+        return refuse("the checkpoint restates no log", false);
     };
     while let Some(Record::Membership(..)) = records.peek() {
         if let Some(Record::Membership(id, payload)) = records.next() {
@@ -317,7 +401,7 @@ fn checkpoint(candidate: &Candidate) -> Result<Result<Checkpoint, Wrong>, StoreE
         }
     }
     if header.number != first.first {
-        return Err(damaged(segment, BLOCK, "the segment's header and its first batch disagree"));
+        return refuse("the segment's header and its first batch disagree", false);
     }
     Ok(Ok(Checkpoint { header, identity, follows, shape, repeats: records.collect() }))
 }
@@ -367,174 +451,18 @@ fn replay(log: &mut Log, segment: &Segment, offset: u64, records: &[Record]) -> 
     records.try_for_each(|record| log.replay(record)).map_err(|wrong| damaged(segment, offset, wrong))
 }
 
-/// Fails with the first damage that what was purged does not cover.
-fn pay(debts: Vec<Debt>, log: &Log, doubtful: &[Record]) -> Result<(), StoreError> {
+/// Says of each damage whether what was purged covers it.
+fn pay(debts: Debts, log: &Log, doubtful: &[Record]) -> Vec<Damage> {
     let purges = doubtful.iter().filter_map(|record| match record {
         Record::Purge(upto) | Record::Reset(upto) => Some(upto.index),
         _ => None,
     });
     let purged = purges.fold(log.shape.purged.index, Index::max);
-    debts.into_iter().find(|debt| purged < debt.upto).map_or(Ok(()), |debt| Err(debt.error))
+    debts.0.into_iter().map(|Debt { upto, error }| Damage { forgiven: purged >= upto, error }).collect()
 }
 
 fn damaged(segment: &Segment, offset: u64, detail: impl Into<String>) -> StoreError {
     StoreError::Damaged { path: segment.path.clone(), offset, detail: detail.into() }
-}
-
-/// A batch that is whole, or what is wrong with it.
-type Batch = Result<(BatchHeader, Vec<Record>), Wrong>;
-
-/// Walks the batches of one segment.
-struct Batches<'a> {
-    segment: &'a Segment,
-    window: Window<'a>,
-    /// Behind the newest whole batch.
-    end: End,
-    broken: Broken,
-}
-
-impl<'a> Batches<'a> {
-    /// At the very first batch, of which nothing is known yet.
-    fn before(segment: &'a Segment) -> Batches<'a> {
-        let end = End { segment: segment.number, generation: segment.generation, offset: BLOCK, ..End::NONE };
-        Batches { segment, window: Window::new(segment), end, broken: Broken::default() }
-    }
-
-    /// Behind the first batch.
-    fn new(segment: &'a Segment, first: &BatchHeader, broken: Broken) -> Batches<'a> {
-        let mut batches = Batches { broken, ..Batches::before(segment) };
-        batches.step(first);
-        batches
-    }
-
-    fn step(&mut self, header: &BatchHeader) {
-        self.end.offset += header.padded();
-        self.end.batch = header.number;
-        self.end.checksum = header.checksum;
-    }
-
-    /// The next batch, if it is whole and follows the one before.
-    fn next(&mut self) -> Result<Batch, StoreError> {
-        Ok(match self.read()? {
-            Ok((header, _))
-                if (header.number != self.end.batch + 1 || header.previous != self.end.checksum)
-                    && !self.broken.is("earlier-life-accepted") =>
-            {
-                Err(format!("batch {} does not follow batch {}", header.number, self.end.batch))
-            }
-            Ok((header, records)) => {
-                self.step(&header);
-                Ok((header, records))
-            }
-            wrong => wrong,
-        })
-    }
-
-    /// The batch that starts at the end, if it is whole.
-    fn read(&mut self) -> Result<Batch, StoreError> {
-        let Some(header) = self.header(self.end.offset)? else {
-            return Ok(Err("the header of the batch is not whole".into()));
-        };
-        let start = self.end.offset + HEADER as u64;
-        if header.body > self.segment.size.saturating_sub(start) {
-            return Ok(Err("the file ends within the batch".into()));
-        }
-        let body = self.window.get(start, header.body as usize);
-        let body = body.map_err(failed("read", &self.segment.path))?;
-        if body.len() as u64 != header.body {
-            return Ok(Err("the file ends within the batch".into()));
-        }
-        match decode_body(&header, &body) {
-            Ok(records) => Ok(Ok((header, records))),
-            Err(BodyError::NotWhole(wrong)) => Ok(Err(wrong)),
-            Err(BodyError::Unknown(detail)) => {
-                let detail = format!("{detail}; start the version of the program that wrote it");
-                Err(damaged(self.segment, self.end.offset, detail))
-            }
-        }
-    }
-
-    fn header(&mut self, offset: u64) -> Result<Option<BatchHeader>, StoreError> {
-        let bytes = self.window.get(offset, HEADER).map_err(failed("read", &self.segment.path))?;
-        let generation = match bytes.get(8..16).and_then(|bytes| bytes.try_into().ok()) {
-            Some(bytes) if self.broken.is("earlier-life-accepted") => u64::from_le_bytes(bytes),
-            _ => self.segment.generation,
-        };
-        Ok(BatchHeader::decode(&bytes, generation, offset))
-    }
-
-    /// The newest batch that any header from the end on attests, whether its body is whole or not.
-    fn attested_behind(&mut self) -> Result<u64, StoreError> {
-        let mut attested = 0;
-        let mut offset = self.end.offset;
-        while offset < self.segment.size {
-            attested = attested.max(self.header(offset)?.map_or(0, |header| header.synced));
-            offset += BLOCK;
-        }
-        Ok(attested)
-    }
-
-    /// Whether there is any header behind the first block of the first batch; without a segment's header
-    /// that says the generation, whether there is any at all.
-    fn any_behind(&mut self, generation_known: bool) -> Result<bool, StoreError> {
-        let mut offset = if generation_known { 2 * BLOCK } else { BLOCK };
-        while offset < self.segment.size {
-            let bytes = self.window.get(offset, HEADER).map_err(failed("read", &self.segment.path))?;
-            let generation = match bytes.get(8..16).and_then(|bytes| bytes.try_into().ok()) {
-                Some(bytes) if !generation_known => u64::from_le_bytes(bytes),
-                _ => self.segment.generation,
-            };
-            if BatchHeader::decode(&bytes, generation, offset).is_some() {
-                return Ok(true);
-            }
-            offset += BLOCK;
-        }
-        Ok(false)
-    }
-}
-
-/// Reads a file in long stretches.
-struct Window<'a> {
-    file: &'a dyn DiskFile,
-    size: u64,
-    start: u64,
-    bytes: Bytes,
-}
-
-impl<'a> Window<'a> {
-    fn new(segment: &'a Segment) -> Window<'a> {
-        Window { file: &*segment.file, size: segment.size, start: 0, bytes: Bytes::new() }
-    }
-
-    /// The bytes from `offset` on, fewer where the file ends. They keep their whole stretch in memory.
-    fn get(&mut self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let at = offset.checked_sub(self.start).map(|at| at as usize);
-        let at = match at.filter(|at| at + len <= self.bytes.len()) {
-            Some(at) => at,
-            None => {
-                self.fill(offset, len)?;
-                0
-            }
-        };
-        Ok(self.bytes.slice(at..self.bytes.len().min(at + len)))
-    }
-
-    /// Takes the next stretch, in the memory of the last one if nobody else holds it.
-    fn fill(&mut self, offset: u64, len: usize) -> io::Result<()> {
-        let rest = self.size.saturating_sub(offset).min(len.max(STRETCH) as u64) as usize;
-        let mut buffer = match std::mem::take(&mut self.bytes).try_into_mut() {
-            Ok(mut old) if old.capacity() >= rest => {
-                old.resize(rest, 0);
-                old
-            }
-            _ => BytesMut::zeroed(rest),
-        };
-        let count = read_full(self.file, &mut buffer, offset)?;
-        buffer.truncate(count);
-        self.bytes = buffer.freeze();
-        self.start = offset;
-        Ok(())
-    }
 }
 
 /// Whether there is any file of a log.

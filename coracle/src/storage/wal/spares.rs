@@ -42,6 +42,11 @@ pub(super) fn is_unfinished(file: &str) -> bool {
     file == NEXT
 }
 
+/// Whether a file is a spare, or will be one.
+pub(super) fn is_spare(file: &str) -> bool {
+    file.starts_with(SPARE) || file == NEW || file == NEXT
+}
+
 /// The spare files of one log.
 pub(super) struct Spares {
     disk: Arc<dyn Disk>,
