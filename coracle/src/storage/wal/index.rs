@@ -5,7 +5,8 @@
 //! That is safe because no byte of the log is ever changed in place, a file that was removed stays readable
 //! for whoever holds it, and one that is held is not recycled: to have the segment is to have it pinned.
 
-use super::format::{Place, Record};
+use super::format::{End, Place, Record};
+use super::places::{self, Places};
 use super::segment::Segment;
 use crate::entry::Entry;
 use crate::storage::shape::Shape;
@@ -100,10 +101,13 @@ impl Log {
         self.held.front().map_or(self.shape.last.index.next(), |held| held.first)
     }
 
-    /// The lengths of all its files. One that a start has shortened is as long as the system says.
+    /// The lengths of all its files, with those that say where entries lie. One that a start has shortened
+    /// is as long as the system says.
     pub(super) fn segment_bytes(&self) -> u64 {
         let len = |held: &Held| held.segment.file.len().unwrap_or(held.segment.size);
-        self.held.iter().map(len).sum()
+        let closed = self.held.iter().rev().skip(1);
+        let places = closed.map(|held| places::size(held.places.len()));
+        self.held.iter().map(len).sum::<u64>() + places.sum::<u64>()
     }
 
     /// Takes out the oldest segments that hold purged entries only.
@@ -113,6 +117,23 @@ impl Log {
             purged.extend(self.held.pop_front().map(|held| held.segment));
         }
         purged
+    }
+
+    /// Where the entries of the newest segment lie, which ends here.
+    pub(super) fn places(&self, end: End) -> Option<Places> {
+        let held = self.held.back()?;
+        Some(Places { end, first: held.first, places: held.places.clone() })
+    }
+
+    /// Takes over where the entries of the newest segment lie, instead of replaying it; behind it, this is
+    /// the shape.
+    pub(super) fn adopt(&mut self, Places { first, places, .. }: Places, shape: Shape) {
+        let Some(mut newest) = self.held.pop_back() else { return };
+        // What it truncated of the segments before it is gone.
+        self.cut(first);
+        (newest.first, newest.places) = (first, places);
+        self.held.push_back(newest);
+        self.shape = shape;
     }
 
     /// Takes a batch that is durable in the newest segment, its entries at these places. It fits: the
@@ -165,7 +186,12 @@ impl Log {
 
     fn truncate(&mut self, last: Index) -> Result<(), String> {
         self.shape.truncate(last)?;
-        let end = last.next();
+        self.cut(last.next());
+        Ok(())
+    }
+
+    /// Nothing from this index on counts.
+    fn cut(&mut self, end: Index) {
         for held in self.held.iter_mut().rev() {
             if held.first.0 + held.places.len() as u64 <= end.0 {
                 break;
@@ -176,7 +202,6 @@ impl Log {
             held.places.truncate(end.0.saturating_sub(held.first.0) as usize);
             held.first = held.first.min(end);
         }
-        Ok(())
     }
 
     fn append(&mut self, entry: &Entry, place: Place) -> Result<(), String> {

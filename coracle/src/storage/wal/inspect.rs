@@ -8,7 +8,7 @@
 use super::format::{BLOCK, Record};
 use super::index::{Log, Shared};
 use super::reader::WalReader;
-use super::recovery::{self, Survey, Visited};
+use super::recovery::{self, Extent, Survey, Visited};
 use super::spares;
 use crate::storage::disk::{Disk, failed};
 use crate::storage::{Identity, LogReader, Recovered, StoreError};
@@ -86,7 +86,7 @@ pub fn inspect(disk: &dyn Disk, identity: Option<&Identity>) -> Result<Inspectio
     let mut before: Vec<String> = Vec::new();
     let mut moved = String::new();
     for _ in 0..ATTEMPTS {
-        let survey = match recovery::survey(disk, identity, Broken::default(), &mut |_| {}) {
+        let survey = match recovery::survey(disk, identity, Extent::All, Broken::default(), &mut |_| {}) {
             Ok(survey) => survey,
             // Listed, and gone before it was opened.
             Err(StoreError::Io { source, path, .. }) if source.kind() == io::ErrorKind::NotFound => {

@@ -15,6 +15,7 @@ mod batches;
 mod format;
 mod index;
 mod inspect;
+mod places;
 #[cfg(all(test, shuttle))]
 mod race;
 mod reader;

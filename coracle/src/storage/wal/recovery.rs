@@ -19,6 +19,7 @@
 use super::batches::Batches;
 use super::format::{BLOCK, BatchHeader, End, HEADER, Record, SegmentHeader, Wrong};
 use super::index::Log;
+use super::places::{self, Places};
 use super::segment::{self, Segment};
 use super::spares;
 use crate::storage::disk::{Disk, failed, read_full};
@@ -99,6 +100,15 @@ impl Debts {
     }
 }
 
+/// How much is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// No segment of which it is known where its entries lie.
+    AsNeeded,
+    /// Every byte that counts.
+    All,
+}
+
 /// A damage, and whether a start forgives it: everything that it hit is purged.
 pub(super) struct Damage {
     pub(super) error: StoreError,
@@ -132,7 +142,7 @@ pub(super) fn recover(
     broken: Broken,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Found, StoreError> {
-    let Survey { found, damage, .. } = survey(disk, Some(identity), broken, progress)?;
+    let Survey { found, damage, .. } = survey(disk, Some(identity), Extent::AsNeeded, broken, progress)?;
     damage.into_iter().find(|damage| !damage.forgiven).map_or(Ok(found), |damage| Err(damage.error))
 }
 
@@ -141,6 +151,7 @@ pub(super) fn recover(
 pub(super) fn survey(
     disk: &dyn Disk,
     identity: Option<&Identity>,
+    extent: Extent,
     broken: Broken,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Survey, StoreError> {
@@ -202,6 +213,15 @@ pub(super) fn survey(
         }
         log.join(segment.clone());
         let limit = links.peek().map(|next| (next.checkpoint.follows, next.checkpoint.shape.last.index));
+        if let Some(next) = links.peek()
+            && extent == Extent::AsNeeded
+            && let Some(places) =
+                Places::read(disk, next.checkpoint.follows, next.checkpoint.shape.last.index)
+        {
+            replayed = Some(next.checkpoint.follows);
+            log.adopt(places, next.checkpoint.shape.clone());
+            continue;
+        }
         let mut batches = Batches::new(&segment, &checkpoint.header, broken);
         let first = checkpoint.header.number;
         if let Some((limit, last)) = limit {
@@ -277,8 +297,12 @@ fn list(
     debts: &mut Debts,
 ) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
     let mut candidates = Vec::new();
-    let mut leftovers = Vec::new();
+    let (mut leftovers, mut hints) = (Vec::new(), Vec::new());
     for name in disk.list().map_err(failed("list", disk.path()))? {
+        if let Some(number) = places::number(&name) {
+            hints.push((number, name));
+            continue;
+        }
         let Some(number) = segment::number(&name) else {
             if spares::is_unfinished(&name) {
                 leftovers.push(name);
@@ -308,6 +332,8 @@ fn list(
             .push(Candidate { segment: Arc::new(Segment { number, generation, path, file, size }), header });
     }
     candidates.sort_by_key(|candidate| candidate.segment.number);
+    hints.retain(|(number, _)| candidates.iter().all(|candidate| candidate.segment.number != *number));
+    leftovers.extend(hints.into_iter().map(|(_, name)| name));
     Ok((candidates, leftovers))
 }
 

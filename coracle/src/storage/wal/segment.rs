@@ -12,7 +12,8 @@ use coracle_core::Broken;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-const SUFFIX: &str = ".log";
+/// What the names of segments end with.
+pub(super) const SUFFIX: &str = ".log";
 
 /// One file of the log.
 pub(super) struct Segment {

@@ -13,6 +13,7 @@
 //! At most [`WalConfig::spares`](super::WalConfig::spares) files are kept or under way. That, and the
 //! segments of the log, is all the room that the log takes.
 
+use super::places::{self, Places};
 use super::segment::{Blank, Segment};
 use crate::storage::StoreError;
 use crate::storage::disk::{Disk, failed};
@@ -26,7 +27,7 @@ use std::thread::JoinHandle;
 const NEW: &str = "segment.tmp";
 /// A file of zeros under way, made ahead of need.
 const NEXT: &str = "spare.tmp";
-/// What the name of a spare starts with; the number of its place follows.
+/// What the name of a spare starts with; the number of its slot follows.
 const SPARE: &str = "spare-";
 
 /// How many zeros are written at once, in bytes. The page cache keeps together what was written together, and
@@ -52,8 +53,8 @@ pub(super) struct Spares {
     disk: Arc<dyn Disk>,
     /// The size of each, in bytes.
     size: u64,
-    /// Which places are taken: by a file, or by one under way.
-    places: Vec<bool>,
+    /// Which slots are taken: by a file, or by one under way.
+    slots: Vec<bool>,
     /// Files that can be used at once.
     ready: VecDeque<Spare>,
     worker: Option<Worker>,
@@ -61,30 +62,32 @@ pub(super) struct Spares {
     ahead: bool,
 }
 
-/// A file in its place.
+/// A file in its slot.
 struct Spare {
-    place: usize,
+    slot: usize,
     blank: Blank,
 }
 
-/// What the worker is to do, and for which place.
+/// What the worker is to do.
 enum Order {
-    /// Fill a new file with zeros.
+    /// Fill a new file with zeros, for this slot.
     Fill(usize),
-    /// Take over this segment's file.
+    /// Take over this segment's file, for this slot.
     Recycle(usize, Segment),
+    /// Write the file that says where the entries of this segment lie.
+    Places(u64, Vec<u8>),
 }
 
 struct Worker {
     orders: Option<Sender<Order>>,
     done: Receiver<Done>,
-    /// How many orders are not done yet.
+    /// How many spares are under way.
     open: usize,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A place, and what came to be in it.
+/// A slot, and what came to be in it.
 struct Done(usize, Result<Blank, StoreError>);
 
 impl Spares {
@@ -96,17 +99,17 @@ impl Spares {
         count: usize,
         ahead: bool,
     ) -> Result<Spares, StoreError> {
-        let places = vec![false; count];
-        let mut spares = Spares { disk, size, places, ready: VecDeque::new(), worker: None, ahead };
+        let slots = vec![false; count];
+        let mut spares = Spares { disk, size, slots, ready: VecDeque::new(), worker: None, ahead };
         for name in spares.disk.list().map_err(failed("list", spares.disk.path()))? {
-            let Some(place) = name.strip_prefix(SPARE) else { continue };
+            let Some(slot) = name.strip_prefix(SPARE) else { continue };
             let path = spares.disk.path().join(&name);
             let file = spares.disk.open(&name).map_err(failed("open", &path))?;
-            let place = place.parse().ok().filter(|place| *place < count && name == spare(*place));
-            match place {
-                Some(place) if file.len().map_err(failed("read", &path))? == size => {
-                    spares.places[place] = true;
-                    spares.ready.push_back(Spare { place, blank: Blank { file, name, size } });
+            let slot = slot.parse().ok().filter(|slot| *slot < count && name == spare(*slot));
+            match slot {
+                Some(slot) if file.len().map_err(failed("read", &path))? == size => {
+                    spares.slots[slot] = true;
+                    spares.ready.push_back(Spare { slot, blank: Blank { file, name, size } });
                 }
                 _ => spares.remove(&name),
             }
@@ -116,7 +119,7 @@ impl Spares {
 
     /// The bytes that the files take, those under way included.
     pub(super) fn bytes(&self) -> u64 {
-        self.places.iter().filter(|taken| **taken).count() as u64 * self.size
+        self.slots.iter().filter(|taken| **taken).count() as u64 * self.size
     }
 
     /// A new segment will be needed: sees to it that there is a file for it.
@@ -125,9 +128,9 @@ impl Spares {
         if self.ahead
             && self.ready.is_empty()
             && self.worker.as_ref().is_none_or(|worker| worker.open == 0)
-            && let Some(place) = self.free_place()
+            && let Some(slot) = self.free_slot()
         {
-            self.order(Order::Fill(place));
+            self.order(Order::Fill(slot));
         }
     }
 
@@ -135,12 +138,22 @@ impl Spares {
     pub(super) fn recycle(&mut self, segment: Arc<Segment>) {
         self.collect();
         let name = segment.name();
-        let place = self.free_place().filter(|_| segment.size == self.size);
+        let number = segment.number;
+        let slot = self.free_slot().filter(|_| segment.size == self.size);
         // Once it is out of the log nobody gets hold of it any more: who has it now is all there is.
-        match (place, Arc::into_inner(segment)) {
-            (Some(place), Some(segment)) => self.order(Order::Recycle(place, segment)),
-            _ => self.remove(&name),
+        match (slot, Arc::into_inner(segment)) {
+            (Some(slot), Some(segment)) => self.order(Order::Recycle(slot, segment)),
+            _ => {
+                places::remove(&*self.disk, number);
+                self.remove(&name);
+            }
         }
+    }
+
+    /// Keeps for the next start where the entries of a closed segment lie. Without it, that start takes
+    /// longer.
+    pub(super) fn keep_places(&mut self, places: &Places) {
+        self.order(Order::Places(places.end.segment, places.encode()));
     }
 
     /// Removes a file that nobody needs. A failure costs space and nothing else, and the next start tries
@@ -156,23 +169,22 @@ impl Spares {
         if size <= self.size {
             self.collect();
             while self.ready.is_empty() && self.await_one() {}
-            if let Some(Spare { place, blank }) = self.ready.pop_front() {
-                self.places[place] = false;
+            if let Some(Spare { slot, blank }) = self.ready.pop_front() {
+                self.slots[slot] = false;
                 return Ok(blank);
             }
         }
         fill(&*self.disk, NEW, size, None)
     }
 
-    fn free_place(&self) -> Option<usize> {
-        self.places.iter().position(|taken| !taken)
+    fn free_slot(&self) -> Option<usize> {
+        self.slots.iter().position(|taken| !taken)
     }
 
     fn order(&mut self, order: Order) {
-        let place = match &order {
-            Order::Fill(place) | Order::Recycle(place, _) => *place,
-        };
-        self.places[place] = true;
+        if let Order::Fill(slot) | Order::Recycle(slot, _) = &order {
+            self.slots[*slot] = true;
+        }
         if self.ahead && self.worker.is_none() {
             match Worker::start(self.disk.clone(), self.size) {
                 Ok(worker) => self.worker = Some(worker),
@@ -183,7 +195,7 @@ impl Spares {
             Some(worker) => worker.order(order),
             None => {
                 let done = carry_out(&*self.disk, self.size, order, &AtomicBool::new(false));
-                self.settle(done);
+                done.into_iter().for_each(|done| self.settle(done));
             }
         }
     }
@@ -204,11 +216,11 @@ impl Spares {
 
     /// A spare that could not be made is no failure of the log: the next segment is then filled when it is
     /// needed, and if the cause is still there, that fails.
-    fn settle(&mut self, Done(place, result): Done) {
+    fn settle(&mut self, Done(slot, result): Done) {
         match result {
-            Ok(blank) => self.ready.push_back(Spare { place, blank }),
+            Ok(blank) => self.ready.push_back(Spare { slot, blank }),
             Err(error) => {
-                self.places[place] = false;
+                self.slots[slot] = false;
                 tracing::warn!("no spare segment: {error}");
             }
         }
@@ -224,7 +236,9 @@ impl Worker {
         let stopped = stop.clone();
         let run = move || {
             for order in inbox {
-                if outbox.send(carry_out(&*disk, size, order, &stopped)).is_err() {
+                if let Some(done) = carry_out(&*disk, size, order, &stopped)
+                    && outbox.send(done).is_err()
+                {
                     break;
                 }
             }
@@ -235,9 +249,9 @@ impl Worker {
     }
 
     fn order(&mut self, order: Order) {
-        if self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok()) {
-            self.open += 1;
-        }
+        let spare = !matches!(order, Order::Places(..));
+        let sent = self.orders.as_ref().is_some_and(|orders| orders.send(order).is_ok());
+        self.open += usize::from(sent && spare);
     }
 
     fn poll(&mut self) -> Option<Done> {
@@ -267,30 +281,35 @@ impl Drop for Worker {
     }
 }
 
-fn spare(place: usize) -> String {
-    format!("{SPARE}{place}")
+fn spare(slot: usize) -> String {
+    format!("{SPARE}{slot}")
 }
 
-/// Puts a file in its place.
+/// Does what was ordered, and says what came to be in a slot.
 ///
-/// The new name is durable only with the next sync of the directory, which is that of the segment that the
-/// file becomes. Until then a loss of power may bring the old name back, and with it, under the name of a
-/// purged segment, the header of the new one: recovery knows such a file for what it is.
-fn carry_out(disk: &dyn Disk, size: u64, order: Order, stop: &AtomicBool) -> Done {
-    let (place, old) = match order {
-        Order::Fill(place) => (place, zeros(disk, size, stop)),
-        Order::Recycle(place, segment) => {
+/// The name of a spare is durable only with the next sync of the directory, which is that of the segment
+/// that the file becomes. Until then a loss of power may bring the old name back, and with it, under the
+/// name of a purged segment, the header of the new one: recovery knows such a file for what it is.
+fn carry_out(disk: &dyn Disk, size: u64, order: Order, stop: &AtomicBool) -> Option<Done> {
+    let (slot, old) = match order {
+        Order::Fill(slot) => (slot, zeros(disk, size, stop)),
+        Order::Recycle(slot, segment) => {
+            places::remove(disk, segment.number);
             let name = segment.name();
-            (place, Ok(Blank { file: segment.file, name, size: segment.size }))
+            (slot, Ok(Blank { file: segment.file, name, size: segment.size }))
+        }
+        Order::Places(number, bytes) => {
+            places::write(disk, number, &bytes);
+            return None;
         }
     };
-    let name = spare(place);
+    let name = spare(slot);
     let renamed = old.and_then(|blank| {
         let rename = disk.rename(&blank.name, &name);
         rename.map_err(failed("rename", disk.path().join(&blank.name)))?;
         Ok(Blank { name, ..blank })
     });
-    Done(place, renamed)
+    Some(Done(slot, renamed))
 }
 
 /// A synced file of zeros, made in the background.

@@ -86,6 +86,7 @@ impl Writer {
             std::mem::take(&mut needless).free(&mut spares);
         }
         let opened = open(site, &mut encoder, &mut spares, &state, end, next, repeats, 0, size)?;
+        let closed = if end.segment == 0 { None } else { state.places(end) };
         *log.write() = state;
         let mut writer = Writer {
             segment: opened.segment,
@@ -101,6 +102,7 @@ impl Writer {
             spares,
         };
         writer.join(doubtful)?;
+        closed.iter().for_each(|places| writer.spares.keep_places(places));
         writer.measure();
         Ok(writer)
     }
@@ -166,9 +168,11 @@ impl Writer {
             let next = self.segment.number + 1;
             open(site, encoder, spares, &log, self.end, next, &[], room, self.config.segment_bytes)?
         };
+        let closed = self.log.read().places(self.end);
         self.segment = opened.segment;
         self.end = opened.end;
         self.join(Vec::new())?;
+        closed.iter().for_each(|places| self.spares.keep_places(places));
         self.measure();
         Ok(())
     }
