@@ -16,6 +16,7 @@ use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::{Change, LogStore, StoreError, WriteBatch};
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use wal_support::*;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -127,6 +128,13 @@ impl Life {
             18 => Deed::Step(Step::Idle),
             _ => write(None, vec![append(dice, term, at)]),
         }
+    }
+
+    /// The numbers of the operations of these kinds, in a life in which nothing fails.
+    fn numbers(&self, wanted: impl Fn(Op) -> bool) -> Vec<u64> {
+        let disk = MemDisk::new();
+        assert_eq!(self.run(&disk), self.deeds.len());
+        (0..).zip(disk.trace()).filter(|(_, op)| wanted(*op)).map(|(number, _)| number).collect()
     }
 
     fn start(&self, disk: &MemDisk) -> Result<Box<dyn LogStore>, StoreError> {
@@ -310,6 +318,47 @@ fn st_7_what_a_loss_of_power_may_leave_starts_and_holds_what_was_acknowledged() 
 #[ignore = "a minute; .ci/run runs it"]
 fn st_7_a_hundred_thousand_states_start_and_hold_what_was_acknowledged() {
     try_all(LONG);
+}
+
+/// ST-4: each of the first 500 syncs fails, which stops the log; nothing that was acknowledged is lost, by the
+/// end of the process alone or by a loss of power.
+#[test]
+fn st_4_after_each_of_500_failing_syncs_the_next_start_holds() {
+    let life = Life::new(Effort { operations: 2000, ..SHORT });
+    let syncs = life.numbers(|op| matches!(op, Op::Sync | Op::SyncDir));
+    assert!(syncs.len() >= 500, "{} syncs", syncs.len());
+    for at in &syncs[..500] {
+        let disk = MemDisk::new();
+        disk.fail_at(*at, io::ErrorKind::Other);
+        let done = life.run(&disk);
+        assert!(done < life.deeds.len(), "sync {at} failed, and nobody noticed");
+        for image in [disk.power_cut(512, || false), disk.power_cut(512, || true), disk] {
+            life.judge(&image, done).unwrap_or_else(|wrong| panic!("sync {at}: {wrong}"));
+        }
+    }
+}
+
+/// ST-10: the disk is full at each of 200 writes, and stays so. The log stops or goes on, a start on the full
+/// disk is refused or succeeds, and once there is room everything that was acknowledged is there.
+#[test]
+fn st_10_after_each_of_200_writes_to_a_full_disk_the_next_start_holds() {
+    let life = Life::new(Effort { operations: 2000, ..SHORT });
+    let writes = life.numbers(|op| op == Op::Write);
+    let mut refused = 0;
+    for at in writes.iter().skip(writes.len() % 7).step_by(writes.len() / 200).take(200) {
+        let disk = MemDisk::new();
+        disk.fail_at(*at, io::ErrorKind::StorageFull);
+        let done = life.run(&disk);
+        disk.set_full(true);
+        match start_broken(&shared(&disk), config(), life.broken) {
+            Ok(_) => {}
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => refused += 1,
+            Err(other) => panic!("write {at}: {other}"),
+        }
+        disk.clear_faults();
+        life.judge(&disk, done).unwrap_or_else(|wrong| panic!("write {at}: {wrong}"));
+    }
+    assert!(refused > 50, "{refused} starts refused");
 }
 
 /// The generator is worth something: it finds each of these.

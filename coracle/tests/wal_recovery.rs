@@ -233,6 +233,50 @@ fn every_flip(config: WalConfig, hints: bool) {
     assert!(refused > 4_000 && harmless > 0, "{refused} refused, {harmless} harmless");
 }
 
+/// Every bit of a log of 64 KiB that was closed cleanly.
+#[test]
+#[ignore = "half a minute; .ci/run runs it"]
+fn st_2_every_bit_of_a_whole_log_is_detected_or_harmless() {
+    let sizes = [1, 3000, 200, 4100, 900, 40, 6000, 2500];
+    let mut steps: Vec<Step> = Vec::new();
+    for (index, size) in (1..).zip(sizes.into_iter().cycle().take(9)) {
+        steps.push(changes(vec![append(index / 5 + 1, index..=index, size)]));
+    }
+    steps.push(Step::Idle);
+    let expected = states(&steps).pop().unwrap();
+    let config = WalConfig { segment_bytes: 64 << 10, ..config() };
+    let (disk, segments, _) = stream(&steps, config);
+    assert_eq!(segments.len(), 1);
+    let (name, _) = &segments[0];
+    let bytes = disk.contents(name).unwrap();
+    assert_eq!(bytes.len(), 64 << 10);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let check = |core: usize| {
+        let mut refused = 0;
+        for bit in (core..bytes.len() * 8).step_by(cores) {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let image = disk.copy();
+            image.put(name, &flipped);
+            match start_and_try(&image) {
+                Err(StoreError::Damaged { path, .. } | StoreError::Newer { path, .. }) => {
+                    assert!(path.ends_with(name));
+                    refused += 1;
+                }
+                Err(other) => panic!("bit {bit}: {other}"),
+                Ok(found) => assert_eq!(found, expected, "bit {bit}"),
+            }
+        }
+        refused
+    };
+    let refused: usize = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores).map(|core| scope.spawn(move || check(core))).collect();
+        workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+    });
+    println!("{refused} of {} flips refused, the others without effect", bytes.len() * 8);
+    assert!(refused > 140_000, "{refused} refused");
+}
+
 /// A header attests even where the body behind it is torn.
 #[test]
 fn st_2_damage_before_a_torn_batch_is_damage() {
