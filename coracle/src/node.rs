@@ -488,10 +488,12 @@ fn open_dir(
     let exists = keeper.log_exists(&*disk)?;
     let mut identity = identity::open_or_create_with(&*disk, id, keeper.name(), exists, || fresh)?;
     let mut store = keeper.open(&disk, identity)?;
-    let mut told = 0.0;
+    let began = Instant::now();
+    let mut told = Duration::ZERO;
     let recovered = store.load(&mut |share| {
-        if share - told >= 0.1 {
-            told = share;
+        // Most starts take no time worth a line.
+        if began.elapsed() >= told + Duration::from_secs(1) {
+            told = began.elapsed();
             tracing::info!(node = %id, percent = (share * 100.0) as u32, "reading the log");
         }
     })?;
