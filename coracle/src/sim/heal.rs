@@ -8,7 +8,7 @@ use super::ghost::{Verdict, broken};
 use super::host::{Host, Running};
 use super::plan::{ELECTION, MS};
 use super::situations::Rare;
-use super::world::World;
+use super::world::{Happening, World};
 use coracle_core::*;
 
 impl World {
@@ -134,6 +134,9 @@ impl World {
             world.clients.acknowledged() > before
         });
         self.hosts[leader].hung = false;
+        // What it was given meanwhile gets done now, and not when the hanging disk would have come to it.
+        let run = self.hosts[leader].run;
+        self.at(MS, Happening::Written { node: leader, run });
         result
     }
 
