@@ -8,6 +8,7 @@ use crate::cluster::{self, INIT_LIMIT, Interrupt};
 use crate::connection::Limits;
 use crate::demo::Demo;
 use crate::kv::Kv;
+use crate::log::Log;
 use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
@@ -68,6 +69,9 @@ enum Command {
     /// Judge what clients saw
     #[command(subcommand)]
     History(History),
+    /// Look at the log in a data directory, also while a server uses it
+    #[command(subcommand)]
+    Log(Log),
 }
 
 #[derive(Args)]
@@ -145,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Bench(bench) => interrupted_by_signals().and_then(|interrupt| bench.run(interrupt)),
         Command::Sim(sim) => sim.run(),
         Command::History(history) => return history.run(),
+        Command::Log(log) => return log.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

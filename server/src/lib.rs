@@ -16,6 +16,7 @@ pub mod commands;
 pub mod connection;
 pub mod demo;
 pub mod kv;
+pub mod log;
 mod patience;
 pub mod resp;
 pub mod serve;

@@ -2,7 +2,9 @@
 
 use clap::ValueEnum;
 use coracle::Storage;
-use std::path::PathBuf;
+use coracle::storage::StoreError;
+use coracle::storage::keyed::Inspected;
+use std::path::{Path, PathBuf};
 
 /// What keeps a node's log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -38,6 +40,38 @@ impl Store {
             (Store::Rocksdb, Some(dir)) => rocksdb(dir),
         }
     }
+}
+
+/// What an engine says of a log; nothing if there is none.
+type Look = Result<Option<Inspected>, StoreError>;
+
+/// Looks at the log that the engine of this name keeps in this directory, without changing it. The outer error is an engine that this program does not have.
+pub fn inspect(name: &str, dir: &Path) -> Result<Look, String> {
+    match name {
+        "lmdb" => inspect_lmdb(dir),
+        "rocksdb" => inspect_rocksdb(dir),
+        other => Err(format!("{}: this program does not know the store {other}", dir.display())),
+    }
+}
+
+#[cfg(feature = "lmdb")]
+fn inspect_lmdb(dir: &Path) -> Result<Look, String> {
+    Ok(coracle_lmdb::Lmdb::inspect(dir))
+}
+
+#[cfg(not(feature = "lmdb"))]
+fn inspect_lmdb(_: &Path) -> Result<Look, String> {
+    Err(not_built("lmdb"))
+}
+
+#[cfg(feature = "rocksdb")]
+fn inspect_rocksdb(dir: &Path) -> Result<Look, String> {
+    Ok(coracle_rocksdb::RocksDb::inspect(dir))
+}
+
+#[cfg(not(feature = "rocksdb"))]
+fn inspect_rocksdb(_: &Path) -> Result<Look, String> {
+    Err(not_built("rocksdb"))
 }
 
 #[cfg(feature = "lmdb")]

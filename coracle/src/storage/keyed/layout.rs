@@ -20,7 +20,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use coracle_core::{HardState, Incarnation, Index, LogId, NodeId, Peer, Term};
 
 const MAGIC: &[u8; 4] = b"CRKV";
-const VERSION: u32 = 1;
+/// The version that this code writes, and the only one that it reads.
+pub(super) const VERSION: u32 = 1;
 
 pub(super) const FORMAT: u8 = 0x00;
 pub(super) const IDENTITY: u8 = 0x01;
@@ -118,16 +119,13 @@ fn numbers<const N: usize>(key: u8, value: &[u8]) -> Result<[u64; N], String> {
     }
 }
 
-pub(super) fn read_format(value: &[u8]) -> Result<(), String> {
+/// The version of the format, known or not.
+pub(super) fn read_format(value: &[u8]) -> Result<u64, String> {
     let [number] = numbers(FORMAT, value)?;
-    let version = number >> 32;
     if number as u32 != u32::from_le_bytes(*MAGIC) {
         return Err("it does not begin with the magic of a log".into());
     }
-    if version != u64::from(VERSION) {
-        return Err(format!("it is of version {version}: start a newer version of the program"));
-    }
-    Ok(())
+    Ok(number >> 32)
 }
 
 pub(super) fn read_identity(value: &[u8]) -> Result<(NodeId, Incarnation), String> {
@@ -177,7 +175,7 @@ mod tests {
         let members = (LogId::new(3, 4), Bytes::from_static(b"payload"));
         let (_, encoded) = value(membership(members.0, &members.1));
         assert_eq!(read_membership(&encoded), Ok(members));
-        assert_eq!(read_format(&value(format()).1), Ok(()));
+        assert_eq!(read_format(&value(format()).1), Ok(u64::from(VERSION)));
         for bit in 0..encoded.len() * 8 {
             let mut bytes = encoded.to_vec();
             bytes[bit / 8] ^= 1 << (bit % 8);

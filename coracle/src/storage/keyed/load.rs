@@ -30,18 +30,21 @@ pub struct Inspected {
     pub node: NodeId,
     /// Its disk.
     pub incarnation: Incarnation,
-    /// What a start would find.
+    /// What a start would find; of a damaged log, what is before the damage.
     pub recovered: Recovered,
+    /// The first damage among the entries. It stops a start.
+    pub damage: Option<StoreError>,
     /// Reads its entries, each verified. Holds the map open.
     pub reader: Box<dyn LogReader>,
 }
 
-/// Reads and verifies a log without changing it, or nothing if there is none. Damage is an error that names
-/// the key.
+/// Reads and verifies a log without changing it, or nothing if there is none. Damage beside the entries is an
+/// error; either names the key.
 pub fn inspect<K: KeyValue + 'static>(map: K) -> Result<Option<Inspected>, StoreError> {
     let map = Arc::new(map);
-    let Some(found) = load(&*map, &mut |_| {})? else { return Ok(None) };
+    let Some((found, damage)) = survey(&*map, &mut |_| {})? else { return Ok(None) };
     Ok(Some(Inspected {
+        damage,
         node: found.node,
         incarnation: found.incarnation,
         recovered: found.shape.recovered(),
@@ -80,7 +83,12 @@ struct Records {
 }
 
 fn records(map: &dyn KeyValue) -> Result<Option<Records>, StoreError> {
-    if get(map, keys::FORMAT, "the format", keys::read_format)?.is_none() {
+    let version = get(map, keys::FORMAT, "the format", keys::read_format)?;
+    if let Some(version) = version.filter(|version| *version != u64::from(keys::VERSION)) {
+        let (path, detail) = (map.path().to_owned(), format!("its format is version {version}"));
+        return Err(StoreError::Newer { path, offset: 0, detail });
+    }
+    if version.is_none() {
         return match map.greatest(&[], &[0xff])? {
             None => Ok(None),
             Some(_) => Err(damaged(map, "the format", "it is missing, but there are other keys")),
@@ -107,16 +115,27 @@ fn records(map: &dyn KeyValue) -> Result<Option<Records>, StoreError> {
 
 /// Reads and verifies everything; nothing if the map is empty.
 pub(super) fn load(map: &dyn KeyValue, progress: &mut dyn FnMut(f32)) -> Result<Option<Found>, StoreError> {
+    match survey(map, progress)? {
+        Some((_, Some(damage))) => Err(damage),
+        found => Ok(found.map(|(found, _)| found)),
+    }
+}
+
+/// What is there before the first damage among the entries, and that damage; nothing if the map is empty.
+fn survey(
+    map: &dyn KeyValue,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Option<(Found, Option<StoreError>)>, StoreError> {
     // A tool may read beside a node that writes, and the records and the entries are then not of one moment:
     // what the records say is believed only if they say the same afterwards.
     for _ in 0..ATTEMPTS {
         let Some(records) = records(map)? else { return Ok(None) };
-        let shape = entries(map, &records, progress);
+        let (shape, damage) = entries(map, &records, progress)?;
         if get(map, keys::PURGED, "the purged entry", keys::read_purged)?.unwrap_or_default()
             == records.purged
         {
             let Records { node, incarnation, starts, .. } = records;
-            return Ok(Some(Found { node, incarnation, starts, shape: shape? }));
+            return Ok(Some((Found { node, incarnation, starts, shape }, damage)));
         }
     }
     Err(StoreError::Io {
@@ -126,12 +145,12 @@ pub(super) fn load(map: &dyn KeyValue, progress: &mut dyn FnMut(f32)) -> Result<
     })
 }
 
-/// Walks the entries behind what was purged.
+/// Walks the entries behind what was purged, up to the first damage.
 fn entries(
     map: &dyn KeyValue,
     records: &Records,
     progress: &mut dyn FnMut(f32),
-) -> Result<Shape, StoreError> {
+) -> Result<(Shape, Option<StoreError>), StoreError> {
     let purged = records.purged;
     let mut shape = Shape {
         hard_state: records.hard_state,
@@ -143,7 +162,8 @@ fn entries(
     if let Some((id, _)) = &records.membership
         && id.index > purged.index
     {
-        return Err(damaged(map, "the old membership", &format!("{id} is not behind {purged}")));
+        let damage = damaged(map, "the old membership", &format!("{id} is not behind {purged}"));
+        return Ok((shape, Some(damage)));
     }
     let (first, last) = (keys::key(Index::ZERO), keys::key(Index(u64::MAX)));
     let newest = map.greatest(&first, &last)?.and_then(|key| keys::index(&key)).unwrap_or(purged.index);
@@ -165,7 +185,7 @@ fn entries(
         }
         ControlFlow::Continue(())
     })?;
-    problem.map_or(Ok(shape), Err)
+    Ok((shape, problem))
 }
 
 /// Takes the next entry into the shape.

@@ -138,11 +138,6 @@ fn inspection(disk: &dyn Disk, survey: Survey) -> Result<Inspection, StoreError>
     let recovered = log.shape.recovered();
     let index = attested.max(recovered.purged.index);
     let attested = LogId { index, term: log.shape.term(index).unwrap_or_default() };
-    let mut others = disk.list().map_err(failed("list", disk.path()))?;
-    others.retain(|name| spares::is_spare(name));
-    others.extend(found.leftovers);
-    others.sort();
-    others.dedup();
     let segments = visited.into_iter().map(|Visited { segment, first, end }| SegmentFile {
         name: segment.name(),
         number: segment.number,
@@ -152,10 +147,17 @@ fn inspection(disk: &dyn Disk, survey: Survey) -> Result<Inspection, StoreError>
         batches: end.batch + 1 - first,
         end: end.offset,
     });
+    let segments: Vec<SegmentFile> = segments.collect();
+    let mut others = disk.list().map_err(failed("list", disk.path()))?;
+    others.retain(|name| spares::is_spare(name));
+    others.extend(found.leftovers);
+    others.retain(|name| segments.iter().all(|segment| segment.name != *name));
+    others.sort();
+    others.dedup();
     Ok(Inspection {
         hard_state_in_doubt: recovered.hard_state != durable,
         attested,
-        segments: segments.collect(),
+        segments,
         others,
         damage,
         stretches: stretches(lost, log, recovered.purged.index),

@@ -1,0 +1,161 @@
+//! What can be known of a data directory, whichever store keeps its log.
+
+use super::Failure;
+use crate::store;
+use coracle::core::{Index, LogId};
+use coracle::storage::disk::{Disk, ReadOnlyDir};
+use coracle::storage::identity::{self, IDENTITY};
+use coracle::storage::keyed::Inspected;
+use coracle::storage::wal::{self, Damage, SegmentFile, Stretch};
+use coracle::storage::{Identity, Recovered, StoreError, engine};
+use std::path::{Path, PathBuf};
+
+/// A data directory, looked at.
+pub(super) struct Look {
+    pub(super) dir: PathBuf,
+    /// Whose it is, if that can be read.
+    pub(super) identity: Option<Identity>,
+    /// The name of the store that keeps the log.
+    pub(super) store: String,
+    /// What a start would find; of a damaged log, what is known of it.
+    pub(super) recovered: Recovered,
+    /// The entries behind it are in doubt.
+    pub(super) attested: LogId,
+    pub(super) hard_state_in_doubt: bool,
+    /// Of the write-ahead log only.
+    pub(super) segments: Vec<SegmentFile>,
+    /// Files of the log that do not count.
+    pub(super) others: Vec<String>,
+    /// What is wrong.
+    pub(super) flaws: Vec<Damage>,
+    /// The entries that can be read.
+    pub(super) stretches: Vec<Stretch>,
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Failure {
+        Failure::Unreadable(error.to_string())
+    }
+}
+
+impl Look {
+    /// Reads and verifies all that is there.
+    pub(super) fn at(dir: &Path) -> Result<Look, Failure> {
+        let disk = ReadOnlyDir::open(dir)?;
+        let list = |source| StoreError::Io { action: "list", path: dir.to_owned(), source };
+        let names = disk.list().map_err(list)?;
+        let engines: Vec<&str> =
+            names.iter().filter_map(|name| name.strip_prefix(engine::DIRECTORY)).collect();
+        let has_wal = wal::exists(&disk)?;
+        let named = names.iter().any(|name| name == IDENTITY);
+        if !named && !has_wal && engines.is_empty() {
+            let problem = format!("{} is no data directory: it has no log and no identity", dir.display());
+            return Err(Failure::Unreadable(problem));
+        }
+        let mut flaws = Vec::new();
+        let known = match identity::inspect(&disk) {
+            Ok(known) => Some(known),
+            Err(error @ StoreError::Damaged { .. }) => {
+                flaws.push(Damage { error, forgiven: false });
+                None
+            }
+            Err(_) if !named => {
+                let (path, detail) = (dir.join(IDENTITY), "it is missing, but there is a log".to_owned());
+                flaws.push(Damage { error: StoreError::Identity { path, detail }, forgiven: false });
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (identity, store) = match known {
+            Some((identity, store)) => (Some(identity), store),
+            None if has_wal => (None, engine::WAL.to_owned()),
+            None => (None, engines.first().unwrap_or(&engine::WAL).to_string()),
+        };
+        let mut look = Look {
+            dir: dir.to_owned(),
+            identity,
+            recovered: Recovered::default(),
+            attested: LogId::ZERO,
+            hard_state_in_doubt: false,
+            segments: vec![],
+            others: vec![],
+            flaws,
+            stretches: vec![],
+            store,
+        };
+        if look.store == engine::WAL {
+            look.take_wal(wal::inspect(&disk, look.identity.as_ref())?);
+        } else {
+            let path = engine::directory(dir, &look.store);
+            match store::inspect(&look.store, &path).map_err(Failure::Unreadable)? {
+                Ok(found) => look.take_keyed(&path, found),
+                Err(error @ StoreError::Damaged { .. }) => look.flaws.push(Damage { error, forgiven: false }),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(look)
+    }
+
+    fn take_wal(&mut self, found: wal::Inspection) {
+        self.recovered = found.recovered;
+        self.attested = found.attested;
+        self.hard_state_in_doubt = found.hard_state_in_doubt;
+        self.segments = found.segments;
+        self.others = found.others;
+        self.flaws.extend(found.damage);
+        self.stretches = found.stretches;
+    }
+
+    fn take_keyed(&mut self, path: &Path, found: Option<Inspected>) {
+        let mut refuse = |detail: String| {
+            let error = StoreError::Identity { path: path.to_owned(), detail };
+            self.flaws.push(Damage { error, forgiven: false });
+        };
+        let Some(found) = found else {
+            if self.identity.is_some_and(|identity| identity.cluster.is_some()) {
+                refuse("the node has joined a cluster, but its log is gone".to_owned());
+            }
+            return;
+        };
+        let owner = self.identity.map(|identity| (identity.node, identity.incarnation));
+        if owner.is_some_and(|owner| owner != (found.node, found.incarnation)) {
+            refuse(format!("the log is of node {}, incarnation {:016x}", found.node, found.incarnation.0));
+        }
+        let (first, last) = (found.recovered.purged.index.next(), found.recovered.last.index);
+        if first <= last {
+            self.stretches.push(Stretch { first, last, reader: found.reader });
+        }
+        self.attested = found.recovered.last;
+        self.recovered = found.recovered;
+        self.flaws.extend(found.damage.map(|error| Damage { error, forgiven: false }));
+    }
+
+    /// Whether a start would succeed.
+    pub(super) fn intact(&self) -> bool {
+        self.flaws.iter().all(|flaw| flaw.forgiven)
+    }
+
+    /// The newest entry that can be read.
+    pub(super) fn last(&self) -> Index {
+        self.stretches.last().map_or(Index::ZERO, |stretch| stretch.last)
+    }
+
+    /// Its entries in a few words.
+    pub(super) fn range(&self) -> String {
+        let mut parts: Vec<String> = self
+            .stretches
+            .iter()
+            .map(|stretch| format!("entries {} to {}", stretch.first, stretch.last))
+            .collect();
+        if parts.is_empty() {
+            parts.push("no entries".to_owned());
+        }
+        if self.recovered.purged != LogId::ZERO {
+            parts.push(format!("purged up to {}", self.recovered.purged.index));
+        }
+        if self.last() > self.attested.index {
+            parts.push(format!("in doubt behind {}", self.attested.index));
+        }
+        parts.join(", ")
+    }
+}

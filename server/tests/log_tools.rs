@@ -1,0 +1,687 @@
+//! `coracle log`: intact logs, logs in use, and every kind of damage; and the reader in Python beside it.
+
+mod support;
+
+use bytes::Bytes;
+use coracle::core::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Peer, Term};
+use coracle::entry::{Entry, Kind, Stamp};
+use coracle::storage::disk::{DirDisk, Disk};
+use coracle::storage::wal::{self, Wal, WalConfig};
+use coracle::storage::{Change, LogStore, StoreError, WriteBatch, identity};
+use coracle_server::cluster::{Cluster, Interrupt, server_on};
+use coracle_server::store::Store;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::{CORACLE, ask, wait};
+use tempfile::TempDir;
+
+const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
+
+// A log that a workload leaves.
+
+/// Numbers that look random.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// A node's log in segments of 16 KiB, and what it should hold.
+struct Node {
+    dir: PathBuf,
+    wal: Wal,
+    term: u64,
+    purged: LogId,
+    entries: Vec<Entry>,
+}
+
+impl Node {
+    fn start(dir: &Path) -> Node {
+        // Another test may be starting a process, which has a copy of the lock until it is a program of its own.
+        let free = || match DirDisk::open(dir) {
+            Err(StoreError::Locked { .. }) => None,
+            opened => Some(opened.unwrap()),
+        };
+        let disk: Arc<dyn Disk> = Arc::new(wait("the directory's lock", free));
+        let exists = wal::exists(&*disk).unwrap();
+        identity::open_or_create(&*disk, NodeId(1), exists, || Incarnation(u64::MAX - 5)).unwrap();
+        let identity = if exists {
+            identity::set_cluster(&*disk, CLUSTER)
+        } else {
+            identity::inspect(&*disk).map(|i| i.0)
+        };
+        let config = WalConfig { segment_bytes: 16 << 10, ..WalConfig::default() };
+        let mut wal = Wal::open(disk, identity.unwrap(), config);
+        let found = wal.load(&mut |_| {}).unwrap();
+        let mut entries = Vec::new();
+        while entries.len() as u64 != found.last.index.0 - found.purged.index.0 {
+            let next = Index(found.purged.index.0 + 1 + entries.len() as u64);
+            entries.extend(wal.reader().entries(next, found.last.index, 1 << 20).unwrap());
+        }
+        let term = found.hard_state.term.0.max(found.last.term.0);
+        Node { dir: dir.to_owned(), wal, term, purged: found.purged, entries }
+    }
+
+    /// The next life of the node, after a stop that was clean or not.
+    fn restart(mut self, clean: bool) -> Node {
+        if clean {
+            self.wal.idle().unwrap();
+        }
+        let Node { dir, wal, entries, .. } = self;
+        drop(wal);
+        let node = Node::start(&dir);
+        assert_eq!(node.entries, entries);
+        node
+    }
+
+    fn last(&self) -> LogId {
+        self.entries.last().map_or(self.purged, Entry::id)
+    }
+
+    fn append(&mut self, count: u64, payload: u64, kind: Kind) {
+        let before = self.last().index.0;
+        let entries: Vec<Entry> = (1..=count)
+            .map(|at| {
+                let stamp = Stamp { cluster_time: before, wall_time: 7 << 40, session: at, sequence: 9 };
+                let payload: Vec<u8> = (0..payload).map(|i| (i * 31 + before) as u8).collect();
+                Entry::new(LogId::new(self.term, before + at), kind, stamp, &payload)
+            })
+            .collect();
+        self.entries.extend(entries.iter().cloned());
+        self.write(vec![Change::Append(entries)], None);
+    }
+
+    fn write(&mut self, changes: Vec<Change>, hard_state: Option<HardState>) {
+        self.wal.write(&WriteBatch { hard_state, changes }).unwrap();
+    }
+
+    fn vote(&mut self, dice: &mut Dice) {
+        self.term += 1 + dice.below(3);
+        let peer =
+            Peer { id: NodeId(1 + dice.below(3)), incarnation: Incarnation(dice.below(1 << 40) << 24) };
+        let vote = (dice.below(3) > 0).then_some(peer);
+        self.write(vec![], Some(HardState { term: Term(self.term), vote }));
+    }
+
+    fn truncate(&mut self, count: u64) {
+        let keep = self.entries.len().saturating_sub(count as usize);
+        self.entries.truncate(keep);
+        let last = self.last().index;
+        self.write(vec![Change::Truncate(last)], None);
+    }
+
+    fn purge(&mut self, keep: usize) {
+        let Some(gone) = self.entries.len().checked_sub(keep + 1) else { return };
+        self.purged = self.entries[gone].id();
+        self.entries.drain(..=gone);
+        self.wal.purge(self.purged).unwrap();
+    }
+
+    fn step(mut self, dice: &mut Dice) -> Node {
+        match dice.below(20) {
+            0 => return self.restart(true),
+            1 => return self.restart(false),
+            2 | 3 => self.vote(dice),
+            4 | 5 => self.truncate(dice.below(8)),
+            6 => self.purge(dice.below(40) as usize),
+            7 => self.append(1, 20, Kind::Membership),
+            8 => self.append(1, 0, Kind::Noop),
+            9 => self.wal.idle().unwrap(),
+            10 if dice.below(8) == 0 => {
+                let to = LogId::new(self.term, self.last().index.0 + dice.below(50));
+                self.write(vec![Change::Reset(to)], None);
+                self.purged = to;
+                self.entries.clear();
+            }
+            _ => self.append(1 + dice.below(6), dice.below(3000), Kind::Command),
+        }
+        self
+    }
+}
+
+/// A directory that 150 steps left, stopped cleanly or not, and what is in it.
+fn left(dir: &Path, seed: u64, clean: bool) -> (LogId, Vec<Entry>) {
+    let mut dice = Dice(seed);
+    let mut node = Node::start(dir);
+    for _ in 0..150 {
+        node = node.step(&mut dice);
+    }
+    if clean {
+        node.wal.idle().unwrap();
+    }
+    (node.purged, node.entries)
+}
+
+/// A sealed log of several segments, none of them purged, and the names of these.
+fn several(dir: &Path) -> Vec<String> {
+    let mut node = Node::start(dir);
+    node.append(3, 100, Kind::Command);
+    let mut node = node.restart(true);
+    for _ in 0..21 {
+        node.append(2, 1500, Kind::Command);
+    }
+    node.wal.idle().unwrap();
+    drop(node);
+    let names: Vec<String> = files(dir).into_keys().filter(|name| name.ends_with(".log")).collect();
+    assert!(names.len() >= 4, "{names:?}");
+    names
+}
+
+// The tools.
+
+fn log(words: &[&str], dir: &Path) -> Output {
+    Command::new(CORACLE).arg("log").args(words).arg(dir).stdin(Stdio::null()).output().unwrap()
+}
+
+/// What `verify` says: exit code and text.
+fn verify(dir: &Path) -> (i32, String) {
+    said(&log(&["verify"], dir))
+}
+
+fn said(output: &Output) -> (i32, String) {
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap(), text.into_owned())
+}
+
+/// The lines of `dump --json`, and its exit code.
+fn dump(dir: &Path) -> (i32, Vec<Value>) {
+    let output = log(&["dump", "--json"], dir);
+    (output.status.code().unwrap(), lines(&output))
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+fn of<'a>(lines: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    lines.iter().filter(move |line| line["type"] == kind)
+}
+
+/// Every byte of a directory, and of those in it.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for item in fs::read_dir(dir).unwrap() {
+        let (path, name) = (item.as_ref().unwrap().path(), item.unwrap().file_name().into_string().unwrap());
+        if path.is_dir() {
+            all.extend(files(&path).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
+        } else {
+            all.insert(name, fs::read(path).unwrap());
+        }
+    }
+    all
+}
+
+fn flip(dir: &Path, name: &str, at: usize, bit: u32) {
+    let mut bytes = fs::read(dir.join(name)).unwrap();
+    bytes[at] ^= 1 << bit;
+    fs::write(dir.join(name), bytes).unwrap();
+}
+
+fn copy(from: &Path) -> TempDir {
+    let to = tempfile::tempdir().unwrap();
+    for (name, bytes) in files(from) {
+        fs::write(to.path().join(name), bytes).unwrap();
+    }
+    to
+}
+
+fn hex(bytes: &Bytes) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+// Intact logs.
+
+#[test]
+fn an_intact_log_is_dumped_as_it_is_and_not_a_byte_changes() {
+    for seed in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        let (purged, entries) = left(dir.path(), seed, seed % 2 == 0);
+        let before = files(dir.path());
+        let (code, text) = verify(dir.path());
+        assert_eq!(code, 0, "seed {seed}: {text}");
+        let (code, all) = dump(dir.path());
+        assert_eq!(code, 0, "seed {seed}");
+        assert_eq!(files(dir.path()), before, "seed {seed}");
+        let found: Vec<_> = of(&all, "entry")
+            .map(|e| (e["index"].clone(), e["term"].clone(), e["payload"].clone()))
+            .collect();
+        let expected: Vec<_> = entries
+            .iter()
+            .map(|e| (json!(e.index().0), json!(e.term().0), json!(hex(&e.payload()))))
+            .collect();
+        assert_eq!(found, expected, "seed {seed}");
+        let outline = of(&all, "log").next().unwrap();
+        assert_eq!(outline["purged"], json!({ "term": purged.term.0, "index": purged.index.0 }));
+        assert_eq!(all.last().unwrap(), &json!({ "type": "end", "intact": true }));
+        let doubtful = of(&all, "entry").filter(|e| e["in_doubt"] == true).count();
+        assert!(seed % 2 == 1 || doubtful == 0, "a clean stop leaves nothing in doubt");
+        // Spares and all: whatever is no segment that counts is named.
+        let named = of(&all, "segment").chain(of(&all, "unused")).count();
+        assert_eq!(named, before.len() - 2, "all but identity and lock");
+        let (code, text) = said(&log(&["dump"], dir.path()));
+        assert!(code == 0 && text.ends_with("intact\n"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_in_doubt_is_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path());
+    node.append(2, 10, Kind::Command);
+    node.append(2, 10, Kind::Command);
+    node.term += 1;
+    node.write(vec![], Some(HardState { term: Term(node.term), vote: None }));
+    node.truncate(1);
+    node.wal
+        .write(&WriteBatch {
+            hard_state: Some(HardState { term: Term(9), vote: None }),
+            changes: vec![
+                Change::Truncate(Index(2)),
+                Change::Append(vec![Entry::new(LogId::new(9, 3), Kind::Command, Stamp::default(), b"new")]),
+            ],
+        })
+        .unwrap();
+    drop(node);
+    let (code, all) = dump(dir.path());
+    assert_eq!(code, 0);
+    let doubt: Vec<_> =
+        of(&all, "entry").map(|e| (e["index"].as_u64().unwrap(), e["in_doubt"] == true)).collect();
+    assert_eq!(doubt, [(1, false), (2, false), (3, true)]);
+    assert_eq!(of(&all, "hard_state").next().unwrap()["in_doubt"], true);
+    assert_eq!(of(&all, "log").next().unwrap()["attested"]["index"], 2);
+}
+
+#[test]
+fn a_range_is_printed_and_a_closed_pipe_ends_it_quietly() {
+    let dir = tempfile::tempdir().unwrap();
+    several(dir.path());
+    let output = log(&["dump", "--json", "--from", "5", "--to", "8"], dir.path());
+    let indexes: Vec<_> = of(&lines(&output), "entry").map(|e| e["index"].as_u64().unwrap()).collect();
+    assert_eq!(indexes, [5, 6, 7, 8]);
+    let mut child = Command::new(CORACLE)
+        .args(["log", "dump", "--json"])
+        .arg(dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(said(&output), (0, String::new()));
+}
+
+// Damage.
+
+#[test]
+fn every_kind_of_damage_is_named_with_its_file() {
+    let sound = tempfile::tempdir().unwrap();
+    let names = several(sound.path());
+    let (first, second, last) = (&names[0], &names[1], &names[names.len() - 1]);
+    // What is done, to which file, and where verify should see it.
+    type Deed = Box<dyn Fn(&Path)>;
+    let deeds: Vec<(&str, Deed, &str, u64)> = vec![
+        (
+            "a segment's header",
+            Box::new({
+                let f = second.clone();
+                move |d| flip(d, &f, 20, 1)
+            }),
+            second,
+            0,
+        ),
+        (
+            "a checkpoint",
+            Box::new({
+                let f = second.clone();
+                move |d| flip(d, &f, 4096 + 100, 3)
+            }),
+            second,
+            4096,
+        ),
+        (
+            "a batch's header",
+            Box::new({
+                let f = second.clone();
+                move |d| flip(d, &f, 8192 + 30, 3)
+            }),
+            second,
+            8192,
+        ),
+        (
+            "an entry",
+            Box::new({
+                let f = second.clone();
+                move |d| flip(d, &f, 8192 + 1000, 3)
+            }),
+            second,
+            8192,
+        ),
+        (
+            "an entry of the newest segment",
+            Box::new({
+                let f = last.clone();
+                move |d| flip(d, &f, 8192 + 1000, 3)
+            }),
+            last,
+            8192,
+        ),
+        (
+            "a cut file",
+            Box::new({
+                let f = second.clone();
+                move |d| fs::OpenOptions::new().write(true).open(d.join(&f)).unwrap().set_len(9000).unwrap()
+            }),
+            second,
+            8192,
+        ),
+        (
+            "an empty file",
+            Box::new({
+                let f = second.clone();
+                move |d| fs::write(d.join(&f), b"").unwrap()
+            }),
+            second,
+            0,
+        ),
+        (
+            "a missing segment",
+            Box::new({
+                let f = second.clone();
+                move |d| fs::remove_file(d.join(&f)).unwrap()
+            }),
+            &names[2],
+            4096,
+        ),
+        (
+            "another segment's bytes",
+            Box::new({
+                let (f, g) = (first.clone(), second.clone());
+                move |d| assert!(fs::copy(d.join(&f), d.join(&g)).is_ok())
+            }),
+            second,
+            0,
+        ),
+        ("the identity", Box::new(|d| flip(d, "identity", 16, 0)), "identity", 0),
+        ("a cut identity", Box::new(|d| fs::write(d.join("identity"), b"CRID").unwrap()), "identity", 4),
+    ];
+    for (what, deed, file, offset) in deeds {
+        let dir = copy(sound.path());
+        deed(dir.path());
+        let before = files(dir.path());
+        let (code, text) = verify(dir.path());
+        assert_eq!(code, 1, "{what}: {text}");
+        assert!(text.contains(file) && text.contains("damaged: "), "{what}: {text}");
+        let (code, all) = dump(dir.path());
+        assert_eq!(code, 1, "{what}");
+        let damage = of(&all, "damage").next().unwrap_or_else(|| panic!("{what}"));
+        assert_eq!(
+            (damage["file"].as_str().unwrap(), damage["offset"].as_u64()),
+            (file, Some(offset)),
+            "{what}"
+        );
+        assert_eq!(all.last().unwrap(), &json!({ "type": "end", "intact": false }));
+        assert_eq!(files(dir.path()), before, "{what}");
+    }
+    for (what, gone) in
+        [("no identity", vec!["identity"]), ("no log", names.iter().map(String::as_str).collect())]
+    {
+        let dir = copy(sound.path());
+        gone.iter().for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
+        assert_eq!(verify(dir.path()).0, 1, "{what}");
+        assert_eq!(dump(dir.path()).0, 1, "{what}");
+    }
+}
+
+#[test]
+fn what_can_be_read_beside_the_damage_is_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = several(dir.path());
+    let (_, sound) = dump(dir.path());
+    flip(dir.path(), &names[2], 8192 + 1000, 0);
+    let (code, all) = dump(dir.path());
+    assert_eq!(code, 1);
+    let whole: Vec<&Value> = of(&sound, "entry").collect();
+    let read: Vec<&Value> = of(&all, "entry").collect();
+    assert!(read.iter().all(|entry| whole.contains(entry)), "nothing is invented");
+    let indexes: Vec<u64> = read.iter().map(|e| e["index"].as_u64().unwrap()).collect();
+    assert!(
+        indexes.is_sorted() && indexes.len() < whole.len() && indexes.len() > whole.len() / 2,
+        "{indexes:?}"
+    );
+    assert_eq!((indexes[0], indexes.last()), (1, Some(&45)), "before and behind: {indexes:?}");
+}
+
+#[test]
+fn st_damage_below_a_purge_is_told_and_forgiven() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path());
+    for _ in 0..4 {
+        node.append(2, 1500, Kind::Command);
+    }
+    // The purge is not attested, so its files are still there.
+    node.purge(1);
+    drop(node);
+    let names: Vec<String> = files(dir.path()).into_keys().filter(|name| name.ends_with(".log")).collect();
+    flip(dir.path(), &names[0], 8192 + 1000, 0);
+    let (code, text) = verify(dir.path());
+    assert_eq!((code, text.contains("forgiven")), (0, true), "{text}");
+    let (code, all) = dump(dir.path());
+    assert_eq!((code, of(&all, "damage").all(|damage| damage["forgiven"] == true)), (0, true));
+    let node = Node::start(dir.path());
+    assert_eq!(node.entries.len(), 1, "a start agrees");
+}
+
+#[test]
+fn what_is_no_readable_log_is_told_from_a_damaged_one() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(verify(dir.path()).0, 2, "an empty directory");
+    assert_eq!(verify(&dir.path().join("none")).0, 2, "no directory");
+    fs::write(dir.path().join("letter.txt"), b"dear").unwrap();
+    assert_eq!(verify(&dir.path().join("letter.txt")).0, 2, "a file");
+    assert_eq!(verify(dir.path()).0, 2, "somebody else's directory");
+    let names = several(&dir.path().join("node"));
+    // A newer version: the number changed, and the checksum right.
+    for (name, magic) in [("identity", b"CRID"), (names[1].as_str(), b"CRWS")] {
+        let newer = copy(&dir.path().join("node"));
+        let mut bytes = fs::read(newer.path().join(name)).unwrap();
+        assert_eq!(&bytes[4..8], magic);
+        bytes[8] = 2;
+        let sum = crc32c(&bytes[4..64]);
+        bytes[..4].copy_from_slice(&sum.to_le_bytes());
+        fs::write(newer.path().join(name), bytes).unwrap();
+        let (code, text) = verify(newer.path());
+        assert!(code == 2 && text.contains("newer version") && text.contains(name), "{code}: {text}");
+        assert_eq!(dump(newer.path()).0, 2);
+    }
+    #[cfg(unix)]
+    if !rustix::process::geteuid().is_root() {
+        use std::os::unix::fs::PermissionsExt;
+        let closed = dir.path().join("node");
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+        assert_eq!(verify(&closed).0, 2, "no permission");
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |sum: u32, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| (sum >> 1) ^ ((sum & 1) * 0x82f6_3b78))
+    })
+}
+
+// Logs in use.
+
+/// The worst case: small segments that are filled, purged and recycled as fast as the disk allows.
+#[test]
+fn a_log_that_moves_under_the_readers_eyes_is_not_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path());
+    node.append(1, 100, Kind::Command);
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let writer = std::thread::spawn(move || {
+        let mut dice = Dice(1);
+        while !stopped.load(Ordering::Relaxed) {
+            node.append(1 + dice.below(4), dice.below(3000), Kind::Command);
+            match dice.below(20) {
+                0 => node.purge(dice.below(60) as usize),
+                1 => node.truncate(dice.below(5)),
+                2 if dice.below(20) == 0 => node = node.restart(dice.below(2) == 0),
+                _ => {}
+            }
+        }
+        node.wal.idle().unwrap();
+    });
+    let mut told = Vec::new();
+    for _ in 0..150 {
+        told.push(verify(dir.path()));
+        let output = log(&["dump", "--json"], dir.path());
+        let all = lines(&output);
+        told.push(said(&Output { stdout: vec![], ..output }));
+        let indexes: Vec<u64> = of(&all, "entry").map(|e| e["index"].as_u64().unwrap()).collect();
+        let moved = of(&all, "moved").count();
+        let gaps = indexes.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
+        assert!(gaps <= moved, "{gaps} gaps, {moved} times moved");
+    }
+    stop.store(true, Ordering::Relaxed);
+    writer.join().unwrap();
+    let wrong: Vec<_> = told.iter().filter(|(code, _)| *code != 0).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+#[test]
+fn a_server_may_run_meanwhile() {
+    for store in [
+        Store::Wal,
+        #[cfg(feature = "lmdb")]
+        Store::Lmdb,
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        let cluster =
+            Cluster::start(home.path(), vec![server_on(CORACLE, store)], Interrupt::default()).unwrap();
+        cluster.form().unwrap();
+        cluster.leader().unwrap();
+        let dir = cluster.node(1).place.directory.clone();
+        let address = cluster.node(1).place.client_addr.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let load = std::thread::spawn(move || {
+            let mut client = coracle_server::client::Client::connect(&address, support::LONG).unwrap();
+            for key in 0u64.. {
+                ask(&mut client, &format!("SET key{key} {}", "v".repeat(key as usize % 5000)));
+                if stopped.load(Ordering::Relaxed) {
+                    return key;
+                }
+            }
+            unreachable!()
+        });
+        wait("some writes", || (dump(&dir).1.len() > 50).then_some(()));
+        for _ in 0..20 {
+            let (code, text) = verify(&dir);
+            assert_eq!(code, 0, "{}: {text}", store.name());
+            assert_eq!(dump(&dir).0, 0);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let keys = load.join().unwrap();
+        drop(cluster);
+        let before = files(&dir);
+        assert_eq!(verify(&dir).0, 0);
+        let (code, all) = dump(&dir);
+        assert_eq!(code, 0);
+        let (_, text) = said(&log(&["dump"], &dir));
+        assert!(text.contains("Set { key: b\"key7\", value: b\"vvvvvvv\""), "{text}");
+        let commands = of(&all, "entry").filter(|entry| entry["kind"] == "command").count() as u64;
+        assert_eq!(commands, keys + 1);
+        assert_eq!(of(&all, "directory").next().unwrap()["store"], store.name());
+        let changed: Vec<_> =
+            files(&dir).into_iter().filter(|(name, bytes)| before.get(name) != Some(bytes)).collect();
+        let changed: Vec<_> = changed
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !name.ends_with("lock.mdb"))
+            .collect();
+        assert!(changed.is_empty(), "{changed:?}");
+    }
+}
+
+// The reader in Python.
+
+/// What both readers print.
+const SHARED: [&str; 7] = ["directory", "hard_state", "log", "run", "membership", "entry", "end"];
+
+fn python(dir: &Path) -> Output {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/read-log.py");
+    Command::new("python3").arg(script).arg(dir).stdin(Stdio::null()).output().expect("python3")
+}
+
+/// Both must say the same; what that is.
+fn compare(dir: &Path, what: &str) -> i32 {
+    let other = python(dir);
+    let (code, ours) = dump(dir);
+    let error = String::from_utf8_lossy(&other.stderr);
+    assert_eq!(other.status.code(), Some(code), "{what}: {error}\n{:?}", ours.last());
+    assert!(code != 1 || error.starts_with("damaged: "), "{what}: {error}");
+    if code == 0 {
+        let ours: Vec<_> =
+            ours.into_iter().filter(|line| SHARED.iter().any(|kind| line["type"] == *kind)).collect();
+        assert_eq!(lines(&other), ours, "{what}");
+    }
+    code
+}
+
+#[test]
+#[ignore = "needs python3"]
+fn a_reader_written_from_the_documentation_reads_the_same() {
+    let mut outcomes = BTreeMap::new();
+    for seed in 0..8 {
+        let dir = tempfile::tempdir().unwrap();
+        left(dir.path(), seed, seed % 2 == 0);
+        assert_eq!(compare(dir.path(), &format!("seed {seed}")), 0);
+        let mut dice = Dice(seed);
+        let names: Vec<String> =
+            files(dir.path()).into_keys().filter(|name| name.ends_with(".log")).collect();
+        for _ in 0..8 {
+            let image = copy(dir.path());
+            let name = &names[dice.below(names.len() as u64) as usize];
+            let path = image.path().join(name);
+            let len = fs::metadata(&path).unwrap().len();
+            let what = match dice.below(8) {
+                0 => {
+                    fs::remove_file(&path).unwrap();
+                    "removed".to_owned()
+                }
+                1 => {
+                    let len = dice.below(len);
+                    fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len).unwrap();
+                    format!("cut to {len}")
+                }
+                2 => {
+                    let block = dice.below(len / 4096);
+                    let mut bytes = fs::read(&path).unwrap();
+                    bytes[block as usize * 4096..].fill(0);
+                    fs::write(&path, bytes).unwrap();
+                    format!("zeros from block {block} on")
+                }
+                _ => {
+                    // Mostly where something is.
+                    let within = if dice.below(2) == 0 { 100 } else { 4096 };
+                    let (block, byte) = (dice.below(len / 4096), dice.below(within));
+                    flip(image.path(), name, (block * 4096 + byte) as usize, dice.below(8) as u32);
+                    format!("bit flipped in block {block}, byte {byte}")
+                }
+            };
+            *outcomes.entry(compare(image.path(), &format!("seed {seed}, {name}: {what}"))).or_insert(0) += 1;
+        }
+    }
+    assert!(outcomes[&0] > 10 && outcomes[&1] > 10, "{outcomes:?}");
+    println!("{outcomes:?}");
+}
