@@ -93,7 +93,7 @@ pub struct DirDisk {
     /// Open for [`sync_dir`](Disk::sync_dir).
     directory: File,
     /// Open to hold the lock, which the system drops with the process, however it ends.
-    _lock: File,
+    lock: File,
 }
 
 impl DirDisk {
@@ -107,10 +107,18 @@ impl DirDisk {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
         let lock = lock.map_err(failed("open", &name))?;
         match lock.try_lock() {
-            Ok(()) => Ok(DirDisk { path, directory, _lock: lock }),
+            Ok(()) => Ok(DirDisk { path, directory, lock }),
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
             Err(TryLockError::Error(source)) => Err(failed("lock", name)(source)),
         }
+    }
+}
+
+impl Drop for DirDisk {
+    fn drop(&mut self) {
+        // To close the file is not enough: a process that this one is just about to start holds all open files,
+        // too, until it executes its program. An error leaves the lock to the closing.
+        let _ = self.lock.unlock();
     }
 }
 
@@ -270,6 +278,17 @@ mod tests {
         assert!(second.to_string().contains("a/b"), "{second}");
         drop(disk);
         DirDisk::open(&path).unwrap();
+    }
+
+    /// A process between fork and exec holds what its parent has open, as a duplicate does.
+    #[test]
+    fn a_directory_is_free_once_dropped_whoever_was_being_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::open(dir.path()).unwrap();
+        let inherited = disk.lock.try_clone().unwrap();
+        drop(disk);
+        DirDisk::open(dir.path()).unwrap();
+        drop(inherited);
     }
 
     #[test]
