@@ -185,6 +185,10 @@ impl KeyValue for Map {
         let pairs = self.pairs.read().unwrap();
         Ok(pairs.range(first.to_vec()..=last.to_vec()).next_back().map(|(key, _)| key.clone()))
     }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.end.lock().unwrap().offset)
+    }
 }
 
 /// Logs in such maps.

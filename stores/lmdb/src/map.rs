@@ -176,6 +176,10 @@ impl KeyValue for Map {
             Ok(greatest.map(|(key, _)| key.to_vec()))
         })
     }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.env.real_disk_size().map_err(failed("look at", &self.path))
+    }
 }
 
 fn open(options: &EnvOpenOptions<WithoutTls>, path: &Path) -> Result<Env<WithoutTls>, StoreError> {

@@ -43,6 +43,27 @@ fn a_map_that_may_not_grow_is_told_and_loses_nothing() {
     changes(vec![append(1, last + 1..=last + 9, 10_000)]).run(&mut *store).unwrap();
 }
 
+#[test]
+fn the_bytes_on_disk_are_those_of_the_data_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = Lmdb::default().open(dir.path(), IDENTITY).unwrap();
+    store.load(&mut |_| {}).unwrap();
+    let reader = store.reader();
+    let told = || (reader.disk_bytes(), std::fs::metadata(dir.path().join("data.mdb")).unwrap().len());
+    let (empty, file) = told();
+    assert!(empty == file && empty > 0);
+    changes(vec![append(1, 1..=300, 10_000)]).run(&mut *store).unwrap();
+    let (full, file) = told();
+    assert!(full == file && full > 3_000_000, "{full}, {file}: measured at once after a megabyte");
+    changes(vec![append(1, 301..=301, 100_000)]).run(&mut *store).unwrap();
+    store.idle().unwrap();
+    let (idle, file) = told();
+    assert!(idle == file && idle > full, "{idle}, {file}: and when nothing comes");
+    drop((reader, store));
+    let looked = Lmdb::inspect(dir.path()).unwrap().unwrap();
+    assert_eq!(looked.reader.disk_bytes(), file);
+}
+
 /// What the tests below run as a child, again and again.
 #[test]
 #[ignore = "writes until it is killed; run by the other tests"]

@@ -113,6 +113,20 @@ impl KeyValue for Map {
         pairs.status().map_err(failed("read", &self.path))?;
         Ok(pairs.key().filter(|key| *key >= first).map(<[u8]>::to_vec))
     }
+
+    fn disk_bytes(&self) -> Result<u64, StoreError> {
+        let failed = |source| StoreError::Io { action: "look at", path: self.path.clone(), source };
+        let mut bytes = 0;
+        for file in std::fs::read_dir(&self.path).map_err(failed)? {
+            match file.and_then(|file| file.metadata()) {
+                Ok(file) => bytes += file.len(),
+                // Removed meanwhile: RocksDB works in the background.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 /// Says what was tried and on what, when RocksDB refuses.

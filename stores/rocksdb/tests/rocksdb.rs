@@ -1,7 +1,9 @@
 //! RocksDB keeps the contract, fills up, survives kills, and can be looked at.
 
-use coracle::core::{Index, NodeId};
+use coracle::core::{Incarnation, Index, NodeId};
+use coracle::storage::contract::model::{append, changes};
 use coracle::storage::contract::{check, check_killed, write_until_killed};
+use coracle::storage::{Engine, Identity};
 use coracle_rocksdb::RocksDb;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -16,6 +18,24 @@ fn small() -> RocksDb {
 fn rocksdb_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     check(&small(), dir.path()).unwrap_or_else(|broken| panic!("{broken}"));
+}
+
+#[test]
+fn the_bytes_on_disk_are_those_of_all_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = || contents(dir.path()).iter().map(|(_, bytes)| bytes.len() as u64).sum::<u64>();
+    let identity = Identity { node: NodeId(1), incarnation: Incarnation(7), cluster: None };
+    // The buffers are larger than what is written, so nothing happens in the background.
+    let mut store = RocksDb::default().open(dir.path(), identity).unwrap();
+    store.load(&mut |_| {}).unwrap();
+    let reader = store.reader();
+    assert_eq!(reader.disk_bytes(), files());
+    changes(vec![append(1, 1..=300, 10_000)]).run(&mut *store).unwrap();
+    assert!(reader.disk_bytes() > 3_000_000, "measured at once after a megabyte");
+    assert_eq!(reader.disk_bytes(), files());
+    changes(vec![append(1, 301..=301, 100_000)]).run(&mut *store).unwrap();
+    store.idle().unwrap();
+    assert_eq!(reader.disk_bytes(), files(), "and when nothing comes");
 }
 
 /// What the tests below run as a child, again and again.

@@ -48,7 +48,7 @@ pub fn inspect<K: KeyValue + 'static>(map: K) -> Result<Option<Inspected>, Store
         node: found.node,
         incarnation: found.incarnation,
         recovered: found.shape.recovered(),
-        reader: Box::new(KeyedReader::alone(map)),
+        reader: Box::new(KeyedReader::alone(map)?),
     }))
 }
 

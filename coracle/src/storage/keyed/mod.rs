@@ -27,6 +27,7 @@ use coracle_core::{Index, LogId};
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The greatest batch, in bytes of its entries: what an engine has to hold in memory for one commit.
 pub const MAX_BATCH_BYTES: usize = 256 << 20;
@@ -65,7 +66,13 @@ pub trait KeyValue: Send + Sync {
 
     /// The greatest key in the range, both ends included.
     fn greatest(&self, first: &[u8], last: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// How many bytes its files take. Asked now and then by the thread that commits; may look at the disk.
+    fn disk_bytes(&self) -> Result<u64, StoreError>;
 }
+
+/// How many bytes are committed until the files are measured anew.
+const MEASURE_BYTES: usize = 1 << 20;
 
 /// Takes a key and its value.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
@@ -79,6 +86,10 @@ pub struct KeyedStore<K> {
     identity: Identity,
     shape: Shape,
     state: State,
+    /// What the files take, as last measured, for all readers.
+    disk_bytes: Arc<AtomicU64>,
+    /// Bytes that were committed since.
+    unmeasured: usize,
 }
 
 enum State {
@@ -93,7 +104,14 @@ enum State {
 impl<K: KeyValue + 'static> KeyedStore<K> {
     /// The log of this node in this map. Touches nothing yet: [`load`](LogStore::load) does the work.
     pub fn new(map: K, identity: Identity) -> KeyedStore<K> {
-        KeyedStore { map: Arc::new(map), identity, shape: Shape::default(), state: State::New }
+        KeyedStore {
+            map: Arc::new(map),
+            identity,
+            shape: Shape::default(),
+            state: State::New,
+            disk_bytes: Arc::default(),
+            unmeasured: 0,
+        }
     }
 
     fn check_open(&self) -> Result<(), StoreError> {
@@ -115,6 +133,19 @@ impl<K: KeyValue + 'static> KeyedStore<K> {
             self.state = State::Finished(error.to_string());
         }
         result
+    }
+
+    /// Looks how much the files take. What cannot be looked at cannot be relied on: that ends the store, too.
+    fn measure(&mut self) -> Result<(), StoreError> {
+        self.unmeasured = 0;
+        match self.map.disk_bytes() {
+            Ok(bytes) => self.disk_bytes.store(bytes, Ordering::Relaxed),
+            Err(error) => {
+                self.state = State::Finished(error.to_string());
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
     /// Reads and verifies everything, and makes it durable.
@@ -141,7 +172,7 @@ impl<K: KeyValue + 'static> KeyedStore<K> {
         }
         self.commit(&operations)?;
         self.shape = found.map(|found| found.shape).unwrap_or_default();
-        Ok(())
+        self.measure()
     }
 }
 
@@ -173,7 +204,9 @@ impl<K: KeyValue + 'static> LogStore for KeyedStore<K> {
         }
         self.commit(&operations)?;
         self.shape.hard_state = batch.hard_state.unwrap_or(self.shape.hard_state);
-        batch.changes.iter().try_for_each(|change| self.shape.change(change)).map_err(StoreError::Refused)
+        batch.changes.iter().try_for_each(|change| self.shape.change(change)).map_err(StoreError::Refused)?;
+        self.unmeasured += bytes;
+        if self.unmeasured >= MEASURE_BYTES { self.measure() } else { Ok(()) }
     }
 
     fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
@@ -192,11 +225,16 @@ impl<K: KeyValue + 'static> LogStore for KeyedStore<K> {
         }
         self.commit(&operations)?;
         self.shape = shape;
-        Ok(())
+        self.measure()
+    }
+
+    fn idle(&mut self) -> Result<(), StoreError> {
+        self.check_open()?;
+        self.measure()
     }
 
     fn reader(&self) -> Box<dyn LogReader> {
-        Box::new(KeyedReader::beside(&self.map))
+        Box::new(KeyedReader::beside(&self.map, &self.disk_bytes))
     }
 }
 

@@ -10,25 +10,31 @@ use crate::storage::{LogReader, ReadLogError, StoreError};
 use coracle_core::Index;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// A reader of a map.
 pub(super) struct KeyedReader<K> {
     map: Weak<K>,
     path: PathBuf,
+    /// What the files take, as the store last measured it.
+    disk_bytes: Arc<AtomicU64>,
     /// Held by a reader that is alone; one beside a store ends with the store.
     _alone: Option<Arc<K>>,
 }
 
 impl<K: KeyValue> KeyedReader<K> {
     /// A reader that does not keep the map open.
-    pub(super) fn beside(map: &Arc<K>) -> KeyedReader<K> {
-        KeyedReader { map: Arc::downgrade(map), path: map.path().to_owned(), _alone: None }
+    pub(super) fn beside(map: &Arc<K>, disk_bytes: &Arc<AtomicU64>) -> KeyedReader<K> {
+        let path = map.path().to_owned();
+        KeyedReader { map: Arc::downgrade(map), path, disk_bytes: disk_bytes.clone(), _alone: None }
     }
 
     /// A reader that keeps the map open.
-    pub(super) fn alone(map: Arc<K>) -> KeyedReader<K> {
-        KeyedReader { map: Arc::downgrade(&map), path: map.path().to_owned(), _alone: Some(map) }
+    pub(super) fn alone(map: Arc<K>) -> Result<KeyedReader<K>, StoreError> {
+        let disk_bytes = Arc::new(AtomicU64::new(map.disk_bytes()?));
+        let path = map.path().to_owned();
+        Ok(KeyedReader { map: Arc::downgrade(&map), path, disk_bytes, _alone: Some(map) })
     }
 
     fn map(&self) -> Result<Arc<K>, StoreError> {
@@ -89,5 +95,9 @@ impl<K: KeyValue> LogReader for KeyedReader<K> {
             return Err(damaged(map, &format!("entry {index}"), &detail).into());
         }
         if entries.is_empty() { Err(ReadLogError::Missing) } else { Ok(entries) }
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.disk_bytes.load(Ordering::Relaxed)
     }
 }
