@@ -163,7 +163,7 @@ impl Life {
     fn judge(&self, disk: &MemDisk, done: usize) -> Result<usize, Complaint> {
         let read = || {
             let (wal, recovered) = start_broken(&shared(disk), config(), self.broken)?;
-            Ok::<_, StoreError>(Model::read(&recovered, &*wal.reader()))
+            Ok::<_, StoreError>(held(&recovered, &*wal.reader()))
         };
         // A start that panics says as little as one that fails.
         let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read))
@@ -171,7 +171,7 @@ impl Life {
             .map_err(|error| format!("after {done} deeds: {error}"))?;
         let may = done..self.states.len().min(done + 2);
         may.clone().find(|at| self.states[*at] == found).ok_or_else(|| {
-            let (found, wanted) = (found.brief(), self.states[done].brief());
+            let (found, wanted) = (brief(&found), brief(&self.states[done]));
             format!("after {done} deeds: found {found}, instead of {wanted} or the next")
         })
     }

@@ -4,6 +4,7 @@
 mod wal_support;
 
 use coracle::core::{ClusterId, Index, LogId};
+use coracle::storage::contract::model::entry;
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::wal::WalConfig;

@@ -1,10 +1,11 @@
-//! What the tests of the stores share: a plain model of a log, steps that change it, and a start that
+//! What the tests of the write-ahead log share beside the model of the contract: a workload, and a start that
 //! goes the way of a node's.
 #![allow(dead_code)]
 
-use bytes::Bytes;
-use coracle::core::{Broken, HardState, Incarnation, Index, LogId, NodeId, Peer, Run, Term};
-use coracle::entry::{Entry, Kind, Stamp};
+pub(crate) use coracle::storage::contract::model::{Model, Step, append, changes, hard_state, membership};
+
+use coracle::core::{Broken, Incarnation, Index, LogId, NodeId};
+use coracle::entry::Entry;
 use coracle::storage::disk::Disk;
 use coracle::storage::wal::{self, Wal, WalConfig};
 use coracle::storage::{
@@ -13,98 +14,25 @@ use coracle::storage::{
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// One call of a store.
-#[derive(Clone, Debug)]
-pub(crate) enum Step {
-    Write(WriteBatch),
-    Purge(LogId),
-    Idle,
+/// A log in a few words.
+pub(crate) fn brief(model: &Model) -> String {
+    let Model { hard_state, purged, entries, memberships } = model;
+    let ids: Vec<String> = entries.iter().map(|entry| entry.id().to_string()).collect();
+    let state = format!("{}/{:?}", hard_state.term, hard_state.vote.map(|vote| vote.id.0));
+    format!("{state} purged {purged} entries {} memberships {}", ids.join(" "), memberships.len())
 }
 
-impl Step {
-    pub(crate) fn run(&self, store: &mut dyn LogStore) -> Result<(), StoreError> {
-        match self {
-            Step::Write(batch) => store.write(batch),
-            Step::Purge(upto) => store.purge(*upto),
-            Step::Idle => store.idle(),
-        }
-    }
-}
-
-/// A log as a plain list.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct Model {
-    pub(crate) hard_state: HardState,
-    pub(crate) purged: LogId,
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) memberships: Vec<(LogId, Bytes)>,
-}
-
-impl Model {
-    pub(crate) fn last(&self) -> LogId {
-        self.entries.last().map_or(self.purged, Entry::id)
-    }
-
-    pub(crate) fn apply(&mut self, step: &Step) {
-        match step {
-            Step::Idle => {}
-            Step::Purge(upto) => {
-                self.entries.retain(|entry| entry.index() > upto.index);
-                self.purged = self.purged.max(*upto);
-                let old = self.memberships.iter().filter(|(id, _)| id.index <= upto.index).count();
-                self.memberships.drain(..old.saturating_sub(1));
-            }
-            Step::Write(batch) => {
-                self.hard_state = batch.hard_state.unwrap_or(self.hard_state);
-                for change in &batch.changes {
-                    match change {
-                        Change::Reset(to) => {
-                            self.purged = *to;
-                            self.entries.clear();
-                            self.memberships.clear();
-                        }
-                        Change::Truncate(last) => {
-                            self.entries.retain(|entry| entry.index() <= *last);
-                            self.memberships.retain(|(id, _)| id.index <= *last);
-                        }
-                        Change::Append(entries) => {
-                            self.entries.extend(entries.iter().cloned());
-                            let memberships = entries.iter().filter(|e| e.kind() == Kind::Membership);
-                            self.memberships.extend(memberships.map(|e| (e.id(), e.payload())));
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// In a few words.
-    pub(crate) fn brief(&self) -> String {
-        let Model { hard_state, purged, entries, memberships } = self;
-        let ids: Vec<String> = entries.iter().map(|entry| entry.id().to_string()).collect();
-        let state = format!("{}/{:?}", hard_state.term, hard_state.vote.map(|vote| vote.id.0));
-        format!("{state} purged {purged} entries {} memberships {}", ids.join(" "), memberships.len())
-    }
-
-    /// What the store holds: what it said when it was loaded, and what its reader gives.
-    pub(crate) fn read(recovered: &Recovered, reader: &dyn LogReader) -> Model {
-        let (first, last) = (recovered.purged.index.next(), recovered.last.index);
-        let entries = read_all(reader, first, last, 1 << 20);
-        let mut runs: Vec<Run> = Vec::new();
-        for entry in &entries {
-            if runs.last().is_none_or(|run| run.term != entry.term()) {
-                runs.push(Run { first: entry.index(), term: entry.term() });
-            }
-        }
-        assert_eq!(recovered.runs, runs);
-        assert_eq!(recovered.last, entries.last().map_or(recovered.purged, Entry::id));
-        Model {
-            hard_state: recovered.hard_state,
-            purged: recovered.purged,
-            entries,
-            memberships: recovered.memberships.clone(),
-        }
-    }
+/// What the store holds: what it said when it was loaded, and what its reader gives, which must agree.
+pub(crate) fn held(recovered: &Recovered, reader: &dyn LogReader) -> Model {
+    let (first, last) = (recovered.purged.index.next(), recovered.last.index);
+    let model = Model {
+        hard_state: recovered.hard_state,
+        purged: recovered.purged,
+        entries: read_all(reader, first, last, 1 << 20),
+        memberships: recovered.memberships.clone(),
+    };
+    assert_eq!(&model.recovered(), recovered);
+    model
 }
 
 /// All entries in the range, up to the end of the log, in messages of at most `max_bytes`, each contiguous with the one before.
@@ -168,32 +96,8 @@ pub(crate) fn start_broken(
 /// Starts, and reads everything.
 pub(crate) fn start_and_read(disk: &Arc<dyn Disk>) -> Result<(Wal, Model), StoreError> {
     let (wal, recovered) = start(disk)?;
-    let model = Model::read(&recovered, &*wal.reader());
+    let model = held(&recovered, &*wal.reader());
     Ok((wal, model))
-}
-
-pub(crate) fn entry(term: u64, index: u64, size: usize) -> Entry {
-    let payload: Vec<u8> = (0..size).map(|at| (at as u64 * 31 + term * 7 + index) as u8).collect();
-    let stamp = Stamp { cluster_time: index, wall_time: term, session: 0, sequence: 0 };
-    Entry::new(LogId::new(term, index), Kind::Command, stamp, &payload)
-}
-
-pub(crate) fn membership(term: u64, index: u64) -> Entry {
-    let payload = format!("members of {index}.{term}");
-    Entry::new(LogId::new(term, index), Kind::Membership, Stamp::default(), payload.as_bytes())
-}
-
-pub(crate) fn append(term: u64, range: std::ops::RangeInclusive<u64>, size: usize) -> Change {
-    Change::Append(range.map(|index| entry(term, index, size)).collect())
-}
-
-pub(crate) fn hard_state(term: u64, vote: Option<u64>) -> Option<HardState> {
-    let vote = vote.map(|id| Peer { id: NodeId(id), incarnation: Incarnation(id * 100) });
-    Some(HardState { term: Term(term), vote })
-}
-
-pub(crate) fn changes(changes: Vec<Change>) -> Step {
-    Step::Write(WriteBatch { hard_state: None, changes })
 }
 
 /// Everything that a log can go through, over several segments of [`config`]'s size.
