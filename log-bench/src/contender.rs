@@ -42,5 +42,8 @@ pub(crate) fn all(directory: &Path) -> Result<Vec<Box<dyn Contender>>, Failure> 
         Box::new(Store::memory()?),
         Box::new(RaftEngine::open(&directory.join("raft-engine"))?),
         Box::new(RaftEngine::prefilled(&directory.join("raft-engine-prefilled"))?),
+        Box::new(Store::engine("lmdb", &coracle_lmdb::Lmdb::default(), directory)?),
+        #[cfg(feature = "rocksdb")]
+        Box::new(Store::engine("rocksdb", &coracle_rocksdb::RocksDb::default(), directory)?),
     ])
 }

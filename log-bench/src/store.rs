@@ -6,7 +6,7 @@ use coracle::core::{Incarnation, LogId, NodeId};
 use coracle::storage::disk::DirDisk;
 use coracle::storage::memory::MemoryStore;
 use coracle::storage::wal::{Wal, WalConfig};
-use coracle::storage::{Identity, LogStore, WriteBatch};
+use coracle::storage::{Engine, Identity, LogStore, WriteBatch};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -32,6 +32,15 @@ impl Store {
     /// Memory: what is left when nothing is durable.
     pub(crate) fn memory() -> Result<Store, Failure> {
         Store::load(MEMORY, Box::new(MemoryStore::new()))
+    }
+
+    /// A store of another engine.
+    pub(crate) fn engine(
+        name: &'static str,
+        engine: &dyn Engine,
+        directory: &Path,
+    ) -> Result<Store, Failure> {
+        Store::load(name, engine.open(&directory.join(name), IDENTITY)?)
     }
 
     fn load(name: &'static str, mut store: Box<dyn LogStore>) -> Result<Store, Failure> {
