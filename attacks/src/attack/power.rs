@@ -127,19 +127,21 @@ fn restart(
 
 /// Copies what is on the disk to where it can be looked at later.
 fn keep(from: &Path, to: &Path) {
-    let copy = || -> std::io::Result<()> {
-        for node in fs::read_dir(from)? {
-            let node = node?;
-            let target = to.join(node.file_name());
-            fs::create_dir_all(&target)?;
-            for file in fs::read_dir(node.path())? {
-                let file = file?;
-                fs::copy(file.path(), target.join(file.file_name()))?;
-            }
-        }
-        Ok(())
-    };
-    if let Err(error) = copy() {
+    if let Err(error) = copy(from, to) {
         eprintln!("attack: cannot keep what is on the disk: {error}");
     }
+}
+
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for item in fs::read_dir(from)? {
+        let item = item?;
+        let target = to.join(item.file_name());
+        if item.file_type()?.is_dir() {
+            copy(&item.path(), &target)?;
+        } else {
+            fs::copy(item.path(), target)?;
+        }
+    }
+    Ok(())
 }
