@@ -191,7 +191,7 @@ fn start_and_try(disk: &MemDisk) -> Result<Model, StoreError> {
             Err(other) => panic!("{other}"),
         }
     }
-    Ok(Model::read(&recovered, &*reader))
+    Ok(held(&recovered, &*reader))
 }
 
 fn every_flip(config: WalConfig, hints: bool) {
