@@ -131,6 +131,16 @@ fn a_run_replays_from_its_decisions() {
     }
 }
 
+/// Whatever the simulated code does, a run ends with a report that says so.
+#[cfg(feature = "mutants")]
+#[test]
+fn every_run_of_a_broken_rule_ends_with_a_report() {
+    for mutant in coracle::sim::MUTANTS {
+        let report = run(Options { mutant: Some(mutant.name), steps: 300, ..Options::new(1) });
+        assert_eq!(report.seed, 1, "{}", mutant.name);
+    }
+}
+
 /// Without anything that goes wrong, nothing goes wrong.
 #[test]
 fn a_run_with_everything_switched_off_is_dull() {

@@ -5,6 +5,7 @@
 use clap::{Args, Subcommand};
 use coracle::sim::{self, Campaign, Options, Report, history};
 use serde_json::json;
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +24,7 @@ pub struct Sim {
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
     /// Simulate so many seeds, one after the other [default: 1]
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// The first of them; random, and printed, if not given
     #[arg(long, value_name = "SEED", requires = "seeds")]
@@ -63,8 +64,10 @@ impl Sim {
         let count = self.seeds.unwrap_or(1);
         let first = self.seed.or(self.from).unwrap_or_else(random_seed);
         if !self.json {
-            println!("seeds {first} to {}", first.wrapping_add(count - 1));
+            say(format_args!("seeds {first} to {}", first.wrapping_add(count - 1)));
         }
+        // What panics is told like any other violation.
+        std::panic::set_hook(Box::new(|_| {}));
         let began = Instant::now();
         let (mut sum, mut shown) = (Campaign::new(), began);
         for seed in (0..count).map(|n| first.wrapping_add(n)) {
@@ -75,7 +78,7 @@ impl Sim {
                 progress(&sum, count, began);
             }
             for line in &report.story {
-                println!("{line}");
+                say(format_args!("{line}"));
             }
             if let Some(violation) = &report.violation {
                 return self.violated(&report, violation);
@@ -126,13 +129,13 @@ impl Sim {
         let options = self.options(report.seed)?;
         let replay = self.replay(&options);
         if !self.json {
-            println!("seed {} breaks {}: {}", report.seed, violation.invariant, violation.detail);
-            println!("replay: {replay}");
+            say(format_args!("seed {} breaks {}: {}", report.seed, violation.invariant, violation.detail));
+            say(format_args!("replay: {replay}"));
         }
         // What was shrunk before is small already.
         let shrunk = self.only.is_none().then(|| sim::shrink(&options, &mut patience())).flatten();
         if let (false, Some(shrunk)) = (self.json, &shrunk) {
-            println!("{shrunk}replay it alone: {}", self.replay(&shrunk.options));
+            say(format_args!("{shrunk}replay it alone: {}", self.replay(&shrunk.options)));
         }
         if self.json {
             let shrunk = shrunk.map(|shrunk| {
@@ -156,7 +159,7 @@ impl Sim {
                 "replay": replay,
                 "shrunk": shrunk,
             });
-            println!("{shown}");
+            say(format_args!("{shown}"));
         }
         Err(format!("seed {} breaks {}", report.seed, violation.invariant))
     }
@@ -176,18 +179,18 @@ impl Sim {
                 "faults": report.faults,
                 "violation": null,
             });
-            println!("{shown}");
+            say(format_args!("{shown}"));
             return;
         }
-        println!(
+        say(format_args!(
             "{} steps in {:.1} simulated seconds, {} entries committed, {} client operations, {:.0} steps per second",
             report.steps,
             report.sim_millis as f64 / 1000.0,
             report.committed,
             report.operations,
             report.steps as f64 / began.elapsed().as_secs_f64(),
-        );
-        println!("trace hash {:016x}; every invariant held", report.trace_hash);
+        ));
+        say(format_args!("trace hash {:016x}; every invariant held", report.trace_hash));
     }
 
     fn show_all(&self, sum: &Campaign, first: u64, began: Instant) {
@@ -208,25 +211,25 @@ impl Sim {
                 "faults": sum.faults,
                 "violation": null,
             });
-            println!("{shown}");
+            say(format_args!("{shown}"));
             return;
         }
-        println!("decided by chance, so many times:");
+        say(format_args!("decided by chance, so many times:"));
         for (what, times) in &sum.faults {
-            println!("{times:>12}  {what}");
+            say(format_args!("{times:>12}  {what}"));
         }
-        println!("situations, so many times:");
+        say(format_args!("situations, so many times:"));
         for (what, meaning) in sim::SITUATIONS {
             match sum.counts.get(what) {
-                None | Some(0) => println!("       never  {what}: {meaning}"),
-                Some(times) => println!("{times:>12}  {what}"),
+                None | Some(0) => say(format_args!("       never  {what}: {meaning}")),
+                Some(times) => say(format_args!("{times:>12}  {what}")),
             }
         }
-        println!(
+        say(format_args!(
             "{} seeds, {} steps, {rate:.0} steps per second, {} entries committed ({per_1000:.1} per 1,000 steps), \
              {} client operations; every invariant held; {} histories were too hard to judge",
             sum.seeds, sum.steps, sum.committed, sum.operations, sum.undecided,
-        );
+        ));
     }
 }
 
@@ -242,14 +245,14 @@ impl History {
                 Err(error) => Err(error.to_string()),
             };
             match verdict {
-                Ok(history::Verdict::Linearizable) => println!("{name}: linearizable"),
+                Ok(history::Verdict::Linearizable) => say(format_args!("{name}: linearizable")),
                 Ok(history::Verdict::NotLinearizable(why)) => {
                     broken = true;
-                    println!("{name}: not linearizable\n{why}");
+                    say(format_args!("{name}: not linearizable\n{why}"));
                 }
                 Ok(history::Verdict::Undecided) => {
                     undecided = true;
-                    println!("{name}: undecided");
+                    say(format_args!("{name}: undecided"));
                 }
                 Err(problem) => {
                     unreadable = true;
@@ -279,6 +282,17 @@ fn patience() -> impl FnMut(sim::Shrinking) -> bool {
     }
 }
 
+/// Writes a line to standard output. Whoever has read enough may close it: the exit code still says how it went.
+fn say(line: fmt::Arguments<'_>) {
+    match writeln!(io::stdout(), "{line}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("coracle: cannot write: {error}");
+            std::process::exit(2);
+        }
+        _ => {}
+    }
+}
+
 fn progress(sum: &Campaign, count: u64, began: Instant) {
     let rate = sum.steps as f64 / began.elapsed().as_secs_f64();
     let line = format!("{} of {count} seeds, {} steps, {rate:.0} steps per second", sum.seeds, sum.steps);
@@ -295,7 +309,9 @@ fn random_seed() -> u64 {
 #[cfg(feature = "mutants")]
 fn choose_mutant(options: &mut Options, name: &str) -> Result<(), String> {
     let known = sim::MUTANTS.iter().find(|mutant| mutant.name == name);
-    options.mutant = Some(known.ok_or_else(|| format!("there is no mutant {name}"))?.name);
+    options.mutant = Some(
+        known.ok_or_else(|| format!("there is no mutant {name}; docs/testing.md has their names"))?.name,
+    );
     Ok(())
 }
 

@@ -55,6 +55,7 @@ impl World {
     /// No new faults; every node that can runs.
     fn calm(&mut self) -> Verdict {
         self.healed = true;
+        self.tell(|| "all faults end".to_owned());
         self.plan.heal();
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];

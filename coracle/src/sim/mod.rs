@@ -34,6 +34,7 @@ pub use mutants::{MUTANTS, Mutant};
 pub use shrink::{Shrinking, Shrunk, shrink};
 pub use situations::SITUATIONS;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What to simulate.
 #[derive(Clone, Debug)]
@@ -103,7 +104,13 @@ pub struct Report {
     pub violation: Option<Violation>,
 }
 
-/// Runs one simulation.
+/// Runs one simulation. If the simulated code panics, that is the violation; then the report has nothing else.
 pub fn run(options: Options) -> Report {
-    world::World::new(options).run()
+    let seed = options.seed;
+    catch_unwind(AssertUnwindSafe(|| world::World::new(options).run())).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let detail = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned();
+        let violation = Some(Violation { invariant: "panic", detail });
+        Report { seed, violation, ..Report::default() }
+    })
 }

@@ -212,15 +212,15 @@ impl World {
             raft.map(|r| (id, r.leader(), r.hard_state(), r.commit(), r.last(), r.matched(peer)))
         };
         let before = look(self);
-        self.receive(from, to, envelope, entries)?;
+        let verdict = self.receive(from, to, envelope, entries);
         if let Some(said) = said {
             // Heartbeats that tell nothing new are left out.
-            if !idles || look(self) != before || self.report.story.len() > at {
+            if !idles || verdict.is_err() || look(self) != before || self.report.story.len() > at {
                 let line = self.line(format!("node {} to {}: {said}", from + 1, to + 1));
                 self.report.story.insert(at, line);
             }
         }
-        Ok(())
+        verdict
     }
 
     /// A node handles a message, and the judge what it made of it.
