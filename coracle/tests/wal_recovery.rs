@@ -5,12 +5,14 @@ mod wal_support;
 
 use coracle::core::{ClusterId, Index, LogId};
 use coracle::storage::contract::model::entry;
-use coracle::storage::disk::Disk;
+use coracle::storage::disk::{Disk, DiskFile};
 use coracle::storage::mem_disk::{MemDisk, Op};
-use coracle::storage::wal::WalConfig;
+use coracle::storage::wal::{self, WalConfig};
 use coracle::storage::{Change, LogStore, ReadLogError, StoreError, identity};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use wal_support::*;
 
 fn shared(disk: &MemDisk) -> Arc<dyn Disk> {
@@ -629,4 +631,75 @@ fn st_8_a_recycled_file_under_its_old_name_counts_for_nothing() {
     disk.put("00000000000000ff.log", &reborn);
     let refused = start(&shared(&disk)).err().unwrap().to_string();
     assert!(refused.contains("restore the names"), "{refused}");
+}
+
+/// A disk that is another one at each look: what somebody sees who reads a log in use.
+struct Moving {
+    looks: Vec<MemDisk>,
+    listed: AtomicUsize,
+}
+
+impl Moving {
+    fn now(&self) -> &MemDisk {
+        let look = self.listed.load(Ordering::Relaxed).max(1) - 1;
+        &self.looks[look.min(self.looks.len() - 1)]
+    }
+}
+
+impl Disk for Moving {
+    fn path(&self) -> &Path {
+        self.looks[0].path()
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.listed.fetch_add(1, Ordering::Relaxed);
+        self.now().list()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.now().open(name)
+    }
+
+    fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+}
+
+/// What looks damaged once, and no more the next time, was a batch under way; what stays is damage, and what
+/// never holds still is told as such.
+#[test]
+fn only_damage_that_stays_is_damage_to_an_inspection() {
+    let steps = [changes(vec![append(1, 1..=3, 2000)]), changes(vec![append(1, 4..=6, 2000)]), Step::Idle];
+    let (whole, segments, ends) = stream(&steps, roomy());
+    let (name, bytes) = &segments[0];
+    let spoiled = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        let image = whole.copy();
+        image.put(name, &bytes);
+        image
+    };
+    let look = |looks: Vec<MemDisk>| {
+        let found = wal::inspect(&Moving { looks, listed: AtomicUsize::new(0) }, None);
+        found.map(|found| found.damage.len())
+    };
+    let (first, second) = (ends[0] + 100, ends[1] + 100);
+    assert_eq!(look(vec![whole.copy()]).unwrap(), 0);
+    assert_eq!(look(vec![spoiled(first), whole.copy()]).unwrap(), 0, "once is not enough");
+    assert_eq!(look(vec![spoiled(first), spoiled(first)]).unwrap(), 1);
+    let restless: Vec<MemDisk> =
+        (0..40).map(|at| spoiled(if at % 2 == 0 { first } else { second })).collect();
+    assert!(look(restless).unwrap_err().to_string().contains("changed each of"));
 }
