@@ -315,7 +315,7 @@ fn st_7_what_a_loss_of_power_may_leave_starts_and_holds_what_was_acknowledged() 
 }
 
 #[test]
-#[ignore = "a minute; .ci/run runs it"]
+#[ignore = "a minute; .ci/long runs it"]
 fn st_7_a_hundred_thousand_states_start_and_hold_what_was_acknowledged() {
     try_all(LONG);
 }

@@ -238,7 +238,7 @@ fn every_flip(config: WalConfig, hints: bool) {
 
 /// Every bit of a log of 64 KiB that was closed cleanly.
 #[test]
-#[ignore = "half a minute; .ci/run runs it"]
+#[ignore = "half a minute; .ci/long runs it"]
 fn st_2_every_bit_of_a_whole_log_is_detected_or_harmless() {
     let sizes = [1, 3000, 200, 4100, 900, 40, 6000, 2500];
     let mut steps: Vec<Step> = Vec::new();
