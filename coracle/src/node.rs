@@ -36,6 +36,9 @@ const INBOUND: usize = 1024;
 /// The pause between two questions to a node that is not ready to be bootstrapped.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a founder waits, once the membership is committed, until all members hold it.
+const EVERYWHERE: Duration = Duration::from_secs(1);
+
 /// A node of a cluster, running in this process. Clone it freely; all clones are the same node.
 ///
 /// [`start`](Node::start) spawns the node on the current tokio runtime, and a thread for its log. It runs
@@ -148,6 +151,9 @@ impl<S: StateMachine> Node<S> {
     /// membership once it is committed. Called again with the same list it succeeds again; with another
     /// one it fails with [`AlreadyConfigured`](ConfigurationError::AlreadyConfigured).
     ///
+    /// If this node leads, it also waits until all members hold the membership, for a second at most, so
+    /// that each of them can be asked at once.
+    ///
     /// Dropping the future may or may not leave the cluster founded; calling again tells.
     pub async fn set_configuration<A: Into<String>>(
         &self,
@@ -155,14 +161,27 @@ impl<S: StateMachine> Node<S> {
     ) -> Result<Membership, ConfigurationError> {
         let addresses =
             self.check_list(members.into_iter().map(|(id, address)| (NodeId(id), address.into())))?;
+        let membership = self.found(&addresses).await?;
+        let until = Instant::now() + EVERYWHERE;
+        while let Ok(Status { raft, .. }) = self.status().await
+            && raft.peers.iter().any(|peer| peer.matched < raft.membership_id.index)
+            && Instant::now() < until
+        {
+            sleep(PROBE_PAUSE / 10).await;
+        }
+        Ok(membership)
+    }
+
+    /// Founds the cluster. Returns the membership once it is committed.
+    async fn found(&self, addresses: &BTreeMap<NodeId, String>) -> Result<Membership, ConfigurationError> {
         let deadline = Instant::now() + self.inner.config.bootstrap_timeout;
         let mut incarnations = BTreeMap::new();
         loop {
             // Another member may have been asked too, and be ahead.
-            if let Some(existing) = self.existing(&addresses, deadline).await? {
+            if let Some(existing) = self.existing(addresses, deadline).await? {
                 return Ok(existing);
             }
-            let missing = self.introduce(&addresses, deadline, &mut incarnations).await;
+            let missing = self.introduce(addresses, deadline, &mut incarnations).await;
             if missing.is_empty() {
                 break;
             }
@@ -186,10 +205,10 @@ impl<S: StateMachine> Node<S> {
         match timeout_at(deadline, answered).await {
             // Between our question and the request somebody else may have founded the same cluster.
             Ok(Ok(Err(ConfigurationError::AlreadyConfigured))) | Ok(Ok(Ok(()))) => {
-                self.existing(&addresses, deadline).await?.ok_or(ConfigurationError::AlreadyConfigured)
+                self.existing(addresses, deadline).await?.ok_or(ConfigurationError::AlreadyConfigured)
             }
             Ok(Ok(Err(ConfigurationError::Timeout))) => {
-                self.existing(&addresses, deadline).await?.ok_or(ConfigurationError::Timeout)
+                self.existing(addresses, deadline).await?.ok_or(ConfigurationError::Timeout)
             }
             Ok(Ok(Err(error))) => Err(error),
             Ok(Err(_)) => Err(ConfigurationError::Stopped(self.stop_reason())),
