@@ -42,10 +42,13 @@ impl Writer {
         let (orders, inbox) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         thread::Builder::new().name(name).spawn(move || {
-            if let Err(error) = work(store, &inbox, &reports, WriteQueue::new(broken)) {
+            let mut store = store;
+            if let Err(error) = work(&mut *store, &inbox, &reports, WriteQueue::new(broken)) {
                 // Nobody listens any more if the node is gone already.
                 drop(reports.send(Report::Failed(error)));
             }
+            // Not before the failure is told: its readers would say that it was closed, and not why.
+            drop(store);
             drop(end);
         })?;
         Ok(Writer { orders, ended })
@@ -65,9 +68,9 @@ impl Writer {
     }
 }
 
-/// Works until nobody can send orders any more. The store is closed on return.
+/// Works until nobody can send orders any more.
 fn work(
-    mut store: Box<dyn LogStore>,
+    store: &mut dyn LogStore,
     orders: &mpsc::Receiver<(WriteId, WriteBatch)>,
     reports: &UnboundedSender<Report>,
     mut queue: WriteQueue,
