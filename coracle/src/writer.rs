@@ -46,8 +46,10 @@ impl Writer {
             if let Err(error) = work(&mut *store, &inbox, &reports, WriteQueue::new(broken)) {
                 // Nobody listens any more if the node is gone already.
                 drop(reports.send(Report::Failed(error)));
+                // The store stays open until the node has heard: its readers would say that it was closed, and
+                // not why.
+                while inbox.recv().is_ok() {}
             }
-            // Not before the failure is told: its readers would say that it was closed, and not why.
             drop(store);
             drop(end);
         })?;
@@ -101,5 +103,48 @@ fn work(
                 drop(reports.send(Report::Durable(id)));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::memory::MemoryStore;
+    use crate::storage::{LogReader, Recovered};
+    use coracle_core::LogId;
+    use std::sync::Arc;
+
+    /// Fails every write, and shows by its last reference whether it is still open.
+    struct Full(MemoryStore, #[allow(dead_code)] Arc<()>);
+
+    impl LogStore for Full {
+        fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError> {
+            self.0.load(progress)
+        }
+        fn write(&mut self, _: &WriteBatch) -> Result<(), StoreError> {
+            Err(StoreError::Refused("full".into()))
+        }
+        fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
+            self.0.purge(upto)
+        }
+        fn reader(&self) -> Box<dyn LogReader> {
+            self.0.reader()
+        }
+    }
+
+    /// Otherwise a read that comes in between stops the node first, with words that name no cause.
+    #[tokio::test]
+    async fn a_store_that_failed_stays_open_until_the_node_lets_go() {
+        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let open = Arc::new(());
+        let store = Full(MemoryStore::new(), open.clone());
+        let writer = Writer::start("writer".into(), Box::new(store), reports, Broken::default()).unwrap();
+        writer.write(WriteId(1), WriteBatch::default());
+        assert!(matches!(told.recv().await, Some(Report::Failed(_))));
+        // A thread that went on by itself would be done by now.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(Arc::strong_count(&open), 2);
+        writer.finish().await;
+        assert_eq!(Arc::strong_count(&open), 1);
     }
 }
