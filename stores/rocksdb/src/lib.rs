@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod map;
+mod power;
+mod tail;
 
 use coracle::storage::disk::DirDisk;
 use coracle::storage::keyed::{Inspected, KeyedStore, inspect};

@@ -1,8 +1,8 @@
 //! RocksDB as an ordered map: its one column family, write batches with `sync`, iterators.
 
-use crate::RocksDb;
+use crate::{RocksDb, power};
 use coracle::storage::StoreError;
-use coracle::storage::disk::DirDisk;
+use coracle::storage::disk::{DirDisk, ReadOnlyDir};
 use coracle::storage::keyed::{KeyValue, Operation, Visit};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Error, ErrorKind, Options, ReadOptions,
@@ -11,9 +11,11 @@ use rocksdb::{
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// A tool that looks at a database in use may find that a file is gone that was there a moment ago.
+/// A tool that looks at a database in use may find that a file is gone that was there a moment ago, or is being
+/// written to.
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -24,34 +26,82 @@ const MESSAGES: (usize, usize) = (1 << 20, 2);
 pub(crate) struct Map {
     path: PathBuf,
     db: DB,
+    /// How many bytes have to be free for a write.
+    room: u64,
+    /// Whether a commit was synced that no later one proves yet: see [`tail`](crate::tail).
+    unproved: AtomicBool,
     /// Holds the directory's lock, until the database is closed.
     _disk: Option<DirDisk>,
 }
 
 impl Map {
     pub(crate) fn open(path: &Path, config: &RocksDb, disk: DirDisk) -> Result<Map, StoreError> {
+        check_room(path, room(config))?;
+        power::begin(&disk)?;
         let db = DB::open(&options(config)?, path).map_err(failed("open", path))?;
-        Ok(Map { path: path.to_owned(), db, _disk: Some(disk) })
+        power::end(&disk)?;
+        Ok(Map::new(path, db, room(config), Some(disk)))
+    }
+
+    fn new(path: &Path, db: DB, room: u64, disk: Option<DirDisk>) -> Map {
+        Map { path: path.to_owned(), db, room, unproved: AtomicBool::new(false), _disk: disk }
     }
 
     pub(crate) fn open_to_read(path: &Path, config: &RocksDb) -> Result<Map, StoreError> {
+        let disk = ReadOnlyDir::open(path)?;
         let mut options = options(config)?;
         options.create_if_missing(false);
+        // What is torn at the end cannot be cut off, and is left out.
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
         // Files that are open stay readable, also when the node that uses the database removes them.
         options.set_max_open_files(-1);
         let mut attempt = 1;
         loop {
-            match DB::open_for_read_only(&options, path, false) {
-                Ok(db) => return Ok(Map { path: path.to_owned(), db, _disk: None }),
-                Err(error) if attempt == ATTEMPTS => return Err(failed("open", path)(error)),
+            let opened = power::check(&disk)
+                .and_then(|()| DB::open_for_read_only(&options, path, false).map_err(failed("open", path)));
+            match opened {
+                Ok(db) => return Ok(Map::new(path, db, 0, None)),
+                Err(error) if attempt == ATTEMPTS && power::was_cut_short(&disk)? => {
+                    let why = format!("its last start was cut short; start the node once: {error}");
+                    return Err(StoreError::Io {
+                        action: "read",
+                        path: path.into(),
+                        source: io::Error::other(why),
+                    });
+                }
+                Err(error) if attempt == ATTEMPTS => return Err(error),
                 Err(_) => attempt += 1,
             }
             std::thread::sleep(PAUSE);
         }
     }
+
+    fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {
+        let mut options = WriteOptions::default();
+        options.set_sync(true);
+        self.db.write_opt(batch, &options).map_err(failed("write to", &self.path))
+    }
 }
 
-fn options(config: &RocksDb) -> Result<Options, StoreError> {
+/// What has to be free for RocksDB to get through a write: each buffer may be written out as a table.
+fn room(config: &RocksDb) -> u64 {
+    (config.write_buffer_bytes as u64).saturating_mul(2)
+}
+
+/// Refuses where a write might fill the disk. RocksDB works in the background, and what it does where a
+/// write fails halfway depends on where; Debian's build ends the process, without a word on the file.
+fn check_room(path: &Path, room: u64) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io { action: "write to", path: path.to_owned(), source };
+    let disk = rustix::fs::statvfs(path).map_err(|error| failed(error.into()))?;
+    let free = disk.f_bavail * disk.f_frsize;
+    if free < room {
+        let detail = format!("No space left on device: {free} bytes are free, and {room} are needed");
+        return Err(failed(io::Error::new(io::ErrorKind::StorageFull, detail)));
+    }
+    Ok(())
+}
+
+pub(crate) fn options(config: &RocksDb) -> Result<Options, StoreError> {
     let mut blocks = BlockBasedOptions::default();
     let cache = Cache::new_lru_cache(config.cache_bytes)
         .map_err(|error| StoreError::Refused(format!("a cache of {} bytes: {error}", config.cache_bytes)))?;
@@ -60,7 +110,7 @@ fn options(config: &RocksDb) -> Result<Options, StoreError> {
     options.set_block_based_table_factory(&blocks);
     options.create_if_missing(true);
     options.set_compression_type(DBCompressionType::None);
-    // A torn end was never acknowledged; anything else that is damaged was, and must stop the start.
+    // A torn end is cut off before; anything else that is damaged was acknowledged, and must stop the start.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_paranoid_checks(true);
     options.set_write_buffer_size(config.write_buffer_bytes);
@@ -79,9 +129,13 @@ impl KeyValue for Map {
 
     fn commit(&self, operations: &[Operation]) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
+        let mut bytes = 0;
         for operation in operations {
             match operation {
-                Operation::Put { key, value } => batch.put(key, value),
+                Operation::Put { key, value } => {
+                    bytes += value.len() as u64;
+                    batch.put(key, value);
+                }
                 Operation::Delete { first, last } if first == last => batch.delete(first),
                 Operation::Delete { first, last } => {
                     // RocksDB leaves the end of its ranges out; nothing lies between a key and this.
@@ -89,9 +143,14 @@ impl KeyValue for Map {
                 }
             }
         }
-        let mut options = WriteOptions::default();
-        options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(failed("write to", &self.path))
+        check_room(&self.path, self.room.saturating_add(2 * bytes))?;
+        self.unproved.store(true, Ordering::Relaxed);
+        self.write(batch)
+    }
+
+    fn settle(&self) -> Result<(), StoreError> {
+        // An empty batch is a record of the write-ahead log like any other.
+        if self.unproved.swap(false, Ordering::Relaxed) { self.write(WriteBatch::default()) } else { Ok(()) }
     }
 
     fn scan(&self, first: &[u8], last: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {

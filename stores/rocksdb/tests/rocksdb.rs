@@ -100,6 +100,18 @@ fn st_5_a_full_disk_is_told_and_loses_nothing() {
     check_killed(&small(), dir.path(), acknowledged).unwrap_or_else(|broken| panic!("{broken}"));
 }
 
+/// RocksDB is not let meet a full disk.
+#[test]
+fn st_5_where_too_little_is_free_nothing_is_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let greedy = RocksDb { write_buffer_bytes: 1 << 60, ..RocksDb::default() };
+    let identity = Identity { node: NodeId(1), incarnation: Incarnation(7), cluster: None };
+    let error = greedy.open(dir.path(), identity).err().unwrap().to_string();
+    assert!(error.contains("No space left on device") && error.contains("2305843009213693952"), "{error}");
+    assert!(error.contains(&dir.path().display().to_string()), "{error}");
+    assert!(!greedy.exists(dir.path()).unwrap());
+}
+
 #[test]
 fn a_log_can_be_looked_at_by_another_process_while_it_is_written() {
     let dir = tempfile::tempdir().unwrap();

@@ -60,6 +60,12 @@ pub trait KeyValue: Send + Sync {
     /// power. Called by one thread at a time, and never again after an error.
     fn commit(&self, operations: &[Operation]) -> Result<(), StoreError>;
 
+    /// Called when no commit came for a while, and when the store is closed in order: time for what no commit
+    /// waits for, such as a mark behind the newest one that tells damage to it from a torn write.
+    fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Shows the pairs in the range, both ends included, ascending, all of one moment, until `visit` breaks
     /// off. Any number of threads may scan, beside a commit and without waiting for its sync.
     fn scan(&self, first: &[u8], last: &[u8], visit: Visit<'_>) -> Result<(), StoreError>;
@@ -129,22 +135,20 @@ impl<K: KeyValue + 'static> KeyedStore<K> {
     /// Commits; the first failure is the last.
     fn commit(&mut self, operations: &[Operation]) -> Result<(), StoreError> {
         let result = self.map.commit(operations);
-        if let Err(error) = &result {
-            self.state = State::Finished(error.to_string());
-        }
-        result
+        self.unless_failed(result)
     }
 
-    /// Looks how much the files take. What cannot be looked at cannot be relied on: that ends the store, too.
+    /// What fails once is not relied on again: that ends the store.
+    fn unless_failed<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        result.inspect_err(|error| self.state = State::Finished(error.to_string()))
+    }
+
+    /// Looks how much the files take.
     fn measure(&mut self) -> Result<(), StoreError> {
         self.unmeasured = 0;
-        match self.map.disk_bytes() {
-            Ok(bytes) => self.disk_bytes.store(bytes, Ordering::Relaxed),
-            Err(error) => {
-                self.state = State::Finished(error.to_string());
-                return Err(error);
-            }
-        }
+        let bytes = self.map.disk_bytes();
+        let bytes = self.unless_failed(bytes)?;
+        self.disk_bytes.store(bytes, Ordering::Relaxed);
         Ok(())
     }
 
@@ -230,6 +234,8 @@ impl<K: KeyValue + 'static> LogStore for KeyedStore<K> {
 
     fn idle(&mut self) -> Result<(), StoreError> {
         self.check_open()?;
+        let settled = self.map.settle();
+        self.unless_failed(settled)?;
         self.measure()
     }
 
