@@ -18,8 +18,6 @@ pub(crate) struct File {
     synced: Contents,
     /// The sectors of each page that were changed since the last sync, a bit for each.
     unsynced: BTreeMap<u64, u8>,
-    /// The smallest length since the last sync: what lies behind it was appended.
-    floor: u64,
 }
 
 #[derive(Clone, Default)]
@@ -66,7 +64,6 @@ impl File {
             self.put(page, start..PAGE, None);
         }
         self.now.len = len;
-        self.floor = self.floor.min(len);
     }
 
     /// Changes a part of a page, to zeros without bytes.
@@ -94,43 +91,14 @@ impl File {
             };
         }
         self.synced.len = self.now.len;
-        self.floor = self.now.len;
     }
 
     /// The power is lost. Of what was not synced, the length and each sector are asked for whether they survive.
     pub(crate) fn cut(&mut self, survives: &mut dyn FnMut() -> bool) {
-        self.cut_sectors(u64::MAX, survives);
-        let len = if self.now.len != self.synced.len && survives() { self.now.len } else { self.synced.len };
-        self.come_back(len, &[]);
-    }
-
-    /// The same on a file system that writes a length after the contents below it. Of what was appended the
-    /// sectors are asked for in turn, and the first that is lost takes all behind it along; of that one the
-    /// bytes are asked for in turn. A cut of the file survives or not, and what was appended to it only after it.
-    pub(crate) fn cut_in_order(&mut self, survives: &mut dyn FnMut() -> bool) {
-        self.cut_sectors(self.floor, survives);
-        if self.floor < self.synced.len && !survives() {
-            return self.come_back(self.synced.len, &[]);
-        }
-        let mut end = self.floor;
-        while end < self.now.len && survives() {
-            end = (end + 1).next_multiple_of(SECTOR as u64).min(self.now.len);
-        }
-        let torn = (end + 1).next_multiple_of(SECTOR as u64).min(self.now.len);
-        while end < torn && survives() {
-            end += 1;
-        }
-        let appended = self.read(self.floor, (end - self.floor) as usize);
-        self.come_back(self.floor, &appended);
-    }
-
-    /// Asks for each unsynced sector before `end` whether it survives.
-    fn cut_sectors(&mut self, end: u64, survives: &mut dyn FnMut() -> bool) {
         for (page, mask) in std::mem::take(&mut self.unsynced) {
-            let here = end.saturating_sub(page * PAGE as u64).min(PAGE as u64) as usize;
-            for sector in (0..here.div_ceil(SECTOR)).filter(|sector| mask & (1 << sector) != 0) {
+            for sector in (0..PAGE / SECTOR).filter(|sector| mask & (1 << sector) != 0) {
                 if survives() {
-                    let within = sector * SECTOR..here.min((sector + 1) * SECTOR);
+                    let within = sector * SECTOR..(sector + 1) * SECTOR;
                     let kept = self.now.pages.get(&page).map(|page| page[within.clone()].to_owned());
                     let old = self.synced.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE]));
                     match kept {
@@ -140,17 +108,12 @@ impl File {
                 }
             }
         }
-    }
-
-    /// What survived is now all there is: so many bytes, and these behind them.
-    fn come_back(&mut self, len: u64, appended: &[u8]) {
-        self.now = std::mem::take(&mut self.synced);
+        let len = if self.now.len != self.synced.len && survives() { self.now.len } else { self.synced.len };
         // What lies behind the end reads as zeros, should the file grow again.
+        self.now = std::mem::take(&mut self.synced);
         self.set_len(len);
-        self.write(len, appended);
         self.unsynced.clear();
         self.synced = self.now.clone();
-        self.floor = self.now.len;
     }
 }
 
@@ -191,68 +154,6 @@ mod tests {
         file.write(9000, &[3; 1000]);
         file.cut(&mut || true);
         assert_eq!((file.len(), file.read(9000, 2000)), (10_000, vec![3; 1000]));
-    }
-
-    /// Says yes so many times.
-    fn times(mut yes: u32) -> impl FnMut() -> bool {
-        move || {
-            let survives = yes > 0;
-            yes = yes.saturating_sub(1);
-            survives
-        }
-    }
-
-    #[test]
-    fn in_order_a_prefix_survives_of_what_was_appended() {
-        for yes in 0..20 {
-            let mut file = File::default();
-            file.write(0, &[1; 1000]);
-            file.sync();
-            // Not in the order of their places.
-            file.write(3000, &[3; 2000]);
-            file.write(1000, &[2; 2000]);
-            file.cut_in_order(&mut times(yes));
-            let all = [[1; 1000].as_slice(), &[2; 2000], &[3; 2000]].concat();
-            // The sector in which the synced bytes end is asked for twice: what it overwrites, and what it appends.
-            let len = (512 * yes as usize).clamp(1000, 5000);
-            assert_eq!(file.read(0, 9000), all[..len], "{yes} times yes");
-        }
-    }
-
-    #[test]
-    fn in_order_an_overwrite_survives_by_sectors_and_never_what_is_behind_it_alone() {
-        let mut file = File::default();
-        file.write(0, &[1; 1100]);
-        file.sync();
-        file.write(0, &[2; 2000]);
-        let mut asked = 0;
-        // The sectors at 0 and 512 and the 76 bytes at 1024 are overwrites; then come sectors of the append, and bytes.
-        file.cut_in_order(&mut || {
-            asked += 1;
-            [2, 3, 4, 6, 7].contains(&asked)
-        });
-        let expected = [[1; 512].as_slice(), &[2; 1536 - 512], &[2; 2]].concat();
-        assert_eq!((file.len(), file.read(0, 9000)), (1538, expected));
-    }
-
-    #[test]
-    fn in_order_a_cut_survives_before_what_was_appended_to_it() {
-        let file = || {
-            let mut file = File::default();
-            file.write(0, &[1; 3000]);
-            file.sync();
-            file.set_len(0);
-            file.write(0, &[2; 5000]);
-            file
-        };
-        for (yes, expected) in [(0, vec![1; 3000]), (1, vec![]), (2, vec![2; 512]), (u32::MAX, vec![2; 5000])]
-        {
-            let mut file = file();
-            file.cut_in_order(&mut times(yes));
-            assert_eq!(file.read(0, 9000), expected, "{yes} times yes");
-            file.cut_in_order(&mut || true);
-            assert_eq!(file.read(0, 9000), expected, "what survived stays");
-        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A disk that loses what was not synced when its power is cut.
 //!
 //! `kill -9` leaves the page cache in place, and so it cannot find a missing sync. This disk lives in the memory
-//! of this process and is mounted by FUSE: `powercut [--ordered] DIRECTORY`. What is written to it can be read and mapped
+//! of this process and is mounted by FUSE: `powercut DIRECTORY`. What is written to it can be read and mapped
 //! at once, but only what was synced is sure to be there after the power was cut and came back. It is told
 //! what to do on standard input, line by line, and answers each line with one that begins with `ok` or
 //! `error`:
@@ -13,11 +13,6 @@
 //! | `cut-after N` | it goes off after `N` more operations that change something |
 //! | `restore PERCENT SEED` | unmounts, comes back with what survived, and mounts anew: each unsynced sector, length and name survives with this probability; all files must be closed |
 //!
-//! With `--ordered` it loses only what a journalling file system loses that writes contents before lengths (as
-//! ext4 does in its usual mode, `data=ordered`). What was appended to a file since its last sync survives as a
-//! prefix, and so do, of each directory on its own, the changes of its names: the first that is lost takes
-//! those behind it along. What was overwritten survives sector by sector, as without.
-//!
 //! It unmounts and ends when standard input does.
 #![forbid(unsafe_code)]
 
@@ -26,7 +21,7 @@ mod mount;
 mod state;
 
 use self::mount::Served;
-use self::state::{Losses, State};
+use self::state::State;
 use fuser::{BackgroundSession, Config, MountOption};
 use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
@@ -42,9 +37,9 @@ struct Disk {
 
 impl Disk {
     /// An empty disk, mounted at this directory.
-    fn mount(path: &Path, losses: Losses) -> io::Result<Disk> {
-        let state = Arc::new(Mutex::new(State::new(losses)));
-        let mut disk = Disk { state, path: path.to_owned(), session: None };
+    fn mount(path: &Path) -> io::Result<Disk> {
+        let mut disk =
+            Disk { state: Arc::new(Mutex::new(State::new())), path: path.to_owned(), session: None };
         disk.attach()?;
         Ok(disk)
     }
@@ -109,16 +104,11 @@ impl Random {
 }
 
 fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    let (losses, path) = match &arguments[..] {
-        [path] if path != "--ordered" => (Losses::Any, PathBuf::from(path)),
-        [ordered, path] if ordered == "--ordered" => (Losses::InOrder, PathBuf::from(path)),
-        _ => {
-            eprintln!("usage: powercut [--ordered] DIRECTORY");
-            return ExitCode::from(2);
-        }
+    let Some(path) = std::env::args_os().nth(1).map(PathBuf::from) else {
+        eprintln!("usage: powercut DIRECTORY");
+        return ExitCode::from(2);
     };
-    match serve(&path, losses) {
+    match serve(&path) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("powercut: {}: {error}", path.display());
@@ -127,8 +117,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(path: &Path, losses: Losses) -> io::Result<()> {
-    let mut disk = Disk::mount(path, losses)?;
+fn serve(path: &Path) -> io::Result<()> {
+    let mut disk = Disk::mount(path)?;
     let mut out = io::stdout();
     writeln!(out, "ok mounted")?;
     for line in io::stdin().lock().lines() {

@@ -2,7 +2,7 @@
 //!
 //! What a file system promises, and nothing more: the contents and the length of a file are durable after
 //! a sync of that file, a name after a sync of its directory. A file whose name was never synced is gone,
-//! synced or not. Asked to, it keeps an order as journalling file systems do ([`Losses::InOrder`]).
+//! synced or not.
 
 use super::file::File;
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,20 +51,8 @@ enum Change {
     Remove { name: OsString },
 }
 
-/// What may be lost of what was not synced.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Losses {
-    /// Each sector, length and name on its own: all that POSIX permits.
-    Any,
-    /// Only what a journalling file system loses that writes contents before lengths (as ext4 does in its mode
-    /// `data=ordered`): changes of the names of a directory survive as a prefix of their order, and so does
-    /// what was appended to a file. Sectors that are overwritten are still on their own.
-    InOrder,
-}
-
 /// The whole disk.
 pub(crate) struct State {
-    losses: Losses,
     inodes: BTreeMap<u64, Inode>,
     next: u64,
     /// How many operations that change something are still done; none: the power is off.
@@ -75,9 +63,9 @@ pub(crate) struct State {
 
 impl State {
     /// An empty disk.
-    pub(crate) fn new(losses: Losses) -> State {
+    pub(crate) fn new() -> State {
         let root = (ROOT, Inode::Directory(Directory::default()));
-        State { losses, inodes: [root].into(), next: ROOT + 1, left: None, operations: 0 }
+        State { inodes: [root].into(), next: ROOT + 1, left: None, operations: 0 }
     }
 
     /// How many operations that change something were done so far.
@@ -99,10 +87,9 @@ impl State {
     /// for whether it survives.
     pub(crate) fn restore(&mut self, mut survives: impl FnMut() -> bool) {
         for inode in self.inodes.values_mut() {
-            match (inode, self.losses) {
-                (Inode::File(file), Losses::Any) => file.cut(&mut survives),
-                (Inode::File(file), Losses::InOrder) => file.cut_in_order(&mut survives),
-                (Inode::Directory(directory), losses) => directory.cut(losses, &mut survives),
+            match inode {
+                Inode::File(file) => file.cut(&mut survives),
+                Inode::Directory(directory) => directory.cut(&mut survives),
             }
         }
         let mut found = BTreeSet::new();
@@ -232,12 +219,10 @@ impl State {
 }
 
 impl Directory {
-    fn cut(&mut self, losses: Losses, survives: &mut dyn FnMut() -> bool) {
+    fn cut(&mut self, survives: &mut dyn FnMut() -> bool) {
         for change in std::mem::take(&mut self.unsynced) {
-            match (survives(), losses) {
-                (true, _) => {}
-                (false, Losses::Any) => continue,
-                (false, Losses::InOrder) => break,
+            if !survives() {
+                continue;
             }
             match change {
                 Change::Set { name, inode } => drop(self.synced.insert(name, inode)),
@@ -268,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_name_is_durable_after_a_sync_of_its_directory_only() {
-        let mut disk = State::new(Losses::Any);
+        let mut disk = State::new();
         let a = disk.create(ROOT, name("a"), file()).unwrap();
         disk.change(a).unwrap().write(0, b"synced");
         disk.change(a).unwrap().sync();
@@ -297,45 +282,8 @@ mod tests {
     }
 
     #[test]
-    fn in_order_the_changes_of_names_survive_as_a_prefix() {
-        // A database points to a new file: (the names there are, after so many changes).
-        let stages: [&[&str]; 5] =
-            [&["old"], &["new", "old"], &["new", "next", "old"], &["new", "old"], &["new"]];
-        for losses in [Losses::Any, Losses::InOrder] {
-            for pattern in 0..1_u32 << 4 {
-                let mut disk = State::new(losses);
-                disk.create(ROOT, name("old"), file()).unwrap();
-                disk.sync_names(ROOT).unwrap();
-                disk.create(ROOT, name("new"), file()).unwrap();
-                let next = disk.create(ROOT, name("next"), file()).unwrap();
-                disk.rename(ROOT, name("next"), ROOT, name("old")).unwrap();
-                disk.remove(ROOT, name("old")).unwrap();
-                let mut asked = 0;
-                disk.restore(|| {
-                    asked += 1;
-                    pattern & (1 << (asked - 1)) != 0
-                });
-                let kept = pattern.trailing_ones() as usize;
-                let names: Vec<_> =
-                    disk.names(ROOT).unwrap().keys().map(|name| name.to_str().unwrap()).collect();
-                if losses == Losses::InOrder {
-                    assert_eq!(names, stages[kept], "{kept} changes survive");
-                    assert_eq!(disk.find(ROOT, name("old")) == Ok(next), kept == 3);
-                } else if pattern == 0b0100 {
-                    assert_eq!(
-                        disk.find(ROOT, name("old")),
-                        Ok(next),
-                        "without the name that was made first"
-                    );
-                    assert_eq!(names, ["old"]);
-                }
-            }
-        }
-    }
-
-    #[test]
     fn without_power_nothing_is_done() {
-        let mut disk = State::new(Losses::Any);
+        let mut disk = State::new();
         disk.cut_after(2);
         let a = disk.create(ROOT, name("a"), file()).unwrap();
         disk.sync_names(ROOT).unwrap();

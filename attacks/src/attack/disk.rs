@@ -22,12 +22,11 @@ pub(crate) struct Status {
 }
 
 impl PowerDisk {
-    /// An empty disk, mounted at this directory; `ordered` if names and appended contents survive in their order.
-    pub(crate) fn mount(program: &Path, at: &Path, ordered: bool) -> Result<PowerDisk, Failure> {
+    /// An empty disk, mounted at this directory.
+    pub(crate) fn mount(program: &Path, at: &Path) -> Result<PowerDisk, Failure> {
         let trouble = |error: io::Error| Failure::Trouble(format!("{}: {error}", program.display()));
         let mut command = Command::new(program);
-        command.args(ordered.then_some("--ordered")).arg(at);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(at).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut process = command.spawn().map_err(trouble)?;
         let (orders, stdout) = (process.stdin.take(), process.stdout.take().expect("a pipe"));
         let mut disk = PowerDisk { process, orders, answers: BufReader::new(stdout) };

@@ -69,9 +69,6 @@ enum Attack {
         /// How often
         #[arg(long, default_value_t = 100)]
         cuts: u64,
-        /// The file system keeps the order of names, and that of what is appended to a file
-        #[arg(long)]
-        ordered: bool,
         /// Break this rule of the program, which must be a build that can; a finding is what is wanted then
         #[arg(long, value_name = "NAME")]
         mutant: Option<String>,
@@ -175,9 +172,9 @@ fn run(cli: Cli) -> Result<(), String> {
         Attack::Kills { rounds, members } => kills::rounds(&target, members, rounds),
         Attack::Errors { many } => errors::all(&target, many),
         Attack::FullDisk { rounds } => full::rounds(&target, rounds),
-        Attack::PowerCuts { cuts, ordered, mutant } => {
+        Attack::PowerCuts { cuts, mutant } => {
             target.mutant = mutant;
-            power::cuts(&target, cuts, ordered)
+            power::cuts(&target, cuts)
         }
     };
     let result = match (result, &target.mutant) {

@@ -30,10 +30,10 @@ struct Sum {
     longest_start: Duration,
 }
 
-/// So many cuts under load, and some while starting; `ordered` is of the disk ([`PowerDisk::mount`]).
-pub(crate) fn cuts(target: &Target, cuts: u64, ordered: bool) -> Result<(), Failure> {
+/// So many cuts under load, and some while starting.
+pub(crate) fn cuts(target: &Target, cuts: u64) -> Result<(), Failure> {
     let mount = target.subdirectory("disk")?;
-    let mut disk = PowerDisk::mount(&target.powercut()?, &mount, ordered)?;
+    let mut disk = PowerDisk::mount(&target.powercut()?, &mount)?;
     let result = campaign(target, &mut disk, &mount, cuts);
     if result.is_err() {
         keep(&mount, &target.directory.join("kept"));
