@@ -8,8 +8,6 @@ use coracle::entry::{Entry, Kind, Stamp};
 use coracle::storage::disk::{DirDisk, Disk};
 use coracle::storage::wal::{self, Wal, WalConfig};
 use coracle::storage::{Change, LogStore, StoreError, WriteBatch, identity};
-use coracle_server::cluster::{Cluster, Interrupt, server_on};
-use coracle_server::store::Store;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use support::{CORACLE, ask, wait};
+use support::log::*;
+use support::{CORACLE, wait};
 use tempfile::TempDir;
 
 const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
@@ -176,55 +175,6 @@ fn several(dir: &Path) -> Vec<String> {
 }
 
 // The tools.
-
-fn log(words: &[&str], dir: &Path) -> Output {
-    Command::new(CORACLE).arg("log").args(words).arg(dir).stdin(Stdio::null()).output().unwrap()
-}
-
-/// What `verify` says: exit code and text.
-fn verify(dir: &Path) -> (i32, String) {
-    said(&log(&["verify"], dir))
-}
-
-fn said(output: &Output) -> (i32, String) {
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    (output.status.code().unwrap(), text.into_owned())
-}
-
-/// The lines of `dump --json`, and its exit code.
-fn dump(dir: &Path) -> (i32, Vec<Value>) {
-    let output = log(&["dump", "--json"], dir);
-    (output.status.code().unwrap(), lines(&output))
-}
-
-fn lines(output: &Output) -> Vec<Value> {
-    let text = String::from_utf8(output.stdout.clone()).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
-}
-
-fn of<'a>(lines: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
-    lines.iter().filter(move |line| line["type"] == kind)
-}
-
-/// Every byte of a directory, and of those in it.
-fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let mut all = BTreeMap::new();
-    for item in fs::read_dir(dir).unwrap() {
-        let (path, name) = (item.as_ref().unwrap().path(), item.unwrap().file_name().into_string().unwrap());
-        if path.is_dir() {
-            all.extend(files(&path).into_iter().map(|(file, bytes)| (format!("{name}/{file}"), bytes)));
-        } else {
-            all.insert(name, fs::read(path).unwrap());
-        }
-    }
-    all
-}
-
-fn flip(dir: &Path, name: &str, at: usize, bit: u32) {
-    let mut bytes = fs::read(dir.join(name)).unwrap();
-    bytes[at] ^= 1 << bit;
-    fs::write(dir.join(name), bytes).unwrap();
-}
 
 fn copy(from: &Path) -> TempDir {
     let to = tempfile::tempdir().unwrap();
@@ -557,61 +507,6 @@ fn a_log_that_moves_under_the_readers_eyes_is_not_damaged() {
     writer.join().unwrap();
     let wrong: Vec<_> = told.iter().filter(|(code, _)| *code != 0).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-}
-
-#[test]
-fn a_server_may_run_meanwhile() {
-    for store in [
-        Store::Wal,
-        #[cfg(feature = "lmdb")]
-        Store::Lmdb,
-    ] {
-        let home = tempfile::tempdir().unwrap();
-        let cluster =
-            Cluster::start(home.path(), vec![server_on(CORACLE, store)], Interrupt::default()).unwrap();
-        cluster.form().unwrap();
-        cluster.leader().unwrap();
-        let dir = cluster.node(1).place.directory.clone();
-        let address = cluster.node(1).place.client_addr.clone();
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let load = std::thread::spawn(move || {
-            let mut client = coracle_server::client::Client::connect(&address, support::LONG).unwrap();
-            for key in 0u64.. {
-                ask(&mut client, &format!("SET key{key} {}", "v".repeat(key as usize % 5000)));
-                if stopped.load(Ordering::Relaxed) {
-                    return key;
-                }
-            }
-            unreachable!()
-        });
-        wait("some writes", || (dump(&dir).1.len() > 50).then_some(()));
-        for _ in 0..20 {
-            let (code, text) = verify(&dir);
-            assert_eq!(code, 0, "{}: {text}", store.name());
-            assert_eq!(dump(&dir).0, 0);
-        }
-        stop.store(true, Ordering::Relaxed);
-        let keys = load.join().unwrap();
-        drop(cluster);
-        let before = files(&dir);
-        assert_eq!(verify(&dir).0, 0);
-        let (code, all) = dump(&dir);
-        assert_eq!(code, 0);
-        let (_, text) = said(&log(&["dump"], &dir));
-        assert!(text.contains("Set { key: b\"key7\", value: b\"vvvvvvv\""), "{text}");
-        let commands = of(&all, "entry").filter(|entry| entry["kind"] == "command").count() as u64;
-        assert_eq!(commands, keys + 1);
-        assert_eq!(of(&all, "directory").next().unwrap()["store"], store.name());
-        let changed: Vec<_> =
-            files(&dir).into_iter().filter(|(name, bytes)| before.get(name) != Some(bytes)).collect();
-        let changed: Vec<_> = changed
-            .iter()
-            .map(|(name, _)| name.as_str())
-            .filter(|name| !name.ends_with("lock.mdb"))
-            .collect();
-        assert!(changed.is_empty(), "{changed:?}");
-    }
 }
 
 // The reader in Python.

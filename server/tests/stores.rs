@@ -1,12 +1,16 @@
-//! Other stores than the default: the demo on each that this program was built with, and directories that
-//! stay with the store that made them.
+//! Other stores than the default: the demo on each that this program was built with, directories that stay with
+//! the store that made them, and logs that are looked at.
 
 mod support;
 
-use coracle_server::cluster::server_on;
+use coracle_server::client::Client;
+use coracle_server::cluster::{Cluster, Interrupt, server_on};
 use coracle_server::demo::Demo;
 use coracle_server::store::Store;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use support::log::{dump, files, flip, log, of, said, verify};
 use support::*;
 
 /// The stores on disk beside the default that this program was built with.
@@ -85,4 +89,97 @@ fn a_store_that_the_program_was_built_without_says_how_to_build_it() {
     let output = Command::new(CORACLE).args(["demo", "--store", "memory"]).output().unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("choose a store on disk"));
+}
+
+#[test]
+fn a_log_can_be_looked_at_while_its_server_runs() {
+    for store in [vec![Store::Wal], engines()].concat() {
+        let home = tempfile::tempdir().unwrap();
+        let cluster =
+            Cluster::start(home.path(), vec![server_on(CORACLE, store)], Interrupt::default()).unwrap();
+        cluster.form().unwrap();
+        cluster.leader().unwrap();
+        let dir = cluster.node(1).place.directory.clone();
+        let address = cluster.node(1).place.client_addr.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let load = std::thread::spawn(move || {
+            let mut client = Client::connect(&address, LONG).unwrap();
+            for key in 0u64.. {
+                ask(&mut client, &format!("SET key{key} {}", "v".repeat(key as usize % 5000)));
+                if stopped.load(Ordering::Relaxed) {
+                    return key;
+                }
+            }
+            unreachable!()
+        });
+        wait("some writes", || (dump(&dir).1.len() > 50).then_some(()));
+        for _ in 0..20 {
+            let (code, text) = verify(&dir);
+            assert_eq!(code, 0, "{}: {text}", store.name());
+            assert_eq!(dump(&dir).0, 0);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let keys = load.join().unwrap();
+        drop(cluster);
+        let before = files(&dir);
+        assert_eq!(verify(&dir).0, 0);
+        let (code, all) = dump(&dir);
+        assert_eq!(code, 0);
+        let (_, text) = said(&log(&["dump"], &dir));
+        assert!(text.contains("Set { key: b\"key7\", value: b\"vvvvvvv\""), "{text}");
+        let commands = of(&all, "entry").filter(|entry| entry["kind"] == "command").count() as u64;
+        assert_eq!(commands, keys + 1);
+        assert_eq!(of(&all, "directory").next().unwrap()["store"], store.name());
+        let changed: Vec<_> =
+            files(&dir).into_iter().filter(|(name, bytes)| before.get(name) != Some(bytes)).collect();
+        // LMDB's table of readers.
+        let changed: Vec<_> =
+            changed.iter().map(|(name, _)| name).filter(|name| !name.ends_with("lock.mdb")).collect();
+        assert!(changed.is_empty(), "{changed:?}");
+    }
+}
+
+/// A command that no other bytes look like, changed on disk by one bit.
+#[test]
+fn a_damaged_entry_is_told() {
+    for store in engines() {
+        let home = tempfile::tempdir().unwrap();
+        let cluster =
+            Cluster::start(home.path(), vec![server_on(CORACLE, store)], Interrupt::default()).unwrap();
+        cluster.form().unwrap();
+        cluster.leader().unwrap();
+        let dir = cluster.node(1).place.directory.clone();
+        let mut client = Client::connect(&cluster.node(1).place.client_addr, LONG).unwrap();
+        let marks = ["coracles-are-small", "coracles-are-round", "coracles-are-light"];
+        for mark in marks {
+            ask(&mut client, &format!("SET {mark} {mark}"));
+        }
+        drop(cluster);
+        let (code, all) = dump(&dir);
+        let commands: Vec<_> = of(&all, "entry").filter(|entry| entry["kind"] == "command").collect();
+        assert_eq!((code, commands.len()), (0, 3), "{}", store.name());
+        let mut flipped = 0;
+        for (name, bytes) in files(&dir) {
+            for at in (0..bytes.len()).filter(|at| bytes[*at..].starts_with(marks[1].as_bytes())) {
+                flip(&dir, &name, at, 3);
+                flipped += 1;
+            }
+        }
+        assert!(flipped >= 2, "{}: the key and the value", store.name());
+        let before = files(&dir);
+        let (code, text) = verify(&dir);
+        assert!(
+            code == 1 && text.contains("damaged") && text.contains("store-"),
+            "{}, {code}: {text}",
+            store.name()
+        );
+        assert_eq!(dump(&dir).0, 1, "{}", store.name());
+        let said = refused(store.name(), &dir);
+        assert!(said.contains("damaged"), "{}: {said}", store.name());
+        let changed = |name: &str| !name.ends_with("lock.mdb") && !name.contains("LOG");
+        let after = files(&dir);
+        let stores = before.keys().filter(|name| changed(name) && before[*name] != after[*name]);
+        assert_eq!(stores.count(), 0, "{}: what is damaged is left as it is", store.name());
+    }
 }

@@ -1,6 +1,8 @@
 //! What the tests of whole processes share.
 #![allow(dead_code)]
 
+pub(crate) mod log;
+
 use coracle_server::client::{Client, Value};
 use coracle_server::cluster::{self, Cluster, Interrupt, Program};
 use std::io::{Read, Write};
