@@ -91,6 +91,9 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (20_002_836, None, 2000, None),
     // Once a hanging disk works again, what it was given is done soon, or the time for catching up is over.
     (100_055_112, None, 2000, None),
+    // A leader may purge only what it knows its followers to have, not what they have.
+    (400_022_779, None, 2000, None),
+    (400_085_850, None, 2000, None),
 ];
 
 #[test]

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output};
+use std::time::Duration;
 use support::*;
 
 fn bench(arguments: &[&str]) -> Output {
@@ -65,6 +66,39 @@ fn nobody_there_and_nobody_who_leads_are_errors() {
     let run = bench(&["--to", &format!("{address},{free}"), "--seconds", "1"]);
     assert_eq!(run.status.code(), Some(1));
     assert!(text(&run.stderr).contains("none of the addresses is a leader's: "), "{run:?}");
+}
+
+/// A server that works on one request at a time, 20 ms on each.
+#[test]
+fn what_a_slow_server_costs_is_what_is_told() {
+    const WORK: Duration = Duration::from_millis(20);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            let mut out = stream.try_clone().unwrap();
+            let commands = BufReader::new(stream).lines().map_while(Result::ok);
+            for _ in commands.filter(|line| line.starts_with('*')) {
+                std::thread::sleep(WORK);
+                if out.write_all(b"+OK\r\n").is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    for clients in [1, 3] {
+        let of = clients.to_string();
+        let run =
+            bench(&["--to", &address, "--clients", &of, "--connections", "1", "--seconds", "1", "--json"]);
+        let seen = json(&run);
+        let (count, p50) = (number(&seen, "/writes/count"), number(&seen, "/writes/p50_us"));
+        // Each waits for those before it on the same connection. A machine may be late, but never early.
+        let least = 20_000.0 * f64::from(clients);
+        assert!(p50 >= 0.99 * least, "{clients}: {seen}");
+        assert!((10.0..=51.0).contains(&count), "the warm-up does not count: {seen}");
+        let slowest = number(&seen, "/writes/max_us");
+        assert!(slowest >= p50 && p50 * count <= 1.2e6 * f64::from(clients), "{clients}: {seen}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod support;
 
 use coracle_server::client::Value;
 use coracle_server::cluster::{Cluster, Interrupt, Place, Program, server};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -160,4 +160,53 @@ fn the_reply_to_one_set_follows_an_fdatasync_on_two_nodes() {
         .filter(|path| ends(&read(path), &["fdatasync"]).iter().any(|end| (asked..reply).contains(end)))
         .count();
     assert!(synced >= 2, "{synced} of three nodes had synced between {asked} and {reply}");
+}
+
+/// What a replicated write is compared with: three processes, of which two have to sync.
+#[test]
+#[ignore = "needs the package strace"]
+fn the_probes_processes_sync_what_they_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut children = Vec::new();
+    let mut start = |name: &str, role: &[&str]| {
+        let home = directory.path().join(name);
+        std::fs::create_dir(&home).unwrap();
+        let trace = directory.path().join(format!("trace-{name}"));
+        let mut command = Command::new("strace");
+        command.args(["-D", "-f", "-qq", "-e", "trace=fdatasync", "-o"]).arg(&trace);
+        command.args([CORACLE, "bench", "--bare"]).args(role).arg("--dir").arg(home);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let address = said.find_map(|line| Some(line.split_once(" ready: ")?.1.to_owned())).unwrap();
+        children.push(child);
+        (address, trace)
+    };
+    let followers = [start("follower-1", &["follower"]), start("follower-2", &["follower"])];
+    let addresses = format!("{},{}", followers[0].0, followers[1].0);
+    let (address, trace) = start("first", &["first", "--followers", &addresses]);
+    let syncs = |trace: &PathBuf| {
+        let text = std::fs::read_to_string(trace).unwrap();
+        text.lines().filter(|line| line.contains("fdatasync") && line.contains("= 0")).count() as f64
+    };
+    let mut before = 0.0;
+    for (clients, least) in [(1.0, 1.0), (20.0, 0.05)] {
+        let run = Command::new(CORACLE)
+            .args(["bench", "--to", &address, "--clients", &clients.to_string(), "--seconds", "1", "--json"])
+            .output()
+            .unwrap();
+        let seen: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+        let answered = seen.pointer("/writes/count").unwrap().as_f64().unwrap();
+        assert!(answered > 20.0, "{seen}");
+        let own = syncs(&trace) - before;
+        let passed_on = followers.iter().map(|follower| syncs(&follower.1)).fold(0.0, f64::max);
+        // One client's writes are synced one by one; the warm-up's, too. Many share syncs, at most all of them.
+        assert!(own >= least * answered, "{clients}: {own} syncs of the first for {answered}");
+        assert!(clients > 1.0 || own < 2.5 * answered, "{clients}: {own} syncs of the first for {answered}");
+        assert!(passed_on >= own / 2.0, "{passed_on} syncs of a follower, {own} of the first");
+        before = syncs(&trace);
+    }
+    for mut child in children {
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
 }

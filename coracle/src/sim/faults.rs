@@ -98,10 +98,16 @@ impl World {
     }
 
     /// A node purges what its newest snapshot covers, or takes a new one. Nobody could give an entry back that
-    /// another lacks, so only what is durable on all of them goes.
+    /// another lacks, so only what is durable on all of them goes; and of a leader's log only what it knows to
+    /// be durable there, since it has to send the rest.
     fn purge(&mut self, node: usize) -> Verdict {
         let living = (0..self.hosts.len()).filter(|other| !self.hosts[*other].dead);
         let everywhere = living.map(|other| self.ghost.durable_prefix(other)).min().unwrap_or_default();
+        let up = self.hosts[node].up.as_ref();
+        let peers = up.map_or(vec![], |up| up.raft().status().peers);
+        let known = peers.iter().filter(|peer| !self.hosts[peer.id.0 as usize - 1].dead);
+        let known = known.map(|peer| if peer.lost_entries { Index::ZERO } else { peer.matched }).min();
+        let everywhere = known.map_or(everywhere, |known| known.min(everywhere));
         let purged = match self.hosts[node].purge(everywhere) {
             Ok(purged) => purged,
             Err(error) => return self.on_disk_refused(node, &error),
