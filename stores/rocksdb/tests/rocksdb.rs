@@ -2,12 +2,11 @@
 
 use coracle::core::{Incarnation, Index, NodeId};
 use coracle::storage::contract::model::{append, changes};
-use coracle::storage::contract::{check, check_killed, write_until_killed};
+use coracle::storage::contract::{Victim, check, check_killed, write_until_killed};
 use coracle::storage::{Engine, Identity};
 use coracle_rocksdb::RocksDb;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 /// Buffers that have to be written out many times.
 fn small() -> RocksDb {
@@ -44,44 +43,27 @@ fn the_bytes_on_disk_are_those_of_all_files() {
 fn child() {
     let dir = std::env::var("CORACLE_CHILD_DIR").unwrap();
     let error = write_until_killed(&small(), Path::new(&dir), &mut std::io::stdout()).unwrap_err();
-    println!("\nerror: {error}");
+    println!("{error}");
+    // Before the harness has the last word.
+    std::process::exit(1);
 }
 
 /// Runs [`child`] below a shell that sets limits first.
-fn run_child(dir: &Path, shell: &str) -> std::process::Child {
+fn start_child(dir: &Path, shell: &str) -> Victim {
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("{shell} exec \"$0\" --exact child --ignored --nocapture"));
     command.arg(std::env::current_exe().unwrap()).env("CORACLE_CHILD_DIR", dir);
-    command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
-}
-
-/// The last number that a child printed in whole.
-fn newest(line: &str) -> Option<u64> {
-    line.rsplit(' ').next()?.parse().ok()
+    Victim::start(&mut command).unwrap()
 }
 
 #[test]
 fn rs_3_a_killed_process_leaves_all_that_it_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged = 0;
-    for lines in [1, 40, 7, 150, 3] {
-        let mut child = run_child(dir.path(), "");
-        let mut said = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        let mut heard = 0;
-        while heard < lines {
-            line.clear();
-            assert_ne!(said.read_line(&mut line).unwrap(), 0, "the child ended by itself");
-            if let Some(round) = newest(line.trim()) {
-                (acknowledged, heard) = (round, heard + 1);
-            }
-        }
-        child.kill().unwrap();
-        child.wait().unwrap();
-        let mut rest = String::new();
-        said.read_to_string(&mut rest).unwrap();
-        let whole = rest.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        acknowledged = whole.lines().filter_map(newest).next_back().unwrap_or(acknowledged);
+    for rounds in [1, 40, 7, 150, 3] {
+        let mut child = start_child(dir.path(), "");
+        child.wait_for(acknowledged + rounds).unwrap();
+        acknowledged = child.kill().unwrap();
         check_killed(&small(), dir.path(), acknowledged).unwrap_or_else(|broken| panic!("{broken}"));
     }
 }
@@ -90,13 +72,11 @@ fn rs_3_a_killed_process_leaves_all_that_it_acknowledged() {
 #[test]
 fn st_5_a_full_disk_is_told_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let child = run_child(dir.path(), "trap '' XFSZ; ulimit -f 400; ulimit -t 60;");
-    let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8(output.stdout).unwrap();
-    let error = said.lines().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{said}"));
+    let mut child = start_child(dir.path(), "trap '' XFSZ; ulimit -f 400; ulimit -t 60;");
+    let error = child.wait_for(u64::MAX).unwrap_err().to_string();
     assert!(error.contains("cannot write to"), "{error}");
-    let acknowledged = said.lines().filter_map(newest).next_back().unwrap_or(0);
-    assert!(acknowledged > 10, "{said}");
+    let acknowledged = child.kill().unwrap();
+    assert!(acknowledged > 10, "{error}");
     check_killed(&small(), dir.path(), acknowledged).unwrap_or_else(|broken| panic!("{broken}"));
 }
 
@@ -116,20 +96,15 @@ fn st_5_where_too_little_is_free_nothing_is_begun() {
 fn a_log_can_be_looked_at_by_another_process_while_it_is_written() {
     let dir = tempfile::tempdir().unwrap();
     assert!(RocksDb::inspect(dir.path()).unwrap().is_none());
-    let mut child = run_child(dir.path(), "");
-    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
-    let wait = |said: &mut std::io::Lines<_>, round| {
-        while newest(said.next().unwrap().unwrap().trim()).is_none_or(|now| now < round) {}
-    };
-    wait(&mut said, 50);
+    let mut child = start_child(dir.path(), "");
+    child.wait_for(50).unwrap();
     let looked = RocksDb::inspect(dir.path()).unwrap().unwrap();
     assert_eq!((looked.node, looked.recovered.hard_state.term.0 >= 50), (NodeId(3), true));
     // Its files come and go meanwhile; what was open stays readable.
-    wait(&mut said, 400);
+    child.wait_for(400).unwrap();
     let first = looked.recovered.last.index;
     assert_eq!(looked.reader.entries(first, Index(u64::MAX), 1000).unwrap()[0].id(), looked.recovered.last);
     child.kill().unwrap();
-    child.wait().unwrap();
     drop(looked);
     let before = contents(dir.path());
     let looked = RocksDb::inspect(dir.path()).unwrap().unwrap();

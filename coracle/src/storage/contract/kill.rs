@@ -1,7 +1,7 @@
 //! A life that is ended by `kill -9`, again and again: for a test with a process of its own.
 //!
-//! The child calls [`write_until_killed`] and is killed whenever the parent likes; the parent reads what it
-//! printed and calls [`check_killed`]. Then the next child goes on in the same directory.
+//! The child calls [`write_until_killed`]. The parent starts it as a [`Victim`], kills it when it likes, and calls
+//! [`check_killed`]. Then the next child goes on in the same directory.
 
 use super::case::{Case, IDENTITY};
 use super::model::{Model, Step, append, hard_state, membership};
@@ -9,8 +9,9 @@ use super::{Clause, Violation};
 use crate::storage::{Change, Engine, StoreError, WriteBatch};
 use coracle_core::{Index, LogId};
 use std::convert::Infallible;
-use std::io::Write;
+use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// Writes round after round, and prints the number of each once it is durable, a line each. Goes on where
 /// the last run ended. Returns only what went wrong.
@@ -36,6 +37,70 @@ pub fn write_until_killed(
         }
         let printed = writeln!(out, "{round}").and_then(|()| out.flush());
         printed.map_err(|source| StoreError::Io { action: "print to", path: "stdout".into(), source })?;
+    }
+}
+
+/// A process that runs [`write_until_killed`], as its parent sees it. Killed when dropped.
+#[derive(Debug)]
+pub struct Victim {
+    process: Child,
+    said: BufReader<ChildStdout>,
+    /// The newest round that it printed.
+    acknowledged: u64,
+    /// The last line that was no round.
+    words: String,
+}
+
+impl Victim {
+    /// Starts it. Its standard output must be what `write_until_killed` prints; lines of its own, and words before a
+    /// round in the same line, do no harm.
+    pub fn start(command: &mut Command) -> io::Result<Victim> {
+        let mut process =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let said = process.stdout.take().ok_or_else(|| io::Error::other("it has no standard output"))?;
+        Ok(Victim { process, said: BufReader::new(said), acknowledged: 0, words: String::new() })
+    }
+
+    /// Waits until it has acknowledged this round. An error has its last words, if it ends before.
+    pub fn wait_for(&mut self, round: u64) -> io::Result<()> {
+        while self.acknowledged < round {
+            if !self.listen()? {
+                let Victim { acknowledged, words, .. } = self;
+                return Err(io::Error::other(format!(
+                    "it ended after round {acknowledged} and said: {words}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills it (SIGKILL), if it lives; returns the newest round that it acknowledged.
+    pub fn kill(mut self) -> io::Result<u64> {
+        self.process.kill()?;
+        self.process.wait()?;
+        while self.listen()? {}
+        Ok(self.acknowledged)
+    }
+
+    /// Takes in a line. False behind the last one; one that was cut short does not count.
+    fn listen(&mut self) -> io::Result<bool> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        let Some(line) = line.strip_suffix('\n') else { return Ok(false) };
+        match line.rsplit(' ').next().map(str::parse) {
+            Some(Ok(round)) => self.acknowledged = round,
+            _ if line.is_empty() => {}
+            _ => line.clone_into(&mut self.words),
+        }
+        Ok(true)
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        // Both fail only if it is gone already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 

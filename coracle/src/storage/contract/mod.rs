@@ -25,6 +25,9 @@
 //!
 //! What is broken is told by its clause, with the steps that show it.
 //!
+//! A test of `kill -9` takes a process of its own: it calls [`write_until_killed`], while the test holds it as a
+//! [`Victim`] and looks with [`check_killed`] at what it left.
+//!
 //! # What the suite cannot see
 //!
 //! It opens, writes, copies files and opens again, so it finds what is kept back in the process. It cannot
@@ -43,7 +46,7 @@ mod random;
 mod reading;
 mod writing;
 
-pub use self::kill::{check_killed, write_until_killed};
+pub use self::kill::{Victim, check_killed, write_until_killed};
 
 use self::case::Case;
 use super::Engine;
