@@ -12,7 +12,7 @@
 //! - RocksDB takes missing sectors of the last, unsynced write to its write-ahead log for damage. [`begin`] cuts off
 //!   what [`tail`] finds torn there, and refuses what it finds damaged.
 //!
-//! Each of this can be cut short anywhere, and begun again.
+//! All of this can be cut short anywhere, and begun again.
 
 use crate::tail::{Tail, tail};
 use coracle::storage::StoreError;

@@ -5,7 +5,8 @@
 //! second loses what was, after a single flipped bit, without a word. What tells the two apart is what
 //! follows: every commit of ours is synced before the next begins, so the beginning of a later one proves that
 //! the one before it was durable. The newest commit is proved by an empty one, written when nothing
-//! comes and when the store is closed.
+//! comes and when the store is closed. In doubt it is damage: where a torn commit holds a value that itself looks
+//! like a record, the start is refused, and nothing is lost.
 //!
 //! The file is a row of blocks of 32 KiB. A record lies in one block: a CRC-32C (u32, masked) of all that
 //! follows the length, the length of the payload (u16), the type (u8), the payload; numbers are little-endian. A
