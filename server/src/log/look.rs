@@ -121,13 +121,13 @@ impl Look {
         if owner.is_some_and(|owner| owner != (found.node, found.incarnation)) {
             refuse(format!("the log is of node {}, incarnation {:016x}", found.node, found.incarnation.0));
         }
-        let (first, last) = (found.recovered.purged.index.next(), found.recovered.last.index);
-        if first <= last {
-            self.stretches.push(Stretch { first, last, reader: found.reader });
+        self.attested = found.stretches.last().map_or(found.recovered.last, |(_, last)| *last);
+        for (first, last) in found.stretches {
+            let reader = found.reader.clone();
+            self.stretches.push(Stretch { first: first.index, last: last.index, reader });
         }
-        self.attested = found.recovered.last;
         self.recovered = found.recovered;
-        self.flaws.extend(found.damage.map(|error| Damage { error, forgiven: false }));
+        self.flaws.extend(found.damage.into_iter().map(|error| Damage { error, forgiven: false }));
     }
 
     /// Whether a start would succeed.

@@ -16,6 +16,9 @@ const REPORT: u64 = 4096;
 /// How often a log that is purged while it is read is read again.
 const ATTEMPTS: u32 = 10;
 
+/// How many damaged keys are told; behind the last of them nothing is looked at.
+const MAX_DAMAGE: usize = 1000;
+
 /// What a map holds.
 pub(super) struct Found {
     pub(super) node: NodeId,
@@ -32,23 +35,27 @@ pub struct Inspected {
     pub incarnation: Incarnation,
     /// What a start would find; of a damaged log, what is before the damage.
     pub recovered: Recovered,
-    /// The first damage among the entries. It stops a start.
-    pub damage: Option<StoreError>,
+    /// The damage among the entries, ascending; 1,000 pieces at most. Any stops a start. Behind the first one entries
+    /// are verified each by itself.
+    pub damage: Vec<StoreError>,
+    /// The first and the last of each row of whole entries without a gap, ascending: one at most unless the log is damaged.
+    pub stretches: Vec<(LogId, LogId)>,
     /// Reads its entries, each verified. Holds the map open.
-    pub reader: Box<dyn LogReader>,
+    pub reader: Arc<dyn LogReader>,
 }
 
 /// Reads and verifies a log without changing it, or nothing if there is none. Damage beside the entries is an
 /// error; either names the key.
 pub fn inspect<K: KeyValue + 'static>(map: K) -> Result<Option<Inspected>, StoreError> {
     let map = Arc::new(map);
-    let Some((found, damage)) = survey(&*map, &mut |_| {})? else { return Ok(None) };
+    let Some((found, walk)) = survey(&*map, MAX_DAMAGE, &mut |_| {})? else { return Ok(None) };
     Ok(Some(Inspected {
-        damage,
+        damage: walk.damage,
+        stretches: walk.stretches,
         node: found.node,
         incarnation: found.incarnation,
         recovered: found.shape.recovered(),
-        reader: Box::new(KeyedReader::alone(map)?),
+        reader: Arc::new(KeyedReader::alone(map)?),
     }))
 }
 
@@ -115,27 +122,29 @@ fn records(map: &dyn KeyValue) -> Result<Option<Records>, StoreError> {
 
 /// Reads and verifies everything; nothing if the map is empty.
 pub(super) fn load(map: &dyn KeyValue, progress: &mut dyn FnMut(f32)) -> Result<Option<Found>, StoreError> {
-    match survey(map, progress)? {
-        Some((_, Some(damage))) => Err(damage),
-        found => Ok(found.map(|(found, _)| found)),
+    match survey(map, 1, progress)? {
+        Some((found, walk)) => walk.damage.into_iter().next().map_or(Ok(Some(found)), Err),
+        None => Ok(None),
     }
 }
 
-/// What is there before the first damage among the entries, and that damage; nothing if the map is empty.
+/// What is there before the first damage among the entries, and what was met on the way through all of them, up to
+/// so many pieces of damage; nothing if the map is empty.
 fn survey(
     map: &dyn KeyValue,
+    max_damage: usize,
     progress: &mut dyn FnMut(f32),
-) -> Result<Option<(Found, Option<StoreError>)>, StoreError> {
+) -> Result<Option<(Found, Walk)>, StoreError> {
     // A tool may read beside a node that writes, and the records and the entries are then not of one moment:
     // what the records say is believed only if they say the same afterwards.
     for _ in 0..ATTEMPTS {
         let Some(records) = records(map)? else { return Ok(None) };
-        let (shape, damage) = entries(map, &records, progress)?;
+        let (shape, walk) = entries(map, &records, max_damage, progress)?;
         if get(map, keys::PURGED, "the purged entry", keys::read_purged)?.unwrap_or_default()
             == records.purged
         {
             let Records { node, incarnation, starts, .. } = records;
-            return Ok(Some((Found { node, incarnation, starts, shape }, damage)));
+            return Ok(Some((Found { node, incarnation, starts, shape }, walk)));
         }
     }
     Err(StoreError::Io {
@@ -145,12 +154,31 @@ fn survey(
     })
 }
 
-/// Walks the entries behind what was purged, up to the first damage.
+/// What is met on a way through the entries.
+#[derive(Default)]
+struct Walk {
+    damage: Vec<StoreError>,
+    /// The first and the last of each row of whole entries.
+    stretches: Vec<(LogId, LogId)>,
+}
+
+impl Walk {
+    /// A whole entry comes next.
+    fn pass(&mut self, id: LogId) {
+        match self.stretches.last_mut() {
+            Some((_, last)) if last.index.next() == id.index => *last = id,
+            _ => self.stretches.push((id, id)),
+        }
+    }
+}
+
+/// Walks the entries behind what was purged, until so much damage is found. The shape is of those before the first.
 fn entries(
     map: &dyn KeyValue,
     records: &Records,
+    max_damage: usize,
     progress: &mut dyn FnMut(f32),
-) -> Result<(Shape, Option<StoreError>), StoreError> {
+) -> Result<(Shape, Walk), StoreError> {
     let purged = records.purged;
     let mut shape = Shape {
         hard_state: records.hard_state,
@@ -159,24 +187,32 @@ fn entries(
         runs: Vec::new(),
         memberships: records.membership.iter().cloned().collect(),
     };
+    let mut walk = Walk::default();
     if let Some((id, _)) = &records.membership
         && id.index > purged.index
     {
-        let damage = damaged(map, "the old membership", &format!("{id} is not behind {purged}"));
-        return Ok((shape, Some(damage)));
+        walk.damage.push(damaged(map, "the old membership", &format!("{id} is not behind {purged}")));
     }
     let (first, last) = (keys::key(Index::ZERO), keys::key(Index(u64::MAX)));
     let newest = map.greatest(&first, &last)?.and_then(|key| keys::index(&key)).unwrap_or(purged.index);
     let total = newest.0.saturating_sub(purged.index.0).max(1);
-    let mut problem = None;
     map.scan(&first, &last, &mut |key, value| {
-        let step = take(&mut shape, key, value);
-        if let Err(detail) = step {
+        let problem = match decode(key, value) {
+            Ok(entry) => {
+                let problem = if walk.damage.is_empty() { take(&mut shape, &entry).err() } else { None };
+                walk.pass(entry.id());
+                problem
+            }
+            Err(detail) => Some(detail),
+        };
+        if let Some(detail) = problem {
             let what = match keys::index(key) {
                 Some(index) => format!("entry {index}"),
                 None => "a key that is not an entry's".to_owned(),
             };
-            problem = Some(damaged(map, &what, &detail));
+            walk.damage.push(damaged(map, &what, &detail));
+        }
+        if walk.damage.len() >= max_damage {
             return ControlFlow::Break(());
         }
         let done = shape.last.index.0 - purged.index.0;
@@ -185,12 +221,11 @@ fn entries(
         }
         ControlFlow::Continue(())
     })?;
-    Ok((shape, problem))
+    Ok((shape, walk))
 }
 
 /// Takes the next entry into the shape.
-fn take(shape: &mut Shape, key: &[u8], value: &[u8]) -> Result<(), String> {
-    let entry = decode(key, value)?;
+fn take(shape: &mut Shape, entry: &Entry) -> Result<(), String> {
     let membership = (entry.kind() == Kind::Membership).then(|| entry.payload());
     shape.append(entry.id(), membership)
 }

@@ -14,6 +14,7 @@ use crate::storage::disk::{Disk, failed};
 use crate::storage::{Identity, LogReader, Recovered, StoreError};
 use coracle_core::{Broken, Index, LogId};
 use std::io;
+use std::sync::Arc;
 
 /// How often a log is surveyed that does not hold still.
 const ATTEMPTS: usize = 20;
@@ -74,7 +75,7 @@ pub struct Stretch {
     pub last: Index,
     /// Reads them, each verified. Where a process uses the log and purges it, a segment may be recycled under the
     /// reader: then it says that the log is damaged, and another inspection tells the truth.
-    pub reader: Box<dyn LogReader>,
+    pub reader: Arc<dyn LogReader>,
 }
 
 /// Looks at the log in this directory, of which the identity is known or not. Every batch and entry that
@@ -173,7 +174,7 @@ fn stretches(lost: Vec<Log>, log: Log, purged: Index) -> Vec<Stretch> {
         let last = Index(log.shape.last.index.0.min(behind));
         let first = log.first().max(log.shape.purged.index.next()).max(purged.next());
         if first <= last {
-            let reader = Box::new(WalReader::new(Shared::new(log)));
+            let reader = Arc::new(WalReader::new(Shared::new(log)));
             stretches.push(Stretch { first, last, reader });
         }
     }
