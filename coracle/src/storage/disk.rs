@@ -143,23 +143,28 @@ fn read_only<T>() -> io::Result<T> {
     Err(io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it was opened to read only"))
 }
 
-/// Creates a directory and all that is missing above it, each synced into its parent.
+/// Creates a directory and all that is missing above it, each synced into its parent. One that is there may
+/// have been made by a process that was killed before that sync.
 fn create_durably(path: &Path) -> Result<(), StoreError> {
-    if path.is_dir() {
-        return Ok(());
-    }
     let parent = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    create_durably(parent)?;
-    match std::fs::create_dir(path) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
-            return Err(failed("create", path)(e));
+    let was_there = path.is_dir();
+    if !was_there {
+        create_durably(parent)?;
+        match std::fs::create_dir(path) {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
+                return Err(failed("create", path)(e));
+            }
+            _ => {}
         }
-        _ => {}
     }
-    File::open(parent).and_then(|p| p.sync_all()).map_err(failed("sync", parent))
+    match File::open(parent).and_then(|parent| parent.sync_all()) {
+        // Whoever may not read the parent did not make the directory.
+        Err(error) if was_there && error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(failed("sync", parent)),
+    }
 }
 
 impl Disk for DirDisk {

@@ -23,6 +23,9 @@ pub(crate) const DATA: &str = "data.mdb";
 /// Maps are multiples of this, in bytes: of every page size that there is.
 const STEP: usize = 64 << 10;
 
+/// A disk with fewer free bytes is full.
+const FULL: u64 = 1 << 20;
+
 /// Threads and tools that may read at a time.
 const READERS: u32 = 1024;
 
@@ -205,11 +208,23 @@ fn failed(action: &'static str, dir: &Path) -> impl Fn(heed::Error) -> StoreErro
     move |error| {
         let path = path.clone();
         match error {
-            heed::Error::Io(source) => StoreError::Io { action, path, source },
+            heed::Error::Io(source) => StoreError::Io { action, source: cause(source, &path), path },
             heed::Error::Mdb(MdbError::Corrupted | MdbError::PageNotFound | MdbError::Invalid) => {
                 StoreError::Damaged { path, offset: 0, detail: error.to_string() }
             }
             other => StoreError::Io { action, path, source: io::Error::other(other.to_string()) },
         }
+    }
+}
+
+/// LMDB says of a write for which there was room in part only that it was an I/O error.
+fn cause(said: io::Error, path: &Path) -> io::Error {
+    let free = rustix::fs::statvfs(path).map(|disk| disk.f_bavail * disk.f_frsize);
+    match free {
+        Ok(free) if free < FULL && said.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            let detail = format!("No space left on device: {free} bytes are free, and LMDB says: {said}");
+            io::Error::new(io::ErrorKind::StorageFull, detail)
+        }
+        _ => said,
     }
 }

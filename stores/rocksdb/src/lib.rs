@@ -3,7 +3,7 @@
 
 mod map;
 mod power;
-mod tail;
+mod records;
 
 use coracle::storage::disk::DirDisk;
 use coracle::storage::keyed::{Inspected, KeyedStore, inspect};
@@ -47,7 +47,7 @@ impl Engine for RocksDb {
     }
 
     fn exists(&self, dir: &Path) -> Result<bool, StoreError> {
-        // The file that names the newest manifest; written last when a database is made.
+        // The file that names the manifest; what comes before it in a new database is of no use without it.
         let path = dir.join("CURRENT");
         path.try_exists().map_err(|source| StoreError::Io { action: "look at", path, source })
     }

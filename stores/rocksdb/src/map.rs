@@ -28,7 +28,7 @@ pub(crate) struct Map {
     db: DB,
     /// How many bytes have to be free for a write.
     room: u64,
-    /// Whether a commit was synced that no later one proves yet: see [`tail`](crate::tail).
+    /// Whether a commit was synced that no later one proves yet: see [`power`].
     unproved: AtomicBool,
     /// Holds the directory's lock, until the database is closed.
     _disk: Option<DirDisk>,
@@ -57,23 +57,36 @@ impl Map {
         options.set_max_open_files(-1);
         let mut attempt = 1;
         loop {
-            let opened = power::check(&disk)
-                .and_then(|()| DB::open_for_read_only(&options, path, false).map_err(failed("open", path)));
-            match opened {
-                Ok(db) => return Ok(Map::new(path, db, 0, None)),
-                Err(error) if attempt == ATTEMPTS && power::was_cut_short(&disk)? => {
-                    let why = format!("its last start was cut short; start the node once: {error}");
-                    return Err(StoreError::Io {
-                        action: "read",
-                        path: path.into(),
-                        source: io::Error::other(why),
-                    });
-                }
+            match Map::look(path, &options, &disk) {
+                Ok(map) => return Ok(map),
                 Err(error) if attempt == ATTEMPTS => return Err(error),
                 Err(_) => attempt += 1,
             }
             std::thread::sleep(PAUSE);
         }
+    }
+
+    /// Opens it as it is now, unless it changes meanwhile.
+    fn look(path: &Path, options: &Options, disk: &ReadOnlyDir) -> Result<Map, StoreError> {
+        let files = power::in_use(disk)?;
+        let mend = power::needs_mending(disk)?;
+        let db =
+            DB::open_for_read_only(options, path, false).map_err(failed("open", path)).map_err(|error| {
+                let why = format!(
+                    "a start of it is under way or was cut short, and the next one mends that: {error}"
+                );
+                if mend {
+                    StoreError::Io { action: "read", path: path.into(), source: io::Error::other(why) }
+                } else {
+                    error
+                }
+            })?;
+        let now = power::in_use(disk)?;
+        if !files.iter().all(|file| now.contains(file)) {
+            let source = io::Error::other("its files change faster than they can be read; try again later");
+            return Err(StoreError::Io { action: "read", path: path.into(), source });
+        }
+        Ok(Map::new(path, db, 0, None))
     }
 
     fn write(&self, batch: WriteBatch) -> Result<(), StoreError> {

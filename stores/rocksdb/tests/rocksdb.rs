@@ -104,8 +104,15 @@ fn a_log_can_be_looked_at_by_another_process_while_it_is_written() {
     child.wait_for(400).unwrap();
     let first = looked.recovered.last.index;
     assert_eq!(looked.reader.entries(first, Index(u64::MAX), 1000).unwrap()[0].id(), looked.recovered.last);
-    child.kill().unwrap();
     drop(looked);
+    // Again and again, while buffers become tables and tables are compacted.
+    for round in (410..1000).step_by(10) {
+        child.wait_for(round).unwrap();
+        let looked = RocksDb::inspect(dir.path()).unwrap_or_else(|error| panic!("{round}: {error}")).unwrap();
+        let term = looked.recovered.hard_state.term.0;
+        assert!(looked.damage.is_empty() && term >= round, "{round}, {term}: {:?}", looked.damage);
+    }
+    child.kill().unwrap();
     let before = contents(dir.path());
     let looked = RocksDb::inspect(dir.path()).unwrap().unwrap();
     assert!(looked.recovered.hard_state.term.0 >= 400);
