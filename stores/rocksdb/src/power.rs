@@ -34,15 +34,16 @@ const MANIFEST: &str = "MANIFEST-";
 const LOG: &str = ".log";
 const TABLE: &str = ".sst";
 
-/// The note: a line for each file that was there before a start, the manifest that counts first, if there is one.
+/// The note: a line for each file that was there before a start, the manifest that counts first, if there is one;
+/// and how many these are.
 const STARTING: &str = "starting";
 
 /// What is written under this name becomes another file when it is whole.
 const TEMPORARY: &str = "starting.tmp";
 
 /// Brings the files of a database, if there are any, to a state that RocksDB starts from. Nobody else may have
-/// the directory open. Fails with [`StoreError::Damaged`], and leaves everything as it is, where what was
-/// acknowledged is not there.
+/// the directory open. Fails with [`StoreError::Damaged`], and cuts nothing off, where what was acknowledged is not
+/// there.
 pub(crate) fn begin(disk: &dyn Disk) -> Result<(), StoreError> {
     if was_cut_short(disk)? {
         go_back(disk)?;
@@ -57,6 +58,7 @@ pub(crate) fn begin(disk: &dyn Disk) -> Result<(), StoreError> {
     }
     let mut note: Vec<String> = files.manifest.into_iter().collect();
     note.extend(list(disk)?.into_iter().filter(|name| name.ends_with(LOG) || name.ends_with(TABLE)));
+    note.push(note.len().to_string());
     replace(disk, STARTING, &note.join("\n"))
 }
 
@@ -86,8 +88,9 @@ fn was_cut_short(disk: &dyn Disk) -> Result<bool, StoreError> {
 /// gone.
 fn go_back(disk: &dyn Disk) -> Result<(), StoreError> {
     let (note, names) = (text(disk, STARTING)?, list(disk)?);
-    let before: Vec<&str> = note.lines().filter(|name| !name.is_empty()).collect();
-    if !before.iter().all(|file| names.iter().any(|name| name == file)) {
+    let mut before: Vec<&str> = note.lines().collect();
+    let whole = before.pop().and_then(|count| count.parse().ok()) == Some(before.len());
+    if !whole || !before.iter().all(|file| names.iter().any(|name| name == file)) {
         return Ok(());
     }
     match before.first().filter(|name| name.starts_with(MANIFEST)) {
@@ -395,6 +398,20 @@ mod tests {
                 check(&cut, "after that, with what it removed", &kept);
             }
             fs::remove_dir_all(&after).unwrap();
+        }
+    }
+
+    #[test]
+    fn st_9_a_note_that_is_not_whole_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _) = open(dir.path()).unwrap();
+        extend(&mut *store, 0);
+        drop(store);
+        begin(&DirDisk::open(dir.path()).unwrap()).unwrap();
+        let note = fs::read(dir.path().join(STARTING)).unwrap();
+        for cut in 0..note.len() {
+            fs::write(dir.path().join(STARTING), &note[..cut]).unwrap();
+            assert_eq!(open(dir.path()).unwrap().1, 10, "{cut}");
         }
     }
 
