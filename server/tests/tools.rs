@@ -210,3 +210,34 @@ fn the_probes_processes_sync_what_they_answer() {
         child.wait().unwrap();
     }
 }
+
+/// ST-1: a process that made its directory may have been killed before it synced the name.
+#[test]
+#[ignore = "needs the package strace"]
+fn st_1_each_start_syncs_the_directory_into_its_parent() {
+    let home = tempfile::tempdir().unwrap();
+    let parent = home.path().join("data");
+    for start in ["first", "second"] {
+        let trace = home.path().join(start);
+        let mut command = Command::new("strace");
+        command
+            .args(["-f", "-yy", "-e", "trace=fsync", "-o"])
+            .arg(&trace)
+            .args([CORACLE, "serve", "--id", "1"]);
+        command.args([
+            "--peer-addr",
+            "127.0.0.1:0",
+            "--client-addr",
+            "127.0.0.1:0",
+            "--parent-pipe",
+            "--data-dir",
+        ]);
+        // The end of its input stops it.
+        let status =
+            command.arg(parent.join("node")).stdin(Stdio::null()).stdout(Stdio::null()).status().unwrap();
+        assert!(status.success());
+        let said = std::fs::read_to_string(trace).unwrap();
+        let synced = format!("<{}>", parent.canonicalize().unwrap().display());
+        assert!(said.lines().any(|line| line.contains(&synced) && line.contains("= 0")), "{start}: {said}");
+    }
+}
