@@ -25,6 +25,15 @@ fn engines() -> Vec<Store> {
     engines
 }
 
+/// A node that is all of its cluster, and the directory that it lives in.
+fn alone(store: Store) -> (Cluster, tempfile::TempDir) {
+    let home = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start(home.path(), vec![server_on(CORACLE, store)], Interrupt::default()).unwrap();
+    cluster.form().unwrap();
+    cluster.leader().unwrap();
+    (cluster, home)
+}
+
 #[test]
 fn the_demo_passes_on_each_store() {
     for store in engines() {
@@ -94,11 +103,7 @@ fn a_store_that_the_program_was_built_without_says_how_to_build_it() {
 #[test]
 fn a_log_can_be_looked_at_while_its_server_runs() {
     for store in [vec![Store::Wal], engines()].concat() {
-        let home = tempfile::tempdir().unwrap();
-        let cluster =
-            Cluster::start(home.path(), vec![server_on(CORACLE, store)], Interrupt::default()).unwrap();
-        cluster.form().unwrap();
-        cluster.leader().unwrap();
+        let (cluster, _home) = alone(store);
         let dir = cluster.node(1).place.directory.clone();
         let address = cluster.node(1).place.client_addr.clone();
         let stop = Arc::new(AtomicBool::new(false));
@@ -144,11 +149,7 @@ fn a_log_can_be_looked_at_while_its_server_runs() {
 #[test]
 fn a_damaged_entry_is_told() {
     for store in engines() {
-        let home = tempfile::tempdir().unwrap();
-        let cluster =
-            Cluster::start(home.path(), vec![server_on(CORACLE, store)], Interrupt::default()).unwrap();
-        cluster.form().unwrap();
-        cluster.leader().unwrap();
+        let (cluster, _home) = alone(store);
         let dir = cluster.node(1).place.directory.clone();
         let mut client = Client::connect(&cluster.node(1).place.client_addr, LONG).unwrap();
         let marks = ["coracles-are-small", "coracles-are-round", "coracles-are-light"];
