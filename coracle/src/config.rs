@@ -6,6 +6,7 @@
 use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
 use crate::storage::engine::{Engine, is_name};
+use crate::wire::MAX_METADATA;
 use coracle_core::{Broken, NodeId, Settings};
 use std::fmt;
 use std::path::PathBuf;
@@ -111,6 +112,9 @@ pub struct Config {
     pub inflight_bytes: u64,
     /// The size of one segment of the write-ahead log, in bytes. Default 64 MiB, at least 64 KiB.
     pub segment_bytes: u64,
+    /// What the application wants the other members to know of this one. Raft does not look into it. Default
+    /// empty, at most 1 KiB.
+    pub metadata: Vec<u8>,
     /// The rule that the node breaks.
     pub(crate) broken: Broken,
 }
@@ -138,6 +142,7 @@ impl Config {
             inflight_messages: core.inflight_messages,
             inflight_bytes: core.inflight_bytes,
             segment_bytes: 64 << 20,
+            metadata: Vec::new(),
             broken: Broken::default(),
         }
     }
@@ -193,6 +198,7 @@ impl Config {
             ("max_unpersisted_bytes", self.max_unpersisted_bytes == 0, "it must not be zero"),
             ("max_uncommitted_bytes", self.max_uncommitted_bytes == 0, "it must not be zero"),
             ("segment_bytes", self.segment_bytes < 64 << 10, "it must be at least 64 KiB"),
+            ("metadata", self.metadata.len() > MAX_METADATA, "it must be at most 1 KiB"),
         ];
         match rules.into_iter().find(|(_, broken, _)| *broken) {
             Some((setting, _, problem)) => bad(setting, problem),
@@ -259,6 +265,7 @@ mod tests {
         assert_eq!(refused(|c| c.inflight_messages = 0), "inflight_messages");
         assert_eq!(refused(|c| c.inflight_bytes = 0), "inflight_bytes");
         assert_eq!(refused(|c| c.segment_bytes = 4096), "segment_bytes");
+        assert_eq!(refused(|c| c.metadata = vec![0; 1025]), "metadata");
         for name in ["", "wal", "Upper", "two words", "../up", "seventeen-letters"] {
             let storage = Storage::Engine { dir: "x".into(), engine: Arc::new(Named(name)) };
             assert_eq!(refused(|c| c.storage = storage.clone()), "storage", "{name}");

@@ -100,7 +100,8 @@ impl<S: StateMachine> Node<S> {
         applier.broken = config.broken;
 
         let (inbox, inbound) = mpsc::channel(INBOUND);
-        let local = Local { peer: me, boot, cluster, membership: raft.membership_id() };
+        let metadata = config.metadata.clone().into();
+        let local = Local { metadata, ..Local::new(me, boot, cluster, raft.membership_id()) };
         let transport = Tcp::bind(&config.peer_addr, TcpConfig::default(), local, inbox)
             .await
             .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;

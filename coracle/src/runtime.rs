@@ -229,8 +229,8 @@ impl<S: StateMachine> Driver<S> {
 
     fn on_inbound(&mut self, inbound: Inbound, intake: &mut Intake<S>) {
         match inbound {
-            Inbound::Message { from, cluster, message, .. } => {
-                if !self.belongs(cluster) {
+            Inbound::Message { from, cluster, names_me, message, .. } => {
+                if !self.belongs(cluster, names_me && message.binds()) {
                     return;
                 }
                 match message {
@@ -251,11 +251,15 @@ impl<S: StateMachine> Driver<S> {
         }
     }
 
-    /// Whether a message of this cluster is for this node. A blank node joins the first cluster that talks
-    /// to it, and remembers that durably before it says a word.
-    fn belongs(&mut self, cluster: ClusterId) -> bool {
+    /// Whether a message of this cluster is for this node. A blank node joins a cluster by a message that
+    /// `binds`: a vote request or an AppendEntries from one whose newest membership names this very node, and
+    /// nothing else (design, 5.3.4). It remembers that durably before it says a word.
+    fn belongs(&mut self, cluster: ClusterId, binds: bool) -> bool {
         if let Some(own) = self.parts.cluster {
             return own == cluster;
+        }
+        if !binds {
+            return false;
         }
         if let Some(disk) = &self.parts.disk
             && let Err(error) = identity::set_cluster(&**disk, cluster)

@@ -604,7 +604,7 @@ async fn a_forwarded_write_of_another_term_is_refused() {
     let status = cluster.node(leader).status().await.unwrap();
     let member = |id| status.raft.membership.members[&NodeId(id)].peer();
     let membership = status.raft.membership_id;
-    let local = Local { peer: member(follower), boot: Boot(9), cluster: status.cluster, membership };
+    let local = Local::new(member(follower), Boot(9), status.cluster, membership);
     let (inbox, mut inbound) = tokio::sync::mpsc::channel(64);
     let tcp = Tcp::bind("127.0.0.1:0", TcpConfig::default(), local, inbox).await.unwrap();
     tcp.set_membership(membership, &status.raft.membership);

@@ -16,7 +16,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 
 fn local(id: u64) -> Local {
     let peer = Peer { id: NodeId(id), incarnation: Incarnation(id) };
-    Local { peer, boot: Boot(id), cluster: Some(ClusterId(1)), membership: LogId::ZERO }
+    Local::new(peer, Boot(id), Some(ClusterId(1)), LogId::ZERO)
 }
 
 fn descriptors() -> usize {

@@ -3,7 +3,7 @@
 //! Nothing that a stranger does, and nothing that the system refuses, ends the loop (TR-7). Each connection
 //! has a task of its own from its first byte on; until its handshake is over it holds a place among few.
 
-use super::handshake::{ReadError, Stream, Verdict, facts, judge};
+use super::handshake::{ReadError, Stream, Verdict, judge};
 use super::shared::{HandshakeSlot, Shared};
 use crate::wire::{Close, CloseReason, Incoming, Refused, RefusedReason, Welcome, WireError};
 use std::net::SocketAddr;
@@ -57,9 +57,9 @@ where
             return;
         }
     };
-    let local = shared.local();
-    let verdict = judge(&local, &hello);
-    let welcome = Welcome { facts: facts(&local, shared.config.max_frame) }.encode();
+    let (local, facts) = shared.facts(hello.facts.from.id);
+    let verdict = judge(&local, &shared.config, &hello);
+    let welcome = Welcome { facts }.encode();
     let (reason, text) = match verdict {
         Ok(Verdict::Introduce) => {
             return finish(shared, stream, &welcome).await;

@@ -4,6 +4,10 @@ use crate::entry;
 use crate::wire;
 use std::time::Duration;
 
+/// The largest frame that is taken by default, in bytes: it holds the largest entry. What all entries of one
+/// message may take together is less than this by a header and [`wire::MAX_META`].
+pub const MAX_FRAME: usize = wire::frame_limit(entry::HEADER + entry::MAX_PAYLOAD);
+
 /// The settings of a [`Tcp`](super::tcp::Tcp). The defaults suit a cluster within one data centre or a few.
 #[derive(Clone, Debug)]
 pub struct TcpConfig {
@@ -49,6 +53,9 @@ pub struct TcpConfig {
     /// How many bytes of messages may be on their way from the network to the node, over all connections;
     /// who finds it used up stops reading. 64 MiB: the largest frame, twice nearly.
     pub inbound_bytes: usize,
+    /// The features offered to peers, one bit each. All that this version has
+    /// ([`wire::FEATURES`]); on a connection those count that both sides offer.
+    pub features: u64,
 }
 
 impl Default for TcpConfig {
@@ -64,10 +71,11 @@ impl Default for TcpConfig {
             accept_backoff: Duration::from_millis(100),
             outbox_bytes: 64 << 20,
             outbox_messages: 4_096,
-            max_frame: wire::frame_limit(entry::HEADER + entry::MAX_PAYLOAD),
+            max_frame: MAX_FRAME,
             max_connections: 1_024,
             max_handshakes: 256,
             inbound_bytes: 64 << 20,
+            features: wire::FEATURES,
         }
     }
 }

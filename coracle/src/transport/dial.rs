@@ -4,7 +4,7 @@
 //! pauses that grow while it fails. A link that had lived well is replaced at once, because the next attempt
 //! also tells whether the peer's process is still there. A bootstrap's probe is the same first half.
 
-use super::handshake::{ReadError, Stream, check_welcome, facts};
+use super::handshake::{ReadError, Stream, check_welcome};
 use super::link::End;
 use super::shared::{Answer, Shared, Target};
 use crate::wire::{Hello, Incoming, Purpose, Refused, RefusedReason, Welcome, WireError};
@@ -84,13 +84,8 @@ pub(super) async fn keep(shared: Arc<Shared>, target: Arc<Target>) {
 /// Dials once and runs the link, if there is one: for how long it lived, and whether it was cut.
 async fn attempt(shared: &Shared, target: &Target) -> Option<(Duration, bool)> {
     let (address, peer) = (&target.address, target.peer);
-    let local = shared.local();
-    let hello = Hello {
-        facts: facts(&local, shared.config.max_frame),
-        to: peer.id,
-        to_incarnation: Some(peer.incarnation),
-        purpose: Purpose::Raft,
-    };
+    let (local, facts) = shared.facts(peer.id);
+    let hello = Hello { facts, to: peer.id, to_incarnation: Some(peer.incarnation), purpose: Purpose::Raft };
     let (mut stream, welcome) = match dial(shared, address, &hello).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -143,7 +138,7 @@ pub(super) async fn dial(
     });
     match answer.await {
         Err(_) => Err(DialError::HandshakeTimeout(limit)),
-        Ok(Ok(Incoming::Welcome(welcome))) => match check_welcome(hello, &welcome) {
+        Ok(Ok(Incoming::Welcome(welcome))) => match check_welcome(&shared.config, hello, &welcome) {
             Ok(()) => Ok((stream, welcome)),
             Err((reason, text)) => Err(DialError::Unfit { reason, text, welcome: Box::new(welcome) }),
         },

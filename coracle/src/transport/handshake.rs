@@ -5,10 +5,12 @@
 //! the second for the one who dialed. Until it is over, a connection may make its receiver hold a few
 //! kilobytes and no more.
 
-use super::tcp::Local;
-use crate::wire::{self, Decoder, Facts, Hello, Incoming, Purpose, RefusedReason, Welcome, WireError};
+use super::tcp::{Local, TcpConfig};
+use crate::wire::{
+    self, Decoder, Facts, Hello, Incoming, MAX_BOOTS, Purpose, RefusedReason, Welcome, WireError,
+};
 use bytes::{Bytes, BytesMut};
-use coracle_core::{ClusterId, NodeId};
+use coracle_core::{ClusterId, NodeId, Peer};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -115,18 +117,24 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-/// What this node says of itself.
-pub(super) fn facts(local: &Local, max_frame: usize) -> Facts {
+/// What this node says of itself, and of the receiver: `names` is what its newest membership says of that.
+pub(super) fn facts(local: &Local, names: Option<Peer>, config: &TcpConfig) -> Facts {
+    let unsaid = local.boots.len().saturating_sub(MAX_BOOTS);
     Facts {
         protocol: (wire::PROTOCOL_MIN, wire::PROTOCOL_MAX),
         required: 0,
-        optional: wire::FEATURES,
+        optional: config.features,
         levels: (wire::LEVEL_MIN, wire::LEVEL_MAX),
         cluster: local.cluster,
         from: local.peer,
         boot: local.boot,
         membership: local.membership,
-        max_frame: u32::try_from(max_frame).unwrap_or(u32::MAX),
+        max_frame: u32::try_from(config.max_frame).unwrap_or(u32::MAX),
+        boot_number: local.boot_number,
+        boots: local.boots[unsaid..].to_vec(),
+        address: local.address.clone(),
+        names,
+        metadata: local.metadata.clone(),
     }
 }
 
@@ -140,10 +148,14 @@ pub(super) enum Verdict {
 }
 
 /// Judges the Hello of one who dialed this node.
-pub(super) fn judge(local: &Local, hello: &Hello) -> Result<Verdict, (RefusedReason, String)> {
+pub(super) fn judge(
+    local: &Local,
+    config: &TcpConfig,
+    hello: &Hello,
+) -> Result<Verdict, (RefusedReason, String)> {
     let facts = &hello.facts;
     let refuse = |reason, text: String| Err((reason, text));
-    compatible(facts)?;
+    compatible(config, local.peer.id, facts)?;
     if !matches!(hello.purpose, Purpose::Raft | Purpose::Probe) {
         return refuse(RefusedReason::Purpose, format!("{:?} is not served here", hello.purpose));
     }
@@ -178,9 +190,13 @@ pub(super) fn judge(local: &Local, hello: &Hello) -> Result<Verdict, (RefusedRea
 }
 
 /// Judges the answer to a Hello: what the other side may not have seen in it.
-pub(super) fn check_welcome(hello: &Hello, welcome: &Welcome) -> Result<(), (RefusedReason, String)> {
+pub(super) fn check_welcome(
+    config: &TcpConfig,
+    hello: &Hello,
+    welcome: &Welcome,
+) -> Result<(), (RefusedReason, String)> {
     let facts = &welcome.facts;
-    compatible(facts)?;
+    compatible(config, hello.facts.from.id, facts)?;
     if facts.from.id != hello.to || hello.to_incarnation.is_some_and(|i| i != facts.from.incarnation) {
         return Err((
             RefusedReason::WrongNode,
@@ -196,17 +212,28 @@ pub(super) fn check_welcome(hello: &Hello, welcome: &Welcome) -> Result<(), (Ref
     }
 }
 
-/// Whether there is a protocol and a set of features that both sides can live with.
-fn compatible(facts: &Facts) -> Result<(), (RefusedReason, String)> {
+/// Whether there is a protocol and a set of features that both sides can live with. `me` is this node.
+fn compatible(config: &TcpConfig, me: NodeId, facts: &Facts) -> Result<(), (RefusedReason, String)> {
     let (min, max) = facts.protocol;
     if min > wire::PROTOCOL_MAX || max < wire::PROTOCOL_MIN {
-        let text =
-            format!("protocols {min} to {max} there, {} to {} here", wire::PROTOCOL_MIN, wire::PROTOCOL_MAX);
+        let they = facts.from.id;
+        let old = if max < wire::PROTOCOL_MIN { they } else { me };
+        let text = format!(
+            "node {they} speaks {}, node {me} speaks {}; upgrade node {old}",
+            protocols(min, max),
+            protocols(wire::PROTOCOL_MIN, wire::PROTOCOL_MAX)
+        );
         return Err((RefusedReason::Protocol, text));
     }
-    let unknown = facts.required & !wire::FEATURES;
+    let unknown = facts.required & !config.features;
     if unknown != 0 {
-        return Err((RefusedReason::Feature, format!("the features {unknown:#x} are required")));
+        let they = facts.from.id;
+        let text = format!("node {they} requires the features {unknown:#x}, which node {me} does not have");
+        return Err((RefusedReason::Feature, text));
     }
     Ok(())
+}
+
+fn protocols(min: u32, max: u32) -> String {
+    if min == max { format!("protocol {min}") } else { format!("protocols {min} to {max}") }
 }

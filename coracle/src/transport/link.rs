@@ -9,6 +9,7 @@
 use super::handshake::{ReadError, Reader, Stream};
 use super::outbox::Outbox;
 use super::shared::Shared;
+use super::tcp::Introduction;
 use super::{Held, Inbound, PeerMessage};
 use crate::wire::{Close, CloseReason, Frame, Incoming, WireError, ping, pong};
 use bytes::{Buf, Bytes};
@@ -38,6 +39,8 @@ pub(super) struct Link {
     pub(super) boot: Boot,
     /// The cluster in whose name the two talk.
     pub(super) cluster: ClusterId,
+    /// What the other end said of itself.
+    pub(super) who: Introduction,
     /// Whether this node dialed it.
     pub(super) dialed: bool,
     /// The largest frame that the other end takes.
@@ -145,7 +148,8 @@ impl Link {
         let Ok(permit) = Arc::clone(&shared.budget).acquire_many_owned(permits).await else { return };
         let held = Held(Some(permit));
         shared.counters.received.fetch_add(1, Ordering::Relaxed);
-        shared.tell(Inbound::Message { from: self.peer, cluster: self.cluster, message, held }).await;
+        let (from, cluster, names_me) = (self.peer, self.cluster, self.who.names == Some(shared.me));
+        shared.tell(Inbound::Message { from, cluster, names_me, message, held }).await;
     }
 
     async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut W, pulse: &Pulse) -> End {

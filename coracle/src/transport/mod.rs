@@ -18,7 +18,7 @@ mod shared;
 use crate::entry::Entry;
 use crate::error::WriteError;
 use bytes::Bytes;
-use coracle_core::{ClusterId, Envelope, Peer, Term};
+use coracle_core::{ClusterId, Envelope, Message, Peer, Term};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Everything that one node says to another.
@@ -35,6 +35,15 @@ pub enum PeerMessage {
     Forward(Forward),
     /// The answer to a [`Forward`].
     ForwardReply(ForwardReply),
+}
+
+impl PeerMessage {
+    /// Whether a blank node joins the sender's cluster to answer this, if that names it: a vote request or an
+    /// AppendEntries.
+    pub fn binds(&self) -> bool {
+        let PeerMessage::Raft { envelope, .. } = self else { return false };
+        matches!(envelope.message, Message::Vote(_) | Message::Append(_))
+    }
 }
 
 /// A forwarded write.
@@ -77,6 +86,9 @@ pub enum Inbound {
         from: Peer,
         /// The cluster that the handshake named.
         cluster: ClusterId,
+        /// Whether the handshake said that the sender's newest membership names this very node, on this disk. Only
+        /// then may a blank node join that cluster.
+        names_me: bool,
         /// What it says.
         message: PeerMessage,
         /// Its share of the inbound byte budget, given back when this is dropped.

@@ -10,14 +10,15 @@
 //! network.
 
 use super::config::TcpConfig;
+use super::handshake::facts;
 use super::link::{End, Link};
 use super::outbox::Outbox;
 use super::quiet::Quiet;
-use super::tcp::Local;
+use super::tcp::{Introduction, Local};
 use super::{Inbound, PeerMessage};
 use crate::wire::{self, CloseReason, Facts, RefusedReason};
 use bytes::Bytes;
-use coracle_core::{Boot, ClusterId, LogId, NodeId, Peer};
+use coracle_core::{Boot, ClusterId, Incarnation, LogId, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,6 +51,8 @@ pub(super) struct Shared {
 #[derive(Debug)]
 struct State {
     local: Local,
+    /// The members of its newest membership, and their disks.
+    members: BTreeMap<NodeId, Incarnation>,
     /// Every link by its id.
     links: BTreeMap<u64, Arc<Link>>,
     /// The links to a peer that messages may take.
@@ -122,6 +125,7 @@ impl Shared {
             tasks: Mutex::new(Some(JoinSet::new())),
             state: Mutex::new(State {
                 local,
+                members: BTreeMap::new(),
                 links: BTreeMap::new(),
                 routes: BTreeMap::new(),
                 targets: BTreeMap::new(),
@@ -138,14 +142,22 @@ impl Shared {
         self.state().local.clone()
     }
 
+    /// What this node says of itself now, and how it says it to that one.
+    pub(super) fn facts(&self, to: NodeId) -> (Local, Facts) {
+        let state = self.state();
+        let names = state.members.get(&to).map(|incarnation| Peer { id: to, incarnation: *incarnation });
+        let facts = facts(&state.local, names, &self.config);
+        (state.local.clone(), facts)
+    }
+
+    /// What the peer said of itself on the link that a message would take.
+    pub(super) fn peer(&self, peer: Peer) -> Option<Introduction> {
+        self.state().best(peer).map(|link| link.who.clone())
+    }
+
     /// Queues a message on the best link to a peer.
     pub(super) fn send(&self, to: Peer, message: &PeerMessage) -> bool {
-        let link = {
-            let state = self.state();
-            let route = state.routes.get(&to);
-            let mut links = route.into_iter().flat_map(|route| [&route.dialed, &route.accepted]).flatten();
-            links.find(|link| link.outbox.is_open()).cloned()
-        };
+        let link = self.state().best(to).cloned();
         let sent = link.is_some_and(|link| {
             let frame = wire::encode(message);
             frame.len() <= link.max_frame && link.outbox.push(frame)
@@ -203,6 +215,7 @@ impl Shared {
             peer: facts.from,
             boot: facts.boot,
             cluster,
+            who: Introduction::new(facts, self.config.features),
             dialed: dialed.is_some(),
             max_frame: facts.max_frame as usize,
             outbox: Outbox::new(self.config.outbox_bytes, self.config.outbox_messages, first),
@@ -290,10 +303,12 @@ impl Shared {
     pub(super) fn set_targets(
         &self,
         newest: LogId,
+        membership: &Membership,
         members: impl Iterator<Item = (Peer, String)>,
     ) -> Vec<Arc<Target>> {
         let mut state = self.state();
         state.local.membership = newest;
+        state.members = membership.members.values().map(|member| (member.id, member.incarnation)).collect();
         let wanted: BTreeMap<NodeId, (Peer, String)> = members.map(|m| (m.0.id, m)).collect();
         let mut retired = Vec::new();
         state.targets.retain(|id, target| {
@@ -367,6 +382,12 @@ impl Shared {
 }
 
 impl State {
+    /// The link that a message to a peer takes: one that does not end, rather the one that this node dialed.
+    fn best(&self, peer: Peer) -> Option<&Arc<Link>> {
+        let route = self.routes.get(&peer)?;
+        [&route.dialed, &route.accepted].into_iter().flatten().find(|link| link.outbox.is_open())
+    }
+
     fn next_id(&mut self) -> u64 {
         self.next += 1;
         self.next

@@ -12,10 +12,10 @@
 
 use super::accept::accept;
 use super::dial::{DialError, dial, keep};
-use super::handshake::facts;
 use super::shared::Shared;
 use super::{Inbound, PeerMessage};
-use crate::wire::{CloseReason, Hello, Purpose, RefusedReason, WireError};
+use crate::wire::{self, CloseReason, Facts, Hello, Purpose, RefusedReason, WireError};
+use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, LogId, Membership, NodeId, Peer};
 use std::io;
 use std::net::SocketAddr;
@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub use super::config::TcpConfig;
+pub use super::config::{MAX_FRAME, TcpConfig};
 
 /// What a node says of itself when it connects.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,9 +40,28 @@ pub struct Local {
     pub cluster: Option<ClusterId>,
     /// The newest membership that it has.
     pub membership: LogId,
+    /// How often its directory was started, which is the number of this boot; 0 if no list is kept.
+    pub boot_number: u64,
+    /// The newest boots of its directory, oldest first, this one last; empty if no list is kept. Of a list longer
+    /// than [`wire::MAX_BOOTS`](crate::wire::MAX_BOOTS) the newest are told.
+    pub boots: Vec<Boot>,
+    /// Where others dial it, as `host:port`, at most [`wire::MAX_ADDRESS`](crate::wire::MAX_ADDRESS) bytes. Empty:
+    /// where it listens, unless that is every address of the host.
+    pub address: String,
+    /// What the application wants known of this member, at most
+    /// [`wire::MAX_METADATA`](crate::wire::MAX_METADATA) bytes.
+    pub metadata: Bytes,
 }
 
-/// Who answered a [`Tcp::probe`].
+impl Local {
+    /// A node that has no list of boots and no metadata, and is to be dialed where it listens.
+    pub fn new(peer: Peer, boot: Boot, cluster: Option<ClusterId>, membership: LogId) -> Local {
+        let (boots, address, metadata) = (Vec::new(), String::new(), Bytes::new());
+        Local { peer, boot, cluster, membership, boot_number: 0, boots, address, metadata }
+    }
+}
+
+/// What another node said of itself, and what came of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Introduction {
     /// Its name and disk.
@@ -51,11 +70,33 @@ pub struct Introduction {
     pub boot: Boot,
     /// Its cluster, if it has one.
     pub cluster: Option<ClusterId>,
-    /// The newest membership that it has.
+    /// The newest membership that it had when it said so.
     pub membership: LogId,
+    /// Where it says it is to be dialed; empty if it does not know.
+    pub address: String,
+    /// What that membership says of this node: its name, on the disk that it names.
+    pub names: Option<Peer>,
+    /// The features that both sides offer: the ones that may be used on this connection.
+    pub features: u64,
+    /// What its application wants known of it.
+    pub metadata: Bytes,
 }
 
 impl Introduction {
+    /// What came of these facts, to one who offers these features.
+    pub(super) fn new(facts: &Facts, features: u64) -> Introduction {
+        Introduction {
+            peer: facts.from,
+            boot: facts.boot,
+            cluster: facts.cluster,
+            membership: facts.membership,
+            address: facts.address.clone(),
+            names: facts.names,
+            features: features & (facts.required | facts.optional),
+            metadata: facts.metadata.clone(),
+        }
+    }
+
     /// Whether the node was never told a cluster.
     pub fn is_blank(&self) -> bool {
         self.cluster.is_none()
@@ -150,11 +191,25 @@ impl Tcp {
     pub async fn bind(
         address: &str,
         config: TcpConfig,
-        local: Local,
+        mut local: Local,
         inbound: mpsc::Sender<Inbound>,
     ) -> io::Result<Tcp> {
+        if local.address.len() > wire::MAX_ADDRESS || local.metadata.len() > wire::MAX_METADATA {
+            let problem = format!(
+                "an address may take {} bytes, and metadata {}",
+                wire::MAX_ADDRESS,
+                wire::MAX_METADATA
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+        }
         let listener = TcpListener::bind(address).await?;
+        let given = address;
         let address = listener.local_addr()?;
+        if local.address.is_empty() && !address.ip().is_unspecified() {
+            // A name says more than the address that it has now; but port 0 is no address.
+            let named = given.ends_with(&format!(":{}", address.port())) && given.len() <= wire::MAX_ADDRESS;
+            local.address = if named { given.to_owned() } else { address.to_string() };
+        }
         let shared = Arc::new(Shared::new(config, local, inbound));
         let accepting = tokio::spawn(accept(Arc::clone(&shared), listener));
         Ok(Tcp { shared, address, accepting: Mutex::new(Some(accepting)) })
@@ -171,7 +226,7 @@ impl Tcp {
     pub fn set_membership(&self, newest: LogId, membership: &Membership) {
         let others = membership.others(self.shared.me.id);
         let members = others.map(|member| (member.peer(), member.address.clone()));
-        for target in self.shared.set_targets(newest, members) {
+        for target in self.shared.set_targets(newest, membership, members) {
             self.shared.spawn(keep(Arc::clone(&self.shared), target));
         }
     }
@@ -193,22 +248,18 @@ impl Tcp {
 
     /// Asks who is at an address, as the bootstrap does. Leaves no trace there. Cancel safe.
     pub async fn probe(&self, address: &str, id: NodeId) -> Result<Introduction, ProbeError> {
-        let local = self.shared.local();
-        let hello = Hello {
-            facts: facts(&local, self.shared.config.max_frame),
-            to: id,
-            to_incarnation: None,
-            purpose: Purpose::Probe,
-        };
+        let hello =
+            Hello { facts: self.shared.facts(id).1, to: id, to_incarnation: None, purpose: Purpose::Probe };
         match dial(&self.shared, address, &hello).await {
-            Ok((_, welcome)) => Ok(Introduction {
-                peer: welcome.facts.from,
-                boot: welcome.facts.boot,
-                cluster: welcome.facts.cluster,
-                membership: welcome.facts.membership,
-            }),
+            Ok((_, welcome)) => Ok(Introduction::new(&welcome.facts, self.shared.config.features)),
             Err(error) => Err(probe_error(address, id, error)),
         }
+    }
+
+    /// What a peer said of itself on the connection that a message to it would take now. None: there is no
+    /// connection.
+    pub fn peer(&self, peer: Peer) -> Option<Introduction> {
+        self.shared.peer(peer)
     }
 
     /// What happened since the start.

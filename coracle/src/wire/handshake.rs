@@ -4,11 +4,18 @@
 //! send messages. [`Close`] is the last frame; a connection that ends without one was cut.
 
 use super::frame::{Type, seal};
+use super::membership::MAX_ADDRESS;
 use super::outcome::cut;
 use super::peer::{from_log_id, from_peer, to_log_id, to_peer};
 use super::{WireError, proto};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, Incarnation, LogId, NodeId, Peer};
+
+/// The longest list of boots, in numbers: half of what a frame of the handshake may take.
+pub const MAX_BOOTS: usize = 512;
+
+/// The longest metadata of a member, in bytes: a few names and labels, and no place for data.
+pub const MAX_METADATA: usize = 1 << 10;
 
 /// What a node says of itself in a handshake.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +38,19 @@ pub struct Facts {
     pub membership: LogId,
     /// The largest frame that it takes, in bytes.
     pub max_frame: u32,
+    /// How often its directory was started, which is the number of this boot; 0 if it keeps no list.
+    pub boot_number: u64,
+    /// The newest boots of its directory, oldest first, this one last; empty if it keeps no list. At most
+    /// [`MAX_BOOTS`].
+    pub boots: Vec<Boot>,
+    /// Where it is to be dialed, as `host:port`; empty if it does not know. At most [`MAX_ADDRESS`] bytes.
+    pub address: String,
+    /// What its newest membership says of the receiver: that one's name, on the disk that it names. None: the
+    /// receiver is not in it, or there is no membership.
+    pub names: Option<Peer>,
+    /// What the application wants known of this member; the protocol does not look into it. At most
+    /// [`MAX_METADATA`] bytes.
+    pub metadata: Bytes,
 }
 
 /// What a connection is for.
@@ -232,6 +252,11 @@ impl From<&Facts> for proto::Facts {
             boot: facts.boot.0,
             membership: Some(from_log_id(facts.membership)),
             max_frame: facts.max_frame,
+            boot_number: facts.boot_number,
+            boots: facts.boots.iter().map(|boot| boot.0).collect(),
+            address: facts.address.clone(),
+            names: facts.names.map(from_peer),
+            metadata: facts.metadata.clone(),
         }
     }
 }
@@ -239,6 +264,18 @@ impl From<&Facts> for proto::Facts {
 fn to_facts(facts: Option<proto::Facts>) -> Result<Facts, WireError> {
     let facts = facts.ok_or(WireError::Invalid("a handshake without the facts of its sender"))?;
     let range = |range: Option<proto::Range>| range.map_or((0, 0), |range| (range.min, range.max));
+    if facts.address.len() > MAX_ADDRESS {
+        return Err(WireError::Invalid("a handshake with too long an address"));
+    }
+    if facts.metadata.len() > MAX_METADATA {
+        return Err(WireError::Invalid("a handshake with too much metadata"));
+    }
+    if facts.boots.len() > MAX_BOOTS || facts.boots.len() as u64 > facts.boot_number {
+        return Err(WireError::Invalid("a handshake with too many boots"));
+    }
+    if facts.boots.last().is_some_and(|newest| *newest != facts.boot) {
+        return Err(WireError::Invalid("a handshake whose boot is not the newest of its list"));
+    }
     Ok(Facts {
         protocol: range(facts.protocol),
         required: facts.required,
@@ -249,6 +286,11 @@ fn to_facts(facts: Option<proto::Facts>) -> Result<Facts, WireError> {
         boot: Boot(facts.boot),
         membership: to_log_id(facts.membership),
         max_frame: facts.max_frame,
+        boot_number: facts.boot_number,
+        boots: facts.boots.into_iter().map(Boot).collect(),
+        address: facts.address,
+        names: facts.names.map(to_peer),
+        metadata: facts.metadata,
     })
 }
 

@@ -24,7 +24,9 @@ mod proto;
 mod tests;
 
 pub use frame::{Decoder, Frame, HEADER, MAX_META, frame_limit};
-pub use handshake::{Close, CloseReason, Facts, Hello, Purpose, Refused, RefusedReason, Welcome};
+pub use handshake::{
+    Close, CloseReason, Facts, Hello, MAX_BOOTS, MAX_METADATA, Purpose, Refused, RefusedReason, Welcome,
+};
 pub(crate) use handshake::{ping, pong};
 pub use membership::{
     MAX_ADDRESS, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership, encode_membership,
@@ -34,10 +36,11 @@ pub use peer::{decode, encode};
 use crate::entry::EntryError;
 use crate::transport::PeerMessage;
 
-/// The oldest protocol that this version speaks.
-pub const PROTOCOL_MIN: u32 = 1;
+/// The oldest protocol that this version speaks. 1 was spoken before handshakes told of boots and of what a
+/// membership says of the receiver, and is spoken no more.
+pub const PROTOCOL_MIN: u32 = 2;
 /// The newest protocol that this version speaks. Two nodes speak the newest that both know.
-pub const PROTOCOL_MAX: u32 = 1;
+pub const PROTOCOL_MAX: u32 = 2;
 /// The features, one bit each, that this version understands. A peer that requires another is refused.
 pub const FEATURES: u64 = 0;
 /// The oldest feature level of the log that this version can apply.

@@ -5,6 +5,7 @@
 //! are zero are optional, so that "absent" is not mistaken for them. Reserved tags are listed in
 //! `docs/wire-format.md`.
 
+use bytes::Bytes;
 use prost::Message;
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -61,6 +62,16 @@ pub(super) struct Facts {
     pub(super) membership: Option<LogId>,
     #[prost(uint32, tag = "9")]
     pub(super) max_frame: u32,
+    #[prost(uint64, tag = "10")]
+    pub(super) boot_number: u64,
+    #[prost(fixed64, repeated, tag = "11")]
+    pub(super) boots: Vec<u64>,
+    #[prost(string, tag = "12")]
+    pub(super) address: String,
+    #[prost(message, optional, tag = "13")]
+    pub(super) names: Option<Peer>,
+    #[prost(bytes = "bytes", tag = "14")]
+    pub(super) metadata: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -2,9 +2,9 @@
 
 use super::frame::{Type, seal};
 use super::{
-    Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming, MAX_ADDRESS, MAX_MEMBERS, MAX_MEMBERSHIP,
-    MAX_META, Purpose, Refused, RefusedReason, Welcome, WireError, check_membership, decode,
-    decode_membership, encode, encode_membership, ping, pong, proto,
+    Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming, MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS,
+    MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Purpose, Refused, RefusedReason, Welcome, WireError,
+    check_membership, decode, decode_membership, encode, encode_membership, ping, pong, proto,
 };
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::{Cause, Leader, StopReason, WriteError};
@@ -80,7 +80,7 @@ fn append(prev: LogId, term: u64, entries: Vec<Entry>) -> PeerMessage {
 
 fn facts() -> Facts {
     Facts {
-        protocol: (1, 3),
+        protocol: (2, 3),
         required: 0,
         optional: 1 << 40,
         levels: (0, 2),
@@ -89,6 +89,11 @@ fn facts() -> Facts {
         boot: Boot(0xbb),
         membership: LogId::new(2, 9),
         max_frame: 1 << 20,
+        boot_number: 300,
+        boots: vec![Boot(0xba), Boot(0xbb)],
+        address: "host:7000".to_owned(),
+        names: Some(Peer { id: NodeId(2), incarnation: Incarnation(0xcc) }),
+        metadata: Bytes::from_static(b"rack 7"),
     }
 }
 
@@ -586,9 +591,16 @@ proptest! {
         cluster in proptest::option::of(any::<u128>()),
         to_incarnation in proptest::option::of(any::<u64>()),
         text in ".{0,50}",
+        mut boots in proptest::collection::vec(any::<u64>().prop_map(Boot), 0..MAX_BOOTS),
+        address in ".{0,50}",
+        names in proptest::option::of(any::<(u64, u64)>()),
+        metadata in proptest::collection::vec(any::<u8>(), 0..MAX_METADATA),
     ) {
         let [required, optional, id, life, boot, term, index, to] = numbers;
         let from = Peer { id: NodeId(id), incarnation: Incarnation(life) };
+        if let Some(last) = boots.last_mut() {
+            *last = Boot(boot);
+        }
         let facts = Facts {
             protocol: (small[0], small[1]),
             required,
@@ -599,6 +611,11 @@ proptest! {
             boot: Boot(boot),
             membership: LogId::new(term, index),
             max_frame: small[4],
+            boot_number: boots.len() as u64 + u64::from(small[6]),
+            boots,
+            address,
+            names: names.map(|(id, life)| Peer { id: NodeId(id), incarnation: Incarnation(life) }),
+            metadata: metadata.into(),
         };
         let purpose = [Purpose::Raft, Purpose::Probe, Purpose::Bulk, Purpose::Client, Purpose::Other(99)];
         let purpose = purpose[small[5] as usize % purpose.len()];

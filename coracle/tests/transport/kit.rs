@@ -24,7 +24,7 @@ pub(crate) fn peer(id: u64) -> Peer {
 }
 
 pub(crate) fn local(id: u64, cluster: Option<ClusterId>) -> Local {
-    Local { peer: peer(id), boot: Boot(7000 + id), cluster, membership: LogId::ZERO }
+    Local::new(peer(id), Boot(7000 + id), cluster, LogId::ZERO)
 }
 
 /// Settings that give up soon.
@@ -126,7 +126,7 @@ pub(crate) fn raft(from: Peer, to: Peer) -> PeerMessage {
 /// Node `from` dialing node `to`, with nothing wrong.
 pub(crate) fn hello(from: u64, to: u64) -> Hello {
     let facts = Facts {
-        protocol: (1, 1),
+        protocol: (2, 2),
         required: 0,
         optional: 0,
         levels: (0, 0),
@@ -135,6 +135,11 @@ pub(crate) fn hello(from: u64, to: u64) -> Hello {
         boot: Boot(7000 + from),
         membership: LogId::ZERO,
         max_frame: 64 << 20,
+        boot_number: 0,
+        boots: Vec::new(),
+        address: String::new(),
+        names: Some(peer(to)),
+        metadata: Bytes::new(),
     };
     Hello { facts, to: NodeId(to), to_incarnation: Some(peer(to).incarnation), purpose: Purpose::Raft }
 }

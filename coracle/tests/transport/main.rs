@@ -3,6 +3,7 @@
 //! Nothing here sleeps to let something happen: each test waits for the event itself, for at most ten
 //! seconds. The names of hazards (TR-2 and the like) say which failures of other systems a test is about.
 
+mod binding;
 mod failures;
 mod kit;
 mod limits;

@@ -32,11 +32,12 @@ async fn tr_2_whoever_is_wrong_here_is_told_why() {
     assert_eq!(refused(&|h| h.to_incarnation = Some(Incarnation(1))).await, RefusedReason::WrongNode);
     assert_eq!(refused(&|h| h.facts.from = peer(1)).await, RefusedReason::OwnName);
     assert_eq!(refused(&|h| h.facts.from = Peer::default()).await, RefusedReason::BadName);
-    assert_eq!(refused(&|h| h.facts.protocol = (2, 9)).await, RefusedReason::Protocol);
+    assert_eq!(refused(&|h| h.facts.protocol = (3, 9)).await, RefusedReason::Protocol);
+    assert_eq!(refused(&|h| h.facts.protocol = (1, 1)).await, RefusedReason::Protocol);
     assert_eq!(refused(&|h| h.facts.required = 1 << 63).await, RefusedReason::Feature);
     assert_eq!(refused(&|h| h.purpose = Purpose::Bulk).await, RefusedReason::Purpose);
     assert_eq!(refused(&|h| h.purpose = Purpose::Other(9)).await, RefusedReason::Purpose);
-    assert_eq!(node.tcp.counts().refused, 10);
+    assert_eq!(node.tcp.counts().refused, 11);
     assert!(node.inbox.try_recv().is_err(), "the node heard nothing of it");
     let mut fine = hello(2, 1);
     (fine.facts.protocol, fine.facts.optional) = ((0, 9), 1 << 63);
