@@ -17,7 +17,7 @@ BLOCK = 4096
 HEADER = 64
 MAX_BODY = 2 << 30
 MAX_PAYLOAD = 32 << 20
-ORIGIN, STATE, MEMBERSHIP, HARD_STATE, RESET, TRUNCATE, APPEND, PURGE = range(1, 9)
+ORIGIN, STATE, MEMBERSHIP, HARD_STATE, RESET, TRUNCATE, APPEND, PURGE, SUCCESSOR = range(1, 10)
 KINDS = {1: "command", 2: "noop", 3: "membership"}
 NEVER = 1 << 64
 
@@ -70,20 +70,25 @@ def sealed(data, magic):
 def read_identity(directory):
     path = os.path.join(directory, "identity")
     with open(path, "rb") as file:
-        data = file.read(HEADER + 1)
-    if not sealed(data, b"CRID"):
+        data = file.read()
+    if len(data) < HEADER or data[4:8] != b"CRID" or crc32c(data[4:]) != unpack("I", data)[0]:
         raise Damaged(f"{path} at offset 0: the checksum is wrong")
     version, flags, node, incarnation = unpack("IIQQ", data, 8)
-    if version != 1 or flags & ~3:
+    if version != 2 or flags & ~3:
         raise Unreadable(f"{path}: version {version}, flags {flags:#x}")
+    least, boots, kept = unpack("QQI", data, 64)
+    if len(data) != 96 + 8 * kept or kept > boots:
+        raise Damaged(f"{path} at offset 80: {kept} boots do not fit")
+    if any(data[84:96]) or (not flags & 2 and any(data[48:64])):
+        raise Unreadable(f"{path}: bytes that must be zero")
     cluster = int.from_bytes(data[32:48], "little") if flags & 1 else None
     store = data[48:64].rstrip(b"\0").decode("ascii") if flags & 2 else "wal"
-    return {"node": node, "incarnation": incarnation, "cluster": cluster, "store": store}
+    return {"node": node, "incarnation": incarnation, "cluster": cluster, "store": store, "least": least}
 
 
 def hard_state(content):
-    term, node, incarnation, flags, _, lease = unpack("QQQIIQ", content)
-    if flags & ~1 or lease:
+    term, node, incarnation, flags, free, lease = unpack("QQQIIQ", content)
+    if flags & ~1 or lease or free:
         raise Unreadable(f"a hard state with flags {flags:#x} and lease {lease}")
     return (term, (node, incarnation) if flags & 1 else None)
 
@@ -178,7 +183,7 @@ class Segment:
         self.number = self.generation = self.first = self.synced = 0
         if self.valid:
             version, flags, self.number, self.generation, self.first, self.synced = unpack("IIQQQQ", header, 8)
-            if version != 1 or flags:
+            if version != 2 or flags or any(header[48:]):
                 raise Unreadable(f"{self.path}: version {version}, flags {flags:#x}")
 
     def wrong(self, offset, detail):
@@ -189,8 +194,8 @@ class Segment:
         data = bytes(self.data[offset:offset + HEADER])
         if not sealed(data, b"CRWB"):
             return None
-        names = ("checksum", "magic", "generation", "offset", "number", "synced", "previous", "sum", "body")
-        header = dict(zip(names, unpack("I4sQQQQIIQ", data)))
+        names = ("checksum", "magic", "generation", "offset", "number", "synced", "previous", "sum", "body", "free")
+        header = dict(zip(names, unpack("I4sQQQQIIQQ", data)))
         here = header["offset"] == offset and (any_generation or header["generation"] == self.generation)
         return header if here and header["body"] <= MAX_BODY else None
 
@@ -215,7 +220,7 @@ def decode(header, body):
     total = crc32c(struct.pack("<QQQ", header["generation"], header["offset"], header["number"]))
     records, at = [], 0
     while at < len(body):
-        kind, flags, _, count, group, length = unpack("BBHIQQ", body, at)
+        kind, flags, free, count, group, length = unpack("BBHIQQ", body, at)
         total = crc32c(body[at:at + 24], total)
         at += 24
         if length > len(body) - at:
@@ -235,9 +240,11 @@ def decode(header, body):
                 place = end
         else:
             total = crc32c(content, total)
-        records.append((kind, flags, count, group, content, entries))
+        records.append((kind, flags | free << 8, count, group, content, entries))
     if total != header["sum"]:
         raise NotWhole("the checksum of the batch's body is wrong")
+    if header["free"]:
+        raise Unreadable("a batch whose header uses bytes that must be zero")
     return [meaning(*record) for record in records]
 
 
@@ -248,6 +255,8 @@ def meaning(kind, flags, count, group, content, entries):
         node, incarnation = unpack("QQ", content)
         cluster = int.from_bytes(content[16:32], "little")
         segment, generation, offset, batch, checksum, flags = unpack("QQQQII", content, 32)
+        if flags & ~1:
+            raise Unreadable(f"an origin with flags {flags:#x}")
         owner = (node, incarnation, cluster if flags & 1 else None)
         return kind, (owner, (segment, generation, offset, batch, checksum))
     if kind == STATE:
@@ -258,7 +267,7 @@ def meaning(kind, flags, count, group, content, entries):
         return kind, (unpack("QQ", content), content[16:])
     if kind == HARD_STATE:
         return kind, hard_state(content)
-    if kind in (RESET, PURGE):
+    if kind in (RESET, PURGE, SUCCESSOR):
         return kind, unpack("QQ", content)
     if kind == TRUNCATE:
         return kind, unpack("Q", content)[0]
@@ -358,7 +367,11 @@ def recover(segments, identity):
     if top is None:
         if identity["cluster"] is not None:
             raise Damaged("the node has joined a cluster, but its log is gone")
+        if identity["least"]:
+            raise Damaged(f"segment {identity['least']}, or a later one, is missing")
         return Log(), 0, False
+    if top[0].number < identity["least"]:
+        raise Damaged(f"segment {identity['least']}, or a later one, is missing or not whole")
     links = find_chain(top, below, debts)
     log, replayed, doubt = Log(), None, []
     for at, (segment, checkpoint) in enumerate(links):
@@ -396,6 +409,8 @@ def recover(segments, identity):
             while True:
                 header, records = following(segment, end)
                 attested = max(attested, header["synced"])
+                if records and records[0][0] == SUCCESSOR:
+                    raise Damaged(f"segment {records[0][1][0]} is missing or not whole, but {segment.path} names it")
                 doubt.append((header["number"], records))
                 end = end_behind(segment, header)
         except NotWhole as wrong:

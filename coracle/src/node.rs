@@ -84,9 +84,8 @@ impl<S: StateMachine> Node<S> {
 
     /// Starts a node on what its store held.
     async fn launch(config: Config, machine: S, opened: Opened) -> Result<Node<S>, StartError> {
-        let Opened { store, recovered, disk, incarnation, cluster } = opened;
+        let Opened { store, recovered, disk, incarnation, cluster, boot } = opened;
         let me = Peer { id: config.id, incarnation };
-        let boot = Boot(random()?);
         let reader: Arc<dyn crate::storage::LogReader> = Arc::from(store.reader());
         let newest_time = newest_time(&*reader, &recovered)?;
         let restored = restore(recovered)?;
@@ -434,18 +433,19 @@ struct Opened {
     disk: Option<Arc<dyn Disk>>,
     incarnation: Incarnation,
     cluster: Option<ClusterId>,
+    boot: Boot,
 }
 
 /// Opens and recovers the store, off the runtime's thread: a long log takes a while.
 async fn open(config: &Config) -> Result<Opened, StartError> {
     let (id, storage, segment_bytes) = (config.id, config.storage.clone(), config.segment_bytes);
     let broken = config.broken;
-    let incarnation = Incarnation(random()?);
+    let (incarnation, boot) = (Incarnation(random()?), Boot(random()?));
     let opening = tokio::task::spawn_blocking(move || match storage {
         Storage::Memory => {
             let mut store = MemoryStore::new();
             let recovered = store.load(&mut |_| {})?;
-            Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None })
+            Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boot })
         }
         Storage::Dir(path) => open_dir(id, incarnation, &path, Keeper::Wal { segment_bytes, broken }),
         Storage::Engine { dir, engine } => open_dir(id, incarnation, &dir, Keeper::Engine(engine)),
@@ -529,9 +529,12 @@ fn open_dir(
         let membership = decode(*entry, payload)?;
         identity = identity::set_cluster(&*disk, membership.cluster)?;
     }
+    let draw = || Boot(getrandom::u64().expect("the system gives random bits"));
+    let boots = identity::begin_run(&*disk, draw)?;
     Ok(Opened {
         store,
         recovered,
+        boot: boots.newest.last().copied().unwrap_or_default(),
         disk: Some(disk),
         incarnation: identity.incarnation,
         cluster: identity.cluster,

@@ -3,7 +3,7 @@
 
 mod wal_support;
 
-use coracle::core::{ClusterId, Index, LogId};
+use coracle::core::{ClusterId, Incarnation, Index, LogId};
 use coracle::storage::contract::model::entry;
 use coracle::storage::disk::{Disk, DiskFile};
 use coracle::storage::mem_disk::{MemDisk, Op};
@@ -123,29 +123,38 @@ fn without_purges() -> Vec<Step> {
 
 #[test]
 fn st_2_every_prefix_of_a_written_stream_is_a_log() {
-    every_prefix(config());
+    // The first segment has room for an entry, so that it stays.
+    every_prefix(WalConfig { segment_bytes: 20 << 10, ..config() });
     every_prefix(roomy());
 }
 
 fn every_prefix(config: WalConfig) {
     let steps = without_purges();
     let states = states(&steps);
-    let (disk, segments, ends) = stream(&steps, config);
+    let (_, segments, ends) = stream(&steps, config);
     let len = *ends.last().unwrap();
-    let identity = disk.contents(identity::IDENTITY).unwrap();
+    let first_batch_ends = |bytes: &[u8]| {
+        let body = u64::from_le_bytes(std::array::from_fn(|at| bytes[4096 + 48 + at])) as usize;
+        4096 + (64 + body).next_multiple_of(4096)
+    };
     let mut cuts: Vec<usize> = (0..=len).step_by(512).collect();
     cuts.extend(ends.iter().flat_map(|end| [end - 1, end + 1]).filter(|cut| *cut < len));
     let mut newest = 0;
     cuts.sort_unstable();
     for cut in cuts {
         for zeros in [false, true] {
+            // With an identity that does not know yet how far the log came.
             let disk = MemDisk::new();
-            disk.put(identity::IDENTITY, &identity);
+            identity::open_or_create(&disk, NODE, false, || Incarnation(7)).unwrap();
             let mut rest = cut;
-            for (name, bytes) in &segments {
+            for (at, (name, bytes)) in segments.iter().enumerate() {
                 let keep = rest.min(bytes.len());
                 rest -= keep;
                 let mut kept = bytes[..keep].to_vec();
+                // The last block of a segment names the next one, and is written once that has joined the log.
+                if segments.get(at + 1).is_some_and(|(_, next)| rest < first_batch_ends(next)) {
+                    kept.truncate(bytes.len() - 4096);
+                }
                 if zeros && keep > 0 {
                     kept.resize(bytes.len() + 8192, 0);
                 }
@@ -205,7 +214,7 @@ fn every_flip(config: WalConfig, hints: bool) {
         forget_places(&disk);
     }
     let (mut refused, mut harmless) = (0, 0);
-    for (at, (name, bytes)) in segments.iter().enumerate() {
+    for (name, bytes) in &segments {
         // Payloads are all alike: a few of their bytes are enough.
         let places = (0..bytes.len()).filter(|at| at % 4096 < 512 || at % 61 == 0);
         for place in places {
@@ -226,7 +235,8 @@ fn every_flip(config: WalConfig, hints: bool) {
                     if hints {
                         continue;
                     }
-                    let seal = at + 1 == segments.len() && place >= bytes.len() - 4096;
+                    // The newest seal, and what names a segment that is there.
+                    let seal = place >= bytes.len() - 4096;
                     let used = bytes[place..].iter().take(64).any(|byte| *byte != 0);
                     assert!(seal || !used || bytes[place] == 0, "{name} at {place} was not noticed");
                 }
@@ -303,16 +313,21 @@ fn st_2_damage_before_a_torn_batch_is_damage() {
     assert_eq!(check(&torn_and_damaged(ends[2], Some(ends[1] + 3000)), &states, 1), 1);
 }
 
-/// The newest checkpoint is attested by nothing yet, and what it repeats is still in the old file.
+/// The newest checkpoint is attested by nothing yet, and what it repeats is still in the old file. Once the identity
+/// says that it was synced, it may not be missing.
 #[test]
 fn until_a_checkpoint_is_attested_the_old_files_stay_as_they_are() {
     let steps = [changes(vec![append(1, 1..=3, 50)])];
     let states = states(&steps);
     let (disk, ..) = stream(&steps, config());
+    let before = disk.contents(identity::IDENTITY).unwrap();
     let (mut wal, _) = start(&shared(&disk)).unwrap();
     let newest = disk.list().unwrap().into_iter().rfind(|name| name.ends_with(".log")).unwrap();
     let damaged = disk.copy();
     damaged.open(&newest).unwrap().write_at(&[0xff], 4200).unwrap();
+    let error = start(&shared(&damaged)).err().unwrap();
+    assert!(matches!(&error, StoreError::Damaged { path, .. } if path.ends_with(&newest)), "{error}");
+    damaged.put(identity::IDENTITY, &before);
     assert_eq!(check(&damaged, &states, 1), 1);
     wal.idle().unwrap();
     disk.open(&newest).unwrap().write_at(&[0xff], 4200).unwrap();
@@ -524,7 +539,7 @@ fn rs_1_a_log_that_is_gone_or_another_disks_is_refused() {
     assert!(matches!(start(&shared(&wiped)), Err(StoreError::Identity { .. })), "an empty file is no log");
     // The same node, and another disk's identity.
     let stranger = MemDisk::new();
-    identity::open_or_create(&stranger, NODE, false, || coracle::core::Incarnation(8)).unwrap();
+    identity::open_or_create(&stranger, NODE, false, || Incarnation(8)).unwrap();
     for name in &segments {
         stranger.put(name, &disk.contents(name).unwrap());
     }
@@ -547,6 +562,66 @@ fn a_quiet_log_is_sealed_once() {
     assert_eq!(writes(&disk.trace()[sealed as usize..]), 2, "one write a batch");
 }
 
+/// Within a run the last batch of a segment names the next one; and what the identity knows holds for the rest:
+/// whichever file of a log is taken away, the start names it. So it does for an inspection.
+#[test]
+fn st_13_a_missing_newest_segment_is_damage_and_named() {
+    let step = |index| changes(vec![append(1, index..=index, 3000)]);
+    let disk = MemDisk::new();
+    for restart in 0..2 {
+        let steps: Vec<Step> = (1..=6).map(|at| step(6 * restart + at)).collect();
+        assert_eq!(run(&disk, &steps), 6);
+    }
+    // In the middle of a run, and right after a start that has written nothing; purged, and not.
+    let started = disk.copy();
+    drop(start(&shared(&started)).unwrap());
+    let purged = disk.copy();
+    assert_eq!(
+        run(&purged, &[Step::Purge(LogId::new(1, 12)), Step::Idle, step(13), step(14), Step::Idle]),
+        5
+    );
+    for disk in [disk, started, purged] {
+        let segments = || {
+            let names = disk.list().unwrap().into_iter();
+            names.filter(|name| name.ends_with(".log")).collect::<Vec<_>>()
+        };
+        let newest = segments().pop().unwrap();
+        while let Some(gone) = segments().pop() {
+            disk.remove(&gone).unwrap();
+            let error = start(&shared(&disk)).err().unwrap();
+            let StoreError::Damaged { path, detail, .. } = &error else { panic!("{error}") };
+            assert!(detail.contains("missing"), "{error}");
+            // Of several that are missing it is one of them; of all, the last that a start made, or a later one.
+            let named = path.file_name().unwrap().to_str().unwrap();
+            assert!(gone.as_str() <= named || segments().is_empty(), "{error} without {gone}");
+            assert!(named <= newest.as_str(), "{error} without {gone}");
+            let identity = identity::inspect(&disk).unwrap().0;
+            let found = wal::inspect(&disk, Some(&identity)).unwrap();
+            assert!(found.damage.iter().any(|damage| damage.error.to_string() == error.to_string()));
+        }
+    }
+}
+
+/// Each start repeats what the newest segment says, if that is little.
+#[test]
+fn st_13_two_thousand_starts_with_a_write_each_leave_a_handful_of_files() {
+    let disk = MemDisk::new();
+    let config = || WalConfig { segment_bytes: 1 << 20, ..config() };
+    for index in 1..=2000 {
+        let (mut wal, recovered) = start_with(&shared(&disk), config()).unwrap();
+        assert_eq!(recovered.last.index.0, index - 1);
+        changes(vec![append(1, index..=index, 50)]).run(&mut wal).unwrap();
+        // Now and then cleanly, now and then not.
+        if index % 3 == 0 {
+            wal.idle().unwrap();
+        }
+    }
+    let files = disk.list().unwrap().len();
+    assert!(files <= 10, "{files} files");
+    let (wal, recovered) = start_with(&shared(&disk), config()).unwrap();
+    assert_eq!(held(&recovered, &*wal.reader()).entries.len(), 2000);
+}
+
 #[test]
 fn many_starts_do_not_fill_the_disk() {
     let disk = MemDisk::new();
@@ -567,7 +642,10 @@ fn many_starts_do_not_fill_the_disk() {
 fn purged_segments_are_recycled_within_the_budget() {
     for spares in [0, 1, 2] {
         let disk = MemDisk::new();
-        let (mut wal, _) = start_with(&shared(&disk), WalConfig { spares, ..config() }).unwrap();
+        // Room for two entries, and the name of the next segment.
+        let segment_bytes = 20 << 10;
+        let config = WalConfig { spares, segment_bytes, ..config() };
+        let (mut wal, _) = start_with(&shared(&disk), config).unwrap();
         let reader = wal.reader();
         let files = || {
             let names = disk.list().unwrap().into_iter().filter(|name| !name.starts_with("id"));
@@ -581,7 +659,7 @@ fn purged_segments_are_recycled_within_the_budget() {
                 wal.idle().unwrap();
                 assert_eq!(reader.disk_bytes(), files(), "after entry {index}");
                 let segments = disk.list().unwrap().iter().filter(|name| name.ends_with(".log")).count();
-                let budget = (segments + spares) as u64 * (16 << 10) + segments as u64 * 128;
+                let budget = (segments + spares) as u64 * segment_bytes + segments as u64 * 128;
                 assert!(files() <= budget, "{:?}", disk.list());
             }
             if index == 50 {

@@ -57,7 +57,7 @@ impl Node {
         } else {
             identity::inspect(&*disk).map(|i| i.0)
         };
-        let config = WalConfig { segment_bytes: 16 << 10, ..WalConfig::default() };
+        let config = WalConfig { segment_bytes: 20 << 10, ..WalConfig::default() };
         let mut wal = Wal::open(disk, identity.unwrap(), config);
         let found = wal.load(&mut |_| {}).unwrap();
         let mut entries = Vec::new();
@@ -353,6 +353,15 @@ fn every_kind_of_damage_is_named_with_its_file() {
             4096,
         ),
         (
+            "the newest segment, missing",
+            Box::new({
+                let f = last.clone();
+                move |d| fs::remove_file(d.join(&f)).unwrap()
+            }),
+            last,
+            0,
+        ),
+        (
             "another segment's bytes",
             Box::new({
                 let (f, g) = (first.clone(), second.clone());
@@ -440,18 +449,21 @@ fn what_is_no_readable_log_is_told_from_a_damaged_one() {
     assert_eq!(verify(&dir.path().join("letter.txt")).0, 2, "a file");
     assert_eq!(verify(dir.path()).0, 2, "somebody else's directory");
     let names = several(&dir.path().join("node"));
-    // A newer version: the number changed, and the checksum right.
-    for (name, magic) in [("identity", b"CRID"), (names[1].as_str(), b"CRWS")] {
-        let newer = copy(&dir.path().join("node"));
-        let mut bytes = fs::read(newer.path().join(name)).unwrap();
-        assert_eq!(&bytes[4..8], magic);
-        bytes[8] = 2;
-        let sum = crc32c(&bytes[4..64]);
-        bytes[..4].copy_from_slice(&sum.to_le_bytes());
-        fs::write(newer.path().join(name), bytes).unwrap();
-        let (code, text) = verify(newer.path());
-        assert!(code == 2 && text.contains("newer version") && text.contains(name), "{code}: {text}");
-        assert_eq!(dump(newer.path()).0, 2);
+    // Another version: the number changed, and the checksum right.
+    for (version, told) in [(3, "upgrade"), (1, "start with an empty directory")] {
+        for (name, magic) in [("identity", b"CRID"), (names[1].as_str(), b"CRWS")] {
+            let other = copy(&dir.path().join("node"));
+            let mut bytes = fs::read(other.path().join(name)).unwrap();
+            assert_eq!(&bytes[4..8], magic);
+            bytes[8] = version;
+            let summed = if name == "identity" { bytes.len() } else { 64 };
+            let sum = crc32c(&bytes[4..summed]);
+            bytes[..4].copy_from_slice(&sum.to_le_bytes());
+            fs::write(other.path().join(name), bytes).unwrap();
+            let (code, text) = verify(other.path());
+            assert!(code == 2 && text.contains(told) && text.contains(name), "{code}: {text}");
+            assert_eq!(dump(other.path()).0, 2);
+        }
     }
     #[cfg(unix)]
     if !rustix::process::geteuid().is_root() {

@@ -95,7 +95,7 @@ pub enum StoreError {
     },
     /// Bytes that are whole, but say what this version does not know.
     #[error(
-        "{} was written by a newer version, as offset {offset} tells: {detail}; start that version",
+        "{} was written by a newer version, as offset {offset} tells: {detail}; upgrade to that version",
         path.display()
     )]
     Newer {
@@ -105,6 +105,18 @@ pub enum StoreError {
         offset: u64,
         /// What is not known.
         detail: String,
+    },
+    /// Bytes that are whole, but of a version that is not read any more.
+    #[error(
+        "{} was made by a version before this one (its format is {version}), which is not read any more; start \
+         with an empty directory",
+        path.display()
+    )]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// The version of its format.
+        version: u32,
     },
     /// Another process has the directory open.
     #[error("{} is in use by another process; stop that one, or use another directory", path.display())]

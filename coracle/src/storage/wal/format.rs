@@ -32,7 +32,7 @@ pub(super) const RECORD_HEADER: usize = 24;
 const MAX_BODY: u64 = 2 * super::MAX_BATCH_BYTES;
 
 /// The version that this code writes, and the only one that it reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 const SEGMENT_MAGIC: [u8; 4] = *b"CRWS";
 const BATCH_MAGIC: [u8; 4] = *b"CRWB";
@@ -47,6 +47,18 @@ pub(super) fn blocks(len: u64) -> u64 {
 
 /// Bytes are not what they should be; the text says what is wrong.
 pub(super) type Wrong = String;
+
+/// Bytes are whole, but of another version.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) enum OtherVersion {
+    /// One that is not read any more.
+    Older(u32),
+    /// One that this code does not know, and what tells.
+    Newer(Wrong),
+}
+
+/// What says that a newer version wrote it.
+const RESERVED: &str = "bytes that were kept free are in use";
 
 // Segments.
 
@@ -76,15 +88,26 @@ impl SegmentHeader {
         sealed_header(&out)
     }
 
-    /// The header in these bytes; `None` if there is none, an error if it is a newer version's.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Option<SegmentHeader>, Wrong> {
+    /// The header in these bytes; `None` if there is none, an error if it is another version's.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Option<SegmentHeader>, OtherVersion> {
         let Some(mut fields) = open_header(bytes, SEGMENT_MAGIC) else { return Ok(None) };
-        let (version, flags) = (fields.u32()?, fields.u32()?);
-        if version != VERSION || flags != 0 {
-            return Err(format!("a segment of version {version} with flags {flags:#x}"));
+        let mut all = || {
+            let (version, flags) = (fields.u32()?, fields.u32()?);
+            let numbers = [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+            Ok::<_, Wrong>((version, flags, numbers, fields.u64()? | fields.u64()?))
+        };
+        let (version, flags, numbers, reserved) = all().map_err(OtherVersion::Newer)?;
+        if version < VERSION {
+            return Err(OtherVersion::Older(version));
         }
-        let [number, generation, first, synced] =
-            [fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?];
+        if version > VERSION || flags != 0 {
+            let wrong = format!("a segment of version {version} with flags {flags:#x}");
+            return Err(OtherVersion::Newer(wrong));
+        }
+        if reserved != 0 {
+            return Err(OtherVersion::Newer(RESERVED.to_owned()));
+        }
+        let [number, generation, first, synced] = numbers;
         Ok(Some(SegmentHeader { number, generation, first, synced }))
     }
 }
@@ -108,6 +131,8 @@ pub(super) struct BatchHeader {
     pub(super) body_checksum: u32,
     /// The length of the body; 0 for a seal.
     pub(super) body: u64,
+    /// Zero, as long as no version has a use for it.
+    pub(super) reserved: u64,
     /// This header's own checksum.
     pub(super) checksum: u32,
 }
@@ -126,6 +151,7 @@ impl BatchHeader {
                 previous: fields.u32()?,
                 body_checksum: fields.u32()?,
                 body: fields.u64()?,
+                reserved: fields.u64()?,
                 checksum,
             })
         })()
@@ -206,6 +232,40 @@ pub(super) enum Record {
     Append(Vec<(Entry, Place)>),
     /// The entries up to here are in a snapshot.
     Purge(LogId),
+    /// The log goes on in this segment, which has joined it. Behind the last batch that counts.
+    Successor {
+        /// The segment's number.
+        number: u64,
+        /// Its generation.
+        generation: u64,
+    },
+}
+
+impl Record {
+    /// Applies it to the outline of a log.
+    pub(super) fn change(&self, shape: &mut Shape) -> Result<(), Wrong> {
+        match self {
+            Record::HardState(hard_state) => shape.hard_state = *hard_state,
+            Record::Reset(to) => shape.reset(*to)?,
+            Record::Truncate(last) => shape.truncate(*last)?,
+            Record::Append(entries) => entries.iter().try_for_each(|(e, _)| shape.append_entry(e))?,
+            Record::Purge(upto) => shape.purge(*upto)?,
+            Record::Origin { .. } | Record::State(_) | Record::Membership(..) | Record::Successor { .. } => {
+                return Err("a record that does not belong there".into());
+            }
+        }
+        Ok(())
+    }
+
+    /// About the bytes that it takes, and more than that of a small one.
+    pub(super) fn weight(&self) -> u64 {
+        match self {
+            Record::Append(entries) => {
+                RECORD_HEADER as u64 + entries.iter().map(|(_, place)| u64::from(place.len)).sum::<u64>()
+            }
+            _ => (RECORD_HEADER + HARD_STATE_SIZE) as u64,
+        }
+    }
 }
 
 const ORIGIN: u8 = 1;
@@ -216,6 +276,7 @@ const RESET: u8 = 5;
 const TRUNCATE: u8 = 6;
 const APPEND: u8 = 7;
 const PURGE: u8 = 8;
+const SUCCESSOR: u8 = 9;
 
 /// Bit 0 of an origin's flags: the cluster is known.
 const KNOWS_CLUSTER: u32 = 1;
@@ -329,10 +390,18 @@ impl Encoder {
         self.log_id(PURGE, upto);
     }
 
+    /// That the log goes on in this segment.
+    pub(super) fn successor(&mut self, number: u64, generation: u64) {
+        let mut content = Vec::with_capacity(16);
+        put_u64(&mut content, number);
+        put_u64(&mut content, generation);
+        self.record(SUCCESSOR, 1, &content);
+    }
+
     /// A record of an earlier batch, once more. What only a checkpoint restates is left out.
     pub(super) fn repeat(&mut self, record: &Record) {
         match record {
-            Record::Origin { .. } | Record::State(_) | Record::Membership(..) => {}
+            Record::Origin { .. } | Record::State(_) | Record::Membership(..) | Record::Successor { .. } => {}
             Record::HardState(hard_state) => self.hard_state(hard_state),
             Record::Reset(to) => self.log_id(RESET, *to),
             Record::Truncate(last) => self.record(TRUNCATE, 1, &last.0.to_le_bytes()),
@@ -406,6 +475,9 @@ pub(super) enum BodyError {
 
 /// Takes the body of a batch apart, once every checksum holds.
 pub(super) fn decode_body(header: &BatchHeader, body: &Bytes) -> Result<Vec<Record>, BodyError> {
+    if header.reserved != 0 {
+        return Err(BodyError::Unknown(RESERVED.to_owned()));
+    }
     // First the sums, as far as they can be followed, and nothing believed; then the meaning.
     let mut sum = body_seed(header.generation, header.offset, header.number);
     let mut entries: Vec<(usize, usize)> = Vec::new();
@@ -479,8 +551,11 @@ fn record_bounds(cursor: &mut Cursor<'_>) -> Result<(u8, usize), Wrong> {
 
 /// Kind, count and content length of the record that starts here, if this version knows its flags.
 fn record_header(cursor: &mut Cursor<'_>) -> Result<(u8, u32, usize), Wrong> {
-    let [kind, flags, _, _] = cursor.u32()?.to_le_bytes();
+    let [kind, flags, free, more] = cursor.u32()?.to_le_bytes();
     let (count, group, len) = (cursor.u32()?, cursor.u64()?, cursor.u64()?);
+    if free != 0 || more != 0 {
+        return Err(RESERVED.to_owned());
+    }
     if flags != 0 || group != GROUP {
         return Err(format!("a record of group {group} with flags {flags:#x}"));
     }
@@ -502,6 +577,9 @@ fn decode_record(
             let [segment, generation, offset, batch] =
                 [cursor.u64()?, cursor.u64()?, cursor.u64()?, cursor.u64()?];
             let (checksum, flags) = (cursor.u32()?, cursor.u32()?);
+            if flags & !KNOWS_CLUSTER != 0 {
+                return Err(format!("an origin with flags {flags:#x}"));
+            }
             let cluster = (flags & KNOWS_CLUSTER != 0).then_some(ClusterId(cluster));
             let end = End { segment, generation, offset, batch, checksum };
             Record::Origin { identity: Identity { node, incarnation, cluster }, end }
@@ -525,6 +603,7 @@ fn decode_record(
         RESET => Record::Reset(cursor.log_id()?),
         TRUNCATE => Record::Truncate(Index(cursor.u64()?)),
         PURGE => Record::Purge(cursor.log_id()?),
+        SUCCESSOR => Record::Successor { number: cursor.u64()?, generation: cursor.u64()? },
         _ => return Err(format!("a record of kind {kind}")),
     })
 }
@@ -596,8 +675,8 @@ impl<'a> Cursor<'a> {
     fn hard_state(&mut self) -> Result<HardState, Wrong> {
         let term = Term(self.u64()?);
         let vote = Peer { id: NodeId(self.u64()?), incarnation: Incarnation(self.u64()?) };
-        let (flags, _, lease) = (self.u32()?, self.u32()?, self.u64()?);
-        if lease != 0 || flags & !VOTED != 0 {
+        let (flags, free, lease) = (self.u32()?, self.u32()?, self.u64()?);
+        if lease != 0 || free != 0 || flags & !VOTED != 0 {
             return Err(format!("a hard state with flags {flags:#x} and a lease of {lease}"));
         }
         Ok(HardState { term, vote: (flags & VOTED != 0).then_some(vote) })

@@ -164,6 +164,7 @@ impl Log {
             Record::Origin { .. } | Record::State(_) | Record::Membership(..) => {
                 Err("a record that only the first batch of a segment has".into())
             }
+            Record::Successor { number, .. } => Err(format!("the log goes on in segment {number}")),
             Record::HardState(hard_state) => {
                 self.shape.hard_state = *hard_state;
                 Ok(())

@@ -167,7 +167,9 @@ impl LogStore for Wal {
             return Err(StoreError::Refused("the log was loaded before".into()));
         }
         let broken = self.broken;
-        let started = recovery::recover(&*self.disk, &self.identity, broken, progress).and_then(|found| {
+        let little = writer::little(&self.config);
+        let found = recovery::recover(&*self.disk, &self.identity, little, broken, progress);
+        let started = found.and_then(|found| {
             let (disk, config, log) = (self.disk.clone(), self.config.clone(), self.log.clone());
             Writer::start(disk, self.identity, config, broken, log, found)
         });

@@ -13,18 +13,25 @@
 //! since whatever the chain names was synced; it is forgiven only where everything up to the next
 //! checkpoint is purged, since that restates the rest.
 //!
+//! The end of a chain cannot be seen from its other links, so it is told elsewhere. A segment that was left while
+//! the log ran ends with the name of its *successor*; and the identity says what number the newest segment has
+//! at least, since each start raises it. A log that ends before either is damaged.
+//!
+//! A top that holds little is *replaced*, so that starts leave no trail of files: the new segment follows the
+//! batch that the top follows, and repeats what the top says, like what is in doubt.
+//!
 //! Nothing is written here. What comes out is the state at the last attested batch, what is in doubt
 //! behind it, and what may be cleaned up once a new segment says all this.
 
 use super::batches::Batches;
-use super::format::{BLOCK, BatchHeader, End, HEADER, Record, SegmentHeader, Wrong};
+use super::format::{BLOCK, BatchHeader, End, HEADER, OtherVersion, Record, SegmentHeader, Wrong};
 use super::index::Log;
 use super::places::{self, Places};
 use super::segment::{self, Segment};
 use super::spares;
 use crate::storage::disk::{Disk, failed, read_full};
 use crate::storage::shape::Shape;
-use crate::storage::{Identity, StoreError};
+use crate::storage::{Identity, StoreError, identity};
 use coracle_core::{Broken, Index};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -35,6 +42,10 @@ pub(super) struct Found {
     pub(super) log: Log,
     /// The end of that batch.
     pub(super) end: End,
+    /// The newest batch that is attested: that one, or one of a top that is to be replaced.
+    pub(super) attested: u64,
+    /// What the top says, attested or not, of a top that is to be replaced.
+    pub(super) repeats: Vec<Record>,
     /// What the whole batches behind it say; not durable yet.
     pub(super) doubtful: Vec<Record>,
     /// The number for the next segment: greater than all that are there.
@@ -103,8 +114,9 @@ impl Debts {
 /// How much is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// No segment of which it is known where its entries lie.
-    AsNeeded,
+    /// No segment of which it is known where its entries lie. A top that says no more than so many bytes is to
+    /// be replaced.
+    AsNeeded { little: u64 },
     /// Every byte that counts.
     All,
 }
@@ -139,10 +151,12 @@ pub(super) struct Survey {
 pub(super) fn recover(
     disk: &dyn Disk,
     identity: &Identity,
+    little: u64,
     broken: Broken,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Found, StoreError> {
-    let Survey { found, damage, .. } = survey(disk, Some(identity), Extent::AsNeeded, broken, progress)?;
+    let extent = Extent::AsNeeded { little };
+    let Survey { found, damage, .. } = survey(disk, Some(identity), extent, broken, progress)?;
     damage.into_iter().find(|damage| !damage.forgiven).map_or(Ok(found), |damage| Err(damage.error))
 }
 
@@ -156,6 +170,8 @@ pub(super) fn survey(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Survey, StoreError> {
     let mut debts = Debts::default();
+    // Before the segments are listed: another process may be just starting.
+    let least = if identity.is_some() { identity::least_segment(disk)? } else { 0 };
     let (candidates, mut leftovers) = list(disk, broken, &mut debts)?;
     let next = candidates.last().map_or(1, |c| c.segment.number + 1);
     let Chain { links, mut attested, stale } = chain(&candidates, &mut debts)?;
@@ -175,12 +191,27 @@ pub(super) fn survey(
             debts.add_hard(StoreError::Damaged { path, offset: 0, detail })?;
         } else if let Some(error) = identity.and_then(|id| refuse_missing_log(disk, id).err()) {
             debts.add_hard(error)?;
+        } else if least > 0 {
+            debts.add_hard(missing(disk, least, "the identity says that the log reached it"))?;
         }
         leftovers.extend(stale.into_iter().map(segment::name));
-        let found = Found { log, end: End::NONE, doubtful: vec![], next, leftovers, ends_in: None };
-        let damage = pay(debts, &found.log, &[]);
+        let found = Found {
+            log,
+            end: End::NONE,
+            attested: 0,
+            repeats: vec![],
+            doubtful: vec![],
+            next: next.max(least + 1),
+            leftovers,
+            ends_in: None,
+        };
+        let damage = pay(debts, &found.log, [].iter());
         return Ok(Survey { found, damage, visited, lost });
     };
+
+    if top.number < least {
+        debts.add_hard(missing(disk, least, "the identity says that the log reached it"))?;
+    }
 
     let mut end = End::NONE;
     let mut doubt = VecDeque::new();
@@ -214,7 +245,7 @@ pub(super) fn survey(
         log.join(segment.clone());
         let limit = links.peek().map(|next| (next.checkpoint.follows, next.checkpoint.shape.last.index));
         if let Some(next) = links.peek()
-            && extent == Extent::AsNeeded
+            && extent != Extent::All
             && let Some(places) =
                 Places::read(disk, next.checkpoint.follows, next.checkpoint.shape.last.index)
         {
@@ -245,9 +276,15 @@ pub(super) fn survey(
             result.or_else(|error| debts.add(last, error))?;
             continue;
         }
-        // The top: what nothing attests waits, since the end may be torn.
+        // The top: what nothing attests waits, since the end may be torn. And all of it does, as long as it may be
+        // replaced: that takes the batch that it follows.
         end = follows;
         attested = attested.max(checkpoint.header.synced);
+        let mut little = match extent {
+            Extent::AsNeeded { little } if follows == End::NONE || replayed == Some(follows) => Some(little),
+            _ => None,
+        };
+        let mut weight = checkpoint.repeats.iter().map(Record::weight).sum::<u64>();
         doubt.push_back((batches.end, BLOCK, checkpoint.repeats));
         let result = (|| {
             let wrong = loop {
@@ -255,14 +292,32 @@ pub(super) fn survey(
                 match batches.next()? {
                     Ok((header, records)) => {
                         attested = attested.max(header.synced);
+                        if let Some(Record::Successor { number, .. }) = records.first() {
+                            settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+                            let why = format!("{} says that the log goes on in it", segment.name());
+                            return Err(missing(disk, *number, &why));
+                        }
+                        weight += records.iter().map(Record::weight).sum::<u64>();
+                        little = little.filter(|little| weight <= *little);
                         doubt.push_back((batches.end, offset, records));
-                        settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+                        if little.is_none() {
+                            settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+                        }
                     }
                     Err(wrong) => break wrong,
                 }
             };
             attested = attested.max(batches.attested_behind()?);
-            settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+            if little.is_some_and(|little| weight <= little) {
+                // It would be too late to find this out in the new segment.
+                let mut trial = log.shape.clone();
+                for (_, offset, records) in &doubt {
+                    let fits = records.iter().try_for_each(|record| record.change(&mut trial));
+                    fits.map_err(|wrong| damaged(&segment, *offset, wrong))?;
+                }
+            } else {
+                settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
+            }
             if attested > batches.end.batch && !broken.is("attestation-ignored") {
                 return Err(damaged(&segment, batches.end.offset, wrong));
             }
@@ -276,17 +331,22 @@ pub(super) fn survey(
     if end.segment != top.number {
         log.leave();
     }
+    let sure = doubt.partition_point(|(behind, ..): &(End, u64, Vec<Record>)| behind.batch <= attested);
+    let unsure = doubt.split_off(sure);
+    let said = |batches: VecDeque<(End, u64, Vec<Record>)>| -> Vec<Record> {
+        batches.into_iter().flat_map(|(_, _, records)| records).collect()
+    };
+    let (repeats, mut doubtful) = (said(doubt), said(unsure));
     if broken.is("unattested-tail-dropped") {
-        doubt.clear();
+        doubtful.clear();
     }
-    let doubtful: Vec<Record> = doubt.into_iter().flat_map(|(_, _, records)| records).collect();
-    let damage = pay(debts, &log, &doubtful);
+    let damage = pay(debts, &log, repeats.iter().chain(&doubtful));
     let kept: Vec<u64> = log.segments().collect();
     let dropped = candidates.iter().filter(|c| !kept.contains(&c.segment.number));
     leftovers.extend(dropped.map(|c| c.segment.name()));
     let ends_in = candidates.iter().find(|c| c.segment.number == end.segment && kept.contains(&end.segment));
     let ends_in = ends_in.map(|c| c.segment.clone());
-    let found = Found { log, end, doubtful, next, leftovers, ends_in };
+    let found = Found { log, end, attested, repeats, doubtful, next, leftovers, ends_in };
     Ok(Survey { found, damage, visited, lost })
 }
 
@@ -315,7 +375,10 @@ fn list(
         let mut block = [0; HEADER];
         let count = read_full(&*file, &mut block, 0).map_err(failed("read", &path))?;
         let header = SegmentHeader::decode(&block[..count]);
-        let header = header.map_err(|detail| StoreError::Newer { path: path.clone(), offset: 0, detail })?;
+        let header = header.map_err(|other| match other {
+            OtherVersion::Older(version) => StoreError::Older { path: path.clone(), version },
+            OtherVersion::Newer(detail) => StoreError::Newer { path: path.clone(), offset: 0, detail },
+        })?;
         if header.is_some_and(|header| header.number > number) && !broken.is("old-name-refused") {
             // A recycled file whose old name came back: it is the name of a purged segment.
             leftovers.push(name);
@@ -478,13 +541,20 @@ fn replay(log: &mut Log, segment: &Segment, offset: u64, records: &[Record]) -> 
 }
 
 /// Says of each damage whether what was purged covers it.
-fn pay(debts: Debts, log: &Log, doubtful: &[Record]) -> Vec<Damage> {
-    let purges = doubtful.iter().filter_map(|record| match record {
+fn pay<'a>(debts: Debts, log: &Log, behind: impl Iterator<Item = &'a Record>) -> Vec<Damage> {
+    let purges = behind.filter_map(|record| match record {
         Record::Purge(upto) | Record::Reset(upto) => Some(upto.index),
         _ => None,
     });
     let purged = purges.fold(log.shape.purged.index, Index::max);
     debts.0.into_iter().map(|Debt { upto, error }| Damage { forgiven: purged >= upto, error }).collect()
+}
+
+/// The file of a segment that was there is not, or its first batch is not whole.
+fn missing(disk: &dyn Disk, number: u64, why: &str) -> StoreError {
+    let path = disk.path().join(segment::name(number));
+    let detail = format!("{why}, but this segment, or a later one, is missing or not whole; bring it back");
+    StoreError::Damaged { path, offset: 0, detail }
 }
 
 fn damaged(segment: &Segment, offset: u64, detail: impl Into<String>) -> StoreError {

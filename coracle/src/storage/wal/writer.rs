@@ -12,16 +12,26 @@ use super::recovery::Found;
 use super::segment::{self, Segment};
 use super::spares::Spares;
 use crate::storage::disk::{Disk, failed};
-use crate::storage::{Identity, StoreError, WriteBatch};
+use crate::storage::{Identity, StoreError, WriteBatch, identity};
 use coracle_core::{Broken, LogId};
 use std::sync::Arc;
 
 /// The size of the segment that a start makes while everyone waits, in bytes: a few milliseconds of zeros.
 const START_BYTES: u64 = 4 << 20;
 
+/// The most that the newest segment says for a start to repeat all of it, in bytes: what is written and synced in
+/// a few milliseconds. So many starts leave no more files than their records fill by this measure.
+const LITTLE_BYTES: u64 = 1 << 20;
+
+/// A start repeats the newest segment if that says less than this share of a segment.
+const LITTLE: u64 = 4;
+
 /// The next segment is made once this share of the current one is full: late enough that a log that
 /// says little makes none, and early enough to be there in time.
 const PREPARE_AT: u64 = 8;
+
+/// What every segment keeps free for the name of the next one, in bytes.
+const SUCCESSOR_ROOM: u64 = BLOCK;
 
 /// What one batch says.
 #[derive(Clone, Copy)]
@@ -62,6 +72,11 @@ struct Needless {
     shorten: Option<(Arc<Segment>, u64)>,
 }
 
+/// How little, in bytes, a segment may say to be repeated by a start.
+pub(super) fn little(config: &WalConfig) -> u64 {
+    LITTLE_BYTES.min(config.segment_bytes / LITTLE)
+}
+
 impl Writer {
     /// Opens a new segment behind what recovery found, and says there again what was in doubt. Durable on
     /// return, and published to the readers.
@@ -76,16 +91,20 @@ impl Writer {
         let mut encoder = Encoder::new(broken);
         let WalConfig { segment_bytes, spares, prepare_ahead, .. } = config;
         let mut spares = Spares::open(disk.clone(), segment_bytes, spares, prepare_ahead)?;
-        let Found { log: state, end, doubtful, next, leftovers, ends_in } = found;
+        let Found { log: state, end, attested, mut repeats, mut doubtful, next, leftovers, ends_in } = found;
         let size = config.segment_bytes.min(START_BYTES);
         let site = Site { disk: &*disk, identity: &identity, draw: &*config.draw, broken };
-        let repeats = if broken.is("unattested-tail-not-rewritten") { &[][..] } else { &doubtful };
+        let sure = repeats.len();
+        repeats.append(&mut doubtful);
+        let written = if broken.is("unattested-tail-not-rewritten") { &repeats[..sure] } else { &repeats };
         let shorten = ends_in.map(|segment| (segment, end.offset));
         let mut needless = Needless { remove: leftovers, purged: Vec::new(), shorten };
         if broken.is("old-files-freed-early") {
             std::mem::take(&mut needless).free(&mut spares);
         }
-        let opened = open(site, &mut encoder, &mut spares, &state, end, next, repeats, 0, size)?;
+        let synced = attested.max(end.batch);
+        let opened = open(site, &mut encoder, &mut spares, &state, end, synced, next, written, 0, size)?;
+        identity::raise_segment(&*disk, next)?;
         let closed = if end.segment == 0 { None } else { state.places(end) };
         *log.write() = state;
         let mut writer = Writer {
@@ -101,7 +120,7 @@ impl Writer {
             encoder,
             spares,
         };
-        writer.join(doubtful)?;
+        writer.join(repeats)?;
         closed.iter().for_each(|places| writer.spares.keep_places(places));
         writer.measure();
         Ok(writer)
@@ -115,7 +134,7 @@ impl Writer {
     /// Makes one batch durable, and lets the readers see it.
     pub(super) fn commit(&mut self, content: Content<'_>) -> Result<(), StoreError> {
         let room = blocks(HEADER as u64 + content.len());
-        if room > self.segment.size.saturating_sub(self.end.offset) {
+        if room + SUCCESSOR_ROOM > self.segment.size.saturating_sub(self.end.offset) {
             self.turn(room)?;
         }
         let (encoder, end, segment) = (&mut self.encoder, &mut self.end, &self.segment);
@@ -165,9 +184,11 @@ impl Writer {
             // The writer alone changes the log, so to read it here is to hold up nobody.
             let log = self.log.read();
             let (encoder, spares) = (&mut self.encoder, &mut self.spares);
-            let next = self.segment.number + 1;
-            open(site, encoder, spares, &log, self.end, next, &[], room, self.config.segment_bytes)?
+            let (end, next) = (self.end, self.segment.number + 1);
+            let size = self.config.segment_bytes;
+            open(site, encoder, spares, &log, end, end.batch, next, &[], room, size)?
         };
+        self.name_successor(&opened)?;
         let closed = self.log.read().places(self.end);
         self.segment = opened.segment;
         self.end = opened.end;
@@ -175,6 +196,21 @@ impl Writer {
         closed.iter().for_each(|places| self.spares.keep_places(places));
         self.measure();
         Ok(())
+    }
+
+    /// The last that is written to a segment: where the log goes on. That one has joined it, and nothing in it is
+    /// acknowledged before this is durable; so it cannot be missing unnoticed.
+    ///
+    /// The batch is outside of the chain, with the number of the checkpoint that was synced before it, which
+    /// it attests: only who finds no newer segment reads this far.
+    fn name_successor(&mut self, opened: &Opened) -> Result<(), StoreError> {
+        let Writer { encoder, segment, end, .. } = self;
+        encoder.begin(segment.generation, end.offset, end.batch + 1);
+        encoder.successor(opened.segment.number, opened.segment.generation);
+        let (bytes, _) = encoder.finish(end.batch + 1, end.checksum);
+        debug_assert!(bytes.len() as u64 <= SUCCESSOR_ROOM);
+        segment.file.write_at(bytes, end.offset).map_err(failed("write to", &segment.path))?;
+        segment.file.sync_data().map_err(failed("sync", &segment.path))
     }
 
     /// Publishes the segment that was opened, and what its checkpoint repeats.
@@ -263,7 +299,8 @@ struct Opened {
 }
 
 /// Opens segment `number` of at least `size` bytes. Its checkpoint restates the log as it is at `end`,
-/// repeats the records behind, and leaves room for a batch of `room` bytes.
+/// repeats the records behind, and leaves room for a batch of `room` bytes and for its successor's name. Its header
+/// attests `synced`.
 #[allow(clippy::too_many_arguments)]
 fn open(
     site: Site<'_>,
@@ -271,6 +308,7 @@ fn open(
     spares: &mut Spares,
     log: &Log,
     end: End,
+    synced: u64,
     number: u64,
     repeats: &[Record],
     room: u64,
@@ -283,8 +321,8 @@ fn open(
     repeats.iter().for_each(|record| encoder.repeat(record));
     let (checkpoint, checksum) = encoder.finish(end.batch, end.checksum);
     let offset = BLOCK + checkpoint.len() as u64;
-    let blank = spares.take(size.max(offset + room))?;
-    let header = SegmentHeader { number, generation, first, synced: end.batch };
+    let blank = spares.take(size.max(offset + room + SUCCESSOR_ROOM))?;
+    let header = SegmentHeader { number, generation, first, synced };
     let start = [&header.encode()[..], checkpoint];
     let segment = segment::join(site.disk, blank, number, generation, &start, site.broken)?;
     let end = End { segment: number, generation, offset, batch: first, checksum };
