@@ -781,3 +781,19 @@ fn only_damage_that_stays_is_damage_to_an_inspection() {
         (0..40).map(|at| spoiled(if at % 2 == 0 { first } else { second })).collect();
     assert!(look(restless).unwrap_err().to_string().contains("changed each of"));
 }
+
+/// What a crash or a full disk left half-made is in nobody's way, even where a file of it takes all the room.
+#[test]
+fn st_10_files_under_way_never_refuse_the_next_start() {
+    let disk = MemDisk::new();
+    assert_eq!(run(&disk, &[changes(vec![append(1, 1..=1, 1)])]), 1);
+    for name in ["segment.tmp", "identity.tmp", "spare.tmp"] {
+        disk.put(name, &[0xff; 100_000]);
+    }
+    wal::tidy(&disk).unwrap();
+    assert!(disk.list().unwrap().iter().all(|name| !name.ends_with(".tmp")), "{:?}", disk.list());
+    // Also where nobody tidies up.
+    disk.put("segment.tmp", &[0xff; 100_000]);
+    disk.put("identity.tmp", &[0xff; 100_000]);
+    assert_eq!(start_and_read(&shared(&disk)).unwrap().1.entries.len(), 1);
+}

@@ -12,12 +12,16 @@
 use super::StoreError;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The name of the file whose lock says that a process uses the directory. It stays empty.
+/// The name of the file that is locked beside the directory itself, for tools that look there. It stays empty.
 pub const LOCK: &str = "lock";
+
+/// Who may read and write a new directory, and a new file: its owner.
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// One directory of files.
 pub trait Disk: Send + Sync {
@@ -90,9 +94,10 @@ pub(crate) fn failed(action: &'static str, path: impl Into<PathBuf>) -> impl FnO
 #[derive(Debug)]
 pub struct DirDisk {
     path: PathBuf,
-    /// Open for [`sync_dir`](Disk::sync_dir).
+    /// Open for [`sync_dir`](Disk::sync_dir), and locked: the system drops the lock with the process, however it
+    /// ends, and nobody can remove what carries it and leave the directory.
     directory: File,
-    /// Open to hold the lock, which the system drops with the process, however it ends.
+    /// Locked as well.
     lock: File,
 }
 
@@ -103,22 +108,35 @@ impl DirDisk {
         let path = path.into();
         create_durably(&path)?;
         let directory = File::open(&path).map_err(failed("open", &path))?;
+        let locked = |file: &File| match file.try_lock() {
+            Ok(()) => Ok(()),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: path.clone() }),
+            Err(TryLockError::Error(source)) => Err(failed("lock", &path)(source)),
+        };
+        locked(&directory)?;
         let name = path.join(LOCK);
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&name);
-        let lock = lock.map_err(failed("open", &name))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(DirDisk { path, directory, lock }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path }),
-            Err(TryLockError::Error(source)) => Err(failed("lock", name)(source)),
-        }
+        let lock = options().create(true).truncate(false).open(&name).map_err(failed("open", &name))?;
+        locked(&lock)?;
+        Ok(DirDisk { path, directory, lock })
     }
 }
+
+/// How files are opened to be written: a link in the place of one is refused, never followed.
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(FILE_MODE).custom_flags(NO_LINKS);
+    options
+}
+
+/// The system's flags for that.
+const NO_LINKS: i32 = (rustix::fs::OFlags::NOFOLLOW.bits() | rustix::fs::OFlags::CLOEXEC.bits()) as i32;
 
 impl Drop for DirDisk {
     fn drop(&mut self) {
         // To close the file is not enough: a process that this one is just about to start holds all open files,
         // too, until it executes its program. An error leaves the lock to the closing.
         let _ = self.lock.unlock();
+        let _ = self.directory.unlock();
     }
 }
 
@@ -153,7 +171,7 @@ fn create_durably(path: &Path) -> Result<(), StoreError> {
     let was_there = path.is_dir();
     if !was_there {
         create_durably(parent)?;
-        match std::fs::create_dir(path) {
+        match std::fs::DirBuilder::new().mode(DIRECTORY_MODE).create(path) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => {
                 return Err(failed("create", path)(e));
             }
@@ -177,13 +195,13 @@ impl Disk for DirDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
+        let file = options().open(self.path.join(name))?;
         Ok(Arc::new(DirFile(file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path.join(name);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = options().create(true).truncate(true).open(path)?;
         Ok(Arc::new(DirFile(file)))
     }
 
@@ -224,7 +242,8 @@ impl Disk for ReadOnlyDir {
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         // The system refuses every change of a file that was opened like this.
-        Ok(Arc::new(DirFile(File::open(self.path.join(name))?)))
+        let file = OpenOptions::new().read(true).custom_flags(NO_LINKS).open(self.path.join(name))?;
+        Ok(Arc::new(DirFile(file)))
     }
 
     fn create(&self, _: &str) -> io::Result<Arc<dyn DiskFile>> {
@@ -290,10 +309,52 @@ mod tests {
     fn a_directory_is_free_once_dropped_whoever_was_being_started() {
         let dir = tempfile::tempdir().unwrap();
         let disk = DirDisk::open(dir.path()).unwrap();
-        let inherited = disk.lock.try_clone().unwrap();
+        let inherited = (disk.lock.try_clone().unwrap(), disk.directory.try_clone().unwrap());
         drop(disk);
         DirDisk::open(dir.path()).unwrap();
         drop(inherited);
+    }
+
+    /// The lock is the directory's own: to remove a file does not give it to a second process.
+    #[test]
+    fn rs_1_a_directory_without_its_lock_file_is_still_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::open(dir.path()).unwrap();
+        std::fs::remove_file(dir.path().join(LOCK)).unwrap();
+        let second = DirDisk::open(dir.path()).unwrap_err();
+        assert!(matches!(second, StoreError::Locked { .. }), "{second}");
+        drop(disk);
+        DirDisk::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn what_is_made_belongs_to_its_owner_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let disk = DirDisk::open(&path).unwrap();
+        disk.create("x").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&dir.path().join("a")), DIRECTORY_MODE);
+        assert_eq!(mode(&path), DIRECTORY_MODE);
+        assert_eq!((mode(&path.join("x")), mode(&path.join(LOCK))), (FILE_MODE, FILE_MODE));
+    }
+
+    /// Whoever may write to the directory cannot make the node overwrite a file elsewhere.
+    #[test]
+    fn a_link_in_the_place_of_a_file_is_refused_and_its_target_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = DirDisk::open(dir.path().join("node")).unwrap();
+        let target = dir.path().join("precious");
+        std::fs::write(&target, b"all of it").unwrap();
+        std::os::unix::fs::symlink(&target, disk.path().join("segment.tmp")).unwrap();
+        assert!(disk.create("segment.tmp").is_err() && disk.open("segment.tmp").is_err());
+        assert!(ReadOnlyDir::open(disk.path()).unwrap().open("segment.tmp").is_err());
+        assert_eq!(std::fs::read(&target).unwrap(), b"all of it");
+        // It is in nobody's way once it is removed.
+        disk.remove("segment.tmp").unwrap();
+        disk.create("segment.tmp").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"all of it");
     }
 
     #[test]

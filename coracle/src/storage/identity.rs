@@ -37,7 +37,7 @@ use std::path::PathBuf;
 pub const IDENTITY: &str = "identity";
 
 /// Where the next version of the file is prepared.
-const TEMPORARY: &str = "identity.tmp";
+pub(super) const TEMPORARY: &str = "identity.tmp";
 
 const MAGIC: [u8; 4] = *b"CRID";
 const VERSION: u32 = 2;

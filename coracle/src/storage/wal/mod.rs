@@ -32,7 +32,7 @@ use self::reader::WalReader;
 use self::writer::{Content, Writer};
 use super::disk::{Disk, failed};
 use super::shape::Shape;
-use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch};
+use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch, identity};
 use coracle_core::{Broken, LogId};
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
 /// everything else needs.
 pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
     for name in disk.list().map_err(failed("list", disk.path()))? {
-        if spares::is_unfinished(&name) {
+        if spares::is_temporary(&name) || name == identity::TEMPORARY {
             disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
         }
     }

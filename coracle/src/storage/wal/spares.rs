@@ -43,6 +43,11 @@ pub(super) fn is_unfinished(file: &str) -> bool {
     file == NEXT
 }
 
+/// Whether a file is under way. Nobody holds one when a process starts.
+pub(super) fn is_temporary(file: &str) -> bool {
+    file == NEW || file == NEXT
+}
+
 /// Whether a file is a spare, or will be one.
 pub(super) fn is_spare(file: &str) -> bool {
     file.starts_with(SPARE) || file == NEW || file == NEXT
@@ -321,7 +326,23 @@ fn zeros(disk: &dyn Disk, size: u64, stop: &AtomicBool) -> Result<Blank, StoreEr
 
 /// A new file of zeros, not synced. In the background it can be stopped, and every stretch is synced by
 /// itself, so that no sync of the log waits behind a long one.
+///
+/// What a failure leaves takes no room: others may need that.
 fn fill(
+    disk: &dyn Disk,
+    name: &str,
+    size: u64,
+    background: Option<&AtomicBool>,
+) -> Result<Blank, StoreError> {
+    let filled = try_fill(disk, name, size, background);
+    if filled.is_err() {
+        // The error that counts is the first one; the next start removes what this leaves.
+        let _ = disk.remove(name);
+    }
+    filled
+}
+
+fn try_fill(
     disk: &dyn Disk,
     name: &str,
     size: u64,
