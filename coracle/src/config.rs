@@ -115,6 +115,9 @@ pub struct Config {
     /// What the application wants the other members to know of this one. Raft does not look into it. Default
     /// empty, at most 1 KiB.
     pub metadata: Vec<u8>,
+    /// Bytes of entries handed to the machine at once at most; a single entry may exceed it. Heartbeats and
+    /// other requests get their chance in between.
+    pub(crate) apply_bytes: u64,
     /// The rule that the node breaks.
     pub(crate) broken: Broken,
 }
@@ -143,6 +146,7 @@ impl Config {
             inflight_bytes: core.inflight_bytes,
             segment_bytes: 64 << 20,
             metadata: Vec::new(),
+            apply_bytes: 4 << 20,
             broken: Broken::default(),
         }
     }

@@ -16,10 +16,6 @@ use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 
-/// Entries handed to the machine in one turn at most: heartbeats and other requests get their chance in
-/// between.
-const APPLY_BATCH_BYTES: u64 = 4 << 20;
-
 /// A request of this node's callers, named by the driver.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct RequestId(pub(crate) u64);
@@ -140,6 +136,7 @@ struct Limits {
     unpersisted: u64,
     uncommitted: u64,
     cache: u64,
+    apply: u64,
 }
 
 enum Asked {
@@ -158,6 +155,7 @@ impl Replica {
                 unpersisted: config.max_unpersisted_bytes,
                 uncommitted: config.max_uncommitted_bytes,
                 cache: config.cache_bytes,
+                apply: config.apply_bytes,
             },
             written: WriteId(0),
             held: VecDeque::new(),
@@ -211,6 +209,12 @@ impl Replica {
         self.feed();
         self.tail.evict(self.raft.persisted().min(self.fed), self.limits.cache);
         mem::take(&mut self.effects)
+    }
+
+    /// The writes that the next [`take`](Replica::take) will give.
+    #[cfg(feature = "sim")]
+    pub(crate) fn writes(&self) -> &[(WriteId, WriteBatch)] {
+        &self.effects.writes
     }
 
     /// The bytes of the entries that wait for the disk.
@@ -458,12 +462,12 @@ impl Replica {
         if self.feeding || first > last || !self.effects.apply.is_empty() {
             return;
         }
-        match self.tail.range(first, last, APPLY_BATCH_BYTES) {
+        match self.tail.range(first, last, self.limits.apply) {
             Some(entries) => self.hand_over(entries),
             None => {
                 self.feeding = true;
                 let last = last.min(self.tail.first().prev());
-                let load = Load { first, last, max_bytes: APPLY_BATCH_BYTES, purpose: Purpose::Apply };
+                let load = Load { first, last, max_bytes: self.limits.apply, purpose: Purpose::Apply };
                 self.effects.loads.push(load);
             }
         }

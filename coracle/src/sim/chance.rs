@@ -56,6 +56,8 @@ kinds! {
     Siege "siege",
     Echo "echo",
     Purge "purge",
+    Gather "gather",
+    Tie "tie",
 }
 
 const KINDS: usize = Kind::ALL.len();

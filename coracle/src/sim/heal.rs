@@ -92,7 +92,9 @@ impl World {
         if shape == 3 {
             return self.hang();
         }
-        let best = (0..size).max_by_key(|&node| self.ghost.last(node)).unwrap_or(node);
+        let newest = (0..size).map(|node| self.ghost.last(node)).max().unwrap_or_default();
+        let best: Vec<usize> = (0..size).filter(|&node| self.ghost.last(node) == newest).collect();
+        let best = *dice.pick(&best);
         let inside = |at: usize| (at + size - node) % size <= size / 2;
         self.network.cut_where(|from, to| match shape {
             // A majority keeps together.

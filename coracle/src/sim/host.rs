@@ -8,7 +8,6 @@ use super::dice::Dice;
 use super::machine::{Ask, Kv};
 use super::plan::Plan;
 use crate::applier::{Applier, Outcome, Snapshot};
-use crate::config::{Config, Storage};
 use crate::entry::Entry;
 use crate::error::WriteError;
 use crate::node::{newest_time, restore};
@@ -22,9 +21,6 @@ use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// The size of a log segment: small, so that a short run turns many of them.
-const SEGMENT: u64 = 32 << 10;
 
 /// A node, up or down.
 pub(super) struct Host {
@@ -72,10 +68,11 @@ pub(super) struct Running {
     pub(super) reported: WriteId,
     /// What the machine was handed and has not applied yet.
     pub(super) backlog: VecDeque<Entry>,
+    /// How many of the replica's pending writes the judge has seen.
+    seen: usize,
     /// Whether the machine needs time.
     slow: bool,
-    /// The most that may be under way to one follower: messages and bytes.
-    pub(super) limits: (usize, u64),
+    pub(super) limits: Limits,
     /// When the last completion was reported.
     pub(super) last_report: u64,
     /// The newest write that was under way when the log was last truncated, until it is done.
@@ -86,6 +83,20 @@ pub(super) struct Running {
     pub(super) applies: bool,
     /// Bytes of entries that waited for a quorum when it last became leader.
     pub(super) inherited: u64,
+}
+
+/// An entry of a simulated run has at most so many bytes.
+const LARGEST: u64 = 4096;
+
+/// The bounds that a node was started with.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    /// The most that may be under way to one follower: messages and bytes.
+    pub(super) in_flight: (usize, u64),
+    /// Entries, and bytes of more than one entry, in a message.
+    pub(super) message: (usize, u64),
+    /// Bytes of more than one entry, handed to the machine at once.
+    feed: u64,
 }
 
 /// A node's own idea of time: a rate and a jump ahead. Never backwards.
@@ -142,6 +153,8 @@ pub(super) struct Wants {
     pub(super) heard: Vec<(RequestId, Heard)>,
     pub(super) alarms: Vec<Alarm>,
     pub(super) leadership_lost: bool,
+    /// More at once than its bound allows.
+    pub(super) unbounded: Option<String>,
     /// The node stops, for this reason.
     pub(super) fatal: Option<String>,
 }
@@ -172,7 +185,7 @@ impl Host {
         let identity = Identity { node: self.me.id, incarnation: self.me.incarnation, cluster: None };
         let draws = Arc::new(AtomicU64::new(dice.bits()));
         let config = WalConfig {
-            segment_bytes: SEGMENT,
+            segment_bytes: plan.segment,
             prepare_ahead: false,
             spares: 2,
             draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
@@ -183,14 +196,12 @@ impl Host {
         let reader = log.reader();
         let mut newest = newest_time(&*reader, &recovered).map_err(|error| error.to_string())?;
         let restored = restore(recovered.clone()).map_err(|error| error.to_string())?;
-        let mut config = Config::new(self.me.id.0, "sim:1", Storage::Memory);
-        config.cache_bytes = plan.cache;
-        config.message_entries = *dice.pick(&[2, 16, 1024]);
-        config.inflight_messages = *dice.pick(&[1, 4, 64]);
-        config.message_bytes = *dice.pick(&[300, 4096, 1 << 20]);
-        config.max_unpersisted_bytes = plan.room;
-        config.max_uncommitted_bytes = 2 * plan.room;
-        let limits = (config.inflight_messages, config.inflight_bytes + config.message_bytes.max(4096));
+        let config = plan.config(self.me.id, dice);
+        let limits = Limits {
+            in_flight: (config.inflight_messages, config.inflight_bytes + LARGEST),
+            message: (config.message_entries as usize, config.message_bytes),
+            feed: config.apply_bytes,
+        };
         let tick = self.clock.moment(now).tick;
         #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
         let mut raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
@@ -206,7 +217,7 @@ impl Host {
         self.up = Some(Running {
             replica: Replica::new(raft, &config, newest),
             applier,
-            queue: WriteQueue::new(self.broken),
+            queue: WriteQueue::new(self.broken).bounded(plan.write),
             log,
             reader,
             purged: recovered.purged.index,
@@ -215,6 +226,7 @@ impl Host {
             queries: BTreeMap::new(),
             reported: WriteId(0),
             backlog: VecDeque::new(),
+            seen: 0,
             slow: plan.apply > 0,
             limits,
             last_report: 0,
@@ -226,12 +238,22 @@ impl Host {
         Ok(recovered)
     }
 
-    /// Feeds an event and carries out all that the node can do by itself.
-    pub(super) fn turn(&mut self, now: u64, event: Event) -> Wants {
+    /// Feeds an event, and carries nothing out. The batches that it will want written.
+    pub(super) fn feed(&mut self, now: u64, event: Event) -> Vec<WriteBatch> {
+        let moment = self.clock.moment(now);
+        let Some(running) = &mut self.up else { return Vec::new() };
+        running.replica.on_event(moment, event);
+        let writes = running.replica.writes();
+        let fresh = writes[running.seen..].iter().map(|(_, batch)| batch.clone()).collect();
+        running.seen = writes.len();
+        fresh
+    }
+
+    /// Carries out all that the node can do by itself.
+    pub(super) fn settle(&mut self, now: u64) -> Wants {
         let moment = self.clock.moment(now);
         let mut wants = Wants::default();
         let Some(running) = &mut self.up else { return wants };
-        running.replica.on_event(moment, event);
         while running.carry_out(moment, &mut wants) {}
         wants
     }
@@ -335,9 +357,16 @@ impl Running {
             alarms,
             fatal,
         } = self.replica.take();
-        for (id, batch) in writes {
-            wants.queued.push(batch.clone());
+        let seen = std::mem::take(&mut self.seen);
+        for (at, (id, batch)) in writes.into_iter().enumerate() {
+            if at >= seen {
+                wants.queued.push(batch.clone());
+            }
             self.queue.push(id, batch);
+        }
+        let bytes: u64 = apply.iter().map(|entry| entry.len() as u64).sum();
+        if apply.len() > 1 && bytes > self.limits.feed {
+            wants.unbounded = Some(format!("{bytes} bytes of entries are handed to the machine at once"));
         }
         wants.send.extend(send);
         wants.loads.extend(loads);

@@ -23,6 +23,7 @@ mod power;
 mod shrink;
 mod situations;
 mod story;
+mod turns;
 mod witness;
 mod world;
 

@@ -4,6 +4,8 @@
 //! at once. Times are in microseconds of simulated time.
 
 use super::dice::Dice;
+use crate::config::{Config, Storage};
+use coracle_core::NodeId;
 
 /// One millisecond.
 pub(super) const MS: u64 = 1000;
@@ -78,6 +80,20 @@ pub(super) struct Plan {
     pub(super) siege: u64,
     /// The mean pause between two purges of a log; 0 for none.
     pub(super) purge: u64,
+    /// Events after which a node does not carry out at once what they bring, but takes in more first.
+    pub(super) gather: u64,
+    /// How long such a turn takes at most.
+    pub(super) turn: u64,
+    /// Events that come before what happens at the same moment and was due earlier.
+    pub(super) ties: u64,
+    /// The size of a log segment: small, so that a short run turns many of them.
+    pub(super) segment: u64,
+    /// Bytes of entries in one merged write at most.
+    pub(super) write: usize,
+    /// Bytes of entries under way to one follower at most.
+    pub(super) flight: u64,
+    /// Bytes of entries handed to the machine at once at most.
+    pub(super) feed: u64,
 }
 
 impl Plan {
@@ -127,6 +143,13 @@ impl Plan {
             large: 0,
             echo: 0,
             purge: 0,
+            gather: 0,
+            turn: 0,
+            ties: 0,
+            segment: 32 << 10,
+            write: 4 << 20,
+            flight: 8 << 20,
+            feed: 4 << 20,
         };
         // What came later is drawn last, so that it changes nothing before it.
         let large = *dice.pick(&[0, 200, 1000]);
@@ -135,8 +158,29 @@ impl Plan {
             large: if plan.room < 1 << 20 { large } else { 0 },
             echo: *dice.pick(&[0, 0, 50, 300]),
             purge: *dice.pick(&[0, ELECTION / 20, ELECTION / 10, ELECTION / 4]),
+            gather: *dice.pick(&[0, 0, 50, 300]),
+            turn: *dice.pick(&[MS / 2, 5 * MS, 20 * MS]),
+            ties: *dice.pick(&[0, 0, 300]),
+            segment: *dice.pick(&[16 << 10, 32 << 10, 32 << 10, 64 << 10]),
+            write: *dice.pick(&[1, 500, 4 << 20, 4 << 20]),
+            flight: *dice.pick(&[1, 300, 2000, 8 << 20, 8 << 20]),
+            feed: *dice.pick(&[1, 300, 4 << 20, 4 << 20]),
             ..plan
         }
+    }
+
+    /// The settings with which a node starts this time.
+    pub(super) fn config(&self, id: NodeId, dice: &mut Dice) -> Config {
+        let mut config = Config::new(id.0, "sim:1", Storage::Memory);
+        config.cache_bytes = self.cache;
+        config.message_entries = *dice.pick(&[1, 2, 16, 1024]);
+        config.inflight_messages = *dice.pick(&[1, 4, 64]);
+        config.message_bytes = *dice.pick(&[300, 4096, 1 << 20]);
+        config.inflight_bytes = self.flight;
+        config.max_unpersisted_bytes = self.room;
+        config.max_uncommitted_bytes = 2 * self.room;
+        config.apply_bytes = self.feed;
+        config
     }
 
     /// The same world without its faults: what follows must hold within bounds.
@@ -160,6 +204,8 @@ impl Plan {
             stray: 0,
             echo: 0,
             purge: 0,
+            gather: 0,
+            ties: 0,
             apply: self.apply.min(MS),
             latency: self.latency.min(5 * MS),
             disk: self.disk.min(10 * MS),

@@ -99,6 +99,8 @@ situations! {
     Purged "log purged" "a node purged entries that all nodes hold",
     Recycled "segment recycled" "a purge found a segment that was purged before and waits to be used again",
     BeginsLate "start behind a purge" "a node started on a log whose first entries are purged",
+    Gathered "several in one turn" "a node took in several things before it carried anything out",
+    Tied "tie turned round" "of two things at one moment, the later one came first",
     Sealed "seal" "a quiet log attested its newest batch",
     // Clients.
     ReadAtOnce "read starts a round" "a read left with a round at once",

@@ -13,15 +13,17 @@ use super::host::{Heard, Host, Wants, encode};
 use super::network::Network;
 use super::plan::{ELECTION, MS, Plan};
 use super::situations::{Met, Rare, SITUATIONS};
+use super::turns::Turn;
 use super::{Options, Report, story};
+use crate::entry::Entry;
 use crate::replica::{Event, Load, Purpose, RequestId};
 use crate::storage::Change;
 use coracle_core::*;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// Events at one simulated moment happen in the order in which they were scheduled.
-type When = (u64, u64);
+/// Events at one simulated moment happen in the order in which they were scheduled, but for some that go first.
+type When = (u64, u8, u64);
 
 /// An empty entry has at most so many bytes.
 const NOOP: u64 = 100;
@@ -46,6 +48,8 @@ pub(super) enum Happening {
     Loaded { node: usize, run: u64, load: Load },
     /// A slow machine gets on.
     Apply { node: usize, run: u64 },
+    /// A node carries out what it has taken in.
+    Turn { node: usize, run: u64 },
     /// A node's process ends, and starts again soon.
     Restart { node: usize, run: u64 },
     /// A node's process starts again.
@@ -76,6 +80,8 @@ pub(super) struct World {
     pub(super) report: Report,
     pub(super) met: Met,
     pub(super) healed: bool,
+    /// Of each node, the turn that goes on.
+    pub(super) turns: Vec<Option<Turn>>,
 }
 
 impl World {
@@ -94,6 +100,7 @@ impl World {
             ghost: Ghost::new(ids),
             hosts,
             network: Network::new(plan.nodes),
+            turns: (0..plan.nodes).map(|_| None).collect(),
             plan,
             chance,
             now: 0,
@@ -167,11 +174,16 @@ impl World {
 
     pub(super) fn at(&mut self, delay: u64, what: Happening) {
         self.order += 1;
-        self.queue.insert((self.now + delay, self.order), what);
+        let first = self.plan.ties > 0 && self.chance.happens(Kind::Tie, 0, self.plan.ties).is_some();
+        let when = self.now + delay;
+        if first && self.queue.range((when, 1, 0)..(when, 2, 0)).next().is_some() {
+            self.met.count(Rare::Tied);
+        }
+        self.queue.insert((when, u8::from(!first), self.order), what);
     }
 
     pub(super) fn happen(&mut self) -> Verdict {
-        let Some(((when, _), what)) = self.queue.pop_first() else {
+        let Some(((when, ..), what)) = self.queue.pop_first() else {
             return broken("queue", "nothing will ever happen again".to_owned());
         };
         self.now = when;
@@ -183,6 +195,7 @@ impl World {
             Happening::Seal { node, run } => self.on_seal(node, run),
             Happening::Loaded { node, run, load } => self.on_loaded(node, run, load),
             Happening::Apply { node, run } => self.on_apply(node, run),
+            Happening::Turn { node, run } => self.on_turn(node, run),
             Happening::Restart { node, run } => self.restart(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => self.on_client(client),
@@ -254,7 +267,7 @@ impl World {
 
     /// What waits for the disk, and at a leader for a quorum, passes its limit by what came at once at most
     /// (S22).
-    fn watch_room(&mut self, node: usize, added: u64) -> Verdict {
+    pub(super) fn watch_room(&mut self, node: usize, added: u64) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         self.network.largest = self.network.largest.max(added);
         // A new leader adds its empty entry, whatever waits.
@@ -280,7 +293,7 @@ impl World {
     /// What is under way is bounded (S22).
     fn watch_window(&mut self, node: usize) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
-        let (messages, bytes) = up.limits;
+        let (messages, bytes) = up.limits.in_flight;
         if !up.raft().is_leader() {
             return Ok(());
         }
@@ -289,6 +302,18 @@ impl World {
                 return broken("S22", format!("leader {} has too much under way: {peer:?}", node + 1));
             }
             self.met.count_if(!peer.probing && peer.messages_in_flight == messages, Rare::WindowFull);
+        }
+        Ok(())
+    }
+
+    /// A message carries no more entries, and no more bytes, than it may (S22).
+    fn watch_message(&self, node: usize, entries: &[Entry]) -> Verdict {
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        let (count, bytes) = up.limits.message;
+        let all = entries.iter().map(Entry::len).sum::<usize>() as u64;
+        if entries.len() > count || (entries.len() > 1 && all > bytes) {
+            let detail = format!("node {} sends {} entries of {all} bytes at once", node + 1, entries.len());
+            return broken("S22", detail);
         }
         Ok(())
     }
@@ -404,31 +429,13 @@ impl World {
         self.carry_out(node, wants)
     }
 
-    /// Lets a node handle an event, and carries out what it wants.
-    pub(super) fn turn(&mut self, node: usize, event: Event) -> Verdict {
-        let before = self.hosts[node].up.as_ref().map(|up| Before::of(up.raft()));
-        let (reads, ticks) = (matches!(event, Event::Read(_)), matches!(event, Event::Tick));
-        let wants = self.hosts[node].turn(self.now, event);
-        if let Some(before) = before {
-            self.watch(node, &before, &wants, reads, ticks);
+    pub(super) fn carry_out(&mut self, node: usize, wants: Wants) -> Verdict {
+        let Wants { send, loads, queued, applied, heard, alarms, leadership_lost: _, unbounded, fatal } =
+            wants;
+        self.judge(node, &queued)?;
+        if let Some(detail) = unbounded {
+            return broken("S22", format!("node {}: {detail}", node + 1));
         }
-        self.carry_out(node, wants)
-    }
-
-    fn carry_out(&mut self, node: usize, wants: Wants) -> Verdict {
-        let Wants { send, loads, queued, applied, heard, alarms, leadership_lost: _, fatal } = wants;
-        let raft = self.hosts[node].up.as_ref().map(super::host::Running::raft);
-        let term = raft.filter(|raft| raft.is_leader()).map(Raft::term);
-        let leads = term.is_some() && term == self.ghost.leads(node);
-        let mut added = 0;
-        for batch in &queued {
-            self.ghost.on_queued(node, leads, batch)?;
-            added += story::bytes(batch);
-        }
-        if let Some(up) = &self.hosts[node].up {
-            self.ghost.on_step(node, up.raft())?;
-        }
-        self.watch_room(node, added)?;
         for (entry, digest) in &applied {
             self.ghost.on_applied(node, entry, *digest)?;
             self.clients.on_applied(entry)?;
@@ -449,6 +456,7 @@ impl World {
             self.at(delay, Happening::Loaded { node, run, load });
         }
         for (envelope, entries) in send {
+            self.watch_message(node, &entries)?;
             self.ghost.on_send(node, &envelope)?;
             self.send(node, envelope, entries);
         }
@@ -501,7 +509,7 @@ impl World {
 
     // ---- what is worth counting
 
-    fn watch(&mut self, node: usize, before: &Before, wants: &Wants, reads: bool, ticks: bool) {
+    pub(super) fn watch(&mut self, node: usize, before: &Before, wants: &Wants, reads: bool, ticks: bool) {
         let Some(up) = &mut self.hosts[node].up else { return };
         let after = Before::of(up.raft());
         let met = &mut self.met;
@@ -589,7 +597,7 @@ impl World {
 }
 
 /// A node just before it handles something.
-struct Before {
+pub(super) struct Before {
     leads: bool,
     term: Term,
     leader: Option<NodeId>,
@@ -599,7 +607,7 @@ struct Before {
 }
 
 impl Before {
-    fn of(raft: &Raft) -> Before {
+    pub(super) fn of(raft: &Raft) -> Before {
         Before {
             leads: raft.is_leader(),
             term: raft.term(),

@@ -14,16 +14,30 @@ use std::collections::VecDeque;
 pub const MAX_BATCH_BYTES: usize = 4 << 20;
 
 /// Writes in order, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WriteQueue {
     waiting: VecDeque<(WriteId, WriteBatch)>,
+    /// Bytes of entries in one merged batch at most.
+    max_bytes: usize,
     broken: Broken,
+}
+
+impl Default for WriteQueue {
+    fn default() -> WriteQueue {
+        WriteQueue { waiting: VecDeque::new(), max_bytes: MAX_BATCH_BYTES, broken: Broken::default() }
+    }
 }
 
 impl WriteQueue {
     /// An empty queue of code that breaks a rule.
     pub(crate) fn new(broken: Broken) -> WriteQueue {
         WriteQueue { broken, ..WriteQueue::default() }
+    }
+
+    /// The queue, with another bound than [`MAX_BATCH_BYTES`].
+    #[cfg(feature = "sim")]
+    pub(crate) fn bounded(self, max_bytes: usize) -> WriteQueue {
+        WriteQueue { max_bytes, ..self }
     }
 
     /// Adds a write behind all others.
@@ -42,7 +56,7 @@ impl WriteQueue {
         let mut bytes = merged.bytes();
         while let Some((_, next)) = self.waiting.front() {
             bytes += next.bytes();
-            if bytes > MAX_BATCH_BYTES {
+            if bytes > self.max_bytes {
                 break;
             }
             let (id, next) = self.waiting.pop_front().expect("just seen");

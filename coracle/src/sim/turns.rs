@@ -1,0 +1,117 @@
+//! Turns: how much a node takes in before it carries anything out.
+//!
+//! A node in production takes all that has come in, feeds its replica one by one, and only then writes,
+//! sends and answers. So does a simulated one now and then, for as long as its plan says: what comes in
+//! meanwhile is of the same turn, and commands and reads are handed over together at its end.
+
+use super::chance::Kind;
+use super::ghost::Verdict;
+use super::situations::Rare;
+use super::story;
+use super::world::{Before, Happening, World};
+use crate::replica::{Event, RequestId};
+use crate::storage::WriteBatch;
+use bytes::Bytes;
+use coracle_core::Raft;
+
+/// What a node has taken in of a turn that goes on.
+pub(super) struct Turn {
+    run: u64,
+    /// The node as the turn began.
+    before: Before,
+    /// How much it has taken in.
+    events: u64,
+    commands: Vec<(RequestId, Bytes)>,
+    reads: Vec<RequestId>,
+    queued: Vec<WriteBatch>,
+}
+
+impl World {
+    /// Lets a node handle an event, and carries out what it wants: at once, or when its turn ends.
+    pub(super) fn turn(&mut self, node: usize, event: Event) -> Verdict {
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        let (before, run) = (Before::of(up.raft()), self.hosts[node].run);
+        if self.turns[node].as_ref().is_some_and(|turn| turn.run == run) {
+            return self.gather(node, event);
+        }
+        let gathers = self.plan.gather > 0;
+        if let Some(mut dice) =
+            gathers.then(|| self.chance.happens(Kind::Gather, node, self.plan.gather)).flatten()
+        {
+            let (commands, reads, queued) = (Vec::new(), Vec::new(), Vec::new());
+            self.turns[node] = Some(Turn { run, before, events: 0, commands, reads, queued });
+            let time = dice.within(1, self.plan.turn);
+            self.at(time, Happening::Turn { node, run });
+            return self.gather(node, event);
+        }
+        let (reads, ticks) = (matches!(event, Event::Read(_)), matches!(event, Event::Tick));
+        let queued = self.hosts[node].feed(self.now, event);
+        let mut wants = self.hosts[node].settle(self.now);
+        wants.queued.splice(0..0, queued);
+        self.watch(node, &before, &wants, reads, ticks);
+        self.carry_out(node, wants)
+    }
+
+    /// Takes an event in.
+    fn gather(&mut self, node: usize, event: Event) -> Verdict {
+        let Some(turn) = &mut self.turns[node] else { return Ok(()) };
+        turn.events += 1;
+        match event {
+            Event::Propose(commands) => turn.commands.extend(commands),
+            Event::Read(requests) => turn.reads.extend(requests),
+            event => {
+                let queued = self.hosts[node].feed(self.now, event);
+                turn.queued.extend(queued.iter().cloned());
+                return self.judge(node, &queued);
+            }
+        }
+        Ok(())
+    }
+
+    /// A turn ends.
+    pub(super) fn on_turn(&mut self, node: usize, run: u64) -> Verdict {
+        if !self.lives(node, run) {
+            return Ok(());
+        }
+        if let Some(thaw) = self.frozen(node) {
+            self.at(thaw, Happening::Turn { node, run });
+            return Ok(());
+        }
+        let Some(turn) = self.turns[node].take_if(|turn| turn.run == run) else { return Ok(()) };
+        self.met.count_if(turn.events > 1, Rare::Gathered);
+        let Turn { before, commands, reads, mut queued, .. } = turn;
+        if !commands.is_empty() {
+            let fresh = self.hosts[node].feed(self.now, Event::Propose(commands));
+            self.judge(node, &fresh)?;
+            queued.extend(fresh);
+        }
+        if !reads.is_empty() {
+            let fresh = self.hosts[node].feed(self.now, Event::Read(reads));
+            self.judge(node, &fresh)?;
+            queued.extend(fresh);
+        }
+        let mut wants = self.hosts[node].settle(self.now);
+        let later = std::mem::replace(&mut wants.queued, queued);
+        self.judge(node, &later)?;
+        wants.queued.extend(later);
+        self.watch(node, &before, &wants, false, false);
+        wants.queued.clear();
+        self.carry_out(node, wants)
+    }
+
+    /// The judge looks at what a node has queued for its disk, and at the node.
+    pub(super) fn judge(&mut self, node: usize, queued: &[WriteBatch]) -> Verdict {
+        let raft = self.hosts[node].up.as_ref().map(super::host::Running::raft);
+        let term = raft.filter(|raft| raft.is_leader()).map(Raft::term);
+        let leads = term.is_some() && term == self.ghost.leads(node);
+        let mut added = 0;
+        for batch in queued {
+            self.ghost.on_queued(node, leads, batch)?;
+            added += story::bytes(batch);
+        }
+        if let Some(up) = &self.hosts[node].up {
+            self.ghost.on_step(node, up.raft())?;
+        }
+        self.watch_room(node, added)
+    }
+}
