@@ -11,7 +11,7 @@ use crate::runtime::{Driver, Parts, Stopped};
 use crate::state_machine::StateMachine;
 use crate::storage::disk::{DirDisk, Disk, failed};
 use crate::storage::engine::{self, Engine, WAL};
-use crate::storage::identity::{self, IDENTITY};
+use crate::storage::identity::{self, Boots, IDENTITY};
 use crate::storage::memory::MemoryStore;
 use crate::storage::wal::{self, Wal, WalConfig};
 use crate::storage::{Identity, LogStore, Recovered, StoreError};
@@ -84,7 +84,8 @@ impl<S: StateMachine> Node<S> {
 
     /// Starts a node on what its store held.
     async fn launch(config: Config, machine: S, opened: Opened) -> Result<Node<S>, StartError> {
-        let Opened { store, recovered, disk, incarnation, cluster, boot } = opened;
+        let Opened { store, recovered, disk, incarnation, cluster, boots } = opened;
+        let boot = boots.newest.last().copied().unwrap_or_default();
         let me = Peer { id: config.id, incarnation };
         let reader: Arc<dyn crate::storage::LogReader> = Arc::from(store.reader());
         let newest_time = newest_time(&*reader, &recovered)?;
@@ -100,7 +101,12 @@ impl<S: StateMachine> Node<S> {
 
         let (inbox, inbound) = mpsc::channel(INBOUND);
         let metadata = config.metadata.clone().into();
-        let local = Local { metadata, ..Local::new(me, boot, cluster, raft.membership_id()) };
+        let local = Local {
+            boot_number: boots.count,
+            boots: boots.newest,
+            metadata,
+            ..Local::new(me, boot, cluster, raft.membership_id())
+        };
         let transport = Tcp::bind(&config.peer_addr, TcpConfig::default(), local, inbox)
             .await
             .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;
@@ -433,19 +439,20 @@ struct Opened {
     disk: Option<Arc<dyn Disk>>,
     incarnation: Incarnation,
     cluster: Option<ClusterId>,
-    boot: Boot,
+    /// The starts of the directory, this one last.
+    boots: Boots,
 }
 
 /// Opens and recovers the store, off the runtime's thread: a long log takes a while.
 async fn open(config: &Config) -> Result<Opened, StartError> {
     let (id, storage, segment_bytes) = (config.id, config.storage.clone(), config.segment_bytes);
     let broken = config.broken;
-    let (incarnation, boot) = (Incarnation(random()?), Boot(random()?));
+    let (incarnation, boots) = (Incarnation(random()?), Boots { count: 1, newest: vec![Boot(random()?)] });
     let opening = tokio::task::spawn_blocking(move || match storage {
         Storage::Memory => {
             let mut store = MemoryStore::new();
             let recovered = store.load(&mut |_| {})?;
-            Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boot })
+            Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boots })
         }
         Storage::Dir(path) => open_dir(id, incarnation, &path, Keeper::Wal { segment_bytes, broken }),
         Storage::Engine { dir, engine } => open_dir(id, incarnation, &dir, Keeper::Engine(engine)),
@@ -534,7 +541,7 @@ fn open_dir(
     Ok(Opened {
         store,
         recovered,
-        boot: boots.newest.last().copied().unwrap_or_default(),
+        boots,
         disk: Some(disk),
         incarnation: identity.incarnation,
         cluster: identity.cluster,

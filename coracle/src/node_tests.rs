@@ -67,8 +67,8 @@ async fn start(id: u64, mut store: Moody) -> Node<Count> {
     let config = Config::new(id, "127.0.0.1:0", Storage::Memory);
     let recovered = store.load(&mut |_| {}).unwrap();
     let incarnation = Incarnation(id);
-    let opened =
-        Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boot: Boot(1) };
+    let boots = Boots { count: 1, newest: vec![Boot(1)] };
+    let opened = Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boots };
     Node::launch(config, Count(0), opened).await.unwrap()
 }
 

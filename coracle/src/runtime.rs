@@ -243,6 +243,8 @@ impl<S: StateMachine> Driver<S> {
                     }
                 }
             }
+            // The transport has logged it.
+            Inbound::Alarm(_) => {}
             Inbound::Disconnected(peer) => self.forwarded.lose(peer),
             Inbound::Down(peer) => {
                 self.forwarded.lose(peer);

@@ -23,7 +23,11 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             }),
             Err(error) => {
                 shared.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
-                shared.quiet.warn("listener", "accept", &format_args!("cannot accept connections: {error}"));
+                shared.strangers.warn(
+                    "listener",
+                    "accept",
+                    &format_args!("cannot accept connections: {error}"),
+                );
                 sleep(shared.config.accept_backoff).await;
             }
         }
@@ -65,13 +69,16 @@ where
             return finish(shared, stream, &welcome).await;
         }
         Ok(Verdict::Talk(cluster)) => match shared.register(&hello.facts, cluster, None, Some(welcome)) {
-            Ok(link) => {
+            Ok((link, alarm)) => {
                 drop(slot);
+                if let Some(alarm) = alarm {
+                    shared.alarm(alarm).await;
+                }
                 stream.established(shared.config.max_frame);
                 let end = link.run(shared, stream).await;
                 tracing::debug!(remote, peer = %link.peer.id, ?end, "an accepted connection ended");
                 if let super::link::End::Protocol(error) = &end {
-                    shared.quiet.warn(remote, "protocol", error);
+                    shared.strangers.warn(remote, "protocol", error);
                 }
                 return shared.unregister(&link, &end).await;
             }
@@ -82,7 +89,7 @@ where
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
     let from = hello.facts.from.id;
     if reason != RefusedReason::Blank {
-        shared.quiet.warn(remote, &format!("{reason:?}"), &format_args!("refused node {from}: {text}"));
+        shared.strangers.warn(remote, &format!("{reason:?}"), &format_args!("refused node {from}: {text}"));
     }
     let refused = Refused { reason, text, from: local.peer, boot: local.boot };
     finish(shared, stream, &refused.encode()).await;
@@ -95,7 +102,7 @@ where
     W: AsyncWrite + Unpin,
 {
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-    shared.quiet.warn(remote, "garbage", &format_args!("refused a connection: {error}"));
+    shared.strangers.warn(remote, "garbage", &format_args!("refused a connection: {error}"));
     let close = Close { reason: CloseReason::Protocol, text: error.to_string() };
     finish(shared, stream, &close.encode()).await;
 }

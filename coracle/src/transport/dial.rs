@@ -107,7 +107,10 @@ async fn attempt(shared: &Shared, target: &Target) -> Option<(Duration, bool)> {
     shared.quiet.forget(address);
     shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
     let cluster = local.cluster?;
-    let link = shared.register(&welcome.facts, cluster, Some(target), None).ok()?;
+    let (link, alarm) = shared.register(&welcome.facts, cluster, Some(target), None).ok()?;
+    if let Some(alarm) = alarm {
+        shared.alarm(alarm).await;
+    }
     stream.established(shared.config.max_frame);
     let start = Instant::now();
     let end = link.run(shared, stream).await;

@@ -6,6 +6,7 @@
 //! the way to it, is gone (TR-4). It asks as well when nothing was *said*: a peer that waits for its node does
 //! not read, and so cannot answer, but its own questions are heard.
 
+use super::alarm::Alarm;
 use super::handshake::{ReadError, Reader, Stream};
 use super::outbox::Outbox;
 use super::shared::Shared;
@@ -16,10 +17,11 @@ use bytes::{Buf, Bytes};
 use coracle_core::{Boot, ClusterId, Peer};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 /// How many pieces one system call writes: a head and an entry for each of 64 small messages. More are
@@ -47,6 +49,42 @@ pub(super) struct Link {
     pub(super) max_frame: usize,
     /// What waits to be written.
     pub(super) outbox: Outbox,
+    /// Whether it is asked for a sign of life, because another run of the peer has connected.
+    pub(super) challenge: Challenge,
+}
+
+/// The question to an old link whether its run is still there.
+#[derive(Debug, Default)]
+pub(super) struct Challenge {
+    /// The link of the other run, whose id is the question's number.
+    rival: Mutex<Option<Arc<Link>>>,
+    /// Rung when the answer was heard, and what comes of it is done.
+    pub(super) answered: Notify,
+    /// Whether another link has taken the place of this one: it ends with the challenge.
+    pub(super) replaced: AtomicBool,
+}
+
+impl Challenge {
+    fn rival(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+        self.rival.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.rival().is_some()
+    }
+
+    pub(super) fn set(&self, rival: &Arc<Link>) {
+        *self.rival() = Some(Arc::clone(rival));
+    }
+
+    pub(super) fn end(&self) {
+        *self.rival() = None;
+    }
+
+    /// The rival, if this is the number of the question. The challenge stays open until it is ended.
+    pub(super) fn answer(&self, number: u64) -> Option<Arc<Link>> {
+        self.rival().as_ref().filter(|rival| rival.id == number).cloned()
+    }
 }
 
 /// How a link ended.
@@ -109,9 +147,16 @@ impl Link {
         loop {
             match reader.buffered() {
                 Ok(None) => {}
-                Ok(Some((Incoming::Pong, _))) => continue,
-                Ok(Some((Incoming::Ping, _))) => {
-                    self.whisper(pong());
+                Ok(Some((Incoming::Pong(number), _))) => {
+                    shared.ponged(self, number).await;
+                    continue;
+                }
+                Ok(Some((Incoming::Ping(number), _))) => {
+                    self.whisper(pong(number));
+                    continue;
+                }
+                Ok(Some((Incoming::Alarm(told), _))) => {
+                    shared.alarm(Alarm::told(self.peer, shared.me, shared.boot, &told)).await;
                     continue;
                 }
                 Ok(Some((Incoming::Close(close), _))) => return End::Closed(close),
@@ -186,7 +231,7 @@ impl Link {
                 return End::Silent;
             }
             if period * (mute.max(deaf) + 1) > shared.config.ping_interval {
-                self.whisper(ping());
+                self.whisper(ping(0));
             }
         }
     }

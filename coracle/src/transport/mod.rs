@@ -7,6 +7,7 @@
 pub mod tcp;
 
 mod accept;
+mod alarm;
 mod config;
 mod dial;
 mod handshake;
@@ -14,6 +15,8 @@ mod link;
 mod outbox;
 mod quiet;
 mod shared;
+
+pub use alarm::Alarm;
 
 use crate::entry::Entry;
 use crate::error::WriteError;
@@ -94,6 +97,9 @@ pub enum Inbound {
         /// Its share of the inbound byte budget, given back when this is dropped.
         held: Held,
     },
+    /// Two processes, or two states, of one disk were met, or a peer says so of this node. It was logged; until peers
+    /// are authenticated nothing else comes of it.
+    Alarm(Alarm),
     /// The last connection to this peer ended: answers still awaited from it will not come.
     Disconnected(Peer),
     /// The peer's process is certainly gone: it said that it stops, or its connection ended and a fresh

@@ -9,14 +9,15 @@
 //! answers there, that run is certainly gone and the node is told; if the same run answers, it was only the
 //! network.
 
+use super::alarm::{Alarm, Kept};
 use super::config::TcpConfig;
 use super::handshake::facts;
-use super::link::{End, Link};
+use super::link::{Challenge, End, Link};
 use super::outbox::Outbox;
 use super::quiet::Quiet;
 use super::tcp::{Introduction, Local};
 use super::{Inbound, PeerMessage};
-use crate::wire::{self, CloseReason, Facts, RefusedReason};
+use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, Incarnation, LogId, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
@@ -26,16 +27,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: TcpConfig,
     /// This node, in its present life.
     pub(super) me: Peer,
+    /// This run of it.
+    pub(super) boot: Boot,
     /// The share of `inbound_bytes` that is left.
     pub(super) budget: Arc<Semaphore>,
     pub(super) counters: Counters,
+    /// What was said of the peers that are dialed, by their addresses.
     pub(super) quiet: Quiet,
+    /// What was said of those who come, whoever they are.
+    pub(super) strangers: Quiet,
+    /// Which alarms were said.
+    alarms: Quiet,
     /// The cluster, once there is one: dialing waits for it.
     pub(super) cluster: watch::Sender<Option<ClusterId>>,
     /// Set once, by the close: nothing new is registered or told from then on.
@@ -53,6 +62,8 @@ struct State {
     local: Local,
     /// The members of its newest membership, and their disks.
     members: BTreeMap<NodeId, Incarnation>,
+    /// The newest boots of those who were met.
+    kept: Kept,
     /// Every link by its id.
     links: BTreeMap<u64, Arc<Link>>,
     /// The links to a peer that messages may take.
@@ -97,6 +108,7 @@ pub(super) struct Counters {
     pub(super) misaddressed: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) accept_errors: AtomicU64,
+    pub(super) alarms: AtomicU64,
     pub(super) dials: AtomicU64,
 }
 
@@ -114,9 +126,12 @@ impl Shared {
         let permits = config.inbound_bytes.min(Semaphore::MAX_PERMITS);
         Shared {
             me: local.peer,
+            boot: local.boot,
             budget: Arc::new(Semaphore::new(permits)),
             counters: Counters::default(),
             quiet: Quiet::default(),
+            strangers: Quiet::default(),
+            alarms: Quiet::default(),
             cluster: watch::Sender::new(local.cluster),
             closing: AtomicBool::new(false),
             ended: Notify::new(),
@@ -126,6 +141,7 @@ impl Shared {
             state: Mutex::new(State {
                 local,
                 members: BTreeMap::new(),
+                kept: Kept::default(),
                 links: BTreeMap::new(),
                 routes: BTreeMap::new(),
                 targets: BTreeMap::new(),
@@ -175,6 +191,19 @@ impl Shared {
         }
     }
 
+    /// Logs an alarm and tells the node, unless it was said a while ago.
+    pub(super) async fn alarm(&self, alarm: Alarm) {
+        self.counters.alarms.fetch_add(1, Ordering::Relaxed);
+        let (remote, reason) = match alarm.told_by {
+            Some(by) => (by, format!("{:?}, told", alarm.reason)),
+            None => (alarm.about, format!("{:?}", alarm.reason)),
+        };
+        if self.alarms.admit(&format!("{} {}", remote.id, remote.incarnation.0), &reason).is_some() {
+            tracing::error!(node = %self.me.id, "{alarm}");
+            self.tell(Inbound::Alarm(alarm)).await;
+        }
+    }
+
     /// Starts a task that ends with the transport.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<AbortHandle> {
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,7 +227,7 @@ impl Shared {
         cluster: ClusterId,
         dialed: Option<&Target>,
         first: Option<Bytes>,
-    ) -> Result<Arc<Link>, (RefusedReason, String)> {
+    ) -> Result<(Arc<Link>, Option<Alarm>), (RefusedReason, String)> {
         let mut state = self.state();
         if state.local.cluster.is_some_and(|mine| mine != cluster) {
             return Err((RefusedReason::WrongCluster, "the node has joined another cluster".to_owned()));
@@ -219,14 +248,60 @@ impl Shared {
             dialed: dialed.is_some(),
             max_frame: facts.max_frame as usize,
             outbox: Outbox::new(self.config.outbox_bytes, self.config.outbox_messages, first),
+            challenge: Challenge::default(),
         });
+        let alarm = state.kept.meet(facts);
+        if let Some(alarm) = &alarm {
+            link.outbox.push(Frame { head: alarm.encode(), bulk: Vec::new() });
+        }
+        self.challenge(&state, &link);
         let route = state.routes.entry(link.peer).or_default();
         let place = if link.dialed { &mut route.dialed } else { &mut route.accepted };
         if let Some(old) = place.replace(Arc::clone(&link)) {
-            old.close(CloseReason::Replaced, "");
+            old.challenge.replaced.store(true, Ordering::Relaxed);
+            if !old.challenge.is_open() {
+                old.close(CloseReason::Replaced, "");
+            }
         }
         state.links.insert(link.id, Arc::clone(&link));
-        Ok(link)
+        Ok((link, alarm))
+    }
+
+    /// Asks one older link to the same peer, of another run, whether that run is still there. If it answers, two runs
+    /// answer for one disk; if not, it is gone, and its end was not noticed yet.
+    fn challenge(&self, state: &State, new: &Arc<Link>) {
+        let mut others =
+            state.links.values().filter(|other| other.peer == new.peer && other.outbox.is_open());
+        // One at a time, so that who comes again and again does not leave one behind each time.
+        if others.clone().any(|other| other.challenge.is_open()) {
+            return;
+        }
+        let Some(old) = others.find(|other| other.boot != new.boot) else { return };
+        old.challenge.set(new);
+        old.outbox.push(Frame { head: ping(new.id), bulk: Vec::new() });
+        let (old, limit) = (Arc::clone(old), self.config.close_timeout);
+        self.spawn(async move {
+            // Without an answer it is the link of a run that is gone.
+            let answered = timeout(limit, old.challenge.answered.notified()).await.is_ok();
+            old.challenge.end();
+            if !answered || old.challenge.replaced.load(Ordering::Relaxed) {
+                old.close(CloseReason::Replaced, "another run of the node has connected");
+            }
+        });
+    }
+
+    /// An old link heard this answer to a ping.
+    pub(super) async fn ponged(&self, old: &Link, number: u64) {
+        let Some(new) = old.challenge.answer(number) else { return };
+        let told = |boot, other| {
+            let (about, reason) = (old.peer, AlarmReason::TwoRuns);
+            Alarm { told_by: None, about, reason, boot, other, number: 0 }
+        };
+        let alarm = told(new.boot, old.boot);
+        new.outbox.push(Frame { head: alarm.encode(), bulk: Vec::new() });
+        old.outbox.push(Frame { head: told(old.boot, new.boot).encode(), bulk: Vec::new() });
+        self.alarm(alarm).await;
+        old.challenge.answered.notify_one();
     }
 
     /// Removes a link that ended, and tells the node what that means.

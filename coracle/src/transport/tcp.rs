@@ -170,6 +170,8 @@ pub struct Counts {
     pub refused: u64,
     /// Connections that the system could not accept.
     pub accept_errors: u64,
+    /// Alarms about copies of a directory and the like, those that were not logged again included.
+    pub alarms: u64,
     /// Attempts to connect.
     pub dials: u64,
     /// Connections that are up now.
@@ -272,6 +274,7 @@ impl Tcp {
             misaddressed: counters.misaddressed.load(Ordering::Relaxed),
             refused: counters.refused.load(Ordering::Relaxed),
             accept_errors: counters.accept_errors.load(Ordering::Relaxed),
+            alarms: counters.alarms.load(Ordering::Relaxed),
             dials: counters.dials.load(Ordering::Relaxed),
             links: self.shared.links() as u64,
         }

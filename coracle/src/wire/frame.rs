@@ -49,6 +49,7 @@ pub(super) enum Type {
     Close = 4,
     Ping = 5,
     Pong = 6,
+    Alarm = 7,
     Vote = 16,
     VoteReply = 17,
     Append = 18,
@@ -61,13 +62,14 @@ pub(super) enum Type {
 
 impl Type {
     /// Every type that this version knows.
-    pub(super) const ALL: [Type; 14] = [
+    pub(super) const ALL: [Type; 15] = [
         Type::Hello,
         Type::Welcome,
         Type::Refused,
         Type::Close,
         Type::Ping,
         Type::Pong,
+        Type::Alarm,
         Type::Vote,
         Type::VoteReply,
         Type::Append,

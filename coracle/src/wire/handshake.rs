@@ -152,14 +152,46 @@ pub enum CloseReason {
     Other(u32),
 }
 
-/// The frame that asks for a sign of life.
-pub(crate) fn ping() -> Bytes {
-    seal(Type::Ping, &proto::Ping {}, Vec::new(), []).head
+/// Something is wrong with the receiver's disk, the sender holds. The connection goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Alarm {
+    /// What.
+    pub reason: AlarmReason,
+    /// The receiver's boot that plays a part: the one that its list lacks, or its other run.
+    pub boot: Boot,
+    /// The number of that boot; 0 if it plays no part.
+    pub number: u64,
+}
+
+/// What is wrong with a disk.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum AlarmReason {
+    /// The list of its boots lacks one in which it was met: it is a copy, or an older state of it was put back.
+    Copy,
+    /// The boot in which it was met last is older than all that it lists.
+    Forgotten,
+    /// Two runs answer for it at once.
+    TwoRuns,
+    /// A reason that this version does not know.
+    Other(u32),
+}
+
+/// The frame that asks for a sign of life. The answer has the same number.
+pub(crate) fn ping(number: u64) -> Bytes {
+    seal(Type::Ping, &proto::Ping { number }, Vec::new(), []).head
 }
 
 /// The frame that is one.
-pub(crate) fn pong() -> Bytes {
-    seal(Type::Pong, &proto::Ping {}, Vec::new(), []).head
+pub(crate) fn pong(number: u64) -> Bytes {
+    seal(Type::Pong, &proto::Ping { number }, Vec::new(), []).head
+}
+
+impl Alarm {
+    /// Encodes it as a frame.
+    pub fn encode(&self) -> Bytes {
+        let meta = proto::Alarm { reason: self.reason.number(), boot: self.boot.0, number: self.number };
+        seal(Type::Alarm, &meta, Vec::new(), []).head
+    }
 }
 
 impl Hello {
@@ -237,6 +269,7 @@ numbered!(RefusedReason {
     Blank = 8,
     Busy = 9,
 });
+numbered!(AlarmReason { Copy = 1, Forgotten = 2, TwoRuns = 3 });
 numbered!(CloseReason { Stopping = 1, Replaced = 2, Protocol = 3, WrongCluster = 4, Unneeded = 5 });
 
 impl From<&Facts> for proto::Facts {
@@ -323,6 +356,13 @@ impl From<proto::Refused> for Refused {
             from: refused.from.map(to_peer).unwrap_or_default(),
             boot: Boot(refused.boot),
         }
+    }
+}
+
+impl From<proto::Alarm> for Alarm {
+    fn from(alarm: proto::Alarm) -> Alarm {
+        let reason = AlarmReason::from_number(alarm.reason);
+        Alarm { reason, boot: Boot(alarm.boot), number: alarm.number }
     }
 }
 

@@ -25,7 +25,8 @@ mod tests;
 
 pub use frame::{Decoder, Frame, HEADER, MAX_META, frame_limit};
 pub use handshake::{
-    Close, CloseReason, Facts, Hello, MAX_BOOTS, MAX_METADATA, Purpose, Refused, RefusedReason, Welcome,
+    Alarm, AlarmReason, Close, CloseReason, Facts, Hello, MAX_BOOTS, MAX_METADATA, Purpose, Refused,
+    RefusedReason, Welcome,
 };
 pub(crate) use handshake::{ping, pong};
 pub use membership::{
@@ -59,10 +60,12 @@ pub enum Incoming {
     Refused(Refused),
     /// The last frame on a connection.
     Close(Close),
-    /// A question for a sign of life.
-    Ping,
-    /// The answer to it.
-    Pong,
+    /// A question for a sign of life, with a number.
+    Ping(u64),
+    /// The answer to it, with its number.
+    Pong(u64),
+    /// The sender holds that something is wrong with the receiver's disk.
+    Alarm(Alarm),
     /// Anything else.
     Message(PeerMessage),
 }

@@ -204,8 +204,9 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
         Type::Welcome => return Ok(Incoming::Welcome(proto::Welcome::decode(meta)?.try_into()?)),
         Type::Refused => return Ok(Incoming::Refused(proto::Refused::decode(meta)?.into())),
         Type::Close => return Ok(Incoming::Close(proto::Close::decode(meta)?.into())),
-        Type::Ping => return proto::Ping::decode(meta).map(|_| Incoming::Ping).map_err(WireError::from),
-        Type::Pong => return proto::Ping::decode(meta).map(|_| Incoming::Pong).map_err(WireError::from),
+        Type::Ping => return Ok(Incoming::Ping(proto::Ping::decode(meta)?.number)),
+        Type::Pong => return Ok(Incoming::Pong(proto::Ping::decode(meta)?.number)),
+        Type::Alarm => return Ok(Incoming::Alarm(proto::Alarm::decode(meta)?.into())),
         Type::Append | Type::Forward | Type::ForwardReply => {
             return Err(WireError::Invalid("a message with bulk among those without"));
         }

@@ -113,7 +113,20 @@ pub(super) struct Close {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Ping {}
+pub(super) struct Ping {
+    #[prost(uint64, tag = "1")]
+    pub(super) number: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Alarm {
+    #[prost(uint32, tag = "1")]
+    pub(super) reason: u32,
+    #[prost(fixed64, tag = "2")]
+    pub(super) boot: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) number: u64,
+}
 
 // Consensus. Every message starts with a route, in tag 1.
 

@@ -2,8 +2,8 @@
 
 use super::frame::{Type, seal};
 use super::{
-    Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming, MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS,
-    MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Purpose, Refused, RefusedReason, Welcome, WireError,
+    Alarm, AlarmReason, Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming, MAX_ADDRESS, MAX_BOOTS,
+    MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Purpose, Refused, RefusedReason, Welcome, WireError,
     check_membership, decode, decode_membership, encode, encode_membership, ping, pong, proto,
 };
 use crate::entry::{Entry, Kind, Stamp};
@@ -135,8 +135,9 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         ("welcome", Welcome { facts: facts() }.encode()),
         ("refused", refused.encode()),
         ("close", Close { reason: CloseReason::Stopping, text: "bye".to_owned() }.encode()),
-        ("ping", ping()),
-        ("pong", pong()),
+        ("ping", ping(0)),
+        ("pong", pong(9)),
+        ("alarm", Alarm { reason: AlarmReason::Copy, boot: Boot(0xbc), number: 4 }.encode()),
         ("vote", message(raft(Message::Vote(Vote { campaign, pre: false, transfer, last })))),
         ("vote reply", message(raft(Message::VoteReply(vote_reply)))),
         ("append", message(append(LogId::new(4, 7), 6, entries))),
@@ -211,7 +212,7 @@ fn the_simulator_decodes_exactly_one_message() {
     let bytes = encode(&message).to_bytes();
     assert_eq!(decode(&bytes), Ok(Some(message)));
     assert_eq!(decode(&[&bytes[..], &[0]].concat()), Err(WireError::Trailing(1)));
-    assert!(matches!(decode(&ping()), Err(WireError::Invalid(_))));
+    assert!(matches!(decode(&ping(0)), Err(WireError::Invalid(_))));
     assert_eq!(decode(&unknown(true, 100)), Ok(None));
 }
 
@@ -238,16 +239,16 @@ fn unknown(skip: bool, length: usize) -> Vec<u8> {
 #[test]
 fn an_unknown_frame_is_skipped_if_it_may_be_and_refused_otherwise() {
     let (mut stream, mut decoder) = (BytesMut::new(), Decoder::new(LIMIT));
-    stream.extend_from_slice(&[&unknown(true, 5_000)[..], &ping()].concat());
-    assert_eq!(decoder.next(&mut stream), Ok(Some((Incoming::Ping, HEADER))));
+    stream.extend_from_slice(&[&unknown(true, 5_000)[..], &ping(0)].concat());
+    assert_eq!(decoder.next(&mut stream), Ok(Some((Incoming::Ping(0), HEADER))));
     // In pieces, so that it never has to be held.
     for piece in unknown(true, 5_000).chunks(100) {
         stream.extend_from_slice(piece);
         assert_eq!(decoder.next(&mut stream), Ok(None));
         assert!(stream.is_empty());
     }
-    stream.extend_from_slice(&ping());
-    assert_eq!(decoder.next(&mut stream), Ok(Some((Incoming::Ping, HEADER))));
+    stream.extend_from_slice(&ping(0));
+    assert_eq!(decoder.next(&mut stream), Ok(Some((Incoming::Ping(0), HEADER))));
     assert_eq!(read(&unknown(false, 5_000)), Err(WireError::Type(200)));
 }
 
@@ -274,7 +275,7 @@ fn tr_3_a_length_is_judged_before_anything_is_allocated() {
 fn other_versions_flags_and_groups_are_refused() {
     assert_eq!(read(&header(5, 2, 0, 0, 0)), Err(WireError::Flags(2)));
     assert_eq!(read(&header(5, 0, 1, 0, 0)), Err(WireError::Group(1)));
-    let mut bytes = ping().to_vec();
+    let mut bytes = ping(0).to_vec();
     bytes[4] = 2;
     assert_eq!(read(&bytes), Err(WireError::Version(2)));
     assert_eq!(read(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"), Err(WireError::Magic));
@@ -629,5 +630,9 @@ proptest! {
         prop_assert_eq!(read(&refused.encode()), Ok(Some(Incoming::Refused(refused))));
         let close = Close { reason: CloseReason::Unneeded, text };
         prop_assert_eq!(read(&close.encode()), Ok(Some(Incoming::Close(close))));
+        let alarm = Alarm { reason: AlarmReason::Other(small[6] | 1 << 20), boot: Boot(boot), number: id };
+        prop_assert_eq!(read(&alarm.encode()), Ok(Some(Incoming::Alarm(alarm))));
+        prop_assert_eq!(read(&ping(id)), Ok(Some(Incoming::Ping(id))));
+        prop_assert_eq!(read(&pong(id)), Ok(Some(Incoming::Pong(id))));
     }
 }

@@ -1,11 +1,8 @@
 //! What a blank node joins a cluster by (5.3.4), asked of a whole node, and what a handshake leaves on a link.
 
-#[path = "../common/mod.rs"]
-mod common;
-
+use crate::common::Cluster;
 use crate::kit::*;
 use bytes::Bytes;
-use common::Cluster;
 use coracle::core::{
     Append, ClusterId, Envelope, Incarnation, Index, LogId, Message, Peer, Round, Run, Term, Vote,
 };

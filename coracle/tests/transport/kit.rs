@@ -75,6 +75,7 @@ impl Node {
     pub(crate) async fn event(&mut self) -> String {
         match self.next().await {
             Inbound::Message { from, .. } => format!("message {}", from.id),
+            Inbound::Alarm(alarm) => format!("alarm {}", alarm.about.id),
             Inbound::Disconnected(peer) => format!("disconnected {}", peer.id),
             Inbound::Down(peer) => format!("down {}", peer.id),
         }
@@ -144,6 +145,21 @@ pub(crate) fn hello(from: u64, to: u64) -> Hello {
     Hello { facts, to: NodeId(to), to_incarnation: Some(peer(to).incarnation), purpose: Purpose::Raft }
 }
 
+/// The frame that answers a ping of this number, at most 127.
+pub(crate) fn pong(number: u64) -> Vec<u8> {
+    let number = u8::try_from(number).expect("a small number");
+    let meta = [8, number];
+    let mut bytes = b"CRCL\x01\x06".to_vec();
+    bytes.resize(16, 0);
+    bytes.extend_from_slice(&2u32.to_le_bytes());
+    bytes.extend_from_slice(&0u32.to_le_bytes());
+    bytes.extend_from_slice(&crc32c::crc32c(&meta).to_le_bytes());
+    let sum = crc32c::crc32c(&bytes);
+    bytes.extend_from_slice(&sum.to_le_bytes());
+    bytes.extend_from_slice(&meta);
+    bytes
+}
+
 /// Somebody who speaks the protocol by hand.
 pub(crate) struct Stranger {
     pub(crate) stream: TcpStream,
@@ -174,17 +190,25 @@ impl Stranger {
     pub(crate) async fn hear(&mut self) -> Option<Incoming> {
         let heard = async {
             loop {
-                match self.decoder.next(&mut self.buffer).unwrap() {
-                    Some((Incoming::Ping | Incoming::Pong, _)) => continue,
-                    Some((incoming, _)) => return Some(incoming),
-                    None => {}
-                }
-                if let Ok(0) | Err(_) = self.stream.read_buf(&mut self.buffer).await {
-                    return None;
+                match self.hear_all().await {
+                    Some(Incoming::Ping(_) | Incoming::Pong(_)) => continue,
+                    other => return other,
                 }
             }
         };
         timeout(PATIENCE, heard).await.expect("in time")
+    }
+
+    /// The next frame; none at the end of the connection.
+    pub(crate) async fn hear_all(&mut self) -> Option<Incoming> {
+        loop {
+            if let Some((incoming, _)) = self.decoder.next(&mut self.buffer).unwrap() {
+                return Some(incoming);
+            }
+            if let Ok(0) | Err(_) = self.stream.read_buf(&mut self.buffer).await {
+                return None;
+            }
+        }
     }
 }
 

@@ -4,6 +4,9 @@
 //! seconds. The names of hazards (TR-2 and the like) say which failures of other systems a test is about.
 
 mod binding;
+#[path = "../common/mod.rs"]
+mod common;
+mod copies;
 mod failures;
 mod kit;
 mod limits;
