@@ -223,6 +223,8 @@ impl<S: StateMachine> Driver<S> {
                     intake.events.push(Event::Persisted(id));
                 }
             }
+            Report::NoSpace(reason) => tracing::warn!("writes wait: {reason}"),
+            Report::Space => tracing::info!("there is room again, and writes go on"),
             Report::Failed(error) => self.end = Some(StopReason::Storage(error.to_string())),
         }
     }

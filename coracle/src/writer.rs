@@ -1,7 +1,8 @@
 //! The log's writer: a thread that owns the store and makes one batch after the other durable.
 //!
 //! A sync blocks, so it has a thread of its own. While it syncs, further writes gather in the
-//! [`WriteQueue`] and go to the disk together next.
+//! [`WriteQueue`] and go to the disk together next. Where a store has no room for a write, that write waits, and all
+//! behind it, until there is some: nothing is in doubt, and nothing is lost.
 
 use crate::storage::queue::WriteQueue;
 use crate::storage::{LogStore, StoreError, WriteBatch};
@@ -9,18 +10,26 @@ use coracle_core::{Broken, WriteId};
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
 
 /// After so long without a write, the store may make its newest one attested.
 const QUIET: Duration = Duration::from_millis(20);
 
+/// A store without room is asked again after so long, and after twice that, and so on up to the most.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
 /// What the writer reports.
 #[derive(Debug)]
 pub(crate) enum Report {
     /// This write and all before it are durable.
     Durable(WriteId),
+    /// The store has no room for the next write, and why. It is tried again and again.
+    NoSpace(String),
+    /// There is room again.
+    Space,
     /// The store failed; it takes no more writes.
     Failed(StoreError),
 }
@@ -98,11 +107,50 @@ fn work(
             for (id, batch) in orders.try_iter() {
                 queue.push(id, batch);
             }
-            if let Some((id, batch)) = queue.take() {
-                store.write(&batch)?;
+            let Some((id, batch)) = queue.take() else { break };
+            if !write(store, &batch, orders, reports, &mut queue)? {
+                return Ok(());
+            }
+            if let Some(id) = id {
                 drop(reports.send(Report::Durable(id)));
             }
         }
+    }
+}
+
+/// Writes a batch, as soon as there is room for it. False if nobody can send orders any more before there is: what
+/// was held then was never acknowledged.
+fn write(
+    store: &mut dyn LogStore,
+    batch: &WriteBatch,
+    orders: &mpsc::Receiver<(WriteId, WriteBatch)>,
+    reports: &UnboundedSender<Report>,
+    queue: &mut WriteQueue,
+) -> Result<bool, StoreError> {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let first = pause == FIRST_PAUSE;
+        match store.write(batch) {
+            Ok(()) if first => return Ok(true),
+            Ok(()) => {
+                drop(reports.send(Report::Space));
+                return Ok(true);
+            }
+            Err(error @ StoreError::NoSpace { .. }) if first => {
+                drop(reports.send(Report::NoSpace(error.to_string())));
+            }
+            Err(StoreError::NoSpace { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let again = Instant::now() + pause;
+        loop {
+            match orders.recv_timeout(again.saturating_duration_since(Instant::now())) {
+                Ok((id, batch)) => queue.push(id, batch),
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            }
+        }
+        pause = (2 * pause).min(LONGEST_PAUSE);
     }
 }
 
@@ -146,5 +194,57 @@ mod tests {
         assert_eq!(Arc::strong_count(&open), 2);
         writer.finish().await;
         assert_eq!(Arc::strong_count(&open), 1);
+    }
+
+    /// Has no room the first so many times.
+    struct Crowded(MemoryStore, u32);
+
+    impl LogStore for Crowded {
+        fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError> {
+            self.0.load(progress)
+        }
+        fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+            if self.1 > 0 {
+                self.1 -= 1;
+                return Err(StoreError::NoSpace {
+                    path: "next".into(),
+                    source: io::ErrorKind::StorageFull.into(),
+                });
+            }
+            self.0.write(batch)
+        }
+        fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
+            self.0.purge(upto)
+        }
+        fn reader(&self) -> Box<dyn LogReader> {
+            self.0.reader()
+        }
+    }
+
+    /// Design 5.2.9.
+    #[tokio::test]
+    async fn a_store_without_room_is_told_once_and_what_was_held_is_written_when_there_is() {
+        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let store = Crowded(MemoryStore::new(), 3);
+        let writer = Writer::start("writer".into(), Box::new(store), reports, Broken::default()).unwrap();
+        writer.write(WriteId(1), WriteBatch::default());
+        let Some(Report::NoSpace(reason)) = told.recv().await else { panic!() };
+        assert!(reason.contains("make room"), "{reason}");
+        writer.write(WriteId(2), WriteBatch::default());
+        assert!(matches!(told.recv().await, Some(Report::Space)));
+        assert!(matches!(told.recv().await, Some(Report::Durable(WriteId(1)))));
+        assert!(matches!(told.recv().await, Some(Report::Durable(WriteId(2)))));
+        writer.finish().await;
+    }
+
+    #[tokio::test]
+    async fn a_node_stops_while_its_store_has_no_room() {
+        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let store = Crowded(MemoryStore::new(), u32::MAX);
+        let writer = Writer::start("writer".into(), Box::new(store), reports, Broken::default()).unwrap();
+        writer.write(WriteId(1), WriteBatch::default());
+        assert!(matches!(told.recv().await, Some(Report::NoSpace(_))));
+        writer.finish().await;
+        assert!(told.recv().await.is_none(), "nothing was acknowledged");
     }
 }

@@ -353,7 +353,11 @@ fn st_10_after_each_of_200_writes_to_a_full_disk_the_next_start_holds() {
         disk.set_full(true);
         match start_broken(&shared(&disk), config(), life.broken) {
             Ok(_) => {}
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => refused += 1,
+            Err(StoreError::Io { source, .. } | StoreError::NoSpace { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull =>
+            {
+                refused += 1;
+            }
             Err(other) => panic!("write {at}: {other}"),
         }
         disk.clear_faults();

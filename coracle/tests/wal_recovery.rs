@@ -4,11 +4,12 @@
 mod wal_support;
 
 use coracle::core::{ClusterId, Incarnation, Index, LogId};
+use coracle::entry::MAX_PAYLOAD;
 use coracle::storage::contract::model::entry;
 use coracle::storage::disk::{Disk, DiskFile};
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::wal::{self, WalConfig};
-use coracle::storage::{Change, LogStore, ReadLogError, StoreError, identity};
+use coracle::storage::{Change, LogStore, ReadLogError, StoreError, WriteBatch, identity};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -391,6 +392,12 @@ fn st_4_after_any_failed_operation_nothing_succeeds_and_a_new_start_holds() {
                 for step in &steps {
                     match step.run(&mut wal) {
                         Ok(()) => done += 1,
+                        // Nothing was in doubt, and the log goes on.
+                        Err(StoreError::NoSpace { source, .. }) => {
+                            assert_eq!((source.kind(), kind), (kind, io::ErrorKind::StorageFull));
+                            step.run(&mut wal).unwrap();
+                            done += 1;
+                        }
                         Err(StoreError::Io { source, .. }) => {
                             assert_eq!(source.kind(), kind);
                             break;
@@ -412,7 +419,9 @@ fn st_4_after_any_failed_operation_nothing_succeeds_and_a_new_start_holds() {
             }
             // Housekeeping may fail and costs only space or time: a segment that cannot be recycled, a file
             // that says where the entries of another lie. What a sync promises is no housekeeping.
-            assert!(done < steps.len() || !matches!(op, Op::Sync | Op::SyncDir), "{op:?} {number}");
+            // Where there is no room, a write is tried again, and a seal is left out.
+            let room = kind == io::ErrorKind::StorageFull;
+            assert!(room || done < steps.len() || !matches!(op, Op::Sync | Op::SyncDir), "{op:?} {number}");
             for image in power_cuts(&disk, number as u64) {
                 check(&image, &states, done);
             }
@@ -796,4 +805,83 @@ fn st_10_files_under_way_never_refuse_the_next_start() {
     disk.put("segment.tmp", &[0xff; 100_000]);
     disk.put("identity.tmp", &[0xff; 100_000]);
     assert_eq!(start_and_read(&shared(&disk)).unwrap().1.entries.len(), 1);
+}
+
+/// Design 5.2.9: without room for the next segment, nothing is in doubt. Reads go on, and so do votes and the purge
+/// that makes room; and once there is room, the same write succeeds.
+#[test]
+fn st_10_no_room_for_the_next_segment_puts_nothing_in_doubt() {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start_with(&shared(&disk), roomy()).unwrap();
+    let reader = wal.reader();
+    let mut model = Model::default();
+    disk.set_full(true);
+    let step = |index| changes(vec![append(1, index..=index, 3000)]);
+    let mut next = 1;
+    let refused = loop {
+        match step(next).run(&mut wal) {
+            Ok(()) => model.apply(&step(next)),
+            Err(error) => break error,
+        }
+        next += 1;
+    };
+    assert!(matches!(&refused, StoreError::NoSpace { .. }), "{refused}");
+    assert!(refused.to_string().contains("make room"), "{refused}");
+    assert!(disk.list().unwrap().iter().all(|name| !name.ends_with(".tmp")), "{:?}", disk.list());
+    for term in 2..=3 {
+        assert!(matches!(step(next).run(&mut wal), Err(StoreError::NoSpace { .. })));
+        wal.idle().unwrap();
+        assert_eq!(read_all(&*reader, Index(1), Index(next), 1 << 20), model.entries);
+        let vote = Step::Write(WriteBatch { hard_state: hard_state(term, Some(2)), changes: vec![] });
+        vote.run(&mut wal).unwrap();
+        model.apply(&vote);
+        // What is there is durable, as it is told.
+        let (_, found) = start_and_read(&shared(&disk.power_cut(512, || false))).unwrap();
+        assert_eq!(found, model);
+    }
+    // Votes end as well at last, and even then nothing is in doubt.
+    for term in 4.. {
+        let vote = Step::Write(WriteBatch { hard_state: hard_state(term, None), changes: vec![] });
+        match vote.run(&mut wal) {
+            Ok(()) => model.apply(&vote),
+            Err(StoreError::NoSpace { .. }) => break,
+            Err(other) => panic!("{other}"),
+        }
+        assert!(term < 100);
+    }
+    disk.clear_faults();
+    step(next).run(&mut wal).unwrap();
+    model.apply(&step(next));
+    drop(wal);
+    assert_eq!(start_and_read(&shared(&disk)).unwrap().1, model);
+}
+
+/// A purge frees the segments that it covers, and one of them becomes the next.
+#[test]
+fn st_10_a_purge_makes_room_on_a_full_disk() {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start_with(&shared(&disk), roomy()).unwrap();
+    let step = |index| changes(vec![append(1, index..=index, 3000)]);
+    (1..=100).for_each(|index| step(index).run(&mut wal).unwrap());
+    disk.set_full(true);
+    let full = (101..).find(|index| step(*index).run(&mut wal).is_err()).unwrap();
+    wal.purge(LogId::new(1, 90)).unwrap();
+    let vote = Step::Write(WriteBatch { hard_state: hard_state(2, None), changes: vec![] });
+    vote.run(&mut wal).unwrap();
+    step(full).run(&mut wal).unwrap();
+    disk.clear_faults();
+    drop(wal);
+    let (_, found) = start_and_read(&shared(&disk)).unwrap();
+    assert_eq!((found.purged, found.entries.len() as u64), (LogId::new(1, 90), full - 90));
+}
+
+/// Design 5.1.12: what a start would refuse is never written.
+#[test]
+fn the_largest_entry_is_read_back() {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start_with(&shared(&disk), roomy()).unwrap();
+    let largest = changes(vec![append(1, 1..=1, MAX_PAYLOAD)]);
+    largest.run(&mut wal).unwrap();
+    let (_, found) = start_and_read(&shared(&disk.copy())).unwrap();
+    assert_eq!(found.entries[0].payload().len(), MAX_PAYLOAD);
 }

@@ -205,7 +205,7 @@ impl World {
 
     pub(super) fn end_disk_faults(&mut self, node: usize) {
         let host = &mut self.hosts[node];
-        // Whoever was refused something has stopped by now.
+        // Whoever was refused something has stopped by now, or waits for room.
         if host.up.is_some() {
             host.disk.clear_faults();
             host.faulty = false;

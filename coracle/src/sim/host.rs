@@ -16,7 +16,7 @@ use crate::state_machine::StateMachine;
 use crate::storage::mem_disk::{MemDisk, Op};
 use crate::storage::queue::WriteQueue;
 use crate::storage::wal::{Wal, WalConfig};
-use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, WriteBatch};
+use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ pub(super) struct Running {
     /// Up to where the log was purged.
     purged: Index,
     /// The batch that the disk is working on.
-    pub(super) writing: Option<(WriteId, WriteBatch)>,
+    pub(super) writing: Option<(Option<WriteId>, WriteBatch)>,
     /// When the newest batch that is not a seal was written.
     pub(super) unsealed: Option<u64>,
     queries: BTreeMap<RequestId, u8>,
@@ -324,12 +324,19 @@ impl Running {
         self.queries.insert(request, key);
     }
 
-    /// The disk does what it is working on. The id of the newest write that is durable now.
-    pub(super) fn write(&mut self, now: u64) -> Result<Option<WriteId>, String> {
-        let Some((id, batch)) = self.writing.take() else { return Ok(None) };
-        self.log.write(&batch).map_err(|error| error.to_string())?;
+    /// The disk does what it is working on.
+    pub(super) fn write(&mut self, now: u64) -> Result<Written, String> {
+        let Some((id, batch)) = self.writing.take() else { return Ok(Written::Nothing) };
+        match self.log.write(&batch) {
+            Ok(()) => {}
+            Err(StoreError::NoSpace { .. }) => {
+                self.writing = Some((id, batch));
+                return Ok(Written::NoRoom);
+            }
+            Err(error) => return Err(error.to_string()),
+        }
         self.unsealed = Some(now);
-        Ok(Some(id))
+        Ok(id.map_or(Written::Part, Written::Whole))
     }
 
     /// The queue was empty for a while.
@@ -432,4 +439,16 @@ impl Running {
 /// A command's bytes.
 pub(super) fn encode(ask: &Ask) -> bytes::Bytes {
     Kv::encode_command(ask).expect("a small command has bytes")
+}
+
+/// What came of a write.
+pub(super) enum Written {
+    /// Nothing was to be written.
+    Nothing,
+    /// A part of a large write is durable.
+    Part,
+    /// This write and all before it are durable.
+    Whole(WriteId),
+    /// There is no room for it; it is tried again.
+    NoRoom,
 }

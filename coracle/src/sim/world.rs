@@ -9,7 +9,7 @@
 use super::chance::{Chance, Decision, Kind};
 use super::clients::{Clients, Question};
 use super::ghost::{Ghost, Verdict, Violation, broken};
-use super::host::{Heard, Host, Wants, encode};
+use super::host::{Heard, Host, Wants, Written, encode};
 use super::network::Network;
 use super::plan::{ELECTION, MS, Plan};
 use super::situations::{Met, Rare, SITUATIONS};
@@ -30,6 +30,9 @@ const NOOP: u64 = 100;
 
 /// How long a log is quiet before it seals.
 const QUIET: u64 = 20 * MS;
+
+/// The pause before a write is tried again that found no room.
+const NO_ROOM_PAUSE: u64 = 50 * MS;
 
 /// What happens.
 #[derive(Debug)]
@@ -329,8 +332,19 @@ impl World {
         let Some(up) = &mut self.hosts[node].up else { return Ok(()) };
         let batch = up.writing.as_ref().map(|(_, batch)| batch.clone()).unwrap_or_default();
         let id = match up.write(self.now) {
-            Ok(Some(id)) => id,
-            Ok(None) => return Ok(()),
+            Ok(Written::Whole(id)) => id,
+            Ok(Written::Nothing) => return Ok(()),
+            Ok(Written::Part) => {
+                self.ghost.on_durable(node, &batch)?;
+                self.work(node);
+                return Ok(());
+            }
+            // As the log's writer does, until the fault is over.
+            Ok(Written::NoRoom) => {
+                self.met.count(Rare::DiskFull);
+                self.at(NO_ROOM_PAUSE, Happening::Written { node, run });
+                return Ok(());
+            }
             Err(error) => return self.on_disk_refused(node, &error),
         };
         self.step(3, node, id.0);

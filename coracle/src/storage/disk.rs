@@ -90,6 +90,14 @@ pub(crate) fn failed(action: &'static str, path: impl Into<PathBuf>) -> impl FnO
     move |source| StoreError::Io { action, path: path.into(), source }
 }
 
+/// Whether the system refused for want of space or of open files, so that it may not refuse the next time.
+pub(crate) fn no_room(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let kinds = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded, io::ErrorKind::FileTooLarge];
+    let files = [Errno::MFILE.raw_os_error(), Errno::NFILE.raw_os_error()];
+    kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| files.contains(&code))
+}
+
 /// A real directory, held by this process alone for as long as the value lives.
 #[derive(Debug)]
 pub struct DirDisk {
@@ -355,6 +363,14 @@ mod tests {
         disk.remove("segment.tmp").unwrap();
         disk.create("segment.tmp").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"all of it");
+    }
+
+    #[test]
+    fn want_of_room_is_told_from_a_failure() {
+        use rustix::io::Errno;
+        let told = |errno: Errno| no_room(&io::Error::from(errno));
+        assert!([Errno::NOSPC, Errno::DQUOT, Errno::FBIG, Errno::MFILE, Errno::NFILE].into_iter().all(told));
+        assert!(![Errno::IO, Errno::ROFS, Errno::ACCESS, Errno::LOOP].into_iter().any(told));
     }
 
     #[test]

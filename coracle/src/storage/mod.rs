@@ -83,6 +83,15 @@ pub enum StoreError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// There is no room for what the store would have to make next: no space on the disk, no open file left. Nothing
+    /// was written and nothing is in doubt. The store goes on, and the same write may be tried again.
+    #[error("no room to make {}: {source}; make room, and the log goes on", path.display())]
+    NoSpace {
+        /// The file that could not be made.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// Bytes that were acknowledged are no longer what they were.
     #[error("{} is damaged at offset {offset}: {detail}", path.display())]
     Damaged {
@@ -141,7 +150,8 @@ pub enum StoreError {
 ///
 /// A write is atomic, takes effect in the order of the calls and is **durable on return**: it survives
 /// the loss of power. After an error of [`write`](LogStore::write) the store is finished: a sync that
-/// failed is never tried again, since the system may have dropped the data and say yes the second time.
+/// failed is never tried again, since the system may have dropped the data and say yes the second time. The
+/// exception is [`StoreError::NoSpace`], which says that the store is as it was before.
 pub trait LogStore: Send {
     /// Reads back what earlier runs made durable. Called once, before anything else. May write, to make
     /// durable what it found in doubt. Calls `progress` now and then with the share that is done, 0 to 1.

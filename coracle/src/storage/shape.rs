@@ -32,7 +32,10 @@ impl Shape {
             let mut last = self.last;
             for change in &batch.changes {
                 let Change::Append(entries) = change else { continue };
-                last = entries.iter().try_fold(last, |last, entry| follow(last, entry.id()))?;
+                last = entries.iter().try_fold(last, |last, entry| {
+                    check_size(entry)?;
+                    follow(last, entry.id())
+                })?;
             }
             return Ok(());
         }
@@ -108,6 +111,7 @@ impl Shape {
     /// Takes the next entry.
     #[inline]
     pub(crate) fn append_entry(&mut self, entry: &Entry) -> Result<(), String> {
+        check_size(entry)?;
         // In memory of its own: what the entry was read with may be large.
         let payload = || Bytes::copy_from_slice(&entry.payload());
         let membership = (entry.kind() == Kind::Membership).then(payload);
@@ -162,6 +166,14 @@ impl Shape {
 }
 
 /// The log ends with `last`; `next` is to follow it.
+/// What a reader would refuse is never written, whoever made it (design 5.1.12).
+fn check_size(entry: &Entry) -> Result<(), String> {
+    match Entry::encoded_len(entry.bytes()) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("entry {}: {error}", entry.id())),
+    }
+}
+
 fn follow(last: LogId, next: LogId) -> Result<LogId, String> {
     if last.index.0.checked_add(1) != Some(next.index.0) {
         return Err(format!("entry {next} does not follow {last}: a gap"));

@@ -9,7 +9,8 @@
 //!
 //! Every start opens a new segment: what was in doubt is written again there, and the old files are
 //! never written to. After any failure the log is finished: what the system may have dropped is found out
-//! by the next start, from the disk, and never by trying again.
+//! by the next start, from the disk, and never by trying again. That there is no room for the next segment is no
+//! failure: nothing was written, and the log goes on when there is.
 
 mod batches;
 mod format;
@@ -146,10 +147,12 @@ impl Wal {
         }
     }
 
-    /// Writes a batch; the first failure is the last.
+    /// Writes a batch; the first failure is the last. That there is no room is none.
     fn commit(&mut self, content: Content<'_>) -> Result<(), StoreError> {
         let result = self.writer()?.commit(content);
-        if let Err(error) = &result {
+        if let Err(error) = &result
+            && !matches!(error, StoreError::NoSpace { .. })
+        {
             self.state = State::Finished(error.to_string());
         }
         result
@@ -208,7 +211,14 @@ impl LogStore for Wal {
 
     /// Writes a seal, unless the newest batch is one.
     fn idle(&mut self) -> Result<(), StoreError> {
-        if self.writer()?.sealed() { Ok(()) } else { self.commit(Content::Seal) }
+        if self.writer()?.sealed() {
+            return Ok(());
+        }
+        match self.commit(Content::Seal) {
+            // Nothing waits for it, and the next batch does what it would have done.
+            Err(StoreError::NoSpace { .. }) => Ok(()),
+            sealed => sealed,
+        }
     }
 
     fn reader(&self) -> Box<dyn LogReader> {

@@ -7,7 +7,7 @@
 
 use super::format::BLOCK;
 use crate::storage::StoreError;
-use crate::storage::disk::{Disk, DiskFile, failed};
+use crate::storage::disk::{Disk, DiskFile, failed, no_room};
 use coracle_core::Broken;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,7 +50,8 @@ pub(super) struct Blank {
     pub(super) size: u64,
 }
 
-/// Writes what a segment starts with, and lets it join the log: durable on return.
+/// Writes what a segment starts with, and lets it join the log: durable on return. Where the system has no room for
+/// that, it has not joined, and its file is gone.
 pub(super) fn join(
     disk: &dyn Disk,
     blank: Blank,
@@ -59,6 +60,29 @@ pub(super) fn join(
     start: &[&[u8]],
     broken: Broken,
 ) -> Result<Segment, StoreError> {
+    let new = name(number);
+    if let Err(error) = prepare(disk, &blank, &new, start, broken) {
+        let error = for_want_of_room(error);
+        if matches!(error, StoreError::NoSpace { .. }) {
+            // The error that counts is the first one; the file means nothing.
+            let _ = disk.remove(&blank.name);
+        }
+        return Err(error);
+    }
+    if !broken.is("directory-not-synced") {
+        disk.sync_dir().map_err(failed("sync", disk.path()))?;
+    }
+    Ok(Segment { number, generation, path: disk.path().join(new), file: blank.file, size: blank.size })
+}
+
+/// As long as the file has no segment's name, whatever fails is about a file that means nothing.
+fn prepare(
+    disk: &dyn Disk,
+    blank: &Blank,
+    new: &str,
+    start: &[&[u8]],
+    broken: Broken,
+) -> Result<(), StoreError> {
     let old = disk.path().join(&blank.name);
     let mut offset = 0;
     for bytes in start {
@@ -68,12 +92,15 @@ pub(super) fn join(
     if !broken.is("checkpoint-not-synced") {
         blank.file.sync_data().map_err(failed("sync", &old))?;
     }
-    let name = name(number);
-    disk.rename(&blank.name, &name).map_err(failed("rename", &old))?;
-    if !broken.is("directory-not-synced") {
-        disk.sync_dir().map_err(failed("sync", disk.path()))?;
+    disk.rename(&blank.name, new).map_err(failed("rename", &old))
+}
+
+/// The same error, as one that puts nothing in doubt if it is about room.
+pub(super) fn for_want_of_room(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Io { path, source, .. } if no_room(&source) => StoreError::NoSpace { path, source },
+        other => other,
     }
-    Ok(Segment { number, generation, path: disk.path().join(name), file: blank.file, size: blank.size })
 }
 
 #[cfg(test)]

@@ -38,6 +38,9 @@ const PIECE: u64 = 64 << 10;
 /// the log's own syncs not to wait behind a long one.
 const STRETCH: u64 = 1 << 20;
 
+/// After a spare that could not be made, so many batches pass before the next is tried: a full disk is not kept busy.
+const PAUSE: u32 = 1000;
+
 /// Whether a file is half of a spare, which nobody finishes. ([`NEW`] is what every start makes anew.)
 pub(super) fn is_unfinished(file: &str) -> bool {
     file == NEXT
@@ -65,6 +68,8 @@ pub(super) struct Spares {
     worker: Option<Worker>,
     /// Whether there may be a worker.
     ahead: bool,
+    /// How often to let an occasion pass to make a spare, since the last one could not be made.
+    pause: u32,
 }
 
 /// A file in its slot.
@@ -105,7 +110,7 @@ impl Spares {
         ahead: bool,
     ) -> Result<Spares, StoreError> {
         let slots = vec![false; count];
-        let mut spares = Spares { disk, size, slots, ready: VecDeque::new(), worker: None, ahead };
+        let mut spares = Spares { disk, size, slots, ready: VecDeque::new(), worker: None, ahead, pause: 0 };
         for name in spares.disk.list().map_err(failed("list", spares.disk.path()))? {
             let Some(slot) = name.strip_prefix(SPARE) else { continue };
             let path = spares.disk.path().join(&name);
@@ -130,7 +135,9 @@ impl Spares {
     /// A new segment will be needed: sees to it that there is a file for it.
     pub(super) fn prepare(&mut self) {
         self.collect();
-        if self.ahead
+        if self.pause > 0 {
+            self.pause -= 1;
+        } else if self.ahead
             && self.ready.is_empty()
             && self.worker.as_ref().is_none_or(|worker| worker.open == 0)
             && let Some(slot) = self.free_slot()
@@ -226,6 +233,7 @@ impl Spares {
             Ok(blank) => self.ready.push_back(Spare { slot, blank }),
             Err(error) => {
                 self.slots[slot] = false;
+                self.pause = PAUSE;
                 tracing::warn!("no spare segment: {error}");
             }
         }
@@ -448,7 +456,8 @@ mod tests {
         assert!(spares.take(8192).is_err_and(|error| error.to_string().contains(NEW)));
         disk.clear_faults();
         assert_eq!(spares.take(8192).unwrap().name, NEW);
-        spares.prepare();
+        // Not at once: the disk may still be full.
+        (0..=PAUSE).for_each(|_| spares.prepare());
         assert_eq!(spares.take(8192).unwrap().name, "spare-0");
     }
 }

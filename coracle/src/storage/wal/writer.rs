@@ -9,10 +9,10 @@ use super::WalConfig;
 use super::format::{BLOCK, Encoder, End, HEADER, RECORD_HEADER, Record, SegmentHeader, blocks, body_len};
 use super::index::{Log, Shared};
 use super::recovery::Found;
-use super::segment::{self, Segment};
+use super::segment::{self, Segment, for_want_of_room};
 use super::spares::Spares;
 use crate::storage::disk::{Disk, failed};
-use crate::storage::{Identity, StoreError, WriteBatch, identity};
+use crate::storage::{Change, Identity, StoreError, WriteBatch, identity};
 use coracle_core::{Broken, LogId};
 use std::sync::Arc;
 
@@ -32,6 +32,11 @@ const PREPARE_AT: u64 = 8;
 
 /// What every segment keeps free for the name of the next one, in bytes.
 const SUCCESSOR_ROOM: u64 = BLOCK;
+
+/// What every segment keeps free, beside that, for what brings no entries, as a share of its size and at most in
+/// bytes: some hundred votes, and the purge that frees others, while there is no room for the next segment.
+const RESERVE: u64 = 16;
+const RESERVE_BYTES: u64 = 1 << 20;
 
 /// What one batch says.
 #[derive(Clone, Copy)]
@@ -75,6 +80,11 @@ struct Needless {
 /// How little, in bytes, a segment may say to be repeated by a start.
 pub(super) fn little(config: &WalConfig) -> u64 {
     LITTLE_BYTES.min(config.segment_bytes / LITTLE)
+}
+
+/// What a segment of this size keeps free for what brings no entries, in bytes. A very small one has no block for it.
+fn reserve(size: u64) -> u64 {
+    (size / RESERVE).min(RESERVE_BYTES) / BLOCK * BLOCK
 }
 
 impl Writer {
@@ -131,11 +141,18 @@ impl Writer {
         self.sealed
     }
 
-    /// Makes one batch durable, and lets the readers see it.
+    /// Makes one batch durable, and lets the readers see it. Where there is no room for the segment that it needs,
+    /// nothing has changed.
     pub(super) fn commit(&mut self, content: Content<'_>) -> Result<(), StoreError> {
         let room = blocks(HEADER as u64 + content.len());
-        if room + SUCCESSOR_ROOM > self.segment.size.saturating_sub(self.end.offset) {
-            self.turn(room)?;
+        let left = self.segment.size.saturating_sub(self.end.offset + SUCCESSOR_ROOM);
+        let reserve = if matches!(content, Content::Seal) { 0 } else { reserve(self.segment.size) };
+        if room + reserve > left {
+            match self.turn(room) {
+                // What brings no entries may still be written: votes go on, and a purge makes room.
+                Err(StoreError::NoSpace { .. }) if room <= left && !content.has_entries() => {}
+                turned => turned?,
+            }
         }
         let (encoder, end, segment) = (&mut self.encoder, &mut self.end, &self.segment);
         encoder.begin(segment.generation, end.offset, end.batch + 1);
@@ -273,6 +290,13 @@ impl Needless {
 }
 
 impl Content<'_> {
+    fn has_entries(&self) -> bool {
+        match self {
+            Content::Batch(batch) => batch.changes.iter().any(|change| matches!(change, Change::Append(_))),
+            Content::Purge(_) | Content::Seal => false,
+        }
+    }
+
     /// The length of the body that says it.
     fn len(&self) -> u64 {
         match self {
@@ -321,7 +345,7 @@ fn open(
     repeats.iter().for_each(|record| encoder.repeat(record));
     let (checkpoint, checksum) = encoder.finish(end.batch, end.checksum);
     let offset = BLOCK + checkpoint.len() as u64;
-    let blank = spares.take(size.max(offset + room + SUCCESSOR_ROOM))?;
+    let blank = spares.take(size.max(offset + room + SUCCESSOR_ROOM)).map_err(for_want_of_room)?;
     let header = SegmentHeader { number, generation, first, synced };
     let start = [&header.encode()[..], checkpoint];
     let segment = segment::join(site.disk, blank, number, generation, &start, site.broken)?;
