@@ -161,7 +161,7 @@ impl Replica {
             held: VecDeque::new(),
             tickets: BTreeMap::new(),
             next_ticket: Ticket(0),
-            clock: ClusterClock { newest: newest_time, anchor: None },
+            clock: ClusterClock { showed: newest_time, at: None },
             fed: raft.status().purged.index,
             feeding: false,
             replicate: VecDeque::new(),
@@ -276,13 +276,23 @@ impl Replica {
     /// Feeds the core, and carries out what it wants, up to where the driver is needed.
     fn step(&mut self, now: Moment, input: Input, received: Vec<Entry>) {
         let led = self.raft.is_leader().then(|| self.raft.term());
+        let told = match &input {
+            Input::Receive(Envelope { from, message: Message::Append(append), .. }) => {
+                Some((from.id, append.term, append.time))
+            }
+            _ => None,
+        };
+        self.clock.start(now.tick);
         let output = self.raft.step(now.tick, input);
         let leads = self.raft.is_leader().then(|| self.raft.term());
         if led.is_some() && led != leads {
             self.effects.leadership_lost = true;
         }
-        if leads != led {
-            self.clock.anchor = leads.map(|_| (now.tick, self.clock.newest));
+        if let Some((leader, term, time)) = told
+            && leads.is_none()
+            && (self.raft.leader(), self.raft.term()) == (Some(leader), term)
+        {
+            self.clock.hear(now.tick, time);
         }
         let Output {
             members,
@@ -311,7 +321,12 @@ impl Replica {
             let batch = self.batch(&write);
             self.effects.writes.push((write.id, batch));
         }
-        self.effects.send.extend(send.into_iter().map(|envelope| (envelope, Vec::new())));
+        for mut envelope in send {
+            if let Message::Append(append) = &mut envelope.message {
+                append.time = self.clock.read(now.tick);
+            }
+            self.effects.send.push((envelope, Vec::new()));
+        }
         let (mut after, term) = (self.raft.newest_write(), self.raft.term());
         if self.breaks("held-for-next-write-only") {
             after = after.min(WriteId(self.written.0 + 1));
@@ -348,7 +363,7 @@ impl Replica {
             TailChange::Truncate(last) => self.tail.truncate(last),
             TailChange::TakeReceived(first) => {
                 for entry in received.iter().filter(|entry| entry.index() >= first) {
-                    self.clock.saw(entry.stamp().cluster_time);
+                    self.clock.saw(now.tick, entry.stamp().cluster_time);
                     self.tail.push(entry.clone());
                 }
             }
@@ -420,6 +435,7 @@ impl Replica {
         let Message::Append(append) = &mut envelope.message else { return };
         let Some(newest) = entries.last() else { return };
         append.cut(newest.index());
+        append.time = self.clock.read(now.tick);
         let (term, prev, last) = (append.term, append.prev, append.last);
         let bytes = entries.iter().map(|entry| entry.len() as u64).sum();
         self.effects.send.push((envelope, entries));
@@ -488,24 +504,39 @@ impl Replica {
     }
 }
 
-/// The cluster's clock: goes on from the newest time in the log by the leader's monotonic clock, so that it
-/// never runs backwards and no wall clock can make it jump.
+/// The cluster's clock (5.5.2): goes on from the newest time in the log by this node's monotonic clock, in
+/// every role, so that it stands still for no election, never runs backwards, and no wall clock can make it
+/// jump. Heartbeats pull it forward to the leader's, within bounds: who lies cannot make it race.
 struct ClusterClock {
-    /// The newest time that an entry of the log has, or ever had.
-    newest: u64,
-    /// While leading: when that began, and what the clock showed then.
-    anchor: Option<(Tick, u64)>,
+    /// What it showed at `at`.
+    showed: u64,
+    /// When that was; none before the first event.
+    at: Option<Tick>,
 }
 
 impl ClusterClock {
-    fn saw(&mut self, time: u64) {
-        self.newest = self.newest.max(time);
+    fn start(&mut self, now: Tick) {
+        self.at.get_or_insert(now);
     }
 
-    fn read(&mut self, now: Tick) -> u64 {
-        let (began, showed) = self.anchor.unwrap_or((now, self.newest));
-        self.saw(showed + now.since(began) * 10);
-        self.newest
+    fn since(&self, now: Tick) -> u64 {
+        self.at.map_or(0, |at| now.since(at))
+    }
+
+    /// What it shows now.
+    fn read(&self, now: Tick) -> u64 {
+        self.showed.saturating_add(self.since(now).saturating_mul(10))
+    }
+
+    /// The log holds an entry of this time, so it is at least as late.
+    fn saw(&mut self, now: Tick, time: u64) {
+        (self.showed, self.at) = (self.read(now).max(time), Some(now));
+    }
+
+    /// A leader says what its clock shows: believed at most 1.1 times as fast as the own one runs.
+    fn hear(&mut self, now: Tick, time: u64) {
+        let fastest = self.showed.saturating_add(self.since(now).saturating_mul(11));
+        self.saw(now, time.min(fastest));
     }
 }
 

@@ -61,13 +61,17 @@ fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
         lease: 0,
         persisted: Index(0),
         disk_age: 0,
+        time: 0,
     });
     Event::Message(envelope(B, message), entries)
 }
 
 fn vote(term: u64, candidate: Peer) -> Event {
     let last = LogId::new(1, 1);
-    from(candidate, Message::Vote(Vote { campaign: Term(term), pre: false, transfer: None, last }))
+    from(
+        candidate,
+        Message::Vote(Vote { campaign: Term(term), pre: false, question: 0, transfer: None, last }),
+    )
 }
 
 /// Everything written so far is durable.
@@ -78,16 +82,27 @@ fn persist(replica: &mut Replica, now: u64) {
 
 /// Makes A the leader of its next term, its log durable up to its first own entry.
 fn elect(replica: &mut Replica) {
-    replica.on_event(at(100), Event::Tick);
+    // It has heard nobody yet, so its first event must not be this late, or its clock would start here.
+    replica.on_event(at(0), Event::Tick);
+    elect_at(replica, 100);
+}
+
+fn elect_at(replica: &mut Replica, now: u64) {
+    replica.on_event(at(now), Event::Tick);
     for pre in [true, false] {
-        persist(replica, 100);
+        persist(replica, now);
+        let asked = replica.take().send.into_iter().rev().find_map(|(envelope, _)| match envelope.message {
+            Message::Vote(vote) => Some(vote.question),
+            _ => None,
+        });
+        let question = asked.expect("it asks");
         let term = replica.raft().term();
         let campaign = if pre { term.next() } else { term };
-        let reply = VoteReply { campaign, pre, term, refusal: None, leader: None };
-        replica.on_event(at(100), from(B, Message::VoteReply(reply)));
+        let reply = VoteReply { campaign, pre, question, term, refusal: None, leader: None };
+        replica.on_event(at(now), from(B, Message::VoteReply(reply)));
     }
     assert!(replica.raft().is_leader());
-    persist(replica, 100);
+    persist(replica, now);
     replica.take();
 }
 
@@ -103,6 +118,7 @@ fn acknowledge(replica: &mut Replica, peer: Peer, matched: u64) {
         installing: false,
         disk_age: 0,
         no_space: false,
+        digest: None,
     };
     replica.on_event(at(100), from(peer, Message::AppendReply(reply)));
 }
@@ -313,6 +329,7 @@ fn a_slow_follower_is_served_from_the_store() {
             installing: false,
             disk_age: 0,
             no_space: false,
+            digest: None,
         };
         replica.on_event(at(100 + 10 * round), from(C, Message::AppendReply(reply)));
         let loads = replica.take().loads;
@@ -348,7 +365,7 @@ fn a_damaged_log_is_fatal() {
 #[test]
 fn ck_1_the_cluster_clock_follows_the_log_and_the_monotonic_clock() {
     let mut replica = replica(|_| {});
-    // The log's newest entry has 500 ms; one with 900 ms comes, and is then truncated away.
+    // The log's newest entry has 500 ms; one with 900 ms comes at tick 1.
     replica.on_event(at(1), append(1, LogId::new(1, 1), 1, 0));
     elect(&mut replica);
     let time = |replica: &mut Replica, tick: u64, wall: u64| {
@@ -359,7 +376,71 @@ fn ck_1_the_cluster_clock_follows_the_log_and_the_monotonic_clock() {
         assert_eq!(stamp.wall_time, wall);
         stamp.cluster_time
     };
-    assert_eq!(time(&mut replica, 100, 1_000), 900);
-    assert_eq!(time(&mut replica, 105, 99_999_999), 950);
-    assert_eq!(time(&mut replica, 110, 0), 1000);
+    assert_eq!(time(&mut replica, 100, 1_000), 1_890);
+    assert_eq!(time(&mut replica, 105, 99_999_999), 1_940);
+    assert_eq!(time(&mut replica, 110, 0), 1_990);
+}
+
+/// The cluster time that the newest entry of the tail carries.
+fn time_of_last(replica: &Replica) -> u64 {
+    replica.entry_in_memory(replica.raft().last().index).unwrap().stamp().cluster_time
+}
+
+fn heartbeat_at(time: u64) -> Event {
+    let Event::Message(mut envelope, entries) = append(1, LogId::new(1, 1), 0, 0) else { unreachable!() };
+    let Message::Append(append) = &mut envelope.message else { unreachable!() };
+    append.time = time;
+    Event::Message(envelope, entries)
+}
+
+/// 5.5.2: the clock does not stand still between the newest entry and the next leader's first.
+#[test]
+fn the_clusters_clock_goes_on_between_two_leaders() {
+    let mut replica = replica(|_| {});
+    for tick in (0..=500).step_by(5) {
+        replica.on_event(at(tick), heartbeat_at(500 + 10 * tick));
+    }
+    // The leader is gone; 610 ms later this node leads.
+    elect_at(&mut replica, 561);
+    assert_eq!(time_of_last(&replica), 500 + 5_610);
+}
+
+/// 5.5.2: a leader's clock is followed where it runs a little faster than the own one, and no faster.
+#[test]
+fn a_leaders_clock_is_believed_at_most_a_tenth_faster_than_the_own() {
+    for (speed, shown) in [(9, 5_000), (11, 5_500), (100, 5_500), (u64::MAX, 5_500)] {
+        let mut replica = replica(|_| {});
+        for tick in (0..=500).step_by(5) {
+            replica.on_event(at(tick), heartbeat_at(500u64.saturating_add(tick.saturating_mul(speed))));
+        }
+        assert_eq!(replica.clock.read(Tick(500)), 500 + shown, "{speed} ms in a tick of 10");
+    }
+}
+
+/// Nobody sets the clock but the leader of this very term.
+#[test]
+fn a_deposed_leader_does_not_set_the_clock() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(0), vote(2, C));
+    replica.on_event(at(100), heartbeat_at(500 + 1_100));
+    assert_eq!(replica.clock.read(Tick(100)), 500 + 1_000);
+}
+
+/// A heartbeat, and entries, carry what the clock shows when they leave.
+#[test]
+fn what_a_leader_sends_carries_the_clusters_clock() {
+    let mut replica = replica(|_| {});
+    elect(&mut replica);
+    acknowledge(&mut replica, B, 2);
+    propose(&mut replica, 0..1, 1);
+    replica.on_event(at(120), Event::Tick);
+    let mut times = Vec::new();
+    for (envelope, entries) in replica.take().send {
+        if let Message::Append(append) = envelope.message
+            && envelope.to == B
+        {
+            times.push((append.time, entries.is_empty()));
+        }
+    }
+    assert!(times.contains(&(500 + 1_000, false)) && times.contains(&(500 + 1_200, true)), "{times:?}");
 }

@@ -13,6 +13,8 @@ use alloc::vec::Vec;
 pub(crate) struct Candidate {
     /// Whether it only asks so far, in the term before the one that it wants.
     pub(crate) pre: bool,
+    /// Which of this node's candidacies it is: only answers to this one count.
+    number: u64,
     /// The newest answer of each voter.
     votes: BTreeMap<NodeId, bool>,
     /// The write that carries its own vote, which counts when it is durable.
@@ -25,8 +27,10 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// Starts to ask. A pre-vote for itself needs no disk; the vote does, and it is in the newest write.
     pub(crate) fn new(shared: &mut Shared, pre: bool) -> Candidate {
+        shared.candidacy = shared.candidacy.wrapping_add(1);
         let mut candidate = Candidate {
             pre,
+            number: shared.candidacy,
             votes: BTreeMap::new(),
             own_vote: shared.disk.newest(),
             since: shared.now,
@@ -67,7 +71,8 @@ impl Candidate {
 
     fn question(&self, shared: &Shared) -> Vote {
         let campaign = self.campaign(shared);
-        Vote { campaign, pre: self.pre, transfer: None, last: shared.log.last_id() }
+        let (question, last) = (self.number, shared.log.last_id());
+        Vote { campaign, pre: self.pre, question, transfer: None, last }
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
@@ -91,7 +96,9 @@ impl Candidate {
         let same_kind = reply.pre == self.pre || shared.broken.is("pre-vote-counts-as-vote");
         let same_campaign =
             reply.campaign == self.campaign(shared) || shared.broken.is("vote-of-any-campaign");
-        if !same_kind || !same_campaign {
+        // A pre-vote binds nobody, so an old one says nothing: its voter may hear a leader by now (5.1.13).
+        let same_question = reply.question == self.number || shared.broken.is("vote-of-any-campaign");
+        if !same_kind || !same_campaign || !same_question {
             return shared.drop_input(Dropped::Stale);
         }
         if !shared.log.membership().is_voter(from) {

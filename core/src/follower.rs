@@ -149,6 +149,7 @@ impl Follower {
             installing: false,
             disk_age: shared.disk.age(shared.now),
             no_space: false,
+            digest: None,
         };
         shared.send(leader, Message::AppendReply(reply));
     }

@@ -307,6 +307,7 @@ impl Leader {
             lease: 0,
             persisted: shared.disk.persisted(),
             disk_age: shared.disk.age(shared.now),
+            time: 0,
         };
         Some(shared.envelope(member.peer(), Message::Append(append)))
     }

@@ -295,6 +295,7 @@ mod tests {
             lease: 0,
             persisted: Index(0),
             disk_age: 0,
+            time: 0,
         }
     }
 

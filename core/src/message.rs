@@ -45,6 +45,8 @@ pub struct Vote {
     pub campaign: Term,
     /// Whether this only asks.
     pub pre: bool,
+    /// Names the candidacy, so that a grant given to an earlier one of the same term is told apart.
+    pub question: u64,
     /// Set when the old leader asked for this campaign: that leader and its term.
     pub transfer: Option<(NodeId, Term)>,
     /// The sender's newest entry (section 5.4.1).
@@ -74,6 +76,8 @@ pub struct VoteReply {
     pub campaign: Term,
     /// Echo of whether that only asked.
     pub pre: bool,
+    /// Echo of the candidacy that asked.
+    pub question: u64,
     /// The voter's own term.
     pub term: Term,
     /// None if the vote is granted.
@@ -105,6 +109,9 @@ pub struct Append {
     pub persisted: Index,
     /// For how long the leader's oldest disk write has been under way, in ticks.
     pub disk_age: u64,
+    /// What the cluster's clock shows at the leader, in milliseconds. The shell fills it in as the message
+    /// leaves and reads it on receipt; the core only carries it.
+    pub time: u64,
 }
 
 /// The answer to an [`Append`].
@@ -131,6 +138,21 @@ pub struct AppendReply {
     pub disk_age: u64,
     /// Whether its disk is full.
     pub no_space: bool,
+    /// The newest digest of the follower's state. The shell fills it in; the core only carries it.
+    pub digest: Option<Digest>,
+}
+
+/// What a node's state machine looks like at one index, in short.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Digest {
+    /// The index up to which was applied.
+    pub index: Index,
+    /// How it was computed: digests of different formats say nothing of each other.
+    pub format: u32,
+    /// The version of the machine: nor do those of different versions.
+    pub version: u32,
+    /// The digest.
+    pub bytes: [u8; 16],
 }
 
 /// A follower's question for an index to read at (thesis, section 6.4).

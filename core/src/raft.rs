@@ -74,6 +74,7 @@ impl Raft {
             disk: Disk::new(last),
             applied: purged.index,
             question: 0,
+            candidacy: boot.0.rotate_left(32),
             out: Output::default(),
         };
         let role = Role::Follower(Follower::new(&mut shared));
@@ -384,6 +385,7 @@ impl Raft {
         let reply = VoteReply {
             campaign: vote.campaign,
             pre: vote.pre,
+            question: vote.question,
             term: self.shared.term(),
             refusal,
             leader: self.leader(),
@@ -415,6 +417,7 @@ impl Raft {
             installing: false,
             disk_age: self.shared.disk.age(self.shared.now),
             no_space: false,
+            digest: None,
         };
         self.shared.send(from, Message::AppendReply(reply));
         self.shared.drop_input(Dropped::Stale)

@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) applied: Index,
     /// The number of this run's newest question to a leader. Lives here since it is never used twice.
     pub(crate) question: u64,
+    /// The number of its newest candidacy. It starts where the run's name says, so that no two runs share one.
+    pub(crate) candidacy: u64,
     /// What this step wants done.
     pub(crate) out: Output,
 }

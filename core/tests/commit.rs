@@ -18,6 +18,7 @@ fn append(term: u64, prev: LogId, commit: u64) -> Append {
         lease: 0,
         persisted: Index(0),
         disk_age: 0,
+        time: 0,
     }
 }
 

@@ -7,12 +7,19 @@ use coracle_core::*;
 
 fn vote(campaign: u64, term: u64, index: u64) -> Message {
     let last = LogId::new(term, index);
-    Message::Vote(Vote { campaign: Term(campaign), pre: false, transfer: None, last })
+    Message::Vote(Vote { campaign: Term(campaign), pre: false, question: 0, transfer: None, last })
 }
 
 fn grant(campaign: u64) -> Message {
     let term = Term(campaign);
-    Message::VoteReply(VoteReply { campaign: term, pre: false, term, refusal: None, leader: None })
+    Message::VoteReply(VoteReply {
+        campaign: term,
+        pre: false,
+        question: 0,
+        term,
+        refusal: None,
+        leader: None,
+    })
 }
 
 fn vote_reply(out: &Output) -> VoteReply {
@@ -87,7 +94,8 @@ fn el_1_every_answer_to_another_question_is_stale() {
     let (now, term) = (Term(2), c.term(A));
     assert_eq!(term, 2);
     for (campaign, pre) in [(1, false), (2, true), (3, true), (3, false), (1, true)] {
-        let reply = VoteReply { campaign: Term(campaign), pre, term: now, refusal: None, leader: None };
+        let reply =
+            VoteReply { campaign: Term(campaign), pre, question: 0, term: now, refusal: None, leader: None };
         for from in [B, C] {
             let out = c.say(from, A, Message::VoteReply(reply));
             assert_eq!(out.dropped, Some(Dropped::Stale), "campaign {campaign}, pre {pre}");
@@ -103,7 +111,14 @@ fn el_2_a_vote_that_arrives_three_times_is_one_vote() {
     c.silence(60);
     c.campaign(A);
     for voter in [B, B, B] {
-        let pre = VoteReply { campaign: Term(2), pre: true, term: Term(1), refusal: None, leader: None };
+        let pre = VoteReply {
+            campaign: Term(2),
+            pre: true,
+            question: 0,
+            term: Term(1),
+            refusal: None,
+            leader: None,
+        };
         c.say(voter, A, Message::VoteReply(pre));
     }
     assert_eq!(c.role(A), RoleName::PreCandidate, "two of five");
@@ -137,6 +152,7 @@ fn el_2_each_campaign_counts_from_nothing() {
     let refusal = VoteReply {
         campaign: Term(3),
         pre: false,
+        question: 0,
         term: Term(3),
         refusal: Some(Refusal::Voted),
         leader: None,
@@ -152,7 +168,8 @@ fn el_2_a_refused_candidate_gives_up_and_a_late_refusal_changes_nothing() {
     start_campaign_of_five(&mut c);
     let refuse = |c: &mut Cluster, from| {
         let refusal = Some(Refusal::Voted);
-        let reply = VoteReply { campaign: Term(2), pre: false, term: Term(2), refusal, leader: None };
+        let reply =
+            VoteReply { campaign: Term(2), pre: false, question: 0, term: Term(2), refusal, leader: None };
         c.say(from, A, Message::VoteReply(reply));
     };
     refuse(&mut c, B);
@@ -199,7 +216,11 @@ fn el_3_only_a_log_at_least_as_up_to_date_gets_the_vote() {
         for (term, index, granted) in table {
             let mut c = Cluster::with_logs(&["1", "1 1 2 2 3"]);
             let last = LogId::new(term, index);
-            let out = c.say(A, B, Message::Vote(Vote { campaign: Term(9), pre, transfer: None, last }));
+            let out = c.say(
+                A,
+                B,
+                Message::Vote(Vote { campaign: Term(9), pre, question: 0, transfer: None, last }),
+            );
             let reply = vote_reply(&out);
             assert_eq!(reply.refusal.is_none(), granted, "{last} against 5.3");
             assert_eq!(reply.refusal.is_some(), reply.refusal == Some(Refusal::Log));
@@ -535,6 +556,7 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
         lease: 0,
         persisted: Index(1),
         disk_age: 0,
+        time: 0,
     };
     c.say(B, A, Message::Append(heartbeat));
     assert_eq!((c.role(A), c.leader_of(A), c.vote(A)), (RoleName::Follower, Some(B), Some(A)));
@@ -559,6 +581,7 @@ fn vt_4_a_term_learned_from_an_answer_is_durable_before_anything_is_said_in_it()
         installing: false,
         disk_age: 0,
         no_space: false,
+        digest: None,
     };
     let out = c.say(B, A, Message::AppendReply(reply));
     assert_eq!((c.role(A), c.term(A)), (RoleName::Follower, 5));
@@ -586,6 +609,7 @@ fn heartbeat_of(c: &Cluster) -> Append {
         lease: 0,
         persisted: Index(1),
         disk_age: 0,
+        time: 0,
     }
 }
 
@@ -661,7 +685,7 @@ fn nobody_who_hears_a_leader_helps_to_depose_it() {
     c.pass(10);
     for (id, pre) in [(A, true), (A, false), (B, true), (B, false)] {
         let last = LogId::new(9, 9);
-        let request = Vote { campaign: Term(7), pre, transfer: None, last };
+        let request = Vote { campaign: Term(7), pre, question: 0, transfer: None, last };
         let out = c.say(C, id, Message::Vote(request));
         assert_eq!(vote_reply(&out).refusal, Some(Refusal::Leader));
         assert_eq!(vote_reply(&out).leader, Some(NodeId(A)));
@@ -808,4 +832,33 @@ fn a_term_at_the_end_of_all_terms_is_refused() {
     let mut c = Cluster::of(3);
     let out = c.say(A, B, vote(0, 9, 9));
     assert_eq!(out.dropped, Some(Dropped::Malformed), "nor does anybody campaign for term zero");
+}
+
+/// 5.1.13: a pre-vote binds nobody, so a grant given to an earlier candidacy says nothing of now, though the
+/// term that it was asked for is still the next one.
+#[test]
+fn el_6_an_old_grant_of_the_same_campaign_term_is_dropped() {
+    let mut c = Cluster::of(3);
+    c.silence(60);
+    c.campaign(A);
+    let grants = [B, C].map(|voter| {
+        c.deliver(A, voter);
+        c.take_first(voter, A, |_| true)
+    });
+    // The grants are on their way while A gives up and asks anew, five seconds later.
+    c.lose_all();
+    c.tick(A, 500);
+    assert_eq!((c.role(A), c.term(A)), (RoleName::PreCandidate, 1), "the same campaign term");
+    for grant in grants {
+        let out = c.hand(grant);
+        assert_eq!(out.dropped, Some(Dropped::Stale));
+    }
+    assert_eq!((c.role(A), c.term(A)), (RoleName::PreCandidate, 1));
+    c.lose_all();
+    c.tick(A, 5);
+    for voter in [B, C] {
+        c.deliver(A, voter);
+        c.deliver(voter, A);
+    }
+    assert_eq!(c.role(A), RoleName::Candidate, "an answer to the new question counts");
 }

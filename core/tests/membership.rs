@@ -302,6 +302,7 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
                 lease: 0,
                 persisted: Index(0),
                 disk_age: 0,
+                time: 0,
             };
             let entry = "3 ".repeat(cut as usize);
             let source = Cluster::with_logs(&[&entry]);
@@ -336,6 +337,7 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
         lease: 0,
         persisted: Index(0),
         disk_age: 0,
+        time: 0,
     };
     let word = |append: Append| {
         let message = Message::Append(append);
@@ -352,14 +354,19 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
 fn a_membership_not_known_to_be_committed_removes_nobody() {
     let members = [(1, membership(&[A, B, C], &[], &[])), (2, membership(&[A, B], &[], &[]))];
     let mut c = Cluster::with_memberships(&members, &["1 1", "1 1", "1"]);
-    let vote = Vote { campaign: Term(2), pre: true, transfer: None, last: LogId::new(9, 9) };
+    let vote = Vote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
     let (from, to, message) = (peer(C), peer(A), Message::Vote(vote));
     let out = c.step(A, Input::Receive(Envelope { from, to, membership: LogId::new(1, 1), message }));
     assert_eq!(out.dropped, None);
     let mut alone = Cluster::with_logs(&["1"]);
     let stranger = Peer { id: NodeId(9), incarnation: Incarnation(9) };
-    let message =
-        Message::Vote(Vote { campaign: Term(2), pre: true, transfer: None, last: LogId::new(9, 9) });
+    let message = Message::Vote(Vote {
+        campaign: Term(2),
+        pre: true,
+        question: 0,
+        transfer: None,
+        last: LogId::new(9, 9),
+    });
     let ask = Envelope { from: stranger, to: peer(A), membership: LogId::ZERO, message };
     assert_eq!(alone.step(A, Input::Receive(ask)).dropped, None);
 }

@@ -271,6 +271,7 @@ fn any_append() -> impl Strategy<Value = Append> {
             lease: rest,
             persisted: Index(rest),
             disk_age: rest,
+            time: 0,
         };
         if counts {
             let mut newest = prev.term.0;
@@ -292,13 +293,20 @@ fn any_append() -> impl Strategy<Value = Append> {
 fn any_message() -> impl Strategy<Value = Message> {
     let transfer = proptest::option::of((number(), number()).prop_map(|(id, t)| (NodeId(id), Term(t))));
     let vote = (number(), any::<bool>(), transfer, log_id()).prop_map(|(campaign, pre, transfer, last)| {
-        Message::Vote(Vote { campaign: Term(campaign), pre, transfer, last })
+        Message::Vote(Vote { campaign: Term(campaign), pre, question: 0, transfer, last })
     });
     let granted = (number(), any::<bool>(), number(), any::<bool>());
     let vote_reply = granted.prop_map(|(campaign, pre, term, granted)| {
         let refusal = (!granted).then_some(Refusal::Log);
         let leader = Some(NodeId(term));
-        Message::VoteReply(VoteReply { campaign: Term(campaign), pre, term: Term(term), refusal, leader })
+        Message::VoteReply(VoteReply {
+            campaign: Term(campaign),
+            pre,
+            question: 0,
+            term: Term(term),
+            refusal,
+            leader,
+        })
     });
     let fields = (number(), number(), number(), number(), proptest::option::of(log_id()), number());
     let append_reply = fields.prop_map(|(term, round, matched, last, conflict, rest)| {
@@ -313,6 +321,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             installing: rest % 2 == 0,
             disk_age: rest,
             no_space: rest % 3 == 0,
+            digest: None,
         })
     });
     let ask = (number(), number(), number()).prop_map(|(term, boot, sequence)| {
@@ -420,9 +429,9 @@ proptest! {
                 Event::Campaign => vec![Input::Campaign],
                 Event::Grant => {
                     let grant = |(from, vote): (Peer, Vote)| {
-                        let Vote { campaign, pre, .. } = vote;
+                        let Vote { campaign, pre, question, .. } = vote;
                         let term = if pre { Term(1) } else { campaign };
-                        let reply = VoteReply { campaign, pre, term, refusal: None, leader: None };
+                        let reply = VoteReply { campaign, pre, question, term, refusal: None, leader: None };
                         let (to, message) = (peer(A), Message::VoteReply(reply));
                         Input::Receive(Envelope { from, to, membership: LogId::ZERO, message })
                     };

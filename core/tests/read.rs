@@ -147,7 +147,7 @@ fn cs_6_nobody_waits_for_a_leader_that_stepped_down() {
     }
     c.heal();
     c.silence(60);
-    let vote = Vote { campaign: Term(9), pre: false, transfer: None, last: LogId::new(9, 9) };
+    let vote = Vote { campaign: Term(9), pre: false, question: 0, transfer: None, last: LogId::new(9, 9) };
     c.say(C, A, Message::Vote(vote));
     assert_eq!(c.node(A).refused.len(), 1000);
 }

@@ -17,6 +17,7 @@ fn append(term: u64, prev: LogId, last: u64, runs: &[Run], commit: u64) -> Appen
         lease: 0,
         persisted: Index(0),
         disk_age: 0,
+        time: 0,
     }
 }
 
@@ -223,6 +224,7 @@ fn lg_5_nobody_acknowledges_more_than_there_is() {
             installing: false,
             disk_age: 0,
             no_space: false,
+            digest: None,
         };
         let out = c.say(B, A, Message::AppendReply(reply));
         assert_eq!(out.dropped, Some(Dropped::Malformed));
@@ -473,6 +475,7 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
         installing: false,
         disk_age: 0,
         no_space: false,
+        digest: None,
     };
     // An old answer, from before the acknowledgement, is no such report.
     c.say(B, A, Message::AppendReply(short(0)));

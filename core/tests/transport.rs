@@ -181,6 +181,7 @@ fn tr_2_answers_of_strangers_do_not_count() {
                 installing: false,
                 disk_age: 0,
                 no_space: false,
+                digest: None,
             };
             let from = Peer { id: NodeId(id), incarnation: Incarnation(incarnation) };
             // One that claims to know a newer membership, since the committed one turns the rest away.
@@ -211,7 +212,7 @@ fn tr_2_a_removed_node_is_turned_away_and_a_newcomer_is_not() {
     for (membership, dropped) in
         [(LogId::ZERO, true), (LogId::new(1, 1), true), (LogId::new(1, 2), false), (LogId::new(2, 7), false)]
     {
-        let vote = Vote { campaign: Term(2), pre: true, transfer: None, last: LogId::new(9, 9) };
+        let vote = Vote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
         let message = Message::Vote(vote);
         let out = c.step(B, Input::Receive(Envelope { from: peer(D), to: peer(B), membership, message }));
         assert_eq!(out.dropped == Some(Dropped::Removed), dropped, "D knows {membership}");
@@ -247,6 +248,7 @@ fn a_malformed_append_is_dropped_whole() {
         lease: 0,
         persisted: Index(0),
         disk_age: 0,
+        time: 0,
     };
     assert!(good.is_well_formed());
     let learner_only = Membership { voters: Default::default(), ..membership(&[A, B], &[], &[]) };

@@ -9,7 +9,7 @@ use crate::entry::{Entry, Kind};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
-    Append, AppendReply, Boot, Envelope, Incarnation, Index, LogId, Message, NodeId, Peer, ReadIndex,
+    Append, AppendReply, Boot, Digest, Envelope, Incarnation, Index, LogId, Message, NodeId, Peer, ReadIndex,
     ReadIndexReply, Refusal, Round, Run, Term, Vote, VoteReply,
 };
 use prost::Message as _;
@@ -74,7 +74,8 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
             let transfer =
                 vote.transfer.map(|(leader, term)| proto::Transfer { leader: leader.0, term: term.0 });
             let last = Some(from_log_id(vote.last));
-            let meta = proto::Vote { route, campaign: vote.campaign.0, pre: vote.pre, transfer, last };
+            let (campaign, pre, question) = (vote.campaign.0, vote.pre, vote.question);
+            let meta = proto::Vote { route, campaign, pre, transfer, last, question };
             seal(Type::Vote, &meta, Vec::new(), [])
         }
         Message::VoteReply(reply) => {
@@ -86,6 +87,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 granted: reply.refusal.is_none(),
                 refusal: reply.refusal.map_or(0, |refusal| refusal as u32),
                 leader: reply.leader.map_or(0, |leader| leader.0),
+                question: reply.question,
             };
             seal(Type::VoteReply, &meta, Vec::new(), [])
         }
@@ -102,6 +104,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 installing: reply.installing,
                 disk_age: reply.disk_age,
                 no_space: reply.no_space,
+                digest: reply.digest.map(from_digest),
             };
             seal(Type::AppendReply, &meta, Vec::new(), [])
         }
@@ -141,6 +144,7 @@ fn encode_append(route: Option<proto::Route>, append: &Append, entries: &[Entry]
         lease: append.lease,
         persisted: append.persisted.0,
         disk_age: append.disk_age,
+        time: append.time,
     };
     let bulk = entries.iter().map(|entry| entry.bytes().clone()).collect();
     seal(Type::Append, &meta, bulk, entries.iter().map(Entry::checksum))
@@ -215,6 +219,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
             let vote = Vote {
                 campaign: Term(meta.campaign),
                 pre: meta.pre,
+                question: meta.question,
                 transfer: meta.transfer.map(|t| (NodeId(t.leader), Term(t.term))),
                 last: to_log_id(meta.last),
             };
@@ -225,6 +230,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
             let reply = VoteReply {
                 campaign: Term(meta.campaign),
                 pre: meta.pre,
+                question: meta.question,
                 term: Term(meta.term),
                 refusal: to_refusal(meta.granted, meta.refusal)?,
                 leader: (meta.leader != 0).then_some(NodeId(meta.leader)),
@@ -244,6 +250,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 installing: meta.installing,
                 disk_age: meta.disk_age,
                 no_space: meta.no_space,
+                digest: meta.digest.map(to_digest),
             };
             (meta.route, Message::AppendReply(reply))
         }
@@ -298,6 +305,7 @@ fn open_append(meta: proto::Append, entries: Vec<Entry>) -> Result<PeerMessage, 
         lease: meta.lease,
         persisted: Index(meta.persisted),
         disk_age: meta.disk_age,
+        time: meta.time,
     };
     if !append.is_well_formed() {
         return Err(WireError::Invalid("the parts of AppendEntries do not fit each other"));
@@ -347,6 +355,18 @@ pub(super) fn from_log_id(id: LogId) -> proto::LogId {
 
 pub(super) fn to_log_id(id: Option<proto::LogId>) -> LogId {
     id.map_or(LogId::ZERO, |id| LogId::new(id.term, id.index))
+}
+
+fn from_digest(digest: Digest) -> proto::Digest {
+    let Digest { index, format, version, bytes } = digest;
+    let number = u128::from_le_bytes(bytes);
+    proto::Digest { index: index.0, format, version, low: number as u64, high: (number >> 64) as u64 }
+}
+
+fn to_digest(digest: proto::Digest) -> Digest {
+    let proto::Digest { index, format, version, low, high } = digest;
+    let number = u128::from(high) << 64 | u128::from(low);
+    Digest { index: Index(index), format, version, bytes: number.to_le_bytes() }
 }
 
 pub(super) fn from_peer(peer: Peer) -> proto::Peer {

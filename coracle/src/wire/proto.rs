@@ -160,6 +160,8 @@ pub(super) struct Vote {
     pub(super) transfer: Option<Transfer>,
     #[prost(message, optional, tag = "5")]
     pub(super) last: Option<LogId>,
+    #[prost(fixed64, tag = "6")]
+    pub(super) question: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -178,6 +180,8 @@ pub(super) struct VoteReply {
     pub(super) refusal: u32,
     #[prost(uint64, tag = "7")]
     pub(super) leader: u64,
+    #[prost(fixed64, tag = "8")]
+    pub(super) question: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -200,6 +204,8 @@ pub(super) struct Append {
     pub(super) persisted: u64,
     #[prost(uint64, tag = "9")]
     pub(super) disk_age: u64,
+    #[prost(uint64, tag = "10")]
+    pub(super) time: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -226,6 +232,23 @@ pub(super) struct AppendReply {
     pub(super) disk_age: u64,
     #[prost(bool, tag = "11")]
     pub(super) no_space: bool,
+    #[prost(message, optional, tag = "12")]
+    pub(super) digest: Option<Digest>,
+}
+
+/// The digest is 16 bytes: `low` is the first eight, `high` the others, both little-endian.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Digest {
+    #[prost(uint64, tag = "1")]
+    pub(super) index: u64,
+    #[prost(uint32, tag = "2")]
+    pub(super) format: u32,
+    #[prost(uint32, tag = "3")]
+    pub(super) version: u32,
+    #[prost(fixed64, tag = "4")]
+    pub(super) low: u64,
+    #[prost(fixed64, tag = "5")]
+    pub(super) high: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

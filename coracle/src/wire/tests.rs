@@ -11,8 +11,8 @@ use crate::error::{Cause, Leader, StopReason, WriteError};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
-    Append, AppendReply, Boot, ClusterId, Envelope, Incarnation, Index, LogId, Member, Membership, Message,
-    NodeId, Peer, ReadIndex, ReadIndexReply, Refusal, Round, Run, Term, Vote, VoteReply,
+    Append, AppendReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index, LogId, Member, Membership,
+    Message, NodeId, Peer, ReadIndex, ReadIndexReply, Refusal, Round, Run, Term, Vote, VoteReply,
 };
 use proptest::prelude::*;
 
@@ -74,6 +74,7 @@ fn append(prev: LogId, term: u64, entries: Vec<Entry>) -> PeerMessage {
         lease: 30,
         persisted: Index(6),
         disk_age: 2,
+        time: 1_000,
     };
     PeerMessage::Raft { envelope: envelope(Message::Append(append)), entries }
 }
@@ -126,9 +127,10 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         installing: true,
         disk_age: 1,
         no_space: true,
+        digest: Some(Digest { index: Index(2), format: 1, version: 3, bytes: *b"0123456789abcdef" }),
     };
     let refusal = Some(Refusal::Log);
-    let vote_reply = VoteReply { campaign, pre: true, term, refusal, leader: Some(NodeId(3)) };
+    let vote_reply = VoteReply { campaign, pre: true, question: 79, term, refusal, leader: Some(NodeId(3)) };
     let failed = Err(WriteError::Unknown(Cause::Timeout));
     vec![
         ("hello", hello.encode()),
@@ -138,7 +140,7 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         ("ping", ping(0)),
         ("pong", pong(9)),
         ("alarm", Alarm { reason: AlarmReason::Copy, boot: Boot(0xbc), number: 4 }.encode()),
-        ("vote", message(raft(Message::Vote(Vote { campaign, pre: false, transfer, last })))),
+        ("vote", message(raft(Message::Vote(Vote { campaign, pre: false, question: 79, transfer, last })))),
         ("vote reply", message(raft(Message::VoteReply(vote_reply)))),
         ("append", message(append(LogId::new(4, 7), 6, entries))),
         ("append reply", message(raft(Message::AppendReply(append_reply)))),
@@ -433,10 +435,13 @@ fn any_peer() -> impl Strategy<Value = Peer> {
 
 fn any_vote() -> impl Strategy<Value = Message> {
     let transfer = proptest::option::of((any::<u64>(), any::<u64>()));
-    (any::<u64>(), any::<bool>(), transfer, any_log_id()).prop_map(|(campaign, pre, transfer, last)| {
-        let transfer = transfer.map(|(leader, term)| (NodeId(leader), Term(term)));
-        Message::Vote(Vote { campaign: Term(campaign), pre, transfer, last })
-    })
+    let numbers = (any::<u64>(), any::<u64>());
+    (numbers, any::<bool>(), transfer, any_log_id()).prop_map(
+        |((campaign, question), pre, transfer, last)| {
+            let transfer = transfer.map(|(leader, term)| (NodeId(leader), Term(term)));
+            Message::Vote(Vote { campaign: Term(campaign), pre, question, transfer, last })
+        },
+    )
 }
 
 fn any_vote_reply() -> impl Strategy<Value = Message> {
@@ -444,17 +449,31 @@ fn any_vote_reply() -> impl Strategy<Value = Message> {
     let refusal =
         proptest::sample::select(vec![None, Some(Older), Some(Voted), Some(Log), Some(Leader), Some(Rival)]);
     let leader = proptest::option::of(1u64..);
-    (any::<u64>(), any::<bool>(), any::<u64>(), refusal, leader).prop_map(
-        |(campaign, pre, term, refusal, leader)| {
+    (any::<[u64; 3]>(), any::<bool>(), refusal, leader).prop_map(
+        |([campaign, question, term], pre, refusal, leader)| {
             let leader = leader.map(NodeId);
-            Message::VoteReply(VoteReply { campaign: Term(campaign), pre, term: Term(term), refusal, leader })
+            Message::VoteReply(VoteReply {
+                campaign: Term(campaign),
+                pre,
+                question,
+                term: Term(term),
+                refusal,
+                leader,
+            })
         },
     )
 }
 
 fn any_append_reply() -> impl Strategy<Value = Message> {
-    (any::<[u64; 7]>(), proptest::option::of(any_log_id()), any::<[bool; 2]>()).prop_map(
-        |([term, round, promised, matched, last, applied, disk_age], conflict, [installing, no_space])| {
+    let conflict = proptest::option::of(any_log_id());
+    let digest = (any::<u64>(), any::<[u32; 2]>(), any::<[u8; 16]>());
+    let digest = digest.prop_map(|(index, [format, version], bytes)| {
+        let index = Index(index);
+        Digest { index, format, version, bytes }
+    });
+    (any::<[u64; 7]>(), conflict, any::<[bool; 2]>(), proptest::option::of(digest)).prop_map(
+        |(numbers, conflict, [installing, no_space], digest)| {
+            let [term, round, promised, matched, last, applied, disk_age] = numbers;
             Message::AppendReply(AppendReply {
                 term: Term(term),
                 round: Round(round),
@@ -466,6 +485,7 @@ fn any_append_reply() -> impl Strategy<Value = Message> {
                 installing,
                 disk_age,
                 no_space,
+                digest,
             })
         },
     )

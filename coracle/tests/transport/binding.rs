@@ -12,7 +12,8 @@ use coracle::wire::{self, Hello, Incoming, Purpose};
 
 /// A vote request, or the question before it.
 fn vote(from: Peer, to: Peer, pre: bool) -> PeerMessage {
-    let message = Message::Vote(Vote { campaign: Term(3), pre, transfer: None, last: LogId::new(2, 2) });
+    let message =
+        Message::Vote(Vote { campaign: Term(3), pre, question: 0, transfer: None, last: LogId::new(2, 2) });
     PeerMessage::Raft {
         envelope: Envelope { from, to, membership: LogId::new(1, 1), message },
         entries: vec![],
@@ -31,6 +32,7 @@ fn heartbeat(from: Peer, to: Peer) -> PeerMessage {
         lease: 0,
         persisted: Index(0),
         disk_age: 0,
+        time: 0,
     });
     PeerMessage::Raft {
         envelope: Envelope { from, to, membership: LogId::new(1, 1), message },

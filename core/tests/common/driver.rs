@@ -70,6 +70,11 @@ impl Cluster {
                 _ => follow_ups.push(self.send_entries(id, replicate, u64::MAX)),
             }
         }
+        for envelope in out.send.iter().chain(&out.send_after_sync) {
+            if let Message::Vote(vote) = &envelope.message {
+                self.history.asked.insert(id, vote.question);
+            }
+        }
         for envelope in out.send {
             let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
             self.post(id, mail);

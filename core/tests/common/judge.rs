@@ -13,6 +13,8 @@ pub(super) struct History {
     pub(super) committed: BTreeMap<Index, (LogId, u64, Term)>,
     /// The newest term in which a node has spoken.
     pub(super) spoken: BTreeMap<u64, Term>,
+    /// The number of a node's newest candidacy.
+    pub(super) asked: BTreeMap<u64, u64>,
     /// Reads that wait for an answer: where they were asked, and what was committed anywhere by then.
     pub(super) reads: BTreeMap<Ticket, (u64, Index)>,
     pub(super) proposals: BTreeMap<Ticket, (u64, u64)>,

@@ -361,8 +361,13 @@ impl Cluster {
         self.step_with(to, Input::Receive(mail.envelope), mail.entries)
     }
 
-    /// Hands over a message that somebody made up.
-    pub(crate) fn say(&mut self, from: u64, to: u64, message: Message) -> Output {
+    /// Hands over a message that somebody made up. The answer to question 0 is one to the newest question.
+    pub(crate) fn say(&mut self, from: u64, to: u64, mut message: Message) -> Output {
+        if let Message::VoteReply(reply) = &mut message
+            && reply.question == 0
+        {
+            reply.question = self.history.asked.get(&to).copied().unwrap_or_default();
+        }
         let membership = self.nodes.get(&from).and_then(|node| node.raft.as_ref());
         let membership = membership.map_or(LogId::ZERO, Raft::membership_id);
         let envelope = Envelope { from: peer(from), to: peer(to), membership, message };
@@ -371,7 +376,7 @@ impl Cluster {
 
     /// A node hears of a newer term, from one who cannot win in it.
     pub(crate) fn enter(&mut self, id: u64, term: u64) {
-        let vote = Vote { campaign: Term(term), pre: false, transfer: None, last: LogId::ZERO };
+        let vote = Vote { campaign: Term(term), pre: false, question: 0, transfer: None, last: LogId::ZERO };
         let stranger = if id == A { B } else { A };
         self.say(stranger, id, Message::Vote(vote));
         self.persist(id);

@@ -32,10 +32,12 @@ fn a_newer_term_makes_a_follower_of_everybody() {
         installing: false,
         disk_age: 0,
         no_space: false,
+        digest: None,
     };
     let refused = VoteReply {
         campaign: Term(2),
         pre: false,
+        question: 0,
         term: Term(9),
         refusal: Some(Refusal::Term),
         leader: None,

@@ -11,7 +11,8 @@ fn a_candidate_enters_the_next_term_votes_for_itself_and_asks_all() {
     assert_eq!((c.role(A), c.term(A), c.vote(A)), (RoleName::Candidate, 2, Some(A)));
     assert_eq!(c.node(A).disk.hard_state, HardState { term: Term(2), vote: Some(peer(A)) });
     for to in [B, C] {
-        assert_eq!(answer(&c, A, to), request_vote(2, LogId::new(1, 2)));
+        let Message::Vote(vote) = answer(&c, A, to) else { panic!("it asks") };
+        assert_eq!(Message::Vote(Vote { question: 0, ..vote }), request_vote(2, LogId::new(1, 2)));
     }
 }
 

@@ -30,11 +30,12 @@ fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_com
         lease: 0,
         persisted: Index(0),
         disk_age: 0,
+        time: 0,
     }
 }
 
 fn request_vote(term: u64, last: LogId) -> Message {
-    Message::Vote(Vote { campaign: Term(term), pre: false, transfer: None, last })
+    Message::Vote(Vote { campaign: Term(term), pre: false, question: 0, transfer: None, last })
 }
 
 /// The newest answer that has left for `to`.
