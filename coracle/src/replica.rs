@@ -217,18 +217,6 @@ impl Replica {
         &self.effects.writes
     }
 
-    /// The bytes of the entries that wait for the disk.
-    #[cfg(feature = "sim")]
-    pub(crate) fn unpersisted_bytes(&self) -> u64 {
-        self.tail.bytes_behind(self.raft.persisted())
-    }
-
-    /// The bytes of the entries that wait for a quorum.
-    #[cfg(feature = "sim")]
-    pub(crate) fn uncommitted_bytes(&self) -> u64 {
-        self.tail.bytes_behind(self.raft.commit())
-    }
-
     /// An entry of the tail in memory.
     pub(crate) fn entry_in_memory(&self, index: Index) -> Option<&Entry> {
         self.tail.get(index)

@@ -57,6 +57,7 @@ kinds! {
     Echo "echo",
     Purge "purge",
     Gather "gather",
+    SplitRead "split-read",
     Tie "tie",
 }
 

@@ -41,6 +41,8 @@ struct Seen {
     term: Term,
     checksum: u32,
     membership: bool,
+    bytes: u64,
+    cluster_time: u64,
 }
 
 /// A log as the judge remembers it, from index 1.
@@ -58,6 +60,11 @@ impl Image {
         self.entries.get((index.0 as usize).checked_sub(1)?).copied()
     }
 
+    /// The bytes of the entries behind `index`.
+    fn bytes_behind(&self, index: Index) -> u64 {
+        self.entries.iter().skip(index.0 as usize).map(|entry| entry.bytes).sum()
+    }
+
     fn change(&mut self, change: &Change) {
         match change {
             Change::Truncate(last) => self.entries.truncate(last.0 as usize),
@@ -69,7 +76,8 @@ impl Image {
 
 fn seen(entry: &Entry) -> Seen {
     let membership = entry.kind() == Kind::Membership;
-    Seen { term: entry.term(), checksum: entry.checksum(), membership }
+    let (bytes, cluster_time) = (entry.len() as u64, entry.stamp().cluster_time);
+    Seen { term: entry.term(), checksum: entry.checksum(), membership, bytes, cluster_time }
 }
 
 /// The judge's record of one node.
@@ -87,6 +95,11 @@ struct Record {
     leads: bool,
     /// At a leader: how much it knew of each follower, and in which term.
     matched: BTreeMap<NodeId, (Term, Index)>,
+    /// At a leader: the last index and the bytes of each message with entries that a follower has not answered,
+    /// and in which term.
+    under_way: BTreeMap<NodeId, (Term, Vec<(Index, u64)>)>,
+    /// Bytes of entries that waited for a quorum when it last became leader.
+    inherited: u64,
 }
 
 /// All records.
@@ -104,6 +117,8 @@ pub(super) struct Ghost {
     digests: Vec<[u8; 16]>,
     /// For whom the first durable vote of each term was.
     first_vote: BTreeMap<Term, NodeId>,
+    /// The latest time that any node's clock can show by now, in milliseconds.
+    pub(super) latest: u64,
     pub(super) met: Met,
 }
 
@@ -119,6 +134,7 @@ impl Ghost {
             committed_in: Vec::new(),
             digests: Vec::new(),
             first_vote: BTreeMap::new(),
+            latest: 0,
             met: Met::new(),
         }
     }
@@ -149,9 +165,9 @@ impl Ghost {
                     }
                 }
                 Change::Append(entries) => {
-                    let mut before = entries.first().map_or(Term::ZERO, |first| {
-                        record.log.get(first.index().prev()).map_or(Term::ZERO, |seen| seen.term)
-                    });
+                    let last = entries.first().and_then(|first| record.log.get(first.index().prev()));
+                    let mut before = last.map_or(Term::ZERO, |seen| seen.term);
+                    let mut time = last.map_or(0, |seen| seen.cluster_time);
                     for entry in entries {
                         let known = self.entry_of.entry((entry.index(), entry.term()));
                         let known = *known.or_insert((entry.checksum(), before));
@@ -166,6 +182,19 @@ impl Ghost {
                             );
                         }
                         before = entry.term();
+                        let (id, earlier) = (entry.id(), time);
+                        time = entry.stamp().cluster_time;
+                        if time < earlier {
+                            let detail =
+                                format!("the cluster's clock goes back from {earlier} to {time} at {id}");
+                            return broken("clock", detail);
+                        }
+                        if time > self.latest {
+                            let latest = self.latest;
+                            let detail =
+                                format!("the cluster's clock shows {time} at {id}, {latest} at most is true");
+                            return broken("clock", detail);
+                        }
                     }
                 }
                 Change::Reset(_) => {}
@@ -173,6 +202,41 @@ impl Ghost {
             record.log.change(change);
         }
         Ok(())
+    }
+
+    /// Bytes of entries that are in a node's log in memory, and not on its disk.
+    pub(super) fn unpersisted(&self, node: usize) -> u64 {
+        let Record { log, durable, .. } = &self.nodes[node];
+        let both = log.last().min(durable.last()).0;
+        // Logs that have the same entry have the same past.
+        let same = (1..=both).rev().map(Index).find(|at| log.get(*at) == durable.get(*at));
+        log.bytes_behind(same.unwrap_or(Index::ZERO))
+    }
+
+    /// Bytes of entries in a leader's log that it does not know to be committed: now, and when it was elected.
+    pub(super) fn uncommitted(&self, node: usize) -> (u64, u64) {
+        let record = &self.nodes[node];
+        (record.log.bytes_behind(record.commit), record.inherited)
+    }
+
+    /// Entries leave for a follower. How many messages are under way to it then, and how many bytes.
+    pub(super) fn on_entries(&mut self, leader: usize, envelope: &Envelope, bytes: u64) -> (usize, u64) {
+        let Message::Append(append) = &envelope.message else { return (0, 0) };
+        let (term, sent) = self.nodes[leader].under_way.entry(envelope.to.id).or_default();
+        if *term != append.term {
+            *term = append.term;
+            sent.clear();
+        }
+        sent.push((append.last, bytes));
+        (sent.len(), sent.iter().map(|(_, bytes)| bytes).sum())
+    }
+
+    /// A leader was answered: what is acknowledged has arrived, and a follower that lacks something gets all again.
+    pub(super) fn on_answered(&mut self, leader: usize, follower: usize, reply: &AppendReply) {
+        let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&self.ids[follower]) else { return };
+        if *term == reply.term {
+            sent.retain(|(last, _)| *last > reply.matched && reply.conflict.is_none());
+        }
     }
 
     /// A node's disk has made a batch durable.
@@ -293,6 +357,8 @@ impl Ghost {
                 }
             }
             self.on_elected(node, state.term)?;
+            let record = &mut self.nodes[node];
+            record.inherited = record.log.bytes_behind(record.commit);
         }
         let newest = self.nodes[node].log.entries.iter().rposition(|entry| entry.membership);
         if raft.membership_id().index.0 != newest.map_or(0, |at| at as u64 + 1) {

@@ -60,7 +60,6 @@ impl World {
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];
             host.frozen_until = 0;
-            host.clock.set(self.now, 1000, 0);
             host.disk.clear_faults();
             host.faulty = false;
             if host.damaged {
@@ -70,6 +69,7 @@ impl World {
                 let id = host.me.id;
                 self.clients.on_crash(id);
             }
+            self.set_clock(node, 1000, 0);
             if self.hosts[node].up.is_none() && !self.starts_soon(node) {
                 self.start(node)?;
             }

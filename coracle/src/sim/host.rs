@@ -15,8 +15,10 @@ use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica, RequestId};
 use crate::state_machine::StateMachine;
 use crate::storage::mem_disk::{MemDisk, Op};
 use crate::storage::queue::WriteQueue;
-use crate::storage::wal::{Wal, WalConfig};
-use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
+use crate::storage::wal::{PlannedRead, Wal, WalConfig};
+use crate::storage::{
+    Change, Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch,
+};
 use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -77,12 +79,12 @@ pub(super) struct Running {
     pub(super) last_report: u64,
     /// The newest write that was under way when the log was last truncated, until it is done.
     pub(super) truncated_at: Option<WriteId>,
+    /// How often its log was purged or truncated.
+    pub(super) changes: u64,
     /// The newest term in which it led.
     pub(super) led: Option<Term>,
     /// Whether the machine will get on by itself.
     pub(super) applies: bool,
-    /// Bytes of entries that waited for a quorum when it last became leader.
-    pub(super) inherited: u64,
 }
 
 /// An entry of a simulated run has at most so many bytes.
@@ -231,9 +233,9 @@ impl Host {
             limits,
             last_report: 0,
             truncated_at: None,
+            changes: 0,
             led: None,
             applies: false,
-            inherited: 0,
         });
         Ok(recovered)
     }
@@ -277,6 +279,7 @@ impl Host {
         }
         up.log.purge(newest).map_err(|error| error.to_string())?;
         up.purged = newest.index;
+        up.changes += 1;
         Ok(Some(newest))
     }
 
@@ -306,16 +309,6 @@ impl Host {
 }
 
 impl Running {
-    /// Bytes of entries that wait for the disk.
-    pub(super) fn unpersisted(&self) -> u64 {
-        self.replica.unpersisted_bytes()
-    }
-
-    /// Bytes of entries that wait for a quorum, as far as this node knows.
-    pub(super) fn uncommitted(&self) -> u64 {
-        self.replica.uncommitted_bytes()
-    }
-
     pub(super) fn raft(&self) -> &Raft {
         self.replica.raft()
     }
@@ -336,6 +329,7 @@ impl Running {
             Err(error) => return Err(error.to_string()),
         }
         self.unsealed = Some(now);
+        self.changes += batch.changes.iter().filter(|it| matches!(it, Change::Truncate(_))).count() as u64;
         Ok(id.map_or(Written::Part, Written::Whole))
     }
 
@@ -347,6 +341,11 @@ impl Running {
 
     pub(super) fn load(&self, load: &Load) -> Result<Vec<Entry>, ReadLogError> {
         self.reader.entries(load.first, load.last, load.max_bytes as usize)
+    }
+
+    /// Decides what to read from the store, and reads nothing.
+    pub(super) fn plan_load(&self, load: &Load) -> Result<PlannedRead, ReadLogError> {
+        self.log.plan_read(load.first, load.last, load.max_bytes as usize)
     }
 
     /// One round of effects. False if there were none.

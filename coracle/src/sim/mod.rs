@@ -20,6 +20,7 @@ mod mutants;
 mod network;
 mod plan;
 mod power;
+mod reads;
 mod shrink;
 mod situations;
 mod story;

@@ -247,7 +247,7 @@ impl World {
                 let longer = append.term == term && raft.last().index > self.ghost.last(from).index;
                 self.met.count_if(longer && leaders > Index::ZERO, Rare::LongerLog);
                 self.met.count_if(append.term < term, Rare::OldTold);
-                let full = up.unpersisted() > self.plan.room;
+                let full = self.ghost.unpersisted(to) > self.plan.room;
                 self.met.count_if(full && append.count() > 0 && append.term >= term, Rare::Shed);
             }
             Message::AppendReply(reply) if raft.is_leader() && reply.term == term => {
@@ -263,6 +263,9 @@ impl World {
                 }
             }
             _ => {}
+        }
+        if let Message::AppendReply(reply) = &message {
+            self.ghost.on_answered(to, from, reply);
         }
         self.turn(to, Event::Message(envelope, entries))?;
         let Some(up) = &self.hosts[to].up else { return Ok(()) };

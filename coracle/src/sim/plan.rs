@@ -90,6 +90,8 @@ pub(super) struct Plan {
     pub(super) segment: u64,
     /// Bytes of entries in one merged write at most.
     pub(super) write: usize,
+    /// Reads of the log that are done in two parts.
+    pub(super) split: u64,
     /// Bytes of entries under way to one follower at most.
     pub(super) flight: u64,
     /// Bytes of entries handed to the machine at once at most.
@@ -148,6 +150,7 @@ impl Plan {
             ties: 0,
             segment: 32 << 10,
             write: 4 << 20,
+            split: 0,
             flight: 8 << 20,
             feed: 4 << 20,
         };
@@ -163,6 +166,7 @@ impl Plan {
             ties: *dice.pick(&[0, 0, 300]),
             segment: *dice.pick(&[16 << 10, 32 << 10, 32 << 10, 64 << 10]),
             write: *dice.pick(&[1, 500, 4 << 20, 4 << 20]),
+            split: *dice.pick(&[0, 300]),
             flight: *dice.pick(&[1, 300, 2000, 8 << 20, 8 << 20]),
             feed: *dice.pick(&[1, 300, 4 << 20, 4 << 20]),
             ..plan
@@ -206,6 +210,7 @@ impl Plan {
             purge: 0,
             gather: 0,
             ties: 0,
+            split: 0,
             apply: self.apply.min(MS),
             latency: self.latency.min(5 * MS),
             disk: self.disk.min(10 * MS),

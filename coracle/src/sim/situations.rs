@@ -95,6 +95,8 @@ situations! {
     Loaded "entries loaded" "entries were read back from disk",
     LoadedLate "loaded across a step-down" "entries for a follower came from disk after leadership or term had gone",
     LoadedApply "loaded for the machine" "the machine's entries came from disk",
+    LoadedStale "read after a change" "entries were read that had been purged or truncated since the read was planned",
+    LoadedSplit "read in two" "the log changed between two parts of one read",
     SlowApply "slow apply" "a machine lagged behind its log",
     Purged "log purged" "a node purged entries that all nodes hold",
     Recycled "segment recycled" "a purge found a segment that was purged before and waits to be used again",

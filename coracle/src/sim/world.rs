@@ -12,11 +12,12 @@ use super::ghost::{Ghost, Verdict, Violation, broken};
 use super::host::{Heard, Host, Wants, Written, encode};
 use super::network::Network;
 use super::plan::{ELECTION, MS, Plan};
+use super::reads::Reading;
 use super::situations::{Met, Rare, SITUATIONS};
 use super::turns::Turn;
 use super::{Options, Report, story};
 use crate::entry::Entry;
-use crate::replica::{Event, Load, Purpose, RequestId};
+use crate::replica::{Event, RequestId};
 use crate::storage::Change;
 use coracle_core::*;
 use std::collections::BTreeMap;
@@ -48,7 +49,7 @@ pub(super) enum Happening {
     /// The log was quiet for a while.
     Seal { node: usize, run: u64 },
     /// Entries were read from the store.
-    Loaded { node: usize, run: u64, load: Load },
+    Loaded { node: usize, run: u64, reading: Box<Reading> },
     /// A slow machine gets on.
     Apply { node: usize, run: u64 },
     /// A node carries out what it has taken in.
@@ -83,6 +84,11 @@ pub(super) struct World {
     pub(super) report: Report,
     pub(super) met: Met,
     pub(super) healed: bool,
+    /// When the rates of clocks last changed, and how far any of them can have come by then.
+    fastest: (u64, u64),
+    /// Whether what is under way to a follower can be told from what leaves: not where a turn that goes on hears
+    /// of messages before the judge sees it send.
+    counts_flight: bool,
     /// Of each node, the turn that goes on.
     pub(super) turns: Vec<Option<Turn>>,
 }
@@ -104,6 +110,7 @@ impl World {
             hosts,
             network: Network::new(plan.nodes),
             turns: (0..plan.nodes).map(|_| None).collect(),
+            counts_flight: plan.gather == 0,
             plan,
             chance,
             now: 0,
@@ -113,6 +120,7 @@ impl World {
             report,
             met: Met::new(),
             healed: false,
+            fastest: (0, 0),
             options,
         }
     }
@@ -196,7 +204,7 @@ impl World {
             Happening::Written { node, run } => self.on_written(node, run),
             Happening::Reported { node, run, id } => self.on_reported(node, run, id),
             Happening::Seal { node, run } => self.on_seal(node, run),
-            Happening::Loaded { node, run, load } => self.on_loaded(node, run, load),
+            Happening::Loaded { node, run, reading } => self.on_loaded(node, run, reading),
             Happening::Apply { node, run } => self.on_apply(node, run),
             Happening::Turn { node, run } => self.on_turn(node, run),
             Happening::Restart { node, run } => self.restart(node, run),
@@ -244,6 +252,19 @@ impl World {
         format!("{:6}.{:03}  {what}", self.now / MS, self.now % MS)
     }
 
+    /// How far the fastest clock may have come, in milliseconds.
+    pub(super) fn fastest(&self) -> u64 {
+        let (since, showed) = self.fastest;
+        let rate = self.hosts.iter().map(|host| host.clock.rate).max().unwrap_or(1000);
+        (showed + (self.now - since) * rate / 1000) / MS
+    }
+
+    /// From now on a node's clock runs at another rate, after a jump.
+    pub(super) fn set_clock(&mut self, node: usize, rate: u64, jump: u64) {
+        self.fastest = (self.now, self.fastest() * MS + MS + jump);
+        self.hosts[node].clock.set(self.now, rate, jump);
+    }
+
     // ---- nodes
 
     fn on_tick(&mut self, node: usize, run: u64) -> Verdict {
@@ -275,14 +296,15 @@ impl World {
         self.network.largest = self.network.largest.max(added);
         // A new leader adds its empty entry, whatever waits.
         let more = self.network.largest + NOOP;
-        let (waiting, room) = (up.unpersisted(), self.plan.room);
+        let (waiting, room) = (self.ghost.unpersisted(node), self.plan.room);
         if waiting > room + more {
             let detail =
                 format!("{waiting} bytes wait for the disk of node {}, which has room for {room}", node + 1);
             return broken("S22", detail);
         }
         // What it took over as a follower, it cannot refuse.
-        let (waiting, room) = (up.uncommitted(), up.inherited.max(2 * room));
+        let (waiting, inherited) = self.ghost.uncommitted(node);
+        let room = inherited + 2 * room;
         if up.raft().is_leader() && waiting > room + more {
             let detail = format!(
                 "{waiting} bytes wait for a quorum at leader {}, which has room for {room}",
@@ -316,6 +338,21 @@ impl World {
         let all = entries.iter().map(Entry::len).sum::<usize>() as u64;
         if entries.len() > count || (entries.len() > 1 && all > bytes) {
             let detail = format!("node {} sends {} entries of {all} bytes at once", node + 1, entries.len());
+            return broken("S22", detail);
+        }
+        Ok(())
+    }
+
+    /// What left for a follower and was not answered yet is bounded, as the judge counts it (S22). What was
+    /// loaded for a place that the follower has left meanwhile is one more, twice at most.
+    fn watch_flight(&mut self, node: usize, envelope: &Envelope, entries: &[Entry]) -> Verdict {
+        let Some(up) = self.hosts[node].up.as_ref().filter(|_| !entries.is_empty()) else { return Ok(()) };
+        let bytes = entries.iter().map(Entry::len).sum::<usize>() as u64;
+        let (messages, most) = up.limits.in_flight;
+        let (count, under_way) = self.ghost.on_entries(node, envelope, bytes);
+        if self.counts_flight && (count > messages + 2 || under_way > most + 2 * bytes) {
+            let (from, to) = (node + 1, envelope.to.id);
+            let detail = format!("{count} messages, {under_way} bytes, are under way from {from} to {to}");
             return broken("S22", detail);
         }
         Ok(())
@@ -404,28 +441,6 @@ impl World {
         }
     }
 
-    fn on_loaded(&mut self, node: usize, run: u64, load: Load) -> Verdict {
-        if !self.lives(node, run) {
-            return Ok(());
-        }
-        if let Some(thaw) = self.frozen(node) {
-            self.at(thaw, Happening::Loaded { node, run, load });
-            return Ok(());
-        }
-        let Some(up) = &self.hosts[node].up else { return Ok(()) };
-        let result = up.load(&load);
-        self.met.count(Rare::Loaded);
-        match &load.purpose {
-            Purpose::Apply => self.met.count(Rare::LoadedApply),
-            Purpose::Replicate(envelope) => {
-                let late = !up.raft().is_leader() || up.raft().term() != envelope.message.term();
-                self.met.count_if(late, Rare::LoadedLate);
-            }
-        }
-        self.step(4, node, load.first.0);
-        self.turn(node, Event::Loaded(load, result))
-    }
-
     fn on_apply(&mut self, node: usize, run: u64) -> Verdict {
         if !self.lives(node, run) {
             return Ok(());
@@ -465,13 +480,11 @@ impl World {
         }
         self.work(node);
         let run = self.hosts[node].run;
-        for load in loads {
-            let delay = self.chance.within(Kind::SlowRead, node, 1, self.plan.load.max(1));
-            self.at(delay, Happening::Loaded { node, run, load });
-        }
+        loads.into_iter().for_each(|load| self.read(node, load));
         for (envelope, entries) in send {
             self.watch_message(node, &entries)?;
             self.ghost.on_send(node, &envelope)?;
+            self.watch_flight(node, &envelope, &entries)?;
             self.send(node, envelope, entries);
         }
         for (request, heard) in heard {
@@ -558,7 +571,6 @@ impl World {
             met.count_if(wants.heard.iter().any(read), Rare::ReadChange);
         }
         if after.leads && !before.leads {
-            up.inherited = up.uncommitted();
             self.tell(|| format!("node {} leads term {}", node + 1, after.term));
             let leads = |host: &Host| host.up.as_ref().is_some_and(|up| up.raft().is_leader());
             let leaders = self.hosts.iter().filter(|host| leads(host)).count();

@@ -29,6 +29,8 @@ pub use self::inspect::{Damage, Inspection, SegmentFile, Stretch, inspect};
 
 use self::format::blocks;
 use self::index::Shared;
+#[cfg(feature = "sim")]
+pub(crate) use self::reader::PlannedRead;
 use self::reader::WalReader;
 use self::writer::{Content, Writer};
 use super::disk::{Disk, failed};
@@ -126,6 +128,17 @@ impl Wal {
     pub fn open(disk: Arc<dyn Disk>, identity: Identity, mut config: WalConfig) -> Wal {
         config.segment_bytes = blocks(config.segment_bytes.clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES));
         Wal { disk, identity, config, log: Shared::default(), state: State::New, broken: Broken::default() }
+    }
+
+    /// Plans a read of the log, to be done while the log goes on.
+    #[cfg(feature = "sim")]
+    pub(crate) fn plan_read(
+        &self,
+        first: coracle_core::Index,
+        last: coracle_core::Index,
+        max_bytes: usize,
+    ) -> Result<PlannedRead, super::ReadLogError> {
+        WalReader::new(self.log.clone()).planned(first, last, max_bytes)
     }
 
     /// From now on it breaks this rule.

@@ -22,8 +22,23 @@ pub(super) struct WalReader {
     log: Shared,
 }
 
+/// A read that was planned and not done yet, whatever becomes of the log meanwhile.
+#[cfg(feature = "sim")]
+pub(crate) struct PlannedRead(Vec<Wanted>);
+
+#[cfg(feature = "sim")]
+impl PlannedRead {
+    /// Reads some of what was planned, at least one piece: `share` of eight parts. True if that was all.
+    pub(crate) fn go_on(&mut self, share: usize, entries: &mut Vec<Entry>) -> Result<bool, StoreError> {
+        let count = (self.0.len() * share / 8).max(1).min(self.0.len());
+        entries.extend(read_all(&self.0[..count])?);
+        self.0.drain(..count);
+        Ok(self.0.is_empty())
+    }
+}
+
 /// An entry that is to be read.
-struct Wanted {
+pub(super) struct Wanted {
     segment: Arc<Segment>,
     place: Place,
     id: LogId,
@@ -34,8 +49,24 @@ impl WalReader {
         WalReader { log }
     }
 
+    /// Plans a read that is done later.
+    #[cfg(feature = "sim")]
+    pub(super) fn planned(
+        &self,
+        first: Index,
+        last: Index,
+        max_bytes: usize,
+    ) -> Result<PlannedRead, ReadLogError> {
+        self.plan(first, last, max_bytes).map(PlannedRead)
+    }
+
     /// What lies where, decided under the lock. The segments stay readable however long the reading takes.
-    fn plan(&self, first: Index, last: Index, max_bytes: usize) -> Result<Vec<Wanted>, ReadLogError> {
+    pub(super) fn plan(
+        &self,
+        first: Index,
+        last: Index,
+        max_bytes: usize,
+    ) -> Result<Vec<Wanted>, ReadLogError> {
         let log = self.log.read();
         if first <= log.shape.purged.index {
             return Err(ReadLogError::Purged);
@@ -60,20 +91,24 @@ impl WalReader {
 
 impl LogReader for WalReader {
     fn entries(&self, first: Index, last: Index, max_bytes: usize) -> Result<Vec<Entry>, ReadLogError> {
-        let wanted = self.plan(first, last, max_bytes)?;
-        let mut entries = Vec::with_capacity(wanted.len());
-        let mut rest = &wanted[..];
-        while !rest.is_empty() {
-            let (piece, behind) = rest.split_at(piece(rest));
-            read(piece, &mut entries)?;
-            rest = behind;
-        }
-        Ok(entries)
+        Ok(read_all(&self.plan(first, last, max_bytes)?)?)
     }
 
     fn disk_bytes(&self) -> u64 {
         self.log.read().disk_bytes
     }
+}
+
+/// Reads what was planned, in as many pieces as that takes.
+pub(super) fn read_all(wanted: &[Wanted]) -> Result<Vec<Entry>, StoreError> {
+    let mut entries = Vec::with_capacity(wanted.len());
+    let mut rest = wanted;
+    while !rest.is_empty() {
+        let (piece, behind) = rest.split_at(piece(rest));
+        read(piece, &mut entries)?;
+        rest = behind;
+    }
+    Ok(entries)
 }
 
 /// How many of these, at least one, are best read together.
