@@ -431,11 +431,21 @@ impl Replica {
     }
 
     fn on_loaded(&mut self, now: Moment, load: Load, result: Result<Vec<Entry>, ReadLogError>) {
+        // The store is not ours, perhaps: what it gives beyond what it was asked for may not even be committed.
+        let asked = |entries: &Vec<Entry>| {
+            let range = load.first.0..=load.last.0;
+            !entries.is_empty()
+                && entries
+                    .iter()
+                    .zip(load.first.0..)
+                    .all(|(entry, at)| entry.index().0 == at && range.contains(&at))
+        };
+        if result.as_ref().is_ok_and(|entries| !asked(entries)) {
+            return self.fail(&"the store gave other entries than it was asked for");
+        }
         // Time has passed: an entry counts only if the log still holds that very entry.
         let holds = |entry: &Entry| self.raft.term_at(entry.index()) == Some(entry.term());
-        let current = |entries: &Vec<Entry>| {
-            entries.first().is_some_and(|entry| entry.index() == load.first) && entries.iter().all(holds)
-        };
+        let current = |entries: &Vec<Entry>| entries.iter().all(holds);
         match load.purpose {
             Purpose::Replicate(envelope) => {
                 let (to, term) = (envelope.to.id, envelope.message.term());

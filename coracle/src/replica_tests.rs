@@ -203,6 +203,23 @@ fn the_machine_gets_what_is_committed_and_durable() {
     assert_eq!(indexes(&replica.take().apply), [2, 3], "4 is durable, but not committed");
 }
 
+/// It need not be committed.
+#[test]
+fn what_a_store_gives_beyond_what_it_was_asked_for_is_never_applied() {
+    for (given, applied) in [(&[1][..], true), (&[1, 2], false), (&[2], false), (&[], false)] {
+        let mut replica = replica(|_| {});
+        replica.on_event(at(1), append(1, LogId::new(1, 1), 1, 1));
+        persist(&mut replica, 1);
+        let load = replica.take().loads.remove(0);
+        assert_eq!((load.first, load.last), (Index(1), Index(1)), "2 is not committed");
+        let entries = given.iter().map(|index| entry(1, *index, b"")).collect();
+        replica.on_event(at(1), Event::Loaded(load, Ok(entries)));
+        let effects = replica.take();
+        assert_eq!(indexes(&effects.apply), if applied { vec![1] } else { vec![] });
+        assert_eq!(effects.fatal.is_none(), applied);
+    }
+}
+
 /// LG-10: what a truncation overwrites is never written, sent or applied again.
 #[test]
 fn lg_10_a_truncation_reaches_the_tail_and_the_store() {

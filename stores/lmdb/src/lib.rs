@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod map;
+mod size;
 
 use coracle::storage::disk::{DirDisk, Disk};
 use coracle::storage::keyed::{Inspected, KeyedStore, inspect};

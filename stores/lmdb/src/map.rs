@@ -6,7 +6,7 @@
 //! read, and who changes the map holds it to write. Readers wait for that (a few system calls), never for
 //! a sync.
 
-use crate::{Lmdb, sync_names};
+use crate::{Lmdb, size, sync_names};
 use coracle::storage::StoreError;
 use coracle::storage::disk::DirDisk;
 use coracle::storage::keyed::{KeyValue, Operation, Visit};
@@ -186,6 +186,7 @@ impl KeyValue for Map {
 }
 
 fn open(options: &EnvOpenOptions<WithoutTls>, path: &Path) -> Result<Env<WithoutTls>, StoreError> {
+    size::check(&path.join(DATA))?;
     // SAFETY: the file is changed by LMDB alone. Its directory is the engine's own, and locked against a
     // second writer; tools that read take part in LMDB's locking. It must not lie on a network's file
     // system, as the documentation says.

@@ -63,6 +63,30 @@ fn the_bytes_on_disk_are_those_of_the_data_file() {
     assert_eq!(looked.reader.disk_bytes(), file);
 }
 
+/// Without a look at its length first, the system ends the process (SIGBUS).
+#[test]
+fn st_9_a_file_that_was_cut_is_damage_and_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data.mdb");
+    let mut store = small().open(dir.path(), IDENTITY).unwrap();
+    store.load(&mut |_| {}).unwrap();
+    for at in 1..=300 {
+        changes(vec![append(1, at..=at, if at % 3 == 0 { 10_000 } else { 100 })]).run(&mut *store).unwrap();
+    }
+    drop(store);
+    let whole = std::fs::read(&data).unwrap();
+    for share in [2, 4, 10, 100] {
+        std::fs::write(&data, &whole[..whole.len() / share]).unwrap();
+        for error in [small().open(dir.path(), IDENTITY).err(), Lmdb::inspect(dir.path()).err()] {
+            let error = error.expect("it is not opened");
+            let StoreError::Damaged { path, detail, .. } = &error else { panic!("{error}") };
+            assert!(path.ends_with("data.mdb") && detail.contains("cut"), "{error}");
+        }
+    }
+    std::fs::write(&data, &whole).unwrap();
+    assert_eq!(small().open(dir.path(), IDENTITY).unwrap().load(&mut |_| {}).unwrap().last.index, Index(300));
+}
+
 /// What the tests below run as a child, again and again.
 #[test]
 #[ignore = "writes until it is killed; run by the other tests"]
