@@ -1,230 +1,237 @@
-//! The one place that touches the user's state machine.
+//! The queue to the machine: what consensus hands over, and who waits for what.
 //!
-//! It applies committed entries in their order, answers those who wait for them, serves reads once the
-//! machine has come far enough, and folds a digest over everything that replicas must agree on. A passive
-//! structure, like the [`replica`](crate::replica): a driver turns it.
+//! One queue carries the entries, those who expect a reply, reads, and the news that leadership was lost, in
+//! the order in which consensus learned of them. An answer goes from here to whoever waits. A passive
+//! structure, like the [`driver`](crate::driver) on the other side: a thread, a task or a simulator turns it.
+//!
+//! `W` is whom the reply to a write goes to, `A` whom the answer to a query does.
 
-use crate::entry::{Entry, Kind};
-use crate::error::{Cause, StopReason, WriteError};
-use crate::replica::RequestId;
-use crate::state_machine::{Context, StateMachine};
+use crate::driver::{Caller, Waits, Work};
+use crate::entry::Entry;
+use crate::error::{Cause, ReadError, StopReason, WriteError};
+use crate::replicated::Replicated;
+use crate::state_machine::StateMachine;
+use crate::transport::{Forward, ForwardReply, PeerMessage};
+use crate::{entry::MAX_PAYLOAD, replicated::Digest};
 use bytes::Bytes;
-use coracle_core::{Broken, Index, LogId, Term};
-use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use xxhash_rust::xxh3::Xxh3Default;
+use coracle_core::{Index, LogId, Peer, Term};
+use std::collections::{BTreeMap, VecDeque};
 
-/// A digest over all that replicas agree on: entries, replies, and the machine's own digest.
-pub type Digest = [u8; 16];
+/// How far a machine has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Progress {
+    /// The newest entry applied.
+    pub(crate) applied: LogId,
+    /// The digest of everything up to exactly there.
+    pub(crate) digest: Digest,
+    /// The bytes of all entries applied since the start.
+    pub(crate) bytes: u64,
+    /// How many callers that were handed to the machine got their answer since the start.
+    pub(crate) answered: u64,
+}
 
-/// An answer for a caller.
-pub(crate) enum Outcome<S: StateMachine> {
-    /// The command was applied.
-    Reply(RequestId, S::Reply),
-    /// The membership entry took effect.
-    Configured(RequestId),
-    /// The query was answered.
-    Answer(RequestId, S::Answer),
-    /// The write has no reply.
-    Failed(RequestId, WriteError),
+/// What goes out of the machine.
+pub(crate) enum Outcome<S: StateMachine, W, A> {
+    /// The command was applied, and this is its reply.
+    Reply(W, S::Reply),
+    /// The command has no reply.
+    Failed(W, WriteError),
+    /// The query was answered, or cannot be.
+    Answer(A, Result<S::Answer, ReadError>),
+    /// To another node: the answer to a write that it forwarded.
+    Send(Peer, PeerMessage),
+    /// Back to consensus: this forwarded command can be applied.
+    Checked(Peer, Forward),
 }
 
 /// A state machine with those who wait for it.
-pub(crate) struct Applier<S: StateMachine> {
-    machine: S,
-    applied: LogId,
-    digest: Digest,
-    /// The cluster's clock, as far as entries have brought it.
-    cluster_time: u64,
+pub(crate) struct Applier<S: StateMachine, W, A> {
+    replicated: Replicated<S>,
+    /// Entries that it was handed and has not applied.
+    backlog: VecDeque<Entry>,
     /// Who wants the reply of which entry.
-    writers: BTreeMap<Index, (Term, RequestId)>,
+    writers: BTreeMap<Index, (Term, Caller<W>)>,
     /// Who wants to read once the machine has come so far.
-    readers: BTreeMap<Index, Vec<(RequestId, S::Query)>>,
-    answers: Vec<Outcome<S>>,
-    pub(crate) broken: Broken,
+    readers: BTreeMap<Index, Vec<(S::Query, A)>>,
+    outcomes: Vec<Outcome<S, W, A>>,
+    bytes: u64,
+    answered: u64,
 }
 
-/// A machine at one moment, and all that its applier knows of how it came there.
-#[derive(Clone)]
-pub(crate) struct Snapshot<S> {
-    pub(crate) machine: S,
-    pub(crate) applied: LogId,
-    pub(crate) digest: Digest,
-    pub(crate) cluster_time: u64,
-}
-
-impl<S: StateMachine> Applier<S> {
-    /// An applier with a machine that has applied nothing.
-    pub(crate) fn new(machine: S) -> Applier<S> {
-        let (applied, digest) = (LogId::ZERO, Digest::default());
-        Applier::restore(Snapshot { machine, applied, digest, cluster_time: 0 })
-    }
-
-    /// An applier that goes on from there.
-    pub(crate) fn restore(snapshot: Snapshot<S>) -> Applier<S> {
-        let Snapshot { machine, applied, digest, cluster_time } = snapshot;
+impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
+    pub(crate) fn new(replicated: Replicated<S>) -> Applier<S, W, A> {
         Applier {
-            machine,
-            applied,
-            digest,
-            cluster_time,
+            replicated,
+            backlog: VecDeque::new(),
             writers: BTreeMap::new(),
             readers: BTreeMap::new(),
-            answers: Vec::new(),
-            broken: Broken::default(),
+            outcomes: Vec::new(),
+            bytes: 0,
+            answered: 0,
         }
     }
 
-    /// The newest entry applied, and the digest of everything up to it.
-    pub(crate) fn applied(&self) -> (LogId, Digest) {
-        (self.applied, self.digest)
-    }
-
-    /// The machine as it is now.
+    /// The machine, to look at.
     #[cfg(feature = "sim")]
-    pub(crate) fn snapshot(&self) -> Snapshot<S>
-    where
-        S: Clone,
-    {
-        let Applier { applied, digest, cluster_time, .. } = *self;
-        Snapshot { machine: self.machine.clone(), applied, digest, cluster_time }
+    pub(crate) fn replicated(&self) -> &Replicated<S> {
+        &self.replicated
     }
 
-    /// The reply to the entry `id` is for this request.
-    pub(crate) fn expect(&mut self, id: LogId, request: RequestId) {
-        let index = if self.broken.is("reply-of-next-entry") { id.index.next() } else { id.index };
-        self.writers.insert(index, (id.term, request));
+    pub(crate) fn progress(&self) -> Progress {
+        let (applied, digest) = self.replicated.applied();
+        Progress { applied, digest, bytes: self.bytes, answered: self.answered }
     }
 
-    /// Serves the query once everything up to `index` is applied: at once, if it is.
-    pub(crate) fn read(
-        &mut self,
-        index: Index,
-        request: RequestId,
-        query: S::Query,
-    ) -> Result<(), StopReason> {
-        if index > self.applied.index && !self.broken.is("read-does-not-wait") {
-            self.readers.entry(index).or_default().push((request, query));
-            return Ok(());
+    /// Whether there is nothing left to apply.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.backlog.is_empty()
+    }
+
+    /// What it was handed and has not applied.
+    #[cfg(feature = "sim")]
+    pub(crate) fn backlog(&self) -> impl Iterator<Item = &Entry> {
+        self.backlog.iter()
+    }
+
+    /// Takes what consensus hands over. Entries wait for [`apply_next`](Applier::apply_next).
+    pub(crate) fn take(&mut self, work: Work<W, (S::Query, A)>) {
+        let broken = self.replicated.broken;
+        match work {
+            Work::Expect(id, caller) => {
+                let index = if broken.is("reply-of-next-entry") { id.index.next() } else { id.index };
+                self.writers.insert(index, (id.term, caller));
+            }
+            Work::Apply(entries) => self.backlog.extend(entries),
+            Work::Read(index, (query, reader)) => {
+                if index > self.replicated.applied().0.index && !broken.is("read-does-not-wait") {
+                    self.readers.entry(index).or_default().push((query, reader));
+                } else {
+                    self.query(query, reader);
+                }
+            }
+            Work::Deposed => self.deposed(),
+            Work::Check(from, forward) => {
+                // What a peer sends is looked at before it can become an entry that no node can apply.
+                self.outcomes.push(match S::decode_command(&forward.command) {
+                    Ok(_) => Outcome::Checked(from, forward),
+                    Err(error) => Outcome::Send(from, reply(forward.id, Err(error.into()))),
+                });
+            }
         }
-        self.query(request, query)
     }
 
-    /// Applies the next entry.
-    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<(), StopReason> {
+    /// Applies the next entry that waits, and answers those who wait for it. None: there is nothing left.
+    pub(crate) fn apply_next(&mut self) -> Option<Result<Entry, StopReason>> {
+        let entry = self.backlog.pop_front()?;
         let id = entry.id();
-        if id.index != self.applied.index.next() {
-            let problem = format!("entry {id} came to the machine behind {}", self.applied);
-            return Err(StopReason::Invariant(problem));
-        }
-        let writer = self.writers.remove(&id.index);
-        self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
-        let reply = match entry.kind() {
-            Kind::Command => Some(self.command(entry)?),
-            Kind::Noop | Kind::Membership => None,
+        let applied = match self.replicated.apply(&entry) {
+            Ok(applied) => applied,
+            Err(reason) => {
+                self.backlog.push_front(entry);
+                return Some(Err(reason));
+            }
         };
-        let encoded = match &reply {
-            Some(reply) => S::encode_reply(reply).map_err(|error| apply_failed(id, error.0))?,
-            None => Bytes::new(),
-        };
-        self.fold(entry, &encoded);
-        self.applied = id;
-        if let Some((term, request)) = writer {
-            self.answers.push(match reply {
+        self.bytes += entry.len() as u64;
+        if let Some((term, caller)) = self.writers.remove(&id.index) {
+            match applied {
+                Some((reply, encoded)) if term == id.term => self.reply(caller, reply, encoded),
                 // Another leader's entry stands where the writer's was meant to.
-                _ if term != id.term => Outcome::Failed(request, WriteError::Unknown(Cause::LeadershipLost)),
-                Some(reply) => Outcome::Reply(request, reply),
-                None => Outcome::Configured(request),
-            });
+                _ => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
+            }
         }
         while let Some(first) = self.readers.first_entry()
             && *first.key() <= id.index
         {
-            for (request, query) in first.remove() {
-                self.query(request, query)?;
+            for (query, reader) in first.remove() {
+                self.query(query, reader);
             }
         }
-        Ok(())
+        Some(Ok(entry))
     }
 
-    /// Leadership was lost: whoever waits for an entry gets to know now that nobody here can tell.
-    pub(crate) fn leadership_lost(&mut self) {
-        for (_, (_, request)) in std::mem::take(&mut self.writers) {
-            let outcome = match () {
-                () if self.broken.is("writers-forgotten") => continue,
-                () if self.broken.is("writers-told-no") => WriteError::NoLeader,
-                () => WriteError::Unknown(Cause::LeadershipLost),
-            };
-            self.answers.push(Outcome::Failed(request, outcome));
-        }
+    /// What went out since the last call.
+    pub(crate) fn outcomes(&mut self) -> Vec<Outcome<S, W, A>> {
+        std::mem::take(&mut self.outcomes)
     }
 
     /// Forgets reads that nobody waits for any more.
-    pub(crate) fn forget_reads(&mut self, gone: impl Fn(RequestId) -> bool) {
+    pub(crate) fn sweep(&mut self) {
         for readers in self.readers.values_mut() {
-            readers.retain(|(request, _)| !gone(*request));
+            let before = readers.len();
+            readers.retain(|(_, reader)| !reader.gave_up());
+            self.answered += (before - readers.len()) as u64;
         }
         self.readers.retain(|_, readers| !readers.is_empty());
     }
 
-    /// The answers since the last call.
-    pub(crate) fn take_answers(&mut self) -> Vec<Outcome<S>> {
-        std::mem::take(&mut self.answers)
-    }
-
-    fn command(&mut self, entry: &Entry) -> Result<S::Reply, StopReason> {
-        let id = entry.id();
-        let command = S::decode_command(&entry.payload()).map_err(|error| apply_failed(id, error.0))?;
-        let mut context = Context::new(id, self.cluster_time, entry.stamp().wall_time);
-        let machine = &mut self.machine;
-        if self.broken.is("command-applied-twice") {
-            drop(S::decode_command(&entry.payload()).map(|command| machine.apply(&mut context, command)));
+    /// The machine stops: whoever waits hears why.
+    pub(crate) fn stop(&mut self, reason: &StopReason) {
+        for (_, (_, caller)) in std::mem::take(&mut self.writers) {
+            self.fail(caller, WriteError::Unknown(Cause::Stopped(reason.clone())));
         }
-        catch_unwind(AssertUnwindSafe(|| machine.apply(&mut context, command)))
-            .map_err(|panic| panicked(format!("entry {id}"), &*panic))
-    }
-
-    fn query(&mut self, request: RequestId, query: S::Query) -> Result<(), StopReason> {
-        let machine = &self.machine;
-        let answer = catch_unwind(AssertUnwindSafe(|| machine.query(query)))
-            .map_err(|panic| panicked(format!("a query at {}", self.applied), &*panic))?;
-        self.answers.push(Outcome::Answer(request, answer));
-        Ok(())
-    }
-
-    fn fold(&mut self, entry: &Entry, reply: &[u8]) {
-        let mut hash = Xxh3Default::new();
-        hash.update(&self.digest);
-        hash.update(entry.bytes());
-        hash.update(reply);
-        if let Some(digest) = self.machine.digest() {
-            hash.update(&digest);
+        for (_, reader) in std::mem::take(&mut self.readers).into_values().flatten() {
+            self.answered += 1;
+            self.outcomes.push(Outcome::Answer(reader, Err(ReadError::Stopped(reason.clone()))));
         }
-        self.digest = hash.digest128().to_le_bytes();
+    }
+
+    /// Leadership was lost: whoever waits for an entry gets to know now that nobody here can tell, unless the
+    /// entry at its place was handed over already, and so is committed.
+    fn deposed(&mut self) {
+        let broken = self.replicated.broken;
+        let known = self.backlog.back().map_or(self.replicated.applied().0.index, Entry::index);
+        for (_, (_, caller)) in self.writers.split_off(&known.next()) {
+            match () {
+                () if broken.is("writers-forgotten") => {}
+                () if broken.is("writers-told-no") => self.fail(caller, WriteError::NoLeader),
+                () => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
+            }
+        }
+    }
+
+    fn query(&mut self, query: S::Query, reader: A) {
+        self.answered += 1;
+        // The work is not done for whoever has given up.
+        if !reader.gave_up() {
+            let answer = self.replicated.query(query);
+            self.outcomes.push(Outcome::Answer(reader, answer));
+        }
+    }
+
+    fn reply(&mut self, caller: Caller<W>, value: S::Reply, encoded: Bytes) {
+        self.answered += 1;
+        self.outcomes.push(match caller {
+            Caller::Here(writer) => Outcome::Reply(writer, value),
+            Caller::Forwarded(peer, id) => {
+                let carried = Some(encoded).filter(|bytes| bytes.len() <= MAX_PAYLOAD);
+                let outcome = carried.ok_or(WriteError::Unknown(Cause::ReplyLost));
+                Outcome::Send(peer, reply(id, outcome))
+            }
+        });
+    }
+
+    fn fail(&mut self, caller: Caller<W>, error: WriteError) {
+        self.answered += 1;
+        self.outcomes.push(match caller {
+            Caller::Here(writer) => Outcome::Failed(writer, error),
+            Caller::Forwarded(peer, id) => Outcome::Send(peer, reply(id, Err(error))),
+        });
     }
 }
 
-fn apply_failed(id: LogId, problem: String) -> StopReason {
-    StopReason::Apply { id, problem }
-}
-
-fn panicked(at: String, panic: &(dyn std::any::Any + Send)) -> StopReason {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    StopReason::Panicked { at, message: message.unwrap_or_else(|| "no message".to_owned()) }
+fn reply(id: u64, outcome: Result<Bytes, WriteError>) -> PeerMessage {
+    PeerMessage::ForwardReply(ForwardReply { id, outcome })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Stamp;
+    use crate::driver::RequestId;
+    use crate::entry::{Kind, Stamp};
+    use crate::state_machine::Context;
 
-    /// Adds up; panics when told 13.
     #[derive(Default)]
-    struct Sum {
-        sum: u64,
-        lies: bool,
-    }
+    struct Sum(u64);
 
     impl StateMachine for Sum {
         type Command = u64;
@@ -233,14 +240,19 @@ mod tests {
         type Answer = u64;
 
         fn apply(&mut self, _: &mut Context, command: u64) -> u64 {
-            assert_ne!(command, 13, "unlucky");
-            self.sum += if self.lies { command + 1 } else { command };
-            self.sum
+            self.0 += command;
+            self.0
         }
 
         fn query(&self, (): ()) -> u64 {
-            self.sum
+            self.0
         }
+    }
+
+    type Test = Applier<Sum, RequestId, RequestId>;
+
+    fn applier() -> Test {
+        Applier::new(Replicated::new(Sum::default()))
     }
 
     fn entry(term: u64, index: u64, command: u64) -> Entry {
@@ -252,60 +264,78 @@ mod tests {
         Entry::new(LogId::new(term, index), Kind::Noop, Stamp::default(), &[])
     }
 
+    fn expect(applier: &mut Test, id: LogId, request: u64) {
+        applier.take(Work::Expect(id, Caller::Here(RequestId(request))));
+    }
+
+    fn apply_all(applier: &mut Test) {
+        while let Some(applied) = applier.apply_next() {
+            applied.unwrap();
+        }
+    }
+
     #[test]
     fn replies_go_to_those_who_wait_for_that_very_entry() {
-        let mut applier = Applier::new(Sum::default());
-        applier.expect(LogId::new(1, 2), RequestId(7));
-        applier.expect(LogId::new(1, 3), RequestId(8));
-        applier.apply(&noop(1, 1)).unwrap();
-        applier.apply(&entry(1, 2, 5)).unwrap();
-        applier.apply(&entry(2, 3, 6)).unwrap();
-        let answers = applier.take_answers();
-        assert!(matches!(answers[0], Outcome::Reply(RequestId(7), 5)));
-        let overwritten = &answers[1];
-        assert!(matches!(overwritten, Outcome::Failed(RequestId(8), WriteError::Unknown(_))));
-        assert_eq!(answers.len(), 2);
+        let mut applier = applier();
+        expect(&mut applier, LogId::new(1, 2), 7);
+        expect(&mut applier, LogId::new(1, 3), 8);
+        applier.take(Work::Apply(vec![noop(1, 1), entry(1, 2, 5), entry(2, 3, 6)]));
+        apply_all(&mut applier);
+        let outcomes = applier.outcomes();
+        assert!(matches!(outcomes[0], Outcome::Reply(RequestId(7), 5)));
+        assert!(matches!(&outcomes[1], Outcome::Failed(RequestId(8), WriteError::Unknown(_))));
+        assert_eq!((outcomes.len(), applier.progress().answered), (2, 2));
     }
 
     #[test]
     fn a_read_waits_for_its_index_and_is_answered_before_anything_later() {
-        let mut applier = Applier::new(Sum::default());
-        applier.apply(&noop(1, 1)).unwrap();
-        applier.read(Index(2), RequestId(1), ()).unwrap();
-        applier.read(Index(1), RequestId(2), ()).unwrap();
-        assert!(matches!(applier.take_answers()[..], [Outcome::Answer(RequestId(2), 0)]));
-        applier.apply(&entry(1, 2, 5)).unwrap();
-        applier.apply(&entry(1, 3, 5)).unwrap();
-        assert!(matches!(applier.take_answers()[..], [Outcome::Answer(RequestId(1), 5)]));
+        let mut applier = applier();
+        applier.take(Work::Apply(vec![noop(1, 1)]));
+        apply_all(&mut applier);
+        applier.take(Work::Read(Index(2), ((), RequestId(1))));
+        applier.take(Work::Read(Index(1), ((), RequestId(2))));
+        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(2), Ok(0))]));
+        applier.take(Work::Apply(vec![entry(1, 2, 5), entry(1, 3, 5)]));
+        apply_all(&mut applier);
+        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(1), Ok(5))]));
+    }
+
+    /// CS-2, CS-6: with leadership goes what is not known to be committed, and nothing else.
+    #[test]
+    fn cs_6_the_loss_of_leadership_is_told_to_those_whose_entries_are_not_committed() {
+        let mut applier = applier();
+        expect(&mut applier, LogId::new(1, 1), 1);
+        expect(&mut applier, LogId::new(1, 2), 2);
+        applier.take(Work::Apply(vec![entry(1, 1, 5)]));
+        applier.take(Work::Deposed);
+        let lost = Err::<(), _>(WriteError::Unknown(Cause::LeadershipLost));
+        let outcomes = applier.outcomes();
+        let [Outcome::Failed(RequestId(2), error)] = &outcomes[..] else { panic!() };
+        assert_eq!(Err::<(), _>(error.clone()), lost);
+        apply_all(&mut applier);
+        assert!(matches!(applier.outcomes()[..], [Outcome::Reply(RequestId(1), 5)]));
     }
 
     #[test]
-    fn a_gap_or_a_repetition_stops_the_node() {
-        let mut applier = Applier::new(Sum::default());
-        applier.apply(&noop(1, 1)).unwrap();
-        assert!(matches!(applier.apply(&noop(1, 1)), Err(StopReason::Invariant(_))));
-        assert!(matches!(applier.apply(&noop(1, 3)), Err(StopReason::Invariant(_))));
-    }
-
-    #[test]
-    fn a_panic_is_a_reason_to_stop_and_says_where() {
-        let mut applier = Applier::new(Sum::default());
-        let Err(StopReason::Panicked { at, message }) = applier.apply(&entry(1, 1, 13)) else { panic!() };
-        assert_eq!(at, "entry 1.1");
-        assert!(message.contains("unlucky"), "{message}");
-    }
-
-    #[test]
-    fn the_digest_sees_entries_and_replies() {
-        let run = |lies, commands: [u64; 2]| {
-            let mut applier = Applier::new(Sum { lies, ..Sum::default() });
-            for (at, command) in commands.into_iter().enumerate() {
-                applier.apply(&entry(1, at as u64 + 1, command)).unwrap();
-            }
-            applier.applied().1
+    fn a_forwarded_command_that_cannot_be_applied_is_sent_back() {
+        let mut applier = applier();
+        let peer = Peer { id: coracle_core::NodeId(2), incarnation: coracle_core::Incarnation(2) };
+        let forward = |command: &[u8]| Forward {
+            id: 4,
+            time_left: 1,
+            session: 0,
+            sequence: 0,
+            term: Term(1),
+            command: Bytes::copy_from_slice(command),
         };
-        assert_eq!(run(false, [1, 2]), run(false, [1, 2]));
-        assert_ne!(run(false, [1, 2]), run(false, [2, 1]));
-        assert_ne!(run(false, [1, 2]), run(true, [1, 2]));
+        applier.take(Work::Check(peer, forward(&Sum::encode_command(&1).unwrap())));
+        applier.take(Work::Check(peer, forward(&[])));
+        let outcomes = applier.outcomes();
+        let [Outcome::Checked(..), Outcome::Send(to, PeerMessage::ForwardReply(reply))] = &outcomes[..]
+        else {
+            panic!()
+        };
+        assert_eq!((*to, reply.id), (peer, 4));
+        assert!(matches!(reply.outcome, Err(WriteError::Invalid(_))));
     }
 }

@@ -65,6 +65,18 @@ impl fmt::Debug for Storage {
     }
 }
 
+/// Which thread applies commands and answers queries. Never the one of consensus: elections and heartbeats do
+/// not wait for a state machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MachineThread {
+    /// One of its own: `apply` may take its time and disturbs nobody.
+    #[default]
+    Own,
+    /// A task of the tokio runtime on which the node is started, in turns of at most 10 ms. An answer to a
+    /// task on the same thread then costs no hop between threads, but a slow `apply` delays the other tasks.
+    Runtime,
+}
+
 /// How a node behaves. Make one with [`Config::new`], then change what you need.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -100,6 +112,11 @@ pub struct Config {
     /// Bytes of entries in a leader's log that may wait for a quorum; more are refused as `Busy`, so that
     /// a cut-off leader does not fill its memory and disk. Default 128 MiB.
     pub max_uncommitted_bytes: u64,
+    /// Bytes of committed entries that may wait for this node's state machine. A leader whose machine lags by
+    /// more refuses writes as `Busy`. Default 16 MiB.
+    pub max_unapplied_bytes: u64,
+    /// Where the state machine runs. Default [`MachineThread::Own`].
+    pub machine_thread: MachineThread,
     /// Bytes of the newest entries kept in memory, for followers that are a little behind. Default 16 MiB.
     pub cache_bytes: u64,
     /// Entries in one AppendEntries at most. Default 1,024.
@@ -139,6 +156,8 @@ impl Config {
             max_pending: 65_536,
             max_unpersisted_bytes: 64 << 20,
             max_uncommitted_bytes: 128 << 20,
+            max_unapplied_bytes: 16 << 20,
+            machine_thread: MachineThread::Own,
             cache_bytes: 16 << 20,
             message_entries: core.message_entries,
             message_bytes: core.message_bytes,
@@ -201,6 +220,7 @@ impl Config {
             ("max_pending", self.max_pending == 0, "it must not be zero"),
             ("max_unpersisted_bytes", self.max_unpersisted_bytes == 0, "it must not be zero"),
             ("max_uncommitted_bytes", self.max_uncommitted_bytes == 0, "it must not be zero"),
+            ("max_unapplied_bytes", self.max_unapplied_bytes == 0, "it must not be zero"),
             ("segment_bytes", self.segment_bytes < 64 << 10, "it must be at least 64 KiB"),
             ("metadata", self.metadata.len() > MAX_METADATA, "it must be at most 1 KiB"),
         ];
@@ -264,6 +284,7 @@ mod tests {
         assert_eq!(refused(|c| c.max_pending = 0), "max_pending");
         assert_eq!(refused(|c| c.max_unpersisted_bytes = 0), "max_unpersisted_bytes");
         assert_eq!(refused(|c| c.max_uncommitted_bytes = 0), "max_uncommitted_bytes");
+        assert_eq!(refused(|c| c.max_unapplied_bytes = 0), "max_unapplied_bytes");
         assert_eq!(refused(|c| c.message_entries = 0), "message_entries");
         assert_eq!(refused(|c| c.message_bytes = 0), "message_bytes");
         assert_eq!(refused(|c| c.inflight_messages = 0), "inflight_messages");

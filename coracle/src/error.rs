@@ -79,9 +79,15 @@ pub enum ReadError {
     /// Too many reads are under way already.
     #[error("too much is under way: try again later")]
     Busy,
-    /// No quorum confirmed the leader in time, or this node did not catch up in time.
-    #[error("no answer came within the time limit")]
+    /// No quorum confirmed the leader in time.
+    #[error("no quorum confirmed the leader within the time limit")]
     Timeout,
+    /// The leader was confirmed, but this node's state machine did not catch up in time. Another node may.
+    #[error("the state machine of this node lags, and did not catch up within the time limit")]
+    Lagging,
+    /// The state machine panicked over this query. Nothing was changed, and the node goes on.
+    #[error("the state machine panicked over the query: {0}")]
+    Panicked(String),
     /// This node has stopped.
     #[error("the node has stopped: {0}")]
     Stopped(StopReason),
@@ -159,7 +165,7 @@ pub enum StopReason {
     /// The state machine panicked.
     #[error("the state machine panicked at {at}: {message}")]
     Panicked {
-        /// The entry or query that it was given.
+        /// The entry that it was given.
         at: String,
         /// What the panic said.
         message: String,

@@ -43,12 +43,17 @@
 #![forbid(unsafe_code)]
 
 mod applier;
+mod bootstrap;
 mod clock;
 mod config;
+mod driver;
 pub mod entry;
 mod error;
+mod machine;
 mod node;
+mod open;
 mod replica;
+mod replicated;
 mod requests;
 mod runtime;
 #[cfg(feature = "sim")]
@@ -60,11 +65,11 @@ pub mod transport;
 pub mod wire;
 mod writer;
 
-pub use applier::Digest;
-pub use config::{Config, Storage};
+pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as core;
 pub use error::*;
 pub use node::Node;
+pub use replicated::Digest;
 pub use requests::Status;
 pub use state_machine::{CodecError, Context, StateMachine};
 

@@ -1,8 +1,11 @@
 //! A node on a disk that fails or hangs.
 
 use super::*;
+use crate::Storage;
 use crate::state_machine::Context;
-use crate::storage::{LogReader, WriteBatch};
+use crate::storage::identity::Boots;
+use crate::storage::memory::MemoryStore;
+use crate::storage::{LogReader, LogStore, Recovered, StoreError, WriteBatch};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 

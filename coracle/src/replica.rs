@@ -1,10 +1,12 @@
 //! The core with its bytes: carries out what [`Raft::step`] wants, and decides what waits for the disk.
 //!
-//! A passive structure. A driver feeds it [`Event`]s and carries out the [`Effects`] that gather, on
-//! whichever threads it likes; the runtime does so in production, a simulator in its own way. Of what
-//! Raft's safety hangs on, this file owns three rules: the tail in memory equals the core's log; what must
-//! not overtake a write is held until that write is done; and the machine gets no entry that is not
-//! both committed and durable here.
+//! A passive structure. The [`driver`](crate::driver) feeds it [`Event`]s and carries out the [`Effects`] that
+//! gather. Of what Raft's safety hangs on, this file owns three rules: the tail in memory equals the core's
+//! log; what must not overtake a write is held until that write is done; and the machine gets no entry that
+//! is not both committed and durable here.
+//!
+//! It also keeps those who ask until the core has decided about them: `W` is whom the outcome of a write
+//! goes to, `R` whom that of a read does.
 
 use crate::config::Config;
 use crate::entry::{Entry, Kind, Stamp};
@@ -15,10 +17,6 @@ use bytes::Bytes;
 use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
-
-/// A request of this node's callers, named by the driver.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct RequestId(pub(crate) u64);
 
 /// When something happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,25 +29,25 @@ pub(crate) struct Moment {
 
 /// What a driver tells a replica.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum Event<W, R> {
     /// About every 10 ms, after the turn's messages.
     Tick,
     /// A message came in, with the entries of an AppendEntries.
     Message(Envelope, Vec<Entry>),
     /// These commands want to be written, in this order.
-    Propose(Vec<(RequestId, Bytes)>),
+    Propose(Vec<(W, Bytes)>),
     /// These callers want to read.
-    Read(Vec<RequestId>),
+    Read(Vec<R>),
     /// The first membership of a cluster.
-    Bootstrap(RequestId, Membership),
+    Bootstrap(Membership),
     /// This write and all before it are durable.
     Persisted(WriteId),
     /// The answer to a [`Load`].
     Loaded(Load, Result<Vec<Entry>, ReadLogError>),
     /// This peer's process is certainly gone.
     PeerDown(NodeId),
-    /// The machine has applied up to here.
-    Applied(Index),
+    /// The machine has applied up to here, and so many bytes of entries since the start.
+    Applied(Index, u64),
 }
 
 /// Entries to read from the store.
@@ -75,8 +73,8 @@ pub(crate) enum Purpose {
 }
 
 /// What a replica wants done, in the order of the fields.
-#[derive(Debug, Default)]
-pub(crate) struct Effects {
+#[derive(Debug)]
+pub(crate) struct Effects<W, R> {
     /// Whom to know from now on.
     pub(crate) members: Option<Membership>,
     /// To the log's writer, in this order. Report `Persisted`.
@@ -85,14 +83,18 @@ pub(crate) struct Effects {
     pub(crate) send: Vec<(Envelope, Vec<Entry>)>,
     /// To load from the store, off this thread. Report `Loaded` for each.
     pub(crate) loads: Vec<Load>,
-    /// Requests that are in the log now, each with its entry.
-    pub(crate) accepted: Vec<(RequestId, LogId)>,
-    /// Requests that certainly took no effect.
-    pub(crate) refused: Vec<(RequestId, NotDone)>,
+    /// Writes that are in the log now, each with its entry.
+    pub(crate) accepted: Vec<(W, LogId)>,
+    /// Writes that certainly took no effect.
+    pub(crate) refused: Vec<(W, NotDone)>,
+    /// Reads that get no index.
+    pub(crate) refused_reads: Vec<(R, NotDone)>,
+    /// What came of a bootstrap.
+    pub(crate) bootstrapped: Option<Result<(), RefusedReason>>,
     /// The next entries for the state machine.
     pub(crate) apply: Vec<Entry>,
     /// Reads that may be served once the machine has applied up to the index.
-    pub(crate) granted: Vec<(RequestId, Index)>,
+    pub(crate) granted: Vec<(R, Index)>,
     /// Leadership was lost: the fate of what is in the log but not applied is unknown here.
     pub(crate) leadership_lost: bool,
     /// Something worth an operator's attention.
@@ -101,17 +103,37 @@ pub(crate) struct Effects {
     pub(crate) fatal: Option<String>,
 }
 
+impl<W, R> Default for Effects<W, R> {
+    fn default() -> Effects<W, R> {
+        Effects {
+            members: None,
+            writes: Vec::new(),
+            send: Vec::new(),
+            loads: Vec::new(),
+            accepted: Vec::new(),
+            refused: Vec::new(),
+            refused_reads: Vec::new(),
+            bootstrapped: None,
+            apply: Vec::new(),
+            granted: Vec::new(),
+            leadership_lost: false,
+            alarms: Vec::new(),
+            fatal: None,
+        }
+    }
+}
+
 /// Why a request took no effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum NotDone {
     /// The core refused.
     Refused(RefusedReason),
-    /// Too much waits for the disk, or for a quorum.
+    /// Too much waits for the disk, for a quorum, or for the machine.
     Busy,
 }
 
 /// A node without threads, sockets and files.
-pub(crate) struct Replica {
+pub(crate) struct Replica<W, R> {
     raft: Raft,
     tail: Tail,
     limits: Limits,
@@ -120,40 +142,45 @@ pub(crate) struct Replica {
     /// What must not overtake a write: after which write it may leave, and in which term.
     held: VecDeque<(WriteId, Term, Envelope)>,
     /// Who waits for the core's answer to a ticket.
-    tickets: BTreeMap<Ticket, Asked>,
+    tickets: BTreeMap<Ticket, Asked<W, R>>,
     next_ticket: Ticket,
     clock: ClusterClock,
     /// The newest entry handed to the machine.
     fed: Index,
     /// Whether entries for the machine are being loaded.
     feeding: bool,
+    /// Bytes of entries handed to the machine, and applied by it, since the start.
+    handed: u64,
+    applied: u64,
     /// What the core wants replicated and was not looked at yet.
     replicate: VecDeque<Replicate>,
-    effects: Effects,
+    effects: Effects<W, R>,
 }
 
 struct Limits {
     unpersisted: u64,
     uncommitted: u64,
+    unapplied: u64,
     cache: u64,
     apply: u64,
 }
 
-enum Asked {
-    Commands(Vec<(RequestId, Bytes)>),
-    Reads(Vec<RequestId>),
-    Bootstrap(RequestId),
+enum Asked<W, R> {
+    Commands(Vec<(W, Bytes)>),
+    Reads(Vec<R>),
+    Bootstrap,
 }
 
-impl Replica {
+impl<W, R> Replica<W, R> {
     /// A replica around a core that was just restored. `newest_time` is the cluster time of the last entry
     /// in its log.
-    pub(crate) fn new(raft: Raft, config: &Config, newest_time: u64) -> Replica {
+    pub(crate) fn new(raft: Raft, config: &Config, newest_time: u64) -> Replica<W, R> {
         Replica {
             tail: Tail::new(raft.last().index),
             limits: Limits {
                 unpersisted: config.max_unpersisted_bytes,
                 uncommitted: config.max_uncommitted_bytes,
+                unapplied: config.max_unapplied_bytes,
                 cache: config.cache_bytes,
                 apply: config.apply_bytes,
             },
@@ -164,6 +191,8 @@ impl Replica {
             clock: ClusterClock { showed: newest_time, at: None },
             fed: raft.status().purged.index,
             feeding: false,
+            handed: 0,
+            applied: 0,
             replicate: VecDeque::new(),
             effects: Effects::default(),
             raft,
@@ -176,7 +205,7 @@ impl Replica {
     }
 
     /// Handles one event. The effects gather until [`take`](Replica::take).
-    pub(crate) fn on_event(&mut self, now: Moment, event: Event) {
+    pub(crate) fn on_event(&mut self, now: Moment, event: Event<W, R>) {
         match event {
             Event::Tick => self.step(now, Input::Tick, Vec::new()),
             Event::Message(envelope, entries) => self.on_message(now, envelope, entries),
@@ -185,8 +214,8 @@ impl Replica {
                 let ticket = self.ticket(Asked::Reads(requests));
                 self.step(now, Input::Read { ticket }, Vec::new());
             }
-            Event::Bootstrap(request, membership) => {
-                let ticket = self.ticket(Asked::Bootstrap(request));
+            Event::Bootstrap(membership) => {
+                let ticket = self.ticket(Asked::Bootstrap);
                 self.step(now, Input::Bootstrap { ticket, membership }, Vec::new());
             }
             Event::Persisted(id) => {
@@ -196,7 +225,10 @@ impl Replica {
             }
             Event::Loaded(load, result) => self.on_loaded(now, load, result),
             Event::PeerDown(id) => self.step(now, Input::LeaderDown(id), Vec::new()),
-            Event::Applied(index) => self.step(now, Input::Applied(index), Vec::new()),
+            Event::Applied(index, bytes) => {
+                self.applied = bytes;
+                self.step(now, Input::Applied(index), Vec::new());
+            }
         }
         // Each message that leaves may open the next one.
         while let Some(replicate) = self.replicate.pop_front() {
@@ -205,7 +237,7 @@ impl Replica {
     }
 
     /// What is to be done now. Empty-handed callers may wait for the next event.
-    pub(crate) fn take(&mut self) -> Effects {
+    pub(crate) fn take(&mut self) -> Effects<W, R> {
         self.feed();
         self.tail.evict(self.raft.persisted().min(self.fed), self.limits.cache);
         mem::take(&mut self.effects)
@@ -217,6 +249,39 @@ impl Replica {
         &self.effects.writes
     }
 
+    /// The bytes of committed entries that the machine has not applied yet, as far as they are in memory.
+    pub(crate) fn unapplied_bytes(&self) -> u64 {
+        let waiting =
+            self.tail.bytes_behind(self.fed) - self.tail.bytes_behind(self.raft.commit().max(self.fed));
+        self.handed - self.applied + waiting
+    }
+
+    /// Forgets reads that nobody waits for any more. How many.
+    pub(crate) fn forget_reads(&mut self, gone: impl Fn(&R) -> bool) -> usize {
+        let mut forgotten = 0;
+        for asked in self.tickets.values_mut() {
+            if let Asked::Reads(reads) = asked {
+                let before = reads.len();
+                reads.retain(|read| !gone(read));
+                forgotten += before - reads.len();
+            }
+        }
+        forgotten
+    }
+
+    /// Whoever still waits for the core's decision: the node stops.
+    pub(crate) fn turn_out(&mut self) -> (Vec<W>, Vec<R>) {
+        let (mut writes, mut reads) = (Vec::new(), Vec::new());
+        for asked in mem::take(&mut self.tickets).into_values() {
+            match asked {
+                Asked::Commands(commands) => writes.extend(commands.into_iter().map(|(write, _)| write)),
+                Asked::Reads(some) => reads.extend(some),
+                Asked::Bootstrap => {}
+            }
+        }
+        (writes, reads)
+    }
+
     /// An entry of the tail in memory.
     pub(crate) fn entry_in_memory(&self, index: Index) -> Option<&Entry> {
         self.tail.get(index)
@@ -226,7 +291,7 @@ impl Replica {
         self.raft.broken().is(rule)
     }
 
-    fn ticket(&mut self, asked: Asked) -> Ticket {
+    fn ticket(&mut self, asked: Asked<W, R>) -> Ticket {
         self.next_ticket = Ticket(self.next_ticket.0 + 1);
         self.tickets.insert(self.next_ticket, asked);
         self.next_ticket
@@ -245,11 +310,13 @@ impl Replica {
         self.step(now, Input::Receive(envelope), entries);
     }
 
-    fn on_propose(&mut self, now: Moment, commands: Vec<(RequestId, Bytes)>) {
+    fn on_propose(&mut self, now: Moment, commands: Vec<(W, Bytes)>) {
         let waiting = self.tail.bytes_behind(self.raft.persisted());
         let uncommitted = self.tail.bytes_behind(self.raft.commit());
         if self.raft.is_leader()
-            && (waiting > self.limits.unpersisted || uncommitted > self.limits.uncommitted)
+            && (waiting > self.limits.unpersisted
+                || uncommitted > self.limits.uncommitted
+                || self.unapplied_bytes() > self.limits.unapplied)
             && !self.breaks("leader-takes-all")
         {
             let busy = commands.into_iter().map(|(request, _)| (request, NotDone::Busy));
@@ -321,21 +388,24 @@ impl Replica {
         }
         self.held.extend(send_after_sync.into_iter().map(|envelope| (after, term, envelope)));
         self.release_held();
-        for Accepted { ticket, first, .. } in accepted {
+        for Accepted { ticket, .. } in accepted {
             // The commands' requests were told of when the tail took them.
-            if let Some(Asked::Bootstrap(request)) = self.tickets.remove(&ticket) {
-                self.effects.accepted.push((request, first));
+            if let Some(Asked::Bootstrap) = self.tickets.remove(&ticket) {
+                self.effects.bootstrapped = Some(Ok(()));
             }
         }
         for Refused { ticket, reason } in refused {
-            let requests = match self.tickets.remove(&ticket) {
-                Some(Asked::Commands(commands)) => commands.into_iter().map(|(request, _)| request).collect(),
-                Some(Asked::Reads(requests)) => requests,
-                Some(Asked::Bootstrap(request)) => vec![request],
-                None => Vec::new(),
-            };
-            let refused = requests.into_iter().map(|request| (request, NotDone::Refused(reason)));
-            self.effects.refused.extend(refused);
+            let why = || NotDone::Refused(reason);
+            match self.tickets.remove(&ticket) {
+                Some(Asked::Commands(commands)) => {
+                    self.effects.refused.extend(commands.into_iter().map(|(write, _)| (write, why())));
+                }
+                Some(Asked::Reads(reads)) => {
+                    self.effects.refused_reads.extend(reads.into_iter().map(|read| (read, why())));
+                }
+                Some(Asked::Bootstrap) => self.effects.bootstrapped = Some(Err(reason)),
+                None => {}
+            }
         }
         for ReadGrant { ticket, index } in reads {
             if let Some(Asked::Reads(requests)) = self.tickets.remove(&ticket) {
@@ -473,15 +543,22 @@ impl Replica {
         let first = self.fed.next();
         let durable = if self.breaks("machine-ahead-of-disk") { Index::LIMIT } else { self.raft.persisted() };
         let last = self.raft.commit().min(durable);
+        // What the machine was handed and has not applied is bounded.
+        let room = self.limits.unapplied.saturating_sub(self.handed - self.applied);
         if self.feeding || first > last || !self.effects.apply.is_empty() {
             return;
         }
-        match self.tail.range(first, last, self.limits.apply) {
+        let bounded = !self.breaks("machine-bound-ignored");
+        if room == 0 && bounded {
+            return;
+        }
+        let batch = if bounded { self.limits.apply.min(room) } else { self.limits.apply };
+        match self.tail.range(first, last, batch) {
             Some(entries) => self.hand_over(entries),
             None => {
                 self.feeding = true;
                 let last = last.min(self.tail.first().prev());
-                let load = Load { first, last, max_bytes: self.limits.apply, purpose: Purpose::Apply };
+                let load = Load { first, last, max_bytes: batch, purpose: Purpose::Apply };
                 self.effects.loads.push(load);
             }
         }
@@ -494,6 +571,7 @@ impl Replica {
         {
             self.fed = newest.index();
         }
+        self.handed += entries.iter().map(|entry| entry.len() as u64).sum::<u64>();
         self.effects.apply.extend(entries);
     }
 

@@ -1,8 +1,16 @@
 //! What the replica owns: the order of disk and messages, the tail, the feed of the machine, the limits.
 
-use super::*;
-use crate::config::Storage;
+use super::{Moment, NotDone, Purpose};
+use crate::config::{Config, Storage};
+use crate::driver::RequestId;
+use crate::entry::{Entry, Kind, Stamp};
+use crate::storage::Change;
 use crate::storage::StoreError;
+use bytes::Bytes;
+use coracle_core::*;
+
+type Replica = super::Replica<RequestId, RequestId>;
+type Event = super::Event<RequestId, RequestId>;
 
 const A: Peer = Peer { id: NodeId(1), incarnation: Incarnation(11) };
 const B: Peer = Peer { id: NodeId(2), incarnation: Incarnation(22) };

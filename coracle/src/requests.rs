@@ -1,20 +1,16 @@
-//! What a handle asks of the driver, and who waits for which answer.
+//! What a handle asks of its node, and how the answers come back.
 
-use crate::applier::Digest;
+use crate::driver::Waits;
 use crate::entry::Entry;
 use crate::error::*;
+use crate::replicated::Digest;
 use crate::state_machine::StateMachine;
 use bytes::Bytes;
-use coracle_core::{ClusterId, Index, LogId, Membership, Peer, Term};
-use std::collections::HashMap;
+use coracle_core::{ClusterId, Index, LogId, Membership};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// Where the outcome of a write goes.
-pub(crate) type WriteAnswer<S> = oneshot::Sender<Result<<S as StateMachine>::Reply, WriteError>>;
-
-/// Where the outcome of a read goes.
-pub(crate) type ReadAnswer<S> = oneshot::Sender<Result<<S as StateMachine>::Answer, ReadError>>;
 
 /// A node at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,18 +24,25 @@ pub struct Status {
     pub applied: LogId,
     /// The digest of everything up to exactly [`applied`](Status::applied): equal on all nodes.
     pub digest: Digest,
+    /// Bytes of committed entries that the state machine has not applied yet, as far as they are in memory.
+    pub unapplied_bytes: u64,
+    /// Whether the state machine has come, since the start of the node, as far as the log was committed when a
+    /// leader was first heard of. Until then reads may take long.
+    pub caught_up: bool,
     /// Requests of this node's callers that wait.
     pub pending: usize,
+    /// Why the log has no room for more, while that is so: writes are refused as `Busy`, and reads go on.
+    pub no_space: Option<String>,
     /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.
     pub disk_bytes: u64,
 }
 
-/// What a handle asks of the driver.
+/// What a handle asks.
 pub(crate) enum Request<S: StateMachine> {
     /// Replicate an encoded command.
-    Write { command: Bytes, limit: Duration, answer: WriteAnswer<S> },
+    Write { command: Bytes, limit: Duration, writer: Writer<S> },
     /// Answer a query from a state that is not older than the request.
-    Read { query: S::Query, answer: ReadAnswer<S> },
+    Read { query: S::Query, reader: Reader<S> },
     /// Make this the first membership.
     Bootstrap { membership: Membership, answer: oneshot::Sender<Result<(), ConfigurationError>> },
     /// Tell how the node stands, at the end of a turn.
@@ -53,8 +56,8 @@ impl<S: StateMachine> Request<S> {
     pub(crate) fn turn_away(self, reason: &StopReason) {
         let reason = reason.clone();
         match self {
-            Request::Write { answer, .. } => drop(answer.send(Err(WriteError::Stopped(reason)))),
-            Request::Read { answer, .. } => drop(answer.send(Err(ReadError::Stopped(reason)))),
+            Request::Write { writer, .. } => writer.answer(Err(WriteError::Stopped(reason))),
+            Request::Read { reader, .. } => reader.answer(Err(ReadError::Stopped(reason))),
             Request::Bootstrap { answer, .. } => drop(answer.send(Err(ConfigurationError::Stopped(reason)))),
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
             // The handle finds the reason by itself.
@@ -63,84 +66,61 @@ impl<S: StateMachine> Request<S> {
     }
 }
 
-/// Who waits for an answer.
-pub(crate) enum Waiter<S: StateMachine> {
-    Write(WriteAnswer<S>),
-    /// Another node forwarded the write.
-    Forwarded(Peer, u64),
-    /// The query waits here until the replica knows the index.
-    Read(Option<S::Query>, ReadAnswer<S>),
-    Bootstrap(oneshot::Sender<Result<(), ConfigurationError>>),
+/// What a machine replied.
+pub(crate) enum Replied<S: StateMachine> {
+    /// The machine of this node.
+    Here(S::Reply),
+    /// That of another one. The caller decodes it, since that is user code.
+    Encoded(Bytes),
 }
 
-/// Writes of this node's callers that went to the leader: at most once, over one hop.
-pub(crate) struct Forwarded<S: StateMachine> {
-    newest: u64,
-    waiting: HashMap<u64, Sent<S>>,
-}
-
-struct Sent<S: StateMachine> {
-    leader: Peer,
-    term: Term,
-    answer: WriteAnswer<S>,
-}
-
-impl<S: StateMachine> Forwarded<S> {
-    pub(crate) fn new() -> Forwarded<S> {
-        Forwarded { newest: 0, waiting: HashMap::new() }
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// A number for the next one.
-    pub(crate) fn number(&mut self) -> u64 {
-        self.newest += 1;
-        self.newest
-    }
-
-    /// It went to this leader of this term.
-    pub(crate) fn insert(&mut self, number: u64, leader: Peer, term: Term, answer: WriteAnswer<S>) {
-        self.waiting.insert(number, Sent { leader, term, answer });
-    }
-
-    /// The answer of `from`: the encoded reply, or why there is none.
-    pub(crate) fn on_reply(&mut self, from: Peer, number: u64, outcome: Result<Bytes, WriteError>) {
-        if self.waiting.get(&number).is_none_or(|sent| sent.leader != from) {
-            return;
-        }
-        let Some(Sent { answer, .. }) = self.waiting.remove(&number) else { return };
-        let outcome = outcome.and_then(|bytes| {
+impl<S: StateMachine> Replied<S> {
+    pub(crate) fn decode(self) -> Result<S::Reply, WriteError> {
+        match self {
+            Replied::Here(reply) => Ok(reply),
             // It is done; only what it returned cannot be told.
-            S::decode_reply(&bytes).map_err(|_| WriteError::Unknown(Cause::ReplyLost))
-        });
-        drop(answer.send(outcome));
-    }
-
-    /// The answers to what went to this peer will not come.
-    pub(crate) fn lose(&mut self, peer: Peer) {
-        self.end(&Cause::Disconnected, |sent| sent.leader == peer);
-    }
-
-    /// The term has changed: leaders of older ones may not answer any more, or only when they wake.
-    pub(crate) fn on_term(&mut self, term: Term) {
-        self.end(&Cause::LeadershipLost, |sent| sent.term < term);
-    }
-
-    fn end(&mut self, cause: &Cause, which: impl Fn(&Sent<S>) -> bool) {
-        for (_, Sent { answer, .. }) in self.waiting.extract_if(|_, sent| which(sent)) {
-            drop(answer.send(Err(WriteError::Unknown(cause.clone()))));
+            Replied::Encoded(bytes) => {
+                S::decode_reply(&bytes).map_err(|_| WriteError::Unknown(Cause::ReplyLost))
+            }
         }
     }
+}
 
-    /// Forgets those whose callers have given up.
-    pub(crate) fn sweep(&mut self) {
-        self.waiting.retain(|_, sent| !sent.answer.is_closed());
+/// Whom the outcome of a write goes to.
+pub(crate) struct Writer<S: StateMachine>(pub(crate) oneshot::Sender<Result<Replied<S>, WriteError>>);
+
+impl<S: StateMachine> Writer<S> {
+    /// Whoever has gone away meanwhile misses the answer, and nothing else.
+    pub(crate) fn answer(self, outcome: Result<Replied<S>, WriteError>) {
+        drop(self.0.send(outcome));
+    }
+}
+
+impl<S: StateMachine> Waits for Writer<S> {
+    fn gave_up(&self) -> bool {
+        self.0.is_closed()
+    }
+}
+
+/// Whom the answer to a query goes to.
+pub(crate) struct Reader<S: StateMachine> {
+    pub(crate) answer: oneshot::Sender<Result<S::Answer, ReadError>>,
+    /// Set once a quorum has confirmed the read, and only the machine is waited for.
+    pub(crate) confirmed: Arc<AtomicBool>,
+}
+
+impl<S: StateMachine> Reader<S> {
+    pub(crate) fn answer(self, outcome: Result<S::Answer, ReadError>) {
+        drop(self.answer.send(outcome));
     }
 
-    /// The node stops.
-    pub(crate) fn stop(mut self, reason: &StopReason) {
-        self.end(&Cause::Stopped(reason.clone()), |_| true);
+    pub(crate) fn confirm(&self) {
+        self.confirmed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl<S: StateMachine> Waits for Reader<S> {
+    fn gave_up(&self) -> bool {
+        self.answer.is_closed()
     }
 }

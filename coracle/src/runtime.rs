@@ -1,28 +1,27 @@
-//! The driver of a running node: takes what happens, turns the passive structures, carries out what they
-//! want. It decides nothing.
+//! The loop of a running node: takes what happens, turns the [`driver`](crate::driver), carries out what it
+//! wants. It decides nothing.
 //!
-//! One task owns the [`Replica`] and the [`Applier`], so nothing here needs a lock. A turn takes all that
-//! has come in, reads the clock, feeds the replica, and carries out its effects; so under load the costs
-//! of a turn are shared by many requests.
+//! It has a thread of its own, with the transport's tasks and the timers, and never waits for the disk, for
+//! the machine, or for whatever else the caller's runtime does. A turn takes all that has come in, *then*
+//! reads the clock; so a process that slept finds its messages before its timers, and under load the costs of
+//! a turn are shared by many requests.
 
-use crate::applier::{Applier, Outcome};
 use crate::clock;
 use crate::config::{Config, TICK};
-use crate::entry::{Entry, MAX_PAYLOAD};
+use crate::driver::{Actions, Answer, Caller, Driver, Unsent};
+use crate::entry::Entry;
 use crate::error::*;
-use crate::replica::{Effects, Event, Load, NotDone, Replica, RequestId};
-use crate::requests::{Forwarded, Request, Status, Waiter, WriteAnswer};
+use crate::machine::{self, Machine};
+use crate::replica::Load;
+use crate::requests::{Reader, Replied, Request, Status, Writer};
 use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
-use crate::storage::{LogReader, ReadLogError, identity};
+use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
-use crate::transport::{Forward, ForwardReply, Inbound, PeerMessage};
-use crate::writer::{Report, Writer};
-use bytes::Bytes;
+use crate::transport::{ForwardReply, Inbound, PeerMessage};
+use crate::writer::{self, Report};
 use coracle_core::*;
-use std::collections::HashMap;
 use std::future::ready;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -34,25 +33,24 @@ const TURN: usize = 1024;
 /// How long a stop waits for the disk. A sync that takes longer hangs, and the stop must not.
 const DISK_PATIENCE: Duration = Duration::from_secs(4);
 
-/// How often abandoned reads are looked for, in ticks.
-const SWEEP: u64 = 100;
-
 /// Everything that a running node consists of.
 pub(crate) struct Parts<S: StateMachine> {
     pub(crate) config: Config,
-    pub(crate) replica: Replica,
-    pub(crate) applier: Applier<S>,
+    pub(crate) driver: Driver<Writer<S>, (S::Query, Reader<S>)>,
+    pub(crate) machine: Machine<S>,
+    pub(crate) machine_reports: mpsc::UnboundedReceiver<machine::Report>,
     pub(crate) transport: Arc<Tcp>,
-    pub(crate) writer: Writer,
+    pub(crate) writer: writer::Writer,
     pub(crate) reports: mpsc::UnboundedReceiver<Report>,
     pub(crate) reader: Arc<dyn LogReader>,
     /// None for a store in memory.
     pub(crate) disk: Option<Arc<dyn Disk>>,
-    pub(crate) cluster: Option<ClusterId>,
     pub(crate) requests: mpsc::Receiver<Request<S>>,
     pub(crate) inbound: mpsc::Receiver<Inbound>,
     pub(crate) leader: watch::Sender<Option<Leader>>,
     pub(crate) stop: watch::Receiver<bool>,
+    /// Told as soon as the node begins to stop.
+    pub(crate) ending: watch::Sender<Option<StopReason>>,
     pub(crate) stopped: Stopped,
 }
 
@@ -62,9 +60,8 @@ pub(crate) struct Stopped(pub(crate) watch::Sender<Option<StopReason>>);
 impl Drop for Stopped {
     fn drop(&mut self) {
         let reason = if std::thread::panicking() {
-            StopReason::Invariant("the node's driver panicked".to_owned())
+            StopReason::Invariant("the node's loop panicked".to_owned())
         } else {
-            // The runtime that drove the node was shut down.
             StopReason::Requested
         };
         self.0.send_if_modified(|told| {
@@ -75,305 +72,142 @@ impl Drop for Stopped {
     }
 }
 
-pub(crate) struct Driver<S: StateMachine> {
+type Loaded = (Load, Result<Vec<Entry>, ReadLogError>);
+
+pub(crate) struct Runtime<S: StateMachine> {
     parts: Parts<S>,
-    waiters: HashMap<RequestId, Waiter<S>>,
-    next_request: u64,
-    forwarded: Forwarded<S>,
-    /// The cluster that the own bootstrap has founded, until its entry is durable and the identity can
-    /// name it.
-    founded: Option<ClusterId>,
-    loaded: mpsc::UnboundedReceiver<(Load, Result<Vec<Entry>, ReadLogError>)>,
-    loads: mpsc::UnboundedSender<(Load, Result<Vec<Entry>, ReadLogError>)>,
+    loaded: mpsc::UnboundedReceiver<Loaded>,
+    loads: mpsc::UnboundedSender<Loaded>,
+    /// Who wants to know how the node stands after this turn.
+    statuses: Vec<oneshot::Sender<Status>>,
     /// What the role was when it was last told of, for the log.
     told: (RoleName, Term),
-    ticks: u64,
     /// Set when the node has to stop.
     end: Option<StopReason>,
 }
 
-/// What a turn has taken in.
-struct Intake<S: StateMachine> {
-    events: Vec<Event>,
-    commands: Vec<(RequestId, Bytes)>,
-    reads: Vec<RequestId>,
-    statuses: Vec<oneshot::Sender<Status>>,
-    _machine: std::marker::PhantomData<S>,
-}
-
-impl<S: StateMachine> Driver<S> {
-    pub(crate) fn new(parts: Parts<S>) -> Driver<S> {
+impl<S: StateMachine> Runtime<S> {
+    pub(crate) fn new(parts: Parts<S>) -> Runtime<S> {
         let (loads, loaded) = mpsc::unbounded_channel();
-        let told = (parts.replica.raft().role_name(), parts.replica.raft().term());
-        Driver {
-            parts,
-            waiters: HashMap::new(),
-            next_request: 0,
-            forwarded: Forwarded::new(),
-            founded: None,
-            loaded,
-            loads,
-            told,
-            ticks: 0,
-            end: None,
-        }
+        let told = (parts.driver.raft().role_name(), parts.driver.raft().term());
+        Runtime { parts, loaded, loads, statuses: Vec::new(), told, end: None }
     }
 
     /// Runs until the node is asked to stop, or has to.
     pub(crate) async fn run(mut self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut more = true;
         while self.end.is_none() {
-            let mut intake = Intake::default();
             let mut tick = false;
-            if more {
-                // The machine has entries left to apply: look at what came in, but wait for nothing.
-                tokio::task::yield_now().await;
-                if *self.parts.stop.borrow() {
-                    self.end = Some(StopReason::Requested);
-                }
-            } else {
-                tokio::select! {
-                    biased;
-                    _ = self.parts.stop.changed() => self.end = Some(StopReason::Requested),
-                    report = self.parts.reports.recv() => match report {
-                        Some(report) => self.on_report(report, &mut intake),
-                        None => self.end = Some(StopReason::Storage("the log's writer ended".to_owned())),
-                    },
-                    Some(inbound) = self.parts.inbound.recv() => self.on_inbound(inbound, &mut intake),
-                    request = self.parts.requests.recv() => match request {
-                        Some(request) => self.on_request(request, &mut intake),
-                        None => self.end = Some(StopReason::Requested),
-                    },
-                    Some((load, result)) = self.loaded.recv() => {
-                        intake.events.push(Event::Loaded(load, result));
-                    }
-                    _ = ticks.tick() => tick = true,
-                }
+            tokio::select! {
+                biased;
+                _ = self.parts.stop.changed() => self.end = Some(StopReason::Requested),
+                report = self.parts.reports.recv() => match report {
+                    Some(report) => self.on_report(report),
+                    None => self.end = Some(StopReason::Storage("the log's writer ended".to_owned())),
+                },
+                Some(report) = self.parts.machine_reports.recv() => self.on_machine(report),
+                Some(inbound) = self.parts.inbound.recv() => self.on_inbound(inbound),
+                request = self.parts.requests.recv() => match request {
+                    Some(request) => self.on_request(request),
+                    None => self.end = Some(StopReason::Requested),
+                },
+                Some((load, result)) = self.loaded.recv() => self.parts.driver.on_loaded(load, result),
+                _ = ticks.tick() => tick = true,
             }
-            self.take_in(&mut intake);
+            self.take_in();
             tokio::select! {
                 biased;
                 _ = ticks.tick() => tick = true,
                 () = ready(()) => {}
             }
-            more = self.turn(intake, tick);
+            self.turn(tick);
         }
         self.shut_down().await;
     }
 
     /// Takes whatever else has come in already.
-    fn take_in(&mut self, intake: &mut Intake<S>) {
+    fn take_in(&mut self) {
         while let Ok(report) = self.parts.reports.try_recv() {
-            self.on_report(report, intake);
+            self.on_report(report);
+        }
+        while let Ok(report) = self.parts.machine_reports.try_recv() {
+            self.on_machine(report);
         }
         while let Ok((load, result)) = self.loaded.try_recv() {
-            intake.events.push(Event::Loaded(load, result));
+            self.parts.driver.on_loaded(load, result);
         }
         for _ in 0..TURN {
             let Ok(inbound) = self.parts.inbound.try_recv() else { break };
-            self.on_inbound(inbound, intake);
+            self.on_inbound(inbound);
         }
         for _ in 0..TURN {
             let Ok(request) = self.parts.requests.try_recv() else { break };
-            self.on_request(request, intake);
+            self.on_request(request);
         }
     }
 
-    /// One turn. True if the machine has more to apply.
-    fn turn(&mut self, intake: Intake<S>, tick: bool) -> bool {
-        // The clock is read after the inputs were taken: a process that slept finds its messages before
-        // its timers.
-        let now = clock::now();
-        let Intake { events, commands, reads, statuses, .. } = intake;
-        let replica = &mut self.parts.replica;
-        for event in events {
-            replica.on_event(now, event);
-        }
-        if !commands.is_empty() {
-            replica.on_event(now, Event::Propose(commands));
-        }
-        if !reads.is_empty() {
-            replica.on_event(now, Event::Read(reads));
-        }
-        if tick {
-            replica.on_event(now, Event::Tick);
-            self.ticks += 1;
-            if self.ticks.is_multiple_of(SWEEP) {
-                self.sweep();
-            }
-        }
-        let more = self.carry_out();
-        self.name_cluster();
+    fn turn(&mut self, tick: bool) {
+        self.parts.driver.on_progress(self.parts.machine.progress());
+        let actions = self.parts.driver.turn(clock::now(), tick);
+        self.carry_out(actions);
         self.tell();
-        for answer in statuses {
+        for answer in std::mem::take(&mut self.statuses) {
             drop(answer.send(self.status()));
         }
-        more
     }
 
-    fn on_report(&mut self, report: Report, intake: &mut Intake<S>) {
+    fn on_report(&mut self, report: Report) {
         match report {
-            Report::Durable(id) => {
-                // Only the newest counts: it stands for all before.
-                if let Some(Event::Persisted(last)) = intake.events.last_mut() {
-                    *last = id;
-                } else {
-                    intake.events.push(Event::Persisted(id));
-                }
+            Report::Durable(id) => self.parts.driver.on_persisted(id),
+            Report::Named(cluster) => self.parts.driver.on_named(cluster),
+            Report::NoSpace(reason) => {
+                tracing::warn!("writes wait: {reason}");
+                self.parts.driver.on_space(Some(reason));
             }
-            Report::NoSpace(reason) => tracing::warn!("writes wait: {reason}"),
-            Report::Space => tracing::info!("there is room again, and writes go on"),
+            Report::Space => {
+                tracing::info!("there is room again, and writes go on");
+                self.parts.driver.on_space(None);
+            }
             Report::Failed(error) => self.end = Some(StopReason::Storage(error.to_string())),
         }
     }
 
-    fn on_inbound(&mut self, inbound: Inbound, intake: &mut Intake<S>) {
+    fn on_machine(&mut self, report: machine::Report) {
+        match report {
+            machine::Report::Checked(from, forward) => self.parts.driver.on_checked(from, forward),
+            machine::Report::Ended(reason) => self.end = self.end.take().or(Some(reason)),
+        }
+    }
+
+    fn on_inbound(&mut self, inbound: Inbound) {
         match inbound {
             Inbound::Message { from, cluster, names_me, message, .. } => {
-                if !self.belongs(cluster, names_me && message.binds()) {
-                    return;
-                }
-                match message {
-                    PeerMessage::Raft { envelope, entries } => {
-                        intake.events.push(Event::Message(envelope, entries));
-                    }
-                    PeerMessage::Forward(forward) => self.on_forward(from, forward, intake),
-                    PeerMessage::ForwardReply(ForwardReply { id, outcome }) => {
-                        self.forwarded.on_reply(from, id, outcome);
-                    }
-                }
+                self.parts.driver.on_message(from, cluster, names_me, message);
             }
             // The transport has logged it.
             Inbound::Alarm(_) => {}
-            Inbound::Disconnected(peer) => self.forwarded.lose(peer),
-            Inbound::Down(peer) => {
-                self.forwarded.lose(peer);
-                intake.events.push(Event::PeerDown(peer.id));
-            }
+            Inbound::Disconnected(peer) => self.parts.driver.on_disconnected(peer),
+            Inbound::Down(peer) => self.parts.driver.on_down(peer),
         }
     }
 
-    /// Whether a message of this cluster is for this node. A blank node joins a cluster by a message that
-    /// `binds`: a vote request or an AppendEntries from one whose newest membership names this very node, and
-    /// nothing else (design, 5.3.4). It remembers that durably before it says a word.
-    fn belongs(&mut self, cluster: ClusterId, binds: bool) -> bool {
-        if let Some(own) = self.parts.cluster {
-            return own == cluster;
-        }
-        if !binds {
-            return false;
-        }
-        if let Some(disk) = &self.parts.disk
-            && let Err(error) = identity::set_cluster(&**disk, cluster)
-        {
-            self.end = Some(StopReason::Storage(error.to_string()));
-            return false;
-        }
-        tracing::info!(node = %self.parts.config.id, %cluster, "joined a cluster");
-        self.parts.cluster = Some(cluster);
-        self.parts.transport.set_cluster(cluster);
-        true
-    }
-
-    /// Names the cluster that this node has founded in its identity, once its first entry is durable. Not
-    /// earlier: an identity without that entry would be of a cluster that nobody can continue.
-    fn name_cluster(&mut self) {
-        let durable = self.parts.replica.raft().persisted() > Index::ZERO;
-        if let Some(cluster) = self.founded.take_if(|_| durable)
-            && let Some(disk) = &self.parts.disk
-            && let Err(error) = identity::set_cluster(&**disk, cluster)
-        {
-            self.end = Some(StopReason::Storage(error.to_string()));
-        }
-    }
-
-    fn on_request(&mut self, request: Request<S>, intake: &mut Intake<S>) {
+    fn on_request(&mut self, request: Request<S>) {
         match request {
-            Request::Write { command, limit, answer } => self.on_write(command, limit, answer, intake),
-            Request::Read { query, answer } => {
-                if self.waiters.len() >= self.parts.config.max_pending {
-                    drop(answer.send(Err(ReadError::Busy)));
-                    return;
-                }
-                let request = self.wait(Waiter::Read(Some(query), answer));
-                intake.reads.push(request);
-            }
+            Request::Write { command, limit, writer } => self.parts.driver.on_write(command, limit, writer),
+            Request::Read { query, reader } => self.parts.driver.on_read((query, reader)),
             Request::Bootstrap { membership, answer } => {
-                if self.parts.cluster.is_some() {
-                    drop(answer.send(Err(ConfigurationError::AlreadyConfigured)));
-                    return;
-                }
-                // From here on this node is of its own cluster, and no other can claim it.
-                self.parts.cluster = Some(membership.cluster);
-                self.founded = Some(membership.cluster);
-                self.parts.transport.set_cluster(membership.cluster);
-                let request = self.wait(Waiter::Bootstrap(answer));
-                intake.events.push(Event::Bootstrap(request, membership));
+                let (outcome, actions) = self.parts.driver.found(clock::now(), membership);
+                self.carry_out(actions);
+                drop(answer.send(outcome));
             }
-            Request::Status { answer } => intake.statuses.push(answer),
+            Request::Status { answer } => self.statuses.push(answer),
             Request::Entry { index, answer } => self.on_entry(index, answer),
         }
     }
 
-    fn on_write(&mut self, command: Bytes, limit: Duration, answer: WriteAnswer<S>, intake: &mut Intake<S>) {
-        if self.waiters.len() + self.forwarded.len() >= self.parts.config.max_pending {
-            drop(answer.send(Err(WriteError::Busy)));
-            return;
-        }
-        let raft = self.parts.replica.raft();
-        let leader = raft.leader().and_then(|id| raft.membership().members.get(&id)).map(Member::peer);
-        match leader {
-            Some(leader) if self.parts.config.forward && !raft.is_leader() => {
-                let id = self.forwarded.number();
-                let time_left = limit.as_millis() as u64;
-                let term = raft.term();
-                let forward = Forward { id, time_left, session: 0, sequence: 0, term, command };
-                if self.parts.transport.send(leader, PeerMessage::Forward(forward)) {
-                    self.forwarded.insert(id, leader, term, answer);
-                } else {
-                    drop(answer.send(Err(self.not_leader())));
-                }
-            }
-            _ => {
-                let request = self.wait(Waiter::Write(answer));
-                intake.commands.push((request, command));
-            }
-        }
-    }
-
-    /// A follower's write: proposed if this node leads, sent back otherwise; never sent on.
-    fn on_forward(&mut self, from: Peer, forward: Forward, intake: &mut Intake<S>) {
-        let Forward { id, term, command, .. } = forward;
-        let raft = self.parts.replica.raft();
-        let refusal = if !raft.is_leader() || raft.term() != term {
-            Some(self.not_leader())
-        } else if self.waiters.len() >= self.parts.config.max_pending {
-            Some(WriteError::Busy)
-        } else {
-            // What a peer sends is looked at before it can become an entry that no node can apply.
-            S::decode_command(&command).err().map(WriteError::from)
-        };
-        match refusal {
-            Some(error) => self.reply_to_forward(from, id, Err(error)),
-            None => {
-                let request = self.wait(Waiter::Forwarded(from, id));
-                intake.commands.push((request, command));
-            }
-        }
-    }
-
-    fn reply_to_forward(&self, to: Peer, id: u64, outcome: Result<Bytes, WriteError>) {
-        // If the connection is gone, the other side has answered its caller already.
-        let reply = PeerMessage::ForwardReply(ForwardReply { id, outcome });
-        if !self.parts.transport.send(to, reply) {
-            tracing::debug!(peer = %to.id, "the answer to a forwarded write found no connection");
-        }
-    }
-
     fn on_entry(&mut self, index: Index, answer: oneshot::Sender<Result<Entry, EntryLookupError>>) {
-        if let Some(entry) = self.parts.replica.entry_in_memory(index) {
+        if let Some(entry) = self.parts.driver.replica().entry_in_memory(index) {
             drop(answer.send(Ok(entry.clone())));
             return;
         }
@@ -390,32 +224,24 @@ impl<S: StateMachine> Driver<S> {
         });
     }
 
-    /// Carries out what the replica wants. True if the machine has more to apply.
-    fn carry_out(&mut self) -> bool {
-        let Effects {
-            members,
-            writes,
-            send,
-            loads,
-            accepted,
-            refused,
-            apply,
-            granted,
-            leadership_lost,
-            alarms,
-            fatal,
-        } = self.parts.replica.take();
+    fn carry_out(&mut self, actions: Actions<Writer<S>, (S::Query, Reader<S>)>) {
+        let Actions { cluster, members, orders, send, loads, work, answers, alarms, fatal } = actions;
+        let (id, transport) = (self.parts.config.id, &self.parts.transport);
+        if let Some(cluster) = cluster {
+            tracing::info!(node = %id, %cluster, "joined a cluster");
+            transport.set_cluster(cluster);
+        }
         if let Some(membership) = members {
-            self.parts.transport.set_membership(self.parts.replica.raft().membership_id(), &membership);
+            transport.set_membership(self.parts.driver.raft().membership_id(), &membership);
         }
-        for (id, batch) in writes {
-            self.parts.writer.write(id, batch);
+        for order in orders {
+            self.parts.writer.order(order);
         }
-        for (envelope, entries) in send {
-            // Losing a message is always safe; the core notices what is missing.
-            let to = envelope.to;
-            if !self.parts.transport.send(to, PeerMessage::Raft { envelope, entries }) {
+        for (to, message) in send {
+            let what = Unsent::of(&message);
+            if !transport.send(to, message) {
                 tracing::trace!(peer = %to.id, "a message found no connection");
+                self.parts.driver.unsent(what);
             }
         }
         for load in loads {
@@ -425,176 +251,50 @@ impl<S: StateMachine> Driver<S> {
                 drop(loads.send((load, result)));
             });
         }
-        for (request, id) in accepted {
-            self.parts.applier.expect(id, request);
+        if !work.is_empty() {
+            self.parts.machine.hand_over(work);
         }
-        let more = !apply.is_empty();
-        for entry in apply {
-            if let Err(reason) = self.parts.applier.apply(&entry) {
-                self.end = Some(reason);
-                break;
+        for answer in answers {
+            match answer {
+                Answer::Write(writer, outcome) => writer.answer(outcome.map(Replied::Encoded)),
+                Answer::Read((_, reader), error) => reader.answer(Err(error)),
             }
-        }
-        for (request, index) in granted {
-            if let Some(Waiter::Read(query, _)) = self.waiters.get_mut(&request)
-                && let Some(query) = query.take()
-                && let Err(reason) = self.parts.applier.read(index, request, query)
-            {
-                self.end = Some(reason);
-            }
-        }
-        if leadership_lost {
-            self.parts.applier.leadership_lost();
-        }
-        for (request, why) in refused {
-            self.refuse(request, &why);
-        }
-        for answer in self.parts.applier.take_answers() {
-            self.answer(answer);
         }
         for alarm in alarms {
-            tracing::error!(node = %self.parts.config.id, ?alarm, "the consensus core raised an alarm");
+            tracing::error!(node = %id, ?alarm, "the consensus core raised an alarm");
         }
         if let Some(reason) = fatal {
             self.end = Some(StopReason::Storage(reason));
         }
-        if more {
-            let applied = self.parts.applier.applied().0.index;
-            self.parts.replica.on_event(clock::now(), Event::Applied(applied));
-        }
-        more
-    }
-
-    fn wait(&mut self, waiter: Waiter<S>) -> RequestId {
-        self.next_request += 1;
-        let request = RequestId(self.next_request);
-        self.waiters.insert(request, waiter);
-        request
-    }
-
-    fn refuse(&mut self, request: RequestId, why: &NotDone) {
-        let write_error = match why {
-            NotDone::Busy => WriteError::Busy,
-            NotDone::Refused(RefusedReason::NotConfigured) => WriteError::NotConfigured,
-            NotDone::Refused(_) => self.not_leader(),
-        };
-        match self.waiters.remove(&request) {
-            Some(Waiter::Write(answer)) => drop(answer.send(Err(write_error))),
-            Some(Waiter::Forwarded(peer, id)) => self.reply_to_forward(peer, id, Err(write_error)),
-            Some(Waiter::Read(_, answer)) => drop(answer.send(Err(match write_error {
-                WriteError::Busy => ReadError::Busy,
-                WriteError::NotConfigured => ReadError::NotConfigured,
-                _ => ReadError::NoLeader,
-            }))),
-            Some(Waiter::Bootstrap(answer)) => {
-                drop(answer.send(Err(match why {
-                    NotDone::Refused(RefusedReason::BadMembership) => {
-                        ConfigurationError::Invalid("this node does not vote in it".to_owned())
-                    }
-                    _ => ConfigurationError::AlreadyConfigured,
-                })));
-            }
-            None => {}
-        }
-    }
-
-    fn answer(&mut self, answer: Outcome<S>) {
-        // Whoever has gone away meanwhile misses the answer, and nothing else.
-        match answer {
-            Outcome::Reply(request, reply) => match self.waiters.remove(&request) {
-                Some(Waiter::Write(answer)) => drop(answer.send(Ok(reply))),
-                Some(Waiter::Forwarded(peer, id)) => {
-                    let reply = S::encode_reply(&reply).ok().filter(|bytes| bytes.len() <= MAX_PAYLOAD);
-                    let outcome = reply.ok_or(WriteError::Unknown(Cause::ReplyLost));
-                    self.reply_to_forward(peer, id, outcome);
-                }
-                _ => {}
-            },
-            Outcome::Configured(request) => {
-                if let Some(Waiter::Bootstrap(answer)) = self.waiters.remove(&request) {
-                    drop(answer.send(Ok(())));
-                }
-            }
-            Outcome::Answer(request, value) => {
-                if let Some(Waiter::Read(_, answer)) = self.waiters.remove(&request) {
-                    drop(answer.send(Ok(value)));
-                }
-            }
-            Outcome::Failed(request, error) => match self.waiters.remove(&request) {
-                Some(Waiter::Write(answer)) => drop(answer.send(Err(error))),
-                Some(Waiter::Forwarded(peer, id)) => self.reply_to_forward(peer, id, Err(error)),
-                // The entry may yet be committed by the next leader, which may be this node.
-                Some(Waiter::Bootstrap(answer)) => drop(answer.send(Err(ConfigurationError::Timeout))),
-                _ => {}
-            },
-        }
-    }
-
-    /// Forgets requests whose callers have given up. What is in the log goes its way without them.
-    fn sweep(&mut self) {
-        let gone: Vec<RequestId> = self
-            .waiters
-            .iter()
-            .filter(|(_, waiter)| match waiter {
-                Waiter::Write(answer) => answer.is_closed(),
-                Waiter::Read(_, answer) => answer.is_closed(),
-                Waiter::Bootstrap(answer) => answer.is_closed(),
-                Waiter::Forwarded(..) => false,
-            })
-            .map(|(request, _)| *request)
-            .collect();
-        for request in &gone {
-            self.waiters.remove(request);
-        }
-        self.forwarded.sweep();
-        if !gone.is_empty() {
-            let waiters = &self.waiters;
-            self.parts.applier.forget_reads(|request| !waiters.contains_key(&request));
-        }
-    }
-
-    /// Who leads, with the address.
-    fn leader(&self) -> Option<Leader> {
-        let raft = self.parts.replica.raft();
-        let member = raft.leader().and_then(|id| raft.membership().members.get(&id))?;
-        Some(Leader { id: member.id, address: member.address.clone() })
-    }
-
-    fn not_leader(&self) -> WriteError {
-        match self.leader() {
-            Some(leader) if leader.id != self.parts.config.id => WriteError::NotLeader { leader },
-            _ if self.parts.replica.raft().membership().is_empty() => WriteError::NotConfigured,
-            _ => WriteError::NoLeader,
-        }
     }
 
     fn status(&self) -> Status {
-        let (applied, digest) = self.parts.applier.applied();
-        let pending = self.waiters.len() + self.forwarded.len();
+        let driver = &self.parts.driver;
+        let progress = self.parts.machine.progress();
         Status {
-            raft: self.parts.replica.raft().status(),
-            cluster: self.parts.cluster,
-            applied,
-            digest,
-            pending,
+            raft: driver.raft().status(),
+            cluster: driver.cluster(),
+            applied: progress.applied,
+            digest: progress.digest,
+            unapplied_bytes: driver.replica().unapplied_bytes(),
+            caught_up: driver.caught_up(),
+            pending: driver.pending(),
+            no_space: driver.no_space().map(str::to_owned),
             disk_bytes: self.parts.reader.disk_bytes(),
         }
     }
 
     /// Tells the handles, and the log, of a new leader or role.
     fn tell(&mut self) {
-        let leader = self.leader();
+        let leader = self.parts.driver.leader();
         self.parts.leader.send_if_modified(|told| {
             let changed = *told != leader;
             told.clone_from(&leader);
             changed
         });
-        let raft = self.parts.replica.raft();
+        let raft = self.parts.driver.raft();
         let role = (raft.role_name(), raft.term());
         if role != self.told {
-            if role.1 != self.told.1 {
-                self.forwarded.on_term(role.1);
-            }
             self.told = role;
             let leader = leader.map(|leader| leader.id.0);
             tracing::info!(node = %self.parts.config.id, role = %role.0, term = %role.1, leader, "role");
@@ -608,27 +308,34 @@ impl<S: StateMachine> Driver<S> {
             // Whoever runs the node is told by `stopped`, and reports it.
             tracing::info!(node = %self.parts.config.id, %reason, "the node stops");
         }
+        // Before the requests are closed: whoever finds them so looks for the reason here.
+        self.parts.ending.send_replace(Some(reason.clone()));
         self.parts.requests.close();
         while let Ok(request) = self.parts.requests.try_recv() {
             request.turn_away(&reason);
         }
-        for (_, waiter) in mem::take(&mut self.waiters) {
-            let unknown = || WriteError::Unknown(Cause::Stopped(reason.clone()));
-            match waiter {
-                Waiter::Write(answer) => drop(answer.send(Err(unknown()))),
-                Waiter::Forwarded(peer, id) => self.reply_to_forward(peer, id, Err(unknown())),
-                Waiter::Read(_, answer) => drop(answer.send(Err(ReadError::Stopped(reason.clone())))),
-                Waiter::Bootstrap(answer) => {
-                    drop(answer.send(Err(ConfigurationError::Stopped(reason.clone()))));
+        let unknown = || WriteError::Unknown(Cause::Stopped(reason.clone()));
+        let (writes, reads) = self.parts.driver.stop();
+        for caller in writes {
+            match caller {
+                Caller::Here(writer) => writer.answer(Err(unknown())),
+                Caller::Forwarded(peer, id) => {
+                    let reply = ForwardReply { id, outcome: Err(unknown()) };
+                    self.parts.transport.send(peer, PeerMessage::ForwardReply(reply));
                 }
             }
         }
-        let Driver { parts, loaded, loads, forwarded, .. } = self;
-        forwarded.stop(&reason);
-        let Parts { writer, reader, disk, transport, stopped, leader, replica, applier, .. } = parts;
+        for (_, reader) in reads {
+            reader.answer(Err(ReadError::Stopped(reason.clone())));
+        }
+        let Runtime { parts, loaded, loads, .. } = self;
+        let Parts { config, writer, reader, disk, transport, stopped, leader, machine, .. } = parts;
         leader.send_replace(None);
+        if !machine.finish().await {
+            let node = config.id;
+            tracing::error!(%node, "the state machine does not finish what it runs; the directory stays locked until it does");
+        }
         transport.close().await;
-        drop((replica, applier));
         if timeout(DISK_PATIENCE, writer.finish()).await.is_err() {
             tracing::error!("the disk does not finish its last write; the directory stays locked");
         }
@@ -641,17 +348,5 @@ impl<S: StateMachine> Driver<S> {
         }
         drop(disk);
         stopped.0.send_replace(Some(reason));
-    }
-}
-
-impl<S: StateMachine> Default for Intake<S> {
-    fn default() -> Intake<S> {
-        Intake {
-            events: Vec::new(),
-            commands: Vec::new(),
-            reads: Vec::new(),
-            statuses: Vec::new(),
-            _machine: std::marker::PhantomData,
-        }
     }
 }

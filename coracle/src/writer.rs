@@ -4,10 +4,13 @@
 //! [`WriteQueue`] and go to the disk together next. Where a store has no room for a write, that write waits, and all
 //! behind it, until there is some: nothing is in doubt, and nothing is lost.
 
+use crate::driver::Order;
+use crate::storage::disk::Disk;
 use crate::storage::queue::WriteQueue;
-use crate::storage::{LogStore, StoreError, WriteBatch};
-use coracle_core::{Broken, WriteId};
+use crate::storage::{LogStore, StoreError, WriteBatch, identity};
+use coracle_core::{Broken, ClusterId, WriteId};
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,6 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(crate) enum Report {
     /// This write and all before it are durable.
     Durable(WriteId),
+    /// The identity names this cluster, durably.
+    Named(ClusterId),
     /// The store has no room for the next write, and why. It is tried again and again.
     NoSpace(String),
     /// There is room again.
@@ -36,15 +41,16 @@ pub(crate) enum Report {
 
 /// The way to the writer's thread. Dropping it lets the thread finish what it has, and end.
 pub(crate) struct Writer {
-    orders: mpsc::Sender<(WriteId, WriteBatch)>,
+    orders: mpsc::Sender<Order>,
     ended: oneshot::Receiver<()>,
 }
 
 impl Writer {
-    /// Starts the thread.
+    /// Starts the thread. `disk` is where the identity is; none for a store in memory.
     pub(crate) fn start(
         name: String,
         store: Box<dyn LogStore>,
+        disk: Option<Arc<dyn Disk>>,
         reports: UnboundedSender<Report>,
         broken: Broken,
     ) -> io::Result<Writer> {
@@ -52,22 +58,26 @@ impl Writer {
         let (end, ended) = oneshot::channel();
         thread::Builder::new().name(name).spawn(move || {
             let mut store = store;
-            if let Err(error) = work(&mut *store, &inbox, &reports, WriteQueue::new(broken)) {
+            let queue = WriteQueue::new(broken);
+            let disk_there = disk.as_deref();
+            let mut work =
+                Work { store: &mut *store, disk: disk_there, orders: &inbox, reports: &reports, queue };
+            if let Err(error) = work.run() {
                 // Nobody listens any more if the node is gone already.
                 drop(reports.send(Report::Failed(error)));
                 // The store stays open until the node has heard: its readers would say that it was closed, and
                 // not why.
                 while inbox.recv().is_ok() {}
             }
-            drop(store);
+            drop((store, disk));
             drop(end);
         })?;
         Ok(Writer { orders, ended })
     }
 
-    /// Queues a write. One that comes after a failure is lost, as the node stops anyway.
-    pub(crate) fn write(&self, id: WriteId, batch: WriteBatch) {
-        drop(self.orders.send((id, batch)));
+    /// Queues an order. One that comes after a failure is lost, as the node stops anyway.
+    pub(crate) fn order(&self, order: Order) {
+        drop(self.orders.send(order));
     }
 
     /// Lets the thread finish, and waits until the store is closed.
@@ -79,78 +89,96 @@ impl Writer {
     }
 }
 
-/// Works until nobody can send orders any more.
-fn work(
-    store: &mut dyn LogStore,
-    orders: &mpsc::Receiver<(WriteId, WriteBatch)>,
-    reports: &UnboundedSender<Report>,
-    mut queue: WriteQueue,
-) -> Result<(), StoreError> {
-    let mut quiet = true;
-    loop {
-        let order = if quiet {
-            orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            orders.recv_timeout(QUIET)
-        };
-        match order {
-            Ok((id, batch)) => queue.push(id, batch),
-            Err(RecvTimeoutError::Timeout) => {
-                store.idle()?;
-                quiet = true;
-                continue;
+/// What the thread works with.
+struct Work<'a> {
+    store: &'a mut dyn LogStore,
+    disk: Option<&'a dyn Disk>,
+    orders: &'a mpsc::Receiver<Order>,
+    reports: &'a UnboundedSender<Report>,
+    queue: WriteQueue,
+}
+
+impl Work<'_> {
+    /// Works until nobody can send orders any more.
+    fn run(&mut self) -> Result<(), StoreError> {
+        let mut quiet = true;
+        loop {
+            let order = if quiet {
+                self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                self.orders.recv_timeout(QUIET)
+            };
+            match order {
+                Ok(order) => self.take(order)?,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.store.idle()?;
+                    quiet = true;
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return self.store.idle(),
             }
-            Err(RecvTimeoutError::Disconnected) => return store.idle(),
-        }
-        quiet = false;
-        while !queue.is_empty() {
-            for (id, batch) in orders.try_iter() {
-                queue.push(id, batch);
-            }
-            let Some((id, batch)) = queue.take() else { break };
-            if !write(store, &batch, orders, reports, &mut queue)? {
-                return Ok(());
-            }
-            if let Some(id) = id {
-                drop(reports.send(Report::Durable(id)));
+            quiet = false;
+            while !self.queue.is_empty() {
+                while let Ok(order) = self.orders.try_recv() {
+                    self.take(order)?;
+                }
+                let Some((id, batch)) = self.queue.take() else { break };
+                if !self.write(&batch)? {
+                    return Ok(());
+                }
+                if let Some(id) = id {
+                    self.report(Report::Durable(id));
+                }
             }
         }
     }
-}
 
-/// Writes a batch, as soon as there is room for it. False if nobody can send orders any more before there is: what
-/// was held then was never acknowledged.
-fn write(
-    store: &mut dyn LogStore,
-    batch: &WriteBatch,
-    orders: &mpsc::Receiver<(WriteId, WriteBatch)>,
-    reports: &UnboundedSender<Report>,
-    queue: &mut WriteQueue,
-) -> Result<bool, StoreError> {
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let first = pause == FIRST_PAUSE;
-        match store.write(batch) {
-            Ok(()) if first => return Ok(true),
-            Ok(()) => {
-                drop(reports.send(Report::Space));
-                return Ok(true);
+    fn take(&mut self, order: Order) -> Result<(), StoreError> {
+        match order {
+            Order::Write(id, batch) => self.queue.push(id, batch),
+            Order::Name(cluster) => {
+                if let Some(disk) = self.disk {
+                    identity::set_cluster(disk, cluster)?;
+                }
+                self.report(Report::Named(cluster));
             }
-            Err(error @ StoreError::NoSpace { .. }) if first => {
-                drop(reports.send(Report::NoSpace(error.to_string())));
-            }
-            Err(StoreError::NoSpace { .. }) => {}
-            Err(error) => return Err(error),
         }
-        let again = Instant::now() + pause;
+        Ok(())
+    }
+
+    /// Writes a batch, as soon as there is room for it. False if nobody can send orders any more before there is:
+    /// what was held then was never acknowledged.
+    fn write(&mut self, batch: &WriteBatch) -> Result<bool, StoreError> {
+        let mut pause = FIRST_PAUSE;
         loop {
-            match orders.recv_timeout(again.saturating_duration_since(Instant::now())) {
-                Ok((id, batch)) => queue.push(id, batch),
-                Err(RecvTimeoutError::Timeout) => break,
-                Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            let first = pause == FIRST_PAUSE;
+            match self.store.write(batch) {
+                Ok(()) if first => return Ok(true),
+                Ok(()) => {
+                    self.report(Report::Space);
+                    return Ok(true);
+                }
+                Err(error @ StoreError::NoSpace { .. }) if first => {
+                    self.report(Report::NoSpace(error.to_string()));
+                }
+                Err(StoreError::NoSpace { .. }) => {}
+                Err(error) => return Err(error),
             }
+            let again = Instant::now() + pause;
+            loop {
+                match self.orders.recv_timeout(again.saturating_duration_since(Instant::now())) {
+                    Ok(order) => self.take(order)?,
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return Ok(false),
+                }
+            }
+            pause = (2 * pause).min(LONGEST_PAUSE);
         }
-        pause = (2 * pause).min(LONGEST_PAUSE);
+    }
+
+    /// Nobody listens any more if the node is gone already.
+    fn report(&self, report: Report) {
+        drop(self.reports.send(report));
     }
 }
 
@@ -186,8 +214,9 @@ mod tests {
         let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
         let open = Arc::new(());
         let store = Full(MemoryStore::new(), open.clone());
-        let writer = Writer::start("writer".into(), Box::new(store), reports, Broken::default()).unwrap();
-        writer.write(WriteId(1), WriteBatch::default());
+        let writer =
+            Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
+        writer.order(Order::Write(WriteId(1), WriteBatch::default()));
         assert!(matches!(told.recv().await, Some(Report::Failed(_))));
         // A thread that went on by itself would be done by now.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -226,11 +255,12 @@ mod tests {
     async fn a_store_without_room_is_told_once_and_what_was_held_is_written_when_there_is() {
         let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
         let store = Crowded(MemoryStore::new(), 3);
-        let writer = Writer::start("writer".into(), Box::new(store), reports, Broken::default()).unwrap();
-        writer.write(WriteId(1), WriteBatch::default());
+        let writer =
+            Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
+        writer.order(Order::Write(WriteId(1), WriteBatch::default()));
         let Some(Report::NoSpace(reason)) = told.recv().await else { panic!() };
         assert!(reason.contains("make room"), "{reason}");
-        writer.write(WriteId(2), WriteBatch::default());
+        writer.order(Order::Write(WriteId(2), WriteBatch::default()));
         assert!(matches!(told.recv().await, Some(Report::Space)));
         assert!(matches!(told.recv().await, Some(Report::Durable(WriteId(1)))));
         assert!(matches!(told.recv().await, Some(Report::Durable(WriteId(2)))));
@@ -241,8 +271,9 @@ mod tests {
     async fn a_node_stops_while_its_store_has_no_room() {
         let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
         let store = Crowded(MemoryStore::new(), u32::MAX);
-        let writer = Writer::start("writer".into(), Box::new(store), reports, Broken::default()).unwrap();
-        writer.write(WriteId(1), WriteBatch::default());
+        let writer =
+            Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
+        writer.order(Order::Write(WriteId(1), WriteBatch::default()));
         assert!(matches!(told.recv().await, Some(Report::NoSpace(_))));
         writer.finish().await;
         assert!(told.recv().await.is_none(), "nothing was acknowledged");

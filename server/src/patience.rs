@@ -64,13 +64,19 @@ pub(crate) async fn read<M: Machine>(
         };
         let again = match &error {
             ReadError::NoLeader | ReadError::NotConfigured | ReadError::Busy => true,
-            ReadError::Timeout | ReadError::Stopped(_) => false,
+            ReadError::Timeout | ReadError::Lagging | ReadError::Panicked(_) | ReadError::Stopped(_) => false,
         };
         if !again || !patience.pause().await {
             return Err(match error {
                 ReadError::NoLeader => no_leader(limit),
                 ReadError::NotConfigured => not_configured(),
                 ReadError::Busy => "BUSY too much is under way; this was not done".into(),
+                ReadError::Lagging => {
+                    format!(
+                        "CLUSTERDOWN this node lags, and did not catch up within {limit:?}; another may not"
+                    )
+                }
+                ReadError::Panicked(_) => format!("ERR {error}"),
                 ReadError::Timeout => format!("CLUSTERDOWN no majority confirmed the read within {limit:?}"),
                 ReadError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),
             });

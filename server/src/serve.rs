@@ -9,7 +9,7 @@
 use crate::connection::{self, Limits, Shared};
 use crate::kv::Machine;
 use crate::session::About;
-use coracle::{Config, Node, StartError, StopReason, Storage};
+use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::io::{self, Write};
@@ -103,6 +103,7 @@ pub async fn serve<M: Machine>(
     let (id, durable) = (options.config.id.0, !matches!(options.config.storage, Storage::Memory));
     let mut config = options.config;
     config.forward = true;
+    config.machine_thread = MachineThread::Runtime;
     config.max_command_bytes = MAX_BATCH;
     let node = Node::start(config, machine).await?;
     ready(Ready { id, clients, peers: node.peer_addr() });

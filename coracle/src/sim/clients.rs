@@ -4,15 +4,15 @@ use super::dice::Dice;
 use super::ghost::{Verdict, Violation, broken};
 use super::history::kv::{Command, Input, KeyValue, Output};
 use super::history::{Budget, History, OperationId, Verdict as Judgement};
-use super::host::Heard;
+use super::host::{Heard, NotDone};
 use super::machine::{Ask, Kv, Told};
 use super::plan::{ELECTION, Plan};
 use super::situations::{Met, Rare};
 use super::witness;
+use crate::driver::RequestId;
 use crate::entry::{Entry, Kind};
-use crate::replica::{NotDone, RequestId};
 use crate::state_machine::StateMachine;
-use coracle_core::{Index, NodeId, RefusedReason};
+use coracle_core::{Index, NodeId};
 use std::collections::BTreeMap;
 
 /// A search that takes longer than this, which few in a hundred thousand do, is given up: there is a shortcut.
@@ -202,7 +202,7 @@ impl Clients {
 
     /// The node was not there.
     pub(super) fn refused(&mut self, request: RequestId) -> Verdict {
-        self.on_heard(request, Heard::NotDone(NotDone::Refused(RefusedReason::NotLeader(None))))
+        self.on_heard(request, Heard::NotDone(NotDone::NotLeader(None)))
     }
 
     /// A process is gone, and with it the connections to it.
@@ -254,7 +254,7 @@ impl Clients {
                 deed.read_at = Some(applied);
                 Outcome::Read(value)
             }
-            Heard::NotDone(NotDone::Refused(RefusedReason::NotLeader(leader))) => {
+            Heard::NotDone(NotDone::NotLeader(leader)) => {
                 self.met.count_if(deed.ask.is_ok(), Rare::WrongNode);
                 client.leader = leader.map(|id| id.0 as usize - 1);
                 client.lost = leader.is_none();

@@ -8,13 +8,13 @@
 use super::chance::Kind;
 use super::dice::Dice;
 use super::ghost::Verdict;
+use super::host::Event;
 use super::plan::{ELECTION, MS};
 use super::situations::Rare;
 use super::world::{Happening, World, named};
-use crate::replica::Event;
 use crate::storage::disk::Disk;
 use crate::storage::mem_disk::{Damage, Op};
-use coracle_core::{Index, NodeId};
+use coracle_core::Index;
 use std::io::ErrorKind;
 
 impl World {
@@ -71,6 +71,7 @@ impl World {
             Kind::Reset => {
                 let other = self.other(node, &mut dice);
                 let lost = self.network.reset(node, other);
+                self.disconnect(node, other);
                 self.met.count_if(lost > 0, Rare::Reset);
                 self.tell(|| format!("the connection of nodes {} and {} breaks", node + 1, other + 1));
             }
@@ -135,7 +136,8 @@ impl World {
         }
         self.met.count(Rare::Rumoured);
         self.tell(|| format!("node {} is told that node {} is gone", node + 1, gone + 1));
-        self.turn(node, Event::PeerDown(NodeId(gone as u64 + 1)))
+        let gone = self.hosts[gone].me;
+        self.turn(node, Event::PeerDown(gone))
     }
 
     fn partition(&mut self, node: usize, dice: &mut Dice) {

@@ -46,9 +46,7 @@ impl World {
         let commit = world.ghost.committed();
         world.clients.idle()
             && world.hosts.iter().filter(|host| !host.dead).all(|host| {
-                host.up.as_ref().is_some_and(|up| {
-                    up.raft().last().index == commit && up.applier.applied().0.index == commit
-                })
+                host.up.as_ref().is_some_and(|up| up.raft().last().index == commit && up.applied() == commit)
             })
     }
 
@@ -108,6 +106,7 @@ impl World {
             for b in 0..a {
                 if self.network.cut[a][b] {
                     self.network.reset(a, b);
+                    self.disconnect(a, b);
                 }
             }
         }

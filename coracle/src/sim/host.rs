@@ -1,17 +1,19 @@
-//! One simulated node: the production replica, applier, write queue and write-ahead log on a disk in
-//! memory, and a clock of its own.
+//! One simulated node: the production driver, applier, write queue and write-ahead log on a disk in memory,
+//! and a clock of its own.
 //!
 //! It does what the runtime does in production, one step at a time, and leaves to the world what the world
-//! decides: when a message arrives, when a write is done, when the power goes.
+//! decides: when a message arrives, when a write is done, when the machine gets on, when the power goes.
 
 use super::dice::Dice;
 use super::machine::{Ask, Kv};
 use super::plan::Plan;
-use crate::applier::{Applier, Outcome, Snapshot};
+use crate::applier::{Applier, Outcome};
+use crate::driver::{Actions, Answer, Driver, Order, RequestId, Work};
 use crate::entry::Entry;
-use crate::error::WriteError;
-use crate::node::{newest_time, restore};
-use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica, RequestId};
+use crate::error::{ConfigurationError, ReadError, WriteError};
+use crate::open::{newest_time, restore};
+use crate::replica::{Load, Moment, Replica};
+use crate::replicated::Replicated;
 use crate::state_machine::StateMachine;
 use crate::storage::mem_disk::{MemDisk, Op};
 use crate::storage::queue::WriteQueue;
@@ -19,10 +21,12 @@ use crate::storage::wal::{PlannedRead, Wal, WalConfig};
 use crate::storage::{
     Change, Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch,
 };
+use crate::transport::PeerMessage;
 use coracle_core::*;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A node, up or down.
 pub(super) struct Host {
@@ -47,15 +51,17 @@ pub(super) struct Host {
     /// Whether its disk hangs: what it is given now takes for ever.
     pub(super) hung: bool,
     /// The snapshots that its log was, or may be, purged to. The simulator keeps them, and they are durable.
-    snapshots: BTreeMap<Index, Snapshot<Kv>>,
+    snapshots: BTreeMap<Index, Replicated<Kv>>,
+    /// What its identity says of the cluster.
+    cluster: Option<ClusterId>,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
 
 /// What lives and dies with a run of the process.
 pub(super) struct Running {
-    pub(super) replica: Replica,
-    pub(super) applier: Applier<Kv>,
+    pub(super) driver: Driver<RequestId, (u8, RequestId)>,
+    pub(super) applier: Applier<Kv, RequestId, RequestId>,
     pub(super) queue: WriteQueue,
     log: Wal,
     reader: Box<dyn LogReader>,
@@ -65,11 +71,8 @@ pub(super) struct Running {
     pub(super) writing: Option<(Option<WriteId>, WriteBatch)>,
     /// When the newest batch that is not a seal was written.
     pub(super) unsealed: Option<u64>,
-    queries: BTreeMap<RequestId, u8>,
     /// The newest write whose completion was reported.
     pub(super) reported: WriteId,
-    /// What the machine was handed and has not applied yet.
-    pub(super) backlog: VecDeque<Entry>,
     /// How many of the replica's pending writes the judge has seen.
     seen: usize,
     /// Whether the machine needs time.
@@ -131,6 +134,27 @@ impl Clock {
     }
 }
 
+/// What happens to a node.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Time has passed.
+    Tick,
+    /// A message came, from a node of this cluster, whose newest membership names this one or does not.
+    Message(Peer, ClusterId, bool, PeerMessage),
+    /// A client wants this written.
+    Write(RequestId, bytes::Bytes),
+    /// A client wants to read this key.
+    Read(RequestId, u8),
+    /// This write and all before it are durable.
+    Persisted(WriteId),
+    /// The answer to a load.
+    Loaded(Load, Result<Vec<Entry>, ReadLogError>),
+    /// This peer's process is gone, they say.
+    PeerDown(Peer),
+    /// The connection to this peer ended.
+    Disconnected(Peer),
+}
+
 /// What happened to requests, for the clients.
 #[derive(Debug)]
 pub(super) enum Heard {
@@ -144,10 +168,41 @@ pub(super) enum Heard {
     Unknown,
 }
 
+/// Why a request was certainly not done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum NotDone {
+    /// Another node leads, or none that is known.
+    NotLeader(Option<NodeId>),
+    /// Too much is under way.
+    Busy,
+    /// Something else.
+    Other,
+}
+
+impl Heard {
+    fn of_write(error: &WriteError) -> Heard {
+        match error {
+            WriteError::Unknown(_) => Heard::Unknown,
+            WriteError::Busy => Heard::NotDone(NotDone::Busy),
+            WriteError::NotLeader { leader } => Heard::NotDone(NotDone::NotLeader(Some(leader.id))),
+            WriteError::NoLeader => Heard::NotDone(NotDone::NotLeader(None)),
+            _ => Heard::NotDone(NotDone::Other),
+        }
+    }
+
+    fn of_read(error: &ReadError) -> Heard {
+        Heard::NotDone(match error {
+            ReadError::Busy => NotDone::Busy,
+            ReadError::NoLeader => NotDone::NotLeader(None),
+            _ => NotDone::Other,
+        })
+    }
+}
+
 /// What a host wants of the world, after it was turned.
 #[derive(Default)]
 pub(super) struct Wants {
-    pub(super) send: Vec<(Envelope, Vec<Entry>)>,
+    pub(super) send: Vec<(Peer, PeerMessage)>,
     pub(super) loads: Vec<Load>,
     /// The batches queued for the disk, in order: what the log in memory says now.
     pub(super) queued: Vec<WriteBatch>,
@@ -177,6 +232,7 @@ impl Host {
             torn: false,
             hung: false,
             snapshots: BTreeMap::new(),
+            cluster: None,
             broken: Broken::default(),
         }
     }
@@ -184,7 +240,8 @@ impl Host {
     /// Starts the process on what the disk holds. Returns what it recovered.
     pub(super) fn start(&mut self, now: u64, plan: &Plan, dice: &mut Dice) -> Result<Recovered, String> {
         self.run += 1;
-        let identity = Identity { node: self.me.id, incarnation: self.me.incarnation, cluster: None };
+        let cluster = self.cluster;
+        let identity = Identity { node: self.me.id, incarnation: self.me.incarnation, cluster };
         let draws = Arc::new(AtomicU64::new(dice.bits()));
         let config = WalConfig {
             segment_bytes: plan.segment,
@@ -205,29 +262,30 @@ impl Host {
             feed: config.apply_bytes,
         };
         let tick = self.clock.moment(now).tick;
+        let boot = Boot(dice.bits());
         #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
-        let mut raft = Raft::new(self.me, Boot(dice.bits()), config.core(), dice.bits(), restored, tick)
+        let mut raft = Raft::new(self.me, boot, config.core(), dice.bits(), restored, tick)
             .map_err(|error| error.to_string())?;
         #[cfg(feature = "mutants")]
         raft.break_rule(self.broken);
-        let mut applier = match self.snapshots.get(&recovered.purged.index) {
-            Some(snapshot) => Applier::restore(snapshot.clone()),
-            None => Applier::new(Kv::default()),
-        };
-        newest = newest.max(applier.snapshot().cluster_time);
-        applier.broken = self.broken;
+        let snapshot = self.snapshots.get(&recovered.purged.index);
+        let mut replicated = snapshot.cloned().unwrap_or_else(|| Replicated::new(Kv::default()));
+        newest = newest.max(replicated.cluster_time());
+        replicated.broken = self.broken;
+        // A founder names the cluster in its identity only after its first entry was durable.
+        if !raft.membership().is_empty() {
+            self.cluster = Some(raft.membership().cluster);
+        }
         self.up = Some(Running {
-            replica: Replica::new(raft, &config, newest),
-            applier,
+            driver: Driver::new(Replica::new(raft, &config, newest), self.cluster, boot, &config),
+            applier: Applier::new(replicated),
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             log,
             reader,
             purged: recovered.purged.index,
             writing: None,
             unsealed: None,
-            queries: BTreeMap::new(),
             reported: WriteId(0),
-            backlog: VecDeque::new(),
             seen: 0,
             slow: plan.apply > 0,
             limits,
@@ -240,12 +298,27 @@ impl Host {
         Ok(recovered)
     }
 
-    /// Feeds an event, and carries nothing out. The batches that it will want written.
+    /// Feeds an event, and carries nothing out: of writes and reads not even the first step. The batches that
+    /// it will want written.
     pub(super) fn feed(&mut self, now: u64, event: Event) -> Vec<WriteBatch> {
         let moment = self.clock.moment(now);
         let Some(running) = &mut self.up else { return Vec::new() };
-        running.replica.on_event(moment, event);
-        let writes = running.replica.writes();
+        let driver = &mut running.driver;
+        let tick = matches!(event, Event::Tick);
+        match event {
+            Event::Tick => {}
+            Event::Message(from, cluster, names_me, message) => {
+                driver.on_message(from, cluster, names_me, message);
+            }
+            Event::Write(request, command) => driver.on_write(command, Duration::ZERO, request),
+            Event::Read(request, key) => driver.on_read((key, request)),
+            Event::Persisted(id) => driver.on_persisted(id),
+            Event::Loaded(load, result) => driver.on_loaded(load, result),
+            Event::PeerDown(peer) => driver.on_down(peer),
+            Event::Disconnected(peer) => driver.on_disconnected(peer),
+        }
+        driver.handle(moment, tick);
+        let writes = driver.replica().writes();
         let fresh = writes[running.seen..].iter().map(|(_, batch)| batch.clone()).collect();
         running.seen = writes.len();
         fresh
@@ -256,8 +329,23 @@ impl Host {
         let moment = self.clock.moment(now);
         let mut wants = Wants::default();
         let Some(running) = &mut self.up else { return wants };
-        while running.carry_out(moment, &mut wants) {}
+        running.turn(moment, &mut self.cluster, &mut wants);
         wants
+    }
+
+    /// Founds a cluster.
+    pub(super) fn found(
+        &mut self,
+        now: u64,
+        membership: Membership,
+    ) -> (Result<(), ConfigurationError>, Wants) {
+        let moment = self.clock.moment(now);
+        let mut wants = Wants::default();
+        let Some(running) = &mut self.up else { return (Err(ConfigurationError::Timeout), wants) };
+        let (outcome, actions) = running.driver.found(moment, membership);
+        running.carry_out(actions, &mut self.cluster, &mut wants);
+        running.turn(moment, &mut self.cluster, &mut wants);
+        (outcome, wants)
     }
 
     /// Purges the log up to the newest snapshot, if that is not behind `upto`; otherwise takes a new
@@ -265,16 +353,18 @@ impl Host {
     pub(super) fn purge(&mut self, upto: Index) -> Result<Option<LogId>, String> {
         let Some(up) = self.up.as_mut().filter(|up| up.writing.is_none()) else { return Ok(None) };
         let purged = up.purged;
-        let newest = self.snapshots.last_key_value().map_or(LogId::ZERO, |(_, snapshot)| snapshot.applied);
+        let newest =
+            self.snapshots.last_key_value().map_or(LogId::ZERO, |(_, snapshot)| snapshot.applied().0);
         if newest.index <= purged {
-            let snapshot = up.applier.snapshot();
-            if snapshot.applied.index > purged {
-                self.snapshots.insert(snapshot.applied.index, snapshot);
+            let snapshot = up.applier.replicated();
+            let applied = snapshot.applied().0.index;
+            if applied > purged {
+                self.snapshots.insert(applied, snapshot.clone());
             }
             return Ok(None);
         }
         // After a restart the machine may not have come so far again.
-        if newest.index > upto.min(up.applier.applied().0.index) {
+        if newest.index > upto.min(up.applied()) {
             return Ok(None);
         }
         up.log.purge(newest).map_err(|error| error.to_string())?;
@@ -288,7 +378,7 @@ impl Host {
         let id = self.me.id;
         let Some(up) = &self.up else { return format!("node {id} is down") };
         let Status { role, term, leader, commit, persisted, last, .. } = up.raft().status();
-        let applied = up.applier.applied().0.index;
+        let applied = up.applied();
         let leader = leader.map_or("nobody".to_owned(), |id| format!("node {id}"));
         format!(
             "node {id} is a {role} of term {term} led by {leader}, log up to {last}, durable {persisted}, \
@@ -301,20 +391,37 @@ impl Host {
         let moment = self.clock.moment(now);
         let mut wants = Wants::default();
         let Some(running) = &mut self.up else { return wants };
-        running.apply(moment, count, &mut wants);
-        running.answers(&mut wants);
-        while wants.fatal.is_none() && running.carry_out(moment, &mut wants) {}
+        running.apply(count, &mut wants);
+        if wants.fatal.is_none() {
+            running.turn(moment, &mut self.cluster, &mut wants);
+        }
         wants
     }
 }
 
 impl Running {
     pub(super) fn raft(&self) -> &Raft {
-        self.replica.raft()
+        self.driver.raft()
     }
 
-    pub(super) fn wants_read(&mut self, request: RequestId, key: u8) {
-        self.queries.insert(request, key);
+    /// How far the machine has come.
+    pub(super) fn applied(&self) -> Index {
+        self.applier.progress().applied.index
+    }
+
+    /// Bytes of entries that the machine was handed and has not applied.
+    pub(super) fn backlog(&self) -> u64 {
+        self.applier.backlog().map(|entry| entry.len() as u64).sum()
+    }
+
+    /// Whether the machine has something left to do.
+    pub(super) fn lags(&self) -> bool {
+        !self.applier.is_idle()
+    }
+
+    /// Whether the machine of `peer` is meant by the membership in force here.
+    pub(super) fn names(&self, peer: Peer) -> bool {
+        self.raft().membership().contains(peer)
     }
 
     /// The disk does what it is working on.
@@ -348,90 +455,111 @@ impl Running {
         self.log.plan_read(load.first, load.last, load.max_bytes as usize)
     }
 
-    /// One round of effects. False if there were none.
-    fn carry_out(&mut self, moment: Moment, wants: &mut Wants) -> bool {
-        let Effects {
-            members: _,
-            writes,
-            send,
-            loads,
-            accepted,
-            refused,
-            apply,
-            granted,
-            leadership_lost,
-            alarms,
-            fatal,
-        } = self.replica.take();
-        let seen = std::mem::take(&mut self.seen);
-        for (at, (id, batch)) in writes.into_iter().enumerate() {
-            if at >= seen {
-                wants.queued.push(batch.clone());
+    /// Turns the driver, and the machine if it is fast, until neither has anything left to do.
+    fn turn(&mut self, moment: Moment, cluster: &mut Option<ClusterId>, wants: &mut Wants) {
+        loop {
+            self.driver.on_progress(self.applier.progress());
+            let actions = self.driver.turn(moment, false);
+            let again = self.carry_out(actions, cluster, wants);
+            let lags = self.lags() && !self.slow;
+            if lags {
+                self.apply(usize::MAX, wants);
             }
-            self.queue.push(id, batch);
+            if wants.fatal.is_some() || !(again || lags) {
+                return;
+            }
         }
-        let bytes: u64 = apply.iter().map(|entry| entry.len() as u64).sum();
-        if apply.len() > 1 && bytes > self.limits.feed {
-            wants.unbounded = Some(format!("{bytes} bytes of entries are handed to the machine at once"));
+    }
+
+    /// Carries out what the driver wants. True if it has to be turned again at once.
+    fn carry_out(
+        &mut self,
+        actions: Actions<RequestId, (u8, RequestId)>,
+        identity: &mut Option<ClusterId>,
+        wants: &mut Wants,
+    ) -> bool {
+        let Actions { cluster: _, members: _, orders, send, loads, work, answers, alarms, fatal } = actions;
+        let mut again = false;
+        let mut seen = std::mem::take(&mut self.seen);
+        for order in orders {
+            match order {
+                Order::Write(id, batch) => {
+                    if seen > 0 {
+                        seen -= 1;
+                    } else {
+                        wants.queued.push(batch.clone());
+                    }
+                    self.queue.push(id, batch);
+                }
+                Order::Name(cluster) => {
+                    *identity = Some(cluster);
+                    self.driver.on_named(cluster);
+                    again = true;
+                }
+            }
         }
         wants.send.extend(send);
         wants.loads.extend(loads);
-        for (request, id) in accepted {
-            self.applier.expect(id, request);
-        }
-        let fast = !self.slow && !apply.is_empty();
-        self.backlog.extend(apply);
-        if fast {
-            self.apply(moment, usize::MAX, wants);
-        }
-        for (request, index) in granted {
-            if let Some(key) = self.queries.remove(&request)
-                && let Err(reason) = self.applier.read(index, request, key)
-            {
-                wants.fatal = Some(reason.to_string());
+        for work in work {
+            wants.leadership_lost |= matches!(work, Work::Deposed);
+            if let Work::Apply(entries) = &work {
+                let bytes: u64 = entries.iter().map(|entry| entry.len() as u64).sum();
+                if entries.len() > 1 && bytes > self.limits.feed {
+                    wants.unbounded = Some(format!("{bytes} bytes of entries are handed over at once"));
+                }
             }
+            self.applier.take(work);
         }
-        if leadership_lost {
-            self.applier.leadership_lost();
-            wants.leadership_lost = true;
+        again |= self.outcomes(wants);
+        for answer in answers {
+            wants.heard.push(match answer {
+                Answer::Write(request, Ok(reply)) => match Kv::decode_reply(&reply) {
+                    Ok(told) => (request, Heard::Reply(told)),
+                    Err(_) => (request, Heard::Unknown),
+                },
+                Answer::Write(request, Err(error)) => (request, Heard::of_write(&error)),
+                Answer::Read((_, request), error) => (request, Heard::of_read(&error)),
+            });
         }
-        wants.heard.extend(refused.into_iter().map(|(request, why)| (request, Heard::NotDone(why))));
-        self.answers(wants);
         wants.alarms.extend(alarms);
         wants.fatal = wants.fatal.take().or(fatal);
-        fast && wants.fatal.is_none()
+        again
     }
 
-    fn apply(&mut self, moment: Moment, count: usize, wants: &mut Wants) {
+    fn apply(&mut self, count: usize, wants: &mut Wants) {
         for _ in 0..count {
-            let Some(entry) = self.backlog.pop_front() else { break };
-            if let Err(reason) = self.applier.apply(&entry) {
-                wants.fatal = Some(reason.to_string());
-                return;
+            match self.applier.apply_next() {
+                None => break,
+                Some(Ok(entry)) => wants.applied.push((entry, self.applier.progress().digest)),
+                Some(Err(reason)) => {
+                    wants.fatal = Some(reason.to_string());
+                    break;
+                }
             }
-            let (_, digest) = self.applier.applied();
-            wants.applied.push((entry, digest));
         }
-        let applied = self.applier.applied().0.index;
-        self.replica.on_event(moment, Event::Applied(applied));
+        self.outcomes(wants);
     }
 
-    fn answers(&mut self, wants: &mut Wants) {
-        let applied = self.applier.applied().0.index;
-        for outcome in self.applier.take_answers() {
+    /// Carries out what the machine says. True if the driver has to be turned.
+    fn outcomes(&mut self, wants: &mut Wants) -> bool {
+        let applied = self.applied();
+        let mut turn = false;
+        for outcome in self.applier.outcomes() {
             match outcome {
                 Outcome::Reply(request, told) => wants.heard.push((request, Heard::Reply(told))),
-                Outcome::Answer(request, value) => {
+                Outcome::Answer(request, Ok(value)) => {
                     wants.heard.push((request, Heard::Answer(value, applied)));
                 }
-                Outcome::Failed(request, WriteError::NoLeader) => {
-                    let never = NotDone::Refused(RefusedReason::NotLeader(None));
-                    wants.heard.push((request, Heard::NotDone(never)));
+                Outcome::Answer(request, Err(error)) => wants.heard.push((request, Heard::of_read(&error))),
+                Outcome::Failed(request, error) => wants.heard.push((request, Heard::of_write(&error))),
+                Outcome::Send(peer, message) => wants.send.push((peer, message)),
+                Outcome::Checked(from, forward) => {
+                    self.driver.on_checked(from, forward);
+                    turn = true;
                 }
-                Outcome::Failed(request, _) => wants.heard.push((request, Heard::Unknown)),
-                Outcome::Configured(_) => {}
             }
         }
+        turn
     }
 }
 

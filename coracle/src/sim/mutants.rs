@@ -91,6 +91,13 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("loaded-fed-twice", "RS-3", "hands the machine the same entries again after loading them"),
     mutant("command-applied-twice", "CS-1", "applies every command twice"),
     mutant("reply-of-next-entry", "CS-2", "gives a writer the reply to the next entry"),
+    mutant(
+        "forward-numbers-repeat",
+        "CS-1",
+        "numbers forwarded writes anew in each run, so that an old answer fits",
+    ),
+    mutant("forward-loss-told-no", "CS-2", "says that a forwarded write failed when its answer is lost"),
+    mutant("machine-bound-ignored", "OV-1", "hands its machine everything, however far that lags"),
     mutant("writers-told-no", "CS-2", "says that a write failed when leadership is lost"),
     mutant("writers-forgotten", "CS-6", "never answers who waits for a write when leadership is lost"),
     mutant("leader-forgets-reads", "CS-6", "never answers reads when leadership is lost"),

@@ -2,12 +2,12 @@
 
 use super::chance::Kind;
 use super::ghost::{Verdict, broken};
+use super::host::Event;
 use super::plan::{ELECTION, MS};
 use super::situations::Rare;
 use super::story;
 use super::world::{Happening, World};
 use crate::entry::Entry;
-use crate::replica::Event;
 use crate::transport::PeerMessage;
 use crate::wire;
 use bytes::Bytes;
@@ -26,6 +26,9 @@ pub(super) struct Parcel {
     runs: (u64, u64),
     /// The connection that it travels by.
     connection: u64,
+    /// The sender's cluster, and whether the sender's newest membership names the receiver.
+    cluster: Option<ClusterId>,
+    names: bool,
     bytes: Bytes,
 }
 
@@ -124,6 +127,7 @@ impl World {
         }
         let runs = (self.hosts[from].run, self.hosts[to].run);
         let connection = self.network.connection[from][to];
+        let (cluster, names) = self.handshake(from, to);
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
         for _ in 0..copies {
             let delay = match self.chance.happens(Kind::Hold, link, self.plan.hold) {
@@ -134,9 +138,38 @@ impl World {
                 None => self.chance.within(Kind::Delay, link, MS / 5, self.plan.latency.max(MS)),
             };
             self.network.under_way[from][to] += 1;
-            let parcel = Parcel { from, to, runs, connection, bytes: bytes.clone() };
+            let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
             self.at(delay, Happening::Deliver(parcel));
         }
+    }
+
+    /// What the sender's handshake says: its cluster, and whether it names the receiver.
+    fn handshake(&self, from: usize, to: usize) -> (Option<ClusterId>, bool) {
+        let Some(up) = &self.hosts[from].up else { return (None, false) };
+        (up.driver.cluster(), up.names(self.hosts[to].me))
+    }
+
+    /// A forwarded write, or the answer to one: comes once, by the connection that it was sent by, or that
+    /// connection ends.
+    pub(super) fn send_reliably(&mut self, from: usize, to: Peer, message: PeerMessage) {
+        self.report.messages += 1;
+        let to = index(to.id);
+        let link = (from + 1) * 10 + to + 1;
+        self.met.count_if(matches!(message, PeerMessage::Forward(_)), Rare::Forwarded);
+        let lost = self.network.cut[from][to]
+            || self.chance.happens(Kind::Drop, link, self.plan.drop.min(50)).is_some();
+        if lost {
+            self.tell(|| format!("lost: node {} to {}: {}", from + 1, to + 1, story::forwarded(&message)));
+            self.met.count(Rare::ForwardLost);
+            return self.disconnect(from, to);
+        }
+        let runs = (self.hosts[from].run, self.hosts[to].run);
+        let connection = self.network.connection[from][to];
+        let (cluster, names) = self.handshake(from, to);
+        let bytes = wire::encode(&message).to_bytes();
+        let delay = self.chance.within(Kind::Delay, link, MS / 5, self.plan.latency.max(MS));
+        let parcel = Parcel { from, to, runs, connection, cluster, names, bytes };
+        self.at(delay, Happening::Deliver(parcel));
     }
 
     /// Whether this is an answer that is held: until the asker, whose process ends now, asks its leader a
@@ -166,7 +199,8 @@ impl World {
                     let connection = self.network.connection[to][from];
                     let bytes = wire::encode(&PeerMessage::Raft { envelope: answer, entries: Vec::new() });
                     let (runs, bytes) = ((self.hosts[to].run, earlier), bytes.to_bytes());
-                    let parcel = Parcel { from: to, to: from, runs, connection, bytes };
+                    let (cluster, names) = self.handshake(to, from);
+                    let parcel = Parcel { from: to, to: from, runs, connection, cluster, names, bytes };
                     self.at(1, Happening::Deliver(parcel));
                 }
                 false
@@ -187,16 +221,30 @@ impl World {
             self.at(thaw, Happening::Deliver(parcel));
             return Ok(());
         }
-        if connection != self.network.connection[from][to] {
+        let Ok(Some(message)) = wire::decode(&parcel.bytes) else {
+            return broken("wire", "a message that was sent cannot be decoded".to_owned());
+        };
+        let same_link = connection == self.network.connection[from][to];
+        let (envelope, entries) = match message {
+            PeerMessage::Raft { envelope, entries } => (envelope, entries),
+            message => {
+                let same_runs = runs == (self.hosts[from].run, self.hosts[to].run);
+                if !same_link || !same_runs || self.hosts[to].up.is_none() {
+                    self.disconnect(from, to);
+                    return Ok(());
+                }
+                self.tell(|| format!("node {} to {}: {}", from + 1, to + 1, story::forwarded(&message)));
+                self.step(2, to, parcel.bytes.len() as u64);
+                return self.hand(from, to, parcel.cluster, parcel.names, message);
+            }
+        };
+        if !same_link {
             return Ok(());
         }
         self.network.under_way[from][to] = self.network.under_way[from][to].saturating_sub(1);
         if self.hosts[to].up.is_none() {
             return Ok(());
         }
-        let Ok(Some(PeerMessage::Raft { envelope, entries })) = wire::decode(&parcel.bytes) else {
-            return broken("wire", "a message that was sent cannot be decoded".to_owned());
-        };
         self.met.count_if(runs != (self.hosts[from].run, self.hosts[to].run), Rare::EarlierRun);
         self.step(2, to, parcel.bytes.len() as u64);
         let said = self.options.story.then(|| story::message(&envelope));
@@ -212,7 +260,7 @@ impl World {
             raft.map(|r| (id, r.leader(), r.hard_state(), r.commit(), r.last(), r.matched(peer)))
         };
         let before = look(self);
-        let verdict = self.receive(from, to, envelope, entries);
+        let verdict = self.receive(from, to, (parcel.cluster, parcel.names), envelope, entries);
         if let Some(said) = said {
             // Heartbeats that tell nothing new are left out.
             if !idles || verdict.is_err() || look(self) != before || self.report.story.len() > at {
@@ -223,8 +271,32 @@ impl World {
         verdict
     }
 
+    /// A message from a node with a cluster reaches another.
+    fn hand(
+        &mut self,
+        from: usize,
+        to: usize,
+        cluster: Option<ClusterId>,
+        names: bool,
+        message: PeerMessage,
+    ) -> Verdict {
+        let Some(cluster) = cluster else { return Ok(()) };
+        let from = match &message {
+            PeerMessage::Raft { envelope, .. } => envelope.from,
+            _ => self.hosts[from].me,
+        };
+        self.turn(to, Event::Message(from, cluster, names, message))
+    }
+
     /// A node handles a message, and the judge what it made of it.
-    fn receive(&mut self, from: usize, to: usize, envelope: Envelope, entries: Vec<Entry>) -> Verdict {
+    fn receive(
+        &mut self,
+        from: usize,
+        to: usize,
+        (cluster, names): (Option<ClusterId>, bool),
+        envelope: Envelope,
+        entries: Vec<Entry>,
+    ) -> Verdict {
         let Some(up) = &self.hosts[to].up else { return Ok(()) };
         let raft = up.raft();
         let (commit, state, term) = (raft.commit(), raft.hard_state(), raft.term());
@@ -267,7 +339,7 @@ impl World {
         if let Message::AppendReply(reply) = &message {
             self.ghost.on_answered(to, from, reply);
         }
-        self.turn(to, Event::Message(envelope, entries))?;
+        self.hand(from, to, cluster, names, PeerMessage::Raft { envelope, entries })?;
         let Some(up) = &self.hosts[to].up else { return Ok(()) };
         let raft = up.raft();
         match &message {
@@ -319,7 +391,10 @@ impl World {
         self.met.count(Rare::Stray);
         self.step(8, to, envelope.from.id.0);
         let said = envelope.message.clone();
-        self.turn(to, Event::Message(envelope, entries))?;
+        let cluster = self.hosts[to].up.as_ref().and_then(|up| up.driver.cluster());
+        let Some(cluster) = cluster else { return Ok(()) };
+        let from = envelope.from;
+        self.turn(to, Event::Message(from, cluster, false, PeerMessage::Raft { envelope, entries }))?;
         let after = self.hosts[to].up.as_ref().map(|up| look(up.raft()));
         match after {
             Some(after) if after != before => {

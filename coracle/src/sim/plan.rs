@@ -96,6 +96,12 @@ pub(super) struct Plan {
     pub(super) flight: u64,
     /// Bytes of entries handed to the machine at once at most.
     pub(super) feed: u64,
+    /// Whether followers hand writes on to their leader.
+    pub(super) forward: bool,
+    /// Bytes of entries that may wait for the machine.
+    pub(super) unapplied: u64,
+    /// How many nodes are asked at once to found the cluster.
+    pub(super) founders: usize,
 }
 
 impl Plan {
@@ -153,6 +159,9 @@ impl Plan {
             split: 0,
             flight: 8 << 20,
             feed: 4 << 20,
+            forward: false,
+            unapplied: 1 << 20,
+            founders: 1,
         };
         // What came later is drawn last, so that it changes nothing before it.
         let large = *dice.pick(&[0, 200, 1000]);
@@ -169,6 +178,9 @@ impl Plan {
             split: *dice.pick(&[0, 300]),
             flight: *dice.pick(&[1, 300, 2000, 8 << 20, 8 << 20]),
             feed: *dice.pick(&[1, 300, 4 << 20, 4 << 20]),
+            forward: dice.chance(400),
+            unapplied: *dice.pick(&[300, 1500, 1 << 20]),
+            founders: *dice.pick(&[1, 1, 2, 3]),
             ..plan
         }
     }
@@ -184,6 +196,8 @@ impl Plan {
         config.max_unpersisted_bytes = self.room;
         config.max_uncommitted_bytes = 2 * self.room;
         config.apply_bytes = self.feed;
+        config.max_unapplied_bytes = self.unapplied;
+        config.forward = self.forward;
         config
     }
 

@@ -199,6 +199,9 @@ fn host_down(world: &mut World, node: usize) {
     host.up = None;
     host.frozen_until = 0;
     let id = host.me.id;
+    for other in (0..world.hosts.len()).filter(|other| *other != node) {
+        world.disconnect(node, other);
+    }
     world.clients.on_crash(id);
     let up = world.hosts.iter().filter(|host| host.up.is_some()).count();
     world.met.count_if(up == 0, Rare::AllDown);

@@ -3,10 +3,11 @@
 
 use super::chance::Kind;
 use super::ghost::Verdict;
+use super::host::Event;
 use super::situations::Rare;
 use super::world::{Happening, World};
 use crate::entry::Entry;
-use crate::replica::{Event, Load, Purpose};
+use crate::replica::{Load, Purpose};
 use crate::storage::ReadLogError;
 use crate::storage::wal::PlannedRead;
 

@@ -1,6 +1,7 @@
 //! A run as a conversation: one line for each thing that happened, for people.
 
 use crate::storage::{Change, WriteBatch};
+use crate::transport::{ForwardReply, PeerMessage};
 use coracle_core::*;
 use std::fmt::Write as _;
 
@@ -45,6 +46,20 @@ pub(super) fn message(envelope: &Envelope) -> String {
         },
     };
     text
+}
+
+/// A forwarded write, or its answer, in a few words.
+pub(super) fn forwarded(message: &PeerMessage) -> String {
+    match message {
+        PeerMessage::Forward(forward) => {
+            format!("write this in term {} (forward {})", forward.term, forward.id)
+        }
+        PeerMessage::ForwardReply(ForwardReply { id, outcome: Ok(_) }) => format!("done (forward {id})"),
+        PeerMessage::ForwardReply(ForwardReply { id, outcome: Err(error) }) => {
+            format!("{error} (forward {id})")
+        }
+        PeerMessage::Raft { envelope, .. } => self::message(envelope),
+    }
 }
 
 /// The bytes of the entries that a write adds.

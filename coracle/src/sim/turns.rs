@@ -6,12 +6,11 @@
 
 use super::chance::Kind;
 use super::ghost::Verdict;
+use super::host::Event;
 use super::situations::Rare;
 use super::story;
 use super::world::{Before, Happening, World};
-use crate::replica::{Event, RequestId};
 use crate::storage::WriteBatch;
-use bytes::Bytes;
 use coracle_core::Raft;
 
 /// What a node has taken in of a turn that goes on.
@@ -21,8 +20,6 @@ pub(super) struct Turn {
     before: Before,
     /// How much it has taken in.
     events: u64,
-    commands: Vec<(RequestId, Bytes)>,
-    reads: Vec<RequestId>,
     queued: Vec<WriteBatch>,
 }
 
@@ -38,13 +35,12 @@ impl World {
         if let Some(mut dice) =
             gathers.then(|| self.chance.happens(Kind::Gather, node, self.plan.gather)).flatten()
         {
-            let (commands, reads, queued) = (Vec::new(), Vec::new(), Vec::new());
-            self.turns[node] = Some(Turn { run, before, events: 0, commands, reads, queued });
+            self.turns[node] = Some(Turn { run, before, events: 0, queued: Vec::new() });
             let time = dice.within(1, self.plan.turn);
             self.at(time, Happening::Turn { node, run });
             return self.gather(node, event);
         }
-        let (reads, ticks) = (matches!(event, Event::Read(_)), matches!(event, Event::Tick));
+        let (reads, ticks) = (matches!(event, Event::Read(..)), matches!(event, Event::Tick));
         let queued = self.hosts[node].feed(self.now, event);
         let mut wants = self.hosts[node].settle(self.now);
         wants.queued.splice(0..0, queued);
@@ -56,16 +52,9 @@ impl World {
     fn gather(&mut self, node: usize, event: Event) -> Verdict {
         let Some(turn) = &mut self.turns[node] else { return Ok(()) };
         turn.events += 1;
-        match event {
-            Event::Propose(commands) => turn.commands.extend(commands),
-            Event::Read(requests) => turn.reads.extend(requests),
-            event => {
-                let queued = self.hosts[node].feed(self.now, event);
-                turn.queued.extend(queued.iter().cloned());
-                return self.judge(node, &queued);
-            }
-        }
-        Ok(())
+        let queued = self.hosts[node].feed(self.now, event);
+        turn.queued.extend(queued.iter().cloned());
+        self.judge(node, &queued)
     }
 
     /// A turn ends.
@@ -79,17 +68,7 @@ impl World {
         }
         let Some(turn) = self.turns[node].take_if(|turn| turn.run == run) else { return Ok(()) };
         self.met.count_if(turn.events > 1, Rare::Gathered);
-        let Turn { before, commands, reads, mut queued, .. } = turn;
-        if !commands.is_empty() {
-            let fresh = self.hosts[node].feed(self.now, Event::Propose(commands));
-            self.judge(node, &fresh)?;
-            queued.extend(fresh);
-        }
-        if !reads.is_empty() {
-            let fresh = self.hosts[node].feed(self.now, Event::Read(reads));
-            self.judge(node, &fresh)?;
-            queued.extend(fresh);
-        }
+        let Turn { before, queued, .. } = turn;
         let mut wants = self.hosts[node].settle(self.now);
         let later = std::mem::replace(&mut wants.queued, queued);
         self.judge(node, &later)?;

@@ -9,16 +9,17 @@
 use super::chance::{Chance, Decision, Kind};
 use super::clients::{Clients, Question};
 use super::ghost::{Ghost, Verdict, Violation, broken};
-use super::host::{Heard, Host, Wants, Written, encode};
+use super::host::{Event, Heard, Host, Wants, Written, encode};
 use super::network::Network;
 use super::plan::{ELECTION, MS, Plan};
 use super::reads::Reading;
 use super::situations::{Met, Rare, SITUATIONS};
 use super::turns::Turn;
 use super::{Options, Report, story};
+use crate::driver::RequestId;
 use crate::entry::Entry;
-use crate::replica::{Event, RequestId};
 use crate::storage::Change;
+use crate::transport::PeerMessage;
 use coracle_core::*;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -54,6 +55,10 @@ pub(super) enum Happening {
     Apply { node: usize, run: u64 },
     /// A node carries out what it has taken in.
     Turn { node: usize, run: u64 },
+    /// A node notices that its connection to another ended.
+    Disconnected { node: usize, run: u64, peer: usize },
+    /// A node is asked to found the cluster too.
+    Found { node: usize, membership: Membership },
     /// A node's process ends, and starts again soon.
     Restart { node: usize, run: u64 },
     /// A node's process starts again.
@@ -168,7 +173,12 @@ impl World {
             address: String::new(),
         });
         let membership = Membership::of_voters(ClusterId(u128::from(self.options.seed)), members);
-        self.turn(0, Event::Bootstrap(RequestId(0), membership))?;
+        // Others may be asked at the same time.
+        for node in 1..self.plan.founders {
+            let delay = self.chance.plain(6, node, 0).below(5 * MS);
+            self.at(delay, Happening::Found { node, membership: membership.clone() });
+        }
+        self.found(0, membership)?;
         // Until its first entry is durable there is no cluster that could be attacked.
         while self.ghost.durable(0).0 < Index(1) {
             self.happen()?;
@@ -179,6 +189,35 @@ impl World {
         }
         self.schedule_faults();
         Ok(())
+    }
+
+    /// A node is asked to found the cluster.
+    fn found(&mut self, node: usize, membership: Membership) -> Verdict {
+        self.tell(|| format!("node {} is asked to found the cluster", node + 1));
+        let (outcome, wants) = self.hosts[node].found(self.now, membership);
+        self.met.count_if(node > 0 && outcome.is_ok(), Rare::SecondFounder);
+        self.carry_out(node, wants)
+    }
+
+    /// A connection ended: both ends will notice.
+    pub(super) fn disconnect(&mut self, a: usize, b: usize) {
+        for (node, peer) in [(a, b), (b, a)] {
+            let run = self.hosts[node].run;
+            let delay = self.chance.plain(7, node * 10 + peer, self.now).within(1, ELECTION / 4);
+            self.at(delay, Happening::Disconnected { node, run, peer });
+        }
+    }
+
+    fn on_disconnected(&mut self, node: usize, run: u64, peer: usize) -> Verdict {
+        if !self.lives(node, run) {
+            return Ok(());
+        }
+        if let Some(thaw) = self.frozen(node) {
+            self.at(thaw, Happening::Disconnected { node, run, peer });
+            return Ok(());
+        }
+        let peer = self.hosts[peer].me;
+        self.turn(node, Event::Disconnected(peer))
     }
 
     // ---- time
@@ -207,6 +246,8 @@ impl World {
             Happening::Loaded { node, run, reading } => self.on_loaded(node, run, reading),
             Happening::Apply { node, run } => self.on_apply(node, run),
             Happening::Turn { node, run } => self.on_turn(node, run),
+            Happening::Disconnected { node, run, peer } => self.on_disconnected(node, run, peer),
+            Happening::Found { node, membership } => self.found(node, membership),
             Happening::Restart { node, run } => self.restart(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => self.on_client(client),
@@ -308,6 +349,15 @@ impl World {
         if up.raft().is_leader() && waiting > room + more {
             let detail = format!(
                 "{waiting} bytes wait for a quorum at leader {}, which has room for {room}",
+                node + 1
+            );
+            return broken("S22", detail);
+        }
+        // A machine is handed one entry more than its limit at most.
+        let (waiting, room) = (up.backlog(), self.plan.unapplied);
+        if waiting > room + more {
+            let detail = format!(
+                "{waiting} bytes wait for the machine of node {}, which has room for {room}",
                 node + 1
             );
             return broken("S22", detail);
@@ -481,17 +531,22 @@ impl World {
         self.work(node);
         let run = self.hosts[node].run;
         loads.into_iter().for_each(|load| self.read(node, load));
-        for (envelope, entries) in send {
-            self.watch_message(node, &entries)?;
-            self.ghost.on_send(node, &envelope)?;
-            self.watch_flight(node, &envelope, &entries)?;
-            self.send(node, envelope, entries);
+        for (to, message) in send {
+            match message {
+                PeerMessage::Raft { envelope, entries } => {
+                    self.watch_message(node, &entries)?;
+                    self.ghost.on_send(node, &envelope)?;
+                    self.watch_flight(node, &envelope, &entries)?;
+                    self.send(node, envelope, entries);
+                }
+                message => self.send_reliably(node, to, message),
+            }
         }
         for (request, heard) in heard {
             self.hear(node, request, heard)?;
         }
         let up = self.hosts[node].up.as_mut();
-        if let Some(up) = up.filter(|up| !up.backlog.is_empty() && !up.applies) {
+        if let Some(up) = up.filter(|up| up.lags() && !up.applies) {
             up.applies = true;
             let delay = self.chance.within(Kind::SlowApply, node, 1, self.plan.apply.max(1));
             self.at(delay, Happening::Apply { node, run });
@@ -611,13 +666,8 @@ impl World {
         }
         self.clients.taken(node, request);
         match ask {
-            Ok(command) => self.turn(node, Event::Propose(vec![(request, encode(&command))])),
-            Err(key) => {
-                if let Some(up) = &mut self.hosts[node].up {
-                    up.wants_read(request, key);
-                }
-                self.turn(node, Event::Read(vec![request]))
-            }
+            Ok(command) => self.turn(node, Event::Write(request, encode(&command))),
+            Err(key) => self.turn(node, Event::Read(request, key)),
         }
     }
 }

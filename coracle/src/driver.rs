@@ -1,0 +1,626 @@
+//! A node as a passive structure: the replica, those who ask it, forwarding, and how it joins a cluster.
+//!
+//! It is fed what happens, and each [`turn`](Driver::turn) says what is to be done: messages to send, orders
+//! for the log's writer, work for the machine, answers. It has no clock, no files, no sockets and no
+//! threads; production's loop turns it in [`runtime`](crate::runtime), and the simulator turns the very same.
+//!
+//! A caller stands in one table at a time: in the replica until the core has decided, among the forwarded
+//! writes while the leader decides, and then in the machine, which answers it.
+//!
+//! `W` is whom the outcome of a write goes to, `R` a query with whom its answer goes to.
+
+use crate::applier::Progress;
+use crate::config::Config;
+use crate::entry::Entry;
+use crate::error::{Cause, ConfigurationError, Leader, ReadError, WriteError};
+use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
+use crate::storage::{ReadLogError, WriteBatch};
+use crate::transport::{Forward, ForwardReply, PeerMessage};
+use bytes::Bytes;
+use coracle_core::*;
+use std::collections::BTreeMap;
+use std::mem;
+use std::time::Duration;
+
+/// How often callers who gave up are looked for, in ticks.
+const SWEEP: u64 = 100;
+
+/// Messages kept while the name of a cluster is made durable. More are lost, which is always safe.
+const HELD: usize = 64;
+
+/// Somebody who waits for an answer.
+pub(crate) trait Waits {
+    /// Whether nobody waits there any more.
+    fn gave_up(&self) -> bool;
+}
+
+impl<Q, A: Waits> Waits for (Q, A) {
+    fn gave_up(&self) -> bool {
+        self.1.gave_up()
+    }
+}
+
+/// A request that is known by its number: for the simulator and for tests, where everybody is patient.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+#[cfg(any(test, feature = "sim"))]
+impl Waits for RequestId {
+    fn gave_up(&self) -> bool {
+        false
+    }
+}
+
+/// Whose write it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Caller<W> {
+    /// A caller of this node.
+    Here(W),
+    /// Another node forwarded it, under this number.
+    Forwarded(Peer, u64),
+}
+
+/// What the machine is handed, in this order.
+pub(crate) enum Work<W, R> {
+    /// The reply to this entry is for this caller.
+    Expect(LogId, Caller<W>),
+    /// The next committed entries.
+    Apply(Vec<Entry>),
+    /// Answer this from a state that has applied at least up to there.
+    Read(Index, R),
+    /// Leadership was lost.
+    Deposed,
+    /// Look whether this forwarded command can be applied; if so, it comes back.
+    Check(Peer, Forward),
+}
+
+/// What the log's writer is given, in this order.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Make this durable.
+    Write(WriteId, WriteBatch),
+    /// Name the cluster in the identity.
+    Name(ClusterId),
+}
+
+/// An answer that needs no machine.
+pub(crate) enum Answer<W, R> {
+    /// The encoded reply of another node's machine, or why there is none.
+    Write(W, Result<Bytes, WriteError>),
+    /// Why there is no answer.
+    Read(R, ReadError),
+}
+
+/// What is to be done after a turn, in the order of the fields.
+pub(crate) struct Actions<W, R> {
+    /// The cluster that the node has just become part of.
+    pub(crate) cluster: Option<ClusterId>,
+    /// Whom to know from now on.
+    pub(crate) members: Option<Membership>,
+    /// To the log's writer.
+    pub(crate) orders: Vec<Order>,
+    /// To send. Tell [`unsent`](Driver::unsent) what cannot be.
+    pub(crate) send: Vec<(Peer, PeerMessage)>,
+    /// To load from the store, on another thread.
+    pub(crate) loads: Vec<Load>,
+    /// To the machine.
+    pub(crate) work: Vec<Work<W, R>>,
+    /// To callers.
+    pub(crate) answers: Vec<Answer<W, R>>,
+    /// Something worth an operator's attention.
+    pub(crate) alarms: Vec<Alarm>,
+    /// The node must stop, for this reason.
+    pub(crate) fatal: Option<String>,
+}
+
+impl<W, R> Default for Actions<W, R> {
+    fn default() -> Actions<W, R> {
+        Actions {
+            cluster: None,
+            members: None,
+            orders: Vec::new(),
+            send: Vec::new(),
+            loads: Vec::new(),
+            work: Vec::new(),
+            answers: Vec::new(),
+            alarms: Vec::new(),
+            fatal: None,
+        }
+    }
+}
+
+/// A message that could not be sent, in as many words as the driver needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unsent {
+    /// A forwarded write.
+    Forward(u64),
+    /// Losing it is always safe.
+    Other,
+}
+
+impl Unsent {
+    /// What to say if this cannot be sent.
+    pub(crate) fn of(message: &PeerMessage) -> Unsent {
+        match message {
+            PeerMessage::Forward(forward) => Unsent::Forward(forward.id),
+            _ => Unsent::Other,
+        }
+    }
+}
+
+/// A node that somebody else turns.
+pub(crate) struct Driver<W, R> {
+    me: NodeId,
+    forward: bool,
+    max_pending: usize,
+    replica: Replica<Caller<W>, R>,
+    cluster: Option<ClusterId>,
+    /// A cluster that this node is about to join, once its name is durable, and what was said until then.
+    joining: Option<(ClusterId, Vec<Event<Caller<W>, R>>)>,
+    /// The cluster that the own bootstrap has founded, until its entry is durable and can be named.
+    founded: Option<ClusterId>,
+    /// Writes of this node's callers that went to the leader: at most once, over one hop.
+    forwarded: BTreeMap<u64, Sent<W>>,
+    newest_forward: u64,
+    /// What this turn has taken in.
+    events: Vec<Event<Caller<W>, R>>,
+    commands: Vec<(Caller<W>, Bytes)>,
+    reads: Vec<R>,
+    /// What the next turn has to say, whatever the replica wants.
+    actions: Actions<W, R>,
+    /// Callers in the replica and among the forwarded.
+    open: usize,
+    /// Callers that were handed to the machine since the start.
+    handed: u64,
+    machine: Progress,
+    /// The term after the last turn.
+    term: Term,
+    /// The end of the log at the start, until the machine has come there again.
+    catching_up: Option<Index>,
+    ticks: u64,
+    /// Why the log has no room for more.
+    no_space: Option<String>,
+}
+
+struct Sent<W> {
+    leader: Peer,
+    term: Term,
+    caller: W,
+}
+
+impl<W: Waits, R: Waits> Driver<W, R> {
+    pub(crate) fn new(
+        replica: Replica<Caller<W>, R>,
+        cluster: Option<ClusterId>,
+        boot: Boot,
+        config: &Config,
+    ) -> Driver<W, R> {
+        // Numbers of this run alone: an answer to an earlier one may still come, by a new connection.
+        let first = if replica.raft().broken().is("forward-numbers-repeat") { 0 } else { boot.0 };
+        Driver {
+            me: config.id,
+            forward: config.forward,
+            max_pending: config.max_pending,
+            cluster,
+            joining: None,
+            founded: None,
+            forwarded: BTreeMap::new(),
+            newest_forward: first,
+            events: Vec::new(),
+            commands: Vec::new(),
+            reads: Vec::new(),
+            actions: Actions::default(),
+            open: 0,
+            handed: 0,
+            machine: Progress::default(),
+            term: replica.raft().term(),
+            catching_up: Some(replica.raft().last().index),
+            replica,
+            ticks: 0,
+            no_space: None,
+        }
+    }
+
+    /// The core, to look at.
+    pub(crate) fn raft(&self) -> &Raft {
+        self.replica.raft()
+    }
+
+    /// The replica, to look at.
+    pub(crate) fn replica(&self) -> &Replica<Caller<W>, R> {
+        &self.replica
+    }
+
+    /// The cluster that it belongs to.
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// Whether the machine has come, since the start, as far as the log was then.
+    pub(crate) fn caught_up(&self) -> bool {
+        self.catching_up.is_none()
+    }
+
+    /// Why the log has no room for more, while that is so.
+    pub(crate) fn no_space(&self) -> Option<&str> {
+        self.no_space.as_deref()
+    }
+
+    /// Whether a write is not even tried here: too many wait, or the log has no room.
+    fn is_full(&self) -> bool {
+        self.pending() >= self.max_pending || (self.no_space.is_some() && self.replica.raft().is_leader())
+    }
+
+    /// How many wait for an answer.
+    pub(crate) fn pending(&self) -> usize {
+        self.open + (self.handed - self.machine.answered) as usize
+    }
+
+    // ---- what happens
+
+    /// A caller of this node wants this written, and waits for so long.
+    pub(crate) fn on_write(&mut self, command: Bytes, limit: Duration, caller: W) {
+        if self.is_full() {
+            return self.actions.answers.push(Answer::Write(caller, Err(WriteError::Busy)));
+        }
+        self.open += 1;
+        let raft = self.replica.raft();
+        let leader = raft.leader().and_then(|id| raft.membership().members.get(&id)).map(Member::peer);
+        match leader {
+            Some(leader) if self.forward && !raft.is_leader() => {
+                self.newest_forward = self.newest_forward.wrapping_add(1);
+                let (id, term) = (self.newest_forward, raft.term());
+                let time_left = limit.as_millis() as u64;
+                let forward = Forward { id, time_left, session: 0, sequence: 0, term, command };
+                self.forwarded.insert(id, Sent { leader, term, caller });
+                self.actions.send.push((leader, PeerMessage::Forward(forward)));
+            }
+            _ => self.commands.push((Caller::Here(caller), command)),
+        }
+    }
+
+    /// A caller of this node wants to read.
+    pub(crate) fn on_read(&mut self, read: R) {
+        if self.pending() >= self.max_pending {
+            return self.actions.answers.push(Answer::Read(read, ReadError::Busy));
+        }
+        self.open += 1;
+        self.reads.push(read);
+    }
+
+    /// A peer of this cluster says something. `names_me`: its newest membership names this very node.
+    ///
+    /// A blank node joins a cluster by a vote request or an AppendEntries from one who names it, and by nothing
+    /// else (design, 5.3.4). It remembers that durably before it says a word.
+    pub(crate) fn on_message(
+        &mut self,
+        from: Peer,
+        cluster: ClusterId,
+        names_me: bool,
+        message: PeerMessage,
+    ) {
+        let held = match (self.cluster, &mut self.joining) {
+            (Some(own), _) if own == cluster => None,
+            (Some(_), _) => return,
+            (None, Some((name, held))) if *name == cluster => Some(held),
+            (None, Some(_)) => return,
+            (None, None) if !(names_me && message.binds()) => return,
+            (None, joining) => {
+                self.actions.orders.push(Order::Name(cluster));
+                Some(&mut joining.insert((cluster, Vec::new())).1)
+            }
+        };
+        match (message, held) {
+            (PeerMessage::Raft { envelope, entries }, None) => {
+                self.events.push(Event::Message(envelope, entries));
+            }
+            (PeerMessage::Raft { envelope, entries }, Some(held)) if held.len() < HELD => {
+                held.push(Event::Message(envelope, entries));
+            }
+            (PeerMessage::Forward(forward), None) => self.on_forward(from, forward),
+            (PeerMessage::ForwardReply(ForwardReply { id, outcome }), None) => {
+                if self.forwarded.get(&id).is_some_and(|sent| sent.leader == from) {
+                    self.end_forward(id, outcome);
+                }
+            }
+            (_, Some(_)) => {}
+        }
+    }
+
+    /// A forwarded command was looked at, and can be applied.
+    pub(crate) fn on_checked(&mut self, from: Peer, forward: Forward) {
+        let Forward { id, term, command, .. } = forward;
+        match self.refuses(term) {
+            Some(error) => self.reply(from, id, Err(error)),
+            None => {
+                self.open += 1;
+                self.commands.push((Caller::Forwarded(from, id), command));
+            }
+        }
+    }
+
+    /// The last connection to this peer ended: its answers will not come.
+    pub(crate) fn on_disconnected(&mut self, peer: Peer) {
+        self.end_forwards(&Cause::Disconnected, |sent| sent.leader == peer);
+    }
+
+    /// This peer's process is certainly gone.
+    pub(crate) fn on_down(&mut self, peer: Peer) {
+        self.on_disconnected(peer);
+        self.events.push(Event::PeerDown(peer.id));
+    }
+
+    /// A message of [`Actions::send`] could not be sent.
+    pub(crate) fn unsent(&mut self, what: Unsent) {
+        if let Unsent::Forward(id) = what {
+            let error = self.not_leader();
+            self.end_forward(id, Err(error));
+        }
+    }
+
+    /// This write and all before it are durable.
+    pub(crate) fn on_persisted(&mut self, id: WriteId) {
+        // Only the newest counts: it stands for all before.
+        match self.events.last_mut() {
+            Some(Event::Persisted(last)) => *last = id,
+            _ => self.events.push(Event::Persisted(id)),
+        }
+    }
+
+    /// The log has no room for more, for this reason; or it has room again.
+    pub(crate) fn on_space(&mut self, none: Option<String>) {
+        self.no_space = none;
+    }
+
+    /// The identity names the cluster now.
+    pub(crate) fn on_named(&mut self, cluster: ClusterId) {
+        if let Some((_, held)) = self.joining.take_if(|(name, _)| *name == cluster) {
+            self.join(cluster);
+            self.events.extend(held);
+        }
+    }
+
+    /// What was asked of the store.
+    pub(crate) fn on_loaded(&mut self, load: Load, result: Result<Vec<Entry>, ReadLogError>) {
+        self.events.push(Event::Loaded(load, result));
+    }
+
+    /// How far the machine has come.
+    pub(crate) fn on_progress(&mut self, progress: Progress) {
+        if progress.applied != self.machine.applied {
+            self.events.push(Event::Applied(progress.applied.index, progress.bytes));
+        }
+        self.machine = progress;
+    }
+
+    /// Founds a cluster of these members, one of which this is. What came of it is known after a turn of its
+    /// own.
+    pub(crate) fn found(
+        &mut self,
+        now: Moment,
+        membership: Membership,
+    ) -> (Result<(), ConfigurationError>, Actions<W, R>) {
+        if self.cluster.is_some() || self.joining.is_some() {
+            return (Err(ConfigurationError::AlreadyConfigured), Actions::default());
+        }
+        let cluster = membership.cluster;
+        self.replica.on_event(now, Event::Bootstrap(membership));
+        let effects = self.replica.take();
+        let outcome = match effects.bootstrapped {
+            Some(Ok(())) => {
+                // From here on this node is of its own cluster, and no other can claim it.
+                self.join(cluster);
+                self.founded = Some(cluster);
+                Ok(())
+            }
+            Some(Err(RefusedReason::BadMembership)) => {
+                Err(ConfigurationError::Invalid("this node does not vote in it".to_owned()))
+            }
+            _ => Err(ConfigurationError::AlreadyConfigured),
+        };
+        self.absorb(effects);
+        (outcome, mem::take(&mut self.actions))
+    }
+
+    /// Handles what was fed since the last time, but for writes and reads, then the timers, if it is time.
+    pub(crate) fn handle(&mut self, now: Moment, tick: bool) {
+        for event in mem::take(&mut self.events) {
+            self.replica.on_event(now, event);
+        }
+        if tick {
+            self.replica.on_event(now, Event::Tick);
+            self.ticks += 1;
+            if self.ticks.is_multiple_of(SWEEP) {
+                self.sweep();
+            }
+        }
+    }
+
+    /// One turn: handles everything that was fed since the last one, then the timers, if it is time. What is
+    /// to be done now.
+    pub(crate) fn turn(&mut self, now: Moment, tick: bool) -> Actions<W, R> {
+        self.handle(now, false);
+        let commands = mem::take(&mut self.commands);
+        if !commands.is_empty() {
+            self.replica.on_event(now, Event::Propose(commands));
+        }
+        let reads = mem::take(&mut self.reads);
+        if !reads.is_empty() {
+            self.replica.on_event(now, Event::Read(reads));
+        }
+        self.handle(now, tick);
+        loop {
+            let effects = self.replica.take();
+            let more = !effects.apply.is_empty();
+            self.absorb(effects);
+            if !more {
+                break;
+            }
+        }
+        // An identity that named a cluster without its first entry would be of one that nobody can continue.
+        let durable = self.replica.raft().persisted() > Index::ZERO;
+        if let Some(cluster) = self.founded.take_if(|_| durable) {
+            self.actions.orders.push(Order::Name(cluster));
+        }
+        // Leaders of older terms may not answer any more, or only when they wake.
+        let term = self.replica.raft().term();
+        if mem::replace(&mut self.term, term) != term {
+            self.end_forwards(&Cause::LeadershipLost, |sent| sent.term < term);
+        }
+        // What the log held at the start, and a leader did not take back, is applied again.
+        let (raft, applied) = (self.replica.raft(), self.machine.applied.index);
+        self.catching_up.take_if(|end| {
+            let end = (*end).min(raft.last().index);
+            raft.leader().is_some() && raft.commit() >= end && applied >= raft.commit().min(raft.persisted())
+        });
+        mem::take(&mut self.actions)
+    }
+
+    /// The node stops: who still waits here.
+    pub(crate) fn stop(&mut self) -> (Vec<Caller<W>>, Vec<R>) {
+        let (mut writes, mut reads) = self.replica.turn_out();
+        writes.extend(mem::take(&mut self.commands).into_iter().map(|(caller, _)| caller));
+        writes.extend(mem::take(&mut self.forwarded).into_values().map(|sent| Caller::Here(sent.caller)));
+        reads.append(&mut self.reads);
+        self.open = 0;
+        (writes, reads)
+    }
+
+    /// Who leads, with the address.
+    pub(crate) fn leader(&self) -> Option<Leader> {
+        let raft = self.replica.raft();
+        let member = raft.leader().and_then(|id| raft.membership().members.get(&id))?;
+        Some(Leader { id: member.id, address: member.address.clone() })
+    }
+
+    // ---- how
+
+    /// Carries over what the replica wants.
+    fn absorb(&mut self, effects: Effects<Caller<W>, R>) {
+        let Effects {
+            members,
+            writes,
+            send,
+            loads,
+            accepted,
+            refused,
+            refused_reads,
+            bootstrapped: _,
+            apply,
+            granted,
+            leadership_lost,
+            alarms,
+            fatal,
+        } = effects;
+        let actions = &mut self.actions;
+        if members.is_some() {
+            actions.members = members;
+        }
+        actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
+        let messages = send.into_iter();
+        actions.send.extend(
+            messages.map(|(envelope, entries)| (envelope.to, PeerMessage::Raft { envelope, entries })),
+        );
+        actions.loads.extend(loads);
+        let callers = accepted.len() + granted.len();
+        (self.open, self.handed) = (self.open - callers, self.handed + callers as u64);
+        actions.work.extend(accepted.into_iter().map(|(caller, id)| Work::Expect(id, caller)));
+        if !apply.is_empty() {
+            actions.work.push(Work::Apply(apply));
+        }
+        actions.work.extend(granted.into_iter().map(|(read, index)| Work::Read(index, read)));
+        if leadership_lost {
+            actions.work.push(Work::Deposed);
+        }
+        actions.alarms.extend(alarms);
+        actions.fatal = actions.fatal.take().or(fatal);
+        for (caller, why) in refused {
+            self.open -= 1;
+            let error = self.refusal(&why);
+            match caller {
+                Caller::Here(caller) => self.actions.answers.push(Answer::Write(caller, Err(error))),
+                Caller::Forwarded(peer, id) => self.reply(peer, id, Err(error)),
+            }
+        }
+        for (read, why) in refused_reads {
+            self.open -= 1;
+            let error = match self.refusal(&why) {
+                WriteError::Busy => ReadError::Busy,
+                WriteError::NotConfigured => ReadError::NotConfigured,
+                _ => ReadError::NoLeader,
+            };
+            self.actions.answers.push(Answer::Read(read, error));
+        }
+    }
+
+    fn refusal(&self, why: &NotDone) -> WriteError {
+        match why {
+            NotDone::Busy => WriteError::Busy,
+            NotDone::Refused(RefusedReason::NotConfigured) => WriteError::NotConfigured,
+            NotDone::Refused(_) => self.not_leader(),
+        }
+    }
+
+    pub(crate) fn not_leader(&self) -> WriteError {
+        match self.leader() {
+            Some(leader) if leader.id != self.me => WriteError::NotLeader { leader },
+            _ if self.replica.raft().membership().is_empty() => WriteError::NotConfigured,
+            _ => WriteError::NoLeader,
+        }
+    }
+
+    fn join(&mut self, cluster: ClusterId) {
+        self.cluster = Some(cluster);
+        self.actions.cluster = Some(cluster);
+    }
+
+    /// A follower's write: proposed if this node leads, sent back otherwise; never sent on. The machine looks
+    /// at it first.
+    fn on_forward(&mut self, from: Peer, forward: Forward) {
+        match self.refuses(forward.term) {
+            Some(error) => self.reply(from, forward.id, Err(error)),
+            None => self.actions.work.push(Work::Check(from, forward)),
+        }
+    }
+
+    /// Why a write that is meant for the leader of this term is not taken.
+    fn refuses(&self, term: Term) -> Option<WriteError> {
+        let raft = self.replica.raft();
+        if !raft.is_leader() || raft.term() != term {
+            Some(self.not_leader())
+        } else {
+            self.is_full().then_some(WriteError::Busy)
+        }
+    }
+
+    fn reply(&mut self, to: Peer, id: u64, outcome: Result<Bytes, WriteError>) {
+        // If the connection is gone, the other side has answered its caller already.
+        self.actions.send.push((to, PeerMessage::ForwardReply(ForwardReply { id, outcome })));
+    }
+
+    fn end_forward(&mut self, id: u64, outcome: Result<Bytes, WriteError>) {
+        if let Some(sent) = self.forwarded.remove(&id) {
+            self.open -= 1;
+            self.actions.answers.push(Answer::Write(sent.caller, outcome));
+        }
+    }
+
+    fn end_forwards(&mut self, cause: &Cause, which: impl Fn(&Sent<W>) -> bool) {
+        let ended: Vec<u64> =
+            self.forwarded.iter().filter(|(_, sent)| which(sent)).map(|(id, _)| *id).collect();
+        let told_no = self.replica.raft().broken().is("forward-loss-told-no");
+        for id in ended {
+            let error = if told_no { WriteError::NoLeader } else { WriteError::Unknown(cause.clone()) };
+            self.end_forward(id, Err(error));
+        }
+    }
+
+    /// Forgets callers who have given up. What is in the log goes its way without them.
+    fn sweep(&mut self) {
+        let before = self.forwarded.len();
+        self.forwarded.retain(|_, sent| !sent.caller.gave_up());
+        let forgotten = self.replica.forget_reads(R::gave_up);
+        self.open -= before - self.forwarded.len() + forgotten;
+    }
+}

@@ -1,0 +1,229 @@
+//! The world of the state machine: turns the [`Applier`] on a thread of its own, or as a task of the runtime
+//! that the node was started on.
+//!
+//! Consensus never waits for it. Work comes in batches, one for each turn of consensus; answers go straight to
+//! whoever waits. A turn takes a tick at most, so that reads and a stop get theirs.
+
+use crate::applier::{Applier, Outcome, Progress};
+use crate::config::{MachineThread, TICK};
+use crate::driver::Work;
+use crate::error::StopReason;
+use crate::replicated::Replicated;
+use crate::requests::{Reader, Replied, Writer};
+use crate::state_machine::StateMachine;
+use crate::storage::disk::Disk;
+use crate::transport::Forward;
+use crate::transport::tcp::Tcp;
+use coracle_core::Peer;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::yield_now;
+use tokio::time::timeout;
+
+/// How often callers who gave up are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for a running `apply` or `query`.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What consensus hands over in one turn.
+pub(crate) type Batch<S> = Vec<Work<Writer<S>, (<S as StateMachine>::Query, Reader<S>)>>;
+
+/// What the machine reports to consensus.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// This forwarded command can be applied.
+    Checked(Peer, Forward),
+    /// It applies no more, for this reason.
+    Ended(StopReason),
+}
+
+/// The way to the machine.
+pub(crate) struct Machine<S: StateMachine> {
+    inbox: mpsc::UnboundedSender<Batch<S>>,
+    progress: Arc<Mutex<Progress>>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// What the machine needs besides itself.
+pub(crate) struct Surroundings {
+    /// Where it runs.
+    pub(crate) on: MachineThread,
+    /// The runtime that the node was started on.
+    pub(crate) runtime: tokio::runtime::Handle,
+    /// The name of its thread.
+    pub(crate) name: String,
+    pub(crate) transport: Arc<Tcp>,
+    pub(crate) reports: mpsc::UnboundedSender<Report>,
+    /// Why the node stops, once it does.
+    pub(crate) ending: watch::Receiver<Option<StopReason>>,
+    /// Keeps the directory locked until the machine has ended.
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+}
+
+impl<S: StateMachine> Machine<S> {
+    /// Starts it.
+    pub(crate) fn start(replicated: Replicated<S>, around: Surroundings) -> io::Result<Machine<S>> {
+        let (inbox, work) = mpsc::unbounded_channel();
+        let (end, ended) = oneshot::channel();
+        let applier = Applier::new(replicated);
+        let progress = Arc::new(Mutex::new(applier.progress()));
+        let Surroundings { on, runtime, name, transport, reports, ending, disk } = around;
+        let turning = Turning {
+            applier,
+            work,
+            progress: progress.clone(),
+            transport,
+            reports: Guard(reports),
+            ending,
+            swept: Instant::now(),
+        };
+        let whole = async move {
+            turning.run().await;
+            drop((disk, end));
+        };
+        match on {
+            MachineThread::Runtime => drop(runtime.spawn(whole)),
+            MachineThread::Own => {
+                let alone = tokio::runtime::Builder::new_current_thread().build()?;
+                thread::Builder::new().name(name).spawn(move || alone.block_on(whole))?;
+            }
+        }
+        Ok(Machine { inbox, progress, ended })
+    }
+
+    /// Hands a turn's work over. After its end it is lost, as the node stops anyway.
+    pub(crate) fn hand_over(&self, batch: Batch<S>) {
+        drop(self.inbox.send(batch));
+    }
+
+    /// How far it has come.
+    pub(crate) fn progress(&self) -> Progress {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets it end: whoever waits in it is answered. True if it did; false if it is left at what it runs.
+    pub(crate) async fn finish(self) -> bool {
+        let Machine { inbox, ended, .. } = self;
+        drop(inbox);
+        timeout(PATIENCE, ended).await.is_ok()
+    }
+}
+
+/// Tells consensus that the machine is gone, however that came about.
+struct Guard(mpsc::UnboundedSender<Report>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let reason = if thread::panicking() {
+            StopReason::Invariant("the machine's loop panicked".to_owned())
+        } else {
+            // The runtime that it was a task of was shut down.
+            StopReason::Requested
+        };
+        drop(self.0.send(Report::Ended(reason)));
+    }
+}
+
+struct Turning<S: StateMachine> {
+    applier: Applier<S, Writer<S>, Reader<S>>,
+    work: mpsc::UnboundedReceiver<Batch<S>>,
+    progress: Arc<Mutex<Progress>>,
+    transport: Arc<Tcp>,
+    reports: Guard,
+    ending: watch::Receiver<Option<StopReason>>,
+    swept: Instant,
+}
+
+impl<S: StateMachine> Turning<S> {
+    async fn run(mut self) {
+        let reason = loop {
+            if self.applier.is_idle() {
+                match self.work.recv().await {
+                    Some(batch) => self.take(batch),
+                    None => break self.end(),
+                }
+            }
+            let closed = loop {
+                match self.work.try_recv() {
+                    Ok(batch) => self.take(batch),
+                    Err(error) => break error == mpsc::error::TryRecvError::Disconnected,
+                }
+            };
+            self.deliver();
+            if closed {
+                break self.end();
+            }
+            if let Err(reason) = self.turn() {
+                drop(self.reports.0.send(Report::Ended(reason.clone())));
+                break reason;
+            }
+            if !self.applier.is_idle() {
+                yield_now().await;
+            }
+        };
+        self.applier.stop(&reason);
+        self.deliver();
+        // What still comes is answered too, until consensus has heard.
+        while let Some(batch) = self.work.recv().await {
+            self.take(batch);
+            self.applier.stop(&reason);
+            self.deliver();
+        }
+    }
+
+    fn take(&mut self, batch: Batch<S>) {
+        for work in batch {
+            if let Work::Read(_, (_, reader)) = &work {
+                reader.confirm();
+            }
+            self.applier.take(work);
+        }
+    }
+
+    /// Applies for a tick at most.
+    fn turn(&mut self) -> Result<(), StopReason> {
+        let began = Instant::now();
+        while let Some(applied) = self.applier.apply_next() {
+            self.deliver();
+            applied?;
+            if began.elapsed() >= TICK {
+                break;
+            }
+        }
+        if self.swept.elapsed() >= SWEEP {
+            self.swept = Instant::now();
+            self.applier.sweep();
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self) {
+        // Before the answers: whoever has one finds a status that is not older.
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.applier.progress();
+        for outcome in self.applier.outcomes() {
+            match outcome {
+                Outcome::Reply(writer, reply) => writer.answer(Ok(Replied::Here(reply))),
+                Outcome::Failed(writer, error) => writer.answer(Err(error)),
+                Outcome::Answer(reader, answer) => reader.answer(answer),
+                Outcome::Send(to, message) => {
+                    // If the connection is gone, the other side has answered its caller already.
+                    if !self.transport.send(to, message) {
+                        tracing::debug!(peer = %to.id, "the answer to a forwarded write found no connection");
+                    }
+                }
+                Outcome::Checked(from, forward) => {
+                    drop(self.reports.0.send(Report::Checked(from, forward)));
+                }
+            }
+        }
+    }
+
+    /// Why the node stops.
+    fn end(&self) -> StopReason {
+        self.ending.borrow().clone().unwrap_or(StopReason::Requested)
+    }
+}

@@ -1,0 +1,157 @@
+//! What a start finds, and what it makes of it: opens the store, reads the log, and judges whether this node
+//! may go on from there.
+
+use crate::config::{Config, Storage};
+use crate::error::StartError;
+use crate::storage::disk::{DirDisk, Disk, failed};
+use crate::storage::engine::{self, Engine, WAL};
+use crate::storage::identity::{self, Boots, IDENTITY};
+use crate::storage::memory::MemoryStore;
+use crate::storage::wal::{self, Wal, WalConfig};
+use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError};
+use crate::wire::decode_membership;
+use coracle_core::*;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// What a store gave when it was opened.
+pub(crate) struct Opened {
+    pub(crate) store: Box<dyn LogStore>,
+    pub(crate) recovered: Recovered,
+    pub(crate) disk: Option<Arc<dyn Disk>>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) cluster: Option<ClusterId>,
+    /// The starts of the directory, this one last.
+    pub(crate) boots: Boots,
+}
+
+/// Opens and recovers the store, off the runtime's thread: a long log takes a while.
+pub(crate) async fn open(config: &Config) -> Result<Opened, StartError> {
+    let (id, storage, segment_bytes) = (config.id, config.storage.clone(), config.segment_bytes);
+    let broken = config.broken;
+    let (incarnation, boots) = (Incarnation(random()?), Boots { count: 1, newest: vec![Boot(random()?)] });
+    let opening = tokio::task::spawn_blocking(move || match storage {
+        Storage::Memory => {
+            let mut store = MemoryStore::new();
+            let recovered = store.load(&mut |_| {})?;
+            Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boots })
+        }
+        Storage::Dir(path) => open_dir(id, incarnation, &path, Keeper::Wal { segment_bytes, broken }),
+        Storage::Engine { dir, engine } => open_dir(id, incarnation, &dir, Keeper::Engine(engine)),
+    });
+    match opening.await {
+        Ok(opened) => opened,
+        Err(error) => Err(StartError::System { action: "open the store", source: io::Error::other(error) }),
+    }
+}
+
+/// What keeps the log of a data directory.
+enum Keeper {
+    Wal { segment_bytes: u64, broken: Broken },
+    Engine(Arc<dyn Engine>),
+}
+
+impl Keeper {
+    fn name(&self) -> &str {
+        match self {
+            Keeper::Wal { .. } => WAL,
+            Keeper::Engine(engine) => engine.name(),
+        }
+    }
+
+    /// Whether the directory holds a log. Where there is no identity, a log of whatever store counts: a new
+    /// identity must not begin a second log beside it.
+    fn log_exists(&self, disk: &dyn Disk) -> Result<bool, StoreError> {
+        let names = disk.list().map_err(failed("list", disk.path()))?;
+        if !names.iter().any(|name| name == IDENTITY) {
+            let engines = names.iter().any(|name| name.starts_with(engine::DIRECTORY));
+            return Ok(engines || wal::exists(disk)?);
+        }
+        match self {
+            Keeper::Wal { .. } => wal::exists(disk),
+            Keeper::Engine(engine) => engine.exists(&engine::directory(disk.path(), engine.name())),
+        }
+    }
+
+    fn open(&self, disk: &Arc<dyn Disk>, identity: Identity) -> Result<Box<dyn LogStore>, StoreError> {
+        match self {
+            Keeper::Wal { segment_bytes, broken } => {
+                let config = WalConfig { segment_bytes: *segment_bytes, ..WalConfig::default() };
+                let mut wal = Wal::open(disk.clone(), identity, config);
+                wal.broken = *broken;
+                Ok(Box::new(wal))
+            }
+            Keeper::Engine(engine) => engine.open(&engine::directory(disk.path(), engine.name()), identity),
+        }
+    }
+}
+
+fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Result<Opened, StartError> {
+    let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(path)?);
+    wal::tidy(&*disk)?;
+    let exists = keeper.log_exists(&*disk)?;
+    let mut identity = identity::open_or_create_with(&*disk, id, keeper.name(), exists, || fresh)?;
+    let mut store = keeper.open(&disk, identity)?;
+    let began = Instant::now();
+    let mut told = Duration::ZERO;
+    let recovered = store.load(&mut |share| {
+        // Most starts take no time worth a line.
+        if began.elapsed() >= told + Duration::from_secs(1) {
+            told = began.elapsed();
+            tracing::info!(node = %id, percent = (share * 100.0) as u32, "reading the log");
+        }
+    })?;
+    // A log that begins late is right only if a snapshot reaches it, and there are none yet.
+    if recovered.purged != LogId::ZERO {
+        let detail = format!("the log begins behind {}, and no snapshot reaches it", recovered.purged);
+        return Err(StoreError::Damaged { path: path.to_owned(), offset: 0, detail }.into());
+    }
+    // A founder names the cluster in its identity only after its first entry was durable.
+    if identity.cluster.is_none()
+        && let Some((entry, payload)) = recovered.memberships.last()
+    {
+        let membership = decode(*entry, payload)?;
+        identity = identity::set_cluster(&*disk, membership.cluster)?;
+    }
+    let draw = || Boot(getrandom::u64().expect("the system gives random bits"));
+    let boots = identity::begin_run(&*disk, draw)?;
+    Ok(Opened {
+        store,
+        recovered,
+        boots,
+        disk: Some(disk),
+        incarnation: identity.incarnation,
+        cluster: identity.cluster,
+    })
+}
+
+pub(crate) fn restore(recovered: Recovered) -> Result<Restored, StartError> {
+    let Recovered { hard_state, purged, last, runs, memberships } = recovered;
+    let memberships = memberships.iter().map(|(id, payload)| Ok((*id, decode(*id, payload)?)));
+    let memberships = memberships.collect::<Result<_, StartError>>()?;
+    Ok(Restored { hard_state, purged, runs, last: last.index, memberships })
+}
+
+fn decode(id: LogId, payload: &[u8]) -> Result<Membership, StartError> {
+    decode_membership(payload).map_err(|error| StartError::Membership { id, problem: error.to_string() })
+}
+
+/// The cluster time of the newest entry, from which a leader's clock goes on.
+pub(crate) fn newest_time(reader: &dyn LogReader, recovered: &Recovered) -> Result<u64, StartError> {
+    let Recovered { purged, last, .. } = recovered;
+    if last.index <= purged.index {
+        return Ok(0);
+    }
+    match reader.entries(last.index, last.index, 0) {
+        Ok(entries) => Ok(entries.first().map_or(0, |entry| entry.stamp().cluster_time)),
+        Err(ReadLogError::Store(error)) => Err(error.into()),
+        Err(error) => Err(StoreError::Refused(format!("the newest entry {last}: {error}")).into()),
+    }
+}
+
+pub(crate) fn random() -> Result<u64, StartError> {
+    getrandom::u64()
+        .map_err(|error| StartError::System { action: "draw random bits", source: io::Error::other(error) })
+}

@@ -1,0 +1,187 @@
+//! The machine with all that replicas must agree on: what a snapshot holds.
+//!
+//! The user's machine, the newest entry that it has applied, the digest of everything up to there, and the
+//! cluster's clock as far as entries have brought it. All of it is a function of the log alone.
+
+use crate::entry::{Entry, Kind};
+use crate::error::{ReadError, StopReason};
+use crate::state_machine::{Context, StateMachine};
+use bytes::Bytes;
+use coracle_core::{Broken, LogId};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// A digest over all that replicas agree on: entries, replies, and the machine's own digest.
+pub type Digest = [u8; 16];
+
+/// A state machine and how it came where it is.
+#[derive(Clone)]
+pub(crate) struct Replicated<S> {
+    machine: S,
+    applied: LogId,
+    digest: Digest,
+    cluster_time: u64,
+    pub(crate) broken: Broken,
+}
+
+impl<S: StateMachine> Replicated<S> {
+    /// A machine that has applied nothing.
+    pub(crate) fn new(machine: S) -> Replicated<S> {
+        let (applied, digest) = (LogId::ZERO, Digest::default());
+        Replicated { machine, applied, digest, cluster_time: 0, broken: Broken::default() }
+    }
+
+    /// The newest entry applied, and the digest of everything up to it.
+    pub(crate) fn applied(&self) -> (LogId, Digest) {
+        (self.applied, self.digest)
+    }
+
+    /// The cluster's clock, in milliseconds, as far as entries have brought it.
+    #[cfg(feature = "sim")]
+    pub(crate) fn cluster_time(&self) -> u64 {
+        self.cluster_time
+    }
+
+    /// Applies the next entry. Of a command: the reply, and its encoding.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Option<(S::Reply, Bytes)>, StopReason> {
+        let id = entry.id();
+        if id.index != self.applied.index.next() {
+            let problem = format!("entry {id} came to the machine after {}", self.applied);
+            return Err(StopReason::Invariant(problem));
+        }
+        self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
+        let reply = match entry.kind() {
+            Kind::Command => Some(self.command(entry)?),
+            Kind::Noop | Kind::Membership => None,
+        };
+        let reply = match reply {
+            Some(reply) => {
+                let encoded = S::encode_reply(&reply).map_err(|error| apply_failed(id, error.0))?;
+                Some((reply, encoded))
+            }
+            None => None,
+        };
+        self.fold(entry, reply.as_ref().map_or(&[], |(_, encoded)| encoded));
+        self.applied = id;
+        Ok(reply)
+    }
+
+    /// Answers a query. One that panics has changed nothing.
+    pub(crate) fn query(&self, query: S::Query) -> Result<S::Answer, ReadError> {
+        catch_unwind(AssertUnwindSafe(|| self.machine.query(query)))
+            .map_err(|panic| ReadError::Panicked(said(&*panic)))
+    }
+
+    fn command(&mut self, entry: &Entry) -> Result<S::Reply, StopReason> {
+        let id = entry.id();
+        let command = S::decode_command(&entry.payload()).map_err(|error| apply_failed(id, error.0))?;
+        let mut context = Context::new(id, self.cluster_time, entry.stamp().wall_time);
+        let machine = &mut self.machine;
+        if self.broken.is("command-applied-twice") {
+            drop(S::decode_command(&entry.payload()).map(|command| machine.apply(&mut context, command)));
+        }
+        catch_unwind(AssertUnwindSafe(|| machine.apply(&mut context, command)))
+            .map_err(|panic| StopReason::Panicked { at: format!("entry {id}"), message: said(&*panic) })
+    }
+
+    fn fold(&mut self, entry: &Entry, reply: &[u8]) {
+        let mut hash = Xxh3Default::new();
+        hash.update(&self.digest);
+        hash.update(entry.bytes());
+        hash.update(reply);
+        if let Some(digest) = self.machine.digest() {
+            hash.update(&digest);
+        }
+        self.digest = hash.digest128().to_le_bytes();
+    }
+}
+
+fn apply_failed(id: LogId, problem: String) -> StopReason {
+    StopReason::Apply { id, problem }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    message.unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::Stamp;
+
+    /// Adds up; panics when told or asked 13.
+    #[derive(Default)]
+    struct Sum {
+        sum: u64,
+        lies: bool,
+    }
+
+    impl StateMachine for Sum {
+        type Command = u64;
+        type Reply = u64;
+        type Query = u64;
+        type Answer = u64;
+
+        fn apply(&mut self, _: &mut Context, command: u64) -> u64 {
+            assert_ne!(command, 13, "unlucky");
+            self.sum += if self.lies { command + 1 } else { command };
+            self.sum
+        }
+
+        fn query(&self, query: u64) -> u64 {
+            assert_ne!(query, 13, "unlucky");
+            self.sum
+        }
+    }
+
+    fn entry(term: u64, index: u64, command: u64) -> Entry {
+        let payload = Sum::encode_command(&command).unwrap();
+        Entry::new(LogId::new(term, index), Kind::Command, Stamp::default(), &payload)
+    }
+
+    fn noop(term: u64, index: u64) -> Entry {
+        Entry::new(LogId::new(term, index), Kind::Noop, Stamp::default(), &[])
+    }
+
+    #[test]
+    fn a_gap_or_a_repetition_stops_the_node() {
+        let mut machine = Replicated::new(Sum::default());
+        machine.apply(&noop(1, 1)).unwrap();
+        assert!(matches!(machine.apply(&noop(1, 1)), Err(StopReason::Invariant(_))));
+        assert!(matches!(machine.apply(&noop(1, 3)), Err(StopReason::Invariant(_))));
+    }
+
+    #[test]
+    fn a_panic_in_apply_is_a_reason_to_stop_and_says_where() {
+        let mut machine = Replicated::new(Sum::default());
+        let Err(StopReason::Panicked { at, message }) = machine.apply(&entry(1, 1, 13)) else { panic!() };
+        assert_eq!(at, "entry 1.1");
+        assert!(message.contains("unlucky"), "{message}");
+    }
+
+    #[test]
+    fn a_panic_in_query_is_an_answer() {
+        let machine = Replicated::new(Sum::default());
+        let Err(ReadError::Panicked(message)) = machine.query(13) else { panic!() };
+        assert!(message.contains("unlucky"), "{message}");
+        assert_eq!(machine.query(1), Ok(0));
+    }
+
+    #[test]
+    fn the_digest_sees_entries_and_replies() {
+        let run = |lies, commands: [u64; 2]| {
+            let mut machine = Replicated::new(Sum { lies, ..Sum::default() });
+            for (at, command) in commands.into_iter().enumerate() {
+                machine.apply(&entry(1, at as u64 + 1, command)).unwrap();
+            }
+            machine.applied().1
+        };
+        assert_eq!(run(false, [1, 2]), run(false, [1, 2]));
+        assert_ne!(run(false, [1, 2]), run(false, [2, 1]));
+        assert_ne!(run(false, [1, 2]), run(true, [1, 2]));
+    }
+}
