@@ -89,6 +89,10 @@ async fn a_blank_node_joins_only_whom_names_it_and_only_by_a_vote_request_or_app
         assert_eq!(bound().await, None, "these are for another node, or of one");
         hello.facts.cluster = Some(CLUSTER);
         say(&at, &hello, &[forward(1, 4), binding(from, me)]).await;
+        // It counts as a member once that is on the disk.
+        while bound().await.is_none() {
+            tokio::task::yield_now().await;
+        }
         assert_eq!(bound().await, Some(CLUSTER));
         cluster.node(1).stop().await;
         let identity = std::fs::read(cluster.dir(1).join("identity")).unwrap();
