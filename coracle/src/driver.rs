@@ -157,7 +157,7 @@ pub(crate) struct Driver<W, R> {
     replica: Replica<Caller<W>, R>,
     cluster: Option<ClusterId>,
     /// A cluster that this node is about to join, once its name is durable, and what was said until then.
-    joining: Option<(ClusterId, Vec<Event<Caller<W>, R>>)>,
+    joining: Option<Joining<W, R>>,
     /// The cluster that the own bootstrap has founded, until its entry is durable and can be named.
     founded: Option<ClusterId>,
     /// Writes of this node's callers that went to the leader: at most once, over one hop.
@@ -181,6 +181,11 @@ pub(crate) struct Driver<W, R> {
     ticks: u64,
     /// Why the log has no room for more.
     no_space: Option<String>,
+}
+
+struct Joining<W, R> {
+    cluster: ClusterId,
+    held: Vec<Event<Caller<W>, R>>,
 }
 
 struct Sent<W> {
@@ -303,12 +308,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let held = match (self.cluster, &mut self.joining) {
             (Some(own), _) if own == cluster => None,
             (Some(_), _) => return,
-            (None, Some((name, held))) if *name == cluster => Some(held),
+            (None, Some(joining)) if joining.cluster == cluster => Some(&mut joining.held),
             (None, Some(_)) => return,
             (None, None) if !(names_me && message.binds()) => return,
             (None, joining) => {
                 self.actions.orders.push(Order::Name(cluster));
-                Some(&mut joining.insert((cluster, Vec::new())).1)
+                Some(&mut joining.insert(Joining { cluster, held: Vec::new() }).held)
             }
         };
         match (message, held) {
@@ -375,9 +380,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// The identity names the cluster now.
     pub(crate) fn on_named(&mut self, cluster: ClusterId) {
-        if let Some((_, held)) = self.joining.take_if(|(name, _)| *name == cluster) {
+        if let Some(joining) = self.joining.take_if(|joining| joining.cluster == cluster) {
             self.join(cluster);
-            self.events.extend(held);
+            self.events.extend(joining.held);
         }
     }
 
