@@ -6,7 +6,7 @@ mod wal_support;
 use coracle::core::{ClusterId, Incarnation, Index, LogId};
 use coracle::entry::MAX_PAYLOAD;
 use coracle::storage::contract::model::entry;
-use coracle::storage::disk::{Disk, DiskFile};
+use coracle::storage::disk::{DirDisk, Disk, DiskFile};
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::wal::{self, WalConfig};
 use coracle::storage::{Change, LogStore, ReadLogError, StoreError, WriteBatch, identity};
@@ -884,4 +884,35 @@ fn the_largest_entry_is_read_back() {
     largest.run(&mut wal).unwrap();
     let (_, found) = start_and_read(&shared(&disk.copy())).unwrap();
     assert_eq!(found.entries[0].payload().len(), MAX_PAYLOAD);
+}
+
+/// Design 5.2.9: descriptors are bounded whatever the length of the log, while it is written, opened and read.
+#[test]
+fn ov_2_a_log_of_two_thousand_segments_takes_few_descriptors() {
+    let memory = Path::new("/dev/shm");
+    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+    let descriptors = || {
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        let paths = all.filter_map(|one| std::fs::read_link(one.unwrap().path()).ok());
+        paths.filter(|path| path.starts_with(dir.path())).count()
+    };
+    let open = || -> Arc<dyn Disk> { Arc::new(DirDisk::open(dir.path()).unwrap()) };
+    let (mut wal, _) = start(&open()).unwrap();
+    let mut most = 0;
+    for index in 1..=2000 {
+        changes(vec![append(1, index..=index, 4090)]).run(&mut wal).unwrap();
+        if index % 100 == 0 {
+            most = most.max(descriptors());
+        }
+    }
+    drop(wal);
+    let segments = std::fs::read_dir(dir.path())
+        .unwrap()
+        .filter(|file| file.as_ref().unwrap().path().extension().is_some_and(|extension| extension == "log"));
+    assert!(segments.count() >= 2000);
+    let (wal, recovered) = start(&open()).unwrap();
+    most = most.max(descriptors());
+    assert_eq!(held(&recovered, &*wal.reader()).entries.len(), 2000);
+    most = most.max(descriptors());
+    assert!(most <= 100, "{most} descriptors");
 }

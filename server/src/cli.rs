@@ -131,6 +131,17 @@ enum Members {
     },
 }
 
+/// As many open files as the system allows, before anything is opened: a log has a file for each of its segments, and
+/// the usual limit for a start is a thousand.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum {
+        // Most of what follows needs few files.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    }
+}
+
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     // A bug is an error too, and gets its one line.
@@ -141,6 +152,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),
     };
+    raise_file_limit();
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Members(Members::Init { to, members }) => init(&to, &members),

@@ -270,6 +270,23 @@ fn a_range_is_printed_and_a_closed_pipe_ends_it_quietly() {
     assert_eq!(said(&output), (0, String::new()));
 }
 
+/// The limit that a process starts with is raised before a log is opened.
+#[test]
+fn ov_2_a_log_of_more_segments_than_files_may_be_open_is_verified() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path());
+    for _ in 0..220 {
+        node.append(1, 9000, Kind::Command);
+    }
+    drop(node);
+    let segments = files(dir.path()).into_keys().filter(|name| name.ends_with(".log")).count();
+    assert!(segments > 100, "{segments}");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -Sn 64; exec \"$0\" log verify \"$1\"", CORACLE]).arg(dir.path());
+    let output = shell.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 // Damage.
 
 #[test]

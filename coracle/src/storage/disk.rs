@@ -10,6 +10,7 @@
 //! One disk is one flat directory. Names are plain file names, without separators.
 
 use super::StoreError;
+use super::open_files::OpenFiles;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
@@ -107,6 +108,7 @@ pub struct DirDisk {
     directory: File,
     /// Locked as well.
     lock: File,
+    files: Arc<OpenFiles>,
 }
 
 impl DirDisk {
@@ -125,7 +127,8 @@ impl DirDisk {
         let name = path.join(LOCK);
         let lock = options().create(true).truncate(false).open(&name).map_err(failed("open", &name))?;
         locked(&lock)?;
-        Ok(DirDisk { path, directory, lock })
+        let files = OpenFiles::new(|path| options().open(path));
+        Ok(DirDisk { path, directory, lock, files })
     }
 }
 
@@ -203,22 +206,23 @@ impl Disk for DirDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let file = options().open(self.path.join(name))?;
-        Ok(Arc::new(DirFile(file)))
+        let path = self.path.join(name);
+        let file = options().open(&path)?;
+        Ok(Arc::new(self.files.add(path, file)))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path.join(name);
-        let file = options().create(true).truncate(true).open(path)?;
-        Ok(Arc::new(DirFile(file)))
+        let file = options().create(true).truncate(true).open(&path)?;
+        Ok(Arc::new(self.files.add(path, file)))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        std::fs::rename(self.path.join(from), self.path.join(to))
+        self.files.rename(&self.path.join(from), &self.path.join(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        std::fs::remove_file(self.path.join(name))
+        self.files.remove(&self.path.join(name))
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -271,7 +275,7 @@ impl Disk for ReadOnlyDir {
     }
 }
 
-/// A file of a [`DirDisk`] or a [`ReadOnlyDir`].
+/// A file of a [`ReadOnlyDir`].
 struct DirFile(File);
 
 impl DiskFile for DirFile {

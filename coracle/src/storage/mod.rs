@@ -12,6 +12,7 @@ pub mod identity;
 pub mod keyed;
 pub mod mem_disk;
 pub mod memory;
+mod open_files;
 pub mod queue;
 mod shape;
 pub mod wal;
