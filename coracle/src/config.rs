@@ -174,7 +174,7 @@ impl Config {
     #[cfg(feature = "mutants")]
     #[doc(hidden)]
     pub fn break_rule(&mut self, name: &str) -> Result<(), String> {
-        let known = crate::sim::MUTANTS.iter().find(|mutant| mutant.name == name);
+        let known = crate::mutants::MUTANTS.iter().find(|mutant| mutant.name == name);
         self.broken = Broken::rule(Some(known.ok_or_else(|| format!("there is no mutant {name}"))?.name));
         Ok(())
     }

@@ -50,6 +50,8 @@ mod driver;
 pub mod entry;
 mod error;
 mod machine;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod node;
 mod open;
 mod replica;

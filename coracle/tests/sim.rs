@@ -5,7 +5,7 @@
 
 #![cfg(feature = "sim")]
 
-use coracle::sim::{Campaign, Decision, Kind, Options, Report, SITUATIONS, run, shrink};
+use coracle::sim::{Campaign, Decision, Kind, Options, PACES, Report, SITUATIONS, run, shrink};
 use std::time::Instant;
 
 /// Runs these seeds, and says of each that breaks something how to see it again.
@@ -42,6 +42,10 @@ fn a_campaign_as_the_environment_says() {
     let time = began.elapsed().as_secs_f64();
     for (name, _) in SITUATIONS {
         println!("{:9}  {name}", campaign.counts[name]);
+    }
+    for (name, most, meaning) in PACES {
+        let mean = campaign.paces.get(name).map_or(0, |pace| pace.mean());
+        println!("{name}: {mean}, at most {most}; {meaning}");
     }
     let Campaign { seeds, steps, messages, committed, operations, .. } = campaign;
     println!(
@@ -94,6 +98,8 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     // A leader may purge only what it knows its followers to have, not what they have.
     (400_022_779, None, 2000, None),
     (400_085_850, None, 2000, None),
+    // A node that could not read stops, and the disk is to blame, though its turn goes on for a while.
+    (100_328, None, 2000, None),
 ];
 
 #[test]

@@ -1,11 +1,15 @@
 //! Many runs together: how much was tried, what came up, and whether it was enough.
 
+use super::paces::{PACES, Pace};
 use super::situations::SITUATIONS;
 use super::{Report, Violation};
 use std::collections::BTreeMap;
 
 /// Seeds from which on a campaign must have met every situation.
 pub const ENOUGH: u64 = 2000;
+
+/// A campaign of [`ENOUGH`] seeds meets every situation once in so many of them.
+const OFTEN: u64 = 500;
 
 /// Entries that a campaign commits per 1,000 steps at least. Fewer, and the faults leave no cluster to test.
 pub const COMMIT_FLOOR: u64 = 15;
@@ -29,6 +33,8 @@ pub struct Campaign {
     pub counts: BTreeMap<&'static str, u64>,
     /// How often each fault happened, and all else that is decided by chance.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How long things took.
+    pub paces: BTreeMap<&'static str, Pace>,
     /// Runs whose clients' histories were too hard to judge.
     pub undecided: u64,
     /// The seeds that broke something, and what.
@@ -57,6 +63,11 @@ impl Campaign {
         for (what, times) in &report.faults {
             *self.faults.entry(what).or_default() += times;
         }
+        for (what, pace) in &report.paces {
+            let all = self.paces.entry(what).or_default();
+            all.times += pace.times;
+            all.sum += pace.sum;
+        }
         self.undecided += u64::from(report.undecided);
         if let Some(violation) = &report.violation {
             self.violations.push((report.seed, violation.clone()));
@@ -82,7 +93,19 @@ impl Campaign {
             .map(|(seed, violation)| format!("seed {seed} breaks {}", violation.invariant))
             .collect();
         if self.seeds >= ENOUGH {
-            wrong.extend(self.never_met().iter().map(|name| format!("it never happened: {name}")));
+            let least = self.seeds / OFTEN;
+            for (name, _) in SITUATIONS {
+                let met = self.counts.get(name).copied().unwrap_or(0);
+                if met < least {
+                    wrong.push(format!("it happened {met} times, less often than {least}: {name}"));
+                }
+            }
+            for (name, most, meaning) in PACES {
+                let mean = self.paces.get(name).map_or(0, |pace| pace.mean());
+                if mean > *most {
+                    wrong.push(format!("{name} is {mean} on average, more than {most}: {meaning}"));
+                }
+            }
             let commits = self.commits_per_thousand();
             if commits < COMMIT_FLOOR {
                 wrong.push(format!("{commits} commits per 1,000 steps, fewer than {COMMIT_FLOOR}"));
@@ -109,10 +132,23 @@ mod tests {
     #[test]
     fn a_campaign_of_some_size_must_have_met_everything_and_committed_enough() {
         assert_eq!(campaign(ENOUGH, 1, COMMIT_FLOOR).verdict(), Vec::<String>::new());
+        let mut rare = campaign(ENOUGH, 1, COMMIT_FLOOR);
+        rare.counts.insert(SITUATIONS[0].0, ENOUGH / OFTEN - 1);
+        assert_eq!(rare.verdict().len(), 1, "met, but not once in {OFTEN}");
         assert_eq!(campaign(ENOUGH - 1, 0, 0).verdict(), Vec::<String>::new(), "too small to say");
         assert_eq!(campaign(ENOUGH, 0, COMMIT_FLOOR).verdict().len(), SITUATIONS.len());
         let idle = campaign(ENOUGH, 1, COMMIT_FLOOR - 1).verdict();
         assert!(idle.len() == 1 && idle[0].contains("commits per 1,000 steps"), "{idle:?}");
+    }
+
+    #[test]
+    fn what_is_only_slow_is_a_verdict() {
+        let (name, most, _) = PACES[0];
+        for (sum, wrong) in [(most * 100, 0), ((most + 1) * 100, 1)] {
+            let mut slow = campaign(ENOUGH, 1, COMMIT_FLOOR);
+            slow.paces.insert(name, Pace { times: 100, sum });
+            assert_eq!(slow.verdict().len(), wrong, "{:?}", slow.verdict());
+        }
     }
 
     #[test]

@@ -13,8 +13,12 @@ use coracle_core::*;
 
 impl World {
     pub(super) fn heal(&mut self) -> Verdict {
+        let ticks = self.ticks;
+        self.report.pace("leaderless", ticks.0, ticks.1 * 1000);
         self.calm()?;
         self.siege()?;
+        let term = |world: &World| world.living().map(Raft::term).max().unwrap_or_default().0;
+        let (began, elected) = (self.now, term(self));
         self.network.cut_where(|_, _| false);
         // L1: a leader within 10 election timeouts (and those on the way, held by up to ten more).
         self.until("L1", 20 * ELECTION, "a leader that all follow", |world| {
@@ -22,19 +26,27 @@ impl World {
             let first = leaders.next().flatten();
             first.is_some() && leaders.all(|leader| leader == first)
         })?;
+        self.report.pace("leader", 1, (self.now - began) / MS);
         // L4: everybody who asked knows by then.
         self.clients.stop_asking();
         self.until("L4", 20 * ELECTION, "an answer to every request", |world| world.clients.idle())?;
         // L3: new writes are acknowledged.
         let before = self.clients.acknowledged();
+        let began = self.now;
         self.clients.ask_again();
         self.until("L3", 20 * ELECTION, "a new write acknowledged", |world| {
             world.clients.acknowledged() > before
         })?;
+        self.report.pace("write", 1, (self.now - began) / MS);
         self.clients.stop_asking();
+        let began = self.now;
         // L2 and L5: nobody is stuck.
         self.until("L2", 30 * ELECTION, "equal machines everywhere", World::agree)?;
-        self.stay()
+        self.report.pace("equal", 1, (self.now - began) / MS);
+        self.stay()?;
+        let elections = term(self).saturating_sub(elected);
+        self.report.pace("elections", 1, elections * 1000);
+        Ok(())
     }
 
     /// The cores of the nodes that are not dead.
@@ -112,9 +124,11 @@ impl World {
         }
         self.tell(|| format!("a partition that lasts, of shape {shape} around {} ({})", node + 1, best + 1));
         let before = self.ghost.committed();
+        let began = self.now;
         self.until("L7", 60 * ELECTION, "a leader that commits in a partition with a quorum", |world| {
             world.ghost.committed() > before
         })?;
+        self.report.pace("besieged", 1, (self.now - began) / MS);
         self.met.count(Rare::Besieged);
         Ok(())
     }

@@ -15,9 +15,8 @@ mod heal;
 pub mod history;
 mod host;
 mod machine;
-#[cfg(feature = "mutants")]
-mod mutants;
 mod network;
+mod paces;
 mod plan;
 mod power;
 mod reads;
@@ -28,11 +27,12 @@ mod turns;
 mod witness;
 mod world;
 
+#[cfg(feature = "mutants")]
+pub use crate::mutants::{MUTANTS, Mutant};
 pub use campaign::{COMMIT_FLOOR, Campaign, ENOUGH};
 pub use chance::{Decision, Kind};
 pub use ghost::Violation;
-#[cfg(feature = "mutants")]
-pub use mutants::{MUTANTS, Mutant};
+pub use paces::{PACES, Pace};
 pub use shrink::{Shrinking, Shrunk, shrink};
 pub use situations::SITUATIONS;
 use std::collections::BTreeMap;
@@ -96,6 +96,8 @@ pub struct Report {
     pub counts: BTreeMap<&'static str, u64>,
     /// How often each [kind](Kind) of fault, and of all else that is decided by chance, happened.
     pub faults: BTreeMap<&'static str, u64>,
+    /// How long things took: each of [`PACES`] that came up.
+    pub paces: BTreeMap<&'static str, Pace>,
     /// What was decided, in order, if it was to be remembered.
     pub decisions: Vec<Decision>,
     /// What happened, if it was to be told.

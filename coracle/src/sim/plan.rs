@@ -175,7 +175,7 @@ impl Plan {
             ties: *dice.pick(&[0, 0, 300]),
             segment: *dice.pick(&[16 << 10, 32 << 10, 32 << 10, 64 << 10]),
             write: *dice.pick(&[1, 500, 4 << 20, 4 << 20]),
-            split: *dice.pick(&[0, 300]),
+            split: *dice.pick(&[0, 400, 1000]),
             flight: *dice.pick(&[1, 300, 2000, 8 << 20, 8 << 20]),
             feed: *dice.pick(&[1, 300, 4 << 20, 4 << 20]),
             forward: dice.chance(400),

@@ -83,6 +83,9 @@ impl World {
         self.met.count_if(late.is_none(), Rare::LoadedApply);
         self.met.count_if(late == Some(true), Rare::LoadedLate);
         self.step(4, node, load.first.0);
-        self.turn(node, Event::Loaded(load, result))
+        let failed = matches!(result, Err(ReadLogError::Store(_)));
+        self.turn(node, Event::Loaded(load, result))?;
+        // The node stops at once, as long as the disk is known to be to blame.
+        if failed { self.on_turn(node, run) } else { Ok(()) }
     }
 }

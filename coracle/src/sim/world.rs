@@ -91,6 +91,8 @@ pub(super) struct World {
     pub(super) healed: bool,
     /// When the rates of clocks last changed, and how far any of them can have come by then.
     fastest: (u64, u64),
+    /// Ticks of living nodes so far, and those of them that knew no leader.
+    pub(super) ticks: (u64, u64),
     /// Whether what is under way to a follower can be told from what leaves: not where a turn that goes on hears
     /// of messages before the judge sees it send.
     counts_flight: bool,
@@ -126,6 +128,7 @@ impl World {
             met: Met::new(),
             healed: false,
             fastest: (0, 0),
+            ticks: (0, 0),
             options,
         }
     }
@@ -318,6 +321,10 @@ impl World {
         self.at(delay, Happening::Tick { node, run });
         if thaw.is_some() {
             return Ok(());
+        }
+        if let Some(up) = &self.hosts[node].up {
+            self.ticks.0 += 1;
+            self.ticks.1 += u64::from(up.raft().leader().is_none());
         }
         let role = |host: &Host| host.up.as_ref().map(|up| (up.raft().role_name(), up.raft().term()));
         let before = role(&self.hosts[node]);
