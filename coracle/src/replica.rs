@@ -386,7 +386,14 @@ impl<W, R> Replica<W, R> {
         if self.breaks("held-for-next-write-only") {
             after = after.min(WriteId(self.written.0 + 1));
         }
-        self.held.extend(send_after_sync.into_iter().map(|envelope| (after, term, envelope)));
+        for envelope in send_after_sync {
+            // A newer message of the same kind to the same node says all that matters (5.1.13): while a disk
+            // hangs, what is held must not grow with every heartbeat.
+            let kind = mem::discriminant(&envelope.message);
+            let same = |held: &Envelope| held.to == envelope.to && mem::discriminant(&held.message) == kind;
+            self.held.retain(|(_, _, held)| !same(held));
+            self.held.push_back((after, term, envelope));
+        }
         self.release_held();
         for Accepted { ticket, .. } in accepted {
             // The commands' requests were told of when the tail took them.
@@ -489,7 +496,7 @@ impl<W, R> Replica<W, R> {
 
     /// Sends what was asked for, cut to the entries at hand, and tells the core.
     fn send_entries(&mut self, now: Moment, mut envelope: Envelope, entries: Vec<Entry>) {
-        let to = envelope.to.id;
+        let to = envelope.to;
         let Message::Append(append) = &mut envelope.message else { return };
         let Some(newest) = entries.last() else { return };
         append.cut(newest.index());
@@ -518,7 +525,7 @@ impl<W, R> Replica<W, R> {
         let current = |entries: &Vec<Entry>| entries.iter().all(holds);
         match load.purpose {
             Purpose::Replicate(envelope) => {
-                let (to, term) = (envelope.to.id, envelope.message.term());
+                let (to, term) = (envelope.to, envelope.message.term());
                 match result {
                     Ok(entries) if self.raft.is_leader() && self.raft.term() == term && current(&entries) => {
                         self.send_entries(now, *envelope, entries);

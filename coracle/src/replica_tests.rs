@@ -469,3 +469,23 @@ fn what_a_leader_sends_carries_the_clusters_clock() {
     }
     assert!(times.contains(&(500 + 1_000, false)) && times.contains(&(500 + 1_200, true)), "{times:?}");
 }
+
+/// 5.1.13: while a disk hangs, of what is held only the newest per peer and kind is kept.
+#[test]
+fn what_a_hanging_disk_holds_does_not_grow() {
+    let mut replica = replica(|_| {});
+    for tick in 0..10_000 {
+        replica.on_event(at(1), from(C, Message::Vote(pre_vote(2, tick))));
+        replica.on_event(at(1), vote(2, B));
+    }
+    assert_eq!(replica.held.len(), 2, "an answer to B and one to C");
+    persist(&mut replica, 1);
+    let answers = replica.take().send;
+    let to_c = answers.iter().rfind(|(envelope, _)| envelope.to == C).expect("it is answered");
+    let Message::VoteReply(reply) = &to_c.0.message else { panic!("{to_c:?}") };
+    assert_eq!((reply.pre, reply.question), (true, 9_999), "the newest question");
+}
+
+fn pre_vote(campaign: u64, question: u64) -> Vote {
+    Vote { campaign: Term(campaign), pre: true, question, transfer: None, last: LogId::new(1, 1) }
+}

@@ -16,7 +16,7 @@ pub(crate) struct Candidate {
     /// Which of this node's candidacies it is: only answers to this one count.
     number: u64,
     /// The newest answer of each voter.
-    votes: BTreeMap<NodeId, bool>,
+    votes: BTreeMap<Peer, bool>,
     /// The write that carries its own vote, which counts when it is durable.
     own_vote: WriteId,
     since: Tick,
@@ -38,7 +38,7 @@ impl Candidate {
             asked: shared.now,
         };
         if pre {
-            candidate.votes.insert(shared.me.id, true);
+            candidate.votes.insert(shared.me, true);
         }
         candidate.ask(shared);
         candidate
@@ -55,7 +55,7 @@ impl Candidate {
         let membership = shared.log.membership();
         let voters =
             membership.others(shared.me.id).map(Member::peer).filter(|peer| membership.is_voter(*peer));
-        let silent: Vec<_> = voters.filter(|peer| self.votes.get(&peer.id) != Some(&true)).collect();
+        let silent: Vec<_> = voters.filter(|peer| self.votes.get(peer) != Some(&true)).collect();
         for peer in silent {
             shared.send_after_sync(peer, Message::Vote(vote));
         }
@@ -87,7 +87,7 @@ impl Candidate {
 
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared, id: WriteId) -> Transition {
         if !self.pre && id >= self.own_vote {
-            self.votes.insert(shared.me.id, true);
+            self.votes.insert(shared.me, true);
         }
         self.count(shared)
     }
@@ -106,23 +106,22 @@ impl Candidate {
         }
         let granted = reply.refusal.is_none() || shared.broken.is("refusal-counts-as-vote");
         // A refusal never takes a grant back: it may be an older answer that was overtaken.
-        let silent =
-            || shared.log.membership().voters.iter().find(|id| !self.votes.contains_key(id)).copied();
-        let voter = shared.broken.is("votes-not-voters").then(silent).flatten().unwrap_or(from.id);
+        let silent = || shared.log.membership().voting_peers().find(|peer| !self.votes.contains_key(peer));
+        let voter = shared.broken.is("votes-not-voters").then(silent).flatten().unwrap_or(from);
         let vote = self.votes.entry(voter).or_insert(granted);
         *vote |= granted;
         self.count(shared)
     }
 
     pub(crate) fn count(&self, shared: &Shared) -> Transition {
-        let vote_of = |id: NodeId| self.votes.get(&id).copied();
+        let vote_of = |peer: Peer| self.votes.get(&peer).copied();
         match shared.log.membership().tally(vote_of) {
             _ if shared.broken.elects_too_early(shared.log.membership(), vote_of) && !self.pre => {
                 Transition::Lead
             }
             Tally::Won if self.pre => Transition::Campaign,
             // It asked nobody before its term was durable, so an answer that comes earlier is made up.
-            Tally::Won if !self.votes.contains_key(&shared.me.id) => Transition::Stay,
+            Tally::Won if !self.votes.contains_key(&shared.me) => Transition::Stay,
             Tally::Won => Transition::Lead,
             // Answers to a pre-vote change with time; a lost election stays lost.
             Tally::Lost if !self.pre => Transition::Follow,

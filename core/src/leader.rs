@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 pub(crate) struct Leader {
     /// The empty entry of this term. Until it is committed, the leader does not know what is.
     start: Index,
-    /// All members but itself.
-    pub(crate) progress: BTreeMap<NodeId, Progress>,
+    /// All members but itself, each in its very incarnation: of a node that is being replaced, both disks.
+    pub(crate) progress: BTreeMap<Peer, Progress>,
     reads: LeaderReads,
 }
 
@@ -21,7 +21,7 @@ impl Leader {
     pub(crate) fn new(shared: &mut Shared) -> Leader {
         let next = shared.log.last().next();
         let others = shared.log.membership().others(shared.me.id);
-        let progress = others.map(|member| (member.id, Progress::new(next, shared.now))).collect();
+        let progress = others.map(|member| (member.peer(), Progress::new(next, shared.now))).collect();
         let noop = shared.append_own(1);
         shared.out.tail.push(TailChange::TakeNoop(noop));
         let mut leader = Leader { start: noop.index, progress, reads: LeaderReads::new(shared.now) };
@@ -32,11 +32,11 @@ impl Leader {
 
     /// The last moment at which a quorum was known to follow.
     fn quorum_heard(&self, shared: &Shared) -> Tick {
-        let heard = |id| match self.progress.get(&id) {
+        let heard = |peer| match self.progress.get(&peer) {
             // It does not help to commit, so it does not help to stay: a new term trusts it anew.
             Some(progress) if progress.lost_entries => Tick::default(),
             Some(progress) => progress.heard,
-            None if id == shared.me.id => shared.now,
+            None if peer == shared.me => shared.now,
             None => Tick::default(),
         };
         shared.log.membership().reached(heard)
@@ -84,7 +84,7 @@ impl Leader {
         self.advance_commit(shared);
     }
 
-    pub(crate) fn on_sent(&mut self, shared: &mut Shared, to: NodeId, prev: LogId, last: Index, bytes: u64) {
+    pub(crate) fn on_sent(&mut self, shared: &mut Shared, to: Peer, prev: LogId, last: Index, bytes: u64) {
         if let Some(progress) = self.progress.get_mut(&to) {
             if shared.broken.is("report-of-sending-lost") {
                 return;
@@ -94,7 +94,7 @@ impl Leader {
         }
     }
 
-    pub(crate) fn on_unsent(&mut self, shared: &Shared, to: NodeId) {
+    pub(crate) fn on_unsent(&mut self, shared: &Shared, to: Peer) {
         if let Some(progress) = self.progress.get_mut(&to) {
             progress.on_unsent(shared.now);
         }
@@ -109,7 +109,7 @@ impl Leader {
         if !shared.log.membership().contains(from) {
             return shared.drop_input(Dropped::NotMember);
         }
-        let Some(progress) = self.progress.get_mut(&from.id) else {
+        let Some(progress) = self.progress.get_mut(&from) else {
             return shared.drop_input(Dropped::NotMember);
         };
         if reply.matched > shared.log.last() || reply.round > self.reads.round() {
@@ -144,7 +144,7 @@ impl Leader {
             self.advance_commit(shared);
         }
         self.confirm_reads(shared);
-        self.replicate_to(shared, from.id);
+        self.replicate_to(shared, from);
         Transition::Stay
     }
 
@@ -176,9 +176,9 @@ impl Leader {
     fn advance_commit(&mut self, shared: &mut Shared) {
         let unsynced = shared.broken.is("leader-counts-unsynced");
         let own = if unsynced { shared.log.last() } else { shared.disk.persisted() };
-        let holds = |id| match self.progress.get(&id) {
+        let holds = |peer| match self.progress.get(&peer) {
             Some(progress) => progress.counted(),
-            None if id == shared.me.id => own,
+            None if peer == shared.me => own,
             None => Index::ZERO,
         };
         let held = shared.log.membership().reached(holds);
@@ -198,11 +198,10 @@ impl Leader {
 
     /// Tells the commit index to those whom nothing else tells it now.
     fn announce_commit(&mut self, shared: &mut Shared) {
-        let told: Vec<NodeId> =
-            shared.out.replicate.iter().map(|replicate| replicate.envelope.to.id).collect();
-        let ids: Vec<NodeId> = self.progress.keys().copied().filter(|id| !told.contains(id)).collect();
-        for id in ids {
-            self.send_empty(shared, id);
+        let told: Vec<Peer> = shared.out.replicate.iter().map(|replicate| replicate.envelope.to).collect();
+        let peers: Vec<Peer> = self.progress.keys().copied().filter(|peer| !told.contains(peer)).collect();
+        for peer in peers {
+            self.send_empty(shared, peer);
         }
     }
 
@@ -221,10 +220,10 @@ impl Leader {
     fn depart(&mut self, shared: &mut Shared) {
         let read_index = self.may_read(shared).then(|| shared.log.commit());
         let round = self.reads.depart(shared.now, read_index);
-        let ids: Vec<NodeId> = self.progress.keys().copied().collect();
-        for id in ids {
-            self.send_empty(shared, id);
-            if let Some(progress) = self.progress.get_mut(&id) {
+        let peers: Vec<Peer> = self.progress.keys().copied().collect();
+        for peer in peers {
+            self.send_empty(shared, peer);
+            if let Some(progress) = self.progress.get_mut(&peer) {
                 progress.heartbeat = (round, progress.matched);
             }
         }
@@ -234,9 +233,9 @@ impl Leader {
     /// Grants the reads of every round that a quorum has echoed.
     fn confirm_reads(&mut self, shared: &mut Shared) {
         let own = self.reads.round();
-        let echoed = |id| match self.progress.get(&id) {
+        let echoed = |peer| match self.progress.get(&peer) {
             Some(progress) => progress.round,
-            None if id == shared.me.id => own,
+            None if peer == shared.me => own,
             None => Round(0),
         };
         let round = shared.log.membership().reached(echoed);
@@ -260,15 +259,15 @@ impl Leader {
     }
 
     fn replicate(&mut self, shared: &mut Shared) {
-        let ids: Vec<NodeId> = self.progress.keys().copied().collect();
-        for id in ids {
-            self.replicate_to(shared, id);
+        let peers: Vec<Peer> = self.progress.keys().copied().collect();
+        for peer in peers {
+            self.replicate_to(shared, peer);
         }
     }
 
     /// Asks the driver to send what this follower lacks, as far as its window allows.
-    fn replicate_to(&mut self, shared: &mut Shared, id: NodeId) {
-        let Some(progress) = self.progress.get_mut(&id) else { return };
+    fn replicate_to(&mut self, shared: &mut Shared, peer: Peer) {
+        let Some(progress) = self.progress.get_mut(&peer) else { return };
         if progress.next > shared.log.last() {
             return;
         }
@@ -279,21 +278,19 @@ impl Leader {
         progress.open = Some(prev);
         let furthest = Index(prev.index.0.saturating_add(shared.settings.message_entries));
         let last = furthest.min(shared.log.last());
-        let envelope = self.append_envelope(shared, id, prev, last);
-        shared.out.replicate.extend(envelope.map(|envelope| Replicate { envelope, max_bytes }));
+        let envelope = self.append_envelope(shared, peer, prev, last);
+        shared.out.replicate.push(Replicate { envelope, max_bytes });
     }
 
     /// An AppendEntries without entries, from where this follower is thought to be.
-    fn send_empty(&mut self, shared: &mut Shared, id: NodeId) {
-        let Some(progress) = self.progress.get(&id) else { return };
+    fn send_empty(&mut self, shared: &mut Shared, peer: Peer) {
+        let Some(progress) = self.progress.get(&peer) else { return };
         let prev = shared.log.id_at(progress.next.prev()).unwrap_or(shared.log.purged());
-        if let Some(envelope) = self.append_envelope(shared, id, prev, prev.index) {
-            shared.out.send.push(envelope);
-        }
+        let envelope = self.append_envelope(shared, peer, prev, prev.index);
+        shared.out.send.push(envelope);
     }
 
-    fn append_envelope(&self, shared: &Shared, to: NodeId, prev: LogId, last: Index) -> Option<Envelope> {
-        let member = shared.log.membership().members.get(&to)?;
+    fn append_envelope(&self, shared: &Shared, to: Peer, prev: LogId, last: Index) -> Envelope {
         let first = prev.index.next();
         let entries = last > prev.index;
         let append = Append {
@@ -309,7 +306,7 @@ impl Leader {
             disk_age: shared.disk.age(shared.now),
             time: 0,
         };
-        Some(shared.envelope(member.peer(), Message::Append(append)))
+        shared.envelope(to, Message::Append(append))
     }
 
     /// The role ends: this node can no longer tell what the callers want to know.

@@ -2,7 +2,8 @@
 //!
 //! A membership lists the nodes, says which of them vote, and, while it is *joint*, which voted before
 //! (paper, section 6). Everything that needs "a majority" asks here: in a joint membership that means a
-//! majority of each of the two sets, and a learner never counts.
+//! majority of each of the two sets, and a learner never counts. Both sets name disks, not only nodes: were
+//! they names alone, a new disk of node 2 would count in both majorities, and so for two nodes.
 
 use crate::{ClusterId, Member, NodeId, Peer};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -17,8 +18,9 @@ pub struct Membership {
     pub members: BTreeMap<NodeId, Member>,
     /// Who votes.
     pub voters: BTreeSet<NodeId>,
-    /// Who voted before, and still must agree too. Empty unless the membership is joint.
-    pub outgoing: BTreeSet<NodeId>,
+    /// Who voted before, and still must agree too, each as it was then: of a node that is being replaced, the
+    /// old disk stands here and the new one in `members`. Empty unless the membership is joint.
+    pub outgoing: BTreeMap<NodeId, Member>,
 }
 
 /// How an election stands.
@@ -37,7 +39,7 @@ impl Membership {
     pub fn of_voters(cluster: ClusterId, members: impl IntoIterator<Item = Member>) -> Membership {
         let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.id, member)).collect();
         let voters = members.keys().copied().collect();
-        Membership { cluster, members, voters, outgoing: BTreeSet::new() }
+        Membership { cluster, members, voters, outgoing: BTreeMap::new() }
     }
 
     /// Whether nobody votes: the state of a node before its cluster is bootstrapped.
@@ -52,21 +54,29 @@ impl Membership {
 
     /// Whether this very incarnation is a member, voting or not.
     pub fn contains(&self, peer: Peer) -> bool {
-        self.members.get(&peer.id).is_some_and(|member| member.incarnation == peer.incarnation)
+        names(&self.members, peer) || names(&self.outgoing, peer)
     }
 
     /// Whether this very incarnation votes.
     pub fn is_voter(&self, peer: Peer) -> bool {
-        self.contains(peer) && self.votes(peer.id)
+        let votes = self.voters.contains(&peer.id) && names(&self.members, peer);
+        votes || names(&self.outgoing, peer)
     }
 
-    fn votes(&self, id: NodeId) -> bool {
-        self.voters.contains(&id) || self.outgoing.contains(&id)
+    /// Whoever takes part: the members, and those that voted before and are none any more.
+    pub fn all(&self) -> impl Iterator<Item = &Member> {
+        let before = self.outgoing.values().filter(|member| !names(&self.members, member.peer()));
+        self.members.values().chain(before)
     }
 
-    /// The members other than `id`, in the order of their names.
+    /// All but those named `id`.
     pub fn others(&self, id: NodeId) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(move |member| member.id != id)
+        self.all().filter(move |member| member.id != id)
+    }
+
+    /// The very incarnations that vote from now on.
+    pub fn voting_peers(&self) -> impl Iterator<Item = Peer> {
+        self.voters.iter().filter_map(|id| self.members.get(id)).map(Member::peer)
     }
 
     /// Whether the fields fit each other: voters are members, names are not zero, somebody votes.
@@ -74,7 +84,7 @@ impl Membership {
         let known = |id: &NodeId| self.members.get(id).is_some_and(|member| member.id == *id);
         !self.voters.is_empty()
             && self.voters.iter().all(known)
-            && self.outgoing.iter().all(known)
+            && self.outgoing.iter().all(|(id, member)| id.0 != 0 && member.id == *id)
             && self.members.keys().all(|id| id.0 != 0 && known(id))
     }
 
@@ -82,15 +92,17 @@ impl Membership {
     ///
     /// With match indexes this is the commit index (section 5.3), with rounds the newest confirmed round,
     /// with moments of contact the last moment at which a quorum was known to follow.
-    pub fn reached<T: Ord + Copy + Default>(&self, value_of: impl Fn(NodeId) -> T) -> T {
-        let new = reached_by_majority(&self.voters, &value_of);
-        if self.is_joint() { new.min(reached_by_majority(&self.outgoing, &value_of)) } else { new }
+    pub fn reached<T: Ord + Copy + Default>(&self, value_of: impl Fn(Peer) -> T) -> T {
+        let new = reached_by_majority(self.voting_peers(), &value_of);
+        let old = || reached_by_majority(self.outgoing.values().map(Member::peer), &value_of);
+        if self.is_joint() { new.min(old()) } else { new }
     }
 
     /// How an election stands, given each voter's answer.
-    pub fn tally(&self, vote_of: impl Fn(NodeId) -> Option<bool>) -> Tally {
-        let new = tally_of(&self.voters, &vote_of);
-        let old = if self.is_joint() { tally_of(&self.outgoing, &vote_of) } else { Tally::Won };
+    pub fn tally(&self, vote_of: impl Fn(Peer) -> Option<bool>) -> Tally {
+        let new = tally_of(self.voting_peers(), &vote_of);
+        let before = self.outgoing.values().map(Member::peer);
+        let old = if self.is_joint() { tally_of(before, &vote_of) } else { Tally::Won };
         match (new, old) {
             (Tally::Lost, _) | (_, Tally::Lost) => Tally::Lost,
             (Tally::Won, Tally::Won) => Tally::Won,
@@ -99,29 +111,33 @@ impl Membership {
     }
 }
 
-fn majority(voters: &BTreeSet<NodeId>) -> usize {
-    voters.len() / 2 + 1
+/// Whether `list` has this very incarnation.
+fn names(list: &BTreeMap<NodeId, Member>, peer: Peer) -> bool {
+    list.get(&peer.id).is_some_and(|member| member.incarnation == peer.incarnation)
+}
+
+fn majority(voters: usize) -> usize {
+    voters / 2 + 1
 }
 
 fn reached_by_majority<T: Ord + Copy + Default>(
-    voters: &BTreeSet<NodeId>,
-    value_of: &impl Fn(NodeId) -> T,
+    voters: impl Iterator<Item = Peer>,
+    value_of: &impl Fn(Peer) -> T,
 ) -> T {
-    if voters.is_empty() {
-        return T::default();
-    }
-    let mut values: Vec<T> = voters.iter().map(|id| value_of(*id)).collect();
+    let mut values: Vec<T> = voters.map(value_of).collect();
     values.sort_unstable();
-    values[voters.len() - majority(voters)]
+    let at = values.len().checked_sub(majority(values.len()));
+    at.map_or(T::default(), |at| values[at])
 }
 
-fn tally_of(voters: &BTreeSet<NodeId>, vote_of: &impl Fn(NodeId) -> Option<bool>) -> Tally {
-    let count = |wanted| voters.iter().filter(|id| vote_of(**id) == Some(wanted)).count();
-    if voters.is_empty() {
+fn tally_of(voters: impl Iterator<Item = Peer>, vote_of: &impl Fn(Peer) -> Option<bool>) -> Tally {
+    let votes: Vec<Option<bool>> = voters.map(vote_of).collect();
+    let count = |wanted| votes.iter().filter(|vote| **vote == Some(wanted)).count();
+    if votes.is_empty() {
         Tally::Open
-    } else if count(true) >= majority(voters) {
+    } else if count(true) >= majority(votes.len()) {
         Tally::Won
-    } else if count(false) > voters.len() - majority(voters) {
+    } else if count(false) > votes.len() - majority(votes.len()) {
         Tally::Lost
     } else {
         Tally::Open

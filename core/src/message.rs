@@ -194,6 +194,11 @@ impl Message {
         }
     }
 
+    /// Whether it answers a question, which only whom this node knows was asked.
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Message::VoteReply(_) | Message::AppendReply(_) | Message::ReadIndexReply(_))
+    }
+
     /// Whether the fields can be true at all. What a vote says of its sender's log is the sender's affair.
     pub fn is_well_formed(&self) -> bool {
         let fits = match self {

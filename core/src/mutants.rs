@@ -4,7 +4,7 @@
 //! node on its own; the names stand where the rules do. Without the feature `mutants` nothing can be
 //! broken: every question is answered by a constant, and what it guards is gone from the program.
 
-use crate::{Membership, Message, NodeId};
+use crate::{Membership, Message, Peer};
 use alloc::vec::Vec;
 
 /// The rule that is broken, if any.
@@ -37,10 +37,10 @@ impl Broken {
     pub(crate) fn elects_too_early(
         self,
         membership: &Membership,
-        vote_of: impl Fn(NodeId) -> Option<bool>,
+        vote_of: impl Fn(Peer) -> Option<bool>,
     ) -> bool {
         self.is("election-quorum-too-small")
-            && too_few(membership, |id| vote_of(id) == Some(true)).unwrap_or(false)
+            && too_few(membership, |peer| vote_of(peer) == Some(true)).unwrap_or(false)
     }
 
     /// What a quorum has reached; where the rule `name` is broken, what one voter less has.
@@ -48,7 +48,7 @@ impl Broken {
         self,
         name: &str,
         membership: &Membership,
-        value_of: impl Fn(NodeId) -> T,
+        value_of: impl Fn(Peer) -> T,
         reached: T,
     ) -> T {
         if self.is(name) { too_few(membership, value_of).unwrap_or(reached) } else { reached }
@@ -56,8 +56,8 @@ impl Broken {
 }
 
 /// The largest value that one voter fewer than a quorum has reached.
-fn too_few<T: Ord + Copy>(membership: &Membership, value_of: impl Fn(NodeId) -> T) -> Option<T> {
-    let mut values: Vec<T> = membership.voters.iter().map(|id| value_of(*id)).collect();
+fn too_few<T: Ord + Copy>(membership: &Membership, value_of: impl Fn(Peer) -> T) -> Option<T> {
+    let mut values: Vec<T> = membership.voting_peers().map(value_of).collect();
     values.sort_unstable();
     values.get(values.len() - values.len() / 2).copied()
 }

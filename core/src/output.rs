@@ -4,7 +4,9 @@
 //! waits for the disk, and nothing else does. Whoever drives the core carries out each field as its
 //! documentation says and needs to know no more of Raft.
 
-use crate::{Append, Envelope, HardState, Index, LogId, Member, Membership, NodeId, Term, Ticket, WriteId};
+use crate::{
+    Append, Envelope, HardState, Index, LogId, Member, Membership, NodeId, Peer, Term, Ticket, WriteId,
+};
 use alloc::vec::Vec;
 
 /// Everything that can happen to a node. Record a list of these and the run replays.
@@ -38,7 +40,7 @@ pub enum Input {
     /// An [`Output::replicate`] left, as this message.
     Sent {
         /// To whom.
-        to: NodeId,
+        to: Peer,
         /// In which term it was asked for.
         term: Term,
         /// The `prev` of the message.
@@ -51,7 +53,7 @@ pub enum Input {
     /// An [`Output::replicate`] was given up: no connection, no bytes, or the leader changed.
     Unsent {
         /// To whom.
-        to: NodeId,
+        to: Peer,
         /// In which term it was asked for.
         term: Term,
     },
@@ -199,6 +201,13 @@ pub enum Alarm {
         /// Where its log ends now.
         last: Index,
     },
+    /// Somebody claims a term that no honest election leads to so soon. It was believed in part.
+    TermTooFar {
+        /// Who.
+        from: NodeId,
+        /// Which.
+        term: Term,
+    },
     /// The own disk did not finish a write for too long; leadership was given up.
     DiskStalled {
         /// For how many ticks.
@@ -219,6 +228,8 @@ pub enum Dropped {
     Stale,
     /// An answer from a node that is not a member, or not in this life.
     NotMember,
+    /// Its term is further ahead than terms may rise in this time.
+    TermTooFar,
     /// It makes no sense in this role.
     Unexpected,
     /// A second leader in one term: one of the two is wrong about the world.

@@ -74,6 +74,7 @@ impl Raft {
             disk: Disk::new(last),
             applied: purged.index,
             question: 0,
+            term_window: (now, hard_state.term),
             candidacy: boot.0.rotate_left(32),
             out: Output::default(),
         };
@@ -184,7 +185,10 @@ impl Raft {
     /// At a leader: the newest index known to be durable at this member and equal to the own log.
     pub fn matched(&self, id: NodeId) -> Option<Index> {
         match &self.role {
-            Role::Leader(leader) => leader.progress.get(&id).map(|progress| progress.matched),
+            Role::Leader(leader) => leader
+                .progress
+                .get(&self.shared.log.membership().members.get(&id)?.peer())
+                .map(|progress| progress.matched),
             _ => None,
         }
     }
@@ -260,8 +264,12 @@ impl Raft {
         if (to != shared.me && !shared.broken.is("any-receiver")) || from.id == shared.me.id {
             return shared.drop_input(Dropped::Misdelivered);
         }
+        // Requests are refused to those whom the cluster has removed, and does not only not know yet. Answers
+        // count by the newest membership: a member is asked from the moment that it is appended (5.1.15).
         let (committed_id, committed) = shared.log.committed_membership();
-        if !committed.is_empty() && !committed.contains(from) && *committed_id > membership {
+        let unknown = !committed.is_empty() && !committed.contains(from) && *committed_id > membership;
+        let asked = message.is_answer() && shared.log.membership().contains(from);
+        if unknown && !asked {
             return shared.drop_input(Dropped::Removed);
         }
         if !message.is_well_formed() {
@@ -277,8 +285,16 @@ impl Raft {
         }
         let deaf = self.shared.broken.is("leader-ignores-newer-terms") && self.is_leader();
         if message.term() > self.shared.term() && !deaf {
-            self.shared.set_hard_state(message.term(), None);
-            self.change_role(Transition::Follow);
+            let furthest = self.shared.furthest_term();
+            let term = message.term().min(furthest);
+            if term > self.shared.term() {
+                self.shared.set_hard_state(term, None);
+                self.change_role(Transition::Follow);
+            }
+            if message.term() > furthest {
+                self.shared.out.alarms.push(Alarm::TermTooFar { from: from.id, term: message.term() });
+                return self.shared.drop_input(Dropped::TermTooFar);
+            }
         }
         let current = self.shared.term();
         match message {
@@ -495,7 +511,7 @@ impl Raft {
         Transition::Stay
     }
 
-    fn on_sent(&mut self, to: NodeId, term: Term, prev: LogId, last: Index, bytes: u64) -> Transition {
+    fn on_sent(&mut self, to: Peer, term: Term, prev: LogId, last: Index, bytes: u64) -> Transition {
         match &mut self.role {
             Role::Leader(leader) if term == self.shared.hard_state.term => {
                 leader.on_sent(&mut self.shared, to, prev, last, bytes);
@@ -505,7 +521,7 @@ impl Raft {
         }
     }
 
-    fn on_unsent(&mut self, to: NodeId, term: Term) -> Transition {
+    fn on_unsent(&mut self, to: Peer, term: Term) -> Transition {
         match &mut self.role {
             Role::Leader(leader) if term == self.shared.hard_state.term => {
                 leader.on_unsent(&self.shared, to);
@@ -586,10 +602,11 @@ impl Raft {
 }
 
 fn peers_of(leader: &Leader, now: Tick) -> Vec<PeerStatus> {
-    let peers = leader.progress.iter().map(|(id, progress)| {
+    let peers = leader.progress.iter().map(|(peer, progress)| {
         let (messages_in_flight, bytes_in_flight) = progress.in_flight();
         PeerStatus {
-            id: *id,
+            id: peer.id,
+            incarnation: peer.incarnation,
             matched: progress.matched,
             next: progress.next,
             last: progress.last,

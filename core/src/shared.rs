@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) applied: Index,
     /// The number of this run's newest question to a leader. Lives here since it is never used twice.
     pub(crate) question: u64,
+    /// When the current stretch began over which the rise of the term is bounded, and the term at that time.
+    pub(crate) term_window: (Tick, Term),
     /// The number of its newest candidacy. It starts where the run's name says, so that no two runs share one.
     pub(crate) candidacy: u64,
     /// What this step wants done.
@@ -48,6 +50,17 @@ pub(crate) enum Transition {
 impl Shared {
     pub(crate) fn term(&self) -> Term {
         self.hard_state.term
+    }
+
+    /// The newest term that a message may bring now (5.1.11). Each stretch of a maximum election timeout allows
+    /// 2^31, so that any such time, which touches two of them, sees a rise of at most 2^32: whoever pushes
+    /// needs decades to the end of all terms, and nodes that were pushed apart meet again.
+    pub(crate) fn furthest_term(&mut self) -> Term {
+        let (since, _) = self.term_window;
+        if self.now.since(since) >= self.settings.election_max {
+            self.term_window = (self.now, self.term());
+        }
+        Term(self.term_window.1.0.saturating_add(1 << 31))
     }
 
     /// Whether this node may campaign and lead: it votes in the membership in force, in this life.
@@ -143,7 +156,7 @@ impl Shared {
 
     /// Tells the driver whom to know, after the membership in force may have changed.
     pub(crate) fn announce_members(&mut self) {
-        self.out.members = Some(self.log.membership().members.values().cloned().collect());
+        self.out.members = Some(self.log.membership().all().cloned().collect());
     }
 
     pub(crate) fn refuse(&mut self, ticket: Ticket, reason: RefusedReason) {

@@ -80,6 +80,8 @@ pub struct Status {
 pub struct PeerStatus {
     /// Which member.
     pub id: NodeId,
+    /// Which disk of it.
+    pub incarnation: Incarnation,
     /// The newest index known to be durable there and equal to the leader's.
     pub matched: Index,
     /// The next index to send.

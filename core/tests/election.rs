@@ -862,3 +862,40 @@ fn el_6_an_old_grant_of_the_same_campaign_term_is_dropped() {
     }
     assert_eq!(c.role(A), RoleName::Candidate, "an answer to the new question counts");
 }
+
+/// 5.1.11: one message with the last term that is believed at all does not end elections: the term rises by a
+/// bounded amount, durably, and the cluster goes on.
+#[test]
+fn tr_1_a_term_far_ahead_is_believed_in_part_and_the_cluster_goes_on() {
+    let mut c = Cluster::of(3);
+    c.elect(A);
+    for hostile in 0..20 {
+        let term = Term(Term::LIMIT.0 - 1);
+        for (to, claims) in [(B, C), (A, C)] {
+            let reply = ReadIndexReply { term, boot: Boot(1), sequence: hostile, index: None };
+            let out = c.say(claims, to, Message::ReadIndexReply(reply));
+            assert_eq!(out.dropped, Some(Dropped::TermTooFar));
+            assert_eq!(out.alarms, [Alarm::TermTooFar { from: NodeId(claims), term }]);
+            c.persist(to);
+            assert!(c.node(to).disk.hard_state.term >= Term(1 << 31), "durably");
+            assert!(c.term(to) < 1 << 32, "all messages of one time together");
+        }
+    }
+    let settled = |c: &Cluster| {
+        c.leader().is_some_and(|leader| c.ids().iter().all(|id| c.leader_of(*id) == Some(leader)))
+    };
+    assert!(c.pass_until(2_000, settled).is_some(), "it elects");
+    let leader = c.leader().unwrap();
+    c.propose(leader, 1);
+    c.pass(50);
+    assert_eq!(c.commit(A), c.last(leader));
+    // However far nodes were pushed apart, they meet: each further time brings the rest closer.
+    let (ahead, behind) = (c.term(leader) + (1 << 33), C);
+    for _ in 0..5 {
+        c.silence(60);
+        let reply = ReadIndexReply { term: Term(ahead), boot: Boot(1), sequence: 0, index: None };
+        c.say(B, behind, Message::ReadIndexReply(reply));
+        c.persist(behind);
+    }
+    assert_eq!(c.term(behind), ahead);
+}

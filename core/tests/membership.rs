@@ -92,7 +92,7 @@ fn drawn(line: &str) -> (Membership, BTreeMap<NodeId, String>, String) {
 fn cm_7_what_a_quorum_has_reached_drawn() {
     for line in REACHED.lines().filter(|line| !line.trim().is_empty()) {
         let (membership, values, expected) = drawn(line);
-        let value = |id| values.get(&id).and_then(|value| value.parse().ok()).unwrap_or(0u64);
+        let value = |peer: Peer| values.get(&peer.id).and_then(|value| value.parse().ok()).unwrap_or(0u64);
         assert_eq!(membership.reached(value).to_string(), expected, "{line}");
     }
 }
@@ -101,7 +101,7 @@ fn cm_7_what_a_quorum_has_reached_drawn() {
 fn cm_7_how_an_election_stands_drawn() {
     for line in TALLY.lines().filter(|line| !line.trim().is_empty()) {
         let (membership, values, expected) = drawn(line);
-        let vote = |id| match values.get(&id).map(String::as_str) {
+        let vote = |peer: Peer| match values.get(&peer.id).map(String::as_str) {
             Some("y") => Some(true),
             Some("n") => Some(false),
             _ => None,
@@ -113,6 +113,7 @@ fn cm_7_how_an_election_stands_drawn() {
 /// The oracle: a quorum is any set of nodes with more than half of each set of voters. All sets are tried.
 fn quorums(membership: &Membership) -> Vec<BTreeSet<NodeId>> {
     let all: Vec<NodeId> = membership.members.keys().copied().collect();
+    let outgoing = membership.outgoing.keys().copied().collect();
     let sets = (0..1u32 << all.len()).map(|bits| {
         let chosen = all.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
         chosen.map(|(_, id)| *id).collect::<BTreeSet<_>>()
@@ -120,7 +121,7 @@ fn quorums(membership: &Membership) -> Vec<BTreeSet<NodeId>> {
     let enough = |set: &BTreeSet<NodeId>, voters: &BTreeSet<NodeId>| {
         voters.is_empty() || 2 * set.intersection(voters).count() > voters.len()
     };
-    sets.filter(|set| enough(set, &membership.voters) && enough(set, &membership.outgoing)).collect()
+    sets.filter(|set| enough(set, &membership.voters) && enough(set, &outgoing)).collect()
 }
 
 /// The largest value that all members of some quorum have reached.
@@ -163,7 +164,7 @@ fn cm_7_every_election_of_every_size_against_brute_force() {
                 if cases > 800 && case % 29 != 0 {
                     continue;
                 }
-                let tally = m.tally(|id| votes.get(&id).copied());
+                let tally = m.tally(|peer| votes.get(&peer.id).copied());
                 assert_eq!(tally, tally_by_oracle(&m, &votes), "{voters:?} + {outgoing:?}: {votes:?}");
             }
         }
@@ -189,10 +190,10 @@ proptest! {
         let outgoing = if joint { outgoing } else { vec![] };
         let m = membership(&voters, &outgoing, &[1, 2, 3, 4, 5, 6, 7]);
         let values: BTreeMap<NodeId, u64> = values.into_iter().map(|(id, value)| (NodeId(id), value)).collect();
-        let reached = m.reached(|id| values.get(&id).copied().unwrap_or(0));
+        let reached = m.reached(|peer| values.get(&peer.id).copied().unwrap_or(0));
         prop_assert_eq!(reached, reached_by_oracle(&m, &values));
         let votes: BTreeMap<NodeId, bool> = values.iter().map(|(id, value)| (*id, value % 2 == 0)).collect();
-        prop_assert_eq!(m.tally(|id| votes.get(&id).copied()), tally_by_oracle(&m, &votes));
+        prop_assert_eq!(m.tally(|peer| votes.get(&peer.id).copied()), tally_by_oracle(&m, &votes));
     }
 
     /// S14c: any two quorums of one membership share a node, and so do those of a joint one and of each of its halves.
@@ -226,7 +227,7 @@ fn a_membership_that_contradicts_itself_is_not_well_formed() {
     let good = membership(&[A, B], &[B, C], &[D]);
     assert!(good.is_well_formed() && good.is_joint());
     let stranger_votes = Membership { voters: ids(&[A, 9]), ..good.clone() };
-    let stranger_voted = Membership { outgoing: ids(&[9]), ..good.clone() };
+    let stranger_voted = Membership { outgoing: [(NodeId(9), member(8))].into(), ..good.clone() };
     let nobody_votes = Membership { voters: ids(&[]), ..good.clone() };
     let mut misnamed = good.clone();
     misnamed.members.get_mut(&NodeId(A)).unwrap().id = NodeId(B);
@@ -464,4 +465,98 @@ fn learners_receive_the_log_and_commit_nothing() {
     c.heal();
     c.pass(10);
     c.assert_converged();
+}
+
+/// MC-9, 5.1.15: `replace 2 by a new disk`: the new disk counts in the new set and the old one in the old set.
+/// Were the sets names alone, the new disk would count in both majorities, and two commits could follow.
+#[test]
+fn mc_9_a_replaced_disk_counts_only_in_the_set_that_names_it_against_brute_force() {
+    for size in 1..=7u64 {
+        let voters: Vec<u64> = (1..=size).collect();
+        let mut m = membership(&voters, &voters, &[]);
+        // The disks with even names are replaced.
+        let old: Vec<Peer> = voters
+            .iter()
+            .map(|id| {
+                let member = m.outgoing.get_mut(&NodeId(*id)).unwrap();
+                member.incarnation.0 += 1_000 * (1 - id % 2);
+                member.peer()
+            })
+            .collect();
+        let new: Vec<Peer> = voters.iter().map(|id| peer(*id)).collect();
+        assert!(m.is_well_formed());
+        let all: BTreeSet<Peer> = old.iter().chain(&new).copied().collect();
+        assert_eq!(m.all().map(Member::peer).collect::<BTreeSet<_>>(), all);
+        assert!(all.iter().all(|peer| m.is_voter(*peer)));
+        let all: Vec<Peer> = all.into_iter().collect();
+        for bits in 0..1u32 << all.len() {
+            let says_yes =
+                |peer: Peer| all.iter().position(|at| *at == peer).is_some_and(|at| bits >> at & 1 == 1);
+            let majority = |set: &[Peer]| 2 * set.iter().filter(|peer| says_yes(**peer)).count() > set.len();
+            let expected = majority(&old) && majority(&new);
+            assert_eq!(m.tally(|peer| Some(says_yes(peer))) == Tally::Won, expected, "{bits:b} of {all:?}");
+            assert_eq!(m.reached(|peer| u64::from(says_yes(peer))) == 1, expected, "{bits:b} of {all:?}");
+        }
+    }
+}
+
+/// 5.1.15, 5.3.2: whom the newest membership names is asked, so its answers count, though the committed
+/// membership does not know it yet. Dropped as one who was removed, they would elect nobody for ever.
+#[test]
+fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one() {
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None },
+        runs: vec![Run::new(1, 1)],
+        last: Index(2),
+        memberships: vec![
+            (LogId::new(1, 1), membership(&[A], &[], &[])),
+            (LogId::new(1, 2), membership(&[A, B], &[A], &[])),
+        ],
+        ..Restored::default()
+    };
+    let mut node = Raft::new(peer(A), Boot(1), Settings::default(), 1, restored, Tick(0)).unwrap();
+    let word = |from, message| {
+        Input::Receive(Envelope { from: peer(from), to: peer(A), membership: LogId::ZERO, message })
+    };
+    let heartbeat = Append {
+        term: Term(1),
+        prev: LogId::new(1, 1),
+        last: Index(1),
+        runs: vec![],
+        memberships: vec![],
+        commit: Index(1),
+        round: Round(1),
+        lease: 0,
+        persisted: Index(1),
+        disk_age: 0,
+        time: 0,
+    };
+    let leader = Envelope {
+        from: peer(C),
+        to: peer(A),
+        membership: LogId::new(1, 2),
+        message: Message::Append(heartbeat),
+    };
+    node.step(Tick(1), Input::Receive(leader));
+    assert_eq!(node.committed_membership().0, LogId::new(1, 1));
+    // B has no log, and names no membership.
+    for pre in [true, false] {
+        let out = if pre { node.step(Tick(100), Input::Campaign) } else { Output::default() };
+        let asked = out.send_after_sync.iter().chain(&out.send).find(|e| e.to == peer(B));
+        let question = match asked.map(|envelope| &envelope.message) {
+            Some(Message::Vote(vote)) => vote.question,
+            // The second candidacy is the one after the first.
+            _ => (1 << 32) + 2,
+        };
+        let (campaign, term) = (Term(2), if pre { Term(1) } else { Term(2) });
+        let request = Vote { campaign, pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
+        let out = node.step(Tick(100), word(B, Message::Vote(request)));
+        assert_eq!(out.dropped, Some(Dropped::Removed), "a request of one who knows no membership");
+        let reply = VoteReply { campaign, pre, question, term, refusal: None, leader: None };
+        let stranger = node.step(Tick(100), word(C, Message::VoteReply(reply)));
+        assert_eq!(stranger.dropped, Some(Dropped::Removed), "an answer of one whom nobody asked");
+        assert_eq!(node.step(Tick(100), word(B, Message::VoteReply(reply))).dropped, None);
+        node.step(Tick(100), Input::Persisted(node.newest_write()));
+    }
+    assert_eq!(node.role_name(), RoleName::Leader);
 }

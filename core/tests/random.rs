@@ -416,7 +416,7 @@ proptest! {
                 Event::Sent | Event::Unsent => match open.pop() {
                     Some(Replicate { envelope, .. }) => {
                         let Message::Append(append) = envelope.message else { unreachable!() };
-                        let (to, term) = (envelope.to.id, append.term);
+                        let (to, term) = (envelope.to, append.term);
                         let Append { prev, last, .. } = append;
                         match event {
                             Event::Sent => vec![Input::Sent { to, term, prev, last, bytes: 1 }],

@@ -383,7 +383,7 @@ impl Shared {
     ) -> Vec<Arc<Target>> {
         let mut state = self.state();
         state.local.membership = newest;
-        state.members = membership.members.values().map(|member| (member.id, member.incarnation)).collect();
+        state.members = membership.all().map(|member| (member.id, member.incarnation)).collect();
         let wanted: BTreeMap<NodeId, (Peer, String)> = members.map(|m| (m.0.id, m)).collect();
         let mut retired = Vec::new();
         state.targets.retain(|id, target| {

@@ -22,17 +22,12 @@ pub const MAX_MEMBERSHIP: usize = 2 << 20;
 
 /// Encodes a membership. One that fails [`check_membership`] is encoded too, but nobody will decode it.
 pub fn encode_membership(membership: &Membership) -> Bytes {
-    let members = membership.members.values().map(|member| proto::Member {
-        id: member.id.0,
-        incarnation: member.incarnation.0,
-        address: member.address.clone(),
-    });
-    let names = |set: &BTreeSet<NodeId>| set.iter().map(|id| id.0).collect();
+    let list = |members: &BTreeMap<NodeId, Member>| members.values().map(from_member).collect();
     let message = proto::Membership {
         cluster: Some(membership.cluster.into()),
-        members: members.collect(),
-        voters: names(&membership.voters),
-        outgoing: names(&membership.outgoing),
+        members: list(&membership.members),
+        voters: membership.voters.iter().map(|id| id.0).collect(),
+        outgoing: list(&membership.outgoing),
     };
     message.encode_to_vec().into()
 }
@@ -44,20 +39,11 @@ pub fn decode_membership(bytes: &[u8]) -> Result<Membership, WireError> {
     }
     let message = proto::Membership::decode(bytes)?;
     let cluster = message.cluster.ok_or(WireError::Invalid("a membership without a cluster"))?;
-    if !message.members.windows(2).all(|w| w[0].id < w[1].id) {
-        return Err(WireError::Invalid("the members are not in order"));
-    }
-    let members: BTreeMap<NodeId, Member> = message
-        .members
-        .into_iter()
-        .map(|m| Member { id: NodeId(m.id), incarnation: Incarnation(m.incarnation), address: m.address })
-        .map(|member| (member.id, member))
-        .collect();
     let membership = Membership {
         cluster: cluster.into(),
-        members,
+        members: members(message.members)?,
         voters: names(&message.voters)?,
-        outgoing: names(&message.outgoing)?,
+        outgoing: members(message.outgoing)?,
     };
     check_membership(&membership)?;
     Ok(membership)
@@ -65,16 +51,34 @@ pub fn decode_membership(bytes: &[u8]) -> Result<Membership, WireError> {
 
 /// Whether a membership may be written to a log: well formed, and within the limits above.
 pub fn check_membership(membership: &Membership) -> Result<(), WireError> {
-    if membership.members.len() > MAX_MEMBERS {
+    let (now, before) = (&membership.members, &membership.outgoing);
+    if now.len() > MAX_MEMBERS || before.len() > MAX_MEMBERS {
         return Err(WireError::Invalid("too many members"));
     }
-    if membership.members.values().any(|member| member.address.len() > MAX_ADDRESS) {
+    if now.values().chain(before.values()).any(|member| member.address.len() > MAX_ADDRESS) {
         return Err(WireError::Invalid("the address of a member is too long"));
     }
     if !membership.is_well_formed() {
         return Err(WireError::Invalid("the parts of the membership do not fit each other"));
     }
     Ok(())
+}
+
+fn from_member(member: &Member) -> proto::Member {
+    let Member { id, incarnation, address } = member.clone();
+    proto::Member { id: id.0, incarnation: incarnation.0, address }
+}
+
+fn members(list: Vec<proto::Member>) -> Result<BTreeMap<NodeId, Member>, WireError> {
+    if !list.windows(2).all(|w| w[0].id < w[1].id) {
+        return Err(WireError::Invalid("the members are not in order"));
+    }
+    let member = |m: proto::Member| Member {
+        id: NodeId(m.id),
+        incarnation: Incarnation(m.incarnation),
+        address: m.address,
+    };
+    Ok(list.into_iter().map(member).map(|member| (member.id, member)).collect())
 }
 
 fn names(list: &[u64]) -> Result<BTreeSet<NodeId>, WireError> {

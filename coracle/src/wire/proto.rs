@@ -335,8 +335,8 @@ pub(super) struct Membership {
     pub(super) members: Vec<Member>,
     #[prost(uint64, repeated, tag = "3")]
     pub(super) voters: Vec<u64>,
-    #[prost(uint64, repeated, tag = "4")]
-    pub(super) outgoing: Vec<u64>,
+    #[prost(message, repeated, tag = "4")]
+    pub(super) outgoing: Vec<Member>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -35,7 +35,9 @@ fn member(id: u64) -> Member {
 
 fn membership() -> Membership {
     let mut membership = Membership::of_voters(ClusterId(7 << 100 | 9), [member(1), member(2), member(3)]);
-    membership.outgoing = [NodeId(1), NodeId(2)].into();
+    membership.outgoing = [1, 2].map(|id| (NodeId(id), member(id))).into();
+    // Node 2 is being replaced by a new disk of its name.
+    membership.outgoing.get_mut(&NodeId(2)).unwrap().incarnation = Incarnation(9);
     membership.voters.remove(&NodeId(1));
     membership
 }
@@ -395,7 +397,7 @@ fn a_membership_that_does_not_fit_together_is_refused() {
     assert!(!refused(&|_| {}));
     assert!(refused(&|m| m.voters.clear()), "nobody votes");
     assert!(refused(&|m| _ = m.voters.insert(NodeId(9))), "a voter who is no member");
-    assert!(refused(&|m| _ = m.outgoing.insert(NodeId(9))), "or was none");
+    assert!(refused(&|m| _ = m.outgoing.insert(NodeId(0), member(0))), "or was one named 0");
     assert!(refused(&|m| _ = m.members.insert(NodeId(0), member(0))), "a member named 0");
     assert!(refused(&|m| m.members.get_mut(&NodeId(1)).unwrap().address = "x".repeat(MAX_ADDRESS + 1)));
     assert!(refused(&|m| m.members.extend((10..1_100).map(|id| (NodeId(id), member(id))))), "too many");

@@ -61,10 +61,10 @@ impl Cluster {
 
         let mut follow_ups = Vec::new();
         for replicate in out.replicate {
-            let to = replicate.envelope.to.id;
+            let to = replicate.envelope.to;
             match self.sending {
                 Sending::ByHand => self.nodes.get_mut(&id).unwrap().open.push(replicate),
-                Sending::Connected if self.cut.contains(&(id, to.0)) => {
+                Sending::Connected if self.cut.contains(&(id, to.id.0)) => {
                     follow_ups.push(Input::Unsent { to, term: replicate.append().term });
                 }
                 _ => follow_ups.push(self.send_entries(id, replicate, u64::MAX)),
@@ -133,7 +133,7 @@ impl Cluster {
         let Message::Append(append) = &mut envelope.message else { panic!("only AppendEntries") };
         let count = append.count().min(max_bytes.max(1)).min(most);
         append.cut(Index(append.prev.index.0 + count));
-        let (to, term, prev, last) = (envelope.to.id, append.term, append.prev, append.last);
+        let (to, term, prev, last) = (envelope.to, append.term, append.prev, append.last);
         let range = prev.index.0 + 1..=last.0;
         let raft = node.raft.as_ref().expect("the node is up");
         let known = range.clone().all(|at| {

@@ -169,6 +169,8 @@ impl Cluster {
 }
 
 fn is_quorum(membership: &Membership, holds: impl Fn(u64) -> bool) -> bool {
-    let majority = |set: &BTreeSet<NodeId>| 2 * set.iter().filter(|id| holds(id.0)).count() > set.len();
-    majority(&membership.voters) && (membership.outgoing.is_empty() || majority(&membership.outgoing))
+    let majority = |set: &[NodeId]| 2 * set.iter().filter(|id| holds(id.0)).count() > set.len();
+    let voters: Vec<_> = membership.voters.iter().copied().collect();
+    let outgoing: Vec<_> = membership.outgoing.keys().copied().collect();
+    majority(&voters) && (outgoing.is_empty() || majority(&outgoing))
 }

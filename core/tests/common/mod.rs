@@ -131,7 +131,7 @@ pub(crate) fn membership(voters: &[u64], outgoing: &[u64], learners: &[u64]) -> 
         cluster: ClusterId(7),
         members: all.map(|id| (NodeId(*id), member(*id))).collect(),
         voters: ids(voters),
-        outgoing: ids(outgoing),
+        outgoing: outgoing.iter().map(|id| (NodeId(*id), member(*id))).collect(),
     }
 }
 
@@ -737,7 +737,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).unwrap();
         let at = node.open.iter().position(|open| open.envelope.to.id.0 == to).expect("an open request");
         let term = node.open.remove(at).append().term;
-        self.step(id, Input::Unsent { to: NodeId(to), term });
+        self.step(id, Input::Unsent { to: peer(to), term });
     }
 
     /// Gives a node an input.
