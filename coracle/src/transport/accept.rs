@@ -1,12 +1,14 @@
 //! Taking connections.
 //!
 //! Nothing that a stranger does, and nothing that the system refuses, ends the loop (TR-7). Each connection
-//! has a task of its own from its first byte on; until its handshake is over it holds a place among few.
+//! has a task of its own from its first byte on; until its handshake is over it holds a place among few. A
+//! connection is taken from the system only when there is a place for its socket, which is given back after the
+//! socket is closed: so however many come and however fast, the descriptors that they take are bounded.
 
 use super::handshake::{ReadError, Stream, Verdict, judge};
-use super::shared::{HandshakeSlot, Shared};
+use super::shared::{HandshakeSlot, Origin, Shared};
 use crate::wire::{Close, CloseReason, Incoming, Refused, RefusedReason, Welcome, WireError};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -16,11 +18,20 @@ use tokio::time::{sleep, timeout};
 /// Accepts connections for ever.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     loop {
+        // Handshakes and links never take all places for long: those that are too many are being ended.
+        let Ok(place) = Arc::clone(&shared.sockets).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, remote)) => shared.start_handshake(remote.ip(), |slot| {
-                let shared = Arc::clone(&shared);
-                async move { serve_tcp(&shared, slot, stream, remote).await }
-            }),
+            Ok((stream, remote)) => {
+                shared.start_handshake(remote.ip(), |slot| {
+                    let shared = Arc::clone(&shared);
+                    async move {
+                        // Dropped last: after the socket.
+                        let _place = place;
+                        serve_tcp(&shared, slot, stream, remote).await;
+                    }
+                });
+                shared.thin_out().await;
+            }
             Err(error) => {
                 shared.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
                 shared.strangers.warn(
@@ -38,16 +49,16 @@ async fn serve_tcp(shared: &Shared, slot: HandshakeSlot, stream: TcpStream, remo
     // It only delays small writes where it fails.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
-    serve(shared, slot, Stream::new(reader, writer), &remote.ip().to_string()).await;
+    serve(shared, slot, Stream::new(reader, writer), remote.ip()).await;
 }
 
 /// Serves one connection from its handshake to its end.
-async fn serve<R, W>(shared: &Shared, slot: HandshakeSlot, mut stream: Stream<R, W>, remote: &str)
+async fn serve<R, W>(shared: &Shared, slot: HandshakeSlot, mut stream: Stream<R, W>, source: IpAddr)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let limit = shared.config.handshake_timeout;
+    let (limit, remote) = (shared.config.handshake_timeout, &source.to_string());
     let hello = match timeout(limit, stream.reader.receive()).await {
         Ok(Ok(Incoming::Hello(hello))) => hello,
         Ok(Ok(_)) => {
@@ -68,22 +79,24 @@ where
         Ok(Verdict::Introduce) => {
             return finish(shared, stream, &welcome).await;
         }
-        Ok(Verdict::Talk(cluster)) => match shared.register(&hello.facts, cluster, None, Some(welcome)) {
-            Ok((link, alarm)) => {
-                drop(slot);
-                if let Some(alarm) = alarm {
-                    shared.alarm(alarm).await;
+        Ok(Verdict::Talk(cluster)) => {
+            match shared.register(&hello.facts, cluster, Origin::Accepted(source, welcome)) {
+                Ok((link, alarm)) => {
+                    drop(slot);
+                    if let Some(alarm) = alarm {
+                        shared.alarm(alarm).await;
+                    }
+                    stream.established(shared.config.max_frame);
+                    let end = link.run(shared, stream).await;
+                    tracing::debug!(remote, peer = %link.peer.id, ?end, "an accepted connection ended");
+                    if let super::link::End::Protocol(error) = &end {
+                        shared.strangers.warn(remote, "protocol", error);
+                    }
+                    return shared.unregister(&link, &end).await;
                 }
-                stream.established(shared.config.max_frame);
-                let end = link.run(shared, stream).await;
-                tracing::debug!(remote, peer = %link.peer.id, ?end, "an accepted connection ended");
-                if let super::link::End::Protocol(error) = &end {
-                    shared.strangers.warn(remote, "protocol", error);
-                }
-                return shared.unregister(&link, &end).await;
+                Err(refusal) => refusal,
             }
-            Err(refusal) => refusal,
-        },
+        }
         Err(refusal) => refusal,
     };
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);

@@ -44,8 +44,20 @@ pub struct TcpConfig {
     /// The largest frame taken, in bytes; peers are told. The default holds the largest entry.
     pub max_frame: usize,
     /// How many accepted connections may be open, beyond unfinished handshakes. 1,024: every node of the
-    /// largest cluster, within the usual limit on open files.
+    /// largest cluster. One that is in the newest membership gets in all the same, in the place of one that is not.
+    ///
+    /// Connections and handshakes together never take more than half of the descriptors that the process may open
+    /// when the transport starts: the rest is for the log, for clients and for connections of its own.
     pub max_connections: usize,
+    /// How many accepted connections of nodes that are not in the newest membership may come from one address. 64:
+    /// a node that was never told its cluster, and so knows no members, is behind the same address as they are.
+    pub max_per_address: usize,
+    /// How many bytes the unfinished frames of all nodes that are not in the newest membership may take, beyond 64
+    /// KiB each; who finds it used up is not read from. 64 MiB: nearly two of the largest. What members send is
+    /// bounded by their number.
+    pub unfinished_bytes: usize,
+    /// How long such a frame may take from its first 64 KiB to its end. 10 s: 3 MiB a second for the largest.
+    pub unfinished_timeout: Duration,
     /// How many accepted connections may be in their handshake. 256. One more, and the oldest of the address
     /// that has most of them is cut off: a handshake that is meant takes a round trip, so those that are old
     /// are not, and peers get in however many others hold a connection open (TR-6).
@@ -73,9 +85,53 @@ impl Default for TcpConfig {
             outbox_messages: 4_096,
             max_frame: MAX_FRAME,
             max_connections: 1_024,
+            max_per_address: 64,
+            unfinished_bytes: 64 << 20,
+            unfinished_timeout: Duration::from_secs(10),
             max_handshakes: 256,
             inbound_bytes: 64 << 20,
             features: wire::FEATURES,
         }
+    }
+}
+
+impl TcpConfig {
+    /// The settings, where this process may open so many descriptors.
+    pub(super) fn within(mut self, descriptors: u64) -> TcpConfig {
+        let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+        self.max_handshakes = self.max_handshakes.min(share / 4).max(1);
+        self.max_connections =
+            self.max_connections.min(share.saturating_sub(self.max_handshakes + SPARE)).max(1);
+        self
+    }
+
+    /// How many sockets may be accepted and not closed yet.
+    pub(super) fn sockets(&self) -> usize {
+        self.max_handshakes.saturating_add(self.max_connections).saturating_add(SPARE)
+    }
+}
+
+/// The socket that was accepted last, before another one gives way to it.
+const SPARE: usize = 1;
+
+/// How many descriptors this process may open.
+pub(super) fn descriptors() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_take_at_most_half_of_the_descriptors() {
+        for descriptors in [8, 64, 256, 1_024, 4_096, 1 << 20, u64::MAX] {
+            let config = TcpConfig::default().within(descriptors);
+            assert!(config.sockets() as u64 <= descriptors / 2, "{descriptors}: {config:?}");
+            assert!(config.max_handshakes >= 1 && config.max_connections >= 1);
+        }
+        let ample = TcpConfig::default().within(1 << 20);
+        assert_eq!((ample.max_handshakes, ample.max_connections), (256, 1_024));
     }
 }

@@ -6,7 +6,7 @@
 
 use super::handshake::{ReadError, Stream, check_welcome};
 use super::link::End;
-use super::shared::{Answer, Shared, Target};
+use super::shared::{Answer, Origin, Shared, Target};
 use crate::wire::{Hello, Incoming, Purpose, Refused, RefusedReason, Welcome, WireError};
 use std::io;
 use std::net::SocketAddr;
@@ -107,7 +107,7 @@ async fn attempt(shared: &Shared, target: &Target) -> Option<(Duration, bool)> {
     shared.quiet.forget(address);
     shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
     let cluster = local.cluster?;
-    let (link, alarm) = shared.register(&welcome.facts, cluster, Some(target), None).ok()?;
+    let (link, alarm) = shared.register(&welcome.facts, cluster, Origin::Dialed(target)).ok()?;
     if let Some(alarm) = alarm {
         shared.alarm(alarm).await;
     }

@@ -83,6 +83,11 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         self.decoder.next(&mut self.buffer)
     }
 
+    /// The length of the frame that has begun; 0 while its header is not there.
+    pub(super) fn begun(&self) -> usize {
+        self.decoder.begun()
+    }
+
     /// Waits for more bytes. Cancel safe.
     pub(super) async fn fill(&mut self) -> Result<(), ReadError> {
         // A frame's buffer at most doubles: what has arrived vouches for what is claimed.

@@ -17,16 +17,19 @@ use bytes::{Buf, Bytes};
 use coracle_core::{Boot, ClusterId, Peer};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 /// How many pieces one system call writes: a head and an entry for each of 64 small messages. More are
 /// written by the next call, without waiting.
 const PIECES: usize = 128;
+/// How much of a frame anybody may leave unfinished, in bytes.
+const FREE: usize = 64 << 10;
 /// How often within the idle timeout the watch looks: the timeout is met to a sixth.
 const LOOKS: u32 = 6;
 
@@ -45,6 +48,8 @@ pub(super) struct Link {
     pub(super) who: Introduction,
     /// Whether this node dialed it.
     pub(super) dialed: bool,
+    /// From where it was dialed, if this node did not dial it.
+    pub(super) source: Option<IpAddr>,
     /// The largest frame that the other end takes.
     pub(super) max_frame: usize,
     /// What waits to be written.
@@ -124,6 +129,8 @@ impl Link {
                 end = self.read(shared, &mut reader, &pulse) => end,
                 end = &mut write => end,
                 end = self.watch(shared, &pulse) => end,
+                // Who does not read does not get its goodbye.
+                () = async { self.outbox.closed().await; sleep(close_timeout).await } => End::Finished,
             };
             if let End::Protocol(error) = &end {
                 self.close(CloseReason::Protocol, &error.to_string());
@@ -144,8 +151,14 @@ impl Link {
         reader: &mut Reader<R>,
         pulse: &Pulse,
     ) -> End {
+        // The share of a stranger's large frame in what all of them may take, and until when it has it.
+        let mut share = None;
         loop {
-            match reader.buffered() {
+            let found = reader.buffered();
+            if !matches!(found, Ok(None)) {
+                share = None;
+            }
+            match found {
                 Ok(None) => {}
                 Ok(Some((Incoming::Pong(number), _))) => {
                     shared.ponged(self, number).await;
@@ -171,7 +184,20 @@ impl Link {
                 }
                 Err(error) => return End::Protocol(error),
             }
-            match reader.fill().await {
+            if share.is_none() && reader.begun() > FREE && !shared.is_member(self.peer) {
+                pulse.delivering.store(true, Ordering::Relaxed);
+                let permit = shared.unfinished(reader.begun() - FREE).await;
+                pulse.delivering.store(false, Ordering::Relaxed);
+                share = Some((permit, Instant::now() + shared.config.unfinished_timeout));
+            }
+            let filled = match &share {
+                Some((_, until)) => match timeout_at(*until, reader.fill()).await {
+                    Ok(filled) => filled,
+                    Err(_) => return End::Protocol(WireError::Invalid("a large frame that took too long")),
+                },
+                None => reader.fill().await,
+            };
+            match filled {
                 Ok(()) => pulse.heard.fetch_add(1, Ordering::Relaxed),
                 Err(ReadError::Wire(error)) => return End::Protocol(error),
                 Err(ReadError::Io(_) | ReadError::End) => return End::Cut,

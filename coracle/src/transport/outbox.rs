@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 pub(super) struct Outbox {
     queue: Mutex<Queue>,
     wake: Notify,
+    /// Rung when the last frame is queued.
+    closing: Notify,
     max_bytes: usize,
     max_frames: usize,
 }
@@ -37,7 +39,13 @@ impl Outbox {
     /// An outbox whose first frame is `first`, if there is one, whatever the limits are.
     pub(super) fn new(max_bytes: usize, max_frames: usize, first: Option<Bytes>) -> Outbox {
         let queue = Queue { pieces: first.into_iter().collect(), ..Queue::default() };
-        Outbox { queue: Mutex::new(queue), wake: Notify::new(), max_bytes, max_frames }
+        Outbox {
+            queue: Mutex::new(queue),
+            wake: Notify::new(),
+            closing: Notify::new(),
+            max_bytes,
+            max_frames,
+        }
     }
 
     /// Queues a frame. False: there is no room, and it was dropped.
@@ -70,7 +78,13 @@ impl Outbox {
             queue.pieces.push_back(last);
             drop(queue);
             self.wake.notify_one();
+            self.closing.notify_one();
         }
+    }
+
+    /// Waits until the last frame is queued. Only one task may call it, and once.
+    pub(super) async fn closed(&self) {
+        self.closing.notified().await;
     }
 
     /// Waits for frames and takes all of them; what was taken before is now written. None: that was the

@@ -10,7 +10,7 @@
 //! network.
 
 use super::alarm::{Alarm, Kept};
-use super::config::TcpConfig;
+use super::config::{TcpConfig, descriptors};
 use super::handshake::facts;
 use super::link::{Challenge, End, Link};
 use super::outbox::Outbox;
@@ -24,10 +24,18 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long a handshake goes on before it may have to give way. 20 ms: a Hello comes with the connection, and what has
+/// come is read at once; so a flood gets some thousand connections a second to wait in vain, and a peer gets in.
+const MOMENT: Duration = Duration::from_millis(20);
+/// How many accepted connections of one peer may be there, though all but the newest are being ended. 16: each ends
+/// within two seconds or so, and a peer that comes back has not lost more.
+const PER_PEER: usize = 16;
 
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -38,6 +46,10 @@ pub(super) struct Shared {
     pub(super) boot: Boot,
     /// The share of `inbound_bytes` that is left.
     pub(super) budget: Arc<Semaphore>,
+    /// Places for sockets that were accepted; each holds one until it is closed.
+    pub(super) sockets: Arc<Semaphore>,
+    /// The share of `unfinished_bytes` that is left.
+    unfinished: Arc<Semaphore>,
     pub(super) counters: Counters,
     /// What was said of the peers that are dialed, by their addresses.
     pub(super) quiet: Quiet,
@@ -73,9 +85,20 @@ struct State {
     /// Peers whose link was cut, with the run that they were in. Only of those who are dialed.
     suspects: BTreeMap<Peer, Boot>,
     /// Accepted connections that have not finished their handshake, oldest first.
-    handshakes: BTreeMap<u64, (IpAddr, Option<AbortHandle>)>,
+    handshakes: BTreeMap<u64, Handshake>,
     /// The next id of a link or a handshake.
     next: u64,
+}
+
+/// An accepted connection before its handshake is over.
+#[derive(Debug)]
+struct Handshake {
+    /// Where it comes from.
+    source: IpAddr,
+    /// Since when.
+    start: Instant,
+    /// What serves it.
+    task: Option<AbortHandle>,
 }
 
 /// The links to one peer; at least one is there.
@@ -112,6 +135,15 @@ pub(super) struct Counters {
     pub(super) dials: AtomicU64,
 }
 
+/// Where a link comes from.
+#[derive(Debug)]
+pub(super) enum Origin<'a> {
+    /// This node dialed it.
+    Dialed(&'a Target),
+    /// It was accepted from this address, and this is the first frame to be written.
+    Accepted(IpAddr, Bytes),
+}
+
 /// What dialing a suspect showed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
@@ -123,11 +155,15 @@ pub(super) enum Answer {
 
 impl Shared {
     pub(super) fn new(config: TcpConfig, local: Local, inbound: mpsc::Sender<Inbound>) -> Shared {
+        let config = config.within(descriptors());
         let permits = config.inbound_bytes.min(Semaphore::MAX_PERMITS);
+        let unfinished = config.unfinished_bytes.min(Semaphore::MAX_PERMITS);
         Shared {
             me: local.peer,
             boot: local.boot,
             budget: Arc::new(Semaphore::new(permits)),
+            sockets: Arc::new(Semaphore::new(config.sockets().min(Semaphore::MAX_PERMITS))),
+            unfinished: Arc::new(Semaphore::new(unfinished)),
             counters: Counters::default(),
             quiet: Quiet::default(),
             strangers: Quiet::default(),
@@ -169,6 +205,19 @@ impl Shared {
     /// What the peer said of itself on the link that a message would take.
     pub(super) fn peer(&self, peer: Peer) -> Option<Introduction> {
         self.state().best(peer).map(|link| link.who.clone())
+    }
+
+    /// Whether the newest membership names this node, on this disk.
+    pub(super) fn is_member(&self, peer: Peer) -> bool {
+        self.state().is_member(peer)
+    }
+
+    /// Waits until this many bytes of a stranger's unfinished frame may be held. A frame larger than all that may
+    /// waits for all of it.
+    pub(super) async fn unfinished(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let most = u32::try_from(self.config.unfinished_bytes).unwrap_or(u32::MAX);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX).min(most);
+        Arc::clone(&self.unfinished).acquire_many_owned(permits).await.ok()
     }
 
     /// Queues a message on the best link to a peer.
@@ -219,25 +268,30 @@ impl Shared {
 
     // Links.
 
-    /// Enters a link, whose first frame will be `first`. Refused, if the world has changed since its handshake
-    /// was judged, or if it is one accepted connection too many.
+    /// Enters a link. Refused, if the world has changed since its handshake was judged, or if it is one accepted
+    /// connection too many.
     pub(super) fn register(
         &self,
         facts: &Facts,
         cluster: ClusterId,
-        dialed: Option<&Target>,
-        first: Option<Bytes>,
+        origin: Origin<'_>,
     ) -> Result<(Arc<Link>, Option<Alarm>), (RefusedReason, String)> {
         let mut state = self.state();
         if state.local.cluster.is_some_and(|mine| mine != cluster) {
             return Err((RefusedReason::WrongCluster, "the node has joined another cluster".to_owned()));
         }
-        let accepted = state.links.values().filter(|link| !link.dialed).count();
-        if dialed.is_none() && accepted >= self.config.max_connections
-            || dialed.is_some_and(|target| target.unneeded.load(Ordering::Relaxed))
-            || self.closing.load(Ordering::Relaxed)
-        {
-            return Err((RefusedReason::Busy, "no more connections are taken".to_owned()));
+        let (dialed, source, first) = match origin {
+            Origin::Dialed(target) if target.unneeded.load(Ordering::Relaxed) => {
+                return Err((RefusedReason::Busy, "the node is not dialed any more".to_owned()));
+            }
+            Origin::Dialed(_) => (true, None, None),
+            Origin::Accepted(source, first) => {
+                self.admit(&state, facts.from, source)?;
+                (false, Some(source), Some(first))
+            }
+        };
+        if self.closing.load(Ordering::Relaxed) {
+            return Err((RefusedReason::Busy, "the node stops".to_owned()));
         }
         let link = Arc::new(Link {
             id: state.next_id(),
@@ -245,7 +299,8 @@ impl Shared {
             boot: facts.boot,
             cluster,
             who: Introduction::new(facts, self.config.features),
-            dialed: dialed.is_some(),
+            dialed,
+            source,
             max_frame: facts.max_frame as usize,
             outbox: Outbox::new(self.config.outbox_bytes, self.config.outbox_messages, first),
             challenge: Challenge::default(),
@@ -265,6 +320,33 @@ impl Shared {
         }
         state.links.insert(link.id, Arc::clone(&link));
         Ok((link, alarm))
+    }
+
+    /// Whether one more connection of this peer may be accepted from this address. Where all places are taken, a
+    /// member gets that of a connection which is not one's.
+    fn admit(&self, state: &State, peer: Peer, source: IpAddr) -> Result<(), (RefusedReason, String)> {
+        let same = state.links.values().filter(|link| !link.dialed && link.peer == peer).count();
+        if same >= PER_PEER {
+            return Err((RefusedReason::Busy, "too many connections of this node".to_owned()));
+        }
+        let strangers = || state.links.values().filter(|link| !link.dialed && !state.is_member(link.peer));
+        let member = state.is_member(peer);
+        if !member
+            && strangers().filter(|link| link.source == Some(source)).count() >= self.config.max_per_address
+        {
+            return Err((RefusedReason::Busy, "too many connections from this address".to_owned()));
+        }
+        let accepted = state.links.values().filter(|link| !link.dialed && link.outbox.is_open()).count();
+        if accepted < self.config.max_connections {
+            return Ok(());
+        }
+        match strangers().find(|link| link.outbox.is_open()) {
+            Some(stranger) if member => {
+                stranger.close(CloseReason::Unneeded, "a member needs the connection's place");
+                Ok(())
+            }
+            _ => Err((RefusedReason::Busy, "no more connections are taken".to_owned())),
+        }
     }
 
     /// Asks one older link to the same peer, of another run, whether that run is still there. If it answers, two runs
@@ -369,7 +451,7 @@ impl Shared {
         let handshakes = std::mem::take(&mut state.handshakes);
         state.targets.values().for_each(|target| target.retire());
         drop(state);
-        handshakes.into_values().filter_map(|(_, task)| task).for_each(|task| task.abort());
+        handshakes.into_values().filter_map(|handshake| handshake.task).for_each(|task| task.abort());
     }
 
     // Membership.
@@ -426,7 +508,7 @@ impl Shared {
 
     // Handshakes.
 
-    /// Starts the handshake of an accepted connection, and cuts off another one if there are too many.
+    /// Starts the handshake of an accepted connection.
     pub(super) fn start_handshake<F>(self: &Arc<Self>, remote: IpAddr, serve: impl FnOnce(HandshakeSlot) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -434,20 +516,36 @@ impl Shared {
         let id = {
             let mut state = self.state();
             let id = state.next_id();
-            state.handshakes.insert(id, (remote, None));
+            state.handshakes.insert(id, Handshake { source: remote, start: Instant::now(), task: None });
             id
         };
         // Without the lock: a task that cannot start is dropped here, and its slot takes the lock.
         let task = self.spawn(serve(HandshakeSlot { shared: Arc::clone(self), id }));
-        let evicted = {
-            let mut state = self.state();
-            if let Some((_, place)) = state.handshakes.get_mut(&id) {
-                *place = task;
+        if let Some(handshake) = self.state().handshakes.get_mut(&id) {
+            handshake.task = task;
+        }
+    }
+
+    /// Cuts off handshakes while there are too many. None of them before it had its moment: a peer says its Hello at
+    /// once, and that is heard however many strangers come after it.
+    pub(super) async fn thin_out(&self) {
+        loop {
+            let (evicted, wait) = {
+                let mut state = self.state();
+                if state.handshakes.len() <= self.config.max_handshakes {
+                    return;
+                }
+                let Some(oldest) = state.oldest_of_greediest() else { return };
+                let age = state.handshakes.get(&oldest).map_or(MOMENT, |handshake| handshake.start.elapsed());
+                match MOMENT.checked_sub(age).filter(|wait| !wait.is_zero()) {
+                    Some(wait) => (None, wait),
+                    None => (state.handshakes.remove(&oldest), Duration::ZERO),
+                }
+            };
+            match evicted {
+                Some(handshake) => drop(handshake.task.map(|task| task.abort())),
+                None => sleep(wait).await,
             }
-            if state.handshakes.len() > self.config.max_handshakes { state.evict() } else { None }
-        };
-        if let Some(task) = evicted {
-            task.abort();
         }
     }
 
@@ -457,6 +555,10 @@ impl Shared {
 }
 
 impl State {
+    fn is_member(&self, peer: Peer) -> bool {
+        self.members.get(&peer.id) == Some(&peer.incarnation)
+    }
+
     /// The link that a message to a peer takes: one that does not end, rather the one that this node dialed.
     fn best(&self, peer: Peer) -> Option<&Arc<Link>> {
         let route = self.routes.get(&peer)?;
@@ -476,13 +578,12 @@ impl State {
         }
     }
 
-    /// Takes out the oldest handshake of the address that has most of them.
-    fn evict(&mut self) -> Option<AbortHandle> {
+    /// The oldest handshake of the address that has most of them.
+    fn oldest_of_greediest(&self) -> Option<u64> {
         let mut count: BTreeMap<IpAddr, usize> = BTreeMap::new();
-        self.handshakes.values().for_each(|(address, _)| *count.entry(*address).or_default() += 1);
+        self.handshakes.values().for_each(|handshake| *count.entry(handshake.source).or_default() += 1);
         let greediest = count.into_iter().max_by_key(|(_, count)| *count)?.0;
-        let oldest = *self.handshakes.iter().find(|(_, (address, _))| *address == greediest)?.0;
-        self.handshakes.remove(&oldest).and_then(|(_, task)| task)
+        self.handshakes.iter().find(|(_, handshake)| handshake.source == greediest).map(|(id, _)| *id)
     }
 }
 

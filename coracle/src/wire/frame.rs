@@ -220,6 +220,11 @@ impl Decoder {
         }
     }
 
+    /// The length of the frame that has begun; 0 while its header is not there, and for one that is skipped.
+    pub fn begun(&self) -> usize {
+        self.header.map_or(0, |header| header.len())
+    }
+
     /// How many bytes are certainly still missing before [`Decoder::next`] can say more, given that `have`
     /// are there.
     pub fn missing(&self, have: usize) -> usize {

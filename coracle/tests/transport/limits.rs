@@ -123,3 +123,127 @@ async fn a_full_outbox_drops_what_is_new() {
     }
     assert!(a.tcp.counts().unsent >= 89);
 }
+
+/// Nodes that the newest membership does not name get so many connections from one address; a member is not counted.
+#[tokio::test]
+async fn tr_6_one_address_gets_so_many_connections_and_a_member_gets_in() {
+    let config = TcpConfig { max_per_address: 2, max_connections: 4, ..TcpConfig::default() };
+    let node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    // Nothing listens where the member should be: it comes by itself.
+    node.knows(&[(1, &node.address()), (9, "127.0.0.1:1")]);
+    let mut strangers = Vec::new();
+    for id in 2..4 {
+        let mut stranger = Stranger::connect(&node.address()).await;
+        assert!(matches!(stranger.greet(&hello(id, 1)).await, Some(Incoming::Welcome(_))));
+        strangers.push(stranger);
+    }
+    let mut stranger = Stranger::connect(&node.address()).await;
+    match stranger.greet(&hello(4, 1)).await {
+        Some(Incoming::Refused(refused)) => {
+            assert_eq!(
+                (refused.reason, &refused.text[..]),
+                (RefusedReason::Busy, "too many connections from this address")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+    let mut member = Stranger::connect(&node.address()).await;
+    assert!(matches!(member.greet(&hello(9, 1)).await, Some(Incoming::Welcome(_))));
+}
+
+#[tokio::test]
+async fn tr_6_a_member_takes_the_place_of_a_stranger_when_all_are_taken() {
+    let config = TcpConfig { max_connections: 3, ..TcpConfig::default() };
+    let node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    node.knows(&[(1, &node.address()), (8, "127.0.0.1:1"), (9, "127.0.0.1:1")]);
+    let mut greeted = Vec::new();
+    for id in [8, 2, 3] {
+        let mut stranger = Stranger::connect(&node.address()).await;
+        assert!(matches!(stranger.greet(&hello(id, 1)).await, Some(Incoming::Welcome(_))));
+        greeted.push(stranger);
+    }
+    let mut member = Stranger::connect(&node.address()).await;
+    assert!(matches!(member.greet(&hello(9, 1)).await, Some(Incoming::Welcome(_))));
+    let Some(Incoming::Close(close)) = greeted[1].hear().await else { panic!("a goodbye was expected") };
+    assert_eq!(close.reason, CloseReason::Unneeded);
+    assert!(
+        node.tcp.send(peer(8), forward(1, 1)) && node.tcp.send(peer(3), forward(1, 1)),
+        "the others stay"
+    );
+}
+
+/// Strangers begin large frames and do not end them: what they make the node hold is bounded over all of them, a
+/// member is served all the while, and in the end they are cut off.
+#[tokio::test]
+async fn tr_3_unfinished_frames_of_strangers_are_bounded_together() {
+    const SIZE: usize = 1 << 20;
+    let config = TcpConfig {
+        unfinished_bytes: 2 * SIZE,
+        unfinished_timeout: std::time::Duration::from_millis(500),
+        ..TcpConfig::default()
+    };
+    let mut node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    node.knows(&[(1, &node.address()), (9, "127.0.0.1:1")]);
+    let large = wire::encode(&forward(1, SIZE)).to_bytes();
+    let start = std::time::Instant::now();
+    let mut strangers = Vec::new();
+    for id in 2..8 {
+        let mut stranger = Stranger::connect(&node.address()).await;
+        assert!(matches!(stranger.greet(&hello(id, 1)).await, Some(Incoming::Welcome(_))));
+        strangers.push(tokio::spawn({
+            let part = large.slice(..SIZE);
+            async move {
+                // Whoever is not read from cannot say all of it before it is cut off, or its turn comes.
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stranger.stream, &part).await;
+                stranger.hear().await
+            }
+        }));
+    }
+    let mut member = Stranger::connect(&node.address()).await;
+    assert!(matches!(member.greet(&hello(9, 1)).await, Some(Incoming::Welcome(_))));
+    member.say(&large).await;
+    let (from, _, message) = node.message().await;
+    assert_eq!((from, message), (peer(9), forward(1, SIZE)));
+    for stranger in strangers {
+        let end = tokio::time::timeout(PATIENCE, stranger).await.expect("in time").unwrap();
+        assert!(
+            matches!(&end, Some(Incoming::Close(close)) if close.text.contains("took too long")),
+            "{end:?}"
+        );
+    }
+    assert!(
+        start.elapsed() >= std::time::Duration::from_millis(1_500),
+        "two at a time, and half a second for each"
+    );
+    // The room is given back: a large frame that is sent in one go passes.
+    let mut honest = Stranger::connect(&node.address()).await;
+    assert!(matches!(honest.greet(&hello(8, 1)).await, Some(Incoming::Welcome(_))));
+    honest.say(&large).await;
+    loop {
+        if let coracle::transport::Inbound::Message { from, .. } = node.next().await {
+            assert_eq!(from, peer(8));
+            break;
+        }
+    }
+}
+
+/// Who does not read its goodbye does not keep the connection by that.
+#[tokio::test]
+async fn sh_2_a_closed_link_ends_though_its_goodbye_is_not_read() {
+    let config =
+        TcpConfig { idle_timeout: PATIENCE * 6, ping_interval: PATIENCE * 6, ..TcpConfig::default() };
+    let config = TcpConfig { close_timeout: std::time::Duration::from_millis(10), ..config };
+    let node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    let mut deaf = Stranger::connect(&node.address()).await;
+    deaf.greet(&hello(2, 1)).await;
+    while node.tcp.send(peer(2), forward(1, 1 << 20)) {
+        tokio::task::yield_now().await;
+    }
+    let _second = {
+        let mut second = Stranger::connect(&node.address()).await;
+        second.greet(&hello(2, 1)).await;
+        second
+    };
+    until(|| node.tcp.counts().links == 1).await;
+    drop(deaf);
+}
