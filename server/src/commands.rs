@@ -71,12 +71,17 @@ pub enum Request {
     Admin(Command),
     /// Answer with this error.
     Refuse(String),
+    /// Answer OK: there is nothing to do.
+    Done,
     /// Say goodbye.
     Quit,
 }
 
 /// Understands a command.
 pub fn parse(command: Command) -> Request {
+    if let Some(excess) = command.excess() {
+        return Request::Refuse(format!("ERR {excess}"));
+    }
     let Some(known) = find(command.argument(0)) else { return Request::Refuse(unknown(&command)) };
     let count = command.len() as i64;
     if if known.arity < 0 { count < -known.arity } else { count != known.arity } {

@@ -14,6 +14,7 @@ use crate::commands::{self, Request};
 use crate::kv::{Found, Lookup, MAX_COST, Machine, Operation};
 use crate::resp::{Command, Parser, ProtocolError, Replies};
 use crate::session::{About, Session};
+use crate::transaction::Transaction;
 use crate::{admin, codec, patience};
 use coracle::Node;
 use std::cell::RefCell;
@@ -116,6 +117,7 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
     let mut connection = Connection {
         stream,
         session: Session::new(id, shared.about.clone()),
+        transaction: Transaction::default(),
         parser: Parser::new(),
         queue: Vec::new(),
         fault: None,
@@ -138,6 +140,7 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
 struct Connection<M: Machine, T> {
     stream: T,
     session: Session,
+    transaction: Transaction,
     parser: Parser,
     /// The commands of this turn.
     queue: Vec<Command>,
@@ -218,7 +221,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         let mut batch = Batch::Empty;
         let mut cost = 0;
         for command in std::mem::take(&mut self.queue) {
-            let request = commands::parse(command);
+            let request = self.transaction.parse(command);
             let more = if let Request::Write(write) = &request { write.cost() } else { 0 };
             cost += more;
             batch = match (batch, request) {
@@ -257,6 +260,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 admin::answer(&self.shared.node, &command, &mut self.replies).await;
             }
             Request::Refuse(error) => self.replies.error(&error),
+            Request::Done => self.replies.simple("OK"),
             Request::Quit => {
                 self.replies.simple("OK");
                 self.send().await?;

@@ -23,3 +23,4 @@ pub mod serve;
 pub mod session;
 pub mod simulate;
 pub mod store;
+mod transaction;

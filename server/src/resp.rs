@@ -7,7 +7,8 @@
 //!
 //! The other end may be anything. No length is believed before its bytes are there, everything has a
 //! limit, and what is wrong is a [`ProtocolError`], after which the rest of the stream means nothing: the
-//! connection answers it and ends.
+//! connection answers it and ends. A command that is only too large is understood well enough to step over
+//! it: its bytes are thrown away as they come, it is refused by name ([`Excess`]), and the stream goes on.
 
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -19,9 +20,16 @@ pub const MAX_ARGUMENT: usize = 1 << 20;
 /// The most bytes of all arguments of a command together: one MSET becomes one entry of the log.
 pub const MAX_COMMAND: usize = 8 << 20;
 
-/// The most arguments of one command, the same number as redis has. With 4 bytes to remember each, they
-/// cost at most half as much as [`MAX_COMMAND`].
-pub const MAX_ARGUMENTS: usize = 1 << 20;
+/// The most arguments of one command: its name and 32,768 keys, or 16,384 pairs. A command is carried out
+/// in one go, so this bounds how long the keys are held up for everybody else.
+pub const MAX_ARGUMENTS: usize = 1 + (32 << 10);
+
+/// The most arguments that may be announced, the same number as redis has. What has more is not stepped
+/// over.
+const MAX_ANNOUNCED: usize = 1 << 20;
+
+/// The most bytes of one command that are stepped over: redis's own limit for one value.
+const MAX_SKIPPED: usize = 512 << 20;
 
 /// The longest inline command, in bytes, as in redis. People type these.
 pub const MAX_INLINE: usize = 64 << 10;
@@ -29,15 +37,37 @@ pub const MAX_INLINE: usize = 64 << 10;
 /// The longest line that announces a count or a length, in bytes: 20 digits, a type and an end, and air.
 const MAX_NUMBER_LINE: usize = 32;
 
-/// A whole command: its arguments, the first being its name. There is always at least one.
+/// A whole command: its arguments, the first being its name. There is always at least one, except where
+/// the command was [too large](Command::excess).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command {
     bytes: Bytes,
     /// Where each argument ends in `bytes`.
     ends: Vec<u32>,
+    /// Why nothing of it was kept.
+    excess: Option<Excess>,
+}
+
+/// Why a command was stepped over and not kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Excess {
+    /// An argument is over [`MAX_ARGUMENT`].
+    #[error("string exceeds maximum allowed size ({MAX_ARGUMENT} bytes)")]
+    Argument,
+    /// The arguments together are over [`MAX_COMMAND`].
+    #[error("too big command: its arguments are over {MAX_COMMAND} bytes together; send several")]
+    Command,
+    /// There are more than [`MAX_ARGUMENTS`].
+    #[error("too many arguments: at most {} in one command, its name included; send several", MAX_ARGUMENTS)]
+    Count,
 }
 
 impl Command {
+    /// Why the command was stepped over. It has no arguments then, not even its name.
+    pub fn excess(&self) -> Option<Excess> {
+        self.excess
+    }
+
     /// How many arguments there are, the name included.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
@@ -88,15 +118,13 @@ pub enum ProtocolError {
         /// What does.
         got: u8,
     },
-    /// The count of arguments is no number, or over [`MAX_ARGUMENTS`].
+    /// The count of arguments is no number, or over what is stepped over.
     #[error("Protocol error: invalid multibulk length")]
     Count,
-    /// The length of an argument is no number, negative, or over [`MAX_ARGUMENT`].
+    /// The length of an argument is no number, or negative, or makes the command larger than what is stepped
+    /// over.
     #[error("Protocol error: invalid bulk length")]
     Length,
-    /// The arguments together are over [`MAX_COMMAND`].
-    #[error("Protocol error: too big command, over {MAX_COMMAND} bytes")]
-    Command,
     /// A line with a count goes on and on.
     #[error("Protocol error: too big mbulk count string")]
     CountLine,
@@ -128,6 +156,10 @@ pub struct Parser {
     ends: Vec<u32>,
     /// How many more arguments were announced.
     missing: usize,
+    /// Why the command is stepped over.
+    excess: Option<Excess>,
+    /// How many bytes its arguments have announced so far, kept or not.
+    announced: usize,
 }
 
 /// What comes next in the stream.
@@ -160,11 +192,13 @@ impl Parser {
                         break;
                     };
                     let count = digits(&line[1..]).ok_or(ProtocolError::Count)?;
-                    if count > MAX_ARGUMENTS as i64 {
+                    if count > MAX_ANNOUNCED as i64 {
                         return Err(ProtocolError::Count);
                     }
                     // As in redis, an empty array is no command at all.
                     if count > 0 {
+                        self.announced = 0;
+                        self.excess = (count > MAX_ARGUMENTS as i64).then_some(Excess::Count);
                         self.missing = count as usize;
                         self.expect = Expect::Length;
                     }
@@ -186,18 +220,30 @@ impl Parser {
                         break;
                     };
                     let length = digits(&line[1..]).ok_or(ProtocolError::Length)?;
-                    if !(0..=MAX_ARGUMENT as i64).contains(&length) {
+                    if !(0..=(MAX_SKIPPED - self.announced) as i64).contains(&length) {
                         return Err(ProtocolError::Length);
                     }
-                    if self.bytes.len() + length as usize > MAX_COMMAND {
-                        return Err(ProtocolError::Command);
+                    self.announced += length as usize;
+                    let excess = if length > MAX_ARGUMENT as i64 {
+                        Some(Excess::Argument)
+                    } else if self.announced > MAX_COMMAND {
+                        Some(Excess::Command)
+                    } else {
+                        None
+                    };
+                    if self.excess.is_none() && excess.is_some() {
+                        self.excess = excess;
+                        self.bytes = Vec::new();
+                        self.ends = Vec::new();
                     }
                     self.expect =
                         if length == 0 { Expect::End(0) } else { Expect::Argument(length as usize) };
                 }
                 Expect::Argument(left) => {
                     let (now, later) = input.split_at(left.min(input.len()));
-                    self.bytes.extend_from_slice(now);
+                    if self.excess.is_none() {
+                        self.bytes.extend_from_slice(now);
+                    }
                     *input = later;
                     self.expect =
                         if now.len() == left { Expect::End(0) } else { Expect::Argument(left - now.len()) };
@@ -211,13 +257,16 @@ impl Parser {
                         self.expect = Expect::End(1);
                         continue;
                     }
-                    self.ends.push(self.bytes.len() as u32);
+                    if self.excess.is_none() {
+                        self.ends.push(self.bytes.len() as u32);
+                    }
                     self.missing -= 1;
                     self.expect = Expect::Length;
                     if self.missing == 0 {
                         self.expect = Expect::Command;
                         let bytes = Bytes::from(std::mem::take(&mut self.bytes));
-                        return Ok(Some(Command { bytes, ends: std::mem::take(&mut self.ends) }));
+                        let (ends, excess) = (std::mem::take(&mut self.ends), self.excess.take());
+                        return Ok(Some(Command { bytes, ends, excess }));
                     }
                 }
             }
@@ -309,7 +358,7 @@ fn inline(line: &[u8]) -> Result<Option<Command>, ProtocolError> {
     if ends.is_empty() {
         return Ok(None);
     }
-    let command = Command { bytes: bytes.into(), ends };
+    let command = Command { bytes: bytes.into(), ends, excess: None };
     if command.is(0, "post") || command.is(0, "host:") {
         return Err(ProtocolError::Http);
     }
@@ -490,7 +539,7 @@ mod tests {
         assert_eq!(error(b"*9223372036854775808\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*1048577\r\n"), "Protocol error: invalid multibulk length");
         assert_eq!(error(b"*1\r\n$-1\r\n"), "Protocol error: invalid bulk length");
-        assert_eq!(error(b"*1\r\n$1048577\r\n"), "Protocol error: invalid bulk length");
+        assert_eq!(error(b"*1\r\n$536870913\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(b"*1\r\n$99999999999999999999\r\n"), "Protocol error: invalid bulk length");
         assert_eq!(error(&[b'*'; 100]), "Protocol error: too big mbulk count string");
         assert_eq!(
@@ -509,7 +558,39 @@ mod tests {
         let whole = vec![b'x'; MAX_ARGUMENT];
         let fits = MAX_COMMAND / MAX_ARGUMENT;
         assert_eq!(parse(&[&encode(&vec![whole.clone(); fits])]).0.len(), 1);
-        assert_eq!(parse(&[&encode(&vec![whole; fits + 1])]).1, Some(ProtocolError::Command));
+        let over = [encode(&vec![whole; fits + 1]), b"PING\n".to_vec()].concat();
+        let (commands, error) = parse(&[&over]);
+        assert_eq!((commands[0].excess(), commands[1].excess(), error), (Some(Excess::Command), None, None));
+    }
+
+    #[test]
+    fn what_is_too_large_is_stepped_over_and_never_held() {
+        let mut parser = Parser::new();
+        let mut feed = |bytes: &[u8]| {
+            let mut input = bytes;
+            let command = parser.next(&mut input).unwrap();
+            assert!(parser.held() < 256, "{} bytes", parser.held());
+            command
+        };
+        let long = MAX_ARGUMENT + 1;
+        assert_eq!(feed(format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${long}\r\n").as_bytes()), None);
+        for chunk in vec![b'x'; long].chunks(1000) {
+            assert_eq!(feed(chunk), None);
+        }
+        let command = feed(b"\r\n").expect("the end of it");
+        assert_eq!((command.excess(), command.len(), command.bytes()), (Some(Excess::Argument), 0, 0));
+        assert_eq!(feed(format!("*{}\r\n", MAX_ARGUMENTS + 1).as_bytes()), None);
+        for _ in 0..MAX_ARGUMENTS {
+            assert_eq!(feed(b"$1\r\nk\r\n"), None);
+        }
+        assert_eq!(feed(b"$1\r\nk\r\n").expect("the end of it").excess(), Some(Excess::Count));
+        assert_eq!(feed(b"PING\r\n").expect("the next command").argument(0), b"PING");
+    }
+
+    #[test]
+    fn as_many_arguments_as_are_allowed_are_taken() {
+        let (commands, error) = parse(&[&encode(&vec![b"k".to_vec(); MAX_ARGUMENTS])]);
+        assert_eq!((commands[0].excess(), commands[0].len(), error), (None, MAX_ARGUMENTS, None));
     }
 
     #[test]

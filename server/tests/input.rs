@@ -38,8 +38,37 @@ fn malformed_input_ends_its_connection_with_an_error_and_no_other() {
         large.resize(large.len() + (1 << 20), b'x');
         large.extend_from_slice(b"\r\n");
     }
+    large.extend_from_slice(b"PING\r\nQUIT\r\n");
     let answer = last_words(address, &large);
-    assert!(answer.starts_with("-ERR Protocol error: too big command"), "{answer}");
+    assert!(answer.starts_with("-ERR too big command"), "{answer}");
+    assert!(answer.ends_with("\r\n+PONG\r\n+OK\r\n"), "{answer}");
+}
+
+#[test]
+fn what_is_too_large_is_refused_by_name_and_the_connection_goes_on() {
+    let (cluster, _directory) = formed(1, &[]);
+    let mut client = cluster.node(1).client().unwrap();
+    let value = vec![b'v'; (1 << 20) + 1];
+    assert_eq!(
+        error(client.ask(&[b"SET", b"k", &value]).unwrap()),
+        "ERR string exceeds maximum allowed size (1048576 bytes)"
+    );
+    for name in ["EXISTS", "MGET", "DEL", "MSET"] {
+        let mut command: Vec<&[u8]> = vec![name.as_bytes()];
+        command.resize(100_001, b"k");
+        let answer = error(client.ask(&command).unwrap());
+        assert!(answer.starts_with("ERR too many arguments: at most 32769 in one command"), "{answer}");
+    }
+    assert_eq!(ask(&mut client, "GET k"), Value::Null);
+}
+
+#[test]
+fn a_pipelined_transaction_changes_nothing() {
+    let (cluster, _directory) = formed(1, &[]);
+    let address = &cluster.node(1).place.client_addr;
+    let answer = last_words(address, b"MULTI\r\nSET k 1\r\nINCR n\r\nEXEC\r\nEXISTS k n\r\nQUIT\r\n");
+    let kinds: Vec<&str> = answer.lines().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(kinds, ["-ERR", "-ERR", "-ERR", "-EXECABORT", ":0", "+OK"], "{answer}");
 }
 
 #[test]
