@@ -57,7 +57,7 @@ pub(super) fn dump(
                 let anew = Look::at(dir)?;
                 if anew.recovered.purged.index >= next {
                     printer.moved(anew.recovered.purged)?;
-                } else if stuck == Some(next) {
+                } else if stuck == Some(next) && !look.lost(&anew, &error) {
                     printer.unread(&error, next)?;
                     intact = false;
                     break 'look;

@@ -7,7 +7,7 @@ use coracle::storage::disk::{Disk, ReadOnlyDir};
 use coracle::storage::identity::{self, IDENTITY};
 use coracle::storage::keyed::Inspected;
 use coracle::storage::wal::{self, Damage, SegmentFile, Stretch};
-use coracle::storage::{Identity, Recovered, StoreError, engine};
+use coracle::storage::{Identity, ReadLogError, Recovered, StoreError, engine};
 use std::path::{Path, PathBuf};
 
 /// A data directory, looked at.
@@ -133,6 +133,17 @@ impl Look {
     /// Whether a start would succeed.
     pub(super) fn intact(&self) -> bool {
         self.flaws.iter().all(|flaw| flaw.forgiven)
+    }
+
+    /// Whether the segment that this error is about is not the same any more in a later look.
+    pub(super) fn lost(&self, later: &Look, error: &ReadLogError) -> bool {
+        let ReadLogError::Store(StoreError::Damaged { path, .. }) = error else { return false };
+        let named = path.file_name().map(|name| name.to_string_lossy());
+        let generation = |look: &Look| {
+            let segment = look.segments.iter().find(|segment| named.as_deref() == Some(&*segment.name));
+            segment.map(|segment| segment.generation)
+        };
+        generation(self).is_some() && generation(self) != generation(later)
     }
 
     /// The newest entry that can be read.

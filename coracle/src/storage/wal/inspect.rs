@@ -1,22 +1,31 @@
 //! A look at a log from outside: what a start would find, without changing a byte.
 //!
-//! The directory may be in use. A log that is written to while it is read can look damaged where it is not:
-//! a batch that is half there, a segment that was recycled under the reader's eyes. But then it looks
-//! different the next time: batches are written one after the other, and no number of a segment is used
-//! twice. So damage counts only if two surveys, one after the other, find it at the same place.
+//! The directory may be in use. What a survey of a log finds then is judged anew, by three rules, so that
+//! reading ends however fast the log moves:
+//!
+//! - A segment that was there and is not any more was purged: its name is gone, or its file has another
+//!   generation. No number is used twice. It and all before it are no part of the log; the log begins after it.
+//! - A log that goes on in newer segments than were listed is read up to where the listed ones end.
+//! - A batch at the end of the top that is not whole, though a later one attests it, was being written when it
+//!   was read. It is read once more.
+//!
+//! Only what is left must be found by two surveys, one after the other, at the same place.
 
-use super::format::{BLOCK, Record};
+use super::format::{BLOCK, HEADER, Record, SegmentHeader};
 use super::index::{Log, Shared};
 use super::reader::WalReader;
 use super::recovery::{self, Extent, Survey, Visited};
-use super::spares;
-use crate::storage::disk::{Disk, failed};
+use super::{segment, spares};
+use crate::storage::disk::{Disk, failed, read_full};
 use crate::storage::{Identity, LogReader, Recovered, StoreError};
 use coracle_core::{Broken, Index, LogId};
+use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-/// How often a log is surveyed that does not hold still.
+/// How often a log is surveyed of which even the newest segment is purged before it is read, or whose damage is
+/// never twice at the same place.
 const ATTEMPTS: usize = 20;
 
 /// What a log holds, and what is wrong with it.
@@ -82,36 +91,130 @@ pub struct Stretch {
 /// counts is verified. Takes the memory of a start: 8 bytes for each entry, and the greatest batch twice.
 ///
 /// Damage is part of the result. Errors are what is none: the system refuses, a newer version wrote the log, or
-/// it changes faster than it can be read.
+/// each of its segments is purged before a single one can be read (a whole log, in the time of one survey).
 pub fn inspect(disk: &dyn Disk, identity: Option<&Identity>) -> Result<Inspection, StoreError> {
     let mut before: Vec<String> = Vec::new();
-    let mut moved = String::new();
+    let mut seen = Seen::default();
     for _ in 0..ATTEMPTS {
-        let survey = match recovery::survey(disk, identity, Extent::All, Broken::default(), &mut |_| {}) {
-            Ok(survey) => survey,
-            // Listed, and gone before it was opened.
-            Err(StoreError::Io { source, path, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                moved = format!("{} came and went", path.display());
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
+        let mut survey = recovery::survey(disk, identity, Extent::All, Broken::default(), &mut |_| {})?;
+        seen.add(&survey);
+        let purged = seen.settle(disk, &mut survey)?;
         let damage: Vec<String> = survey.damage.iter().map(|damage| damage.error.to_string()).collect();
-        if damage.iter().all(|one| before.contains(one)) {
-            return inspection(disk, survey);
+        // Even the top is gone, and what follows it was not listed.
+        let outrun = purged.is_some_and(|purged| survey.listed.last().is_some_and(|(top, _)| purged >= *top));
+        if !outrun && damage.iter().all(|one| before.contains(one)) {
+            return inspection(disk, survey, purged.is_some());
         }
-        moved = damage.into_iter().find(|one| !before.contains(one)).unwrap_or_default();
-        before = survey.damage.into_iter().map(|damage| damage.error.to_string()).collect();
+        before = damage;
     }
     let source = io::Error::other(format!(
-        "it changed each of {ATTEMPTS} times while it was read (the last time, {moved}); try again later, or \
-         on a copy"
+        "it changed each of {ATTEMPTS} times while it was read: even its newest segment was purged meanwhile, or \
+         was damaged in another place each time; try again later, or on a copy"
     ));
     Err(StoreError::Io { action: "read the log in", path: disk.path().to_owned(), source })
 }
 
-fn inspection(disk: &dyn Disk, survey: Survey) -> Result<Inspection, StoreError> {
-    let Survey { found, damage, visited, lost } = survey;
+/// The segments that were seen so far.
+#[derive(Default)]
+struct Seen {
+    numbers: BTreeSet<u64>,
+    /// The newest of the first listing: greater ones came while the log was read.
+    newest: Option<u64>,
+}
+
+impl Seen {
+    fn add(&mut self, survey: &Survey) {
+        self.numbers.extend(survey.listed.iter().map(|(number, _)| *number));
+        self.newest = self.newest.or(survey.listed.last().map(|(number, _)| *number));
+    }
+
+    /// Drops of a survey what was purged while it was made; the newest segment that was.
+    fn settle(&self, disk: &dyn Disk, survey: &mut Survey) -> Result<Option<u64>, StoreError> {
+        let mut purged = None;
+        let mut moved_on = Vec::new();
+        for damage in &survey.damage {
+            let number = match &damage.error {
+                StoreError::Damaged { path, .. } => named(path),
+                _ => None,
+            };
+            let listed = number.and_then(|number| survey.listed.iter().find(|(other, _)| *other == number));
+            if let Some((number, generation)) = listed
+                && !is_there(disk, *number, *generation)?
+            {
+                purged = purged.max(Some(*number));
+            }
+            if let Some(gone) = damage.gone
+                && (self.numbers.contains(&gone) || self.newest.is_some_and(|newest| gone > newest))
+                && !exists(disk, gone)?
+            {
+                purged = purged.max(Some(gone));
+            }
+            let behind = number.filter(|_| listed.is_none() && damage.gone.is_none());
+            moved_on.push(match behind {
+                Some(number) => reaches(disk, number)?,
+                None => false,
+            });
+        }
+        // Listed, and gone before it was opened.
+        for (number, generation) in &survey.listed {
+            if generation.is_none() && !is_there(disk, *number, None)? {
+                purged = purged.max(Some(*number));
+            }
+        }
+        let mut moved_on = moved_on.into_iter();
+        survey.damage.retain(|damage| {
+            let number = match &damage.error {
+                StoreError::Damaged { path, .. } => damage.gone.or_else(|| named(path)),
+                _ => None,
+            };
+            !moved_on.next().unwrap_or(false) && number.is_none_or(|number| Some(number) > purged)
+        });
+        if let Some(purged) = purged {
+            survey.visited.retain(|visited| visited.segment.number > purged);
+            survey.lost.retain(|log| log.segments().last().is_some_and(|last| last > purged));
+        }
+        Ok(purged)
+    }
+}
+
+/// The number of the segment that has this path.
+fn named(path: &Path) -> Option<u64> {
+    segment::number(path.file_name()?.to_str()?)
+}
+
+/// Whether the file of a segment is the one that was listed.
+fn is_there(disk: &dyn Disk, number: u64, generation: Option<u64>) -> Result<bool, StoreError> {
+    let name = segment::name(number);
+    let path = disk.path().join(&name);
+    let file = match disk.open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(failed("open", &path))?,
+    };
+    let mut block = [0; HEADER];
+    let count = read_full(&*file, &mut block, 0).map_err(failed("read", &path))?;
+    let header = SegmentHeader::decode(&block[..count]).ok().flatten();
+    Ok(header.map(|header| header.generation) == generation)
+}
+
+/// Whether there is a file with the name of this segment.
+fn exists(disk: &dyn Disk, number: u64) -> Result<bool, StoreError> {
+    Ok(numbers(disk)?.contains(&number))
+}
+
+/// Whether there is this segment by now, or a later one.
+fn reaches(disk: &dyn Disk, number: u64) -> Result<bool, StoreError> {
+    Ok(numbers(disk)?.last().is_some_and(|newest| *newest >= number))
+}
+
+/// The numbers of all files with the name of a segment.
+fn numbers(disk: &dyn Disk) -> Result<BTreeSet<u64>, StoreError> {
+    let names = disk.list().map_err(failed("list", disk.path()))?;
+    Ok(names.iter().filter_map(|name| segment::number(name)).collect())
+}
+
+/// What a survey amounts to. `purged`: of the log, the beginning was purged while it was read.
+fn inspection(disk: &dyn Disk, survey: Survey, purged: bool) -> Result<Inspection, StoreError> {
+    let Survey { found, damage, visited, lost, listed: _ } = survey;
     let mut damage: Vec<Damage> =
         damage.into_iter().map(|d| Damage { error: d.error, forgiven: d.forgiven }).collect();
     let mut log = found.log;
@@ -135,6 +238,12 @@ fn inspection(disk: &dyn Disk, survey: Survey) -> Result<Inspection, StoreError>
             damage.push(Damage { error, forgiven: false });
             break;
         }
+    }
+    let first = Index(log.first().0.saturating_sub(1)).min(log.shape.last.index);
+    if purged && first > log.shape.purged.index {
+        // The record that says so may be in a segment that came later.
+        let upto = LogId { index: first, term: log.shape.term(first).unwrap_or_default() };
+        let _ = log.replay(&Record::Purge(upto));
     }
     let recovered = log.shape.recovered();
     let index = attested.max(recovered.purged.index);

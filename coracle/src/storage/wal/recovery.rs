@@ -34,6 +34,7 @@ use crate::storage::shape::Shape;
 use crate::storage::{Identity, StoreError, identity};
 use coracle_core::{Broken, Index};
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
 /// What was found.
@@ -89,6 +90,8 @@ struct Link {
 struct Debt {
     upto: Index,
     error: StoreError,
+    /// The number of the segment that should be there and is not.
+    gone: Option<u64>,
 }
 
 /// All that is wrong with a log.
@@ -99,10 +102,17 @@ impl Debts {
     /// Notes damage that no purge up to less than `upto` makes up for. What is not damage ends the survey.
     fn add(&mut self, upto: Index, error: StoreError) -> Result<(), StoreError> {
         match error {
-            StoreError::Damaged { .. } | StoreError::Identity { .. } => self.0.push(Debt { upto, error }),
+            StoreError::Damaged { .. } | StoreError::Identity { .. } => {
+                self.0.push(Debt { upto, error, gone: None })
+            }
             error => return Err(error),
         }
         Ok(())
+    }
+
+    /// Notes that a segment is gone, which a purge up to `upto` makes up for.
+    fn add_gone(&mut self, upto: Index, number: u64, error: StoreError) {
+        self.0.push(Debt { upto, error, gone: Some(number) });
     }
 
     /// Notes damage that nothing makes up for.
@@ -125,6 +135,8 @@ pub(super) enum Extent {
 pub(super) struct Damage {
     pub(super) error: StoreError,
     pub(super) forgiven: bool,
+    /// The number of the segment that should be there and is not, if it is that.
+    pub(super) gone: Option<u64>,
 }
 
 /// A segment that counts, and how far its batches were read.
@@ -145,6 +157,9 @@ pub(super) struct Survey {
     pub(super) visited: Vec<Visited>,
     /// What was read up to a damage, oldest first; the log begins anew behind it.
     pub(super) lost: Vec<Log>,
+    /// The files with the name of a segment, ascending: number, and generation if the header says one. One that was
+    /// gone before it was opened has none.
+    pub(super) listed: Vec<(u64, Option<u64>)>,
 }
 
 /// Reads the log of this directory, or says what keeps a start from it.
@@ -172,7 +187,7 @@ pub(super) fn survey(
     let mut debts = Debts::default();
     // Before the segments are listed: another process may be just starting.
     let least = if identity.is_some() { identity::least_segment(disk)? } else { 0 };
-    let (candidates, mut leftovers) = list(disk, broken, &mut debts)?;
+    let (candidates, mut leftovers, listed) = list(disk, extent, broken, &mut debts)?;
     let next = candidates.last().map_or(1, |c| c.segment.number + 1);
     let Chain { links, mut attested, stale } = chain(&candidates, &mut debts)?;
     if let Some(error) = identity.and_then(|id| links.iter().find_map(|link| check_identity(id, link).err()))
@@ -206,7 +221,7 @@ pub(super) fn survey(
             ends_in: None,
         };
         let damage = pay(debts, &found.log, [].iter());
-        return Ok(Survey { found, damage, visited, lost });
+        return Ok(Survey { found, damage, visited, lost, listed });
     };
 
     if top.number < least {
@@ -304,10 +319,17 @@ pub(super) fn survey(
                             settle(&mut log, &segment, &mut end, &mut doubt, attested)?;
                         }
                     }
-                    Err(wrong) => break wrong,
+                    Err(wrong) => {
+                        attested = attested.max(batches.attested_behind()?);
+                        // Where another process writes, it may be whole by now. Each time this takes a batch of
+                        // a file that has an end.
+                        let again = extent == Extent::All && attested > batches.end.batch;
+                        if !(again && batches.look_again()?) {
+                            break wrong;
+                        }
+                    }
                 }
             };
-            attested = attested.max(batches.attested_behind()?);
             if little.is_some_and(|little| weight <= little) {
                 // It would be too late to find this out in the new segment.
                 let mut trial = log.shape.clone();
@@ -347,16 +369,15 @@ pub(super) fn survey(
     let ends_in = candidates.iter().find(|c| c.segment.number == end.segment && kept.contains(&end.segment));
     let ends_in = ends_in.map(|c| c.segment.clone());
     let found = Found { log, end, attested, repeats, doubtful, next, leftovers, ends_in };
-    Ok(Survey { found, damage, visited, lost })
+    Ok(Survey { found, damage, visited, lost, listed })
 }
 
+/// What [`list`] finds: candidates, leftovers, and [`Survey::listed`].
+type Listed = (Vec<Candidate>, Vec<String>, Vec<(u64, Option<u64>)>);
+
 /// All files that may be segments, ascending, and those that certainly count for nothing.
-fn list(
-    disk: &dyn Disk,
-    broken: Broken,
-    debts: &mut Debts,
-) -> Result<(Vec<Candidate>, Vec<String>), StoreError> {
-    let mut candidates = Vec::new();
+fn list(disk: &dyn Disk, extent: Extent, broken: Broken, debts: &mut Debts) -> Result<Listed, StoreError> {
+    let (mut candidates, mut listed) = (Vec::new(), Vec::new());
     let (mut leftovers, mut hints) = (Vec::new(), Vec::new());
     for name in disk.list().map_err(failed("list", disk.path()))? {
         if let Some(number) = places::number(&name) {
@@ -370,11 +391,19 @@ fn list(
             continue;
         };
         let path = disk.path().join(&name);
-        let file = disk.open(&name).map_err(failed("open", &path))?;
+        let file = match disk.open(&name) {
+            // Purged, where another process uses the log.
+            Err(error) if extent == Extent::All && error.kind() == io::ErrorKind::NotFound => {
+                listed.push((number, None));
+                continue;
+            }
+            opened => opened.map_err(failed("open", &path))?,
+        };
         let size = file.len().map_err(failed("read", &path))?;
         let mut block = [0; HEADER];
         let count = read_full(&*file, &mut block, 0).map_err(failed("read", &path))?;
         let header = SegmentHeader::decode(&block[..count]);
+        listed.push((number, header.as_ref().ok().copied().flatten().map(|header| header.generation)));
         let header = header.map_err(|other| match other {
             OtherVersion::Older(version) => StoreError::Older { path: path.clone(), version },
             OtherVersion::Newer(detail) => StoreError::Newer { path: path.clone(), offset: 0, detail },
@@ -397,7 +426,8 @@ fn list(
     candidates.sort_by_key(|candidate| candidate.segment.number);
     hints.retain(|(number, _)| candidates.iter().all(|candidate| candidate.segment.number != *number));
     leftovers.extend(hints.into_iter().map(|(_, name)| name));
-    Ok((candidates, leftovers))
+    listed.sort_unstable();
+    Ok((candidates, leftovers, listed))
 }
 
 /// The segments that count, and what is known from the others.
@@ -445,7 +475,7 @@ fn chain(candidates: &[Candidate], debts: &mut Debts) -> Result<Chain, StoreErro
         let below = below.filter(|c| c.header.is_none_or(|header| header.generation == follows.generation));
         let Some(below) = below else {
             let detail = format!("the log begins late: segment {} before it is gone", follows.segment);
-            debts.add(upto, damaged(&link.segment, BLOCK, detail))?;
+            debts.add_gone(upto, follows.segment, damaged(&link.segment, BLOCK, detail));
             break;
         };
         match checkpoint(below)? {
@@ -547,7 +577,11 @@ fn pay<'a>(debts: Debts, log: &Log, behind: impl Iterator<Item = &'a Record>) ->
         _ => None,
     });
     let purged = purges.fold(log.shape.purged.index, Index::max);
-    debts.0.into_iter().map(|Debt { upto, error }| Damage { forgiven: purged >= upto, error }).collect()
+    debts
+        .0
+        .into_iter()
+        .map(|Debt { upto, error, gone }| Damage { forgiven: purged >= upto, error, gone })
+        .collect()
 }
 
 /// The file of a segment that was there is not, or its first batch is not whole.
