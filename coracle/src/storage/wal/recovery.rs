@@ -103,7 +103,7 @@ impl Debts {
     fn add(&mut self, upto: Index, error: StoreError) -> Result<(), StoreError> {
         match error {
             StoreError::Damaged { .. } | StoreError::Identity { .. } => {
-                self.0.push(Debt { upto, error, gone: None })
+                self.0.push(Debt { upto, error, gone: None });
             }
             error => return Err(error),
         }
