@@ -105,7 +105,7 @@ async fn ov_1_a_leader_whose_machine_lags_refuses_more() {
         let node = node.clone();
         waiting.push(tokio::spawn(async move { node.write_within(1, Duration::from_secs(3600)).await }));
         sleep(Duration::from_millis(1)).await;
-        if let Some(at) = waiting.iter().position(|write| write.is_finished()) {
+        if let Some(at) = waiting.iter().position(tokio::task::JoinHandle::is_finished) {
             break waiting.remove(at).await.unwrap();
         }
         assert!(waiting.len() < 10_000, "it takes everything");
