@@ -277,11 +277,12 @@ def meaning(kind, flags, count, group, content, entries):
 
 
 def entry(data):
-    checksum, _, index, term, kind, flags, _, _, cluster, wall, session, sequence = unpack("IIQQBBHIQQQQ", data)
+    checksum, _, index, term, kind, flags, level, _, zero, cluster, wall, session, sequence = unpack(
+        "IIQQBBHHHQQQQ", data)
     if crc32c(data[4:]) != checksum:
         raise NotWhole(f"the checksum of entry {index} is wrong")
-    if kind not in KINDS or flags:
-        raise Unreadable(f"an entry of kind {kind} with flags {flags:#x}")
+    if kind not in KINDS or flags & ~1 or level or zero:
+        raise Unreadable(f"an entry of kind {kind} and level {level} with flags {flags:#x}")
     return {
         "index": index, "term": term, "kind": KINDS[kind], "cluster_time": cluster, "wall_time": wall,
         "session": session, "sequence": sequence, "payload": data[64:],

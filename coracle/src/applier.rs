@@ -228,7 +228,9 @@ mod tests {
     use super::*;
     use crate::driver::RequestId;
     use crate::entry::{Kind, Stamp};
-    use crate::state_machine::Context;
+    use crate::snapshot::{self, Save};
+    use crate::state_machine::{Context, QueryContext};
+    use std::io;
 
     #[derive(Default)]
     struct Sum(u64);
@@ -244,8 +246,16 @@ mod tests {
             self.0
         }
 
-        fn query(&self, (): ()) -> u64 {
+        fn query(&self, _: &QueryContext, (): ()) -> u64 {
             self.0
+        }
+
+        fn snapshot(&self) -> impl Save {
+            snapshot::save(self.0)
+        }
+
+        fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+            snapshot::load(from).map(|sum| self.0 = sum)
         }
     }
 

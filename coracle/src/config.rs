@@ -135,6 +135,8 @@ pub struct Config {
     /// Bytes of entries handed to the machine at once at most; a single entry may exceed it. Heartbeats and
     /// other requests get their chance in between.
     pub(crate) apply_bytes: u64,
+    /// The state machine's version, and whether its commands are self-describing.
+    pub(crate) machine: (u16, bool),
     /// The rule that the node breaks.
     pub(crate) broken: Broken,
 }
@@ -166,6 +168,7 @@ impl Config {
             segment_bytes: 64 << 20,
             metadata: Vec::new(),
             apply_bytes: 4 << 20,
+            machine: (0, false),
             broken: Broken::default(),
         }
     }

@@ -9,9 +9,10 @@
 //!  4  u32  payload length
 //!  8  u64  index
 //! 16  u64  term
-//! 24  u8   kind           25  u8  flags (unknown ones are refused)
+//! 24  u8   kind           25  u8  flags: bit 0, the payload is self-describing
 //! 26  u16  level (0: before levels exist)
-//! 28  u32  zero
+//! 28  u16  the state machine's version, of a command
+//! 30  u16  zero
 //! 32  u64  cluster time, in milliseconds
 //! 40  u64  wall time, in milliseconds since 1970
 //! 48  u64  session (0: none)
@@ -19,7 +20,7 @@
 //! 64  …    payload
 //! ```
 //!
-//! All numbers are little-endian.
+//! All numbers are little-endian. What a version does not know, in kind, flags, level and zeros, it refuses.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_core::{Index, LogId, Term};
@@ -29,6 +30,9 @@ pub const HEADER: usize = 64;
 
 /// The largest payload of one entry, in bytes: what a frame, a batch and a segment are sized for.
 pub const MAX_PAYLOAD: usize = 32 << 20;
+
+/// The flag of a payload that says by itself what it means: it names its fields.
+const SELF_DESCRIBING: u8 = 1;
 
 /// What an entry is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +69,10 @@ pub struct Stamp {
     pub session: u64,
     /// The command's number within its session.
     pub sequence: u64,
+    /// The version of the state machine that the command is for; 0 of what is no command.
+    pub version: u16,
+    /// Whether the payload names its own fields, so that a tool can show it.
+    pub self_describing: bool,
 }
 
 /// An entry in its one encoding. Cheap to clone: the bytes are shared.
@@ -90,13 +98,18 @@ pub enum EntryError {
     /// The checksum does not hold.
     #[error("the entry's checksum is wrong")]
     Checksum,
-    /// A kind or flag that this version does not know.
-    #[error("the entry is of kind {kind} with flags {flags:#04x}, which this version does not know")]
-    Unknown {
+    /// Something that only a newer version of the program can know.
+    #[error(
+        "the entry is of kind {kind} and level {level} with flags {flags:#04x}, which this version does not \
+         know: upgrade the program"
+    )]
+    Newer {
         /// The kind's number.
         kind: u8,
-        /// The flags.
-        flags: u8,
+        /// The feature level.
+        level: u16,
+        /// The flags, and above them whatever stands where zeros should.
+        flags: u32,
     },
 }
 
@@ -110,9 +123,10 @@ impl Entry {
         bytes.put_u64_le(id.index.0);
         bytes.put_u64_le(id.term.0);
         bytes.put_u8(kind as u8);
-        bytes.put_u8(0);
+        bytes.put_u8(if stamp.self_describing { SELF_DESCRIBING } else { 0 });
         bytes.put_u16_le(0);
-        bytes.put_u32_le(0);
+        bytes.put_u16_le(stamp.version);
+        bytes.put_u16_le(0);
         bytes.put_u64_le(stamp.cluster_time);
         bytes.put_u64_le(stamp.wall_time);
         bytes.put_u64_le(stamp.session);
@@ -141,9 +155,10 @@ impl Entry {
         if crc32c::crc32c(&bytes[4..]) != u32_at(&bytes, 0) {
             return Err(EntryError::Checksum);
         }
-        let (kind, flags) = (bytes[24], bytes[25]);
-        if flags != 0 || Kind::from_number(kind).is_none() {
-            return Err(EntryError::Unknown { kind, flags });
+        let (kind, level) = (bytes[24], u16_at(&bytes, 26));
+        let flags = u32::from(bytes[25]) | u32::from(u16_at(&bytes, 30)) << 8;
+        if flags & !u32::from(SELF_DESCRIBING) != 0 || level > 0 || Kind::from_number(kind).is_none() {
+            return Err(EntryError::Newer { kind, level, flags });
         }
         Ok(Entry { bytes })
     }
@@ -185,6 +200,8 @@ impl Entry {
             wall_time: u64_at(&self.bytes, 40),
             session: u64_at(&self.bytes, 48),
             sequence: u64_at(&self.bytes, 56),
+            version: u16_at(&self.bytes, 28),
+            self_describing: self.bytes[25] & SELF_DESCRIBING != 0,
         }
     }
 
@@ -206,6 +223,10 @@ impl std::fmt::Debug for Entry {
     }
 }
 
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
+}
+
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -219,8 +240,24 @@ mod tests {
     use super::*;
 
     fn sample() -> Entry {
-        let stamp = Stamp { cluster_time: 1, wall_time: 2, session: 3, sequence: 4 };
-        Entry::new(LogId::new(7, 42), Kind::Command, stamp, b"payload")
+        Entry::new(LogId::new(7, 42), Kind::Command, stamp(), b"payload")
+    }
+
+    fn stamp() -> Stamp {
+        Stamp { cluster_time: 1, wall_time: 2, session: 3, sequence: 4, version: 5, self_describing: true }
+    }
+
+    /// 5.2.11: what only a newer version can know is refused, with what to do.
+    #[test]
+    fn what_a_version_does_not_know_says_upgrade() {
+        for (at, value) in [(24, 77), (25, 2), (25, 0x80), (26, 1), (27, 1), (30, 1), (31, 1)] {
+            let mut bytes = sample().bytes().to_vec();
+            bytes[at] = value;
+            let checksum = crc32c::crc32c(&bytes[4..]);
+            bytes[..4].copy_from_slice(&checksum.to_le_bytes());
+            let error = Entry::decode(Bytes::from(bytes)).unwrap_err();
+            assert!(error.to_string().contains("upgrade"), "byte {at}: {error}");
+        }
     }
 
     #[test]
@@ -229,7 +266,7 @@ mod tests {
         let back = Entry::decode(entry.bytes().clone()).unwrap();
         assert_eq!(back.id(), LogId::new(7, 42));
         assert_eq!(back.kind(), Kind::Command);
-        assert_eq!(back.stamp(), Stamp { cluster_time: 1, wall_time: 2, session: 3, sequence: 4 });
+        assert_eq!(back.stamp(), stamp());
         assert_eq!(&back.payload()[..], b"payload");
     }
 

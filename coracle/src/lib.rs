@@ -6,9 +6,10 @@
 //! (linearizable). A cluster of 2f + 1 nodes goes on while any f of them are gone.
 //!
 //! ```
-//! use coracle::{Config, Context, Node, StateMachine, Storage};
+//! use coracle::snapshot::{self, Save};
+//! use coracle::{Config, Context, Node, QueryContext, StateMachine, Storage};
+//! use std::io;
 //!
-//! #[derive(Default)]
 //! struct Counter(u64);
 //!
 //! impl StateMachine for Counter {
@@ -20,8 +21,14 @@
 //!         self.0 += by;
 //!         self.0
 //!     }
-//!     fn query(&self, (): ()) -> u64 {
+//!     fn query(&self, _: &QueryContext, (): ()) -> u64 {
 //!         self.0
+//!     }
+//!     fn snapshot(&self) -> impl Save {
+//!         snapshot::save(self.0)
+//!     }
+//!     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+//!         snapshot::load(from).map(|saved| self.0 = saved)
 //!     }
 //! }
 //!
@@ -45,6 +52,7 @@
 mod applier;
 mod bootstrap;
 mod clock;
+pub mod codec;
 mod config;
 mod driver;
 pub mod entry;
@@ -60,6 +68,7 @@ mod requests;
 mod runtime;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod snapshot;
 mod state_machine;
 pub mod storage;
 mod tail;
@@ -73,7 +82,7 @@ pub use error::*;
 pub use node::Node;
 pub use replicated::Digest;
 pub use requests::Status;
-pub use state_machine::{CodecError, Context, StateMachine};
+pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
 
 /// The README's program, compiled and run.
 #[cfg(doctest)]

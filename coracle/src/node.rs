@@ -70,8 +70,9 @@ impl<S: StateMachine> Node<S> {
     /// # Panics
     ///
     /// Outside of a tokio runtime.
-    pub async fn start(config: Config, machine: S) -> Result<Node<S>, StartError> {
+    pub async fn start(mut config: Config, machine: S) -> Result<Node<S>, StartError> {
         config.validate()?;
+        config.machine = (S::VERSION, S::SELF_DESCRIBING);
         // Otherwise every time limit would panic later.
         if catch_unwind(|| drop(sleep(Duration::ZERO))).is_err() {
             let source = io::Error::other("enable_time or enable_all on its Builder gives it some");
@@ -150,6 +151,8 @@ impl<S: StateMachine> Node<S> {
             let problem = format!("it takes {} bytes, and max_command_bytes is {max}", command.len());
             return Err(WriteError::Invalid(problem));
         }
+        // What cannot be read back would stop every node, now and after each restart.
+        S::decode_command(&command)?;
         let (answer, answered) = oneshot::channel();
         match self.inner.requests.try_send(Request::Write { command, limit, writer: Writer(answer) }) {
             Ok(()) => {}

@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::Storage;
-use crate::state_machine::Context;
+use crate::snapshot::{self, Save};
+use crate::state_machine::{Context, QueryContext};
 use crate::storage::identity::Boots;
 use crate::storage::memory::MemoryStore;
 use crate::storage::{LogReader, LogStore, Recovered, StoreError, WriteBatch};
@@ -22,8 +23,16 @@ impl StateMachine for Count {
         self.0
     }
 
-    fn query(&self, (): ()) -> u64 {
+    fn query(&self, _: &QueryContext, (): ()) -> u64 {
         self.0
+    }
+
+    fn snapshot(&self) -> impl Save {
+        snapshot::save(self.0)
+    }
+
+    fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        snapshot::load(from).map(|saved| self.0 = saved)
     }
 }
 

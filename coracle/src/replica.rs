@@ -137,6 +137,8 @@ pub(crate) struct Replica<W, R> {
     raft: Raft,
     tail: Tail,
     limits: Limits,
+    /// What is stamped into a command: the machine's version, and whether its encoding is self-describing.
+    machine: (u16, bool),
     /// The newest write that is durable.
     written: WriteId,
     /// What must not overtake a write: after which write it may leave, and in which term.
@@ -184,6 +186,7 @@ impl<W, R> Replica<W, R> {
                 cache: config.cache_bytes,
                 apply: config.apply_bytes,
             },
+            machine: config.machine,
             written: WriteId(0),
             held: VecDeque::new(),
             tickets: BTreeMap::new(),
@@ -455,7 +458,8 @@ impl<W, R> Replica<W, R> {
             Stamp::default()
         } else {
             let cluster_time = self.clock.read(now.tick);
-            Stamp { cluster_time, wall_time: now.wall, session: 0, sequence: 0 }
+            let (version, self_describing) = if kind == Kind::Command { self.machine } else { (0, false) };
+            Stamp { cluster_time, wall_time: now.wall, session: 0, sequence: 0, version, self_describing }
         };
         self.tail.push(Entry::new(id, kind, stamp, payload));
     }

@@ -5,7 +5,7 @@
 
 use crate::entry::{Entry, Kind};
 use crate::error::{ReadError, StopReason};
-use crate::state_machine::{Context, StateMachine};
+use crate::state_machine::{Context, QueryContext, StateMachine};
 use bytes::Bytes;
 use coracle_core::{Broken, LogId};
 use std::any::Any;
@@ -43,12 +43,31 @@ impl<S: StateMachine> Replicated<S> {
         self.cluster_time
     }
 
+    /// The same, in a machine that has read what this one wrote.
+    #[cfg(feature = "sim")]
+    pub(crate) fn reborn(&self, mut blank: S) -> std::io::Result<Replicated<S>> {
+        let mut bytes = Vec::new();
+        self.machine.snapshot()(&mut bytes)?;
+        blank.restore(&mut &bytes[..])?;
+        let Replicated { applied, digest, cluster_time, broken, .. } = *self;
+        Ok(Replicated { machine: blank, applied, digest, cluster_time, broken })
+    }
+
     /// Applies the next entry. Of a command: the reply, and its encoding.
     pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Option<(S::Reply, Bytes)>, StopReason> {
         let id = entry.id();
         if id.index != self.applied.index.next() {
             let problem = format!("entry {id} came to the machine after {}", self.applied);
             return Err(StopReason::Invariant(problem));
+        }
+        let made_by = entry.stamp().version;
+        if made_by > S::VERSION {
+            let problem = format!(
+                "it was made by version {made_by} of the state machine, and this program has version {}: \
+                 upgrade the program",
+                S::VERSION
+            );
+            return Err(StopReason::Apply { id, problem });
         }
         self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
         let reply = match entry.kind() {
@@ -69,7 +88,8 @@ impl<S: StateMachine> Replicated<S> {
 
     /// Answers a query. One that panics has changed nothing.
     pub(crate) fn query(&self, query: S::Query) -> Result<S::Answer, ReadError> {
-        catch_unwind(AssertUnwindSafe(|| self.machine.query(query)))
+        let context = QueryContext::new(self.applied, self.cluster_time);
+        catch_unwind(AssertUnwindSafe(|| self.machine.query(&context, query)))
             .map_err(|panic| ReadError::Panicked(said(&*panic)))
     }
 
@@ -112,6 +132,8 @@ fn said(panic: &(dyn Any + Send)) -> String {
 mod tests {
     use super::*;
     use crate::entry::Stamp;
+    use crate::snapshot::{self, Save};
+    use std::io;
 
     /// Adds up; panics when told or asked 13.
     #[derive(Default)]
@@ -132,9 +154,17 @@ mod tests {
             self.sum
         }
 
-        fn query(&self, query: u64) -> u64 {
+        fn query(&self, _: &QueryContext, query: u64) -> u64 {
             assert_ne!(query, 13, "unlucky");
             self.sum
+        }
+
+        fn snapshot(&self) -> impl Save {
+            snapshot::save(self.sum)
+        }
+
+        fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+            snapshot::load(from).map(|sum| self.sum = sum)
         }
     }
 
@@ -161,6 +191,19 @@ mod tests {
         let Err(StopReason::Panicked { at, message }) = machine.apply(&entry(1, 1, 13)) else { panic!() };
         assert_eq!(at, "entry 1.1");
         assert!(message.contains("unlucky"), "{message}");
+    }
+
+    #[test]
+    fn an_entry_of_a_newer_machine_stops_an_older_one_with_a_word() {
+        let mut machine = Replicated::new(Sum::default());
+        let payload = Sum::encode_command(&1).unwrap();
+        let stamp = |version| Stamp { version, ..Stamp::default() };
+        let entry =
+            |index, version| Entry::new(LogId::new(1, index), Kind::Command, stamp(version), &payload);
+        assert!(machine.apply(&entry(1, Sum::VERSION)).is_ok());
+        let Err(StopReason::Apply { id, problem }) = machine.apply(&entry(2, 2)) else { panic!() };
+        assert_eq!(id, LogId::new(1, 2));
+        assert!(problem.contains("version 2") && problem.contains("upgrade"), "{problem}");
     }
 
     #[test]

@@ -4,20 +4,27 @@
 //! stay equal as long as [`apply`](StateMachine::apply) depends on nothing but the machine and the
 //! command: no clock, no random numbers, no iteration over a `HashMap` that shows in a reply.
 
+use crate::codec;
+use crate::snapshot::Save;
 use bytes::Bytes;
 use coracle_core::LogId;
 use serde::{Serialize, de::DeserializeOwned};
+use std::io::{self, Read};
 
 /// A deterministic machine that turns commands into replies, and queries into answers.
 pub trait StateMachine: Send + 'static {
+    /// Which version of the machine this is. Raise it when `apply` means something else for an old command,
+    /// or when a command gains what older programs cannot know.
+    const VERSION: u16 = 1;
+
     /// What changes the machine. Goes through the log.
     type Command: Serialize + DeserializeOwned + Send + 'static;
     /// What a command returns, delivered to its writer verbatim.
     type Reply: Serialize + DeserializeOwned + Send + 'static;
     /// What asks the machine. Never goes through the log.
-    type Query: Send + 'static;
+    type Query: Serialize + DeserializeOwned + Send + 'static;
     /// What a query returns.
-    type Answer: Send + 'static;
+    type Answer: Serialize + DeserializeOwned + Send + 'static;
 
     /// Applies a committed command. Must be deterministic: the same machine and command give the same
     /// machine and reply on every node, today and in a later version of the program.
@@ -26,7 +33,36 @@ pub trait StateMachine: Send + 'static {
     fn apply(&mut self, context: &mut Context, command: Self::Command) -> Self::Reply;
 
     /// Answers a query from the state as it is.
-    fn query(&self, query: Self::Query) -> Self::Answer;
+    fn query(&self, context: &QueryContext, query: Self::Query) -> Self::Answer;
+
+    /// Takes hold of the state as it is, and returns what writes it. This is called where commands are
+    /// applied and must be cheap; the result runs beside the machine, which goes on, and may be slow.
+    ///
+    /// `impl Save` is short for `impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static`. The
+    /// library adds lengths and checksums of its own. For a machine that can be cloned:
+    /// [`snapshot::save(self.clone())`](crate::snapshot::save).
+    fn snapshot(&self) -> impl Save;
+
+    /// Becomes the state that a snapshot holds, whatever the state was before. It must read what
+    /// [`snapshot`](StateMachine::snapshot) of this and of every earlier version wrote, and refuse
+    /// anything else with an error. After an error the state may be anything: it is restored again before it
+    /// is used. For a machine that can be cloned: [`snapshot::load`](crate::snapshot::load).
+    fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
+
+    /// For a machine that keeps its state on a disk of its own: the newest entry that this state holds, and
+    /// the blob that came with it. The default is for a machine in memory, which knows nothing after a
+    /// restart and is told everything again.
+    fn applied(&self) -> Option<(LogId, Bytes)> {
+        None
+    }
+
+    /// For a machine that keeps its state on a disk of its own: commits everything applied so far, with the
+    /// place of the newest entry and the library's blob, all together or not at all. Called after each
+    /// *batch* of applies; the blob is at most a few KiB.
+    fn persist(&mut self, at: LogId, blob: &[u8]) -> io::Result<()> {
+        let _ = (at, blob);
+        Ok(())
+    }
 
     /// A digest of the whole state, if the machine keeps one. The library folds it into its own digest
     /// after each command, so it must be kept incrementally: never O(state).
@@ -34,24 +70,31 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
-    /// A command's bytes in the log: postcard unless overridden.
+    /// Whether [`encode_command`](StateMachine::encode_command) names the fields, so that a tool can show what
+    /// is in the log. False where it is overridden by an encoding that does not.
+    const SELF_DESCRIBING: bool = true;
+
+    /// A command's bytes in the log: MessagePack with the names of the fields, unless overridden, so that a
+    /// type may gain fields that have a `#[serde(default)]`. [`codec`](crate::codec) has a smaller encoding, and
+    /// says which types survive which. A command that cannot be read back is refused by
+    /// [`write`](crate::Node::write) as [`Invalid`](crate::WriteError::Invalid), and never enters the log.
     fn encode_command(command: &Self::Command) -> Result<Bytes, CodecError> {
-        encode(command)
+        codec::message_pack::encode(command)
     }
 
     /// The command that the bytes say.
     fn decode_command(bytes: &Bytes) -> Result<Self::Command, CodecError> {
-        decode(bytes)
+        codec::message_pack::decode(bytes)
     }
 
     /// A reply's bytes, as they go to a node that forwarded the command, and into the digest.
     fn encode_reply(reply: &Self::Reply) -> Result<Bytes, CodecError> {
-        encode(reply)
+        codec::message_pack::encode(reply)
     }
 
     /// The reply that the bytes say.
     fn decode_reply(bytes: &Bytes) -> Result<Self::Reply, CodecError> {
-        decode(bytes)
+        codec::message_pack::decode(bytes)
     }
 }
 
@@ -74,19 +117,24 @@ impl Context {
     }
 }
 
+/// What a machine may know of the moment in which it is asked. It may differ between nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct QueryContext {
+    /// The newest entry that the machine has applied.
+    pub applied: LogId,
+    /// The cluster's clock in milliseconds, as far as the applied entries have brought it.
+    pub cluster_time: u64,
+}
+
+impl QueryContext {
+    /// A context for tests of a machine.
+    pub fn new(applied: LogId, cluster_time: u64) -> QueryContext {
+        QueryContext { applied, cluster_time }
+    }
+}
+
 /// A command or reply could not be turned into bytes, or back.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct CodecError(pub String);
-
-fn encode<T: Serialize>(value: &T) -> Result<Bytes, CodecError> {
-    postcard::to_stdvec(value).map(Bytes::from).map_err(|error| CodecError(error.to_string()))
-}
-
-fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, CodecError> {
-    match postcard::take_from_bytes(bytes) {
-        Ok((value, [])) => Ok(value),
-        Ok((_, rest)) => Err(CodecError(format!("{} bytes are left over", rest.len()))),
-        Err(error) => Err(CodecError(error.to_string())),
-    }
-}

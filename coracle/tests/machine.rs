@@ -3,10 +3,12 @@
 mod common;
 
 use common::eventually;
+use coracle::snapshot::{self, Save};
 use coracle::{
-    Cause, Config, Context, MachineThread, Node, ReadError, StartError, StateMachine, StopReason, Storage,
-    WriteError,
+    Cause, Config, Context, MachineThread, Node, QueryContext, ReadError, StartError, StateMachine,
+    StopReason, Storage, WriteError,
 };
+use std::io;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -46,9 +48,17 @@ impl StateMachine for Sum {
         self.sum
     }
 
-    fn query(&self, query: u64) -> u64 {
+    fn query(&self, _: &QueryContext, query: u64) -> u64 {
         assert_ne!(query, 13, "unlucky");
         self.sum
+    }
+
+    fn snapshot(&self) -> impl Save {
+        snapshot::save(self.sum)
+    }
+
+    fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        snapshot::load(from).map(|sum| self.sum = sum)
     }
 }
 

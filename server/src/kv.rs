@@ -15,11 +15,13 @@
 //! Keys and values are copied out of the entry that brought them: a slice would keep the whole entry, up
 //! to megabytes of batch, alive for as long as one small key of it lives.
 
-use crate::codec;
+use crate::{codec, state};
 use bytes::Bytes;
-use coracle::{CodecError, Context, StateMachine};
+use coracle::snapshot::Save;
+use coracle::{CodecError, Context, QueryContext, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io;
 use xxhash_rust::xxh3::Xxh3;
 
 /// The longest key, in bytes. It travels in one entry with its value and in one RESP string.
@@ -120,7 +122,7 @@ pub enum Outcome {
 }
 
 /// One question about the keys, as part of a batch.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Lookup {
     /// The value of a key.
     Get(Bytes),
@@ -131,7 +133,7 @@ pub enum Lookup {
 }
 
 /// What one lookup found.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Found {
     /// The value, if the key is there.
     Value(Option<Bytes>),
@@ -166,15 +168,15 @@ pub struct Record {
     /// How many times it was written since it came to be, starting at 1.
     pub version: u64,
     /// The digest of all this and the key.
-    print: u128,
+    pub(crate) print: u128,
 }
 
 /// The keys. See the [module](self).
 #[derive(Clone, Default, Debug)]
 pub struct Kv {
-    records: BTreeMap<Bytes, Record>,
-    revision: u64,
-    prints: u128,
+    pub(crate) records: BTreeMap<Bytes, Record>,
+    pub(crate) revision: u64,
+    pub(crate) prints: u128,
 }
 
 impl Kv {
@@ -326,7 +328,7 @@ impl Kv {
 
 impl Record {
     /// Lengths go first, so that no two records run together to the same bytes.
-    fn fresh_print(&self, key: &[u8]) -> u128 {
+    pub(crate) fn fresh_print(&self, key: &[u8]) -> u128 {
         let mut hash = Xxh3::new();
         for number in [key.len() as u64, self.created, self.modified, self.version] {
             hash.update(&number.to_le_bytes());
@@ -338,6 +340,8 @@ impl Record {
 }
 
 impl StateMachine for Kv {
+    /// The batches have an encoding of their own.
+    const SELF_DESCRIBING: bool = false;
     type Command = Vec<Operation>;
     type Reply = Vec<Outcome>;
     type Query = Vec<Lookup>;
@@ -349,7 +353,7 @@ impl StateMachine for Kv {
 
     /// May answer fewer lookups than were asked, but at least one: it stops where the values pass
     /// [`MAX_ANSWER`], and the caller asks again for the rest.
-    fn query(&self, batch: Vec<Lookup>) -> Vec<Found> {
+    fn query(&self, _: &QueryContext, batch: Vec<Lookup>) -> Vec<Found> {
         let mut answers = Vec::new();
         let mut bytes = 0;
         for lookup in &batch {
@@ -361,6 +365,15 @@ impl StateMachine for Kv {
             answers.push(found);
         }
         answers
+    }
+
+    fn snapshot(&self) -> impl Save {
+        let taken = self.clone();
+        move |to: &mut dyn io::Write| state::write(&taken, to)
+    }
+
+    fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        state::read(from).map(|kv| *self = kv)
     }
 
     fn digest(&self) -> Option<[u8; 16]> {
@@ -509,9 +522,10 @@ mod tests {
         let value = "x".repeat(MAX_VALUE);
         apply(&mut kv, vec![set("k", &value)]);
         let fits = MAX_ANSWER / MAX_VALUE;
-        assert_eq!(kv.query(vec![Lookup::Get(bytes("k")); fits + 3]).len(), fits);
+        let context = QueryContext::new(LogId::ZERO, 0);
+        assert_eq!(kv.query(&context, vec![Lookup::Get(bytes("k")); fits + 3]).len(), fits);
         let keys = vec![bytes("k"); fits + 1];
-        assert_eq!(kv.query(vec![Lookup::GetAll(keys)]), vec![Found::TooLarge]);
+        assert_eq!(kv.query(&context, vec![Lookup::GetAll(keys)]), vec![Found::TooLarge]);
     }
 
     /// The digest as its definition has it: over everything, from nothing.
@@ -548,6 +562,65 @@ mod tests {
             prop_assert_eq!(whole.prints, digest_from_scratch(&whole));
             prop_assert_eq!(whole.digest(), cut.digest());
         }
+    }
+
+    fn snapshot(kv: &Kv) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        kv.snapshot()(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn restored(bytes: &[u8]) -> io::Result<Kv> {
+        let mut kv = Kv::new();
+        apply(&mut kv, vec![set("what was there before", "goes")]);
+        kv.restore(&mut &bytes[..]).map(|()| kv)
+    }
+
+    proptest! {
+        #[test]
+        fn a_snapshot_restores_the_very_state(batch in prop::collection::vec(operation(), 0..40)) {
+            let mut kv = Kv::new();
+            apply(&mut kv, batch);
+            let bytes = snapshot(&kv);
+            let back = restored(&bytes).unwrap();
+            prop_assert_eq!(&back.records, &kv.records);
+            prop_assert_eq!((back.revision, back.prints, back.digest()), (kv.revision, kv.prints, kv.digest()));
+            for cut in 0..bytes.len() {
+                prop_assert!(restored(&bytes[..cut]).is_err(), "cut at {}", cut);
+            }
+            prop_assert!(restored(&[&bytes[..], &[0]].concat()).is_err());
+        }
+
+        #[test]
+        fn no_snapshot_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = restored(&bytes);
+            let _ = restored(&[&[1][..], &bytes].concat());
+        }
+    }
+
+    #[test]
+    fn a_snapshot_is_of_the_moment_in_which_it_was_taken() {
+        let mut kv = Kv::new();
+        apply(&mut kv, vec![set("k", "before")]);
+        let digest = kv.digest();
+        let save = kv.snapshot();
+        apply(&mut kv, vec![set("k", "after")]);
+        let mut bytes = Vec::new();
+        std::thread::spawn(move || save(&mut bytes).map(|()| bytes))
+            .join()
+            .unwrap()
+            .map(|bytes| assert_eq!(restored(&bytes).unwrap().digest(), digest))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_length_in_a_snapshot_is_judged_before_it_is_believed() {
+        let huge = b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
+        for start in [&b"\x01\x05"[..], b"\x01\x05\x01", b"\x01\x05\x01\x01k"] {
+            assert!(restored(&[start, huge].concat()).is_err());
+        }
+        let error = restored(b"\x02\x00\x00").unwrap_err();
+        assert!(error.to_string().contains("upgrade"), "{error}");
     }
 
     #[test]

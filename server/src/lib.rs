@@ -22,5 +22,6 @@ pub mod resp;
 pub mod serve;
 pub mod session;
 pub mod simulate;
+mod state;
 pub mod store;
 mod transaction;

@@ -3,7 +3,8 @@
 
 mod support;
 
-use coracle::{CodecError, Config, Context, StateMachine, Storage};
+use coracle::snapshot::Save;
+use coracle::{CodecError, Config, Context, QueryContext, StateMachine, Storage};
 use coracle_server::cli::run_server;
 use coracle_server::cluster::{Interrupt, Place, Program, server};
 use coracle_server::connection::Limits;
@@ -11,7 +12,7 @@ use coracle_server::demo::Demo;
 use coracle_server::kv::{Found, Kv, Lookup, Operation, Outcome};
 use coracle_server::serve::Options;
 use std::fs::{self, File};
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -83,6 +84,7 @@ fn the_demo_fails_when_acknowledged_entries_are_damaged() {
 struct Liar(Kv);
 
 impl StateMachine for Liar {
+    const SELF_DESCRIBING: bool = false;
     type Command = Vec<Operation>;
     type Reply = Vec<Outcome>;
     type Query = Vec<Lookup>;
@@ -97,8 +99,16 @@ impl StateMachine for Liar {
         self.0.apply(context, batch)
     }
 
-    fn query(&self, query: Vec<Lookup>) -> Vec<Found> {
-        self.0.query(query)
+    fn query(&self, context: &QueryContext, query: Vec<Lookup>) -> Vec<Found> {
+        self.0.query(context, query)
+    }
+
+    fn snapshot(&self) -> impl Save {
+        self.0.snapshot()
+    }
+
+    fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        self.0.restore(from)
     }
 
     fn digest(&self) -> Option<[u8; 16]> {
@@ -184,7 +194,7 @@ fn digests_tell_what_reading_does_not() {
 #[test]
 fn a_kept_demo_says_what_to_do_next_and_stops_its_children_on_ctrl_c() {
     let mut child = Command::new(CORACLE).args(["demo", "--keep"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let next = lines.find(|line| line.contains("coracle status --to")).unwrap();
     let address = next.split_whitespace().last().unwrap().to_owned();
     let report = coracle_server::cluster::report(&address, LONG).unwrap();
@@ -198,7 +208,7 @@ fn a_kept_demo_says_what_to_do_next_and_stops_its_children_on_ctrl_c() {
 #[test]
 fn children_do_not_outlive_a_demo_that_is_killed() {
     let mut child = Command::new(CORACLE).args(["demo", "--keep"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut lines = io::BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let first = lines.next().unwrap();
     let next = lines.find(|line| line.contains("coracle status --to")).unwrap();
     let address = next.split_whitespace().last().unwrap().to_owned();

@@ -89,7 +89,13 @@ impl Node {
         let before = self.last().index.0;
         let entries: Vec<Entry> = (1..=count)
             .map(|at| {
-                let stamp = Stamp { cluster_time: before, wall_time: 7 << 40, session: at, sequence: 9 };
+                let stamp = Stamp {
+                    cluster_time: before,
+                    wall_time: 7 << 40,
+                    session: at,
+                    sequence: 9,
+                    ..Stamp::default()
+                };
                 let payload: Vec<u8> = (0..payload).map(|i| (i * 31 + before) as u8).collect();
                 Entry::new(LogId::new(self.term, before + at), kind, stamp, &payload)
             })

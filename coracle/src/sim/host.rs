@@ -269,7 +269,9 @@ impl Host {
         #[cfg(feature = "mutants")]
         raft.break_rule(self.broken);
         let snapshot = self.snapshots.get(&recovered.purged.index);
-        let mut replicated = snapshot.cloned().unwrap_or_else(|| Replicated::new(Kv::default()));
+        let restored = snapshot.map(|snapshot| snapshot.reborn(Kv::default())).transpose();
+        let restored = restored.map_err(|error| error.to_string())?;
+        let mut replicated = restored.unwrap_or_else(|| Replicated::new(Kv::default()));
         newest = newest.max(replicated.cluster_time());
         replicated.broken = self.broken;
         // A founder names the cluster in its identity only after its first entry was durable.

@@ -1,8 +1,10 @@
 //! The machine that simulated clusters replicate: a small key-value store whose replies tell all.
 
-use crate::state_machine::{Context, StateMachine};
+use crate::snapshot::{self, Save};
+use crate::state_machine::{Context, QueryContext, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io;
 
 /// What a client asks for. Every written text is unique in its run, so a history tells who wrote what.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -52,7 +54,15 @@ impl StateMachine for Kv {
         Told::Done
     }
 
-    fn query(&self, key: u8) -> Option<String> {
+    fn query(&self, _: &QueryContext, key: u8) -> Option<String> {
         self.values.get(&key).cloned()
+    }
+
+    fn snapshot(&self) -> impl Save {
+        snapshot::save(self.values.clone())
+    }
+
+    fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        snapshot::load(from).map(|values| self.values = values)
     }
 }

@@ -43,7 +43,13 @@ fn membership() -> Membership {
 }
 
 fn entry(term: u64, index: u64, kind: Kind, payload: &[u8]) -> Entry {
-    let stamp = Stamp { cluster_time: index, wall_time: 1_700_000_000_000, session: 5, sequence: index };
+    let stamp = Stamp {
+        cluster_time: index,
+        wall_time: 1_700_000_000_000,
+        session: 5,
+        sequence: index,
+        ..Stamp::default()
+    };
     Entry::new(LogId::new(term, index), kind, stamp, payload)
 }
 

@@ -2,8 +2,10 @@
 //! itself instead of sleeping.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
-use coracle::{Config, Context, Node, StateMachine, Storage};
+use coracle::snapshot::{self, Save};
+use coracle::{Config, Context, Node, QueryContext, StateMachine, Storage};
 use std::future::Future;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -29,8 +31,16 @@ impl StateMachine for Journal {
         self.lines.len() as u64
     }
 
-    fn query(&self, (): ()) -> Vec<String> {
+    fn query(&self, _: &QueryContext, (): ()) -> Vec<String> {
         self.lines.clone()
+    }
+
+    fn snapshot(&self) -> impl Save {
+        snapshot::save(self.lines.clone())
+    }
+
+    fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
+        snapshot::load(from).map(|lines| self.lines = lines)
     }
 }
 

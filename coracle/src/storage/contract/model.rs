@@ -162,7 +162,7 @@ pub fn read_all(reader: &dyn LogReader, first: Index, max_bytes: usize) -> Resul
 /// A command whose payload tells its place.
 pub fn entry(term: u64, index: u64, size: usize) -> Entry {
     let payload: Vec<u8> = (0..size).map(|at| (at as u64 * 31 + term * 7 + index) as u8).collect();
-    let stamp = Stamp { cluster_time: index, wall_time: term, session: 0, sequence: 0 };
+    let stamp = Stamp { cluster_time: index, wall_time: term, session: 0, sequence: 0, ..Stamp::default() };
     Entry::new(LogId::new(term, index), Kind::Command, stamp, &payload)
 }
 

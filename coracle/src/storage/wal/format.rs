@@ -509,7 +509,7 @@ pub(super) fn decode_body(header: &BatchHeader, body: &Bytes) -> Result<Vec<Reco
     let mut places = entries.into_iter();
     let entry = |(at, len): (usize, usize)| {
         let entry = Entry::decode(body.slice(at..at + len)).map_err(|e| match e {
-            EntryError::Unknown { .. } => BodyError::Unknown(e.to_string()),
+            EntryError::Newer { .. } => BodyError::Unknown(e.to_string()),
             _ => BodyError::NotWhole(format!("{e}, {at} bytes into the batch's body")),
         })?;
         let offset = (header.offset as usize + HEADER + at) as u32;
