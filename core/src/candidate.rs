@@ -97,7 +97,9 @@ impl Candidate {
         let same_campaign =
             reply.campaign == self.campaign(shared) || shared.broken.is("vote-of-any-campaign");
         // A pre-vote binds nobody, so an old one says nothing: its voter may hear a leader by now (5.1.13).
-        let same_question = reply.question == self.number || shared.broken.is("vote-of-any-campaign");
+        let any =
+            ["vote-of-any-campaign", "pre-vote-counts-as-vote"].iter().any(|rule| shared.broken.is(rule));
+        let same_question = reply.question == self.number || any;
         if !same_kind || !same_campaign || !same_question {
             return shared.drop_input(Dropped::Stale);
         }
