@@ -179,6 +179,11 @@ impl Follower {
         let Some(tickets) = self.reads.answered(any.unwrap_or(reply.sequence)) else {
             return shared.drop_input(Dropped::Stale);
         };
+        // What the leader holds for committed, as far as this term has verified it here: no read waits for a
+        // heartbeat to say so again.
+        if let Some(index) = reply.index {
+            shared.commit_to(index.min(self.verified));
+        }
         for ticket in tickets {
             match reply.index {
                 Some(index) => shared.out.reads.push(ReadGrant { ticket, index }),

@@ -6,6 +6,7 @@ use crate::shared::{Shared, Transition};
 use crate::*;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::mem;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Leader {
@@ -14,6 +15,8 @@ pub(crate) struct Leader {
     /// All members but itself, each in its very incarnation: of a node that is being replaced, both disks.
     pub(crate) progress: BTreeMap<Peer, Progress>,
     reads: LeaderReads,
+    /// Whether the commit index has risen since the followers were last told of it without being sent entries.
+    untold: bool,
 }
 
 impl Leader {
@@ -24,7 +27,8 @@ impl Leader {
         let progress = others.map(|member| (member.peer(), Progress::new(next, shared.now))).collect();
         let noop = shared.append_own(1);
         shared.out.tail.push(TailChange::TakeNoop(noop));
-        let mut leader = Leader { start: noop.index, progress, reads: LeaderReads::new(shared.now) };
+        let mut leader =
+            Leader { start: noop.index, progress, reads: LeaderReads::new(shared.now), untold: false };
         leader.depart(shared);
         leader.replicate(shared);
         leader
@@ -69,6 +73,7 @@ impl Leader {
         for progress in self.progress.values_mut() {
             progress.paused = progress.paused.filter(|since| now.since(*since) < heartbeat);
         }
+        self.announce_commit(shared);
         self.replicate(shared);
         Transition::Stay
     }
@@ -192,16 +197,18 @@ impl Leader {
         if (!own_term && !shared.broken.is("older-term-committed-by-count")) || !shared.commit_to(held) {
             return;
         }
+        self.untold = true;
         self.start_round_if_due(shared);
-        self.announce_commit(shared);
     }
 
-    /// Tells the commit index to those whom nothing else tells it now.
+    /// Tells the followers of a commit index that has risen. Entries carry it too, and so does the answer to a
+    /// follower's read; a message of its own is not worth its cost at each commit, but the next tick's.
     fn announce_commit(&mut self, shared: &mut Shared) {
-        let told: Vec<Peer> = shared.out.replicate.iter().map(|replicate| replicate.envelope.to).collect();
-        let peers: Vec<Peer> = self.progress.keys().copied().filter(|peer| !told.contains(peer)).collect();
-        for peer in peers {
-            self.send_empty(shared, peer);
+        if mem::take(&mut self.untold) {
+            let peers: Vec<Peer> = self.progress.keys().copied().collect();
+            for peer in peers {
+                self.send_empty(shared, peer);
+            }
         }
     }
 
@@ -218,6 +225,7 @@ impl Leader {
 
     /// A heartbeat to all, carrying a new round.
     fn depart(&mut self, shared: &mut Shared) {
+        self.untold = false;
         let read_index = self.may_read(shared).then(|| shared.log.commit());
         let round = self.reads.depart(shared.now, read_index);
         let peers: Vec<Peer> = self.progress.keys().copied().collect();

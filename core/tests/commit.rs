@@ -291,3 +291,31 @@ fn a_lost_acknowledgement_delays_a_commit_by_one_heartbeat_at_most() {
     c.pass(c.settings.heartbeat);
     assert_eq!(c.commit(A), 3);
 }
+
+/// A commit costs no message of its own: the next entries carry it, or the next tick.
+#[test]
+fn a_commit_is_told_with_the_next_entries_or_at_the_next_tick() {
+    let mut c = Cluster::of(3);
+    c.elect(A);
+    c.pass(10);
+    c.propose(A, 1);
+    c.persist(A);
+    c.deliver(A, B);
+    c.persist(B);
+    c.deliver(B, A);
+    let (committed, told) = (c.commit(A), c.commit(B));
+    assert!(committed > told);
+    assert!(c.mail(A, B).is_empty(), "no message for the commit alone");
+    c.propose(A, 1);
+    c.deliver(A, B);
+    assert_eq!(c.commit(B), committed, "the next entries say it");
+    c.persist(A);
+    c.persist(B);
+    c.deliver(B, A);
+    assert_eq!(c.commit(A), committed + 1);
+    c.tick(A, 1);
+    c.deliver(A, B);
+    assert_eq!(c.commit(B), committed + 1, "the tick says it");
+    c.tick(A, 1);
+    assert!(c.mail(A, B).is_empty(), "once");
+}

@@ -293,6 +293,36 @@ fn a_follower_reads_at_an_index_of_its_leader() {
     assert_eq!(c.granted(B, read), Some(6), "which it may have to wait for");
 }
 
+/// The answer to a follower's read brings the commit index, as far as the follower's log was verified in this
+/// term: no read waits for a heartbeat. What was not verified stays uncommitted (S8).
+#[test]
+fn an_answer_to_a_followers_read_raises_its_commit_to_what_it_has_verified() {
+    let mut c = quiet(3);
+    c.propose(A, 2);
+    c.persist(A);
+    c.deliver(A, B);
+    c.persist(B);
+    c.deliver(B, A);
+    c.lose(A, B);
+    assert_eq!((c.commit(A), c.commit(B)), (4, 2), "nothing told it yet");
+    let read = c.read(B);
+    c.propose(A, 1);
+    c.persist(A);
+    c.lose(A, B);
+    c.deliver(A, C);
+    c.persist(C);
+    c.deliver(C, A);
+    assert_eq!(c.commit(A), 5);
+    c.lose(A, B);
+    c.deliver(B, A);
+    c.deliver(A, C);
+    c.deliver(C, A);
+    let answer = c.take_first(A, B, |message| matches!(message, Message::ReadIndexReply(_)));
+    c.hand(answer);
+    assert_eq!(c.granted(B, read), Some(5));
+    assert_eq!(c.commit(B), 4, "it does not have entry 5");
+}
+
 /// A question asked before the read was made does not answer it.
 #[test]
 fn a_follower_asks_anew_for_reads_that_came_after_its_question() {
