@@ -7,6 +7,7 @@ use crate::bench::Bench;
 use crate::cluster::{self, INIT_LIMIT, Interrupt};
 use crate::connection::Limits;
 use crate::demo::Demo;
+use crate::diary::{self, Diary};
 use crate::kv::Kv;
 use crate::log::Log;
 use crate::serve::{self, Options};
@@ -17,6 +18,7 @@ use admin::Report;
 use clap::{Args, Parser, Subcommand};
 use client::{Client, Value};
 use coracle::Config;
+use rustix::process::Signal;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -145,9 +147,7 @@ fn raise_file_limit() {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     // A bug is an error too, and gets its one line.
-    std::panic::set_hook(Box::new(|panic| {
-        eprintln!("coracle: {}", panic.to_string().replace('\n', " "));
-    }));
+    std::panic::set_hook(Box::new(|panic| diary::last_words(&panic.to_string())));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),
@@ -166,7 +166,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("coracle: {}", problem.replace('\n', " "));
+            diary::last_words(&problem);
             ExitCode::FAILURE
         }
     }
@@ -194,9 +194,12 @@ impl Serve {
             Some(filter) => EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?,
             None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
         };
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+        let diary = Diary::new(io::stderr());
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(diary.clone()).with_ansi(false).init();
         let parent_pipe = self.parent_pipe;
-        run_server(self.options()?, Kv::new(), parent_pipe)
+        let result = run_server(self.options()?, Kv::new(), parent_pipe);
+        diary.finish();
+        result
     }
 
     fn options(self) -> Result<Options, String> {
@@ -234,6 +237,16 @@ pub fn run_server<M: crate::kv::Machine>(
         let cannot = |error: io::Error| format!("cannot listen for signals: {error}");
         let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+        // A terminal that goes away does not end a server.
+        let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::warn!("SIGHUP is ignored; SIGTERM stops the server");
+            }
+        });
+        // With a handler, whatever it does, a file that grows too large is an error of the write, and told as one.
+        let too_large = SignalKind::from_raw(Signal::XFSZ.as_raw());
+        let _handled = signal(too_large).map_err(cannot)?;
         let mut orphaned = parent_pipe.then(end_of_input);
         let shutdown = async move {
             let orphaned = async {

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod commands;
 pub mod connection;
 pub mod demo;
+pub mod diary;
 pub mod kv;
 pub mod log;
 mod patience;

@@ -101,7 +101,9 @@ where
     };
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
     let from = hello.facts.from.id;
-    if reason != RefusedReason::Blank {
+    // Whoever founds a cluster dials itself too, to see that its own address is right.
+    let itself = hello.facts.from == local.peer && hello.facts.boot == local.boot;
+    if reason != RefusedReason::Blank && !itself {
         shared.strangers.warn(remote, &format!("{reason:?}"), &format_args!("refused node {from}: {text}"));
     }
     let refused = Refused { reason, text, from: local.peer, boot: local.boot };

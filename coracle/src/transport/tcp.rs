@@ -43,13 +43,13 @@ pub struct Local {
     /// How often its directory was started, which is the number of this boot; 0 if no list is kept.
     pub boot_number: u64,
     /// The newest boots of its directory, oldest first, this one last; empty if no list is kept. Of a list longer
-    /// than [`wire::MAX_BOOTS`](crate::wire::MAX_BOOTS) the newest are told.
+    /// than [`wire::MAX_BOOTS`] the newest are told.
     pub boots: Vec<Boot>,
-    /// Where others dial it, as `host:port`, at most [`wire::MAX_ADDRESS`](crate::wire::MAX_ADDRESS) bytes. Empty:
+    /// Where others dial it, as `host:port`, at most [`wire::MAX_ADDRESS`] bytes. Empty:
     /// where it listens, unless that is every address of the host.
     pub address: String,
     /// What the application wants known of this member, at most
-    /// [`wire::MAX_METADATA`](crate::wire::MAX_METADATA) bytes.
+    /// [`wire::MAX_METADATA`] bytes.
     pub metadata: Bytes,
 }
 
@@ -243,7 +243,7 @@ impl Tcp {
     ///
     /// # Panics
     ///
-    /// If the message is an AppendEntries with other entries than it names; see [`wire::encode`](crate::wire::encode).
+    /// If the message is an AppendEntries with other entries than it names; see [`wire::encode`].
     pub fn send(&self, to: Peer, message: PeerMessage) -> bool {
         self.shared.send(to, &message)
     }

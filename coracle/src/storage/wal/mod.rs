@@ -86,7 +86,7 @@ impl std::fmt::Debug for WalConfig {
 }
 
 /// Whether the directory holds any log, whole or not: what
-/// [`identity::open_or_create`](super::identity::open_or_create) wants to know.
+/// [`identity::open_or_create`] wants to know.
 pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
     recovery::any_segment(disk)
 }
