@@ -123,7 +123,10 @@ mod tests {
 
     /// Takes nothing until it is let.
     #[derive(Clone, Default)]
-    struct Pipe(Arc<(Mutex<(bool, Vec<u8>)>, Condvar)>);
+    struct Pipe(Arc<(Mutex<State>, Condvar)>);
+
+    /// Whether it takes anything, and what it took.
+    type State = (bool, Vec<u8>);
 
     impl Write for Pipe {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
