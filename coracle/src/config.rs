@@ -224,6 +224,8 @@ impl Config {
             ("max_unpersisted_bytes", self.max_unpersisted_bytes == 0, "it must not be zero"),
             ("max_uncommitted_bytes", self.max_uncommitted_bytes == 0, "it must not be zero"),
             ("max_unapplied_bytes", self.max_unapplied_bytes == 0, "it must not be zero"),
+            // A message over the largest frame would be dropped again and again.
+            ("message_bytes", self.message_bytes > MAX_PAYLOAD as u64, "it must be at most 32 MiB"),
             ("segment_bytes", self.segment_bytes < 64 << 10, "it must be at least 64 KiB"),
             ("metadata", self.metadata.len() > MAX_METADATA, "it must be at most 1 KiB"),
         ];
@@ -290,6 +292,7 @@ mod tests {
         assert_eq!(refused(|c| c.max_unapplied_bytes = 0), "max_unapplied_bytes");
         assert_eq!(refused(|c| c.message_entries = 0), "message_entries");
         assert_eq!(refused(|c| c.message_bytes = 0), "message_bytes");
+        assert_eq!(refused(|c| c.message_bytes = (32 << 20) + 1), "message_bytes");
         assert_eq!(refused(|c| c.inflight_messages = 0), "inflight_messages");
         assert_eq!(refused(|c| c.inflight_bytes = 0), "inflight_bytes");
         assert_eq!(refused(|c| c.segment_bytes = 4096), "segment_bytes");
