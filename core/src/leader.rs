@@ -125,7 +125,7 @@ impl Leader {
         progress.applied = progress.applied.max(reply.applied);
         progress.last = reply.last;
         let (round, acknowledged) = progress.heartbeat;
-        if reply.round == round && reply.last < acknowledged && !progress.lost_entries {
+        if reply.round >= round && reply.last < acknowledged && !progress.lost_entries {
             progress.on_lost_entries(reply.last);
             let (follower, last) = (from.id, reply.last);
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
@@ -232,7 +232,10 @@ impl Leader {
         for peer in peers {
             self.send_empty(shared, peer);
             if let Some(progress) = self.progress.get_mut(&peer) {
-                progress.heartbeat = (round, progress.matched);
+                // Kept until it was answered: constant reads send rounds faster than they are answered.
+                if progress.round >= progress.heartbeat.0 {
+                    progress.heartbeat = (round, progress.matched);
+                }
             }
         }
         self.confirm_reads(shared);

@@ -27,7 +27,7 @@ pub(crate) struct Progress {
     in_flight_bytes: u64,
     /// The newest round that it has echoed.
     pub(crate) round: Round,
-    /// The newest heartbeat that left for it: its round, and `matched` as it was then.
+    /// The oldest heartbeat that it has not answered, or else the newest: its round, and `matched` as it was then.
     pub(crate) heartbeat: (Round, Index),
     /// When it last answered in this term.
     pub(crate) heard: Tick,

@@ -510,6 +510,37 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
     assert!(c.commit(A) > 6, "a new term trusts B anew");
 }
 
+/// 5.3.3: also where rounds leave faster than they are answered, as they do under reads.
+#[test]
+fn a_follower_that_lost_entries_is_noticed_though_newer_rounds_have_left() {
+    let mut c = Cluster::of(3);
+    c.elect(A);
+    c.propose(A, 3);
+    c.pass(10);
+    c.isolate(C);
+    c.tick(A, 5);
+    let Message::Append(first) = c.mail(A, B).pop().unwrap() else { panic!() };
+    c.tick(A, 5);
+    let Message::Append(second) = c.mail(A, B).pop().unwrap() else { panic!() };
+    assert!(second.round > first.round);
+    let short = AppendReply {
+        term: Term(2),
+        round: first.round,
+        promised: 0,
+        matched: Index(0),
+        last: Index(2),
+        conflict: None,
+        applied: Index(0),
+        installing: false,
+        disk_age: 0,
+        no_space: false,
+        digest: None,
+    };
+    c.say(B, A, Message::AppendReply(short));
+    let (follower, acknowledged, last) = (NodeId(B), Index(5), Index(2));
+    assert_eq!(c.node(A).alarms, [Alarm::LostEntries { follower, acknowledged, last }]);
+}
+
 /// `message_entries`: no AppendEntries asks for more.
 #[test]
 fn setting_message_entries_bounds_a_message() {
