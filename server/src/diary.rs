@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that wait at most.
@@ -60,24 +60,32 @@ impl Diary {
     /// Waits until everything so far is written, but not for long.
     pub fn finish(&self) {
         let (tell, told) = sync_channel(1);
-        if self.orders.try_send(Order::Flush(tell)).is_ok() {
-            let _: Result<(), RecvTimeoutError> = told.recv_timeout(PATIENCE);
+        let until = Instant::now() + PATIENCE;
+        // The queue may be full of lines that are being written.
+        while self.orders.try_send(Order::Flush(tell.clone())).is_err() {
+            if Instant::now() >= until {
+                return;
+            }
+            thread::sleep(Duration::from_millis(1));
         }
+        let left = until.saturating_duration_since(Instant::now());
+        let _: Result<(), RecvTimeoutError> = told.recv_timeout(left);
     }
 }
 
 fn write(mut out: impl Write, inbox: &Receiver<Order>, lost: &AtomicU64) {
     for order in inbox {
         // Where writing fails there is nobody left to tell.
-        match order {
-            Order::Line(line) => drop(out.write_all(&line)),
-            Order::Flush(tell) => {
-                let _: Result<_, _> = tell.send(());
-            }
+        if let Order::Line(line) = &order {
+            drop(out.write_all(line));
         }
         let lost = lost.swap(0, Ordering::Relaxed);
         if lost > 0 {
             drop(writeln!(out, "{lost} lines of this log were lost, since nobody read them"));
+        }
+        if let Order::Flush(tell) = order {
+            // One who gave up listens no more, and the channel has room for one.
+            let _: Result<_, _> = tell.try_send(());
         }
     }
 }
