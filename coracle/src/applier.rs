@@ -198,12 +198,12 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         }
     }
 
-    fn reply(&mut self, caller: Caller<W>, value: S::Reply, encoded: Bytes) {
+    fn reply(&mut self, caller: Caller<W>, value: S::Reply, encoded: Option<Bytes>) {
         self.answered += 1;
         self.outcomes.push(match caller {
             Caller::Here(writer) => Outcome::Reply(writer, value),
             Caller::Forwarded(peer, id) => {
-                let carried = Some(encoded).filter(|bytes| bytes.len() <= MAX_PAYLOAD);
+                let carried = encoded.filter(|bytes| bytes.len() <= MAX_PAYLOAD);
                 let outcome = carried.ok_or(WriteError::Unknown(Cause::ReplyLost));
                 Outcome::Send(peer, reply(id, outcome))
             }
@@ -324,6 +324,23 @@ mod tests {
         assert_eq!(Err::<(), _>(error.clone()), lost);
         apply_all(&mut applier);
         assert!(matches!(applier.outcomes()[..], [Outcome::Reply(RequestId(1), 5)]));
+    }
+
+    #[test]
+    fn a_reply_without_an_encoding_is_lost_to_whoever_forwarded_and_to_nobody_else() {
+        let mut applier = applier();
+        let peer = Peer { id: coracle_core::NodeId(2), incarnation: coracle_core::Incarnation(2) };
+        for (caller, value) in [(Caller::Forwarded(peer, 7), 1), (Caller::Here(RequestId(8)), 2)] {
+            applier.reply(caller, value, None);
+        }
+        let outcomes = applier.outcomes();
+        let [Outcome::Send(to, PeerMessage::ForwardReply(lost)), Outcome::Reply(RequestId(8), 2)] =
+            &outcomes[..]
+        else {
+            panic!()
+        };
+        assert_eq!((*to, lost.id), (peer, 7));
+        assert_eq!(lost.outcome, Err(WriteError::Unknown(Cause::ReplyLost)));
     }
 
     #[test]

@@ -20,21 +20,24 @@
 //! | shape | MessagePack | postcard |
 //! | --- | --- | --- |
 //! | numbers, texts, options, tuples, structs, enums of every kind, maps | yes | yes |
-//! | numbers of 128 bits | yes | yes |
+//! | numbers of 128 bits | yes; no inside `tag`, `untagged` and `flatten` | yes |
 //! | `#[serde(default)]` on a field that older bytes do not have | yes | no |
 //! | `#[serde(skip_serializing_if)]` with `default` | yes | no |
 //! | `#[serde(tag)]`, `#[serde(untagged)]`, `#[serde(flatten)]`, `serde_json::Value` | yes | no |
-//! | `Some(None)` in an `Option<Option<_>>` | comes back as `None` | yes |
+//! | `#[serde(skip_serializing_if)]` without `default` | no; yes where the field is an `Option` | no |
+//! | lists, maps and enums nested deeper than 128 | no | yes, while the stack lasts |
+//! | `Some(None)` in an `Option<Option<_>>`, `Some(())`, a variant of `untagged` that holds `None` | comes back as `None`, or as an earlier variant | yes |
 //!
 //! "No" means that the bytes cannot be read back, which [`write`](crate::Node::write) notices before anything
-//! enters the log. What comes back as something else cannot be noticed. Both refuse bytes after the end, and
-//! MessagePack refuses what is nested deeper than 1,024.
+//! enters the log. What comes back as something else cannot be noticed. Both refuse bytes after the end. Use postcard
+//! for no type that contains itself: nothing bounds its depth, and an overflown stack ends the process.
 
 use crate::state_machine::CodecError;
 
 /// MessagePack with the names of the fields.
 pub mod message_pack {
     use super::{CodecError, problem};
+    use crate::nesting::Nesting;
     use bytes::Bytes;
     use serde::{Serialize, de::DeserializeOwned};
 
@@ -45,6 +48,8 @@ pub mod message_pack {
 
     /// The value of exactly these bytes.
     pub fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, CodecError> {
+        let walked = Nesting::default().feed(bytes);
+        walked.map_err(|error| problem::<T>("be read back", &error))?;
         let mut rest = &bytes[..];
         let value = rmp_serde::decode::from_read(&mut rest);
         let value = value.map_err(|error| problem::<T>("be read back", &error))?;
@@ -127,6 +132,29 @@ mod tests {
         rest: BTreeMap<String, u8>,
     }
 
+    #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+    struct SkipsForGood {
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        list: Vec<u8>,
+    }
+
+    #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+    #[serde(tag = "kind")]
+    enum TaggedWide {
+        Wide { number: u128 },
+    }
+
+    #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+    enum Expression {
+        Number(u64),
+        Not(Box<Expression>),
+        All(Vec<Expression>),
+    }
+
+    fn nested(depth: usize, wrap: fn(Expression) -> Expression) -> Expression {
+        (0..depth).fold(Expression::Number(1), |inner, _| wrap(inner))
+    }
+
     #[derive(PartialEq, Debug, Serialize)]
     struct Older {
         a: u8,
@@ -170,7 +198,12 @@ mod tests {
         assert_eq!(survives(&Skips { first: None, second: 2 }), only);
         assert_eq!(survives(&Flat { a: 1, rest: [("b".to_owned(), 2)].into() }), only);
         assert_eq!(survives(&serde_json::json!({"a": [1, "b", null, 2.5]})), only);
+        assert_eq!(survives(&SkipsForGood { list: Vec::new() }), (false, false));
+        assert_eq!(survives(&TaggedWide::Wide { number: 5 }), (false, false));
+        assert_eq!(survives(&nested(100, |inner| Expression::Not(inner.into()))), both);
+        assert_eq!(survives(&nested(50, |inner| Expression::All(vec![inner]))), both);
         assert_eq!(survives(&Some(None::<u8>)), (false, true));
+        assert_eq!(survives(&Some(())), (false, true));
         let older = message_pack::encode(&Older { a: 1 }).unwrap();
         assert_eq!(message_pack::decode::<Newer>(&older), Ok(Newer { a: 1, b: 0 }));
         assert!(postcard::decode::<Newer>(&postcard::encode(&Older { a: 1 }).unwrap()).is_err());
@@ -189,6 +222,11 @@ mod tests {
     fn what_is_nested_too_deep_is_refused() {
         let bytes = Bytes::from(vec![0x91; 1 << 20]);
         assert!(message_pack::decode::<serde_json::Value>(&bytes).is_err());
+        // Nor an enum in an enum, which the decoder by itself does not count.
+        for level in [&b"\x81\xa3Not"[..], b"\x81\xa3All\x91"] {
+            let error = message_pack::decode::<Expression>(&level.repeat(1 << 18).into()).unwrap_err();
+            assert!(error.0.contains("nested deeper than 128"), "{error}");
+        }
     }
 
     #[test]

@@ -60,6 +60,7 @@ mod error;
 mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod nesting;
 mod node;
 mod open;
 mod replica;

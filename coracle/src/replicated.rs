@@ -15,6 +15,9 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// A digest over all that replicas agree on: entries, replies, and the machine's own digest.
 pub type Digest = [u8; 16];
 
+/// What a command returned, and the encoding of it if it has one.
+type Replied<S> = (<S as StateMachine>::Reply, Option<Bytes>);
+
 /// A state machine and how it came where it is.
 #[derive(Clone)]
 pub(crate) struct Replicated<S> {
@@ -53,8 +56,9 @@ impl<S: StateMachine> Replicated<S> {
         Ok(Replicated { machine: blank, applied, digest, cluster_time, broken })
     }
 
-    /// Applies the next entry. Of a command: the reply, and its encoding.
-    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Option<(S::Reply, Bytes)>, StopReason> {
+    /// Applies the next entry. Of a command: the reply, and its encoding if it has one: a reply
+    /// that has none is lost to a node that forwarded the command, and is no reason to stop.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Option<Replied<S>>, StopReason> {
         let id = entry.id();
         if id.index != self.applied.index.next() {
             let problem = format!("entry {id} came to the machine after {}", self.applied);
@@ -74,14 +78,14 @@ impl<S: StateMachine> Replicated<S> {
             Kind::Command => Some(self.command(entry)?),
             Kind::Noop | Kind::Membership => None,
         };
-        let reply = match reply {
-            Some(reply) => {
-                let encoded = S::encode_reply(&reply).map_err(|error| apply_failed(id, error.0))?;
-                Some((reply, encoded))
-            }
-            None => None,
-        };
-        self.fold(entry, reply.as_ref().map_or(&[], |(_, encoded)| encoded));
+        let reply = reply.map(|reply| {
+            let encoded = S::encode_reply(&reply).inspect_err(|error| {
+                tracing::warn!(entry = %id, %error, "a reply has no encoding");
+            });
+            (reply, encoded.ok())
+        });
+        let encoded = reply.as_ref().and_then(|(_, encoded)| encoded.as_deref());
+        self.fold(entry, encoded.unwrap_or_default());
         self.applied = id;
         Ok(reply)
     }

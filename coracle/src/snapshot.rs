@@ -28,6 +28,7 @@
 //! memory. Where that is too much, keep the state in a persistent map, whose clone is O(1), and write
 //! it piece by piece.
 
+use crate::nesting::Nesting;
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
@@ -56,13 +57,28 @@ pub fn save<T: Serialize + Send + 'static>(state: T) -> impl Save {
 /// Reads a state that [`save`] wrote. Input that is cut short, goes on behind the state, or is something else
 /// is an error of the kind [`InvalidData`](io::ErrorKind::InvalidData).
 pub fn load<T: DeserializeOwned>(from: &mut dyn Read) -> io::Result<T> {
-    let mut from = BufReader::with_capacity(BUFFER, from);
+    let walked = Walked { from, nesting: Nesting::default() };
+    let mut from = BufReader::with_capacity(BUFFER, walked);
     let state =
         rmp_serde::from_read(&mut from).map_err(|error| invalid::<T>("cannot be restored", &error))?;
-    if from.read(&mut [0])? > 0 {
-        return Err(invalid::<T>("cannot be restored", &"the snapshot goes on after its end"));
-    }
+    // The walk refuses whatever follows.
+    from.read(&mut [0]).map_err(|error| invalid::<T>("cannot be restored", &error))?;
     Ok(state)
+}
+
+/// What is read, and never deeper nested than a stack can bear.
+struct Walked<'a> {
+    from: &'a mut dyn Read,
+    nesting: Nesting,
+}
+
+impl Read for Walked<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(to)?;
+        let walked = self.nesting.feed(&to[..read]);
+        walked.map_err(|problem| io::Error::new(io::ErrorKind::InvalidData, problem))?;
+        Ok(read)
+    }
 }
 
 fn invalid<T>(what: &str, why: &dyn std::fmt::Display) -> io::Error {
@@ -123,7 +139,7 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::InvalidData, "cut at {cut}: {error}");
         }
         let error = load::<State>(&mut &[&whole[..], &[0]].concat()[..]).unwrap_err();
-        assert!(error.to_string().contains("goes on after its end"), "{error}");
+        assert!(error.to_string().contains("bytes after its end"), "{error}");
     }
 
     #[test]
