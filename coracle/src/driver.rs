@@ -629,3 +629,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.open -= before - self.forwarded.len() + forgotten;
     }
 }
+
+#[cfg(test)]
+#[path = "driver_tests.rs"]
+mod tests;

@@ -78,7 +78,13 @@ impl<S: StateMachine> Node<S> {
             let source = io::Error::other("enable_time or enable_all on its Builder gives it some");
             return Err(StartError::System { action: "use a tokio runtime without timers", source });
         }
-        let opened = open(&config).await?;
+        // Off the runtime's threads, since it reads files.
+        let settings = config.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&settings)).await;
+        let opened = opened.map_err(|error| StartError::System {
+            action: "open the store",
+            source: io::Error::other(error),
+        })??;
         Node::launch(config, machine, opened).await
     }
 

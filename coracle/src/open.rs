@@ -27,23 +27,18 @@ pub(crate) struct Opened {
     pub(crate) boots: Boots,
 }
 
-/// Opens and recovers the store, off the runtime's thread: a long log takes a while.
-pub(crate) async fn open(config: &Config) -> Result<Opened, StartError> {
-    let (id, storage, segment_bytes) = (config.id, config.storage.clone(), config.segment_bytes);
-    let broken = config.broken;
+/// Opens and recovers the store. A long log takes a while.
+pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
+    let (id, segment_bytes, broken) = (config.id, config.segment_bytes, config.broken);
     let (incarnation, boots) = (Incarnation(random()?), Boots { count: 1, newest: vec![Boot(random()?)] });
-    let opening = tokio::task::spawn_blocking(move || match storage {
+    match &config.storage {
         Storage::Memory => {
             let mut store = MemoryStore::new();
             let recovered = store.load(&mut |_| {})?;
             Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boots })
         }
-        Storage::Dir(path) => open_dir(id, incarnation, &path, Keeper::Wal { segment_bytes, broken }),
-        Storage::Engine { dir, engine } => open_dir(id, incarnation, &dir, Keeper::Engine(engine)),
-    });
-    match opening.await {
-        Ok(opened) => opened,
-        Err(error) => Err(StartError::System { action: "open the store", source: io::Error::other(error) }),
+        Storage::Dir(path) => open_dir(id, incarnation, path, Keeper::Wal { segment_bytes, broken }),
+        Storage::Engine { dir, engine } => open_dir(id, incarnation, dir, Keeper::Engine(engine.clone())),
     }
 }
 
