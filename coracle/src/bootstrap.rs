@@ -67,7 +67,7 @@ impl<S: StateMachine> Node<S> {
         let membership = Membership::of_voters(name_cluster(&members), members);
         let (answer, answered) = oneshot::channel();
         let request = Request::Bootstrap { membership, answer };
-        if self.inner.requests.send(request).await.is_err() {
+        if self.inner.requests.send_always(request).await.is_err() {
             return Err(ConfigurationError::Stopped(self.stop_reason()));
         }
         match timeout_at(deadline, answered).await {

@@ -479,7 +479,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             let end = (*end).min(raft.last().index);
             raft.leader().is_some() && raft.commit() >= end && applied >= raft.commit().min(raft.persisted())
         });
-        mem::take(&mut self.actions)
+        let mut actions = mem::take(&mut self.actions);
+        // Who waits for an entry waits here until there is something to apply: that alone wakes no machine.
+        if actions.work.iter().all(|work| matches!(work, Work::Expect(..))) {
+            self.actions.work = mem::take(&mut actions.work);
+        }
+        actions
     }
 
     /// The node stops: who still waits here.
@@ -488,6 +493,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         writes.extend(mem::take(&mut self.commands).into_iter().map(|(caller, _)| caller));
         writes.extend(mem::take(&mut self.forwarded).into_values().map(|sent| Caller::Here(sent.caller)));
         reads.append(&mut self.reads);
+        writes.extend(mem::take(&mut self.actions.work).into_iter().filter_map(|work| match work {
+            Work::Expect(_, caller) => Some(caller),
+            _ => None,
+        }));
         self.open = 0;
         (writes, reads)
     }

@@ -81,3 +81,36 @@ fn a_restarted_node_has_caught_up_when_its_machine_has() {
     driver.turn(at(1002), false);
     assert!(driver.caught_up());
 }
+
+/// One that leads, its machine up to date.
+fn ready() -> Driver<RequestId, RequestId> {
+    let mut driver = driver(1);
+    let loads = lead(&mut driver);
+    let [load] = &loads[..] else { panic!("{loads:?}") };
+    let first = Entry::new(LogId::new(1, 1), Kind::Membership, Stamp::default(), &[]);
+    driver.on_loaded(load.clone(), Ok(vec![first]));
+    driver.turn(at(1001), true);
+    driver
+}
+
+/// The machine is woken for those who wait once the core has decided, and not before.
+#[test]
+fn whoever_waits_for_an_entry_goes_to_the_machine_together_with_it() {
+    let mut driver = ready();
+    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(3));
+    assert!(driver.turn(at(1001), false).work.is_empty(), "it is not committed yet");
+    driver.on_persisted(driver.raft().newest_write());
+    let work = driver.turn(at(1001), false).work;
+    let [Work::Expect(id, Caller::Here(RequestId(3))), Work::Apply(entries)] = &work[..] else { panic!() };
+    assert_eq!(entries.last().unwrap().id(), *id);
+}
+
+/// Who waits for an entry that is not decided is answered by a stop too.
+#[test]
+fn a_stop_finds_those_who_wait_for_an_entry_that_is_not_committed() {
+    let mut driver = ready();
+    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(3));
+    driver.turn(at(1001), false);
+    let (writes, reads) = driver.stop();
+    assert_eq!((writes, reads), (vec![Caller::Here(RequestId(3))], vec![]));
+}

@@ -57,6 +57,7 @@ mod config;
 mod driver;
 pub mod entry;
 mod error;
+mod inbox;
 mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -65,6 +66,7 @@ mod node;
 mod open;
 mod replica;
 mod replicated;
+
 mod requests;
 mod runtime;
 #[cfg(feature = "sim")]

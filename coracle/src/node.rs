@@ -5,6 +5,7 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::*;
+use crate::inbox::{self, Refused};
 use crate::machine::{Machine, Surroundings};
 use crate::open::{Opened, newest_time, open, random, restore};
 use crate::replica::Replica;
@@ -44,7 +45,7 @@ pub(crate) struct Inner<S: StateMachine> {
     pub(crate) config: Config,
     pub(crate) me: Peer,
     peer_addr: SocketAddr,
-    pub(crate) requests: mpsc::Sender<Request<S>>,
+    pub(crate) requests: inbox::Sender<Request<S>>,
     pub(crate) transport: Arc<Tcp>,
     leader: watch::Receiver<Option<Leader>>,
     stop: watch::Sender<bool>,
@@ -160,14 +161,18 @@ impl<S: StateMachine> Node<S> {
         // What cannot be read back would stop every node, now and after each restart.
         S::decode_command(&command)?;
         let (answer, answered) = oneshot::channel();
-        match self.inner.requests.try_send(Request::Write { command, limit, writer: Writer(answer) }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(WriteError::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(WriteError::Stopped(self.stop_reason())),
-        }
-        match timeout(limit, answered).await {
-            Ok(Ok(outcome)) => outcome?.decode(),
-            Ok(Err(_)) => Err(WriteError::Unknown(Cause::Stopped(self.stop_reason()))),
+        let request = Request::Write { command, limit, writer: Writer(answer) };
+        let asked = async {
+            self.inner.requests.send(request).await.map_err(|refused| match refused {
+                Refused::Full => WriteError::Busy,
+                Refused::Closed => WriteError::Stopped(self.stop_reason()),
+            })?;
+            Ok(answered.await)
+        };
+        match timeout(limit, asked).await {
+            Ok(Ok(Ok(outcome))) => outcome?.decode(),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(Err(_))) => Err(WriteError::Unknown(Cause::Stopped(self.stop_reason()))),
             Err(_) => Err(WriteError::Unknown(Cause::Timeout)),
         }
     }
@@ -185,14 +190,19 @@ impl<S: StateMachine> Node<S> {
         let (answer, answered) = oneshot::channel();
         let confirmed = Arc::new(AtomicBool::new(false));
         let reader = Reader { answer, confirmed: confirmed.clone() };
-        match self.inner.requests.try_send(Request::Read { query, reader }) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => return Err(ReadError::Busy),
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(ReadError::Stopped(self.stop_reason())),
-        }
-        match timeout(limit, answered).await {
-            Ok(Ok(outcome)) => outcome,
-            Ok(Err(_)) => Err(ReadError::Stopped(self.stop_reason())),
+        let asked = async {
+            self.inner.requests.send(Request::Read { query, reader }).await.map_err(
+                |refused| match refused {
+                    Refused::Full => ReadError::Busy,
+                    Refused::Closed => ReadError::Stopped(self.stop_reason()),
+                },
+            )?;
+            Ok(answered.await)
+        };
+        match timeout(limit, asked).await {
+            Ok(Ok(Ok(outcome))) => outcome,
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(Err(_))) => Err(ReadError::Stopped(self.stop_reason())),
             Err(_) if confirmed.load(Ordering::Relaxed) => Err(ReadError::Lagging),
             Err(_) => Err(ReadError::Timeout),
         }
@@ -211,7 +221,7 @@ impl<S: StateMachine> Node<S> {
     /// How the node stands, by its own knowledge alone.
     pub async fn status(&self) -> Result<Status, StopReason> {
         let (answer, answered) = oneshot::channel();
-        if self.inner.requests.send(Request::Status { answer }).await.is_err() {
+        if self.inner.requests.send_always(Request::Status { answer }).await.is_err() {
             return Err(self.stop_reason());
         }
         answered.await.map_err(|_| self.stop_reason())
@@ -220,7 +230,7 @@ impl<S: StateMachine> Node<S> {
     /// The entry at `index` of this node's log, committed or not. For inspection.
     pub async fn get_entry(&self, index: u64) -> Result<Entry, EntryLookupError> {
         let (answer, answered) = oneshot::channel();
-        if self.inner.requests.send(Request::Entry { index: Index(index), answer }).await.is_err() {
+        if self.inner.requests.send_always(Request::Entry { index: Index(index), answer }).await.is_err() {
             return Err(EntryLookupError::Stopped(self.stop_reason()));
         }
         answered.await.unwrap_or_else(|_| Err(EntryLookupError::Stopped(self.stop_reason())))
@@ -301,7 +311,7 @@ async fn assemble<S: StateMachine>(
     let writer = writer::Writer::start(name, store, disk.clone(), reports_out, config.broken)
         .map_err(system("start the log's thread"))?;
 
-    let (requests_out, requests) = mpsc::channel(config.max_pending);
+    let (requests_out, requests) = inbox::bounded(config.max_pending);
     let (leader_out, leader) = watch::channel(None);
     let (stop_out, stop) = watch::channel(false);
     let (ending_out, ending) = watch::channel(None);

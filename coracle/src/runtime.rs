@@ -11,6 +11,7 @@ use crate::config::{Config, TICK};
 use crate::driver::{Actions, Answer, Caller, Driver, Unsent};
 use crate::entry::Entry;
 use crate::error::*;
+use crate::inbox;
 use crate::machine::{self, Machine};
 use crate::replica::Load;
 use crate::requests::{Reader, Replied, Request, Status, Writer};
@@ -45,7 +46,7 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) reader: Arc<dyn LogReader>,
     /// None for a store in memory.
     pub(crate) disk: Option<Arc<dyn Disk>>,
-    pub(crate) requests: mpsc::Receiver<Request<S>>,
+    pub(crate) requests: inbox::Receiver<Request<S>>,
     pub(crate) inbound: mpsc::Receiver<Inbound>,
     pub(crate) leader: watch::Sender<Option<Leader>>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -108,9 +109,8 @@ impl<S: StateMachine> Runtime<S> {
                 },
                 Some(report) = self.parts.machine_reports.recv() => self.on_machine(report),
                 Some(inbound) = self.parts.inbound.recv() => self.on_inbound(inbound),
-                request = self.parts.requests.recv() => match request {
-                    Some(request) => self.on_request(request),
-                    None => self.end = Some(StopReason::Requested),
+                anybody = self.parts.requests.rung() => if !anybody {
+                    self.end = Some(StopReason::Requested);
                 },
                 Some((load, result)) = self.loaded.recv() => self.parts.driver.on_loaded(load, result),
                 _ = ticks.tick() => tick = true,
@@ -141,8 +141,7 @@ impl<S: StateMachine> Runtime<S> {
             let Ok(inbound) = self.parts.inbound.try_recv() else { break };
             self.on_inbound(inbound);
         }
-        for _ in 0..TURN {
-            let Ok(request) = self.parts.requests.try_recv() else { break };
+        for request in self.parts.requests.take(TURN) {
             self.on_request(request);
         }
     }
@@ -310,8 +309,7 @@ impl<S: StateMachine> Runtime<S> {
         }
         // Before the requests are closed: whoever finds them so looks for the reason here.
         self.parts.ending.send_replace(Some(reason.clone()));
-        self.parts.requests.close();
-        while let Ok(request) = self.parts.requests.try_recv() {
+        for request in self.parts.requests.close() {
             request.turn_away(&reason);
         }
         let unknown = || WriteError::Unknown(Cause::Stopped(reason.clone()));

@@ -7,6 +7,7 @@
 
 use crate::kv::{self, Found, Lookup, Operation, Outcome, When};
 use crate::resp::{Command, Replies};
+use crate::value::Value;
 
 /// A command that the server knows.
 pub struct Known {
@@ -167,14 +168,22 @@ pub fn answer_write(outcome: &Outcome, replies: &mut Replies) {
     }
 }
 
+/// Phrases a value, or that there is none.
+pub fn answer_value(value: Option<&Value>, replies: &mut Replies) {
+    match value {
+        Some(value) => replies.pieces(value.pieces()),
+        None => replies.null(),
+    }
+}
+
 /// Phrases what a read found; the values of a [`Found::Values`] follow one by one.
 pub fn answer_read(found: &Found, replies: &mut Replies) {
     match found {
-        Found::Value(value) => replies.value(value.as_deref()),
+        Found::Value(value) => answer_value(value.as_ref(), replies),
         Found::Count(count) => replies.number(*count),
         Found::Values(values) => {
             replies.array(values.len());
-            values.iter().for_each(|value| replies.value(value.as_deref()));
+            values.iter().for_each(|value| answer_value(value.as_ref(), replies));
         }
         Found::TooLarge => {
             replies

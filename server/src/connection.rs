@@ -319,7 +319,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             // Up to MAX_ANSWER bytes: they leave piece by piece.
             self.replies.array(values.len());
             for value in values {
-                self.replies.value(value.as_deref());
+                commands::answer_value(value.as_ref(), &mut self.replies);
                 self.send_if_many().await?;
             }
             return Ok(());

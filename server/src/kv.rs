@@ -15,6 +15,7 @@
 //! Keys and values are copied out of the entry that brought them: a slice would keep the whole entry, up
 //! to megabytes of batch, alive for as long as one small key of it lives.
 
+use crate::value::{self, Value};
 use crate::{codec, state};
 use bytes::Bytes;
 use coracle::snapshot::Save;
@@ -22,7 +23,7 @@ use coracle::{CodecError, Context, QueryContext, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 /// The longest key, in bytes. It travels in one entry with its value and in one RESP string.
 pub const MAX_KEY: usize = 1 << 20;
@@ -85,7 +86,7 @@ impl Operation {
     pub fn cost(&self) -> usize {
         match self {
             Operation::Set { get: true, .. } => MAX_VALUE,
-            Operation::Append { .. } => MAX_VALUE / 16,
+            Operation::Append { .. } => value::PIECE,
             _ => 0,
         }
     }
@@ -136,11 +137,11 @@ pub enum Lookup {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Found {
     /// The value, if the key is there.
-    Value(Option<Bytes>),
+    Value(Option<Value>),
     /// How many are there.
     Count(i64),
     /// The values, in the order of the keys.
-    Values(Vec<Option<Bytes>>),
+    Values(Vec<Option<Value>>),
     /// The values together are over [`MAX_ANSWER`].
     TooLarge,
 }
@@ -160,7 +161,7 @@ impl<M> Machine for M where
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
     /// The value.
-    pub value: Bytes,
+    pub value: Value,
     /// The revision in which the key came to be.
     pub created: u64,
     /// The revision that changed it last.
@@ -206,18 +207,24 @@ impl Kv {
     }
 
     fn set(&mut self, key: &[u8], value: &[u8], when: When, get: bool) -> Outcome {
-        let before = self.records.get(key).map(|record| record.value.clone());
-        let wanted = match when {
-            When::Always => true,
-            When::Absent => before.is_none(),
-            When::Present => before.is_some(),
+        if value.len() > MAX_VALUE {
+            return Outcome::TooLong;
+        }
+        // The common case looks a key up once.
+        let (wanted, before) = if when == When::Always && !get {
+            (true, None)
+        } else {
+            let before = self.records.get(key);
+            let wanted = match when {
+                When::Always => true,
+                When::Absent => before.is_none(),
+                When::Present => before.is_some(),
+            };
+            (wanted, before.filter(|_| get).map(|record| record.value.to_bytes()))
         };
         if wanted {
-            if value.len() > MAX_VALUE {
-                return Outcome::TooLong;
-            }
             self.revision += 1;
-            self.put(key, Bytes::copy_from_slice(value));
+            self.put(key, Value::from(value));
         }
         match (get, before) {
             (true, Some(value)) => Outcome::Value(value),
@@ -242,31 +249,45 @@ impl Kv {
     }
 
     fn append(&mut self, key: &[u8], tail: &[u8]) -> Outcome {
-        let before = self.records.get(key).map(|record| &record.value[..]).unwrap_or_default();
-        let length = before.len() + tail.len();
+        let Some(record) = self.records.get_mut(key) else {
+            return match self.set(key, tail, When::Always, false) {
+                Outcome::Done => Outcome::Number(tail.len() as i64),
+                refused => refused,
+            };
+        };
+        let length = record.value.len() + tail.len();
         if length > MAX_VALUE {
             return Outcome::TooLong;
         }
         // As in redis, adding nothing to something is no change.
-        if !tail.is_empty() || !self.records.contains_key(key) {
-            let value = Bytes::from([before, tail].concat());
+        if !tail.is_empty() {
             self.revision += 1;
-            self.put(key, value);
+            let owner = Owner::of(key);
+            self.prints ^= record.print;
+            record.print ^= record.head_print(&owner);
+            record.print ^= record.value.append(tail, owner.seed());
+            record.modified = self.revision;
+            record.version += 1;
+            record.print ^= record.head_print(&owner);
+            self.prints ^= record.print;
         }
         Outcome::Number(length as i64)
     }
 
     fn add(&mut self, key: &[u8], by: i64) -> Outcome {
         let before = match self.records.get(key) {
-            Some(record) => match number(&record.value) {
-                Some(number) => number,
-                None => return Outcome::NotANumber,
-            },
+            // More than a piece is no number of 64 bits.
+            Some(record) => {
+                match number(&record.value.pieces()[0]).filter(|_| record.value.pieces().len() == 1) {
+                    Some(number) => number,
+                    None => return Outcome::NotANumber,
+                }
+            }
             None => 0,
         };
         let Some(sum) = before.checked_add(by) else { return Outcome::Overflow };
         self.revision += 1;
-        self.put(key, Bytes::from(sum.to_string()));
+        self.put(key, Bytes::from(sum.to_string()).into());
         Outcome::Number(sum)
     }
 
@@ -276,13 +297,13 @@ impl Kv {
         }
         self.revision += 1;
         for (key, value) in pairs {
-            self.put(key, Bytes::copy_from_slice(value));
+            self.put(key, Value::from(&value[..]));
         }
         Outcome::Done
     }
 
     /// Writes a record at the current revision, and moves the digest from the old print to the new one.
-    fn put(&mut self, key: &[u8], value: Bytes) {
+    fn put(&mut self, key: &[u8], value: Value) {
         let modified = self.revision;
         match self.records.get_mut(key) {
             Some(record) => {
@@ -314,7 +335,7 @@ impl Kv {
                 let mut values = Vec::new();
                 for key in keys {
                     let value = value(key);
-                    bytes += value.as_ref().map_or(0, Bytes::len);
+                    bytes += value.as_ref().map_or(0, Value::len);
                     if bytes > MAX_ANSWER {
                         return Found::TooLarge;
                     }
@@ -326,16 +347,36 @@ impl Kv {
     }
 }
 
+/// Whose record it is, as prints know it.
+struct Owner(u128);
+
+impl Owner {
+    fn of(key: &[u8]) -> Owner {
+        Owner(xxh3_128(key))
+    }
+
+    /// Sets the value's print apart from that of the same bytes elsewhere.
+    fn seed(&self) -> u64 {
+        self.0 as u64
+    }
+}
+
 impl Record {
-    /// Lengths go first, so that no two records run together to the same bytes.
+    /// The digest of the key and all of the record.
     pub(crate) fn fresh_print(&self, key: &[u8]) -> u128 {
-        let mut hash = Xxh3::new();
-        for number in [key.len() as u64, self.created, self.modified, self.version] {
-            hash.update(&number.to_le_bytes());
+        let owner = Owner::of(key);
+        self.head_print(&owner) ^ self.value.print(owner.seed())
+    }
+
+    /// The digest of all but the bytes of the value.
+    fn head_print(&self, owner: &Owner) -> u128 {
+        let mut head = [0; 48];
+        head[..16].copy_from_slice(&owner.0.to_le_bytes());
+        let numbers = [self.created, self.modified, self.version, self.value.len() as u64];
+        for (number, place) in numbers.into_iter().zip(head[16..].chunks_mut(8)) {
+            place.copy_from_slice(&number.to_le_bytes());
         }
-        hash.update(key);
-        hash.update(&self.value);
-        hash.digest128()
+        xxh3_128(&head)
     }
 }
 
@@ -405,7 +446,7 @@ impl Found {
     fn bytes(&self) -> usize {
         match self {
             Found::Value(Some(value)) => value.len(),
-            Found::Values(values) => values.iter().flatten().map(Bytes::len).sum(),
+            Found::Values(values) => values.iter().flatten().map(Value::len).sum(),
             Found::Value(None) | Found::Count(_) | Found::TooLarge => 0,
         }
     }

@@ -26,3 +26,4 @@ pub mod simulate;
 mod state;
 pub mod store;
 mod transaction;
+pub mod value;

@@ -438,8 +438,14 @@ impl Replies {
 
     /// A string of any bytes.
     pub fn bulk(&mut self, string: &[u8]) {
-        self.line(b'$', &string.len().to_string());
-        self.bytes.extend_from_slice(string);
+        self.pieces(&[string]);
+    }
+
+    /// A string that stands in several pieces.
+    pub fn pieces<P: AsRef<[u8]>>(&mut self, pieces: &[P]) {
+        let length: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
+        self.line(b'$', &length.to_string());
+        pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece.as_ref()));
         self.bytes.extend_from_slice(b"\r\n");
     }
 

@@ -5,6 +5,7 @@
 use clap::{Args, Subcommand};
 use coracle::sim::{self, Campaign, Options, Report, history};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -209,6 +210,7 @@ impl Sim {
                 "undecided": sum.undecided,
                 "counts": sum.counts,
                 "faults": sum.faults,
+                "paces": sum.paces.iter().map(|(name, pace)| (*name, pace.mean())).collect::<BTreeMap<_, _>>(),
                 "violation": null,
             });
             say(format_args!("{shown}"));
@@ -217,6 +219,11 @@ impl Sim {
         say(format_args!("decided by chance, so many times:"));
         for (what, times) in &sum.faults {
             say(format_args!("{times:>12}  {what}"));
+        }
+        say(format_args!("paces, on average, and what they may be:"));
+        for (name, most, meaning) in sim::PACES {
+            let mean = sum.paces.get(name).map_or(0, |pace| pace.mean());
+            say(format_args!("{mean:>12} of {most:>4}  {name}: {meaning}"));
         }
         say(format_args!("situations, so many times:"));
         for (what, meaning) in sim::SITUATIONS {

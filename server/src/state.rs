@@ -25,7 +25,10 @@ pub(crate) fn write(kv: &Kv, to: &mut dyn Write) -> io::Result<()> {
     put_number(&mut to, kv.records.len() as u64)?;
     for (key, record) in &kv.records {
         put_string(&mut to, key)?;
-        put_string(&mut to, &record.value)?;
+        put_number(&mut to, record.value.len() as u64)?;
+        for piece in record.value.pieces() {
+            to.write_all(piece)?;
+        }
         for number in [record.created, record.modified, record.version] {
             put_number(&mut to, number)?;
         }
@@ -46,7 +49,7 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
     let mut kv = Kv { records: BTreeMap::new(), revision, prints: 0 };
     for _ in 0..count {
         let key = string(&mut from, MAX_KEY, "key")?;
-        let value = string(&mut from, MAX_VALUE, "value")?;
+        let value = string(&mut from, MAX_VALUE, "value")?.into();
         let (created, modified) = (number(&mut from)?, number(&mut from)?);
         let mut record = Record { value, created, modified, version: number(&mut from)?, print: 0 };
         if record.created > record.modified || record.modified > revision {

@@ -1,0 +1,229 @@
+//! The way from the handles to consensus: whoever asks at the same time goes over in one hop.
+//!
+//! The first of a batch lets the other tasks of its runtime run before it rings, so that those which are ready
+//! to ask join it: under load one wake-up is shared by all of them, and the log gets larger batches. If it is
+//! dropped meanwhile it rings all the same, and if it is held up, consensus looks at its next tick.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
+
+/// Why nothing more is taken in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// So many wait already.
+    Full,
+    /// Consensus has ended.
+    Closed,
+}
+
+/// The handles' end. Consensus is told when the last one is dropped.
+pub(crate) struct Sender<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// Consensus' end.
+pub(crate) struct Receiver<T> {
+    shared: Arc<Shared<T>>,
+}
+
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    bell: Notify,
+    capacity: usize,
+}
+
+struct State<T> {
+    waiting: Vec<T>,
+    /// Somebody has rung since consensus took the last batch.
+    rung: bool,
+    /// Consensus takes no more.
+    closed: bool,
+    /// Nobody can ask any more.
+    abandoned: bool,
+}
+
+/// An inbox in which so many wait at most.
+pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    let state = Mutex::new(State { waiting: Vec::new(), rung: false, closed: false, abandoned: false });
+    let shared = Arc::new(Shared { state, bell: Notify::new(), capacity });
+    (Sender { shared: shared.clone() }, Receiver { shared })
+}
+
+impl<T> Sender<T> {
+    /// Asks this, and sees to it that consensus is woken. What is refused is dropped. Dropping the future does
+    /// not take the question back.
+    pub(crate) async fn send(&self, question: T) -> Result<(), Refused> {
+        self.push(question, self.shared.capacity)?.ring().await;
+        Ok(())
+    }
+
+    /// The same for a question that is answered however many wait.
+    pub(crate) async fn send_always(&self, question: T) -> Result<(), Refused> {
+        self.push(question, usize::MAX)?.ring().await;
+        Ok(())
+    }
+
+    fn push(&self, question: T, capacity: usize) -> Result<Bell<'_, T>, Refused> {
+        let mut state = self.shared.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        if state.waiting.len() >= capacity {
+            return Err(Refused::Full);
+        }
+        state.waiting.push(question);
+        // Whoever was first rings, for all that come until consensus looks.
+        let first = state.waiting.len() == 1;
+        Ok(Bell { shared: first.then_some(&self.shared) })
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        (state.abandoned, state.rung) = (true, true);
+        drop(state);
+        self.shared.bell.notify_one();
+    }
+}
+
+/// Rings when it is dropped, if that is its owner's part.
+struct Bell<'a, T> {
+    shared: Option<&'a Shared<T>>,
+}
+
+impl<T> Bell<'_, T> {
+    async fn ring(self) {
+        if self.shared.is_some() {
+            yield_now().await;
+        }
+    }
+}
+
+impl<T> Drop for Bell<'_, T> {
+    fn drop(&mut self) {
+        let Some(shared) = self.shared else { return };
+        let mut state = shared.lock();
+        // Consensus may have looked by itself.
+        if !state.waiting.is_empty() && !state.rung {
+            state.rung = true;
+            drop(state);
+            shared.bell.notify_one();
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    /// Waits until somebody has rung. False: nobody can ask any more. Cancel safe.
+    pub(crate) async fn rung(&self) -> bool {
+        loop {
+            {
+                let state = self.shared.lock();
+                if state.rung {
+                    return !(state.abandoned && state.waiting.is_empty());
+                }
+            }
+            // The bell may have rung for what is taken already.
+            self.shared.bell.notified().await;
+        }
+    }
+
+    /// Takes what waits, up to so many.
+    pub(crate) fn take(&self, most: usize) -> Vec<T> {
+        let mut state = self.shared.lock();
+        if state.waiting.len() <= most {
+            state.rung = state.abandoned;
+            return std::mem::take(&mut state.waiting);
+        }
+        // For the rest, consensus comes again at once.
+        state.rung = true;
+        let rest = state.waiting.split_off(most);
+        std::mem::replace(&mut state.waiting, rest)
+    }
+
+    /// Refuses what comes from now on, and takes what waits.
+    pub(crate) fn close(&self) -> Vec<T> {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        std::mem::take(&mut state.waiting)
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        // However consensus ended, whoever waits hears that nobody is there.
+        drop(self.close());
+    }
+}
+
+impl<T> Shared<T> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    /// None: it is not ready.
+    fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        }
+    }
+
+    #[tokio::test]
+    async fn all_that_are_ready_to_ask_go_over_with_one_ring() {
+        let (sender, receiver) = bounded(10);
+        let sender = Arc::new(sender);
+        for number in 0..5 {
+            let sender = sender.clone();
+            tokio::spawn(async move { sender.send(number).await });
+        }
+        assert!(receiver.rung().await);
+        assert_eq!(receiver.take(10), [0, 1, 2, 3, 4]);
+        assert!(poll_once(receiver.rung()).is_none(), "nobody rang again");
+    }
+
+    #[tokio::test]
+    async fn a_first_one_that_is_dropped_rings_for_those_after_it() {
+        let (sender, receiver) = bounded(10);
+        assert!(poll_once(sender.send(1)).is_none(), "it lets others run first");
+        assert!(receiver.rung().await);
+        sender.send(2).await.unwrap();
+        assert_eq!(receiver.take(10), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn what_is_over_a_turn_comes_in_the_next() {
+        let (sender, receiver) = bounded(3);
+        for number in 0..3 {
+            assert!(sender.push(number, 3).is_ok());
+        }
+        assert_eq!(sender.send(3).await, Err(Refused::Full));
+        assert!(sender.push(3, usize::MAX).is_ok());
+        assert_eq!(receiver.take(2), [0, 1]);
+        assert!(receiver.rung().await);
+        assert_eq!(receiver.take(2), [2, 3]);
+        assert!(poll_once(receiver.rung()).is_none());
+    }
+
+    #[tokio::test]
+    async fn both_ends_hear_of_the_end_of_the_other() {
+        let (sender, receiver) = bounded(3);
+        assert!(sender.push(1, 3).is_ok());
+        drop(sender);
+        assert!(receiver.rung().await, "there is still one to take");
+        assert_eq!(receiver.take(2), [1]);
+        assert!(!receiver.rung().await);
+        let (sender, receiver) = bounded(3);
+        assert!(sender.push(1, 3).is_ok());
+        assert_eq!(receiver.close(), [1]);
+        assert_eq!(sender.send(2).await, Err(Refused::Closed));
+    }
+}
