@@ -10,8 +10,9 @@
 //! scratch buffer that all share, and only a command that is not whole is kept. A command that was begun
 //! must go on arriving, replies must go on being taken, and what all connections keep has a limit.
 
+use crate::budget::Share;
 use crate::commands::{self, Request};
-use crate::kv::{Found, Lookup, MAX_COST, Machine, Operation};
+use crate::kv::{Found, Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
 use crate::resp::{Command, Parser, ProtocolError, Replies};
 use crate::session::{About, Session};
 use crate::transaction::Transaction;
@@ -22,7 +23,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -36,8 +36,14 @@ const READ_AT_ONCE: usize = 64 << 10;
 /// Replies are sent when so many bytes of them have gathered, and at the end of a turn.
 const SEND_FROM: usize = 64 << 10;
 
-/// The memory that a queued command takes besides its bytes: its handles, and the allocator's share.
+/// The memory that a queued command takes, and an argument of it, besides their bytes: their handles, and the
+/// allocator's share.
 const COMMAND_OVERHEAD: usize = 128;
+const ARGUMENT_OVERHEAD: usize = 64;
+
+/// What a request hears that there is no memory to answer.
+const NO_ROOM: &str =
+    "ERR the memory for replies of all clients is used up; nothing was done; try again later";
 
 /// After an error that ends the connection, so much more input is read and thrown away, for so long. A
 /// socket that is closed with input unread sends a reset, which can overtake the error.
@@ -59,14 +65,23 @@ pub struct Limits {
     /// How long a client may take nothing of the replies that wait for it. 60 s by default, likewise.
     pub stalled: Duration,
     /// The most memory for unfinished and waiting commands of all connections together, in bytes. 512 MiB
-    /// by default: 64 of the largest commands.
+    /// by default: 32 of the largest commands, with what is made of them.
     pub commands: usize,
+    /// The most memory for replies that wait to be taken, of all connections together, in bytes. 512 MiB by
+    /// default: 8 of the [largest answers](crate::kv::MAX_ANSWER).
+    pub replies: usize,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
         let minute = Duration::from_secs(60);
-        Limits { clients: 10_000, half_command: minute, stalled: minute, commands: 512 << 20 }
+        Limits {
+            clients: 10_000,
+            half_command: minute,
+            stalled: minute,
+            commands: 512 << 20,
+            replies: 512 << 20,
+        }
     }
 }
 
@@ -78,10 +93,8 @@ pub struct Shared<M: Machine> {
     pub timeout: Duration,
     /// What clients may cost.
     pub limits: Limits,
-    /// What may be said about the server.
-    pub about: About,
-    /// Memory that unfinished and waiting commands hold now, in bytes.
-    pub held: AtomicUsize,
+    /// What may be said about the server, and what its clients hold.
+    pub about: Arc<About>,
     /// Becomes true when the server stops.
     pub stopping: watch::Receiver<bool>,
 }
@@ -108,10 +121,11 @@ impl From<ProtocolError> for End {
     }
 }
 
-/// Serves a client until it leaves or the server stops.
+/// Serves a client until it leaves or the server stops. `place` is its place among the clients.
 pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
     stream: T,
     id: u64,
+    place: Share,
     shared: Arc<Shared<M>>,
 ) {
     let mut connection = Connection {
@@ -122,14 +136,17 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
         queue: Vec::new(),
         fault: None,
         replies: Replies::default(),
-        charge: Charge { held: 0, shared: shared.clone() },
+        commands: shared.about.commands.share(),
+        fetched: 0,
+        owed: shared.about.replies.share(),
+        _place: place,
         shared,
     };
     if let Err(End::Fault(error)) = connection.run().await {
         tracing::debug!(id, error, "a connection ended");
         // What it held is free at once, not only after the farewell.
         connection.parser = Parser::new();
-        connection.charge.set(0);
+        connection.commands.clear();
         connection.replies.error(&error);
         if connection.send().await.is_ok() {
             connection.farewell().await;
@@ -147,7 +164,13 @@ struct Connection<M: Machine, T> {
     /// What was wrong behind them.
     fault: Option<ProtocolError>,
     replies: Replies,
-    charge: Charge<M>,
+    /// What the commands of this turn take.
+    commands: Share,
+    /// Bytes of the values that are being sent.
+    fetched: usize,
+    /// What they and the replies take.
+    owed: Share,
+    _place: Share,
     shared: Arc<Shared<M>>,
 }
 
@@ -208,8 +231,11 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 return Err(End::Fault(format!("ERR Protocol error: half a command, and then nothing for {limit:?}")));
             }
         }
-        let queued: usize = self.queue.iter().map(|command| command.bytes() + COMMAND_OVERHEAD).sum();
-        if !self.charge.set(self.parser.held() + queued) {
+        // The bytes twice: they are copied into an entry.
+        let charge =
+            |command: &Command| 2 * command.bytes() + command.len() * ARGUMENT_OVERHEAD + COMMAND_OVERHEAD;
+        let queued: usize = self.queue.iter().map(charge).sum();
+        if !self.commands.set(self.parser.held() + queued) {
             self.queue.clear();
             return Err(End::Fault("ERR the memory for commands of all clients is used up".into()));
         }
@@ -282,6 +308,10 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
 
     async fn write(&mut self, writes: Vec<Operation>) -> Result<(), End> {
         let count = writes.len();
+        // Before anything is done: afterwards it could not be refused.
+        if !self.owe(writes.iter().map(Operation::reply).sum()) {
+            return self.repeat_error(NO_ROOM, count).await;
+        }
         match patience::write(&self.shared.node, writes, self.shared.timeout).await {
             Ok(outcomes) if outcomes.len() == count => {
                 for outcome in outcomes {
@@ -295,17 +325,28 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             }
             Err(error) => self.repeat_error(&error, count).await?,
         }
+        self.fetched = 0;
         Ok(())
     }
 
     async fn read(&mut self, mut reads: Vec<Lookup>) -> Result<(), End> {
         while !reads.is_empty() {
             match patience::read(&self.shared.node, reads.clone(), self.shared.timeout).await {
-                Ok(answers) if (1..=reads.len()).contains(&answers.len()) => {
-                    reads.drain(..answers.len());
+                Ok(mut answers) if (1..=reads.len()).contains(&answers.len()) => {
+                    // As many as there is memory for; the rest is asked for again.
+                    let mut fit = answers.len();
+                    while !self.owe(answers[..fit].iter().map(Found::bytes).sum()) && fit > 0 {
+                        fit /= 2;
+                    }
+                    answers.truncate(fit);
+                    reads.drain(..fit.max(1));
+                    if answers.is_empty() {
+                        self.repeat_error(NO_ROOM, 1).await?;
+                    }
                     for found in answers {
                         self.answer_read(found).await?;
                     }
+                    self.fetched = 0;
                 }
                 Ok(_) => return self.repeat_error("ERR the machine answered nothing", reads.len()).await,
                 Err(error) => return self.repeat_error(&error, reads.len()).await,
@@ -340,8 +381,22 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         if self.replies.bytes.len() < SEND_FROM { Ok(()) } else { self.send().await }
     }
 
+    /// Notes that so many bytes of values are to be sent. False if there is no memory for that.
+    fn owe(&mut self, bytes: usize) -> bool {
+        // They are copied on their way out, one value and a little at a time.
+        let copied = bytes.min(MAX_VALUE + SEND_FROM);
+        let fits = self.owed.set(bytes + copied + self.replies.bytes.len());
+        self.fetched = if fits { bytes } else { 0 };
+        fits
+    }
+
     /// Sends all replies, as long as the client goes on taking them.
     async fn send(&mut self) -> Result<(), End> {
+        let owed = self.fetched + self.replies.bytes.len();
+        if owed > self.owed.held() && !self.owed.set(owed) {
+            tracing::debug!("a client is let go: the memory for replies of all clients is used up");
+            return Err(End::Gone);
+        }
         let mut bytes = &self.replies.bytes[..];
         while !bytes.is_empty() {
             let sent = timeout(self.shared.limits.stalled, self.stream.write(bytes)).await;
@@ -352,6 +407,9 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         }
         // Between turns a connection holds no buffers.
         self.replies.bytes = Vec::new();
+        if self.fetched == 0 {
+            self.owed.clear();
+        }
         Ok(())
     }
 
@@ -378,30 +436,5 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             io::Result::Ok(())
         })
         .await;
-    }
-}
-
-/// A connection's part of the memory for commands, given back when it ends.
-struct Charge<M: Machine> {
-    held: usize,
-    shared: Arc<Shared<M>>,
-}
-
-impl<M: Machine> Charge<M> {
-    /// Notes what the connection holds now. False if that is more than there is.
-    fn set(&mut self, bytes: usize) -> bool {
-        let all = if bytes >= self.held {
-            self.shared.held.fetch_add(bytes - self.held, Ordering::Relaxed) + (bytes - self.held)
-        } else {
-            self.shared.held.fetch_sub(self.held - bytes, Ordering::Relaxed) - (self.held - bytes)
-        };
-        self.held = bytes;
-        all <= self.shared.limits.commands
-    }
-}
-
-impl<M: Machine> Drop for Charge<M> {
-    fn drop(&mut self) {
-        self.shared.held.fetch_sub(self.held, Ordering::Relaxed);
     }
 }

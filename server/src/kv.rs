@@ -85,10 +85,14 @@ impl Operation {
     /// value, or have one copied.
     pub fn cost(&self) -> usize {
         match self {
-            Operation::Set { get: true, .. } => MAX_VALUE,
             Operation::Append { .. } => value::PIECE,
-            _ => 0,
+            _ => self.reply(),
         }
+    }
+
+    /// The most bytes of a value that its answer carries.
+    pub fn reply(&self) -> usize {
+        if let Operation::Set { get: true, .. } = self { MAX_VALUE } else { 0 }
     }
 }
 
@@ -443,7 +447,8 @@ impl StateMachine for Kv {
 }
 
 impl Found {
-    fn bytes(&self) -> usize {
+    /// The bytes of the values in it.
+    pub fn bytes(&self) -> usize {
         match self {
             Found::Value(Some(value)) => value.len(),
             Found::Values(values) => values.iter().flatten().map(Value::len).sum(),

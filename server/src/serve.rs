@@ -6,6 +6,7 @@
 //! it. The server ends in two ways: it is asked to (then what is under way is finished first), or its node
 //! stops by itself, for example because a sync failed.
 
+use crate::budget::Budget;
 use crate::connection::{self, Limits, Shared};
 use crate::kv::Machine;
 use crate::session::About;
@@ -15,7 +16,6 @@ use std::future::Future;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -112,9 +112,15 @@ pub async fn serve<M: Machine>(
     let shared = Arc::new(Shared {
         node: node.clone(),
         timeout: options.timeout,
-        limits: Limits { clients: room_for(options.limits.clients), ..options.limits },
-        about: About { node: id, durable, port: clients.port() },
-        held: AtomicUsize::new(0),
+        about: Arc::new(About {
+            node: id,
+            durable,
+            port: clients.port(),
+            clients: Budget::new(room_for(options.limits.clients)),
+            commands: Budget::new(options.limits.commands),
+            replies: Budget::new(options.limits.replies),
+        }),
+        limits: options.limits,
         stopping,
     });
     let mut connections = JoinSet::new();
@@ -154,11 +160,15 @@ async fn accept<M: Machine>(
                 }
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() >= shared.limits.clients => turn_away(stream),
                 Ok((stream, _)) => {
-                    last_id += 1;
-                    prepare(&stream);
-                    connections.spawn(connection::serve(stream, last_id, shared.clone()));
+                    let mut place = shared.about.clients.share();
+                    if place.set(1) {
+                        last_id += 1;
+                        prepare(&stream);
+                        connections.spawn(connection::serve(stream, last_id, place, shared.clone()));
+                    } else {
+                        turn_away(stream);
+                    }
                 }
                 Err(error) => {
                     if reported.is_none_or(|at| at.elapsed() >= ACCEPT_REPORT) {

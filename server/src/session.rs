@@ -4,15 +4,17 @@
 //! redis-benchmark asks CONFIG GET, libraries send CLIENT SETINFO. The answers here are enough to content
 //! them and say nothing that is not so. No answer needs the cluster.
 
+use crate::budget::Budget;
 use crate::commands::{self, COMMANDS, Known, unknown_subcommand, wrong_arity};
 use crate::kv;
 use crate::resp::{Command, Protocol, Replies};
+use std::sync::Arc;
 
 /// The longest name that a client may give its connection, in bytes: it is kept as long as the connection.
 const MAX_NAME: usize = 1024;
 
 /// What the commands of this file may say about the server.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct About {
     /// The node's id.
     pub node: u64,
@@ -20,6 +22,12 @@ pub struct About {
     pub durable: bool,
     /// The port that clients reach it on.
     pub port: u16,
+    /// Clients.
+    pub clients: Arc<Budget>,
+    /// Memory for unfinished and waiting commands, in bytes.
+    pub commands: Arc<Budget>,
+    /// Memory for replies that wait to be taken, in bytes.
+    pub replies: Arc<Budget>,
 }
 
 /// One client's connection, as it sees itself.
@@ -27,12 +35,12 @@ pub struct About {
 pub struct Session {
     id: u64,
     name: Vec<u8>,
-    about: About,
+    about: Arc<About>,
 }
 
 impl Session {
     /// A fresh connection with its number.
-    pub fn new(id: u64, about: About) -> Session {
+    pub fn new(id: u64, about: Arc<About>) -> Session {
         Session { id, name: Vec::new(), about }
     }
 
@@ -169,13 +177,20 @@ impl Session {
     }
 
     fn info(&self) -> String {
+        let About { node, port, clients, commands, replies, .. } = &*self.about;
         format!(
-            "# Server\r\ncoracle_version:{}\r\ncoracle_node:{}\r\nprocess_id:{}\r\ntcp_port:{}\r\n\
+            "# Server\r\ncoracle_version:{}\r\ncoracle_node:{node}\r\nprocess_id:{}\r\ntcp_port:{port}\r\n\
+             # Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\n\
+             command_bytes:{}\r\nmax_command_bytes:{}\r\nreply_bytes:{}\r\nmax_reply_bytes:{}\r\n\
              # More\r\nsee:CORACLE STATUS\r\n",
             env!("CARGO_PKG_VERSION"),
-            self.about.node,
             std::process::id(),
-            self.about.port,
+            clients.held(),
+            clients.limit(),
+            commands.held(),
+            commands.limit(),
+            replies.held(),
+            replies.limit(),
         )
     }
 }
@@ -235,7 +250,9 @@ mod tests {
     use crate::resp::Parser;
 
     fn session() -> Session {
-        Session::new(7, About { node: 1, durable: true, port: 6401 })
+        let budget = || Budget::new(10);
+        let (clients, commands, replies) = (budget(), budget(), budget());
+        Session::new(7, Arc::new(About { node: 1, durable: true, port: 6401, clients, commands, replies }))
     }
 
     /// What comes back for a command on a connection that goes on.

@@ -35,12 +35,12 @@ async fn with_server<F: Future<Output = ()>>(limits: Limits, conversation: impl 
     server.await.unwrap().unwrap();
 }
 
-/// Sends something on a new connection and takes so many bytes of the answer.
+/// Sends something on a new connection and takes so many bytes of the answer, or all to its end.
 async fn exchange(address: SocketAddr, send: &[u8], take: usize) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(send).await.unwrap();
-    let mut answer = vec![0; take];
-    timeout(LONG, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+    let mut answer = Vec::new();
+    timeout(LONG, stream.take(take as u64).read_to_end(&mut answer)).await.unwrap().unwrap();
     String::from_utf8(answer).unwrap()
 }
 
@@ -102,6 +102,50 @@ async fn a_client_that_takes_no_replies_is_let_go() {
         let mut taken = Vec::new();
         let _ = timeout(LONG, stream.read_to_end(&mut taken)).await.expect("the end of the stream");
         assert!(taken.len() < many << 20, "not everything was sent");
+    })
+    .await;
+}
+
+/// However many clients leave however large answers untaken, the memory for them is bounded; whoever does not fit
+/// hears so, or is let go, and when they are gone there is room again.
+#[tokio::test]
+async fn the_memory_for_replies_is_shared_and_given_back() {
+    const ERROR: &str = "-ERR the memory for replies of all clients is used up";
+    let limits = Limits { replies: 20 << 20, ..Limits::default() };
+    with_server(limits, |address| async move {
+        let set = [&b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n"[..], &[b'x'; 1 << 20], b"\r\n"].concat();
+        assert_eq!(exchange(address, &set, 5).await, "+OK\r\n");
+        for _ in 0..3 {
+            let mut stuck = Vec::new();
+            let told = loop {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                // More than the system buffers on the way.
+                stream.write_all(&b"GET k\r\n".repeat(20)).await.unwrap();
+                stuck.push(stream);
+                assert!(stuck.len() < 30, "they cannot all fit");
+                let info = exchange(address, b"INFO\r\nQUIT\r\n", usize::MAX).await;
+                let field = |name: &str| {
+                    let (_, rest) = info.split_once(name).unwrap();
+                    rest.split("\r\n").next().unwrap().parse::<usize>().unwrap()
+                };
+                assert!(field("\r\nreply_bytes:") <= field("\r\nmax_reply_bytes:"));
+                let mut probe = TcpStream::connect(address).await.unwrap();
+                probe.write_all(b"GET k\r\n").await.unwrap();
+                let mut head = vec![0; ERROR.len()];
+                if timeout(LONG, probe.read_exact(&mut head)).await.unwrap().is_ok() && head.starts_with(b"-")
+                {
+                    break String::from_utf8(head).unwrap();
+                }
+            };
+            assert_eq!(told, ERROR);
+            drop(stuck);
+            let gone = async {
+                while exchange(address, b"GET k\r\n", ERROR.len()).await.starts_with('-') {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(LONG, gone).await.expect("the memory was not given back");
+        }
     })
     .await;
 }
