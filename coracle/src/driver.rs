@@ -437,7 +437,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             self.replica.on_event(now, Event::Tick);
             self.ticks += 1;
             if self.ticks.is_multiple_of(SWEEP) {
-                self.sweep();
+                self.sweep(now);
             }
         }
     }
@@ -631,10 +631,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// Forgets callers who have given up. What is in the log goes its way without them.
-    fn sweep(&mut self) {
+    fn sweep(&mut self, now: Moment) {
         let before = self.forwarded.len();
         self.forwarded.retain(|_, sent| !sent.caller.gave_up());
-        let forgotten = self.replica.forget_reads(R::gave_up);
+        let forgotten = self.replica.forget_reads(now, R::gave_up);
         self.open -= before - self.forwarded.len() + forgotten;
     }
 }

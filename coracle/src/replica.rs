@@ -15,7 +15,7 @@ use crate::tail::Tail;
 use crate::wire::encode_membership;
 use bytes::Bytes;
 use coracle_core::*;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 
 /// When something happens.
@@ -260,14 +260,22 @@ impl<W, R> Replica<W, R> {
     }
 
     /// Forgets reads that nobody waits for any more. How many.
-    pub(crate) fn forget_reads(&mut self, gone: impl Fn(&R) -> bool) -> usize {
+    pub(crate) fn forget_reads(&mut self, now: Moment, gone: impl Fn(&R) -> bool) -> usize {
         let mut forgotten = 0;
-        for asked in self.tickets.values_mut() {
+        let mut empty = BTreeSet::new();
+        for (ticket, asked) in &mut self.tickets {
             if let Asked::Reads(reads) = asked {
                 let before = reads.len();
                 reads.retain(|read| !gone(read));
                 forgotten += before - reads.len();
+                if reads.is_empty() {
+                    empty.insert(*ticket);
+                }
             }
+        }
+        self.tickets.retain(|ticket, _| !empty.contains(ticket));
+        if !empty.is_empty() {
+            self.step(now, Input::Forget(empty), Vec::new());
         }
         forgotten
     }

@@ -489,3 +489,17 @@ fn what_a_hanging_disk_holds_does_not_grow() {
 fn pre_vote(campaign: u64, question: u64) -> Vote {
     Vote { campaign: Term(campaign), pre: true, question, transfer: None, last: LogId::new(1, 1) }
 }
+
+/// Reads that a leader cannot confirm leave nothing once their callers are gone, in the core either.
+#[test]
+fn reads_of_callers_who_gave_up_are_forgotten_everywhere() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), append(2, LogId::new(1, 1), 0, 1));
+    replica.take();
+    replica.on_event(at(1), Event::Read(vec![RequestId(1), RequestId(2)]));
+    replica.on_event(at(1), Event::Read(vec![RequestId(3)]));
+    assert_eq!(replica.forget_reads(at(2), |read| read.0 != 2), 2);
+    assert_eq!(replica.tickets.len(), 1);
+    let (_, left) = replica.turn_out();
+    assert_eq!(left, [RequestId(2)]);
+}

@@ -22,7 +22,7 @@ pub(crate) struct Follower {
     acknowledged: Index,
     /// The newest round that it has heard of in this term.
     round: Round,
-    reads: FollowerReads,
+    pub(crate) reads: FollowerReads,
 }
 
 impl Follower {

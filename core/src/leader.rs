@@ -14,7 +14,7 @@ pub(crate) struct Leader {
     start: Index,
     /// All members but itself, each in its very incarnation: of a node that is being replaced, both disks.
     pub(crate) progress: BTreeMap<Peer, Progress>,
-    reads: LeaderReads,
+    pub(crate) reads: LeaderReads,
     /// Whether the commit index has risen since the followers were last told of it without being sent entries.
     untold: bool,
 }

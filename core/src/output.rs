@@ -7,6 +7,7 @@
 use crate::{
     Append, Envelope, HardState, Index, LogId, Member, Membership, NodeId, Peer, Term, Ticket, WriteId,
 };
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 /// Everything that can happen to a node. Record a list of these and the run replays.
@@ -28,6 +29,8 @@ pub enum Input {
         /// Handed back in [`Output::reads`] or [`Output::refused`].
         ticket: Ticket,
     },
+    /// Nobody waits any more for the answers to these reads.
+    Forget(BTreeSet<Ticket>),
     /// Makes a blank node the first of a cluster.
     Bootstrap {
         /// Handed back in [`Output::accepted`] or [`Output::refused`].

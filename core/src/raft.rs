@@ -12,6 +12,7 @@ use crate::log::Log;
 use crate::rng::Rng;
 use crate::shared::{Shared, Transition};
 use crate::*;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::mem;
 
@@ -108,6 +109,7 @@ impl Raft {
             Input::Receive(envelope) => self.on_receive(envelope),
             Input::Propose { ticket, count } => self.on_propose(ticket, count),
             Input::Read { ticket } => self.on_read(ticket),
+            Input::Forget(tickets) => self.on_forget(&tickets),
             Input::Bootstrap { ticket, membership } => self.on_bootstrap(ticket, membership),
             Input::Persisted(id) => self.on_persisted(id),
             Input::Sent { to, term, prev, last, bytes } => self.on_sent(to, term, prev, last, bytes),
@@ -471,6 +473,15 @@ impl Raft {
             Role::Follower(follower) => follower.on_read(&mut self.shared, ticket),
             Role::Candidate(_) if self.shared.broken.is("candidate-forgets-reads") => {}
             Role::Candidate(_) => self.shared.refuse(ticket, RefusedReason::NotLeader(None)),
+        }
+        Transition::Stay
+    }
+
+    fn on_forget(&mut self, tickets: &BTreeSet<Ticket>) -> Transition {
+        match &mut self.role {
+            Role::Leader(leader) => leader.reads.forget(tickets),
+            Role::Follower(follower) => follower.reads.forget(tickets),
+            Role::Candidate(_) => {}
         }
         Transition::Stay
     }

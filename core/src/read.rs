@@ -7,7 +7,7 @@
 //! answers from its own machine.
 
 use crate::{Boot, Index, Peer, ReadIndex, Round, Term, Tick, Ticket};
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::mem;
 
@@ -105,6 +105,15 @@ impl LeaderReads {
         granted
     }
 
+    /// Drops callers of this node, wherever they wait, and rounds that nobody waits for then.
+    pub(crate) fn forget(&mut self, tickets: &BTreeSet<Ticket>) {
+        self.local.retain(|ticket| !tickets.contains(ticket));
+        for (_, _, readers) in &mut self.waiting {
+            readers.retain(|reader| !matches!(reader, Reader::Local(ticket) if tickets.contains(ticket)));
+        }
+        self.waiting.retain(|(_, _, readers)| !readers.is_empty());
+    }
+
     /// The callers of this node that wait.
     pub(crate) fn local_tickets(self) -> Vec<Ticket> {
         let waiting = self.waiting.into_iter().flat_map(|(_, _, readers)| readers);
@@ -161,6 +170,15 @@ impl FollowerReads {
     /// The leader answered question `sequence`; none if that is not the one under way.
     pub(crate) fn answered(&mut self, sequence: u64) -> Option<Vec<Ticket>> {
         self.asked.take_if(|(asked, ..)| *asked == sequence).map(|(_, _, tickets)| tickets)
+    }
+
+    /// Drops callers, and the question if nobody waits for its answer then.
+    pub(crate) fn forget(&mut self, tickets: &BTreeSet<Ticket>) {
+        self.waiting.retain(|ticket| !tickets.contains(ticket));
+        if let Some((_, _, asked)) = &mut self.asked {
+            asked.retain(|ticket| !tickets.contains(ticket));
+        }
+        self.asked.take_if(|(_, _, asked)| asked.is_empty());
     }
 
     /// Everybody who waits.

@@ -436,3 +436,28 @@ fn a_hundred_thousand_reads_join_a_round_in_no_time() {
     let end = leader.step(now.after(100), Input::Tick);
     assert_eq!(end.refused.len(), 100_000);
 }
+
+/// A leader that cannot commit keeps reads for as long as somebody waits for them, and no longer.
+#[test]
+fn a_leader_forgets_reads_that_nobody_waits_for() {
+    let mut c = quiet(3);
+    let (gone, stays) = (c.read(A), c.read(A));
+    c.lose_all();
+    c.step(A, Input::Forget([gone].into()));
+    c.pass(10);
+    assert_eq!((c.granted(A, gone), c.granted(A, stays).is_some()), (None, true));
+}
+
+/// Nobody waits for the answer: the question is not asked again.
+#[test]
+fn a_follower_forgets_reads_that_nobody_waits_for_and_their_question() {
+    let mut c = quiet(3);
+    let read = c.read(B);
+    c.lose_all();
+    c.step(B, Input::Forget([read].into()));
+    c.tick(B, 10);
+    assert!(c.mail(B, A).is_empty());
+    let next = c.read(B);
+    c.run();
+    assert_eq!((c.granted(B, read), c.granted(B, next)), (None, Some(2)));
+}
