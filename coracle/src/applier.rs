@@ -7,12 +7,11 @@
 //! `W` is whom the reply to a write goes to, `A` whom the answer to a query does.
 
 use crate::driver::{Caller, Waits, Work};
-use crate::entry::Entry;
+use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
-use crate::replicated::Replicated;
-use crate::state_machine::StateMachine;
+use crate::replicated::{Digest, Replicated};
+use crate::state_machine::{CodecError, StateMachine};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
-use crate::{entry::MAX_PAYLOAD, replicated::Digest};
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer, Term};
 use std::collections::{BTreeMap, VecDeque};
@@ -111,9 +110,16 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             }
             Work::Deposed => self.deposed(),
             Work::Check(from, forward) => {
-                // What a peer sends is looked at before it can become an entry that no node can apply.
-                self.outcomes.push(match S::decode_command(&forward.command) {
-                    Ok(_) => Outcome::Checked(from, forward),
+                // What a peer sends becomes an entry only as this machine understands it: all nodes can apply that,
+                // and apply the same, whatever version of the machine encoded the command.
+                let understood = S::decode_command(&forward.command)
+                    .and_then(|command| S::encode_command(&command))
+                    .and_then(|command| match command.len() {
+                        0..=MAX_PAYLOAD => Ok(command),
+                        length => Err(CodecError(format!("the command takes {length} bytes here"))),
+                    });
+                self.outcomes.push(match understood {
+                    Ok(command) => Outcome::Checked(from, Forward { command, ..forward }),
                     Err(error) => Outcome::Send(from, reply(forward.id, Err(error.into()))),
                 });
             }
@@ -364,5 +370,44 @@ mod tests {
         };
         assert_eq!((*to, reply.id), (peer, 4));
         assert!(matches!(reply.outcome, Err(WriteError::Invalid(_))));
+    }
+
+    /// Of two versions of a machine, the older may lead: what it does not understand of a command, it does not
+    /// replicate either, so that no newer node applies more than it does.
+    #[test]
+    fn a_forwarded_command_is_replicated_as_the_leaders_machine_understands_it() {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        struct Old {
+            amount: u64,
+        }
+        #[derive(serde::Serialize)]
+        struct New {
+            amount: u64,
+            note: &'static str,
+        }
+        #[derive(Default)]
+        struct Older;
+        impl StateMachine for Older {
+            type Command = Old;
+            type Reply = ();
+            type Query = ();
+            type Answer = ();
+            fn apply(&mut self, _: &mut Context, _: Old) {}
+            fn query(&self, _: &QueryContext, (): ()) {}
+            fn snapshot(&self) -> impl Save {
+                snapshot::save(())
+            }
+            fn restore(&mut self, _: &mut dyn io::Read) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut applier: Applier<Older, RequestId, RequestId> = Applier::new(Replicated::new(Older));
+        let peer = Peer { id: coracle_core::NodeId(2), incarnation: coracle_core::Incarnation(2) };
+        let command = crate::codec::message_pack::encode(&New { amount: 3, note: "new" }).unwrap();
+        let forward = Forward { id: 4, time_left: 1, session: 0, sequence: 0, term: Term(1), command };
+        applier.take(Work::Check(peer, forward));
+        let outcomes = applier.outcomes();
+        let [Outcome::Checked(_, forward)] = &outcomes[..] else { panic!() };
+        assert_eq!(forward.command, Older::encode_command(&Old { amount: 3 }).unwrap());
     }
 }

@@ -115,8 +115,12 @@ pub enum EntryError {
 
 impl Entry {
     /// Encodes an entry and sums it.
+    ///
+    /// # Panics
+    ///
+    /// If the payload is over [`MAX_PAYLOAD`]: no reader would take such an entry.
     pub fn new(id: LogId, kind: Kind, stamp: Stamp, payload: &[u8]) -> Entry {
-        debug_assert!(payload.len() <= MAX_PAYLOAD);
+        assert!(payload.len() <= MAX_PAYLOAD, "an entry's payload is over the limit");
         let mut bytes = BytesMut::with_capacity(HEADER + payload.len());
         bytes.put_u32_le(0);
         bytes.put_u32_le(payload.len() as u32);

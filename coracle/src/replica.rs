@@ -9,7 +9,7 @@
 //! goes to, `R` whom that of a read does.
 
 use crate::config::Config;
-use crate::entry::{Entry, Kind, Stamp};
+use crate::entry::{self, Entry, Kind, Stamp};
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
 use crate::wire::encode_membership;
@@ -321,18 +321,23 @@ impl<W, R> Replica<W, R> {
         self.step(now, Input::Receive(envelope), entries);
     }
 
-    fn on_propose(&mut self, now: Moment, commands: Vec<(W, Bytes)>) {
-        let waiting = self.tail.bytes_behind(self.raft.persisted());
-        let uncommitted = self.tail.bytes_behind(self.raft.commit());
-        if self.raft.is_leader()
-            && (waiting > self.limits.unpersisted
-                || uncommitted > self.limits.uncommitted
-                || self.unapplied_bytes() > self.limits.unapplied)
-            && !self.breaks("leader-takes-all")
-        {
-            let busy = commands.into_iter().map(|(request, _)| (request, NotDone::Busy));
-            self.effects.refused.extend(busy);
-            return;
+    /// Each command is admitted by itself, however many come in one turn (design, 5.1.12).
+    fn on_propose(&mut self, now: Moment, mut commands: Vec<(W, Bytes)>) {
+        if self.raft.is_leader() && !self.breaks("leader-takes-all") {
+            let mut waiting = self.tail.bytes_behind(self.raft.persisted());
+            let mut uncommitted = self.tail.bytes_behind(self.raft.commit());
+            let lags = self.unapplied_bytes() > self.limits.unapplied;
+            let admitted = commands.iter().take_while(|(_, command)| {
+                let fits = waiting <= self.limits.unpersisted && uncommitted <= self.limits.uncommitted;
+                let bytes = (entry::HEADER + command.len()) as u64;
+                (waiting, uncommitted) = (waiting + bytes, uncommitted + bytes);
+                fits && !lags
+            });
+            let refused = commands.split_off(admitted.count());
+            self.effects.refused.extend(refused.into_iter().map(|(request, _)| (request, NotDone::Busy)));
+            if commands.is_empty() {
+                return;
+            }
         }
         let count = commands.len() as u64;
         let ticket = self.ticket(Asked::Commands(commands));

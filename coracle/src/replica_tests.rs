@@ -265,7 +265,7 @@ fn a_follower_with_a_slow_disk_takes_heartbeats_only() {
 fn a_leader_with_a_slow_disk_is_busy() {
     let mut replica = replica(|c| c.max_unpersisted_bytes = 1000);
     elect(&mut replica);
-    propose(&mut replica, 0..10, 100);
+    propose(&mut replica, 0..7, 100);
     propose(&mut replica, 10..12, 100);
     let refused = replica.take().refused;
     assert_eq!(refused, [(RequestId(10), NotDone::Busy), (RequestId(11), NotDone::Busy)]);
@@ -279,7 +279,7 @@ fn a_leader_with_a_slow_disk_is_busy() {
 fn ov_1_a_leader_without_a_quorum_is_busy() {
     let mut replica = replica(|c| c.max_uncommitted_bytes = 1000);
     elect(&mut replica);
-    propose(&mut replica, 0..10, 100);
+    propose(&mut replica, 0..6, 100);
     persist(&mut replica, 100);
     propose(&mut replica, 10..11, 100);
     assert_eq!(replica.take().refused, [(RequestId(10), NotDone::Busy)]);
@@ -502,4 +502,18 @@ fn reads_of_callers_who_gave_up_are_forgotten_everywhere() {
     assert_eq!(replica.tickets.len(), 1);
     let (_, left) = replica.turn_out();
     assert_eq!(left, [RequestId(2)]);
+}
+
+/// 5.1.12: of a burst in one turn, as much is taken as there is room for, and the rest is refused.
+#[test]
+fn a_burst_of_commands_is_admitted_one_by_one() {
+    let mut replica = replica(|config| config.max_unpersisted_bytes = 1000);
+    elect(&mut replica);
+    let commands = (1..=9).map(|number| (RequestId(number), Bytes::from(vec![7; 400]))).collect();
+    replica.on_event(at(101), Event::Propose(commands));
+    let effects = replica.take();
+    let accepted: Vec<u64> = effects.accepted.iter().map(|(request, _)| request.0).collect();
+    let refused: Vec<u64> = effects.refused.iter().map(|(request, _)| request.0).collect();
+    assert_eq!((accepted, refused), (vec![1, 2, 3], vec![4, 5, 6, 7, 8, 9]), "one may pass the limit");
+    assert!(effects.refused.iter().all(|(_, why)| *why == NotDone::Busy));
 }
