@@ -268,9 +268,16 @@ fn parse_header(bytes: &[u8], max_frame: usize) -> Result<Header, WireError> {
     Ok(header)
 }
 
+/// Entries of fewer bytes together leave the buffer that they came in, which they would keep alive as long as they
+/// are cached: half of what is read at once.
+const SMALL: usize = 16 << 10;
+
 /// Cuts a bulk into entries, each verified.
 pub(super) fn entries(mut bulk: Bytes) -> Result<Vec<entry::Entry>, WireError> {
     let mut entries = Vec::new();
+    if bulk.len() < SMALL {
+        bulk = Bytes::copy_from_slice(&bulk);
+    }
     while !bulk.is_empty() {
         let length = entry::Entry::encoded_len(&bulk)?;
         if length > bulk.len() {

@@ -664,3 +664,16 @@ proptest! {
         prop_assert_eq!(read(&pong(id)), Ok(Some(Incoming::Pong(id))));
     }
 }
+
+/// A follower caches entries for long: small ones must not keep what they came in with.
+#[test]
+fn small_entries_leave_the_buffer_that_brought_them_and_large_ones_are_not_copied() {
+    for (payload, copied) in [(100, true), (40_000, false)] {
+        let entry = Entry::new(LogId::new(1, 1), Kind::Command, Stamp::default(), &vec![7; payload]);
+        let buffer = Bytes::from([&entry.bytes()[..], &[0; 32 << 10]].concat());
+        let bulk = buffer.slice(..entry.bytes().len());
+        let entries = super::frame::entries(bulk).unwrap();
+        assert_eq!(entries, [entry]);
+        assert_eq!(entries[0].bytes().as_ptr() != buffer.as_ptr(), copied, "{payload}");
+    }
+}
