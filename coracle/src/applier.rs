@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     pub(crate) applied: LogId,
     /// The digest of everything up to exactly there.
     pub(crate) digest: Digest,
+    /// The newest digest that is compared with other nodes'.
+    pub(crate) compared: Option<coracle_core::Digest>,
     /// The bytes of all entries applied since the start.
     pub(crate) bytes: u64,
     /// How many callers that were handed to the machine got their answer since the start.
@@ -78,7 +80,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     pub(crate) fn progress(&self) -> Progress {
         let (applied, digest) = self.replicated.applied();
-        Progress { applied, digest, bytes: self.bytes, answered: self.answered }
+        let compared = self.replicated.compared();
+        Progress { applied, digest, compared, bytes: self.bytes, answered: self.answered }
     }
 
     /// Whether there is nothing left to apply.

@@ -11,6 +11,7 @@
 
 use crate::applier::Progress;
 use crate::config::Config;
+use crate::digests::{Digests, Finding};
 use crate::entry::Entry;
 use crate::error::{Cause, ConfigurationError, Leader, ReadError, WriteError};
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
@@ -110,6 +111,8 @@ pub(crate) struct Actions<W, R> {
     pub(crate) answers: Vec<Answer<W, R>>,
     /// Something worth an operator's attention.
     pub(crate) alarms: Vec<Alarm>,
+    /// Machines that are not alike.
+    pub(crate) findings: Vec<Finding>,
     /// The node must stop, for this reason.
     pub(crate) fatal: Option<String>,
 }
@@ -125,6 +128,7 @@ impl<W, R> Default for Actions<W, R> {
             work: Vec::new(),
             answers: Vec::new(),
             alarms: Vec::new(),
+            findings: Vec::new(),
             fatal: None,
         }
     }
@@ -174,6 +178,7 @@ pub(crate) struct Driver<W, R> {
     /// Callers that were handed to the machine since the start.
     handed: u64,
     machine: Progress,
+    digests: Digests,
     /// The term after the last turn.
     term: Term,
     /// The end of the log at the start, until the machine has come there again.
@@ -219,6 +224,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             open: 0,
             handed: 0,
             machine: Progress::default(),
+            digests: Digests::default(),
             term: replica.raft().term(),
             catching_up: Some(replica.raft().last().index),
             replica,
@@ -245,6 +251,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// Whether the machine has come, since the start, as far as the log was then.
     pub(crate) fn caught_up(&self) -> bool {
         self.catching_up.is_none()
+    }
+
+    /// What is known of the machines of all members, if this node leads.
+    pub(crate) fn digests(&self) -> &Digests {
+        &self.digests
     }
 
     /// Why the log has no room for more, while that is so.
@@ -318,6 +329,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         };
         match (message, held) {
             (PeerMessage::Raft { envelope, entries }, None) => {
+                if let Message::AppendReply(AppendReply { digest: Some(digest), .. }) = envelope.message {
+                    self.on_digest(from, digest);
+                }
                 self.events.push(Event::Message(envelope, entries));
             }
             (PeerMessage::Raft { envelope, entries }, Some(held)) if held.len() < HELD => {
@@ -397,6 +411,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             self.events.push(Event::Applied(progress.applied.index, progress.bytes));
         }
         self.machine = progress;
+        if let Some(own) = progress.compared {
+            self.on_digest(self.replica.raft().me(), own);
+        }
     }
 
     /// Founds a cluster of these members, one of which this is. What came of it is known after a turn of its
@@ -510,6 +527,14 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     // ---- how
 
+    /// A node of the cluster says what its machine looks like. Only a leader hears of others.
+    fn on_digest(&mut self, of: Peer, digest: Digest) {
+        let raft = self.replica.raft();
+        if self.digests.report(of, digest) && raft.is_leader() {
+            self.actions.findings.extend(self.digests.compare(raft.membership(), digest.index));
+        }
+    }
+
     /// Carries over what the replica wants.
     fn absorb(&mut self, effects: Effects<Caller<W>, R>) {
         let Effects {
@@ -532,10 +557,13 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             actions.members = members;
         }
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
-        let messages = send.into_iter();
-        actions.send.extend(
-            messages.map(|(envelope, entries)| (envelope.to, PeerMessage::Raft { envelope, entries })),
-        );
+        let own = self.digests.newest(self.replica.raft().me());
+        actions.send.extend(send.into_iter().map(|(mut envelope, entries)| {
+            if let Message::AppendReply(reply) = &mut envelope.message {
+                reply.digest = own;
+            }
+            (envelope.to, PeerMessage::Raft { envelope, entries })
+        }));
         actions.loads.extend(loads);
         let callers = accepted.len() + granted.len();
         (self.open, self.handed) = (self.open - callers, self.handed + callers as u64);

@@ -54,6 +54,7 @@ mod bootstrap;
 mod clock;
 pub mod codec;
 mod config;
+mod digests;
 mod driver;
 pub mod entry;
 mod error;

@@ -3,6 +3,7 @@
 //! The user's machine, the newest entry that it has applied, the digest of everything up to there, and the
 //! cluster's clock as far as entries have brought it. All of it is a function of the log alone.
 
+use crate::digests::CHECKED_EVERY;
 use crate::entry::{Entry, Kind};
 use crate::error::{ReadError, StopReason};
 use crate::state_machine::{Context, QueryContext, StateMachine};
@@ -15,6 +16,11 @@ use xxhash_rust::xxh3::Xxh3Default;
 /// A digest over all that replicas agree on: entries, replies, and the machine's own digest.
 pub type Digest = [u8; 16];
 
+/// The formats of the digests that are compared: the machine's own, or of a machine that keeps none the chain over
+/// entries and replies.
+const OF_THE_STATE: u32 = 1;
+const OF_THE_CHAIN: u32 = 2;
+
 /// What a command returned, and the encoding of it if it has one.
 type Replied<S> = (<S as StateMachine>::Reply, Option<Bytes>);
 
@@ -25,6 +31,10 @@ pub(crate) struct Replicated<S> {
     applied: LogId,
     digest: Digest,
     cluster_time: u64,
+    /// What the state looked like at the newest index at which it is compared with others.
+    compared: Option<coracle_core::Digest>,
+    /// At which multiples that is.
+    pub(crate) compared_every: u64,
     pub(crate) broken: Broken,
 }
 
@@ -32,12 +42,26 @@ impl<S: StateMachine> Replicated<S> {
     /// A machine that has applied nothing.
     pub(crate) fn new(machine: S) -> Replicated<S> {
         let (applied, digest) = (LogId::ZERO, Digest::default());
-        Replicated { machine, applied, digest, cluster_time: 0, broken: Broken::default() }
+        let (compared, compared_every) = (None, CHECKED_EVERY);
+        Replicated {
+            machine,
+            applied,
+            digest,
+            cluster_time: 0,
+            compared,
+            compared_every,
+            broken: Broken::default(),
+        }
     }
 
     /// The newest entry applied, and the digest of everything up to it.
     pub(crate) fn applied(&self) -> (LogId, Digest) {
         (self.applied, self.digest)
+    }
+
+    /// What other nodes compare with what they have.
+    pub(crate) fn compared(&self) -> Option<coracle_core::Digest> {
+        self.compared
     }
 
     /// The cluster's clock, in milliseconds, as far as entries have brought it.
@@ -52,8 +76,8 @@ impl<S: StateMachine> Replicated<S> {
         let mut bytes = Vec::new();
         self.machine.snapshot()(&mut bytes)?;
         blank.restore(&mut &bytes[..])?;
-        let Replicated { applied, digest, cluster_time, broken, .. } = *self;
-        Ok(Replicated { machine: blank, applied, digest, cluster_time, broken })
+        let Replicated { applied, digest, cluster_time, compared, compared_every, broken, .. } = *self;
+        Ok(Replicated { machine: blank, applied, digest, cluster_time, compared, compared_every, broken })
     }
 
     /// Applies the next entry. Of a command: the reply, and its encoding if it has one: a reply
@@ -87,6 +111,15 @@ impl<S: StateMachine> Replicated<S> {
         let encoded = reply.as_ref().and_then(|(_, encoded)| encoded.as_deref());
         self.fold(entry, encoded.unwrap_or_default());
         self.applied = id;
+        if id.index.0.is_multiple_of(self.compared_every) {
+            // A machine's own digest leaves the replies out, which may change with its version.
+            let (format, bytes) = match self.machine.digest() {
+                Some(state) => (OF_THE_STATE, state),
+                None => (OF_THE_CHAIN, self.digest),
+            };
+            let version = u32::from(S::VERSION);
+            self.compared = Some(coracle_core::Digest { index: id.index, format, version, bytes });
+        }
         Ok(reply)
     }
 

@@ -6,7 +6,8 @@ use crate::error::*;
 use crate::replicated::Digest;
 use crate::state_machine::StateMachine;
 use bytes::Bytes;
-use coracle_core::{ClusterId, Index, LogId, Membership};
+use coracle_core::{ClusterId, Index, LogId, Membership, NodeId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub struct Status {
     pub pending: usize,
     /// Why the log has no room for more, while that is so: writes are refused as `Busy`, and reads go on.
     pub no_space: Option<String>,
+    /// Known to a leader: the nodes whose state machine was found to be another one than that of a majority, and the
+    /// index at which. Machines are compared every 1,024 entries.
+    pub diverged: BTreeMap<NodeId, Index>,
     /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.
     pub disk_bytes: u64,
 }

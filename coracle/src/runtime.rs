@@ -8,6 +8,7 @@
 
 use crate::clock;
 use crate::config::{Config, TICK};
+use crate::digests::Finding;
 use crate::driver::{Actions, Answer, Caller, Driver, Unsent};
 use crate::entry::Entry;
 use crate::error::*;
@@ -224,7 +225,8 @@ impl<S: StateMachine> Runtime<S> {
     }
 
     fn carry_out(&mut self, actions: Actions<Writer<S>, (S::Query, Reader<S>)>) {
-        let Actions { cluster, members, orders, send, loads, work, answers, alarms, fatal } = actions;
+        let Actions { cluster, members, orders, send, loads, work, answers, alarms, findings, fatal } =
+            actions;
         let (id, transport) = (self.parts.config.id, &self.parts.transport);
         if let Some(cluster) = cluster {
             tracing::info!(node = %id, %cluster, "joined a cluster");
@@ -262,6 +264,9 @@ impl<S: StateMachine> Runtime<S> {
         for alarm in alarms {
             tracing::error!(node = %id, ?alarm, "the consensus core raised an alarm");
         }
+        for finding in findings {
+            report(id, finding);
+        }
         if let Some(reason) = fatal {
             self.end = Some(StopReason::Storage(reason));
         }
@@ -279,6 +284,7 @@ impl<S: StateMachine> Runtime<S> {
             caught_up: driver.caught_up(),
             pending: driver.pending(),
             no_space: driver.no_space().map(str::to_owned),
+            diverged: driver.digests().diverged().clone(),
             disk_bytes: self.parts.reader.disk_bytes(),
         }
     }
@@ -346,5 +352,20 @@ impl<S: StateMachine> Runtime<S> {
         }
         drop(disk);
         stopped.0.send_replace(Some(reason));
+    }
+}
+
+/// Tells whoever operates the cluster that its machines are not alike.
+fn report(me: NodeId, finding: Finding) {
+    match finding {
+        Finding::Differs(node, index) => tracing::error!(
+            node = %me, %index, differs = %node,
+            "the state machine of a node is another one than that of a majority: its `apply` depends on more than the \
+             commands, or it applied what was not in the log; stop that node, and give it back with an empty directory"
+        ),
+        Finding::NoMajority(index) => tracing::error!(
+            node = %me, %index,
+            "no majority of the nodes has the same state machine: `apply` depends on more than the commands"
+        ),
     }
 }

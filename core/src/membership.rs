@@ -98,6 +98,11 @@ impl Membership {
         if self.is_joint() { new.min(old()) } else { new }
     }
 
+    /// Whether every voter has reached it, those of the outgoing set included.
+    pub fn reached_by_all(&self, has: impl Fn(Peer) -> bool) -> bool {
+        self.voting_peers().chain(self.outgoing.values().map(Member::peer)).all(has)
+    }
+
     /// How an election stands, given each voter's answer.
     pub fn tally(&self, vote_of: impl Fn(Peer) -> Option<bool>) -> Tally {
         let new = tally_of(self.voting_peers(), &vote_of);

@@ -220,6 +220,11 @@ impl Raft {
         self.shared.log.term_at(index)
     }
 
+    /// The node itself.
+    pub fn me(&self) -> Peer {
+        self.shared.me
+    }
+
     /// The membership in force.
     pub fn membership(&self) -> &Membership {
         self.shared.log.membership()

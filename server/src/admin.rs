@@ -38,6 +38,18 @@ pub struct Report {
     /// Bytes that its log takes on disk, spare files included; 0 if it uses no disk.
     #[serde(default)]
     pub disk_bytes: u64,
+    /// Whether its machine has come, since the start, as far as the log was then. Until then reads may take long.
+    #[serde(default)]
+    pub caught_up: bool,
+    /// Bytes of committed entries that its machine has not applied yet.
+    #[serde(default)]
+    pub unapplied_bytes: u64,
+    /// Why its log has no room for more, while that is so: writes are refused as BUSY.
+    #[serde(default)]
+    pub no_space: Option<String>,
+    /// Known to the leader: nodes whose machine is another one than that of a majority. They answer wrongly.
+    #[serde(default)]
+    pub diverged: Vec<u64>,
 }
 
 /// One member of the cluster.
@@ -66,6 +78,10 @@ impl Report {
             members: members(&raft.membership),
             digest: status.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             disk_bytes: status.disk_bytes,
+            caught_up: status.caught_up,
+            unapplied_bytes: status.unapplied_bytes,
+            no_space: status.no_space.clone(),
+            diverged: status.diverged.keys().map(|id| id.0).collect(),
         }
     }
 }

@@ -8,6 +8,7 @@ use super::dice::Dice;
 use super::machine::{Ask, Kv};
 use super::plan::Plan;
 use crate::applier::{Applier, Outcome};
+use crate::digests::Finding;
 use crate::driver::{Actions, Answer, Driver, Order, RequestId, Work};
 use crate::entry::Entry;
 use crate::error::{ConfigurationError, ReadError, WriteError};
@@ -92,6 +93,9 @@ pub(super) struct Running {
 
 /// An entry of a simulated run has at most so many bytes.
 const LARGEST: u64 = 4096;
+
+/// Machines are compared at the multiples of this index.
+const COMPARED_EVERY: u64 = 4;
 
 /// The bounds that a node was started with.
 #[derive(Clone, Copy)]
@@ -209,6 +213,7 @@ pub(super) struct Wants {
     pub(super) applied: Vec<(Entry, [u8; 16])>,
     pub(super) heard: Vec<(RequestId, Heard)>,
     pub(super) alarms: Vec<Alarm>,
+    pub(super) findings: Vec<Finding>,
     pub(super) leadership_lost: bool,
     /// More at once than its bound allows.
     pub(super) unbounded: Option<String>,
@@ -274,6 +279,7 @@ impl Host {
         let mut replicated = restored.unwrap_or_else(|| Replicated::new(Kv::default()));
         newest = newest.max(replicated.cluster_time());
         replicated.broken = self.broken;
+        replicated.compared_every = COMPARED_EVERY;
         // A founder names the cluster in its identity only after its first entry was durable.
         if !raft.membership().is_empty() {
             self.cluster = Some(raft.membership().cluster);
@@ -480,7 +486,8 @@ impl Running {
         identity: &mut Option<ClusterId>,
         wants: &mut Wants,
     ) -> bool {
-        let Actions { cluster: _, members: _, orders, send, loads, work, answers, alarms, fatal } = actions;
+        let Actions { cluster: _, members: _, orders, send, loads, work, answers, alarms, findings, fatal } =
+            actions;
         let mut again = false;
         let mut seen = std::mem::take(&mut self.seen);
         for order in orders {
@@ -524,6 +531,7 @@ impl Running {
             });
         }
         wants.alarms.extend(alarms);
+        wants.findings.extend(findings);
         wants.fatal = wants.fatal.take().or(fatal);
         again
     }

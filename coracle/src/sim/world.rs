@@ -516,8 +516,18 @@ impl World {
     }
 
     pub(super) fn carry_out(&mut self, node: usize, wants: Wants) -> Verdict {
-        let Wants { send, loads, queued, applied, heard, alarms, leadership_lost: _, unbounded, fatal } =
-            wants;
+        let Wants {
+            send,
+            loads,
+            queued,
+            applied,
+            heard,
+            alarms,
+            findings,
+            leadership_lost: _,
+            unbounded,
+            fatal,
+        } = wants;
         self.judge(node, &queued)?;
         if let Some(detail) = unbounded {
             return broken("S22", format!("node {}: {detail}", node + 1));
@@ -525,6 +535,9 @@ impl World {
         for (entry, digest) in &applied {
             self.ghost.on_applied(node, entry, *digest)?;
             self.clients.on_applied(entry)?;
+        }
+        if let Some(finding) = findings.first() {
+            return broken("S5", format!("node {} found machines unlike each other: {finding:?}", node + 1));
         }
         for alarm in alarms {
             match alarm {
