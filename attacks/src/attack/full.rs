@@ -28,18 +28,7 @@ pub(crate) fn rounds(target: &Target, rounds: u64) -> Result<(), Failure> {
     let mut cluster = started.map_err(Failure::Trouble)?;
     cluster.form().map_err(Failure::Trouble)?;
     let mut ledger = load::Ledger::default();
-    let (mut leaders, mut refusals) = (0, 0);
-    // The write-ahead log waits for room; the other stores fail.
-    let waits = target.store == "wal";
-    let words = |cluster: &Cluster| {
-        let words = cluster.node(1).last_words();
-        let named = words.contains(&small.path.display().to_string());
-        if named && words.contains(CAUSE) && words.starts_with("coracle: ") {
-            Ok(())
-        } else {
-            Err(format!("its last words name no file or not the cause: {words}"))
-        }
-    };
+    let mut leaders = 0;
     for round in 1..=2 * rounds {
         let leading = round % 2 == 0;
         let found = |problem: String| Failure::Found(format!("full disk, round {round}: {problem}"));
@@ -56,58 +45,30 @@ pub(crate) fn rounds(target: &Target, rounds: u64) -> Result<(), Failure> {
         let load = Load::start(&cluster, round, target.seed ^ round);
         let bulk = Bulk::start(&cluster);
         small.fill().map_err(Failure::Trouble)?;
-        if waits {
-            // Nothing is in doubt: it stays, and says which file has no room.
-            let says = || {
-                let words = cluster.node(1).last_words();
-                let named = words.contains(&small.path.display().to_string()) && words.contains(CAUSE);
-                Ok((named && words.contains("writes wait")).then_some(()))
-            };
-            wait("the word that writes wait", LIMIT, &target.interrupt, says).map_err(found)?;
-        } else {
-            let end = wait("the end of the node", LIMIT, &target.interrupt, || cluster.ended(1));
-            let status = end.map_err(found)?;
-            words(&cluster).map_err(found)?;
-            if status.code() != Some(1) {
-                return Err(found(format!("it ended with {status}")));
-            }
-        }
+        // Nothing is in doubt: it stays, and says which file has no room.
+        let says = || {
+            let words = cluster.node(1).last_words();
+            let named = words.contains(&small.path.display().to_string()) && words.contains(CAUSE);
+            Ok((named && words.contains("writes wait")).then_some(()))
+        };
+        wait("the word that writes wait", LIMIT, &target.interrupt, says).map_err(found)?;
         bulk.stop();
         let before = load.acknowledged();
         wait("the others going on", LIMIT, &target.interrupt, || {
             Ok((load.acknowledged() > before + 10).then_some(()))
         })
         .map_err(found)?;
-        if waits {
-            if let Some(status) = cluster.ended(1).map_err(found)? {
-                return Err(found(format!("it ended with {status}: {}", cluster.node(1).last_words())));
-            }
-            // It goes on by itself.
-            small.clear().map_err(Failure::Trouble)?;
-        } else {
-            // On a disk that is still full it may refuse to start, and say so.
-            cluster.kill(1);
-            if cluster.restart(1).is_err() {
-                words(&cluster).map_err(found)?;
-                refusals += 1;
-            }
-            cluster.kill(1);
-            small.clear().map_err(Failure::Trouble)?;
-            cluster.restart(1).map_err(found)?;
+        if let Some(status) = cluster.ended(1).map_err(found)? {
+            return Err(found(format!("it ended with {status}: {}", cluster.node(1).last_words())));
         }
+        // It goes on by itself.
+        small.clear().map_err(Failure::Trouble)?;
         let seen = load.stop();
         cluster.leader().and_then(|_| ledger.judge(&cluster, seen, false)).map_err(found)?;
     }
-    let did = if waits {
-        "waited each time, with the file and the cause, and went on by itself once there was room".to_owned()
-    } else {
-        format!(
-            "stopped each time with the file and the cause, refused {refusals} times to start before there was \
-             room, and then started clean"
-        )
-    };
     println!(
-        "full disk {} times, {leaders} times the leader's: the node {did}; the others went on; {ledger}",
+        "full disk {} times, {leaders} times the leader's: the node waited each time, with the file and the cause, and \
+         went on by itself once there was room; the others went on; {ledger}",
         2 * rounds
     );
     if leaders == 0 {

@@ -113,6 +113,27 @@ impl Map {
         txn.commit()
     }
 
+    /// Refuses, with nothing begun, where a commit might fill the disk: a write that is cut short leaves LMDB in
+    /// doubt.
+    fn check_room(&self, operations: &[Operation]) -> Result<(), StoreError> {
+        let bytes = |operation: &Operation| match operation {
+            Operation::Put { value, .. } => value.len() as u64,
+            Operation::Delete { .. } => 0,
+        };
+        // Pages are copied on their way, and those of the tree with them.
+        let needed = FULL + 2 * operations.iter().map(bytes).sum::<u64>();
+        let path = self.path.join(DATA);
+        match free(&path) {
+            Ok(free) if free < needed => {
+                let detail =
+                    format!("No space left on device: {free} bytes are free, and {needed} are needed");
+                Err(StoreError::NoSpace { path, source: io::Error::new(io::ErrorKind::StorageFull, detail) })
+            }
+            Ok(_) => Ok(()),
+            Err(source) => Err(StoreError::Io { action: "look at the room of", path, source }),
+        }
+    }
+
     /// Makes the map larger, or says why not.
     fn grow(&self) -> Result<(), StoreError> {
         let bytes = self.env.info().map_size;
@@ -152,6 +173,7 @@ impl KeyValue for Map {
     }
 
     fn commit(&self, operations: &[Operation]) -> Result<(), StoreError> {
+        self.check_room(operations)?;
         loop {
             match self.try_commit(operations) {
                 Ok(()) => return Ok(()),
@@ -220,12 +242,17 @@ fn failed(action: &'static str, dir: &Path) -> impl Fn(heed::Error) -> StoreErro
 
 /// LMDB says of a write for which there was room in part only that it was an I/O error.
 fn cause(said: io::Error, path: &Path) -> io::Error {
-    let free = rustix::fs::statvfs(path).map(|disk| disk.f_bavail * disk.f_frsize);
-    match free {
+    match free(path) {
         Ok(free) if free < FULL && said.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
             let detail = format!("No space left on device: {free} bytes are free, and LMDB says: {said}");
             io::Error::new(io::ErrorKind::StorageFull, detail)
         }
         _ => said,
     }
+}
+
+/// The bytes that are free where this file lies.
+fn free(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail * disk.f_frsize)
 }

@@ -101,15 +101,16 @@ fn room(config: &RocksDb) -> u64 {
     (config.write_buffer_bytes as u64).saturating_mul(2)
 }
 
-/// Refuses where a write might fill the disk. RocksDB works in the background, and what it does where a
+/// Refuses, with nothing begun, where a write might fill the disk. RocksDB works in the background, and what it does where a
 /// write fails halfway depends on where; Debian's build ends the process, without a word on the file.
 fn check_room(path: &Path, room: u64) -> Result<(), StoreError> {
-    let failed = |source| StoreError::Io { action: "write to", path: path.to_owned(), source };
+    let failed = |source| StoreError::Io { action: "look at the room of", path: path.to_owned(), source };
     let disk = rustix::fs::statvfs(path).map_err(|error| failed(error.into()))?;
     let free = disk.f_bavail * disk.f_frsize;
     if free < room {
         let detail = format!("No space left on device: {free} bytes are free, and {room} are needed");
-        return Err(failed(io::Error::new(io::ErrorKind::StorageFull, detail)));
+        let source = io::Error::new(io::ErrorKind::StorageFull, detail);
+        return Err(StoreError::NoSpace { path: path.to_owned(), source });
     }
     Ok(())
 }

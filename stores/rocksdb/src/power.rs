@@ -38,6 +38,10 @@ const TABLE: &str = ".sst";
 /// and how many these are.
 const STARTING: &str = "starting";
 
+/// RocksDB's notes of its options, and the version whose formats were tested, as `build.rs` has it too.
+const OPTIONS: &str = "OPTIONS-";
+const TESTED: &str = "7.8.";
+
 /// What is written under this name becomes another file when it is whole.
 const TEMPORARY: &str = "starting.tmp";
 
@@ -45,6 +49,7 @@ const TEMPORARY: &str = "starting.tmp";
 /// the directory open. Fails with [`StoreError::Damaged`], and cuts nothing off, where what was acknowledged is not
 /// there.
 pub(crate) fn begin(disk: &dyn Disk) -> Result<(), StoreError> {
+    check_version(disk)?;
     if was_cut_short(disk)? {
         go_back(disk)?;
     }
@@ -77,7 +82,26 @@ pub(crate) fn in_use(disk: &dyn Disk) -> Result<Vec<String>, StoreError> {
 
 /// What [`begin`] would do, without changing anything: true if it would mend something, an error if it would refuse.
 pub(crate) fn needs_mending(disk: &dyn Disk) -> Result<bool, StoreError> {
+    check_version(disk)?;
     Ok(was_cut_short(disk)? || look(disk)?.records.iter().any(|file| file.ending.broken.is_some()))
+}
+
+/// Refuses files that another version wrote than the one whose formats were tested here. RocksDB notes its version with
+/// its options, at each start.
+fn check_version(disk: &dyn Disk) -> Result<(), StoreError> {
+    let number = |name: &String| name.strip_prefix(OPTIONS).and_then(|number| number.parse::<u64>().ok());
+    let newest = list(disk)?.into_iter().filter(|name| number(name).is_some()).max_by_key(number);
+    let Some(newest) = newest else { return Ok(()) };
+    let text = text(disk, &newest)?;
+    let version = text.lines().find_map(|line| line.trim().strip_prefix("rocksdb_version="));
+    match version {
+        Some(version) if !version.starts_with(TESTED) => Err(StoreError::Refused(format!(
+            "{} says that RocksDB {version} wrote it, and this program is tested with {TESTED}x alone: go back to \
+             the program that wrote it, or give the node an empty directory",
+            disk.path().join(&newest).display()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn was_cut_short(disk: &dyn Disk) -> Result<bool, StoreError> {
@@ -399,6 +423,21 @@ mod tests {
             }
             fs::remove_dir_all(&after).unwrap();
         }
+    }
+
+    #[test]
+    fn files_of_a_version_that_was_not_tested_are_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(dir.path()).unwrap());
+        let note = dir.path().join("OPTIONS-999999");
+        fs::write(&note, "[Version]\n  rocksdb_version=8.1.1\n").unwrap();
+        let before = of_rocksdb(dir.path());
+        let error = open(dir.path()).err().unwrap().to_string();
+        assert!(error.contains("8.1.1") && error.contains("OPTIONS-999999"), "{error}");
+        assert!(RocksDb::inspect(dir.path()).is_err());
+        assert_eq!(of_rocksdb(dir.path()), before);
+        fs::write(&note, "").unwrap();
+        assert!(open(dir.path()).is_ok(), "one that was torn says nothing");
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub trait KeyValue: Send + Sync {
     fn path(&self) -> &Path;
 
     /// Carries out the operations in their order, all or none. **Durable on return**: survives the loss of
-    /// power. Called by one thread at a time, and never again after an error.
+    /// power. Called by one thread at a time, and never again after an error, with one exception:
+    /// [`StoreError::NoSpace`] says that there is no room and that nothing was begun, and the same operations come again.
     fn commit(&self, operations: &[Operation]) -> Result<(), StoreError>;
 
     /// Called when no commit came for a while, and when the store is closed in order: time for what no commit
@@ -138,9 +139,13 @@ impl<K: KeyValue + 'static> KeyedStore<K> {
         self.unless_failed(result)
     }
 
-    /// What fails once is not relied on again: that ends the store.
+    /// What fails once is not relied on again: that ends the store. Where nothing was begun, nothing has failed.
     fn unless_failed<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
-        result.inspect_err(|error| self.state = State::Finished(error.to_string()))
+        result.inspect_err(|error| {
+            if !matches!(error, StoreError::NoSpace { .. }) {
+                self.state = State::Finished(error.to_string());
+            }
+        })
     }
 
     /// Looks how much the files take.
