@@ -10,6 +10,10 @@ use crate::storage::{LogReader, LogStore, Recovered, StoreError, WriteBatch};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 
+#[path = "../tests/common/patience.rs"]
+mod patience;
+use patience::{NEVER, PATIENCE};
+
 struct Count(u64);
 
 impl StateMachine for Count {
@@ -76,7 +80,8 @@ impl LogStore for Moody {
 }
 
 async fn start(id: u64, mut store: Moody) -> Node<Count> {
-    let config = Config::new(id, "127.0.0.1:0", Storage::Memory);
+    let mut config = Config::new(id, "127.0.0.1:0", Storage::Memory);
+    config.request_timeout = NEVER;
     let recovered = store.load(&mut |_| {}).unwrap();
     let incarnation = Incarnation(id);
     let boots = Boots { count: 1, newest: vec![Boot(1)] };
@@ -144,8 +149,8 @@ async fn ov_4_sh_1_a_leader_with_a_hung_disk_gives_up_and_can_be_stopped() {
     let other = nodes.iter().find(|node| node.inner.me.id != id).unwrap();
     let mut leaders = other.leader_changed();
     let handed_over = leaders.wait_for(|l| l.as_ref().is_some_and(|l| l.id != id));
-    let next = timeout(Duration::from_secs(5), handed_over).await.expect("it gives up").unwrap().clone();
+    let next = timeout(PATIENCE, handed_over).await.expect("it gives up").unwrap().clone();
     assert_eq!(nodes[next.unwrap().id.0 as usize - 1].write(1).await, Ok(3));
-    timeout(Duration::from_secs(5), leader.stop()).await.expect("a hung disk does not hang the stop");
+    timeout(PATIENCE, leader.stop()).await.expect("a hung disk does not hang the stop");
     hung.hang(false);
 }

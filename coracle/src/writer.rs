@@ -185,10 +185,27 @@ impl Work<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::{Entry, Kind, Stamp};
     use crate::storage::memory::MemoryStore;
-    use crate::storage::{LogReader, Recovered};
+    use crate::storage::{Change, LogReader, Recovered};
+    use bytes::Bytes;
     use coracle_core::LogId;
     use std::sync::Arc;
+
+    /// Bytes whose end is told.
+    struct Lost(Bytes, Option<tokio::sync::oneshot::Sender<()>>);
+
+    impl AsRef<[u8]> for Lost {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Lost {
+        fn drop(&mut self) {
+            self.1.take().into_iter().for_each(|tell| drop(tell.send(())));
+        }
+    }
 
     /// Fails every write, and shows by its last reference whether it is still open.
     struct Full(MemoryStore, #[allow(dead_code)] Arc<()>);
@@ -218,8 +235,13 @@ mod tests {
             Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
         writer.order(Order::Write(WriteId(1), WriteBatch::default()));
         assert!(matches!(told.recv().await, Some(Report::Failed(_))));
-        // A thread that went on by itself would be done by now.
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Whoever takes the next order, or drops it unseen, has not closed the store before.
+        let (drops, dropped) = tokio::sync::oneshot::channel();
+        let entry = Entry::new(LogId::new(1, 1), Kind::Noop, Stamp::default(), &[]);
+        let entry = Entry::decode(Bytes::from_owner(Lost(entry.bytes().clone(), Some(drops)))).unwrap();
+        let batch = WriteBatch { hard_state: None, changes: vec![Change::Append(vec![entry])] };
+        writer.order(Order::Write(WriteId(2), batch));
+        dropped.await.unwrap();
         assert_eq!(Arc::strong_count(&open), 2);
         writer.finish().await;
         assert_eq!(Arc::strong_count(&open), 1);

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// A60, A61: three peers, one `set_configuration`, a leader that all agree on, replicated writes.
 #[tokio::test]
 async fn three_nodes_elect_a_leader_and_replicate() {
-    let cluster = Cluster::founded(3, true, |_| {}).await;
+    let cluster = Cluster::founded(3, true, steady).await;
     let leader = cluster.leader().await;
     assert_eq!(cluster.node(leader).write("one".into()).await, Ok(1));
     assert_eq!(cluster.node(leader).write("two".into()).await, Ok(2));
@@ -69,7 +69,7 @@ async fn rs_3_a_single_node_reads_its_writes_after_a_restart() {
 /// A9, A10: the configuration succeeds again with the same list, and is refused with another.
 #[tokio::test]
 async fn the_same_configuration_again_succeeds_and_another_is_refused() {
-    let cluster = Cluster::founded(3, true, |_| {}).await;
+    let cluster = Cluster::founded(3, true, steady).await;
     let again = cluster.node(1).set_configuration(cluster.list()).await.unwrap();
     assert_eq!(again.voters, BTreeSet::from([NodeId(1), NodeId(2), NodeId(3)]));
     cluster.converged().await;
@@ -107,11 +107,18 @@ async fn silent_nodes_are_named_within_the_time_limit() {
     let mut list = cluster.list();
     list.push((3, "127.0.0.1:1".to_owned()));
     list.push((4, cluster.addresses[1].clone()));
-    let Err(ConfigurationError::NotReady(missing)) = cluster.node(1).set_configuration(list).await else {
-        panic!("two of four are not there");
-    };
-    let names: Vec<u64> = missing.iter().map(|(id, _)| id.0).collect();
-    assert_eq!(names, [3, 4], "{missing:?}");
+    // On a busy machine one that is there may answer too late as well.
+    unless_starved(async || {
+        let Err(ConfigurationError::NotReady(missing)) =
+            cluster.node(1).set_configuration(list.clone()).await
+        else {
+            panic!("two of four are not there");
+        };
+        let names: Vec<u64> = missing.iter().map(|(id, _)| id.0).collect();
+        assert!(names.ends_with(&[3, 4]), "{missing:?}");
+        if names.len() == 2 { Ok(()) } else { Err(format!("{missing:?}")) }
+    })
+    .await;
     for node in cluster.running() {
         let status = node.status().await.unwrap();
         assert_eq!((status.raft.role, status.cluster), (RoleName::Unconfigured, None));
@@ -138,20 +145,20 @@ async fn a_late_node_is_waited_for() {
 /// A node that belongs to a cluster does not take part in founding another.
 #[tokio::test]
 async fn a_member_of_one_cluster_is_not_taken_into_another() {
-    let first = Cluster::founded(2, false, |_| {}).await;
+    let first = Cluster::founded(2, false, steady).await;
     let second = Cluster::blank(1, false, |c| c.bootstrap_timeout = Duration::from_millis(300)).await;
     let list = vec![(1, second.addresses[0].clone()), (2, first.addresses[1].clone())];
     let Err(ConfigurationError::NotReady(missing)) = second.node(1).set_configuration(list).await else {
         panic!("node 2 is taken");
     };
-    assert_eq!(missing[0].0, NodeId(2));
+    assert!(missing.iter().any(|(id, _)| *id == NodeId(2)), "{missing:?}");
     first.write("undisturbed").await;
 }
 
 /// A6: each reason for a refusal has its type, and NotLeader says where to go.
 #[tokio::test]
 async fn a_follower_says_who_leads_and_an_unconfigured_node_what_to_do() {
-    let cluster = Cluster::founded(3, false, |_| {}).await;
+    let cluster = Cluster::founded(3, false, steady).await;
     let leader = cluster.leader().await;
     let follower = (1..=3).find(|id| *id != leader).unwrap();
     let refused = cluster.node(follower).write("here?".into()).await;
@@ -199,22 +206,26 @@ async fn rd_7_without_a_leader_requests_are_refused_not_lost() {
 #[tokio::test]
 async fn cs_2_cs_6_a_leader_that_steps_down_answers_unknown() {
     let mut cluster = Cluster::founded(3, true, |_| {}).await;
-    let leader = cluster.leader().await;
-    for id in (1..=3).filter(|id| *id != leader) {
-        cluster.stop(id).await;
-    }
-    let mut writes = JoinSet::new();
-    for number in 0..1000 {
-        let node = cluster.node(leader).clone();
-        writes.spawn(async move { node.write_within(format!("{number}"), PATIENCE).await });
-    }
-    let outcomes = writes.join_all().await;
-    let unknown = WriteError::Unknown(Cause::LeadershipLost);
-    assert!(outcomes.iter().all(|o| *o == Err(unknown.clone()) || *o == Err(WriteError::NoLeader)));
-    assert!(outcomes.contains(&Err(unknown)), "they were in the log when leadership was lost");
-    for id in (1..=3).filter(|id| *id != leader) {
-        cluster.restart(id).await;
-    }
+    unless_starved(async || {
+        let leader = cluster.leader().await;
+        cluster.stop_all_but(leader).await;
+        let mut writes = JoinSet::new();
+        for number in 0..1000 {
+            let node = cluster.node(leader).clone();
+            writes.spawn(async move { node.write_within(format!("{number}"), NEVER).await });
+        }
+        let outcomes = tokio::time::timeout(PATIENCE, writes.join_all()).await.expect("all are answered");
+        for id in (1..=3).filter(|id| *id != leader) {
+            cluster.restart(id).await;
+        }
+        let unknown = WriteError::Unknown(Cause::LeadershipLost);
+        assert!(outcomes.iter().all(|o| *o == Err(unknown.clone()) || *o == Err(WriteError::NoLeader)));
+        if !outcomes.contains(&Err(unknown)) {
+            return Err("leadership was lost before anything was in the log".to_owned());
+        }
+        Ok(())
+    })
+    .await;
     cluster.write("after").await;
     let journal = cluster.converged().await;
     assert_eq!(journal.last().map(String::as_str), Some("after"));
@@ -248,28 +259,38 @@ async fn cs_6_a_panicking_machine_stops_the_node_and_answers_everybody() {
     assert_eq!(node.status().await, Err(reason));
 }
 
-/// CS-6, SH-1: a stop answers all who wait, in every role, and returns soon.
+/// CS-6, SH-1: a stop answers all who wait, for a majority that is not there; the node comes back with its log.
 #[tokio::test]
 async fn sh_1_a_stop_answers_everybody_and_frees_everything() {
-    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    let mut cluster = Cluster::founded(3, true, steady).await;
     let leader = cluster.leader().await;
+    cluster.write("before").await;
+    cluster.stop_all_but(leader).await;
     let mut requests = JoinSet::new();
     for number in 0..1000 {
         let node = cluster.node(leader).clone();
         requests.spawn(async move {
             if number % 2 == 0 {
-                drop(node.write_within("w".into(), PATIENCE).await);
+                let stopped = WriteError::Unknown(Cause::Stopped(StopReason::Requested));
+                assert_eq!(node.write_within("w".into(), NEVER).await, Err(stopped));
             } else {
-                drop(node.read_within((), PATIENCE).await);
+                let stopped = ReadError::Stopped(StopReason::Requested);
+                assert_eq!(node.read_within((), NEVER).await, Err(stopped));
             }
         });
     }
-    tokio::task::yield_now().await;
-    let stopping = cluster.stop(leader);
-    tokio::time::timeout(Duration::from_secs(5), stopping).await.expect("a stop takes less than 5 s");
-    tokio::time::timeout(Duration::from_secs(1), requests.join_all()).await.expect("all were answered");
-    cluster.restart(leader).await;
-    cluster.converged().await;
+    eventually("all of them wait", async || {
+        let status = cluster.node(leader).status().await.unwrap();
+        (status.pending == 1000).then_some(())
+    })
+    .await;
+    tokio::time::timeout(PATIENCE, cluster.stop(leader)).await.expect("the stop ends");
+    tokio::time::timeout(PATIENCE, requests.join_all()).await.expect("all were answered");
+    cluster.configure = |_| {};
+    for id in 1..=3 {
+        cluster.restart(id).await;
+    }
+    assert_eq!(cluster.converged().await[0], "before");
 }
 
 /// A3: stopping a stopped node is fine, and clones are the same node.
@@ -361,17 +382,25 @@ async fn rs_1_a_wiped_node_does_not_vote() {
     cluster.stop(wiped).await;
     std::fs::remove_dir_all(cluster.dir(wiped)).unwrap();
     cluster.restart(wiped).await;
+    let term = cluster.node(other).status().await.unwrap().raft.term;
     // With the wiped node's voice the two would be a majority; without it there is none.
     cluster.stop(leader).await;
-    let patience = cluster.node(other).config().election_timeout.1 * 4;
-    let no_leader = tokio::time::timeout(patience, async {
-        eventually("a leader appears", async || {
-            let status = cluster.node(other).status().await.unwrap();
-            (status.raft.role == RoleName::Leader).then_some(())
-        })
-        .await;
-    });
-    assert!(no_leader.await.is_err(), "a leader was elected with the voice of a wiped disk");
+    // Nothing shows that there will be no leader but that there would be one by now: another cluster, in the same
+    // thread, of which two are left as well, and none was wiped, elects three.
+    let mut twin = Cluster::founded(3, true, |_| {}).await;
+    for _ in 0..3 {
+        let led = twin.leader().await;
+        twin.stop(led).await;
+        twin.leader().await;
+        twin.restart(led).await;
+        twin.converged().await;
+    }
+    eventually("the other one asks for votes", async || {
+        let status = cluster.node(other).status().await.unwrap();
+        assert!(status.raft.role != RoleName::Leader && status.raft.term == term, "{:?}", status.raft.role);
+        (status.raft.role == RoleName::PreCandidate).then_some(())
+    })
+    .await;
     assert_eq!(cluster.node(wiped).status().await.unwrap().raft.role, RoleName::Unconfigured);
     cluster.restart(leader).await;
     eventually("the two others go on", async || {
@@ -384,8 +413,8 @@ async fn rs_1_a_wiped_node_does_not_vote() {
 /// A19: nodes of several clusters, with the same names, live in one process.
 #[tokio::test]
 async fn several_clusters_live_in_one_process() {
-    let one = Cluster::founded(3, false, |_| {}).await;
-    let two = Cluster::founded(3, false, |_| {}).await;
+    let one = Cluster::founded(3, false, steady).await;
+    let two = Cluster::founded(3, false, steady).await;
     one.write("one").await;
     two.write("two").await;
     assert_eq!(one.converged().await, ["one"]);
@@ -417,7 +446,7 @@ async fn entries_of_the_log_can_be_looked_at() {
 /// A8: the status tells everything at once; the digest belongs to exactly the applied index.
 #[tokio::test]
 async fn the_status_shows_role_marks_members_and_digest() {
-    let cluster = Cluster::founded(3, true, |_| {}).await;
+    let cluster = Cluster::founded(3, true, steady).await;
     cluster.write("x").await;
     cluster.converged().await;
     let leader = cluster.leader().await;
@@ -449,7 +478,11 @@ async fn a_change_of_leader_is_told() {
 /// `Config::forward`: a write on any node reaches the leader and comes back with the machine's reply.
 #[tokio::test]
 async fn a_forwarded_write_returns_the_machines_reply() {
-    let cluster = Cluster::founded(3, true, |c| c.forward = true).await;
+    let cluster = Cluster::founded(3, true, |c| {
+        steady(c);
+        c.forward = true;
+    })
+    .await;
     let leader = cluster.leader().await;
     for (count, id) in (1..).zip((1..=3).filter(|id| *id != leader)) {
         assert_eq!(cluster.node(id).write(format!("{id}")).await, Ok(count));
@@ -495,11 +528,13 @@ async fn a_command_over_the_limit_is_invalid() {
 /// `Config::request_timeout`: A4's time limit, and what it means.
 #[tokio::test]
 async fn a_write_that_nobody_can_commit_in_time_is_unknown() {
-    let mut cluster = Cluster::founded(3, true, |c| c.request_timeout = Duration::from_millis(30)).await;
+    let mut cluster = Cluster::founded(3, true, |c| {
+        steady(c);
+        c.request_timeout = Duration::from_millis(30);
+    })
+    .await;
     let leader = cluster.leader().await;
-    for id in (1..=3).filter(|id| *id != leader) {
-        cluster.stop(id).await;
-    }
+    cluster.stop_all_but(leader).await;
     let outcome = cluster.node(leader).write("lonely".into()).await;
     assert_eq!(outcome, Err(WriteError::Unknown(Cause::Timeout)));
 }
@@ -507,19 +542,25 @@ async fn a_write_that_nobody_can_commit_in_time_is_unknown() {
 /// `Config::max_pending`: what is over it is refused at once, and what waits is not disturbed.
 #[tokio::test]
 async fn more_requests_than_may_wait_are_busy() {
-    let mut cluster = Cluster::founded(3, true, |c| c.max_pending = 10).await;
+    let mut cluster = Cluster::founded(3, true, |c| {
+        steady(c);
+        c.max_pending = 10;
+    })
+    .await;
     let leader = cluster.leader().await;
-    for id in (1..=3).filter(|id| *id != leader) {
-        cluster.stop(id).await;
-    }
+    cluster.stop_all_but(leader).await;
     let mut writes = JoinSet::new();
     for number in 0..100 {
         let node = cluster.node(leader).clone();
-        writes.spawn(async move { node.write_within(format!("{number}"), PATIENCE).await });
+        writes.spawn(async move { node.write_within(format!("{number}"), NEVER).await });
     }
-    let outcomes = writes.join_all().await;
-    let busy = outcomes.iter().filter(|outcome| **outcome == Err(WriteError::Busy)).count();
-    assert!((70..=95).contains(&busy), "{busy} of 100 were refused with room for 10");
+    for refused in 0..90 {
+        let outcome = tokio::time::timeout(PATIENCE, writes.join_next()).await;
+        let outcome = outcome.unwrap_or_else(|_| panic!("{refused} of 100 were refused with room for 10"));
+        assert_eq!(outcome.unwrap().unwrap(), Err(WriteError::Busy));
+    }
+    assert_eq!(cluster.node(leader).status().await.unwrap().pending, 10);
+    assert!(writes.try_join_next().is_none(), "what waits is not disturbed");
 }
 
 /// `Config::segment_bytes`: the log is cut into files of that size.
@@ -556,7 +597,7 @@ async fn a_taken_port_is_named() {
 /// Concurrent writers through one leader: every write once, replies in the order of the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_concurrent_writers_each_get_their_own_reply() {
-    let cluster = Cluster::founded(3, true, |_| {}).await;
+    let cluster = Cluster::founded(3, true, steady).await;
     let leader = cluster.leader().await;
     let mut writes = JoinSet::new();
     for number in 0..1000 {
@@ -596,7 +637,7 @@ async fn a_forwarded_write_of_another_term_is_refused() {
     use coracle::core::{Boot, Term};
     use coracle::transport::tcp::{Local, Tcp, TcpConfig};
     use coracle::transport::{Forward, ForwardReply, Inbound, PeerMessage};
-    let mut cluster = Cluster::founded(3, false, |_| {}).await;
+    let mut cluster = Cluster::founded(3, false, steady).await;
     let leader = cluster.leader().await;
     let follower = (1..=3).find(|id| *id != leader).unwrap();
     cluster.stop(follower).await;
@@ -664,24 +705,28 @@ async fn a_founder_whose_own_address_is_wrong_is_named() {
 #[tokio::test]
 async fn abandoned_writes_do_not_fill_the_node_for_ever() {
     let mut cluster = Cluster::founded(3, true, |c| {
+        steady(c);
         c.max_pending = 10;
-        c.election_timeout = (Duration::from_secs(4), Duration::from_secs(8));
     })
     .await;
     let leader = cluster.leader().await;
-    for id in (1..=3).filter(|id| *id != leader) {
-        cluster.stop(id).await;
-    }
+    cluster.stop_all_but(leader).await;
+    let node = cluster.node(leader);
     let mut writes = JoinSet::new();
-    for _ in 0..10 {
-        let node = cluster.node(leader).clone();
-        writes.spawn(async move { node.write_within("w".into(), Duration::from_millis(10)).await });
+    for _ in 0..20 {
+        let node = node.clone();
+        writes.spawn(async move { node.write_within("w".into(), NEVER).await });
     }
-    writes.join_all().await;
+    eventually("ten of them wait", async || {
+        (node.status().await.unwrap().pending == 10).then_some(())
+    })
+    .await;
+    assert_eq!(node.write("w".into()).await, Err(WriteError::Busy));
+    writes.shutdown().await;
     eventually("there is room again", async || {
-        let node = cluster.node(leader);
-        (node.write_within("w".into(), Duration::from_millis(10)).await != Err(WriteError::Busy))
-            .then_some(())
+        let outcome = node.write_within("w".into(), Duration::from_millis(10)).await;
+        assert!([WriteError::Busy, WriteError::Unknown(Cause::Timeout)].contains(outcome.as_ref().unwrap_err()));
+        (outcome != Err(WriteError::Busy)).then_some(())
     })
     .await;
 }

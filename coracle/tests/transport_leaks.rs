@@ -4,9 +4,13 @@
 //! Apart from the other tests, and one at a time, because both are about those of the whole process.
 #![cfg(target_os = "linux")]
 
+#[path = "common/patience.rs"]
+mod patience;
+
 use coracle::core::{Boot, ClusterId, Incarnation, LogId, Member, Membership, NodeId, Peer};
 use coracle::transport::tcp::{Local, Tcp, TcpConfig};
 use coracle::wire::{self, Facts, Hello, Purpose};
+use patience::PATIENCE;
 use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -52,7 +56,7 @@ async fn sh_2_ten_thousand_connections_leave_nothing() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), clean).await.unwrap_or_else(|_| {
+    tokio::time::timeout(PATIENCE, clean).await.unwrap_or_else(|_| {
         panic!("{before:?} descriptors and tasks before, {:?} after", (descriptors(), tasks()))
     });
     assert_eq!(node.counts().links, 0);
@@ -81,7 +85,6 @@ fn tr_7_running_out_of_descriptors_ends_nothing() {
 #[tokio::test]
 #[ignore = "needs a process with few descriptors: the test above runs it"]
 async fn run_out_of_descriptors() {
-    let patience = Duration::from_secs(10);
     let (inbound, _inbox) = mpsc::channel(16);
     let node = Tcp::bind("127.0.0.1:0", TcpConfig::default(), local(1), inbound.clone()).await.unwrap();
     let other = Tcp::bind("127.0.0.1:0", TcpConfig::default(), local(2), inbound).await.unwrap();
@@ -98,14 +101,14 @@ async fn run_out_of_descriptors() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(patience, refused).await.expect("accepting fails too, and is tried again");
+    tokio::time::timeout(PATIENCE, refused).await.expect("accepting fails too, and is tried again");
     drop((connection, files));
     let back = async {
         while other.probe(&node.local_addr().to_string(), NodeId(1)).await.is_err() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(patience, back).await.expect("and works again");
+    tokio::time::timeout(PATIENCE, back).await.expect("and works again");
 }
 
 #[test]
@@ -162,7 +165,7 @@ async fn strangers_by_the_thousand() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(20), linked).await.expect("a member gets in");
+        tokio::time::timeout(PATIENCE, linked).await.expect("a member gets in");
         served += 1;
     }
     assert!(attack.wait().unwrap().success() && served > 0);
@@ -174,7 +177,7 @@ async fn strangers_by_the_thousand() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the strangers left nothing");
+    tokio::time::timeout(PATIENCE, gone).await.expect("the strangers left nothing");
 }
 
 /// What that process does.

@@ -20,14 +20,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long a node may take to start, reading its log included.
-pub const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a node may take to start, reading its log included. This and the next only bound hanging: minutes, so that
+/// a machine that has other things to do fails nobody.
+pub const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long one request of this file waits: longer than any server does.
-pub const REQUEST_LIMIT: Duration = Duration::from_secs(10);
+pub const REQUEST_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long forming a cluster may take: the server waits up to 15 s for the nodes, and again for the entry.
-pub const INIT_LIMIT: Duration = Duration::from_secs(40);
+pub const INIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The pause between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(5);

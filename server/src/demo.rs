@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const WRITES: usize = 200;
 
 /// How long each half of the writes may take.
-const WRITES_LIMIT: Duration = Duration::from_secs(60);
+const WRITES_LIMIT: Duration = Duration::from_secs(120);
 
 /// How many GETs are under way at once when everything is read back.
 const READ_AT_ONCE: usize = 100;

@@ -20,7 +20,7 @@ fn redis(address: &str, protocol: &str) -> Connection {
 
 #[test]
 fn a_redis_client_uses_any_node_in_either_dialect() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     for id in cluster.ids() {
         for protocol in ["resp2", "resp3"] {
             let mut db = redis(&cluster.node(id).place.client_addr, protocol);
@@ -56,7 +56,7 @@ fn a_redis_client_uses_any_node_in_either_dialect() {
 
 #[test]
 fn a_write_is_read_at_once_from_every_other_node() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     let mut clients: Vec<Client> =
         cluster.ids().iter().map(|id| cluster.node(*id).client().unwrap()).collect();
     for round in 0..50 {
@@ -70,7 +70,7 @@ fn a_write_is_read_at_once_from_every_other_node() {
 
 #[test]
 fn pipelined_commands_are_answered_and_take_effect_in_order() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     for id in cluster.ids() {
         let mut client = cluster.node(id).client().unwrap();
         let (log, counter) = (format!("log{id}"), format!("counter{id}"));
@@ -123,7 +123,7 @@ fn a_pipeline_of_writes_and_an_mset_cost_one_entry_each() {
 
 #[test]
 fn keys_and_values_of_any_bytes_up_to_a_mebibyte_survive() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     let bytes = |seed: usize, length: usize| -> Vec<u8> {
         (0..length).map(|i| (i * 31 + i / 256 * 7 + seed) as u8).collect()
     };
@@ -220,10 +220,11 @@ fn without_a_leader_requests_are_refused_in_time_and_status_still_answers() {
     for request in ["SET k v", "GET k"] {
         let start = Instant::now();
         let answer = error(ask(&mut client, request));
-        assert!(answer.starts_with("CLUSTERDOWN "), "{request}: {answer}");
+        // A machine may be late, but never early; a limit that is ignored is never told.
+        let limit = "CLUSTERDOWN there was no leader within 600ms";
+        assert!(answer.starts_with(limit), "{request}: {answer}");
         let took = start.elapsed();
-        assert!(took >= Duration::from_millis(500), "{request}: gave up after {took:?}");
-        assert!(took < Duration::from_secs(3), "{request}: took {took:?}");
+        assert!(took >= Duration::from_millis(590), "{request}: gave up after {took:?}");
     }
     assert_eq!(ask(&mut client, "PING"), Value::Simple("PONG".into()), "what needs no cluster still works");
     // A request that waits is done as soon as there is a leader again.
@@ -234,7 +235,7 @@ fn without_a_leader_requests_are_refused_in_time_and_status_still_answers() {
 
 #[test]
 fn a_request_waits_for_the_next_leader() {
-    let (mut cluster, _directory) = formed(3, &["--timeout", "20s"]);
+    let (mut cluster, _directory) = formed(3, &["--timeout", "60m"]);
     let (leader, _) = cluster.leader().unwrap();
     let follower = cluster.ids().into_iter().find(|id| *id != leader).unwrap();
     let mut client = cluster.node(follower).client().unwrap();
@@ -242,7 +243,7 @@ fn a_request_waits_for_the_next_leader() {
     wait("noticing the death", || {
         Some(()).filter(|()| cluster.node(follower).report().unwrap().leader != Some(leader))
     });
-    assert_eq!(ask(&mut client, "SET k v"), Value::Simple("OK".into()));
+    set(&mut client, "k", "v");
     assert_eq!(ask(&mut client, "GET k"), Value::Bulk(b"v".to_vec()));
 }
 
@@ -260,10 +261,10 @@ fn a_blank_node_says_what_to_do() {
 
 #[test]
 fn what_was_acknowledged_survives_the_death_of_all_nodes() {
-    let (mut cluster, _directory) = formed(3, &[]);
+    let (mut cluster, _directory) = formed(3, &["--timeout", "60m"]);
     let mut client = cluster.node(1).client().unwrap();
     for i in 0..200 {
-        assert_eq!(ask(&mut client, &format!("SET key{i} value{i}")), Value::Simple("OK".into()));
+        set(&mut client, &format!("key{i}"), &format!("value{i}"));
     }
     for id in cluster.ids() {
         cluster.kill(id);
@@ -283,10 +284,10 @@ fn what_was_acknowledged_survives_the_death_of_all_nodes() {
 
 #[test]
 fn a_cluster_in_memory_works_and_survives_one_death() {
-    let (mut cluster, _directory) = formed(3, &["--store", "memory"]);
+    let (mut cluster, _directory) = formed(3, &["--store", "memory", "--timeout", "60m"]);
     let (leader, _) = cluster.leader().unwrap();
     let mut client = cluster.node(leader).client().unwrap();
-    assert_eq!(ask(&mut client, "SET k v"), Value::Simple("OK".into()));
+    set(&mut client, "k", "v");
     cluster.kill(leader);
     let (next, _) = cluster.leader().unwrap();
     let mut client = cluster.node(next).client().unwrap();
@@ -307,7 +308,7 @@ fn complaint(output: &Output) -> String {
 
 #[test]
 fn members_init_names_silent_nodes_and_accepts_only_its_own_list_again() {
-    let (mut cluster, _directory) = blank(3, &[]);
+    let (mut cluster, _directory) = blank(3, STEADY);
     let words: Vec<String> =
         cluster.ids().iter().map(|id| format!("{id}={}", cluster.node(*id).place.peer_addr)).collect();
     let to = cluster.node(1).place.client_addr.clone();
@@ -337,7 +338,7 @@ fn members_init_names_silent_nodes_and_accepts_only_its_own_list_again() {
 
 #[test]
 fn status_has_its_keys_as_json_and_a_table_for_people() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     let mut client = cluster.node(1).client().unwrap();
     ask(&mut client, "SET k v");
     let (applied, digest) = cluster.agree().unwrap();
@@ -427,7 +428,7 @@ fn a_server_stops_cleanly_on_sigterm_and_when_its_parent_is_gone() {
 #[test]
 fn a_pipeline_that_asks_for_large_values_is_done_in_portions() {
     use std::io::{Read, Write};
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     for id in cluster.ids() {
         let mut stream = raw(&cluster.node(id).place.client_addr);
         stream.set_read_timeout(Some(LONG)).unwrap();

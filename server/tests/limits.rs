@@ -1,5 +1,8 @@
 //! What clients may cost together, in a server within this process, so that the limits can be small.
 
+#[path = "../../coracle/tests/common/patience.rs"]
+mod patience;
+
 use coracle::{Config, Storage};
 use coracle_server::connection::Limits;
 use coracle_server::kv::Kv;
@@ -9,17 +12,17 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Longer than anything should take.
-const LONG: Duration = Duration::from_secs(30);
+use patience::{NEVER, PATIENCE};
 
 /// Runs a conversation with a server that has these limits.
 async fn with_server<F: Future<Output = ()>>(limits: Limits, conversation: impl FnOnce(SocketAddr) -> F) {
     let options = Options {
         config: Config::new(1, "127.0.0.1:0", Storage::Memory),
         client_addr: "127.0.0.1:0".into(),
-        timeout: Duration::from_secs(2),
+        timeout: NEVER,
         limits,
     };
     let (tell, ready) = oneshot::channel();
@@ -30,7 +33,7 @@ async fn with_server<F: Future<Output = ()>>(limits: Limits, conversation: impl 
     let ready = ready.await.unwrap();
     let init = format!("CORACLE MEMBERS INIT 1={}\r\n", ready.peers);
     assert_eq!(exchange(ready.clients, init.as_bytes(), 5).await, "+OK\r\n");
-    timeout(LONG, conversation(ready.clients)).await.expect("the conversation hangs");
+    timeout(PATIENCE, conversation(ready.clients)).await.expect("the conversation hangs");
     end.send(()).unwrap();
     server.await.unwrap().unwrap();
 }
@@ -40,7 +43,7 @@ async fn exchange(address: SocketAddr, send: &[u8], take: usize) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(send).await.unwrap();
     let mut answer = Vec::new();
-    timeout(LONG, stream.take(take as u64).read_to_end(&mut answer)).await.unwrap().unwrap();
+    timeout(PATIENCE, stream.take(take as u64).read_to_end(&mut answer)).await.unwrap().unwrap();
     String::from_utf8(answer).unwrap()
 }
 
@@ -51,32 +54,29 @@ async fn the_memory_for_commands_is_shared_and_given_back() {
     with_server(limits, |address| async move {
         let half = [&b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1048576\r\n"[..], &[b'x'; 400 << 10]].concat();
         for _ in 0..10 {
-            let mut first = TcpStream::connect(address).await.unwrap();
-            first.write_all(&half).await.unwrap();
-            // More and more connections hold half a megabyte each, until one is refused.
-            let mut more = Vec::new();
-            let refused = async {
-                loop {
-                    let mut stream = TcpStream::connect(address).await.unwrap();
-                    stream.write_all(&half).await.unwrap();
+            let mut holding = JoinSet::new();
+            for _ in 0..30 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                let half = half.clone();
+                holding.spawn(async move {
+                    // Who is refused early cannot send all of it.
+                    let _ = stream.write_all(&half).await;
                     let mut answer = vec![0; ERROR.len()];
-                    let read = timeout(Duration::from_millis(50), stream.read_exact(&mut answer)).await;
-                    more.push(stream);
-                    if read.is_ok() {
-                        return String::from_utf8(answer).unwrap();
-                    }
-                }
-            };
-            assert_eq!(timeout(LONG, refused).await.unwrap(), ERROR);
-            assert!(more.len() <= 10, "ten times 400 KiB cannot fit");
-            // All of them leave; the next round finds the memory free again.
-            drop((first, more));
-            let mut tries = 0;
-            while exchange(address, &[&half[..], &[b'x'; 624 << 10], b"\r\n"].concat(), 5).await != "+OK\r\n"
-            {
-                tries += 1;
-                assert!(tries < 100, "the memory was not given back");
+                    stream.read_exact(&mut answer).await.unwrap();
+                    assert_eq!(String::from_utf8(answer).unwrap(), ERROR);
+                });
             }
+            // Ten and not more may hold 400 KiB each; these wait for ever.
+            for refused in 0..20 {
+                let next = timeout(PATIENCE, holding.join_next()).await;
+                next.unwrap_or_else(|_| panic!("only {refused} were refused")).unwrap().unwrap();
+            }
+            assert!(!holding.is_empty());
+            // All of them leave; the next round finds the memory free again.
+            holding.shutdown().await;
+            let whole = [&half[..], &[b'x'; 624 << 10], b"\r\n"].concat();
+            let given_back = async { while exchange(address, &whole, 5).await != "+OK\r\n" {} };
+            timeout(PATIENCE, given_back).await.expect("the memory is given back");
         }
     })
     .await;
@@ -98,9 +98,9 @@ async fn a_client_that_takes_no_replies_is_let_go() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(LONG, gone).await.expect("the server waits for ever");
+        timeout(PATIENCE, gone).await.expect("the server waits for ever");
         let mut taken = Vec::new();
-        let _ = timeout(LONG, stream.read_to_end(&mut taken)).await.expect("the end of the stream");
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut taken)).await.expect("the end of the stream");
         assert!(taken.len() < many << 20, "not everything was sent");
     })
     .await;
@@ -132,7 +132,7 @@ async fn the_memory_for_replies_is_shared_and_given_back() {
                 let mut probe = TcpStream::connect(address).await.unwrap();
                 probe.write_all(b"GET k\r\n").await.unwrap();
                 let mut head = vec![0; ERROR.len()];
-                if timeout(LONG, probe.read_exact(&mut head)).await.unwrap().is_ok() && head.starts_with(b"-")
+                if timeout(PATIENCE, probe.read_exact(&mut head)).await.unwrap().is_ok() && head.starts_with(b"-")
                 {
                     break String::from_utf8(head).unwrap();
                 }
@@ -144,7 +144,7 @@ async fn the_memory_for_replies_is_shared_and_given_back() {
                     tokio::task::yield_now().await;
                 }
             };
-            timeout(LONG, gone).await.expect("the memory was not given back");
+            timeout(PATIENCE, gone).await.expect("the memory was not given back");
         }
     })
     .await;

@@ -38,7 +38,7 @@ fn said(output: &Output) -> String {
 #[test]
 #[ignore = "needs the package redis-tools"]
 fn redis_cli_talks_to_any_node() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     let place = |id| &cluster.node(id).place;
     assert_eq!(cli(place(1), &["set", "k", "v"], ""), "OK\n");
     assert_eq!(cli(place(2), &["get", "k"], ""), "v\n");
@@ -58,7 +58,7 @@ fn redis_cli_talks_to_any_node() {
 #[test]
 #[ignore = "needs the package redis-tools"]
 fn redis_cli_pipes_commands_in_bulk() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     let commands: String = (0..2000).map(|i| format!("SET key{i} {i}\r\n")).collect();
     let answer = cli(&cluster.node(2).place, &["--pipe"], &commands);
     assert!(answer.contains("errors: 0, replies: 2000"), "{answer}");
@@ -68,7 +68,7 @@ fn redis_cli_pipes_commands_in_bulk() {
 #[test]
 #[ignore = "needs the package redis-tools"]
 fn redis_benchmark_ends_without_an_error_on_any_node() {
-    let (cluster, _directory) = formed(3, &[]);
+    let (cluster, _directory) = formed(3, STEADY);
     for id in cluster.ids() {
         let port = cluster.node(id).place.client_addr.rsplit_once(':').unwrap().1;
         let words =
@@ -134,7 +134,11 @@ fn the_reply_to_one_set_follows_an_fdatasync_on_two_nodes() {
     let mut client = cluster.node(leader).client().unwrap();
     assert_eq!(ask(&mut client, "SET before this"), Value::Simple("OK".into()));
     cluster.agree().unwrap();
-    // Nothing is under way, and logs that fell idle have sealed what they hold.
+    // Nothing is under way, and logs that fell idle have sealed what they hold: nothing is in doubt.
+    for id in cluster.ids() {
+        let directory = &cluster.node(id).place.directory;
+        wait("the seal", || Some(()).filter(|()| !log::verify(directory).1.contains("in doubt")));
+    }
     let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let syncs = || traces.iter().map(|path| ends(&read(path), &["fdatasync"]).len()).collect::<Vec<_>>();
     let mut last = (syncs(), std::time::Instant::now());

@@ -1,17 +1,17 @@
 //! What the cluster tests share: a counter, whole clusters in this process, and waiting for the thing
 //! itself instead of sleeping.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test file uses its own part")]
+
+pub mod patience;
 
 use coracle::snapshot::{self, Save};
-use coracle::{Config, Context, Node, QueryContext, StateMachine, Storage};
-use std::future::Future;
+use coracle::{Config, Context, Node, QueryContext, StateMachine, Storage, WriteError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Longer than anything takes on a busy machine; reached only where a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub use patience::{NEVER, PATIENCE, returns, unless_starved};
 
 /// A log of strings: order and repetition show.
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl StateMachine for Journal {
 }
 
 /// Waits until `check` has something, for as long as a test may take.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = check().await {
@@ -61,7 +61,12 @@ pub struct Cluster {
     pub nodes: Vec<Option<Node<Journal>>>,
     pub addresses: Vec<String>,
     dirs: Option<tempfile::TempDir>,
-    configure: fn(&mut Config),
+    pub configure: fn(&mut Config),
+}
+
+/// No leader is lost or elected but by a founding, however late anything comes.
+pub fn steady(config: &mut Config) {
+    config.election_timeout = (NEVER, 2 * NEVER);
 }
 
 impl Cluster {
@@ -90,6 +95,7 @@ impl Cluster {
             None => Storage::Memory,
         };
         let mut config = Config::new(id, address, storage);
+        config.request_timeout = NEVER;
         (self.configure)(&mut config);
         config
     }
@@ -115,6 +121,13 @@ impl Cluster {
         node.stop().await;
     }
 
+    /// Stops all but this one.
+    pub async fn stop_all_but(&mut self, id: u64) {
+        for other in (1..=self.nodes.len() as u64).filter(|other| *other != id) {
+            self.stop(other).await;
+        }
+    }
+
     pub async fn restart(&mut self, id: u64) {
         let config = self.config(id, &self.addresses[id as usize - 1].clone());
         self.nodes[id as usize - 1] = Some(Node::start(config, Journal::default()).await.unwrap());
@@ -133,11 +146,21 @@ impl Cluster {
         .await
     }
 
-    /// Writes by whichever node leads, again and again until it is done.
+    /// Writes by whichever node leads, once: if a leader is lost with it, the next one knows whether it was done.
     pub async fn write(&self, line: &str) -> u64 {
+        let done = |journal: Vec<String>| journal.iter().position(|other| other == line);
+        let mut unknown = false;
         eventually("the write is done", async || {
-            let leader = self.leader().await;
-            self.node(leader).write(line.to_owned()).await.ok()
+            let node = self.node(self.leader().await);
+            if unknown && let Some(at) = done(node.read(()).await.ok()?) {
+                return Some(at as u64 + 1);
+            }
+            match node.write(line.to_owned()).await {
+                Ok(at) => return Some(at),
+                Err(WriteError::Unknown(_)) => unknown = true,
+                Err(_) => {}
+            }
+            None
         })
         .await
     }

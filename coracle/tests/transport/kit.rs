@@ -14,10 +14,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+pub(crate) use crate::common::{NEVER, PATIENCE, returns, unless_starved};
+
 pub(crate) const CLUSTER: ClusterId = ClusterId(0xc0ffee);
 pub(crate) const OTHER: ClusterId = ClusterId(0xbad);
 pub(crate) const LOOPBACK: &str = "127.0.0.1:0";
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn peer(id: u64) -> Peer {
     Peer { id: NodeId(id), incarnation: Incarnation(1000 + id) }
@@ -27,12 +28,28 @@ pub(crate) fn local(id: u64, cluster: Option<ClusterId>) -> Local {
     Local::new(peer(id), Boot(7000 + id), cluster, LogId::ZERO)
 }
 
-/// Settings that give up soon.
+/// Settings that give up a silent link soon.
 pub(crate) fn hasty() -> TcpConfig {
     TcpConfig {
-        handshake_timeout: Duration::from_millis(200),
+        handshake_timeout: NEVER,
         ping_interval: Duration::from_millis(100),
         idle_timeout: Duration::from_millis(400),
+        ..TcpConfig::default()
+    }
+}
+
+/// Settings that give up a handshake soon.
+pub(crate) fn curt() -> TcpConfig {
+    TcpConfig { handshake_timeout: Duration::from_millis(200), ..TcpConfig::default() }
+}
+
+/// Settings that never give up a link or a handshake.
+pub(crate) fn patient() -> TcpConfig {
+    TcpConfig {
+        connect_timeout: NEVER,
+        handshake_timeout: NEVER,
+        ping_interval: NEVER,
+        idle_timeout: NEVER,
         ..TcpConfig::default()
     }
 }

@@ -1,7 +1,7 @@
 //! The TCP transport over loopback: who may talk to whom, and what happens when somebody stops talking.
 //!
-//! Nothing here sleeps to let something happen: each test waits for the event itself, for at most ten
-//! seconds. The names of hazards (TR-2 and the like) say which failures of other systems a test is about.
+//! Nothing here sleeps to let something happen: each test waits for the event itself, for as long as a test may
+//! take. The names of hazards (TR-2 and the like) say which failures of other systems a test is about.
 
 mod binding;
 #[path = "../common/mod.rs"]

@@ -164,7 +164,7 @@ async fn a_second_connection_of_the_same_node_takes_the_place_of_the_first() {
 /// TR-6: a connection that says nothing, or stops in the middle, is ended by the deadline of the handshake.
 #[tokio::test]
 async fn tr_6_who_does_not_shake_hands_in_time_is_cut_off() {
-    let node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), hasty()).await;
+    let node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), curt()).await;
     let start = hello(2, 1).encode();
     for length in [0, 1, 31, 32, start.len() - 1] {
         let mut stream = TcpStream::connect(node.address()).await.unwrap();

@@ -151,7 +151,7 @@ async fn a_probe_introduces_and_leaves_no_trace() {
 
 #[tokio::test]
 async fn a_probe_says_what_it_found_instead() {
-    let node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), hasty()).await;
+    let node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), patient()).await;
     let probe = async |address: &str, id| node.tcp.probe(address, NodeId(id)).await.unwrap_err();
     let wrong = Node::start(local(2, None)).await;
     let error = probe(&wrong.address(), 3).await;
@@ -163,7 +163,8 @@ async fn a_probe_says_what_it_found_instead() {
     assert!(matches!(error, ProbeError::Refused { reason: RefusedReason::OwnName, .. }), "{error}");
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let at = listener.local_addr().unwrap().to_string();
-    let error = probe(&at, 2).await;
+    let curt = Node::at(LOOPBACK, local(1, Some(CLUSTER)), curt()).await;
+    let error = curt.tcp.probe(&at, NodeId(2)).await.unwrap_err();
     assert!(matches!(error, ProbeError::Timeout { .. }), "it never answers: {error}");
     let http = tokio::spawn(async move {
         // The first in line is the probe that gave up.

@@ -2,20 +2,24 @@
 #![allow(dead_code)]
 
 pub(crate) mod log;
+#[path = "../../../coracle/tests/common/patience.rs"]
+pub(crate) mod patience;
 
 use coracle_server::client::{Client, Value};
 use coracle_server::cluster::{self, Cluster, Interrupt, Program};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
-use std::time::Duration;
 use tempfile::TempDir;
+
+pub(crate) use patience::PATIENCE as LONG;
 
 /// The program under test.
 pub(crate) const CORACLE: &str = env!("CARGO_BIN_EXE_coracle");
 
-/// Longer than anything should take, for what must happen at some time.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+/// No leader is lost or elected but by founding the cluster, however late anything comes; and no request ends before it
+/// is done.
+pub(crate) const STEADY: &[&str] = &["--election-timeout", "60m-120m", "--timeout", "60m"];
 
 /// The real server with more arguments.
 pub(crate) fn server_with(arguments: &'static [&'static str]) -> Program {
@@ -52,6 +56,18 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 pub(crate) fn ask(client: &mut Client, line: &str) -> Value {
     let words: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
     client.ask(&words).unwrap()
+}
+
+/// Sets a key, again and again while a leader is lost with it: setting it twice is the same.
+pub(crate) fn set(client: &mut Client, key: &str, value: &str) {
+    wait("setting a key", || match ask(client, &format!("SET {key} {value}")) {
+        Value::Simple(_) => Some(()),
+        other => {
+            let text = error(other);
+            assert!(text.starts_with("UNKNOWN "), "{text}");
+            None
+        }
+    });
 }
 
 /// The text of an error.
