@@ -97,6 +97,7 @@ impl Look {
     }
 
     fn take_wal(&mut self, found: wal::Inspection) {
+        self.identity = found.identity;
         self.recovered = found.recovered;
         self.attested = found.attested;
         self.hard_state_in_doubt = found.hard_state_in_doubt;

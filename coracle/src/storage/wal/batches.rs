@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use coracle_core::Broken;
 use std::io;
 
-/// How much is read at once, in bytes.
+/// How much is read at once where a segment is read to its end, in bytes.
 const STRETCH: usize = 4 << 20;
 
 /// A batch that is whole, or what is wrong with it.
@@ -27,12 +27,14 @@ impl<'a> Batches<'a> {
     /// At the very first batch, of which nothing is known yet.
     pub(super) fn before(segment: &'a Segment) -> Batches<'a> {
         let end = End { segment: segment.number, generation: segment.generation, offset: BLOCK, ..End::NONE };
-        Batches { segment, window: Window::new(segment), end, broken: Broken::default() }
+        // The first batch is small, and there may be thousands of segments.
+        Batches { segment, window: Window::new(segment, BLOCK as usize), end, broken: Broken::default() }
     }
 
     /// Behind the first batch.
     pub(super) fn new(segment: &'a Segment, first: &BatchHeader, broken: Broken) -> Batches<'a> {
-        let mut batches = Batches { broken, ..Batches::before(segment) };
+        let window = Window::new(segment, STRETCH);
+        let mut batches = Batches { window, broken, ..Batches::before(segment) };
         batches.step(first);
         batches
     }
@@ -86,7 +88,7 @@ impl<'a> Batches<'a> {
 
     /// Forgets what was read before; whether there is a whole batch at the end now.
     pub(super) fn look_again(&mut self) -> Result<bool, StoreError> {
-        self.window = Window::new(self.segment);
+        self.window = Window::new(self.segment, STRETCH);
         Ok(self.read()?.is_ok_and(|(header, _)| {
             header.number == self.end.batch + 1 && header.previous == self.end.checksum
         }))
@@ -115,6 +117,7 @@ impl<'a> Batches<'a> {
     /// Whether there is any header behind the first block of the first batch; without a segment's header
     /// that says the generation, whether there is any at all.
     pub(super) fn any_behind(&mut self, generation_known: bool) -> Result<bool, StoreError> {
+        self.window = Window::new(self.segment, STRETCH);
         let mut offset = if generation_known { 2 * BLOCK } else { BLOCK };
         while offset < self.segment.size {
             let bytes = self.window.get(offset, HEADER).map_err(failed("read", &self.segment.path))?;
@@ -135,13 +138,15 @@ impl<'a> Batches<'a> {
 struct Window<'a> {
     file: &'a dyn DiskFile,
     size: u64,
+    /// How much is read at once.
+    stretch: usize,
     start: u64,
     bytes: Bytes,
 }
 
 impl<'a> Window<'a> {
-    fn new(segment: &'a Segment) -> Window<'a> {
-        Window { file: &*segment.file, size: segment.size, start: 0, bytes: Bytes::new() }
+    fn new(segment: &'a Segment, stretch: usize) -> Window<'a> {
+        Window { file: &*segment.file, size: segment.size, stretch, start: 0, bytes: Bytes::new() }
     }
 
     /// The bytes from `offset` on, fewer where the file ends. They keep their whole stretch in memory.
@@ -159,7 +164,7 @@ impl<'a> Window<'a> {
 
     /// Takes the next stretch, in the memory of the last one if nobody else holds it.
     fn fill(&mut self, offset: u64, len: usize) -> io::Result<()> {
-        let rest = self.size.saturating_sub(offset).min(len.max(STRETCH) as u64) as usize;
+        let rest = self.size.saturating_sub(offset).min(len.max(self.stretch) as u64) as usize;
         let mut buffer = match std::mem::take(&mut self.bytes).try_into_mut() {
             Ok(mut old) if old.capacity() >= rest => {
                 old.resize(rest, 0);

@@ -9,15 +9,19 @@
 //! - A batch at the end of the top that is not whole, though a later one attests it, was being written when it
 //!   was read. It is read once more.
 //!
-//! Only what is left must be found by two surveys, one after the other, at the same place.
+//! Only what is left must be found by two surveys, one after the other, at the same place. The second reads the top again,
+//! and of the closed segments those that came meanwhile. Each reads the newest first, and a purge begins with the oldest:
+//! a survey is in vain only if the log is replaced whole while a single segment is read.
+//!
+//! A segment may name a cluster where the identity, read before, names none: the identity is read again.
 
-use super::format::{BLOCK, HEADER, Record, SegmentHeader};
+use super::format::{BLOCK, Record};
 use super::index::{Log, Shared};
 use super::reader::WalReader;
-use super::recovery::{self, Extent, Survey, Visited};
+use super::recovery::{self, Extent, Known, Survey, Visited, is_there};
 use super::{segment, spares};
-use crate::storage::disk::{Disk, failed, read_full};
-use crate::storage::{Identity, LogReader, Recovered, StoreError};
+use crate::storage::disk::{Disk, failed};
+use crate::storage::{Identity, LogReader, Recovered, StoreError, identity};
 use coracle_core::{Broken, Index, LogId};
 use std::collections::BTreeSet;
 use std::io;
@@ -25,11 +29,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// How often a log is surveyed of which even the newest segment is purged before it is read, or whose damage is
-/// never twice at the same place.
+/// never twice at the same place. Each survey reads what came since the one before.
 const ATTEMPTS: usize = 20;
 
 /// What a log holds, and what is wrong with it.
 pub struct Inspection {
+    /// Whose log it is, if that was known: as it was given, or newer where the node joined its cluster meanwhile.
+    pub identity: Option<Identity>,
     /// What a start would go on with, including what is in doubt; of a damaged log, what is known of it.
     pub recovered: Recovered,
     /// The newest entry of the log that is certainly durable. Those behind it are in doubt: whole, but
@@ -88,22 +94,30 @@ pub struct Stretch {
 }
 
 /// Looks at the log in this directory, of which the identity is known or not. Every batch and entry that
-/// counts is verified. Takes the memory of a start: 8 bytes for each entry, and the greatest batch twice.
+/// counts is verified. Takes twice the memory of a start: 16 bytes for each entry, and the greatest batch twice.
 ///
 /// Damage is part of the result. Errors are what is none: the system refuses, a newer version wrote the log, or
 /// each of its segments is purged before a single one can be read (a whole log, in the time of one survey).
 pub fn inspect(disk: &dyn Disk, identity: Option<&Identity>) -> Result<Inspection, StoreError> {
     let mut before: Vec<String> = Vec::new();
     let mut seen = Seen::default();
-    for _ in 0..ATTEMPTS {
-        let mut survey = recovery::survey(disk, identity, Extent::All, Broken::default(), &mut |_| {})?;
+    let mut known = Known::default();
+    let mut owner = identity.copied();
+    for attempt in 0..ATTEMPTS {
+        // The node may have joined its cluster since.
+        if attempt > 0 && owner.is_some_and(|owner| owner.cluster.is_none()) {
+            owner = Some(identity::inspect(disk)?.0);
+        }
+        let none = Broken::default();
+        let mut survey =
+            recovery::survey(disk, owner.as_ref(), Extent::All, &mut known, none, &mut |_| {})?;
         seen.add(&survey);
         let purged = seen.settle(disk, &mut survey)?;
         let damage: Vec<String> = survey.damage.iter().map(|damage| damage.error.to_string()).collect();
         // Even the top is gone, and what follows it was not listed.
         let outrun = purged.is_some_and(|purged| survey.listed.last().is_some_and(|(top, _)| purged >= *top));
         if !outrun && damage.iter().all(|one| before.contains(one)) {
-            return inspection(disk, survey, purged.is_some());
+            return inspection(disk, owner, survey, purged.is_some());
         }
         before = damage;
     }
@@ -182,20 +196,6 @@ fn named(path: &Path) -> Option<u64> {
     segment::number(path.file_name()?.to_str()?)
 }
 
-/// Whether the file of a segment is the one that was listed.
-fn is_there(disk: &dyn Disk, number: u64, generation: Option<u64>) -> Result<bool, StoreError> {
-    let name = segment::name(number);
-    let path = disk.path().join(&name);
-    let file = match disk.open(&name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        opened => opened.map_err(failed("open", &path))?,
-    };
-    let mut block = [0; HEADER];
-    let count = read_full(&*file, &mut block, 0).map_err(failed("read", &path))?;
-    let header = SegmentHeader::decode(&block[..count]).ok().flatten();
-    Ok(header.map(|header| header.generation) == generation)
-}
-
 /// Whether there is a file with the name of this segment.
 fn exists(disk: &dyn Disk, number: u64) -> Result<bool, StoreError> {
     Ok(numbers(disk)?.contains(&number))
@@ -213,7 +213,12 @@ fn numbers(disk: &dyn Disk) -> Result<BTreeSet<u64>, StoreError> {
 }
 
 /// What a survey amounts to. `purged`: of the log, the beginning was purged while it was read.
-fn inspection(disk: &dyn Disk, survey: Survey, purged: bool) -> Result<Inspection, StoreError> {
+fn inspection(
+    disk: &dyn Disk,
+    identity: Option<Identity>,
+    survey: Survey,
+    purged: bool,
+) -> Result<Inspection, StoreError> {
     let Survey { found, damage, visited, lost, listed: _ } = survey;
     let mut damage: Vec<Damage> =
         damage.into_iter().map(|d| Damage { error: d.error, forgiven: d.forgiven }).collect();
@@ -265,6 +270,7 @@ fn inspection(disk: &dyn Disk, survey: Survey, purged: bool) -> Result<Inspectio
     others.sort();
     others.dedup();
     Ok(Inspection {
+        identity,
         hard_state_in_doubt: recovered.hard_state != durable,
         attested,
         segments,

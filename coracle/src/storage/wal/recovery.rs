@@ -33,7 +33,7 @@ use crate::storage::disk::{Disk, failed, read_full};
 use crate::storage::shape::Shape;
 use crate::storage::{Identity, StoreError, identity};
 use coracle_core::{Broken, Index};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -131,6 +131,80 @@ pub(super) enum Extent {
     All,
 }
 
+/// Closed segments that were read whole: what is stable is not read twice, however often a log in use is surveyed.
+#[derive(Default)]
+pub(super) struct Known(BTreeMap<(u64, u64), Closed>);
+
+/// What one of them says, up to this end: where its entries lie, and the shape of the log behind it.
+struct Closed {
+    places: Places,
+    shape: Shape,
+}
+
+impl Known {
+    /// Reads what it does not know yet, the newest first: where another process purges the log meanwhile, that comes from
+    /// the other end, and the newest segments are not gone before it is their turn. What cannot be read is left to whoever
+    /// judges it; what is gone, with all before it, need not be read.
+    fn read(&mut self, disk: &dyn Disk, links: &[Link]) -> Result<(), StoreError> {
+        self.0.retain(|key, _| links.iter().any(|link| link.segment.key() == *key));
+        for pair in links.windows(2).rev() {
+            let [link, next] = pair else { continue };
+            let (segment, limit) = (&link.segment, next.checkpoint.follows);
+            if self.get(segment, limit).is_some() {
+                continue;
+            }
+            match closed(link, limit)? {
+                Some(closed) => drop(self.0.insert(segment.key(), closed)),
+                None if !is_there(disk, segment.number, Some(segment.generation))? => break,
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A segment, if it was read up to here.
+    fn get(&self, segment: &Segment, limit: End) -> Option<&Closed> {
+        self.0.get(&segment.key()).filter(|closed| closed.places.end == limit)
+    }
+}
+
+/// Reads a segment below the top, if it is whole up to this end.
+fn closed(link: &Link, limit: End) -> Result<Option<Closed>, StoreError> {
+    let Link { segment, checkpoint } = link;
+    let mut log = Log::new(Broken::default());
+    log.begin(checkpoint.shape.clone());
+    log.join(segment.clone());
+    let mut batches = Batches::new(segment, &checkpoint.header, Broken::default());
+    let mut records = checkpoint.repeats.clone();
+    loop {
+        if records.iter().any(|record| log.replay(record).is_err()) || batches.end.offset > limit.offset {
+            return Ok(None);
+        }
+        if batches.end == limit {
+            let shape = log.shape.clone();
+            return Ok(log.places(limit).map(|places| Closed { places, shape }));
+        }
+        records = match batches.next()? {
+            Ok((_, records)) => records,
+            Err(_) => return Ok(None),
+        };
+    }
+}
+
+/// Whether the file of a segment is the one that was listed.
+pub(super) fn is_there(disk: &dyn Disk, number: u64, generation: Option<u64>) -> Result<bool, StoreError> {
+    let name = segment::name(number);
+    let path = disk.path().join(&name);
+    let file = match disk.open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(failed("open", &path))?,
+    };
+    let mut block = [0; HEADER];
+    let count = read_full(&*file, &mut block, 0).map_err(failed("read", &path))?;
+    let header = SegmentHeader::decode(&block[..count]).ok().flatten();
+    Ok(header.map(|header| header.generation) == generation)
+}
+
 /// A damage, and whether a start forgives it: everything that it hit is purged.
 pub(super) struct Damage {
     pub(super) error: StoreError,
@@ -171,7 +245,8 @@ pub(super) fn recover(
     progress: &mut dyn FnMut(f32),
 ) -> Result<Found, StoreError> {
     let extent = Extent::AsNeeded { little };
-    let Survey { found, damage, .. } = survey(disk, Some(identity), extent, broken, progress)?;
+    let known = &mut Known::default();
+    let Survey { found, damage, .. } = survey(disk, Some(identity), extent, known, broken, progress)?;
     damage.into_iter().find(|damage| !damage.forgiven).map_or(Ok(found), |damage| Err(damage.error))
 }
 
@@ -181,6 +256,7 @@ pub(super) fn survey(
     disk: &dyn Disk,
     identity: Option<&Identity>,
     extent: Extent,
+    known: &mut Known,
     broken: Broken,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Survey, StoreError> {
@@ -193,6 +269,9 @@ pub(super) fn survey(
     if let Some(error) = identity.and_then(|id| links.iter().find_map(|link| check_identity(id, link).err()))
     {
         debts.add_hard(error)?;
+    }
+    if extent == Extent::All {
+        known.read(disk, &links)?;
     }
     let mut log = Log::new(broken);
     let (mut visited, mut lost) = (Vec::new(), Vec::new());
@@ -268,8 +347,16 @@ pub(super) fn survey(
             log.adopt(places, next.checkpoint.shape.clone());
             continue;
         }
-        let mut batches = Batches::new(&segment, &checkpoint.header, broken);
         let first = checkpoint.header.number;
+        if let Some((limit, _)) = limit
+            && let Some(Closed { places, shape }) = known.get(&segment, limit)
+        {
+            visited.push(Visited { first, end: limit, segment });
+            replayed = Some(limit);
+            log.adopt(places.clone(), shape.clone());
+            continue;
+        }
+        let mut batches = Batches::new(&segment, &checkpoint.header, broken);
         if let Some((limit, last)) = limit {
             // Below the top: all of it was synced, up to where the next segment says.
             let result = (|| {

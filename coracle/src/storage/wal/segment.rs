@@ -30,6 +30,11 @@ impl Segment {
     pub(super) fn name(&self) -> String {
         name(self.number)
     }
+
+    /// Tells it from every other that there was or will be.
+    pub(super) fn key(&self) -> (u64, u64) {
+        (self.number, self.generation)
+    }
 }
 
 /// The name of the segment with this number.
