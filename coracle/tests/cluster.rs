@@ -725,7 +725,9 @@ async fn abandoned_writes_do_not_fill_the_node_for_ever() {
     writes.shutdown().await;
     eventually("there is room again", async || {
         let outcome = node.write_within("w".into(), Duration::from_millis(10)).await;
-        assert!([WriteError::Busy, WriteError::Unknown(Cause::Timeout)].contains(outcome.as_ref().unwrap_err()));
+        assert!(
+            [WriteError::Busy, WriteError::Unknown(Cause::Timeout)].contains(outcome.as_ref().unwrap_err())
+        );
         (outcome != Err(WriteError::Busy)).then_some(())
     })
     .await;

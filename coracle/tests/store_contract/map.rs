@@ -210,3 +210,74 @@ impl Engine for MapEngine {
         Ok(Box::new(KeyedStore::new(Map::open(dir, self.flaw)?, identity)))
     }
 }
+
+/// A tool looks at a log that moves between any two of its scans.
+mod moving {
+    use super::*;
+    use coracle::core::{Incarnation, LogId, NodeId};
+    use coracle::entry::{Kind, Stamp};
+    use coracle::storage::keyed::inspect;
+    use coracle::storage::{Change, WriteBatch};
+
+    struct Moving {
+        map: Map,
+        writer: Mutex<Box<dyn FnMut(&Map) + Send>>,
+    }
+
+    impl KeyValue for Moving {
+        fn path(&self) -> &Path {
+            self.map.path()
+        }
+
+        fn commit(&self, _: &[Operation]) -> Result<(), StoreError> {
+            panic!("a tool writes nothing")
+        }
+
+        fn scan(&self, first: &[u8], last: &[u8], visit: Visit<'_>) -> Result<(), StoreError> {
+            (self.writer.lock().unwrap())(&self.map);
+            self.map.scan(first, last, visit)
+        }
+
+        fn greatest(&self, first: &[u8], last: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+            (self.writer.lock().unwrap())(&self.map);
+            self.map.greatest(first, last)
+        }
+
+        fn disk_bytes(&self) -> Result<u64, StoreError> {
+            self.map.disk_bytes()
+        }
+    }
+
+    #[test]
+    fn a_keyed_log_that_is_purged_between_any_two_scans_is_read() {
+        let (at_rest, in_use) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let identity = Identity { node: NodeId(1), incarnation: Incarnation(7), cluster: None };
+        let mut store = KeyedStore::new(Map::open(at_rest.path(), None).unwrap(), identity);
+        store.load(&mut |_| {}).unwrap();
+        let append = |indexes: std::ops::RangeInclusive<u64>| {
+            let entry = |index| Entry::new(LogId::new(1, index), Kind::Command, Stamp::default(), b"x");
+            WriteBatch { hard_state: None, changes: vec![Change::Append(indexes.map(entry).collect())] }
+        };
+        store.write(&append(1..=10)).unwrap();
+        drop(store);
+        std::fs::copy(at_rest.path().join(FILE), in_use.path().join(FILE)).unwrap();
+        // Another store does to its map what is then done to the one that is read, too.
+        let map = Map::open(in_use.path(), None).unwrap();
+        let mut store = KeyedStore::new(Map::open(at_rest.path(), None).unwrap(), identity);
+        store.load(&mut |_| {}).unwrap();
+        let mut last = 10;
+        let path = at_rest.path().to_owned();
+        let writer = move |map: &Map| {
+            store.write(&append(last + 1..=last + 20)).unwrap();
+            last += 20;
+            store.purge(LogId::new(1, last - 5)).unwrap();
+            let mut pairs = BTreeMap::new();
+            replay(&std::fs::read(path.join(FILE)).unwrap(), &mut pairs);
+            *map.pairs.write().unwrap() = pairs;
+        };
+        let found = inspect(Moving { map, writer: Mutex::new(Box::new(writer)) }).unwrap().unwrap();
+        assert!(found.damage.is_empty(), "{:?}", found.damage);
+        let [(first, last)] = found.stretches[..] else { panic!("{:?}", found.stretches) };
+        assert_eq!((first.index, last), (found.recovered.purged.index.next(), found.recovered.last));
+    }
+}

@@ -159,7 +159,9 @@ async fn a_healthy_link_that_is_idle_stays() {
         a.tcp.set_membership(LogId::new(1, 2), &members(&[(2, &path.address), (3, &silent.address)]));
         for round in 1..=3 {
             a.send(peer(3), forward(round, 1)).await;
-            while !matches!(c.next().await, Inbound::Message { message, .. } if message == forward(round, 1)) {}
+            while !matches!(c.next().await, Inbound::Message { message, .. } if message == forward(round, 1))
+            {
+            }
             silent.freeze();
             let event = a.event().await;
             if event != "disconnected 3" {

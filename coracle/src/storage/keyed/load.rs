@@ -7,14 +7,14 @@ use crate::storage::shape::Shape;
 use crate::storage::{Identity, LogReader, Recovered, StoreError};
 use bytes::Bytes;
 use coracle_core::{HardState, Incarnation, Index, LogId, NodeId};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Entries between two reports of progress.
 const REPORT: u64 = 4096;
 
-/// How often a log that is purged while it is read is read again.
-const ATTEMPTS: u32 = 10;
+const NO_FORMAT: &str = "it is missing, but there are other keys";
 
 /// How many damaged keys are told; behind the last of them nothing is looked at.
 const MAX_DAMAGE: usize = 1000;
@@ -64,21 +64,6 @@ pub(super) fn damaged(map: &dyn KeyValue, what: &str, detail: &str) -> StoreErro
     StoreError::Damaged { path: map.path().to_owned(), offset: 0, detail: format!("{what}: {detail}") }
 }
 
-/// The value of a key of one byte.
-fn get<T>(
-    map: &dyn KeyValue,
-    key: u8,
-    what: &str,
-    read: impl Fn(&[u8]) -> Result<T, String>,
-) -> Result<Option<T>, StoreError> {
-    let mut value = None;
-    map.scan(&[key], &[key], &mut |_, bytes| {
-        value = Some(read(bytes));
-        ControlFlow::Break(())
-    })?;
-    value.transpose().map_err(|detail| damaged(map, what, &detail))
-}
-
 /// The records beside the entries.
 struct Records {
     node: NodeId,
@@ -89,35 +74,39 @@ struct Records {
     membership: Option<(LogId, Bytes)>,
 }
 
-fn records(map: &dyn KeyValue) -> Result<Option<Records>, StoreError> {
-    let version = get(map, keys::FORMAT, "the format", keys::read_format)?;
-    if let Some(version) = version.filter(|version| *version != u64::from(keys::VERSION)) {
-        let (path, detail) = (map.path().to_owned(), format!("its format is version {version}"));
-        return Err(StoreError::Newer { path, offset: 0, detail });
+impl Records {
+    /// What the values of the keys of one byte say.
+    fn of(map: &dyn KeyValue, values: &BTreeMap<u8, Bytes>) -> Result<Records, StoreError> {
+        let wrong = |what: &'static str| move |detail: String| damaged(map, what, &detail);
+        fn read<T>(value: Option<&Bytes>, read: fn(&[u8]) -> Result<T, String>) -> Result<Option<T>, String> {
+            value.map(|value| read(value)).transpose()
+        }
+        let missing = || "it is missing".to_owned();
+        let value = |key: u8| values.get(&key);
+        let version = read(value(keys::FORMAT), keys::read_format).map_err(wrong("the format"))?;
+        let version = version.ok_or_else(|| NO_FORMAT.to_owned()).map_err(wrong("the format"))?;
+        if version != u64::from(keys::VERSION) {
+            let (path, detail) = (map.path().to_owned(), format!("its format is version {version}"));
+            return Err(StoreError::Newer { path, offset: 0, detail });
+        }
+        let identity = read(value(keys::IDENTITY), keys::read_identity);
+        let (node, incarnation) =
+            identity.and_then(|found| found.ok_or_else(missing)).map_err(wrong("the identity"))?;
+        let starts = read(value(keys::STARTS), keys::read_starts);
+        let starts =
+            starts.and_then(|found| found.ok_or_else(missing)).map_err(wrong("the count of starts"))?;
+        let hard_state = read(value(keys::HARD_STATE), keys::read_hard_state);
+        let purged = read(value(keys::PURGED), keys::read_purged);
+        Ok(Records {
+            node,
+            incarnation,
+            starts,
+            hard_state: hard_state.map_err(wrong("the hard state"))?.unwrap_or_default(),
+            purged: purged.map_err(wrong("the purged entry"))?.unwrap_or_default(),
+            membership: read(value(keys::MEMBERSHIP), keys::read_membership)
+                .map_err(wrong("the old membership"))?,
+        })
     }
-    if version.is_none() {
-        return match map.greatest(&[], &[0xff])? {
-            None => Ok(None),
-            Some(_) => Err(damaged(map, "the format", "it is missing, but there are other keys")),
-        };
-    }
-    let Some((node, incarnation)) = get(map, keys::IDENTITY, "the identity", keys::read_identity)? else {
-        return Err(damaged(map, "the identity", "it is missing"));
-    };
-    let Some(starts) = get(map, keys::STARTS, "the count of starts", keys::read_starts)? else {
-        return Err(damaged(map, "the count of starts", "it is missing"));
-    };
-    let hard_state = get(map, keys::HARD_STATE, "the hard state", keys::read_hard_state)?;
-    let purged = get(map, keys::PURGED, "the purged entry", keys::read_purged)?;
-    let membership = get(map, keys::MEMBERSHIP, "the old membership", keys::read_membership)?;
-    Ok(Some(Records {
-        node,
-        incarnation,
-        starts,
-        hard_state: hard_state.unwrap_or_default(),
-        purged: purged.unwrap_or_default(),
-        membership,
-    }))
 }
 
 /// Reads and verifies everything; nothing if the map is empty.
@@ -135,23 +124,56 @@ fn survey(
     max_damage: usize,
     progress: &mut dyn FnMut(f32),
 ) -> Result<Option<(Found, Walk)>, StoreError> {
-    // A tool may read beside a node that writes, and the records and the entries are then not of one moment:
-    // what the records say is believed only if they say the same afterwards.
-    for _ in 0..ATTEMPTS {
-        let Some(records) = records(map)? else { return Ok(None) };
-        let (shape, walk) = entries(map, &records, max_damage, progress)?;
-        if get(map, keys::PURGED, "the purged entry", keys::read_purged)?.unwrap_or_default()
-            == records.purged
-        {
-            let Records { node, incarnation, starts, .. } = records;
-            return Ok(Some((Found { node, incarnation, starts, shape }, walk)));
-        }
+    match scan(map, max_damage, progress)? {
+        None if map.greatest(&[], &[0xff])?.is_none() => Ok(None),
+        // The very first commit came meanwhile.
+        None => match scan(map, max_damage, progress)? {
+            None => Err(damaged(map, "the format", NO_FORMAT)),
+            found => Ok(found),
+        },
+        found => Ok(found),
     }
-    Err(StoreError::Io {
-        action: "read the log in",
-        path: map.path().to_owned(),
-        source: std::io::Error::other("it is purged faster than it can be read; try again later"),
-    })
+}
+
+/// The same; also nothing if there is no key that a log has.
+fn scan(
+    map: &dyn KeyValue,
+    max_damage: usize,
+    progress: &mut dyn FnMut(f32),
+) -> Result<Option<(Found, Walk)>, StoreError> {
+    let (first, last) = (keys::key(Index::ZERO), keys::key(Index(u64::MAX)));
+    let newest = map.greatest(&first, &last)?.and_then(|key| keys::index(&key)).unwrap_or_default();
+    let mut values = BTreeMap::new();
+    let mut way: Option<Way> = None;
+    let mut failed = None;
+    // A tool may read beside a node that writes and purges. One scan is of one moment, and in it the records come
+    // first.
+    map.scan(&[keys::FORMAT], &last, &mut |key, value| {
+        if key < first.as_slice() {
+            if let [key] = key {
+                values.insert(*key, Bytes::copy_from_slice(value));
+            }
+            return ControlFlow::Continue(());
+        }
+        let way = match &mut way {
+            Some(way) => way,
+            none => match Records::of(map, &values) {
+                Ok(records) => none.insert(Way::behind(map, records, newest)),
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            },
+        };
+        way.step(map, key, value, progress);
+        if way.walk.damage.len() >= max_damage { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    match (failed, way) {
+        (Some(error), _) => Err(error),
+        (None, Some(way)) => Ok(Some(way.end())),
+        (None, None) if values.is_empty() => Ok(None),
+        (None, None) => Ok(Some(Way::behind(map, Records::of(map, &values)?, newest).end())),
+    }
 }
 
 /// What is met on a way through the entries.
@@ -172,34 +194,40 @@ impl Walk {
     }
 }
 
-/// Walks the entries behind what was purged, until so much damage is found. The shape is of those before the first.
-fn entries(
-    map: &dyn KeyValue,
-    records: &Records,
-    max_damage: usize,
-    progress: &mut dyn FnMut(f32),
-) -> Result<(Shape, Walk), StoreError> {
-    let purged = records.purged;
-    let mut shape = Shape {
-        hard_state: records.hard_state,
-        purged,
-        last: purged,
-        runs: Vec::new(),
-        memberships: records.membership.iter().cloned().collect(),
-    };
-    let mut walk = Walk::default();
-    if let Some((id, _)) = &records.membership
-        && id.index > purged.index
-    {
-        walk.damage.push(damaged(map, "the old membership", &format!("{id} is not behind {purged}")));
+/// On the way through the entries behind what was purged. The shape is of those before the first damage.
+struct Way {
+    records: Records,
+    shape: Shape,
+    walk: Walk,
+    /// About how many there are.
+    total: u64,
+}
+
+impl Way {
+    fn behind(map: &dyn KeyValue, records: Records, newest: Index) -> Way {
+        let purged = records.purged;
+        let shape = Shape {
+            hard_state: records.hard_state,
+            purged,
+            last: purged,
+            runs: Vec::new(),
+            memberships: records.membership.iter().cloned().collect(),
+        };
+        let mut walk = Walk::default();
+        if let Some((id, _)) = &records.membership
+            && id.index > purged.index
+        {
+            walk.damage.push(damaged(map, "the old membership", &format!("{id} is not behind {purged}")));
+        }
+        let total = newest.0.saturating_sub(purged.index.0).max(1);
+        Way { records, shape, walk, total }
     }
-    let (first, last) = (keys::key(Index::ZERO), keys::key(Index(u64::MAX)));
-    let newest = map.greatest(&first, &last)?.and_then(|key| keys::index(&key)).unwrap_or(purged.index);
-    let total = newest.0.saturating_sub(purged.index.0).max(1);
-    map.scan(&first, &last, &mut |key, value| {
+
+    fn step(&mut self, map: &dyn KeyValue, key: &[u8], value: &[u8], progress: &mut dyn FnMut(f32)) {
+        let Way { records, shape, walk, total } = self;
         let problem = match decode(key, value) {
             Ok(entry) => {
-                let problem = if walk.damage.is_empty() { take(&mut shape, &entry).err() } else { None };
+                let problem = if walk.damage.is_empty() { take(shape, &entry).err() } else { None };
                 walk.pass(entry.id());
                 problem
             }
@@ -212,16 +240,16 @@ fn entries(
             };
             walk.damage.push(damaged(map, &what, &detail));
         }
-        if walk.damage.len() >= max_damage {
-            return ControlFlow::Break(());
-        }
-        let done = shape.last.index.0 - purged.index.0;
+        let done = shape.last.index.0 - records.purged.index.0;
         if done.is_multiple_of(REPORT) {
-            progress((done as f32 / total as f32).min(1.0));
+            progress((done as f32 / *total as f32).min(1.0));
         }
-        ControlFlow::Continue(())
-    })?;
-    Ok((shape, walk))
+    }
+
+    fn end(self) -> (Found, Walk) {
+        let Records { node, incarnation, starts, .. } = self.records;
+        (Found { node, incarnation, starts, shape: self.shape }, self.walk)
+    }
 }
 
 /// Takes the next entry into the shape.

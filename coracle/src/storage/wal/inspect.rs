@@ -109,8 +109,7 @@ pub fn inspect(disk: &dyn Disk, identity: Option<&Identity>) -> Result<Inspectio
             owner = Some(identity::inspect(disk)?.0);
         }
         let none = Broken::default();
-        let mut survey =
-            recovery::survey(disk, owner.as_ref(), Extent::All, &mut known, none, &mut |_| {})?;
+        let mut survey = recovery::survey(disk, owner.as_ref(), Extent::All, &mut known, none, &mut |_| {})?;
         seen.add(&survey);
         let purged = seen.settle(disk, &mut survey)?;
         let damage: Vec<String> = survey.damage.iter().map(|damage| damage.error.to_string()).collect();
