@@ -36,6 +36,8 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("leader-ignores-newer-terms", "C.3", "a leader does not step down for a newer term"),
     mutant("refusal-buys-time", "C.2", "waits anew whenever it refuses a vote"),
     mutant("stalled-disk-leads", "OV-4", "leads on although its disk hangs"),
+    mutant("old-leader-not-told", "5.1", "does not answer a leader of an older term"),
+    mutant("heartbeat-shed", "OV-4", "a follower with a slow disk drops heartbeats with the entries"),
     // Terms and votes.
     mutant("second-vote", "VT-1", "grants a second vote in one term"),
     mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),
@@ -44,6 +46,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("term-not-awaited", "5.1.3", "speaks in a term that is not durable yet"),
     mutant("vote-not-held", "5.1.3", "sends a vote before it is durable"),
     mutant("vote-request-not-held", "5.1.3", "asks for votes before its own is durable"),
+    mutant("own-vote-not-awaited", "5.1.3", "counts its own vote before that is durable"),
     mutant(
         "held-for-next-write-only",
         "5.1.3",
@@ -103,6 +106,12 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("leader-forgets-reads", "CS-6", "never answers reads when leadership is lost"),
     mutant("follower-forgets-reads", "C.5", "never answers reads when it stops following"),
     mutant("candidate-forgets-reads", "RD-7", "never answers a read that came while it campaigned"),
+    mutant("deposed-not-told", "CS-6", "tells nobody that leadership was lost"),
+    mutant(
+        "clock-stands-still",
+        "5.5.2",
+        "a follower's clock waits for entries, and does not go on by itself",
+    ),
     // The log.
     mutant("batch-not-synced", "ST-12", "does not sync a batch"),
     mutant("checkpoint-not-synced", "ST-3", "gives a segment its name before its contents are synced"),
@@ -119,4 +128,9 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("earlier-life-accepted", "ST-3", "takes a batch that an earlier life of the file left"),
     mutant("old-name-refused", "5.2.5", "takes a recycled file whose old name came back for damage"),
     mutant("merge-keeps-older-vote", "VT-1", "of two hard states in one sync, the older one is written"),
+    mutant(
+        "merge-drops-truncation",
+        "5.1.1",
+        "of two writes in one sync, the truncation of the later is lost",
+    ),
 ];

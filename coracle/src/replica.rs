@@ -309,6 +309,12 @@ impl<W, R> Replica<W, R> {
     }
 
     fn on_message(&mut self, now: Moment, mut envelope: Envelope, mut entries: Vec<Entry>) {
+        if self.breaks("heartbeat-shed")
+            && matches!(envelope.message, Message::Append(_))
+            && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
+        {
+            return;
+        }
         if let Message::Append(append) = &mut envelope.message
             && !entries.is_empty()
             && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
@@ -354,9 +360,15 @@ impl<W, R> Replica<W, R> {
             _ => None,
         };
         self.clock.start(now.tick);
+        if led.is_none() && self.breaks("clock-stands-still") {
+            self.clock.at = Some(now.tick);
+        }
         let output = self.raft.step(now.tick, input);
         let leads = self.raft.is_leader().then(|| self.raft.term());
-        if led.is_some() && led != leads {
+        if led.is_some() && leads.is_none() && self.breaks("clock-stands-still") {
+            self.clock.saw(now.tick, 0);
+        }
+        if led.is_some() && led != leads && !self.breaks("deposed-not-told") {
             self.effects.leadership_lost = true;
         }
         if let Some((leader, term, time)) = told

@@ -37,7 +37,7 @@ impl Candidate {
             timeout: shared.draw_timeout(),
             asked: shared.now,
         };
-        if pre {
+        if pre || shared.broken.is("own-vote-not-awaited") {
             candidate.votes.insert(shared.me, true);
         }
         candidate.ask(shared);

@@ -429,6 +429,9 @@ impl Raft {
 
     /// A leader of an older term learns from the answer that it was deposed.
     fn on_old_append(&mut self, from: Peer) -> Transition {
+        if self.breaks("old-leader-not-told") {
+            return self.shared.drop_input(Dropped::Stale);
+        }
         let reply = AppendReply {
             term: self.shared.term(),
             round: Round(0),

@@ -56,7 +56,8 @@ impl World {
         let pause = dice.within(1, 2 * mean);
         self.at(pause, Happening::Fault(kind));
         let node = dice.below(self.hosts.len() as u64) as usize;
-        if !self.chance.allows(decision) {
+        let alone = self.hosts.len() == 1 && matches!(kind, Kind::Flap | Kind::Reset | Kind::Rumour);
+        if alone || !self.chance.allows(decision) {
             return Ok(());
         }
         self.tell(|| format!("fault {}", named(decision)));

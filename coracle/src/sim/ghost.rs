@@ -23,11 +23,17 @@ use std::collections::BTreeMap;
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its number: S1 to S24, L1 to L7, or a word.
+    /// Its number: S1 to S24, L1 to L8, or a word.
     pub invariant: &'static str,
     /// What was seen.
     pub detail: String,
 }
+
+/// By so much, in milliseconds, may the cluster's clock lag behind a node's own: two ticks.
+const CLOCK_SLACK: u64 = 20;
+
+/// The first thing that happens after a start sets the clock going.
+const NOT_YET: u64 = u64::MAX;
 
 pub(super) type Verdict = Result<(), Violation>;
 
@@ -100,6 +106,9 @@ struct Record {
     under_way: BTreeMap<NodeId, (Term, Vec<(Index, u64)>)>,
     /// Bytes of entries that waited for a quorum when it last became leader.
     inherited: u64,
+    /// A time that an entry of its log showed, and what its own clock showed then, in milliseconds: from there the
+    /// cluster's clock goes on.
+    time: (u64, u64),
 }
 
 /// All records.
@@ -144,8 +153,24 @@ impl Ghost {
         Index(self.committed.len() as u64)
     }
 
+    /// Something happens to a node, whose own clock shows this many milliseconds.
+    pub(super) fn on_event(&mut self, node: usize, local: u64) {
+        let (_, since) = &mut self.nodes[node].time;
+        if *since == NOT_YET {
+            *since = local;
+        }
+    }
+
     /// A node's log in memory changes. `leads`: it led in this term before, and still does.
-    pub(super) fn on_queued(&mut self, node: usize, leads: bool, batch: &WriteBatch) -> Verdict {
+    /// `office`: the term in which it leads now. `local`: what its own clock shows, in milliseconds.
+    pub(super) fn on_queued(
+        &mut self,
+        node: usize,
+        leads: bool,
+        office: Option<Term>,
+        local: u64,
+        batch: &WriteBatch,
+    ) -> Verdict {
         let record = &mut self.nodes[node];
         for change in &batch.changes {
             match change {
@@ -195,6 +220,20 @@ impl Ghost {
                                 format!("the cluster's clock shows {time} at {id}, {latest} at most is true");
                             return broken("clock", detail);
                         }
+                        // By the node's own clock, which ticks every 10 ms (design 5.5.2): in no role, and at no
+                        // change of leader, does the cluster's clock stand still.
+                        let (showed, since) = record.time;
+                        let goes_on = showed + local.saturating_sub(since + CLOCK_SLACK);
+                        let own = office == Some(entry.term()) && entry.index() > Index(1);
+                        if own && time < goes_on {
+                            let detail = format!(
+                                "the cluster's clock stands still: {time} at {id}, where {goes_on} had to come"
+                            );
+                            return broken("clock", detail);
+                        }
+                        if time > showed + local.saturating_sub(since) {
+                            record.time = (time, local);
+                        }
                     }
                 }
                 Change::Reset(_) => {}
@@ -211,6 +250,11 @@ impl Ghost {
         // Logs that have the same entry have the same past.
         let same = (1..=both).rev().map(Index).find(|at| log.get(*at) == durable.get(*at));
         log.bytes_behind(same.unwrap_or(Index::ZERO))
+    }
+
+    /// Bytes of the entries of a node's log behind `index`.
+    pub(super) fn bytes_behind(&self, node: usize, index: Index) -> u64 {
+        self.nodes[node].log.bytes_behind(index)
     }
 
     /// Bytes of entries in a leader's log that it does not know to be committed: now, and when it was elected.
@@ -296,6 +340,7 @@ impl Ghost {
         if new.term < old.term || (new.term == old.term && old.vote.is_some() && new.vote != old.vote) {
             return broken("S9", format!("node {id} went back from {old:?} to {new:?}"));
         }
+        let newest = image.entries.last().map_or(0, |entry| entry.cluster_time);
         *record = Record {
             log: image.clone(),
             durable: image,
@@ -303,6 +348,7 @@ impl Ghost {
             state: new,
             commit: purged,
             applied: purged,
+            time: (newest, NOT_YET),
             ..Record::default()
         };
         self.on_vote(node, new)

@@ -92,15 +92,18 @@ impl World {
         let size = self.hosts.len();
         let Some(mut dice) = self.chance.happens(Kind::Siege, 0, self.plan.siege) else { return Ok(()) };
         // A quorum that has never heard of the membership elects nobody.
-        if self.ghost.committed() == Index::ZERO || self.hosts.iter().any(|host| host.dead) {
+        if size < 3 || self.ghost.committed() == Index::ZERO || self.hosts.iter().any(|host| host.dead) {
             return Ok(());
         }
         self.until("S20", 10 * ELECTION, "all nodes started", |world| world.living().count() == size)?;
         let node = dice.below(size as u64) as usize;
         let other = (node + 1 + dice.below(size as u64 - 1) as usize) % size;
-        let shape = dice.below(4);
+        let shape = dice.below(5);
         if shape == 3 {
             return self.hang();
+        }
+        if shape == 4 {
+            return self.hang_followers();
         }
         let newest = (0..size).map(|node| self.ghost.last(node)).max().unwrap_or_default();
         let best: Vec<usize> = (0..size).filter(|&node| self.ghost.last(node) == newest).collect();
@@ -154,6 +157,39 @@ impl World {
         let run = self.hosts[leader].run;
         self.at(MS, Happening::Written { node: leader, run });
         result
+    }
+
+    /// The disks of all followers hang, though nothing else is wrong: they still hear their leader, and it hears
+    /// them, so that it stays (OV-4, L6).
+    fn hang_followers(&mut self) -> Verdict {
+        self.network.cut_where(|_, _| false);
+        // What was held may still bring a newer term.
+        self.pass(11 * ELECTION)?;
+        self.until("L1", 20 * ELECTION, "a leader in a durable term that all follow", |world| {
+            let hosts = world.hosts.iter().enumerate();
+            let mut leaders = hosts.map(|(node, host)| {
+                let raft = host.up.as_ref().map(Running::raft)?;
+                raft.leader().filter(|_| raft.hard_state() == world.ghost.durable(node).1)
+            });
+            let first = leaders.next().flatten();
+            first.is_some() && leaders.all(|leader| leader == first)
+        })?;
+        let stands = |world: &World| world.living().find(|raft| raft.is_leader()).map(Raft::status);
+        let Some(Status { me, term, .. }) = stands(self) else { return Ok(()) };
+        self.tell(|| format!("the disks of all but the leader {} hang", me.id));
+        self.hosts.iter_mut().filter(|host| host.me != me).for_each(|host| host.hung = true);
+        self.pass(5 * ELECTION)?;
+        for node in 0..self.hosts.len() {
+            if std::mem::take(&mut self.hosts[node].hung) {
+                let run = self.hosts[node].run;
+                self.at(MS, Happening::Written { node, run });
+            }
+        }
+        self.met.count(Rare::FollowersHung);
+        match stands(self).filter(|now| (now.me, now.term) == (me, term)) {
+            Some(_) => Ok(()),
+            None => broken("L6", format!("leader {} of {term} was deposed while other disks hung", me.id)),
+        }
     }
 
     /// L6: a healthy leader stays, once the last message that was held has arrived; also when a node

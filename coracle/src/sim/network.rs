@@ -302,6 +302,7 @@ impl World {
         let (commit, state, term) = (raft.commit(), raft.hard_state(), raft.term());
         let message = envelope.message.clone();
         let sender = envelope.from;
+        let roomy = self.ghost.bytes_behind(to, raft.persisted()) <= self.plan.room;
         match &message {
             Message::VoteReply(reply) => {
                 let rare = match (reply.refusal, reply.pre) {
@@ -344,7 +345,15 @@ impl World {
         let raft = up.raft();
         match &message {
             Message::AppendReply(_) => self.ghost.on_matched(to, raft, from)?,
-            Message::Append(append) => self.ghost.on_appended(to, commit, append, raft.commit())?,
+            Message::Append(append) => {
+                self.ghost.on_appended(to, commit, append, raft.commit())?;
+                let follows = raft.leader() == Some(sender.id) && raft.term() == append.term;
+                let matches = raft.term_at(append.prev.index) == Some(append.prev.term);
+                if roomy && follows && matches && raft.last().index < append.last {
+                    let (node, last) = (to + 1, append.last);
+                    return broken("L8", format!("node {node} leaves out {last}, though it has room for it"));
+                }
+            }
             Message::Vote(vote) if !vote.pre => {
                 let now = raft.hard_state();
                 if now != state && now.vote == Some(sender) {

@@ -165,7 +165,11 @@ impl Plan {
         };
         // What came later is drawn last, so that it changes nothing before it.
         let large = *dice.pick(&[0, 200, 1000]);
+        // The smallest clusters are soon told all; a few runs are enough.
+        let small = nodes.is_none() && dice.chance(50);
+        let smallest = *dice.pick(&[1, 2]);
         Plan {
+            nodes: if small { smallest } else { plan.nodes },
             // Where there is no limit to reach, large values only take time.
             large: if plan.room < 1 << 20 { large } else { 0 },
             echo: *dice.pick(&[0, 0, 50, 300]),

@@ -55,6 +55,7 @@ situations! {
     Stalled "write stalled" "a write took up to five election timeouts",
     Stray "stray message" "a message with a wrong receiver or sender arrived, and changed nothing",
     Besieged "lasting partition" "a partition that leaves a quorum lasted until a leader committed in it",
+    FollowersHung "followers' disks hang" "all disks but the leader's hung, and the leader stayed",
     Returned "isolated node returned" "a node came back from isolation, and the leader stayed",
     // Elections.
     LeaderCrash "leader crash between append and commit" "a leader went with entries that were not committed",

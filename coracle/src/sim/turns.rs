@@ -5,8 +5,9 @@
 //! meanwhile is of the same turn, and commands and reads are handed over together at its end.
 
 use super::chance::Kind;
-use super::ghost::Verdict;
-use super::host::Event;
+use super::ghost::{Verdict, broken};
+use super::host::{Event, Heard, NotDone};
+use super::plan::MS;
 use super::situations::Rare;
 use super::story;
 use super::world::{Before, Happening, World};
@@ -41,10 +42,20 @@ impl World {
             return self.gather(node, event);
         }
         let (reads, ticks) = (matches!(event, Event::Read(..)), matches!(event, Event::Tick));
+        let asked = match &event {
+            Event::Write(request, _) if up.raft().is_leader() && self.has_room(node) => Some(*request),
+            _ => None,
+        };
         let queued = self.hosts[node].feed(self.now, event);
         let mut wants = self.hosts[node].settle(self.now);
         wants.queued.splice(0..0, queued);
         self.watch(node, &before, &wants, reads, ticks);
+        let busy = |(request, heard): &(_, Heard)| {
+            Some(*request) == asked && matches!(heard, Heard::NotDone(NotDone::Busy))
+        };
+        if wants.heard.iter().any(busy) {
+            return broken("L8", format!("leader {} refuses a write, though it has room for it", node + 1));
+        }
         self.carry_out(node, wants)
     }
 
@@ -84,10 +95,12 @@ impl World {
         let term = raft.filter(|raft| raft.is_leader()).map(Raft::term);
         let leads = term.is_some() && term == self.ghost.leads(node);
         let mut added = 0;
+        let local = self.hosts[node].clock.local(self.now) / MS;
+        self.ghost.on_event(node, local);
         // Heartbeats may be believed to be so much faster than the own clock (design 5.5.2).
         self.ghost.latest = self.fastest() * 11 / 10 + 20;
         for batch in queued {
-            self.ghost.on_queued(node, leads, batch)?;
+            self.ghost.on_queued(node, leads, term, local, batch)?;
             added += story::bytes(batch);
         }
         if let Some(up) = &self.hosts[node].up {

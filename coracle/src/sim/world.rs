@@ -177,7 +177,7 @@ impl World {
         });
         let membership = Membership::of_voters(ClusterId(u128::from(self.options.seed)), members);
         // Others may be asked at the same time.
-        for node in 1..self.plan.founders {
+        for node in 1..self.plan.founders.min(self.hosts.len()) {
             let delay = self.chance.plain(6, node, 0).below(5 * MS);
             self.at(delay, Happening::Found { node, membership: membership.clone() });
         }
@@ -370,6 +370,18 @@ impl World {
             return broken("S22", detail);
         }
         Ok(())
+    }
+
+    /// Whether a node has room for another write, as the judge counts: for its disk, for a quorum, and for its
+    /// machine.
+    pub(super) fn has_room(&self, node: usize) -> bool {
+        let Some(up) = &self.hosts[node].up else { return false };
+        let (raft, room) = (up.raft(), self.plan.room);
+        let behind = |index| self.ghost.bytes_behind(node, index);
+        let unapplied = behind(up.applied()) - behind(raft.commit().max(up.applied()));
+        behind(raft.persisted()) <= room
+            && behind(raft.commit()) <= 2 * room
+            && unapplied <= self.plan.unapplied
     }
 
     /// What is under way is bounded (S22).

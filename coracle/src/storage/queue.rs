@@ -69,9 +69,12 @@ impl WriteQueue {
             if bytes > self.max_bytes {
                 break;
             }
-            let (id, next) = self.waiting.pop_front().expect("just seen");
+            let (id, mut next) = self.waiting.pop_front().expect("just seen");
             newest = id;
             let older = merged.hard_state;
+            if self.broken.is("merge-drops-truncation") && !merged.changes.is_empty() {
+                next.changes.retain(|change| !matches!(change, Change::Truncate(_)));
+            }
             merged.merge(next);
             if self.broken.is("merge-keeps-older-vote") {
                 merged.hard_state = older.or(merged.hard_state);
