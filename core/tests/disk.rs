@@ -122,6 +122,25 @@ fn write_ids_only_grow() {
     assert!(newest > WriteId(5));
 }
 
+/// RD-2: a heartbeat that comes late takes no newer round back, or reads would wait for one more.
+#[test]
+fn rd_2_an_acknowledgement_echoes_the_newest_round_whatever_comes_late() {
+    let mut c = Cluster::with_logs(&["1 1 2", "1 1"]);
+    c.enter(B, 2);
+    let mut newest = append(2, LogId::new(1, 2), 2, &[]);
+    newest.round = Round(3);
+    c.say(A, B, Message::Append(newest));
+    let mut late = append(2, LogId::new(1, 2), 3, &[Run::new(3, 2)]);
+    late.round = Round(2);
+    c.give(A, B, late);
+    c.persist(B);
+    let rounds = c.mail(B, A).into_iter().filter_map(|message| match message {
+        Message::AppendReply(reply) => Some(reply.round.0),
+        _ => None,
+    });
+    assert_eq!(rounds.collect::<Vec<_>>(), [3, 3]);
+}
+
 /// 5.1.2: only what is durable *and* verified in this term is acknowledged.
 #[test]
 fn an_acknowledgement_names_what_is_durable_and_verified() {
