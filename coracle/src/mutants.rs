@@ -128,6 +128,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("earlier-life-accepted", "ST-3", "takes a batch that an earlier life of the file left"),
     mutant("old-name-refused", "5.2.5", "takes a recycled file whose old name came back for damage"),
     mutant("merge-keeps-older-vote", "VT-1", "of two hard states in one sync, the older one is written"),
+    mutant("missing-segment-accepted", "5.2.8", "starts though the newest segment is gone"),
     mutant(
         "merge-drops-truncation",
         "5.1.1",

@@ -13,7 +13,7 @@ use super::plan::{ELECTION, MS};
 use super::situations::Rare;
 use super::world::{Happening, World, named};
 use crate::storage::disk::Disk;
-use crate::storage::mem_disk::{Damage, Op};
+use crate::storage::mem_disk::{Aim, Damage, Op};
 use coracle_core::Index;
 use std::io::ErrorKind;
 
@@ -225,13 +225,27 @@ impl World {
             return;
         }
         let kind = *dice.pick(&[Damage::Flip, Damage::Lost, Damage::Misplaced]);
-        let Some((file, offset)) = host.disk.damage(kind, ".log", |below| dice.below(below)) else { return };
+        let aim = *dice.pick(&[Aim::Anywhere, Aim::Newest, Aim::TopsFirst, Aim::Top]);
+        let Some((file, offset)) = host.disk.damage(kind, aim, ".log", |below| dice.below(below)) else {
+            return;
+        };
         host.damaged = true;
+        // Most damage is found by who starts on it.
+        if dice.chance(500) {
+            let run = host.run;
+            self.at(dice.within(1, ELECTION), Happening::Restart { node, run });
+        }
+        self.met.count(match aim {
+            Aim::Anywhere => Rare::DamagedAnywhere,
+            Aim::Newest => Rare::DamagedNewest,
+            Aim::TopsFirst => Rare::DamagedTop,
+            Aim::Top => Rare::TopGone,
+        });
         self.met.count(match kind {
             Damage::Flip => Rare::Flipped,
             Damage::Lost => Rare::LostWrite,
             Damage::Misplaced => Rare::Misplaced,
         });
-        self.tell(|| format!("the disk of node {} spoils {file} at {offset}: {kind:?}", node + 1));
+        self.tell(|| format!("the disk of node {} spoils {file} at {offset}: {kind:?}, {aim:?}", node + 1));
     }
 }

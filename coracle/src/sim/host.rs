@@ -16,12 +16,12 @@ use crate::open::{newest_time, restore};
 use crate::replica::{Load, Moment, Replica};
 use crate::replicated::Replicated;
 use crate::state_machine::StateMachine;
+use crate::storage::disk::Disk;
+use crate::storage::identity::{self, Boots};
 use crate::storage::mem_disk::{MemDisk, Op};
 use crate::storage::queue::WriteQueue;
-use crate::storage::wal::{PlannedRead, Wal, WalConfig};
-use crate::storage::{
-    Change, Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch,
-};
+use crate::storage::wal::{self, PlannedRead, Wal, WalConfig};
+use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use crate::transport::PeerMessage;
 use coracle_core::*;
 use std::collections::BTreeMap;
@@ -53,8 +53,8 @@ pub(super) struct Host {
     pub(super) hung: bool,
     /// The snapshots that its log was, or may be, purged to. The simulator keeps them, and they are durable.
     snapshots: BTreeMap<Index, Replicated<Kv>>,
-    /// What its identity says of the cluster.
-    cluster: Option<ClusterId>,
+    /// The starts of its directory.
+    pub(super) boots: Boots,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
@@ -237,7 +237,7 @@ impl Host {
             torn: false,
             hung: false,
             snapshots: BTreeMap::new(),
-            cluster: None,
+            boots: Boots::default(),
             broken: Broken::default(),
         }
     }
@@ -245,8 +245,12 @@ impl Host {
     /// Starts the process on what the disk holds. Returns what it recovered.
     pub(super) fn start(&mut self, now: u64, plan: &Plan, dice: &mut Dice) -> Result<Recovered, String> {
         self.run += 1;
-        let cluster = self.cluster;
-        let identity = Identity { node: self.me.id, incarnation: self.me.incarnation, cluster };
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        let text = |error: StoreError| error.to_string();
+        wal::tidy(&*disk).map_err(text)?;
+        let exists = wal::exists(&*disk).map_err(text)?;
+        let fresh = self.me.incarnation;
+        let mut identity = identity::open_or_create(&*disk, self.me.id, exists, || fresh).map_err(text)?;
         let draws = Arc::new(AtomicU64::new(dice.bits()));
         let config = WalConfig {
             segment_bytes: plan.segment,
@@ -254,12 +258,18 @@ impl Host {
             spares: 2,
             draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
         };
-        let mut log = Wal::open(Arc::new(self.disk.clone()), identity, config);
+        let mut log = Wal::open(disk.clone(), identity, config);
         log.broken = self.broken;
-        let recovered = log.load(&mut |_| {}).map_err(|error| error.to_string())?;
+        let recovered = log.load(&mut |_| {}).map_err(text)?;
         let reader = log.reader();
         let mut newest = newest_time(&*reader, &recovered).map_err(|error| error.to_string())?;
         let restored = restore(recovered.clone()).map_err(|error| error.to_string())?;
+        // A founder names the cluster in its identity only after its first entry was durable.
+        if let (None, Some((_, membership))) = (identity.cluster, restored.memberships.last()) {
+            identity = identity::set_cluster(&*disk, membership.cluster).map_err(text)?;
+        }
+        self.boots = identity::begin_run(&*disk, || Boot(dice.bits())).map_err(text)?;
+        let boot = self.boots.newest.last().copied().unwrap_or_default();
         let config = plan.config(self.me.id, dice);
         let limits = Limits {
             in_flight: (config.inflight_messages, config.inflight_bytes + LARGEST),
@@ -267,7 +277,6 @@ impl Host {
             feed: config.apply_bytes,
         };
         let tick = self.clock.moment(now).tick;
-        let boot = Boot(dice.bits());
         #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
         let mut raft = Raft::new(self.me, boot, config.core(), dice.bits(), restored, tick)
             .map_err(|error| error.to_string())?;
@@ -280,12 +289,8 @@ impl Host {
         newest = newest.max(replicated.cluster_time());
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
-        // A founder names the cluster in its identity only after its first entry was durable.
-        if !raft.membership().is_empty() {
-            self.cluster = Some(raft.membership().cluster);
-        }
         self.up = Some(Running {
-            driver: Driver::new(Replica::new(raft, &config, newest), self.cluster, boot, &config),
+            driver: Driver::new(Replica::new(raft, &config, newest), identity.cluster, boot, &config),
             applier: Applier::new(replicated),
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             log,
@@ -337,7 +342,7 @@ impl Host {
         let moment = self.clock.moment(now);
         let mut wants = Wants::default();
         let Some(running) = &mut self.up else { return wants };
-        running.turn(moment, &mut self.cluster, &mut wants);
+        running.turn(moment, &self.disk, &mut wants);
         wants
     }
 
@@ -351,8 +356,8 @@ impl Host {
         let mut wants = Wants::default();
         let Some(running) = &mut self.up else { return (Err(ConfigurationError::Timeout), wants) };
         let (outcome, actions) = running.driver.found(moment, membership);
-        running.carry_out(actions, &mut self.cluster, &mut wants);
-        running.turn(moment, &mut self.cluster, &mut wants);
+        running.carry_out(actions, &self.disk, &mut wants);
+        running.turn(moment, &self.disk, &mut wants);
         (outcome, wants)
     }
 
@@ -401,7 +406,7 @@ impl Host {
         let Some(running) = &mut self.up else { return wants };
         running.apply(count, &mut wants);
         if wants.fatal.is_none() {
-            running.turn(moment, &mut self.cluster, &mut wants);
+            running.turn(moment, &self.disk, &mut wants);
         }
         wants
     }
@@ -464,11 +469,11 @@ impl Running {
     }
 
     /// Turns the driver, and the machine if it is fast, until neither has anything left to do.
-    fn turn(&mut self, moment: Moment, cluster: &mut Option<ClusterId>, wants: &mut Wants) {
+    fn turn(&mut self, moment: Moment, disk: &MemDisk, wants: &mut Wants) {
         loop {
             self.driver.on_progress(self.applier.progress());
             let actions = self.driver.turn(moment, false);
-            let again = self.carry_out(actions, cluster, wants);
+            let again = self.carry_out(actions, disk, wants);
             let lags = self.lags() && !self.slow;
             if lags {
                 self.apply(usize::MAX, wants);
@@ -483,7 +488,7 @@ impl Running {
     fn carry_out(
         &mut self,
         actions: Actions<RequestId, (u8, RequestId)>,
-        identity: &mut Option<ClusterId>,
+        disk: &MemDisk,
         wants: &mut Wants,
     ) -> bool {
         let Actions { cluster: _, members: _, orders, send, loads, work, answers, alarms, findings, fatal } =
@@ -500,11 +505,13 @@ impl Running {
                     }
                     self.queue.push(id, batch);
                 }
-                Order::Name(cluster) => {
-                    *identity = Some(cluster);
-                    self.driver.on_named(cluster);
-                    again = true;
-                }
+                Order::Name(cluster) => match identity::set_cluster(disk, cluster) {
+                    Ok(_) => {
+                        self.driver.on_named(cluster);
+                        again = true;
+                    }
+                    Err(error) => wants.fatal = Some(error.to_string()),
+                },
             }
         }
         wants.send.extend(send);

@@ -10,11 +10,11 @@ use super::Report;
 /// hundred; the bounds are ten to twenty in a hundred above what they measured.
 pub const PACES: &[(&str, u64, &str)] = &[
     ("leaderless", 380, "of 1,000 ticks of living nodes in the time of faults, those that know no leader"),
-    ("leader", 135, "ms from the end of all faults to a leader that all follow"),
+    ("leader", 160, "ms from the end of all faults to a leader that all follow"),
     ("write", 85, "ms from the last answer to old requests to a new write acknowledged"),
     ("equal", 390, "ms from then to equal machines everywhere"),
     ("besieged", 320, "ms to a commit in a partition that leaves a quorum"),
-    ("elections", 400, "of 1,000 runs, terms from the end of all faults to that of the run"),
+    ("elections", 470, "of 1,000 runs, terms from the end of all faults to that of the run"),
 ];
 
 /// One of [`PACES`], as it was measured.

@@ -25,7 +25,7 @@ impl World {
         let mut dice = self.chance.plain(5, node, host.run);
         let recovered = match host.start(self.now, &self.plan, &mut dice) {
             Ok(recovered) => recovered,
-            Err(error) => return self.refuse_start(node, &error),
+            Err(error) => return self.refuse_start(node, &error, true),
         };
         let run = host.run;
         let mut entries: Vec<Entry> = Vec::new();
@@ -41,7 +41,7 @@ impl World {
                 Ok(more) => entries.extend(more),
                 Err(error) => {
                     self.hosts[node].up = None;
-                    return self.refuse_start(node, &error.to_string());
+                    return self.refuse_start(node, &error.to_string(), false);
                 }
             }
         }
@@ -67,7 +67,7 @@ impl World {
     /// The power goes while a process starts.
     fn cut_start(&mut self, node: usize, dice: &mut Dice) -> Verdict {
         let host = &mut self.hosts[node];
-        let cut = host.disk.operations() + dice.below(16);
+        let cut = host.disk.operations() + dice.below(32);
         host.disk.fail_from(cut);
         let mut names = self.chance.plain(7, node, host.run);
         let started = host.start(self.now, &self.plan, &mut names).is_ok();
@@ -83,8 +83,8 @@ impl World {
     }
 
     /// A start failed. Of a faulty disk that was to be expected, and it gets better; of a damaged one too,
-    /// and it does not.
-    fn refuse_start(&mut self, node: usize, error: &str) -> Verdict {
+    /// and it does not. `at_once`: not only what reads all entries noticed it.
+    fn refuse_start(&mut self, node: usize, error: &str, at_once: bool) -> Verdict {
         self.tell(|| format!("node {} does not start: {error}", node + 1));
         let host = &mut self.hosts[node];
         if host.faulty && host.disk.clear_faults() {
@@ -95,6 +95,18 @@ impl World {
         if host.damaged {
             host.dead = true;
             self.met.count(Rare::Refused);
+            // What a start refuses, the next one must not take for whole.
+            for again in 0..if at_once { 2 } else { 0 } {
+                let mut dice = self.chance.plain(10, node, again);
+                let started = self.hosts[node].start(self.now, &self.plan, &mut dice).is_ok();
+                self.hosts[node].up = None;
+                if started {
+                    let detail =
+                        format!("node {} starts on a disk that it refused before: {error}", node + 1);
+                    return broken("S20", detail);
+                }
+            }
+            self.met.count_if(at_once, Rare::RefusedTwice);
             return Ok(());
         }
         broken("S20", format!("node {} does not start: {error}", host.me.id))
@@ -125,6 +137,12 @@ impl World {
         self.lose(node, power, &mut dice);
         let delay = dice.within(MS, 4 * ELECTION);
         self.at(delay, Happening::Start { node });
+        if dice.chance(500) {
+            self.met.count(Rare::StartedTwice);
+            let again = delay + dice.within(1, ELECTION / 4);
+            let run = self.hosts[node].run + 1;
+            self.at(again, Happening::Restart { node, run });
+        }
         Ok(())
     }
 

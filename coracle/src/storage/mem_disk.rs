@@ -89,6 +89,19 @@ pub enum Damage {
     Misplaced,
 }
 
+/// Where a damage hits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Aim {
+    /// Any write that a later sync followed.
+    Anywhere,
+    /// The newest of these.
+    Newest,
+    /// What the last file begins with, behind its first 4 KiB, once something else was synced after it.
+    TopsFirst,
+    /// The whole last file, once something else was synced after its beginning: its name is gone.
+    Top,
+}
+
 #[derive(Clone, Default)]
 struct Contents {
     now: Vec<u8>,
@@ -176,6 +189,7 @@ impl MemDisk {
     pub fn damage(
         &self,
         damage: Damage,
+        aim: Aim,
         suffix: &str,
         mut choose: impl FnMut(u64) -> u64,
     ) -> Option<(String, usize)> {
@@ -190,7 +204,31 @@ impl MemDisk {
             .copied()
             .collect();
         let newest = alive.last()?.sync;
-        let older: Vec<SyncedWrite> = alive.into_iter().filter(|w| w.sync < newest && w.len > 0).collect();
+        let mut older: Vec<SyncedWrite> =
+            alive.into_iter().filter(|w| w.sync < newest && w.len > 0).collect();
+        match aim {
+            Aim::Anywhere => {}
+            Aim::Newest => {
+                let last = older.iter().map(|w| w.sync).max()?;
+                older.retain(|w| w.sync == last);
+            }
+            Aim::TopsFirst | Aim::Top => {
+                let name = names.keys().rfind(counts)?.clone();
+                let top = names[&name];
+                let begins = |w: &&SyncedWrite| w.file == top && (w.offset..w.offset + w.len).contains(&4096);
+                let first = *synced_writes.iter().rfind(begins)?;
+                let named = |w: &SyncedWrite| synced_names.values().any(|file| *file == w.file);
+                if !synced_writes.iter().any(|w| w.sync > first.sync && w.file != top && named(w)) {
+                    return None;
+                }
+                if aim == Aim::Top {
+                    names.remove(&name);
+                    synced_names.remove(&name);
+                    return Some((name, 0));
+                }
+                older = vec![first];
+            }
+        }
         if older.is_empty() {
             return None;
         }
@@ -221,7 +259,7 @@ impl MemDisk {
             }
         }
         let at = if damage == Damage::Flip { at } else { victim.offset };
-        Some((named[&victim.file].clone(), at))
+        Some((named.get(&victim.file)?.clone(), at))
     }
 
     /// The disk as it may be found after a loss of power now. What was synced is there. Each unsynced
@@ -620,11 +658,14 @@ mod tests {
         disk.sync_dir().unwrap();
         file.write_at(&[1; 512], 0).unwrap();
         file.sync_data().unwrap();
-        assert_eq!(disk.damage(Damage::Flip, ".log", |_| 0), None, "nothing came later");
+        assert_eq!(disk.damage(Damage::Flip, Aim::Anywhere, ".log", |_| 0), None, "nothing came later");
         file.write_at(&[2; 512], 512).unwrap();
         file.sync_data().unwrap();
-        assert_eq!(disk.damage(Damage::Flip, ".log", |below| below - 1), Some(("a.log".to_owned(), 511)));
-        assert_eq!(disk.damage(Damage::Lost, ".log", |_| 0), Some(("a.log".to_owned(), 0)));
+        assert_eq!(
+            disk.damage(Damage::Flip, Aim::Anywhere, ".log", |below| below - 1),
+            Some(("a.log".to_owned(), 511))
+        );
+        assert_eq!(disk.damage(Damage::Lost, Aim::Anywhere, ".log", |_| 0), Some(("a.log".to_owned(), 0)));
         let bytes = disk.power_cut(512, || false).contents("a.log").unwrap();
         assert_eq!(bytes, [[0; 512], [2; 512]].concat());
     }

@@ -262,7 +262,8 @@ pub(super) fn survey(
 ) -> Result<Survey, StoreError> {
     let mut debts = Debts::default();
     // Before the segments are listed: another process may be just starting.
-    let least = if identity.is_some() { identity::least_segment(disk)? } else { 0 };
+    let bounded = identity.is_some() && !broken.is("missing-segment-accepted");
+    let least = if bounded { identity::least_segment(disk)? } else { 0 };
     let (candidates, mut leftovers, listed) = list(disk, extent, broken, &mut debts)?;
     let next = candidates.last().map_or(1, |c| c.segment.number + 1);
     let Chain { links, mut attested, stale } = chain(&candidates, &mut debts)?;
