@@ -84,7 +84,8 @@ pub mod postcard {
 }
 
 fn problem<T>(what: &str, why: &dyn std::fmt::Display) -> CodecError {
-    CodecError(format!("a {} cannot {what}: {why}", std::any::type_name::<T>()))
+    let name = std::any::type_name::<T>();
+    CodecError(format!("a {name} cannot {what}: {why}; `coracle::codec` tells which types can"))
 }
 
 #[cfg(test)]

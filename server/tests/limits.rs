@@ -132,7 +132,8 @@ async fn the_memory_for_replies_is_shared_and_given_back() {
                 let mut probe = TcpStream::connect(address).await.unwrap();
                 probe.write_all(b"GET k\r\n").await.unwrap();
                 let mut head = vec![0; ERROR.len()];
-                if timeout(PATIENCE, probe.read_exact(&mut head)).await.unwrap().is_ok() && head.starts_with(b"-")
+                if timeout(PATIENCE, probe.read_exact(&mut head)).await.unwrap().is_ok()
+                    && head.starts_with(b"-")
                 {
                     break String::from_utf8(head).unwrap();
                 }
