@@ -15,16 +15,29 @@ use tokio::time::sleep;
 
 /// Whoever passes a closed gate waits until it is opened.
 #[derive(Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
+struct Gate(Arc<(Mutex<Bar>, Condvar)>);
+
+#[derive(Default)]
+struct Bar {
+    closed: bool,
+    /// How many have come to it.
+    came: u64,
+}
 
 impl Gate {
     fn set(&self, closed: bool) {
-        *self.0.0.lock().unwrap() = closed;
+        self.0.0.lock().unwrap().closed = closed;
         self.0.1.notify_all();
     }
 
     fn pass(&self) {
-        drop(self.0.1.wait_while(self.0.0.lock().unwrap(), |closed| *closed).unwrap());
+        let mut bar = self.0.0.lock().unwrap();
+        bar.came += 1;
+        drop(self.0.1.wait_while(bar, |bar| bar.closed).unwrap());
+    }
+
+    fn came(&self) -> u64 {
+        self.0.0.lock().unwrap().came
     }
 }
 
@@ -142,11 +155,7 @@ async fn sh_1_a_stop_leaves_a_machine_behind_that_hangs() {
         let node = node.clone();
         async move { node.write_within(1, Duration::from_secs(3600)).await }
     });
-    eventually("the machine hangs", async || {
-        let status = node.status().await.unwrap();
-        (status.raft.commit > status.applied.index).then_some(())
-    })
-    .await;
+    eventually("the machine hangs", async || (gate.came() > 0).then_some(())).await;
     node.stop().await;
     let again = async || Node::start(Config::new(1, "127.0.0.1:0", storage.clone()), Sum::default()).await;
     let Err(refused) = again().await else { panic!("the directory is still in use") };

@@ -9,15 +9,15 @@ use crate::admin::Report;
 use crate::client::{Client, Value};
 use crate::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a node may take to start, reading its log included. This and the next only bound hanging: minutes, so that
@@ -377,11 +377,13 @@ pub fn report(address: &str, limit: Duration) -> Result<Report, String> {
     }
 }
 
-/// A port that nobody listens on now.
+/// A port that nobody listens on now, and another one each time: a node may be down when the next cluster is started.
 pub fn free_port() -> Result<u16, String> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     for _ in 0..1000 {
         let port = PORTS.start + (random() % u64::from(PORTS.end - PORTS.start)) as u16;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+        let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
             return Ok(port);
         }
     }
