@@ -197,6 +197,9 @@ struct Sent<W> {
     leader: Peer,
     term: Term,
     caller: W,
+    /// The command again, for whoever breaks the rule that it is sent once.
+    #[cfg(feature = "mutants")]
+    again: Bytes,
 }
 
 impl<W: Waits, R: Waits> Driver<W, R> {
@@ -288,8 +291,17 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                 self.newest_forward = self.newest_forward.wrapping_add(1);
                 let (id, term) = (self.newest_forward, raft.term());
                 let time_left = limit.as_millis() as u64;
+                #[cfg(feature = "mutants")]
+                let again = command.clone();
                 let forward = Forward { id, time_left, session: 0, sequence: 0, term, command };
-                self.forwarded.insert(id, Sent { leader, term, caller });
+                let sent = Sent {
+                    leader,
+                    term,
+                    caller,
+                    #[cfg(feature = "mutants")]
+                    again,
+                };
+                self.forwarded.insert(id, sent);
                 self.actions.send.push((leader, PeerMessage::Forward(forward)));
             }
             _ => self.commands.push((Caller::Here(caller), command)),
@@ -653,6 +665,13 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             self.forwarded.iter().filter(|(_, sent)| which(sent)).map(|(id, _)| *id).collect();
         let told_no = self.replica.raft().broken().is("forward-loss-told-no");
         for id in ended {
+            #[cfg(feature = "mutants")]
+            if self.replica.raft().broken().is("forward-retried")
+                && let Some(Sent { caller, again, .. }) = self.forwarded.remove(&id)
+            {
+                self.commands.push((Caller::Here(caller), again));
+                continue;
+            }
             let error = if told_no { WriteError::NoLeader } else { WriteError::Unknown(cause.clone()) };
             self.end_forward(id, Err(error));
         }

@@ -38,6 +38,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("stalled-disk-leads", "OV-4", "leads on although its disk hangs"),
     mutant("old-leader-not-told", "5.1", "does not answer a leader of an older term"),
     mutant("heartbeat-shed", "OV-4", "a follower with a slow disk drops heartbeats with the entries"),
+    mutant("founder-stamps-time", "5.3.1", "two that found a cluster at once make different first entries"),
     // Terms and votes.
     mutant("second-vote", "VT-1", "grants a second vote in one term"),
     mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),
@@ -99,6 +100,7 @@ pub const MUTANTS: &[Mutant] = &[
         "CS-1",
         "numbers forwarded writes anew in each run, so that an old answer fits",
     ),
+    mutant("forward-retried", "CS-1", "tries a forwarded write again when its answer is lost"),
     mutant("forward-loss-told-no", "CS-2", "says that a forwarded write failed when its answer is lost"),
     mutant("machine-bound-ignored", "OV-1", "hands its machine everything, however far that lags"),
     mutant("writers-told-no", "CS-2", "says that a write failed when leadership is lost"),
@@ -128,6 +130,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("earlier-life-accepted", "ST-3", "takes a batch that an earlier life of the file left"),
     mutant("old-name-refused", "5.2.5", "takes a recycled file whose old name came back for damage"),
     mutant("merge-keeps-older-vote", "VT-1", "of two hard states in one sync, the older one is written"),
+    mutant("copy-accepted", "5.2.10", "talks to a disk that has gone back to an earlier state"),
     mutant("missing-segment-accepted", "5.2.8", "starts though the newest segment is gone"),
     mutant(
         "merge-drops-truncation",

@@ -59,6 +59,8 @@ kinds! {
     Gather "gather",
     SplitRead "split-read",
     Tie "tie",
+    PutBack "put-back",
+    OldAck "old-ack",
 }
 
 const KINDS: usize = Kind::ALL.len();

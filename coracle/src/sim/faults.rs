@@ -33,6 +33,7 @@ impl World {
             Kind::Damage => plan.damage,
             Kind::Stray => plan.stray,
             Kind::Purge => plan.purge,
+            Kind::PutBack => plan.put_back,
             _ => 0,
         }
     }
@@ -94,6 +95,7 @@ impl World {
             Kind::Damage => self.damage(node, &mut dice),
             Kind::Stray => return self.stray(&mut dice),
             Kind::Purge => return self.purge(node),
+            Kind::PutBack => return self.put_back(node, &mut dice),
             _ => {}
         }
         Ok(())
@@ -122,6 +124,34 @@ impl World {
             self.step(10, node, upto.index.0);
             self.tell(|| format!("node {} purges its log up to {upto}", node + 1));
         }
+        Ok(())
+    }
+
+    /// Somebody keeps an image of a node's disk, and puts it back in a later run. That the two can be told apart,
+    /// all others must have met the later run: whoever has not cannot know.
+    fn put_back(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+        let spoilt = self.hosts.iter().filter(|host| host.damaged || host.put_back).count();
+        let host = &self.hosts[node];
+        let known = self.hosts.iter().filter(|other| other.me != host.me && !other.dead);
+        let known = known.fold(true, |all, other| all && other.knows(host));
+        let host = &mut self.hosts[node];
+        if host.up.is_none() || host.damaged || host.put_back || self.ghost.committed() == Index::ZERO {
+            return Ok(());
+        }
+        let Some((run, image)) = &host.old else {
+            host.old = Some((host.run, host.disk.copy()));
+            return Ok(());
+        };
+        if *run == host.run || !known || spoilt >= (self.plan.nodes - 1) / 2 {
+            return Ok(());
+        }
+        let image = image.clone();
+        self.tell(|| format!("the disk of node {} is put back to what it was", node + 1));
+        self.crash(node, dice)?;
+        let host = &mut self.hosts[node];
+        (host.disk, host.put_back, host.torn) = (image, true, false);
+        self.met.count(Rare::PutBack);
+        self.ghost.on_put_back(node);
         Ok(())
     }
 
@@ -217,11 +247,12 @@ impl World {
 
     /// A disk changes what it had kept: at a minority of the nodes, once each.
     fn damage(&mut self, node: usize, dice: &mut Dice) {
-        let damaged = self.hosts.iter().filter(|host| host.damaged).count();
+        let damaged = self.hosts.iter().filter(|host| host.damaged || host.put_back).count();
         let host = &mut self.hosts[node];
         // Before the membership is committed, a single node may be all there is of the cluster.
         let young = self.ghost.committed() == Index::ZERO;
-        if young || host.damaged || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2 {
+        if young || host.damaged || host.put_back || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2
+        {
             return;
         }
         let kind = *dice.pick(&[Damage::Flip, Damage::Lost, Damage::Misplaced]);
@@ -231,9 +262,10 @@ impl World {
         };
         host.damaged = true;
         // Most damage is found by who starts on it.
-        if dice.chance(500) {
+        if dice.chance(700) {
             let run = host.run;
-            self.at(dice.within(1, ELECTION), Happening::Restart { node, run });
+            let limit = *dice.pick(&[2, 2, ELECTION]);
+            self.at(dice.within(1, limit), Happening::Restart { node, run });
         }
         self.met.count(match aim {
             Aim::Anywhere => Rare::DamagedAnywhere,

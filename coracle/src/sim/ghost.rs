@@ -32,7 +32,7 @@ pub struct Violation {
 /// By so much, in milliseconds, may the cluster's clock lag behind a node's own: two ticks.
 const CLOCK_SLACK: u64 = 20;
 
-/// The first thing that happens after a start sets the clock going.
+/// A start's first tick sets the clock going, if nothing did before.
 const NOT_YET: u64 = u64::MAX;
 
 pub(super) type Verdict = Result<(), Violation>;
@@ -109,6 +109,17 @@ struct Record {
     /// A time that an entry of its log showed, and what its own clock showed then, in milliseconds: from there the
     /// cluster's clock goes on.
     time: (u64, u64),
+    /// Whether its disk went back to an earlier state, and it has not started since.
+    put_back: bool,
+    /// What was durable when it went back: what was acknowledged until then was true.
+    before: Image,
+}
+
+impl Record {
+    /// Whether this entry is, or was, durable on it.
+    fn held(&self, index: Index, entry: Option<Seen>) -> bool {
+        self.durable.get(index) == entry || (entry.is_some() && self.before.get(index) == entry)
+    }
 }
 
 /// All records.
@@ -153,8 +164,8 @@ impl Ghost {
         Index(self.committed.len() as u64)
     }
 
-    /// Something happens to a node, whose own clock shows this many milliseconds.
-    pub(super) fn on_event(&mut self, node: usize, local: u64) {
+    /// A node has had a tick, and its own clock shows this many milliseconds.
+    pub(super) fn on_tick(&mut self, node: usize, local: u64) {
         let (_, since) = &mut self.nodes[node].time;
         if *since == NOT_YET {
             *since = local;
@@ -223,7 +234,7 @@ impl Ghost {
                         // By the node's own clock, which ticks every 10 ms (design 5.5.2): in no role, and at no
                         // change of leader, does the cluster's clock stand still.
                         let (showed, since) = record.time;
-                        let goes_on = showed + local.saturating_sub(since + CLOCK_SLACK);
+                        let goes_on = showed + local.saturating_sub(since.saturating_add(CLOCK_SLACK));
                         let own = office == Some(entry.term()) && entry.index() > Index(1);
                         if own && time < goes_on {
                             let detail = format!(
@@ -309,12 +320,21 @@ impl Ghost {
         )
     }
 
+    /// A node's disk went back to an earlier state.
+    pub(super) fn on_put_back(&mut self, node: usize) {
+        let before = std::mem::take(&mut self.nodes[node].durable);
+        self.nodes[node] = Record { put_back: true, before, ..Record::default() };
+    }
+
     /// A node came back. What was durable must be there; more may be.
     pub(super) fn on_start(&mut self, node: usize, recovered: &Recovered, entries: &[Entry]) -> Verdict {
         let id = self.ids[node];
         let record = &mut self.nodes[node];
         // What was purged was committed and durable here: it counts as if it were still there.
         let purged = recovered.purged.index;
+        if record.put_back {
+            record.durable.entries = self.committed[..(purged.0 as usize).min(self.committed.len())].to_vec();
+        }
         if purged > record.durable.last() || purged.0 > self.committed.len() as u64 {
             return broken(
                 "S20",
@@ -349,6 +369,7 @@ impl Ghost {
             commit: purged,
             applied: purged,
             time: (newest, NOT_YET),
+            before: std::mem::take(&mut record.before),
             ..Record::default()
         };
         self.on_vote(node, new)
@@ -507,7 +528,7 @@ impl Ghost {
                 }
                 Some(_) => {}
                 None => {
-                    let holders = self.nodes.iter().filter(|n| n.durable.get(index) == Some(entry)).count();
+                    let holders = self.nodes.iter().filter(|n| n.held(index, Some(entry))).count();
                     if holders <= self.nodes.len() / 2 {
                         return broken(
                             "S6",
@@ -578,8 +599,8 @@ impl Ghost {
             // It follows somebody newer by now, who may have had it drop what it acknowledged here.
             return Ok(());
         }
-        let (own, theirs) = (&self.nodes[leader].log, &self.nodes[follower].durable);
-        if matched > Index::ZERO && own.get(matched) != theirs.get(matched) {
+        let own = self.nodes[leader].log.get(matched);
+        if matched > Index::ZERO && !self.nodes[follower].held(matched, own) {
             let (leader, follower) = (self.ids[leader], self.ids[follower]);
             return broken(
                 "S12",

@@ -23,6 +23,8 @@ use crate::storage::queue::WriteQueue;
 use crate::storage::wal::{self, PlannedRead, Wal, WalConfig};
 use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use crate::transport::PeerMessage;
+use crate::transport::alarm::Kept;
+use crate::wire::{AlarmReason, Facts};
 use coracle_core::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,6 +57,14 @@ pub(super) struct Host {
     snapshots: BTreeMap<Index, Replicated<Kv>>,
     /// The starts of its directory.
     pub(super) boots: Boots,
+    /// What it knows of the starts of others, durably.
+    kept: Kept,
+    /// For each other node the newest of its runs that this one has met, and whether it goes on with that.
+    met: BTreeMap<NodeId, (u64, bool)>,
+    /// An earlier state of its disk, and in which run that was.
+    pub(super) old: Option<(u64, MemDisk)>,
+    /// Whether its disk went back to that.
+    pub(super) put_back: bool,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
@@ -238,8 +248,48 @@ impl Host {
             hung: false,
             snapshots: BTreeMap::new(),
             boots: Boots::default(),
+            kept: Kept::default(),
+            met: BTreeMap::new(),
+            old: None,
+            put_back: false,
             broken: Broken::default(),
         }
+    }
+
+    /// Whether it goes on with a connection from `other`, as a peer does that keeps what it knows of others durably,
+    /// and is sure of whom it talks to (design, 5.2.10).
+    pub(super) fn meets(&mut self, other: &Host) -> bool {
+        if let Some((run, fine)) = self.met.get(&other.me.id)
+            && *run == other.run
+        {
+            return *fine;
+        }
+        self.kept.broken = self.broken;
+        let facts = Facts {
+            protocol: (0, 0),
+            required: 0,
+            optional: 0,
+            levels: (0, 0),
+            cluster: None,
+            from: other.me,
+            boot: other.boots.newest.last().copied().unwrap_or_default(),
+            membership: LogId::ZERO,
+            max_frame: 0,
+            boot_number: other.boots.count,
+            boots: other.boots.newest.clone(),
+            address: String::new(),
+            names: None,
+            metadata: bytes::Bytes::new(),
+        };
+        let alarm = self.kept.meet(&facts);
+        let fine = alarm.is_none_or(|alarm| alarm.reason != AlarmReason::Copy);
+        self.met.insert(other.me.id, (other.run, fine));
+        fine
+    }
+
+    /// Whether it has met this very run of `other`.
+    pub(super) fn knows(&self, other: &Host) -> bool {
+        self.met.get(&other.me.id).is_some_and(|(run, _)| *run == other.run)
     }
 
     /// Starts the process on what the disk holds. Returns what it recovered.

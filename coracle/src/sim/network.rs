@@ -17,6 +17,9 @@ use std::collections::VecDeque;
 /// How many of the newest messages are remembered, to be told to the wrong node.
 const REMEMBERED: usize = 32;
 
+/// How many acknowledgements are kept for the next time that a node leads.
+const KEPT_ACKS: usize = 8;
+
 /// A message under way.
 #[derive(Debug)]
 pub(super) struct Parcel {
@@ -54,6 +57,8 @@ pub(super) struct Network {
     pub(super) largest: u64,
     /// For each node an answer that it was about to get when its process was ended.
     echo: Vec<Option<Echo>>,
+    /// Copies of acknowledgements that each node got as a leader, until it leads again.
+    old_acks: Vec<VecDeque<Parcel>>,
 }
 
 impl Network {
@@ -65,6 +70,7 @@ impl Network {
             recent: VecDeque::new(),
             largest: 0,
             echo: (0..nodes).map(|_| None).collect(),
+            old_acks: (0..nodes).map(|_| VecDeque::new()).collect(),
         }
     }
 
@@ -105,6 +111,9 @@ impl World {
             self.met.count(Rare::Cut);
             return;
         }
+        if !self.connects(from, to) {
+            return;
+        }
         let dropped = self.chance.happens(Kind::Drop, link, self.plan.drop).is_some();
         let name = || format!("node {} to {}: {}", from + 1, to + 1, story::message(&envelope));
         if dropped {
@@ -128,7 +137,17 @@ impl World {
         let runs = (self.hosts[from].run, self.hosts[to].run);
         let connection = self.network.connection[from][to];
         let (cluster, names) = self.handshake(from, to);
+        let acknowledges = matches!(&envelope.message, Message::AppendReply(it) if it.matched > Index::ZERO);
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
+        if acknowledges
+            && self.plan.old_acks > 0
+            && self.chance.happens(Kind::OldAck, link, self.plan.old_acks).is_some()
+        {
+            let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
+            let kept = &mut self.network.old_acks[to];
+            kept.truncate(KEPT_ACKS - 1);
+            kept.push_front(parcel);
+        }
         for _ in 0..copies {
             let delay = match self.chance.happens(Kind::Hold, link, self.plan.hold) {
                 Some(mut dice) => {
@@ -141,6 +160,29 @@ impl World {
             let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
             self.at(delay, Happening::Deliver(parcel));
         }
+    }
+
+    /// A node leads: what it was told when it led before comes once more, as by a connection that hung.
+    pub(super) fn tell_old_acks(&mut self, node: usize) {
+        for mut parcel in std::mem::take(&mut self.network.old_acks[node]) {
+            parcel.connection = self.network.connection[parcel.from][node];
+            self.network.under_way[parcel.from][node] += 1;
+            self.met.count(Rare::AckOfOldTerm);
+            let delay = self.chance.plain(11, node, self.now).within(1, 3 * MS);
+            self.at(delay, Happening::Deliver(parcel));
+        }
+    }
+
+    /// Whether the two go on with their connection. A copy of a directory, or an old state of it, is refused by
+    /// whoever has met the newer one.
+    fn connects(&mut self, from: usize, to: usize) -> bool {
+        let (low, high) = self.hosts.split_at_mut(from.max(to));
+        let (one, other) = (&mut low[from.min(to)], &mut high[0]);
+        let mut fine = true;
+        fine &= other.up.is_none() || one.meets(other);
+        fine &= one.up.is_none() || other.meets(one);
+        self.met.count_if(!fine, Rare::CopyRefused);
+        fine
     }
 
     /// What the sender's handshake says: its cluster, and whether it names the receiver.
@@ -157,6 +199,7 @@ impl World {
         let link = (from + 1) * 10 + to + 1;
         self.met.count_if(matches!(message, PeerMessage::Forward(_)), Rare::Forwarded);
         let lost = self.network.cut[from][to]
+            || !self.connects(from, to)
             || self.chance.happens(Kind::Drop, link, self.plan.drop.min(50)).is_some();
         if lost {
             self.tell(|| format!("lost: node {} to {}: {}", from + 1, to + 1, story::forwarded(&message)));

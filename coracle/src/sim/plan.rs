@@ -78,8 +78,12 @@ pub(super) struct Plan {
     pub(super) echo: u64,
     /// Chance of a partition that lasts until a leader has committed in it.
     pub(super) siege: u64,
+    /// Acknowledgements that come again when their receiver leads again.
+    pub(super) old_acks: u64,
     /// The mean pause between two purges of a log; 0 for none.
     pub(super) purge: u64,
+    /// The mean pause between two that a disk's image is kept, or put back; 0 for none.
+    pub(super) put_back: u64,
     /// Events after which a node does not carry out at once what they bring, but takes in more first.
     pub(super) gather: u64,
     /// How long such a turn takes at most.
@@ -145,12 +149,14 @@ impl Plan {
             flap: sometimes(dice, 250, flap),
             reset: sometimes(dice, 300, reset),
             disk_error: sometimes(dice, 300, disk_error),
-            damage: sometimes(dice, 200, damage),
+            damage: sometimes(dice, 300, damage),
             stray: sometimes(dice, 300, stray),
             siege: 300,
             large: 0,
             echo: 0,
+            old_acks: 0,
             purge: 0,
+            put_back: 0,
             gather: 0,
             turn: 0,
             ties: 0,
@@ -173,6 +179,8 @@ impl Plan {
             // Where there is no limit to reach, large values only take time.
             large: if plan.room < 1 << 20 { large } else { 0 },
             echo: *dice.pick(&[0, 0, 50, 300]),
+            put_back: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, ELECTION / 2]),
+            old_acks: *dice.pick(&[0, 0, 300]),
             purge: *dice.pick(&[0, ELECTION / 20, ELECTION / 10, ELECTION / 4]),
             gather: *dice.pick(&[0, 0, 50, 300]),
             turn: *dice.pick(&[MS / 2, 5 * MS, 20 * MS]),
@@ -225,7 +233,9 @@ impl Plan {
             damage: 0,
             stray: 0,
             echo: 0,
+            old_acks: 0,
             purge: 0,
+            put_back: 0,
             gather: 0,
             ties: 0,
             split: 0,

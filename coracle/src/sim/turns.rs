@@ -36,11 +36,19 @@ impl World {
         if let Some(mut dice) =
             gathers.then(|| self.chance.happens(Kind::Gather, node, self.plan.gather)).flatten()
         {
-            self.turns[node] = Some(Turn { run, before, events: 0, queued: Vec::new() });
-            let time = dice.within(1, self.plan.turn);
-            self.at(time, Happening::Turn { node, run });
-            return self.gather(node, event);
+            if !dice.chance(200) {
+                self.turns[node] = Some(Turn { run, before, events: 0, queued: Vec::new() });
+                let time = dice.within(1, self.plan.turn);
+                self.at(time, Happening::Turn { node, run });
+                return self.gather(node, event);
+            }
+            // Now and then it is woken for nothing, just before something comes.
+            self.met.count(Rare::EmptyTurn);
+            let wants = self.hosts[node].settle(self.now);
+            self.carry_out(node, wants)?;
         }
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        let before = Before::of(up.raft());
         let (reads, ticks) = (matches!(event, Event::Read(..)), matches!(event, Event::Tick));
         let asked = match &event {
             Event::Write(request, _) if up.raft().is_leader() && self.has_room(node) => Some(*request),
@@ -96,7 +104,6 @@ impl World {
         let leads = term.is_some() && term == self.ghost.leads(node);
         let mut added = 0;
         let local = self.hosts[node].clock.local(self.now) / MS;
-        self.ghost.on_event(node, local);
         // Heartbeats may be believed to be so much faster than the own clock (design 5.5.2).
         self.ghost.latest = self.fastest() * 11 / 10 + 20;
         for batch in queued {

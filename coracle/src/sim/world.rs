@@ -330,6 +330,7 @@ impl World {
         let before = role(&self.hosts[node]);
         let sent = self.report.messages;
         self.turn(node, Event::Tick)?;
+        self.ghost.on_tick(node, self.hosts[node].clock.local(self.now) / MS);
         if role(&self.hosts[node]) != before || self.report.messages != sent {
             self.step(1, node, self.report.messages);
             self.watch_window(node)?;
@@ -554,6 +555,7 @@ impl World {
         for alarm in alarms {
             match alarm {
                 Alarm::DiskStalled { .. } => self.met.count(Rare::DiskStepDown),
+                Alarm::LostEntries { follower, .. } if self.hosts[follower.0 as usize - 1].put_back => {}
                 other => return broken("S12", format!("an alarm without a reason: {other:?}")),
             }
         }
@@ -659,6 +661,7 @@ impl World {
         }
         if after.leads && !before.leads {
             self.tell(|| format!("node {} leads term {}", node + 1, after.term));
+            self.tell_old_acks(node);
             let leads = |host: &Host| host.up.as_ref().is_some_and(|up| up.raft().is_leader());
             let leaders = self.hosts.iter().filter(|host| leads(host)).count();
             self.met.count_if(leaders > 1, Rare::TwoLeaders);

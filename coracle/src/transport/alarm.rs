@@ -9,7 +9,7 @@
 //! Until peers are authenticated, an [`Alarm`] is all that comes of it: anyone could say so of anyone.
 
 use crate::wire::{self, AlarmReason, Facts};
-use coracle_core::{Boot, Peer};
+use coracle_core::{Boot, Broken, Peer};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -84,7 +84,8 @@ impl fmt::Display for Alarm {
 
 /// The newest boot of each incarnation that was met.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(crate) struct Kept {
+    pub(crate) broken: Broken,
     boots: BTreeMap<Peer, Newest>,
     /// How many handshakes were looked at.
     met: u64,
@@ -100,7 +101,7 @@ struct Newest {
 
 impl Kept {
     /// Looks at a handshake: the alarm that it gives rise to. A list that is a copy's does not change what is kept.
-    pub(super) fn meet(&mut self, facts: &Facts) -> Option<Alarm> {
+    pub(crate) fn meet(&mut self, facts: &Facts) -> Option<Alarm> {
         let (newest, length) = (facts.boot_number, facts.boots.len() as u64);
         if length == 0 {
             return None;
@@ -122,6 +123,7 @@ impl Kept {
             None if kept.number < oldest => Some(AlarmReason::Forgotten),
             _ => Some(AlarmReason::Copy),
         };
+        let reason = reason.filter(|_| !self.broken.is("copy-accepted"));
         let (other, number) = (kept.boot, kept.number);
         if reason != Some(AlarmReason::Copy) {
             (kept.number, kept.boot) = (newest, facts.boot);

@@ -7,7 +7,7 @@
 pub mod tcp;
 
 mod accept;
-mod alarm;
+pub(crate) mod alarm;
 mod config;
 mod dial;
 mod handshake;
