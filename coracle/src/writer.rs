@@ -193,7 +193,7 @@ mod tests {
     use std::sync::Arc;
 
     /// Bytes whose end is told.
-    struct Lost(Bytes, Option<tokio::sync::oneshot::Sender<()>>);
+    struct Lost(Bytes, Option<oneshot::Sender<()>>);
 
     impl AsRef<[u8]> for Lost {
         fn as_ref(&self) -> &[u8] {
@@ -203,7 +203,9 @@ mod tests {
 
     impl Drop for Lost {
         fn drop(&mut self) {
-            self.1.take().into_iter().for_each(|tell| drop(tell.send(())));
+            if let Some(tell) = self.1.take() {
+                let _gone = tell.send(());
+            }
         }
     }
 
@@ -236,7 +238,7 @@ mod tests {
         writer.order(Order::Write(WriteId(1), WriteBatch::default()));
         assert!(matches!(told.recv().await, Some(Report::Failed(_))));
         // Whoever takes the next order, or drops it unseen, has not closed the store before.
-        let (drops, dropped) = tokio::sync::oneshot::channel();
+        let (drops, dropped) = oneshot::channel();
         let entry = Entry::new(LogId::new(1, 1), Kind::Noop, Stamp::default(), &[]);
         let entry = Entry::decode(Bytes::from_owner(Lost(entry.bytes().clone(), Some(drops)))).unwrap();
         let batch = WriteBatch { hard_state: None, changes: vec![Change::Append(vec![entry])] };

@@ -132,8 +132,8 @@ impl World {
     fn put_back(&mut self, node: usize, dice: &mut Dice) -> Verdict {
         let spoilt = self.hosts.iter().filter(|host| host.damaged || host.put_back).count();
         let host = &self.hosts[node];
-        let known = self.hosts.iter().filter(|other| other.me != host.me && !other.dead);
-        let known = known.fold(true, |all, other| all && other.knows(host));
+        let mut others = self.hosts.iter().filter(|other| other.me != host.me && !other.dead);
+        let known = others.all(|other| other.knows(host));
         let host = &mut self.hosts[node];
         if host.up.is_none() || host.damaged || host.put_back || self.ghost.committed() == Index::ZERO {
             return Ok(());

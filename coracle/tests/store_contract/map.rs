@@ -219,9 +219,12 @@ mod moving {
     use coracle::storage::keyed::inspect;
     use coracle::storage::{Change, WriteBatch};
 
+    /// What happens to the map between two scans.
+    type Meanwhile = Box<dyn FnMut(&Map) + Send>;
+
     struct Moving {
         map: Map,
-        writer: Mutex<Box<dyn FnMut(&Map) + Send>>,
+        writer: Mutex<Meanwhile>,
     }
 
     impl KeyValue for Moving {
