@@ -131,7 +131,7 @@ impl Plan {
             drop: sometimes(dice, 400, drop),
             duplicate: if dice.chance(400) { dice.within(1, 200) } else { 0 },
             hold: if dice.chance(400) { dice.within(1, 30) } else { 0 },
-            disk: *dice.pick(&[MS / 2, 2 * MS, 10 * MS, 50 * MS]),
+            disk: *dice.pick(&[MS / 2, 2 * MS, 10 * MS, 50 * MS, 150 * MS]),
             stall: if dice.chance(300) { dice.within(1, 20) } else { 0 },
             crash: sometimes(dice, 700, crash),
             power: *dice.pick(&[0, 500, 500, 1000]),

@@ -464,6 +464,9 @@ impl World {
         let (_, mut dice) = self.chance.next(Kind::LateWord, node);
         let limit = *dice.pick(&[5 * MS, 50 * MS, ELECTION]);
         let delay = dice.within(1, limit);
+        // Some gather, as words for a node that was busy do.
+        let gathers = if dice.chance(500) { 10 * MS - (self.now + delay) % (10 * MS) } else { 0 };
+        let delay = delay + gathers;
         self.at(delay, Happening::Reported { node, run, id });
         self.work(node);
         Ok(())
