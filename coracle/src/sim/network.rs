@@ -59,6 +59,8 @@ pub(super) struct Network {
     echo: Vec<Option<Echo>>,
     /// Copies of acknowledgements that each node got as a leader, until it leads again.
     old_acks: Vec<VecDeque<Parcel>>,
+    /// Copies of entries that each node got, until somebody else leads.
+    old_entries: Vec<VecDeque<Parcel>>,
 }
 
 impl Network {
@@ -71,6 +73,7 @@ impl Network {
             largest: 0,
             echo: (0..nodes).map(|_| None).collect(),
             old_acks: (0..nodes).map(|_| VecDeque::new()).collect(),
+            old_entries: (0..nodes).map(|_| VecDeque::new()).collect(),
         }
     }
 
@@ -138,13 +141,15 @@ impl World {
         let connection = self.network.connection[from][to];
         let (cluster, names) = self.handshake(from, to);
         let acknowledges = matches!(&envelope.message, Message::AppendReply(it) if it.matched > Index::ZERO);
+        let brings = !entries.is_empty();
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
-        if acknowledges
+        if (acknowledges || brings)
             && self.plan.old_acks > 0
             && self.chance.happens(Kind::OldAck, link, self.plan.old_acks).is_some()
         {
             let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
-            let kept = &mut self.network.old_acks[to];
+            let network = &mut self.network;
+            let kept = if brings { &mut network.old_entries[to] } else { &mut network.old_acks[to] };
             kept.truncate(KEPT_ACKS - 1);
             kept.push_front(parcel);
         }
@@ -162,7 +167,8 @@ impl World {
         }
     }
 
-    /// A node leads: what it was told when it led before comes once more, as by a connection that hung.
+    /// A node leads: what it was told when it led before comes once more, as by a connection that hung; and so do
+    /// entries of leaders before it, to whom they were for.
     pub(super) fn tell_old_acks(&mut self, node: usize) {
         for mut parcel in std::mem::take(&mut self.network.old_acks[node]) {
             parcel.connection = self.network.connection[parcel.from][node];
@@ -170,6 +176,15 @@ impl World {
             self.met.count(Rare::AckOfOldTerm);
             let delay = self.chance.plain(11, node, self.now).within(1, 3 * MS);
             self.at(delay, Happening::Deliver(parcel));
+        }
+        for to in 0..self.hosts.len() {
+            for mut parcel in std::mem::take(&mut self.network.old_entries[to]) {
+                parcel.connection = self.network.connection[parcel.from][to];
+                self.network.under_way[parcel.from][to] += 1;
+                self.met.count(Rare::EntriesOfOldTerm);
+                let delay = self.chance.plain(12, to, self.now).within(1, ELECTION / 4);
+                self.at(delay, Happening::Deliver(parcel));
+            }
         }
     }
 

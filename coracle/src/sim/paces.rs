@@ -10,7 +10,7 @@ use super::Report;
 /// hundred; the bounds are ten to twenty in a hundred above what they measured.
 pub const PACES: &[(&str, u64, &str)] = &[
     ("leaderless", 425, "of 1,000 ticks of living nodes in the time of faults, those that know no leader"),
-    ("leader", 145, "ms from the end of all faults to a leader that all follow"),
+    ("leader", 165, "ms from the end of all faults to a leader that all follow"),
     ("write", 60, "ms from the last answer to old requests to a new write acknowledged"),
     ("equal", 420, "ms from then to equal machines everywhere"),
     ("besieged", 370, "ms to a commit in a partition that leaves a quorum"),

@@ -78,7 +78,7 @@ pub(super) struct Plan {
     pub(super) echo: u64,
     /// Chance of a partition that lasts until a leader has committed in it.
     pub(super) siege: u64,
-    /// Acknowledgements that come again when their receiver leads again.
+    /// Acknowledgements that come again when their receiver leads again, and entries when somebody else does.
     pub(super) old_acks: u64,
     /// The mean pause between two purges of a log; 0 for none.
     pub(super) purge: u64,

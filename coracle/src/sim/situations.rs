@@ -98,6 +98,7 @@ situations! {
     LongerLog "follower with the longer log" "an append reached a follower whose log was longer than its leader's",
     ProbeLost "probe lost" "the network lost the one message by which a leader matched logs",
     OldAck "old acknowledgement" "an acknowledgement arrived after a newer one",
+    EntriesOfOldTerm "entries of an old term" "entries of an earlier leader came once more",
     AckOfOldTerm "acknowledgement of an old term" "a leader got what it had been told when it led before",
     WindowFull "window full" "a leader had as much under way to a follower as it may",
     Busy "busy" "a leader refused a command because too much waited",
