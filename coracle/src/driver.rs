@@ -19,7 +19,7 @@ use crate::storage::{ReadLogError, WriteBatch};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::Bytes;
 use coracle_core::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
@@ -60,6 +60,16 @@ pub(crate) enum Caller<W> {
     Here(W),
     /// Another node forwarded it, under this number.
     Forwarded(Peer, u64),
+}
+
+impl<W: Waits> Waits for Caller<W> {
+    fn gave_up(&self) -> bool {
+        match self {
+            Caller::Here(caller) => caller.gave_up(),
+            // The other node knows, and drops the answer.
+            Caller::Forwarded(..) => false,
+        }
+    }
 }
 
 /// What the machine is handed, in this order.
@@ -167,13 +177,15 @@ pub(crate) struct Driver<W, R> {
     /// Writes of this node's callers that went to the leader: at most once, over one hop.
     forwarded: BTreeMap<u64, Sent<W>>,
     newest_forward: u64,
+    /// Writes in the log that are not decided yet, by index.
+    expecting: VecDeque<(LogId, Caller<W>)>,
     /// What this turn has taken in.
     events: Vec<Event<Caller<W>, R>>,
     commands: Vec<(Caller<W>, Bytes)>,
     reads: Vec<R>,
     /// What the next turn has to say, whatever the replica wants.
     actions: Actions<W, R>,
-    /// Callers in the replica and among the forwarded.
+    /// Callers in the replica, among the forwarded, and of entries that are not decided.
     open: usize,
     /// Callers that were handed to the machine since the start.
     handed: u64,
@@ -220,6 +232,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             founded: None,
             forwarded: BTreeMap::new(),
             newest_forward: first,
+            expecting: VecDeque::new(),
             events: Vec::new(),
             commands: Vec::new(),
             reads: Vec::new(),
@@ -508,12 +521,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             let end = (*end).min(raft.last().index);
             raft.leader().is_some() && raft.commit() >= end && applied >= raft.commit().min(raft.persisted())
         });
-        let mut actions = mem::take(&mut self.actions);
-        // Who waits for an entry waits here until there is something to apply: that alone wakes no machine.
-        if actions.work.iter().all(|work| matches!(work, Work::Expect(..))) {
-            self.actions.work = mem::take(&mut actions.work);
-        }
-        actions
+        self.send_along();
+        mem::take(&mut self.actions)
     }
 
     /// The node stops: who still waits here.
@@ -522,10 +531,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         writes.extend(mem::take(&mut self.commands).into_iter().map(|(caller, _)| caller));
         writes.extend(mem::take(&mut self.forwarded).into_values().map(|sent| Caller::Here(sent.caller)));
         reads.append(&mut self.reads);
-        writes.extend(mem::take(&mut self.actions.work).into_iter().filter_map(|work| match work {
-            Work::Expect(_, caller) => Some(caller),
-            _ => None,
-        }));
+        writes.extend(mem::take(&mut self.expecting).into_iter().map(|(_, caller)| caller));
         self.open = 0;
         (writes, reads)
     }
@@ -544,6 +550,19 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let raft = self.replica.raft();
         if self.digests.report(of, digest) && raft.is_leader() {
             self.actions.findings.extend(self.digests.compare(raft.membership(), digest.index));
+        }
+    }
+
+    /// Whoever waits for an entry goes to the machine together with it, or with the news that leadership was lost.
+    fn send_along(&mut self) {
+        let work = &mut self.actions.work;
+        let all = work.iter().any(|work| matches!(work, Work::Deposed));
+        let fed = self.replica.fed();
+        let decided = self.expecting.partition_point(|(id, _)| all || id.index <= fed);
+        if decided > 0 {
+            (self.open, self.handed) = (self.open - decided, self.handed + decided as u64);
+            let expecting = self.expecting.drain(..decided).map(|(id, caller)| Work::Expect(id, caller));
+            work.splice(0..0, expecting);
         }
     }
 
@@ -577,9 +596,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             (envelope.to, PeerMessage::Raft { envelope, entries })
         }));
         actions.loads.extend(loads);
-        let callers = accepted.len() + granted.len();
-        (self.open, self.handed) = (self.open - callers, self.handed + callers as u64);
-        actions.work.extend(accepted.into_iter().map(|(caller, id)| Work::Expect(id, caller)));
+        self.expecting.extend(accepted.into_iter().map(|(caller, id)| (id, caller)));
+        (self.open, self.handed) = (self.open - granted.len(), self.handed + granted.len() as u64);
         if !apply.is_empty() {
             actions.work.push(Work::Apply(apply));
         }
@@ -679,10 +697,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// Forgets callers who have given up. What is in the log goes its way without them.
     fn sweep(&mut self, now: Moment) {
-        let before = self.forwarded.len();
+        let before = self.forwarded.len() + self.expecting.len();
         self.forwarded.retain(|_, sent| !sent.caller.gave_up());
+        self.expecting.retain(|(_, caller)| !caller.gave_up());
         let forgotten = self.replica.forget_reads(now, R::gave_up);
-        self.open -= before - self.forwarded.len() + forgotten;
+        self.open -= before - self.forwarded.len() - self.expecting.len() + forgotten;
     }
 }
 

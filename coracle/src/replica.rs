@@ -574,6 +574,11 @@ impl<W, R> Replica<W, R> {
         }
     }
 
+    /// The newest index that the machine was handed.
+    pub(crate) fn fed(&self) -> Index {
+        self.fed
+    }
+
     /// Hands the machine what is committed and durable here, as long as it keeps up.
     fn feed(&mut self) {
         let first = self.fed.next();
