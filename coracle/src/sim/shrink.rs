@@ -382,18 +382,23 @@ mod tests {
     #[test]
     fn what_has_nothing_to_do_with_it_goes() {
         let broken = |seed: &u64| {
-            let options = Options { remember: true, ..Options::new(*seed) };
+            let options = Options { remember: true, steps: 500, ..Options::new(*seed) };
             asked_after_a_crash(options).violation.is_some()
         };
-        let seed = (0..).find(broken).unwrap();
-        let options = Options { steps: 500, ..Options::new(seed) };
-        let shrunk = shrink_with(&options, &asked_after_a_crash, &mut |_| true).unwrap();
-        let kinds: Vec<Kind> = shrunk.decisions.iter().map(|decision| decision.kind).collect();
-        assert_eq!(kinds, [Kind::Crash, Kind::Ask], "of {}", shrunk.before);
-        assert!(shrunk.before > 100 && shrunk.options.steps < 500);
-        assert!(shrunk.story.iter().any(|line| line.contains("asks node")), "{shrunk}");
-        let again = asked_after_a_crash(Options { remember: true, ..shrunk.options });
-        assert_eq!(again.violation, Some(shrunk.violation));
+        let mut exact = 0;
+        for seed in (0..).filter(broken).take(5) {
+            let options = Options { steps: 500, ..Options::new(seed) };
+            let shrunk = shrink_with(&options, &asked_after_a_crash, &mut |_| true).unwrap();
+            let kinds: Vec<Kind> = shrunk.decisions.iter().map(|decision| decision.kind).collect();
+            exact += u32::from(kinds == [Kind::Crash, Kind::Ask]);
+            // What a decision leads to may hang on others that have nothing to do with it.
+            assert!(kinds.len() <= 10 && shrunk.before > 100, "seed {seed}: {kinds:?} of {}", shrunk.before);
+            assert!(shrunk.options.steps < 500);
+            assert!(shrunk.story.iter().any(|line| line.contains("asks node")), "{shrunk}");
+            let again = asked_after_a_crash(Options { remember: true, ..shrunk.options });
+            assert_eq!(again.violation, Some(shrunk.violation));
+        }
+        assert!(exact >= 1, "each keeps something else");
     }
 
     #[test]
