@@ -18,7 +18,7 @@ use super::situations::{Met, Rare};
 use crate::entry::{Entry, Kind};
 use crate::storage::{Change, Recovered, WriteBatch};
 use coracle_core::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,6 +135,8 @@ pub(super) struct Ghost {
     committed_in: Vec<Term>,
     /// The digest of all machines at each index.
     digests: Vec<[u8; 16]>,
+    /// Whose disk went back to an earlier state, at any time.
+    went_back: BTreeSet<usize>,
     /// For whom the first durable vote of each term was.
     first_vote: BTreeMap<Term, NodeId>,
     /// The latest time that any node's clock can show by now, in milliseconds.
@@ -153,6 +155,7 @@ impl Ghost {
             committed: Vec::new(),
             committed_in: Vec::new(),
             digests: Vec::new(),
+            went_back: BTreeSet::new(),
             first_vote: BTreeMap::new(),
             latest: 0,
             met: Met::new(),
@@ -308,6 +311,10 @@ impl Ghost {
     /// A vote is durable, and so can count from now on.
     fn on_vote(&mut self, node: usize, state: HardState) -> Verdict {
         let Some(vote) = state.vote else { return Ok(()) };
+        // A disk that went back has forgotten its votes. What it says counts with nobody.
+        if self.went_back.contains(&node) {
+            return Ok(());
+        }
         let first = *self.first_vote.entry(state.term).or_insert(vote.id);
         self.met.count_if(first != vote.id, Rare::Split);
         let cast = *self.vote_of.entry((self.ids[node], state.term)).or_insert(vote);
@@ -324,6 +331,7 @@ impl Ghost {
     pub(super) fn on_put_back(&mut self, node: usize) {
         let before = std::mem::take(&mut self.nodes[node].durable);
         self.nodes[node] = Record { put_back: true, before, ..Record::default() };
+        self.went_back.insert(node);
     }
 
     /// A node came back. What was durable must be there; more may be.

@@ -204,8 +204,18 @@ impl MemDisk {
             .copied()
             .collect();
         let newest = alive.last()?.sync;
-        let mut older: Vec<SyncedWrite> =
-            alive.into_iter().filter(|w| w.sync < newest && w.len > 0).collect();
+        // What was written over since, in a recycled file, is not there any more; in its place lies perhaps the newest.
+        let is_over = |later: &SyncedWrite, w: &SyncedWrite| {
+            later.sync > w.sync
+                && later.file == w.file
+                && later.offset < w.offset + w.len
+                && w.offset < later.offset + later.len
+        };
+        let mut older: Vec<SyncedWrite> = alive
+            .iter()
+            .filter(|w| w.sync < newest && w.len > 0 && !alive.iter().any(|later| is_over(later, w)))
+            .copied()
+            .collect();
         match aim {
             Aim::Anywhere => {}
             Aim::Newest => {
