@@ -191,6 +191,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_first_one_lets_others_join_before_it_rings() {
+        let (sender, receiver) = bounded(10);
+        let mut first = pin!(sender.send(1));
+        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(poll_once(receiver.rung()).is_none(), "it has not rung yet");
+        sender.send(2).await.unwrap();
+        first.await.unwrap();
+        assert!(receiver.rung().await);
+        assert_eq!(receiver.take(10), [1, 2]);
+    }
+
+    #[tokio::test]
     async fn a_first_one_that_is_dropped_rings_for_those_after_it() {
         let (sender, receiver) = bounded(10);
         assert!(poll_once(sender.send(1)).is_none(), "it lets others run first");
