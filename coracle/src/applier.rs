@@ -57,6 +57,8 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     outcomes: Vec<Outcome<S, W, A>>,
     bytes: u64,
     answered: u64,
+    /// Whether the machine differs from that of a majority, and is used no more.
+    fenced: bool,
 }
 
 impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
@@ -69,6 +71,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             outcomes: Vec::new(),
             bytes: 0,
             answered: 0,
+            fenced: false,
         }
     }
 
@@ -76,6 +79,12 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     #[cfg(feature = "sim")]
     pub(crate) fn replicated(&self) -> &Replicated<S> {
         &self.replicated
+    }
+
+    /// What the machine holds changes by itself.
+    #[cfg(feature = "sim")]
+    pub(crate) fn rot(&mut self, bits: u64) {
+        self.replicated.rot(bits);
     }
 
     pub(crate) fn progress(&self) -> Progress {
@@ -99,6 +108,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     pub(crate) fn take(&mut self, work: Work<W, (S::Query, A)>) {
         let broken = self.replicated.broken;
         match work {
+            Work::Fence if broken.is("fenced-machine-applies") => {}
+            Work::Fence => self.fence(),
+            work if self.fenced => self.turn_away(work),
             Work::Expect(id, caller) => {
                 let index = if broken.is("reply-of-next-entry") { id.index.next() } else { id.index };
                 self.writers.insert(index, (id.term, caller));
@@ -179,8 +191,31 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             self.fail(caller, WriteError::Unknown(Cause::Stopped(reason.clone())));
         }
         for (_, reader) in std::mem::take(&mut self.readers).into_values().flatten() {
-            self.answered += 1;
-            self.outcomes.push(Outcome::Answer(reader, Err(ReadError::Stopped(reason.clone()))));
+            self.refuse(reader, ReadError::Stopped(reason.clone()));
+        }
+    }
+
+    /// The machine is not to be trusted: what it has not applied it never will, and nobody gets an answer from it.
+    fn fence(&mut self) {
+        self.fenced = true;
+        self.backlog.clear();
+        for (_, (_, caller)) in std::mem::take(&mut self.writers) {
+            self.fail(caller, WriteError::Unknown(Cause::LeadershipLost));
+        }
+        for (_, reader) in std::mem::take(&mut self.readers).into_values().flatten() {
+            self.refuse(reader, ReadError::Diverged);
+        }
+    }
+
+    /// What still comes to a machine that is not to be trusted.
+    fn turn_away(&mut self, work: Work<W, (S::Query, A)>) {
+        match work {
+            Work::Expect(_, caller) => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
+            Work::Read(_, (_, reader)) => self.refuse(reader, ReadError::Diverged),
+            Work::Check(from, forward) => {
+                self.outcomes.push(Outcome::Send(from, reply(forward.id, Err(WriteError::NoLeader))));
+            }
+            Work::Apply(_) | Work::Deposed | Work::Fence => {}
         }
     }
 
@@ -205,6 +240,11 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             let answer = self.replicated.query(query);
             self.outcomes.push(Outcome::Answer(reader, answer));
         }
+    }
+
+    fn refuse(&mut self, reader: A, why: ReadError) {
+        self.answered += 1;
+        self.outcomes.push(Outcome::Answer(reader, Err(why)));
     }
 
     fn reply(&mut self, caller: Caller<W>, value: S::Reply, encoded: Option<Bytes>) {
@@ -239,6 +279,7 @@ mod tests {
     use crate::entry::{Kind, Stamp};
     use crate::snapshot::{self, Save};
     use crate::state_machine::{Context, QueryContext};
+    use coracle_core::{Incarnation, NodeId};
     use std::io;
 
     #[derive(Default)]
@@ -293,6 +334,39 @@ mod tests {
         }
     }
 
+    /// Design 5.1.14: whoever waits is told, and nothing comes out of it any more.
+    #[test]
+    fn a_fenced_machine_applies_and_answers_nothing() {
+        let mut applier = applier();
+        applier.take(Work::Apply(vec![noop(1, 1)]));
+        apply_all(&mut applier);
+        let forward =
+            Forward { id: 5, time_left: 1, session: 0, sequence: 0, term: Term(1), command: Bytes::new() };
+        let all = |applier: &mut Test| {
+            expect(applier, LogId::new(1, 2), 7);
+            applier.take(Work::Apply(vec![entry(1, 2, 5)]));
+            applier.take(Work::Read(Index(2), ((), RequestId(8))));
+        };
+        all(&mut applier);
+        applier.take(Work::Fence);
+        all(&mut applier);
+        let peer = Peer { id: NodeId(2), incarnation: Incarnation(12) };
+        applier.take(Work::Check(peer, forward));
+        apply_all(&mut applier);
+        assert!(applier.is_idle() && applier.progress().applied == LogId::new(1, 1));
+        let outcomes = applier.outcomes();
+        let failed = |outcome: &Outcome<_, _, _>| {
+            matches!(outcome, Outcome::Failed(RequestId(7), WriteError::Unknown(Cause::LeadershipLost)))
+        };
+        let refused = |outcome: &Outcome<_, _, _>| {
+            matches!(outcome, Outcome::Answer(RequestId(8), Err(ReadError::Diverged)))
+        };
+        assert_eq!(outcomes.iter().filter(|outcome| failed(outcome)).count(), 2);
+        assert_eq!(outcomes.iter().filter(|outcome| refused(outcome)).count(), 2);
+        assert!(matches!(outcomes.last(), Some(Outcome::Send(_, PeerMessage::ForwardReply(_)))));
+        assert_eq!((outcomes.len(), applier.progress().answered), (5, 4));
+    }
+
     #[test]
     fn replies_go_to_those_who_wait_for_that_very_entry() {
         let mut applier = applier();
@@ -338,7 +412,7 @@ mod tests {
     #[test]
     fn a_reply_without_an_encoding_is_lost_to_whoever_forwarded_and_to_nobody_else() {
         let mut applier = applier();
-        let peer = Peer { id: coracle_core::NodeId(2), incarnation: coracle_core::Incarnation(2) };
+        let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
         for (caller, value) in [(Caller::Forwarded(peer, 7), 1), (Caller::Here(RequestId(8)), 2)] {
             applier.reply(caller, value, None);
         }
@@ -355,7 +429,7 @@ mod tests {
     #[test]
     fn a_forwarded_command_that_cannot_be_applied_is_sent_back() {
         let mut applier = applier();
-        let peer = Peer { id: coracle_core::NodeId(2), incarnation: coracle_core::Incarnation(2) };
+        let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
         let forward = |command: &[u8]| Forward {
             id: 4,
             time_left: 1,
@@ -405,7 +479,7 @@ mod tests {
             }
         }
         let mut applier: Applier<Older, RequestId, RequestId> = Applier::new(Replicated::new(Older));
-        let peer = Peer { id: coracle_core::NodeId(2), incarnation: coracle_core::Incarnation(2) };
+        let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
         let command = crate::codec::message_pack::encode(&New { amount: 3, note: "new" }).unwrap();
         let forward = Forward { id: 4, time_left: 1, session: 0, sequence: 0, term: Term(1), command };
         applier.take(Work::Check(peer, forward));

@@ -3,9 +3,11 @@
 //! At every index that is a multiple of [`CHECKED_EVERY`] each machine takes a digest of its state. Followers report
 //! their newest in each answer, and the leader compares those of the same index with each other and its own. Only
 //! digests of the same format and version of the machine say anything of each other. What a majority of the voters
-//! agrees on is held for right; whoever differs from it is named, the leader itself not excepted.
+//! agrees on is held for right; whoever differs from it is named, the leader itself not excepted. The leader's
+//! heartbeats tell all what was agreed on, so each node finds out about itself.
 //!
-//! A report is a claim: until peers are authenticated this raises an alarm, and nothing else.
+//! A report is a claim: the [`driver`](crate::driver) acts on it only where peers are authenticated. Elsewhere it
+//! raises an alarm, and nothing else.
 
 use coracle_core::{Digest, Index, Membership, NodeId, Peer};
 use std::collections::{BTreeMap, VecDeque};
@@ -34,12 +36,46 @@ pub(crate) struct Digests {
     diverged: BTreeMap<NodeId, Index>,
     /// The newest index at which no majority was found, and that was told.
     split: Index,
+    /// What majorities agreed on, where the own machine has not come yet, oldest first; and the newest of all.
+    awaited: VecDeque<Digest>,
+    agreed: Option<Digest>,
 }
 
 impl Digests {
     /// The newest digest of this node.
     pub(crate) fn newest(&self, of: Peer) -> Option<Digest> {
         self.reported.get(&of)?.back().copied()
+    }
+
+    /// The newest that a majority of the machines is known to look like.
+    pub(crate) fn agreed(&self) -> Option<Digest> {
+        self.agreed
+    }
+
+    /// A majority agrees on this.
+    pub(crate) fn agree(&mut self, right: Digest) {
+        if self.agreed.is_none_or(|newest| newest.index < right.index) {
+            self.agreed = Some(right);
+            // Of too many the oldest stay: the own machine comes to them first.
+            self.awaited.truncate(KEPT - 1);
+            self.awaited.push_back(right);
+        }
+    }
+
+    /// Where the machine of `me` differs from what a majority agreed on, as far as that was not looked at before.
+    pub(crate) fn compare_own(&mut self, me: Peer) -> Option<Index> {
+        let own = self.reported.get(&me)?;
+        let newest = own.back()?.index;
+        let passed = self.awaited.partition_point(|right| right.index <= newest);
+        let there = |index| own.iter().find(|digest| digest.index == index);
+        let differs =
+            |right: &Digest| there(right.index).is_some_and(|own| is_comparable(own, right) && own != right);
+        self.awaited.drain(..passed).rfind(differs).map(|right| right.index)
+    }
+
+    /// This member's machine differs there. What is news in that.
+    pub(crate) fn name(&mut self, id: NodeId, index: Index) -> Option<Finding> {
+        self.diverged.insert(id, index).is_none().then_some(Finding::Differs(id, index))
     }
 
     /// Who was found to differ from a majority, and where last.
@@ -60,8 +96,8 @@ impl Digests {
         true
     }
 
-    /// Compares what was said of this index. What is news in that.
-    pub(crate) fn compare(&mut self, members: &Membership, index: Index) -> Vec<Finding> {
+    /// Compares what was said of this index. What is news in that, and what a majority agrees on.
+    pub(crate) fn compare(&mut self, members: &Membership, index: Index) -> (Vec<Finding>, Option<Digest>) {
         self.reported.retain(|peer, _| members.contains(*peer));
         let there = |kept: &VecDeque<Digest>| kept.iter().find(|digest| digest.index == index).copied();
         let said: BTreeMap<Peer, Digest> =
@@ -75,19 +111,19 @@ impl Digests {
                 said.values().collect::<Vec<_>>().windows(2).all(|two| is_comparable(two[0], two[1]));
             if all && comparable && index > self.split {
                 self.split = index;
-                return vec![Finding::NoMajority(index)];
+                return (vec![Finding::NoMajority(index)], None);
             }
-            return Vec::new();
+            return (Vec::new(), None);
         };
         let mut found = Vec::new();
         for (peer, digest) in said.into_iter().filter(|(_, digest)| is_comparable(digest, &right)) {
             if digest == right {
                 self.diverged.remove(&peer.id);
-            } else if self.diverged.insert(peer.id, index).is_none() {
-                found.push(Finding::Differs(peer.id, index));
+            } else {
+                found.extend(self.name(peer.id, index));
             }
         }
-        found
+        (found, Some(right))
     }
 }
 
@@ -123,7 +159,7 @@ mod tests {
         let mut found = Vec::new();
         for (id, digest) in said {
             assert!(digests.report(peer(*id), *digest));
-            found.extend(digests.compare(&members(count), digest.index));
+            found.extend(digests.compare(&members(count), digest.index).0);
         }
         found
     }
@@ -169,7 +205,7 @@ mod tests {
             let mut found = Vec::new();
             for (id, state) in (1..).zip(states) {
                 digests.report(peer(id), digest(index, state));
-                found.extend(digests.compare(&members, Index(index)));
+                found.extend(digests.compare(&members, Index(index)).0);
             }
             (found.len(), digests.diverged().len())
         };
@@ -177,6 +213,21 @@ mod tests {
         assert_eq!(all(2048, [1, 1, 2]), (0, 1), "the same again");
         assert_eq!(all(3072, [1, 1, 1]), (0, 0), "a state that was mended");
         assert_eq!(all(4096, [2, 1, 1]), (1, 1));
+    }
+
+    #[test]
+    fn of_what_was_agreed_on_the_oldest_wait_for_the_own_machine() {
+        let mut digests = Digests::default();
+        for index in 1..100 {
+            digests.agree(digest(index, 1));
+        }
+        assert_eq!(digests.agreed(), Some(digest(99, 1)));
+        assert_eq!(digests.awaited.len(), KEPT);
+        digests.report(peer(1), digest(3, 2));
+        assert_eq!(digests.compare_own(peer(1)), Some(Index(3)));
+        assert_eq!(digests.compare_own(peer(1)), None, "that was looked at");
+        digests.report(peer(1), digest(99, 2));
+        assert_eq!(digests.compare_own(peer(1)), Some(Index(99)), "the newest is among those kept");
     }
 
     #[test]

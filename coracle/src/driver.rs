@@ -84,6 +84,8 @@ pub(crate) enum Work<W, R> {
     Deposed,
     /// Look whether this forwarded command can be applied; if so, it comes back.
     Check(Peer, Forward),
+    /// Apply and answer nothing any more: this machine differs from that of a majority.
+    Fence,
 }
 
 /// What the log's writer is given, in this order.
@@ -93,6 +95,8 @@ pub(crate) enum Order {
     Write(WriteId, WriteBatch),
     /// Name the cluster in the identity.
     Name(ClusterId),
+    /// Write into the identity that the machine differs from that of a majority, and where that was found.
+    Fence(Index),
 }
 
 /// An answer that needs no machine.
@@ -191,6 +195,10 @@ pub(crate) struct Driver<W, R> {
     handed: u64,
     machine: Progress,
     digests: Digests,
+    /// Whether it knows for certain who its peers are. Otherwise what they say of machines is told, and no more.
+    authenticated: bool,
+    /// Where this node's machine was found to differ from that of a majority. From then on it is not used.
+    fenced: Option<Index>,
     /// The term after the last turn.
     term: Term,
     /// The end of the log at the start, until the machine has come there again.
@@ -241,12 +249,29 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             handed: 0,
             machine: Progress::default(),
             digests: Digests::default(),
+            authenticated: false,
+            fenced: None,
             term: replica.raft().term(),
             catching_up: Some(replica.raft().last().index),
             replica,
             ticks: 0,
             no_space: None,
         }
+    }
+
+    /// Its links are authenticated: what peers say of machines is acted on.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn authenticated(mut self) -> Driver<W, R> {
+        self.authenticated = true;
+        self
+    }
+
+    /// In an earlier run its machine was found to differ from that of a majority, there.
+    pub(crate) fn fenced_at(mut self, index: Option<Index>) -> Driver<W, R> {
+        if let Some(index) = index {
+            self.fence(index);
+        }
+        self
     }
 
     /// The core, to look at.
@@ -266,7 +291,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// Whether the machine has come, since the start, as far as the log was then.
     pub(crate) fn caught_up(&self) -> bool {
-        self.catching_up.is_none()
+        self.catching_up.is_none() && self.fenced.is_none()
+    }
+
+    /// Where its machine was found to differ from that of a majority.
+    pub(crate) fn fenced(&self) -> Option<Index> {
+        self.fenced
     }
 
     /// What is known of the machines of all members, if this node leads.
@@ -323,6 +353,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A caller of this node wants to read.
     pub(crate) fn on_read(&mut self, read: R) {
+        if self.fenced.is_some() {
+            return self.actions.answers.push(Answer::Read(read, ReadError::Diverged));
+        }
         if self.pending() >= self.max_pending {
             return self.actions.answers.push(Answer::Read(read, ReadError::Busy));
         }
@@ -354,8 +387,15 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         };
         match (message, held) {
             (PeerMessage::Raft { envelope, entries }, None) => {
-                if let Message::AppendReply(AppendReply { digest: Some(digest), .. }) = envelope.message {
-                    self.on_digest(from, digest);
+                match &envelope.message {
+                    Message::AppendReply(AppendReply { digest: Some(digest), .. }) => {
+                        self.on_digest(from, *digest);
+                    }
+                    Message::Append(Append { agreed: Some(right), .. }) => {
+                        self.digests.agree(*right);
+                        self.look_at_own();
+                    }
+                    _ => {}
                 }
                 self.events.push(Event::Message(envelope, entries));
             }
@@ -547,10 +587,41 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A node of the cluster says what its machine looks like. Only a leader hears of others.
     fn on_digest(&mut self, of: Peer, digest: Digest) {
-        let raft = self.replica.raft();
-        if self.digests.report(of, digest) && raft.is_leader() {
-            self.actions.findings.extend(self.digests.compare(raft.membership(), digest.index));
+        if !self.digests.report(of, digest) {
+            return;
         }
+        let raft = self.replica.raft();
+        if raft.is_leader() {
+            let (findings, right) = self.digests.compare(raft.membership(), digest.index);
+            self.actions.findings.extend(findings);
+            let own =
+                self.digests.newest(raft.me()).filter(|_| raft.broken().is("leader-holds-itself-right"));
+            if let Some(right) = own.or(right) {
+                self.digests.agree(right);
+            }
+        }
+        self.look_at_own();
+    }
+
+    /// Whoever finds that its own machine differs from that of a majority uses it no more (design, 5.1.14), from now
+    /// on and after every start.
+    fn look_at_own(&mut self) {
+        let raft = self.replica.raft();
+        let Some(index) = self.digests.compare_own(raft.me()) else { return };
+        let trusts = self.authenticated && !raft.broken().is("diverged-not-fenced");
+        self.actions.findings.extend(self.digests.name(self.me, index));
+        if trusts && self.fenced.is_none() {
+            if !self.replica.raft().broken().is("fence-not-durable") {
+                self.actions.orders.push(Order::Fence(index));
+            }
+            self.fence(index);
+        }
+    }
+
+    fn fence(&mut self, index: Index) {
+        self.fenced = Some(index);
+        self.events.push(Event::Fence);
+        self.actions.work.push(Work::Fence);
     }
 
     /// Whoever waits for an entry goes to the machine together with it, or with the news that leadership was lost.
@@ -588,10 +659,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             actions.members = members;
         }
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
-        let own = self.digests.newest(self.replica.raft().me());
+        let (own, agreed) = (self.digests.newest(self.replica.raft().me()), self.digests.agreed());
         actions.send.extend(send.into_iter().map(|(mut envelope, entries)| {
-            if let Message::AppendReply(reply) = &mut envelope.message {
-                reply.digest = own;
+            match &mut envelope.message {
+                Message::AppendReply(reply) => reply.digest = own,
+                Message::Append(append) if entries.is_empty() => append.agreed = agreed,
+                _ => {}
             }
             (envelope.to, PeerMessage::Raft { envelope, entries })
         }));

@@ -8,13 +8,18 @@ const ME: Peer = Peer { id: NodeId(1), incarnation: Incarnation(11) };
 
 /// A node alone in its cluster, restarted on a log of so many entries of term 1.
 fn driver(last: u64) -> Driver<RequestId, RequestId> {
+    one_of(1, last)
+}
+
+/// One of so many.
+fn one_of(voters: u64, last: u64) -> Driver<RequestId, RequestId> {
     let config = Config::new(1, "127.0.0.1:0", Storage::Memory);
-    let member = Member { id: ME.id, incarnation: ME.incarnation, address: String::new() };
+    let member = |id| Member { id: NodeId(id), incarnation: Incarnation(10 + id), address: String::new() };
     let restored = Restored {
         hard_state: HardState { term: Term(1), vote: None },
         runs: vec![Run::new(1, 1)],
         last: Index(last),
-        memberships: vec![(LogId::new(1, 1), Membership::of_voters(ClusterId(1), [member]))],
+        memberships: vec![(LogId::new(1, 1), Membership::of_voters(ClusterId(1), (1..=voters).map(member)))],
         ..Restored::default()
     };
     let raft = Raft::new(ME, Boot(5), config.core(), 7, restored, Tick(0)).unwrap();
@@ -113,4 +118,140 @@ fn a_stop_finds_those_who_wait_for_an_entry_that_is_not_committed() {
     driver.turn(at(1001), false);
     let (writes, reads) = driver.stop();
     assert_eq!((writes, reads), (vec![Caller::Here(RequestId(3))], vec![]));
+}
+
+fn digest(index: u64, state: u8) -> Digest {
+    Digest { index: Index(index), format: 1, version: 1, bytes: [state; 16] }
+}
+
+/// The machine looks like this at the index, or like nothing yet.
+fn compared(driver: &mut Driver<RequestId, RequestId>, digest: Option<Digest>) {
+    let applied = LogId::new(1, digest.map_or(0, |digest| digest.index.0));
+    driver.on_progress(Progress { applied, compared: digest, ..Progress::default() });
+}
+
+/// A leader of the same cluster says what a majority's machines look like.
+fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
+    let from = Peer { id: NodeId(2), incarnation: Incarnation(12) };
+    let append = Append {
+        term: Term(1),
+        prev: LogId::ZERO,
+        last: Index(0),
+        runs: vec![],
+        memberships: vec![],
+        commit: Index(0),
+        round: Round(1),
+        lease: 0,
+        persisted: Index(0),
+        disk_age: 0,
+        time: 0,
+        agreed: Some(agreed),
+    };
+    let envelope = Envelope { from, to: ME, membership: LogId::new(1, 1), message: Message::Append(append) };
+    driver.on_message(from, ClusterId(1), true, PeerMessage::Raft { envelope, entries: vec![] });
+}
+
+/// Design 5.1.14: it applies, answers and leads no more, whichever of the two is known first, and says so durably.
+#[test]
+fn a_node_whose_machine_differs_from_a_majoritys_uses_it_no_more() {
+    for own_first in [false, true] {
+        let mut driver = one_of(3, 1).authenticated();
+        if own_first {
+            compared(&mut driver, Some(digest(1024, 2)));
+            hear(&mut driver, digest(1024, 1));
+        } else {
+            hear(&mut driver, digest(1024, 1));
+            assert_eq!(driver.fenced(), None, "its machine has not come there");
+            compared(&mut driver, Some(digest(1024, 2)));
+        }
+        driver.on_read(RequestId(4));
+        let Actions { orders, work, answers, findings, .. } = driver.turn(at(1), true);
+        assert_eq!(driver.fenced(), Some(Index(1024)));
+        assert!(matches!(orders[..], [Order::Fence(Index(1024)), ..]), "{orders:?}");
+        assert!(matches!(work[..], [Work::Fence]));
+        assert_eq!(findings, [Finding::Differs(ME.id, Index(1024))]);
+        assert!(matches!(answers[..], [Answer::Read(RequestId(4), ReadError::Diverged)]));
+        // Neither patience nor another comparison brings it back, and it is told once.
+        hear(&mut driver, digest(2048, 1));
+        compared(&mut driver, Some(digest(2048, 2)));
+        for tick in 1000..1200 {
+            let actions = driver.turn(at(tick), true);
+            assert!(actions.work.is_empty() && actions.findings.is_empty());
+        }
+        assert_eq!(driver.raft().role_name(), RoleName::Follower, "it asks for no vote");
+    }
+}
+
+/// A leader is not held for right because it leads.
+#[test]
+fn a_leader_that_differs_from_all_others_gives_up() {
+    let mut driver = one_of(3, 1).authenticated();
+    let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(10 + id) };
+    let mut tick = 1000;
+    while !driver.raft().is_leader() {
+        let mut send = driver.turn(at(tick), true).send;
+        driver.on_persisted(driver.raft().newest_write());
+        send.extend(driver.turn(at(tick), false).send);
+        for (to, message) in send {
+            let PeerMessage::Raft { envelope: Envelope { message: Message::Vote(vote), .. }, .. } = message
+            else {
+                continue;
+            };
+            let Vote { campaign, pre, question, .. } = vote;
+            let term = if pre { driver.raft().term() } else { campaign };
+            let message =
+                Message::VoteReply(VoteReply { campaign, pre, question, term, refusal: None, leader: None });
+            let envelope = Envelope { from: to, to: ME, membership: LogId::new(1, 1), message };
+            driver.on_message(to, ClusterId(1), true, PeerMessage::Raft { envelope, entries: vec![] });
+        }
+        tick += 1;
+        assert!(tick < 1100, "it is never elected");
+    }
+    compared(&mut driver, Some(digest(1024, 2)));
+    driver.on_digest(peer(2), digest(1024, 1));
+    assert!(driver.fenced().is_none(), "one against one");
+    driver.on_digest(peer(3), digest(1024, 1));
+    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(3));
+    let Actions { work, answers, findings, .. } = driver.turn(at(1200), false);
+    assert_eq!((driver.fenced(), driver.raft().is_leader()), (Some(Index(1024)), false));
+    assert!(matches!(work[..], [Work::Fence, Work::Deposed]));
+    assert!(matches!(answers[..], [Answer::Write(RequestId(3), Err(WriteError::NoLeader))]));
+    assert_eq!(findings, [Finding::Differs(ME.id, Index(1024))]);
+}
+
+#[test]
+fn a_node_that_was_fenced_in_an_earlier_run_stays_so_and_is_not_caught_up() {
+    let mut driver = driver(1).fenced_at(Some(Index(1024)));
+    let first = driver.turn(at(1000), true);
+    assert!(matches!(first.work[..], [Work::Fence]) && first.orders.is_empty() && first.loads.is_empty());
+    for tick in 1001..1200 {
+        assert!(driver.turn(at(tick), true).loads.is_empty(), "the machine is fed nothing");
+    }
+    assert!(!driver.raft().is_leader() && !driver.caught_up());
+    assert_eq!(driver.replica().unapplied_bytes(), 0);
+}
+
+/// Anyone could say so of anyone: an alarm is all that comes of it.
+#[test]
+fn what_peers_say_that_are_not_authenticated_fences_nobody() {
+    let mut driver = one_of(3, 1);
+    compared(&mut driver, Some(digest(1024, 2)));
+    hear(&mut driver, digest(1024, 1));
+    let Actions { orders, work, findings, .. } = driver.turn(at(1), true);
+    assert!(orders.is_empty() && work.is_empty() && driver.fenced().is_none());
+    assert_eq!(findings, [Finding::Differs(ME.id, Index(1024))]);
+}
+
+#[test]
+fn who_is_like_the_majority_or_cannot_be_compared_with_it_goes_on() {
+    let other = Digest { version: 2, ..digest(1024, 1) };
+    for (own, agreed) in
+        [(digest(1024, 1), digest(1024, 1)), (digest(1024, 2), other), (digest(2048, 2), digest(1024, 1))]
+    {
+        let mut driver = one_of(3, 1).authenticated();
+        compared(&mut driver, Some(own));
+        hear(&mut driver, agreed);
+        let Actions { findings, .. } = driver.turn(at(1), true);
+        assert!(driver.fenced().is_none() && findings.is_empty(), "{own:?} {agreed:?}");
+    }
 }

@@ -85,6 +85,11 @@ pub enum ReadError {
     /// The leader was confirmed, but this node's state machine did not catch up in time. Another node may.
     #[error("the state machine of this node lags, and did not catch up within the time limit")]
     Lagging,
+    /// The state machine of this node was found to differ from that of a majority, and answers no more. Others do.
+    #[error(
+        "the state machine of this node differs from that of a majority, and answers no more: ask another node"
+    )]
+    Diverged,
     /// The state machine panicked over this query. Nothing was changed, and the node goes on.
     #[error("the state machine panicked over the query: {0}")]
     Panicked(String),

@@ -114,6 +114,12 @@ pub const MUTANTS: &[Mutant] = &[
         "5.5.2",
         "a follower's clock waits for entries, and does not go on by itself",
     ),
+    // Machines that are not alike.
+    mutant("diverged-not-fenced", "5.1.14", "goes on with a machine that differs from a majority's"),
+    mutant("fence-not-durable", "5.1.14", "uses such a machine again after a start"),
+    mutant("fenced-node-leads", "5.1.14", "leads with such a machine"),
+    mutant("fenced-machine-applies", "5.1.14", "goes on applying to such a machine, and answers from it"),
+    mutant("leader-holds-itself-right", "5.1.14", "a leader takes its own machine for a majority's"),
     // The log.
     mutant("batch-not-synced", "ST-12", "does not sync a batch"),
     mutant("checkpoint-not-synced", "ST-3", "gives a segment its name before its contents are synced"),

@@ -11,7 +11,7 @@ use crate::open::{Opened, newest_time, open, random, restore};
 use crate::replica::Replica;
 use crate::replicated::Replicated;
 use crate::requests::{Reader, Request, Status, Writer};
-use crate::runtime::{Parts, Runtime, Stopped};
+use crate::runtime::{FENCED, Parts, Runtime, Stopped};
 use crate::state_machine::StateMachine;
 use crate::storage::LogReader;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
@@ -277,7 +277,7 @@ async fn assemble<S: StateMachine>(
     opened: Opened,
     callers: tokio::runtime::Handle,
 ) -> Result<(Node<S>, Runtime<S>), StartError> {
-    let Opened { store, recovered, disk, incarnation, cluster, boots } = opened;
+    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced } = opened;
     let boot = boots.newest.last().copied().unwrap_or_default();
     let me = Peer { id: config.id, incarnation };
     let reader: Arc<dyn LogReader> = Arc::from(store.reader());
@@ -338,7 +338,11 @@ async fn assemble<S: StateMachine>(
         ending,
         stopped,
     };
-    let driver = Driver::new(Replica::new(raft, &config, newest_time), cluster, boot, &config);
+    let replica = Replica::new(raft, &config, newest_time);
+    let driver = Driver::new(replica, cluster, boot, &config).fenced_at(fenced);
+    if let Some(index) = fenced {
+        tracing::error!(node = %config.id, %index, "{FENCED}");
+    }
     let parts = Parts {
         driver,
         machine,

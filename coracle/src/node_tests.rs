@@ -85,7 +85,15 @@ async fn start(id: u64, mut store: Moody) -> Node<Count> {
     let recovered = store.load(&mut |_| {}).unwrap();
     let incarnation = Incarnation(id);
     let boots = Boots { count: 1, newest: vec![Boot(1)] };
-    let opened = Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boots };
+    let opened = Opened {
+        store: Box::new(store),
+        recovered,
+        disk: None,
+        incarnation,
+        cluster: None,
+        boots,
+        fenced: None,
+    };
     Node::launch(config, Count(0), opened).await.unwrap()
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Opened {
     pub(crate) cluster: Option<ClusterId>,
     /// The starts of the directory, this one last.
     pub(crate) boots: Boots,
+    /// Where an earlier run found its machine to differ from that of a majority.
+    pub(crate) fenced: Option<Index>,
 }
 
 /// Opens and recovers the store. A long log takes a while.
@@ -35,7 +37,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
         Storage::Memory => {
             let mut store = MemoryStore::new();
             let recovered = store.load(&mut |_| {})?;
-            Ok(Opened { store: Box::new(store), recovered, disk: None, incarnation, cluster: None, boots })
+            let store = Box::new(store);
+            Ok(Opened { store, recovered, disk: None, incarnation, cluster: None, boots, fenced: None })
         }
         Storage::Dir(path) => open_dir(id, incarnation, path, Keeper::Wal { segment_bytes, broken }),
         Storage::Engine { dir, engine } => open_dir(id, incarnation, dir, Keeper::Engine(engine.clone())),
@@ -116,6 +119,7 @@ fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Resu
         store,
         recovered,
         boots,
+        fenced: identity::fenced(&*disk)?,
         disk: Some(disk),
         incarnation: identity.incarnation,
         cluster: identity.cluster,

@@ -48,6 +48,8 @@ pub(crate) enum Event<W, R> {
     PeerDown(NodeId),
     /// The machine has applied up to here, and so many bytes of entries since the start.
     Applied(Index, u64),
+    /// The machine differs from that of a majority: it is fed no more, and this node leads no more.
+    Fence,
 }
 
 /// Entries to read from the store.
@@ -151,6 +153,8 @@ pub(crate) struct Replica<W, R> {
     fed: Index,
     /// Whether entries for the machine are being loaded.
     feeding: bool,
+    /// Whether the machine gets nothing any more.
+    fenced: bool,
     /// Bytes of entries handed to the machine, and applied by it, since the start.
     handed: u64,
     applied: u64,
@@ -194,6 +198,7 @@ impl<W, R> Replica<W, R> {
             clock: ClusterClock { showed: newest_time, at: None },
             fed: raft.status().purged.index,
             feeding: false,
+            fenced: false,
             handed: 0,
             applied: 0,
             replicate: VecDeque::new(),
@@ -232,6 +237,10 @@ impl<W, R> Replica<W, R> {
                 self.applied = bytes;
                 self.step(now, Input::Applied(index), Vec::new());
             }
+            Event::Fence => {
+                self.fenced = true;
+                self.step(now, Input::Fence, Vec::new());
+            }
         }
         // Each message that leaves may open the next one.
         while let Some(replicate) = self.replicate.pop_front() {
@@ -242,7 +251,8 @@ impl<W, R> Replica<W, R> {
     /// What is to be done now. Empty-handed callers may wait for the next event.
     pub(crate) fn take(&mut self) -> Effects<W, R> {
         self.feed();
-        self.tail.evict(self.raft.persisted().min(self.fed), self.limits.cache);
+        let fed = if self.fenced { Index::LIMIT } else { self.fed };
+        self.tail.evict(self.raft.persisted().min(fed), self.limits.cache);
         mem::take(&mut self.effects)
     }
 
@@ -254,6 +264,9 @@ impl<W, R> Replica<W, R> {
 
     /// The bytes of committed entries that the machine has not applied yet, as far as they are in memory.
     pub(crate) fn unapplied_bytes(&self) -> u64 {
+        if self.fenced {
+            return 0;
+        }
         let waiting =
             self.tail.bytes_behind(self.fed) - self.tail.bytes_behind(self.raft.commit().max(self.fed));
         self.handed - self.applied + waiting
@@ -566,6 +579,7 @@ impl<W, R> Replica<W, R> {
             Purpose::Apply => {
                 self.feeding = false;
                 match result {
+                    _ if self.fenced => {}
                     Ok(entries) if current(&entries) => self.hand_over(entries),
                     Ok(_) => self.fail(&"the store gave other entries than the committed ones"),
                     Err(error) => self.fail(&error),
@@ -586,7 +600,7 @@ impl<W, R> Replica<W, R> {
         let last = self.raft.commit().min(durable);
         // What the machine was handed and has not applied is bounded.
         let room = self.limits.unapplied.saturating_sub(self.handed - self.applied);
-        if self.feeding || first > last || !self.effects.apply.is_empty() {
+        if self.fenced || self.feeding || first > last || !self.effects.apply.is_empty() {
             return;
         }
         let bounded = !self.breaks("machine-bound-ignored");

@@ -70,6 +70,7 @@ fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     });
     Event::Message(envelope(B, message), entries)
 }

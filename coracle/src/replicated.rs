@@ -70,6 +70,13 @@ impl<S: StateMachine> Replicated<S> {
         self.cluster_time
     }
 
+    /// What the machine holds changes by itself, as in bad memory.
+    #[cfg(feature = "sim")]
+    pub(crate) fn rot(&mut self, bits: u64) {
+        let bits = bits.to_le_bytes();
+        self.digest.iter_mut().zip(bits).for_each(|(byte, bits)| *byte ^= bits);
+    }
+
     /// The same, in a machine that has read what this one wrote.
     #[cfg(feature = "sim")]
     pub(crate) fn reborn(&self, mut blank: S) -> std::io::Result<Replicated<S>> {

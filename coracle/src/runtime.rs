@@ -9,7 +9,7 @@
 use crate::clock;
 use crate::config::{Config, TICK};
 use crate::digests::Finding;
-use crate::driver::{Actions, Answer, Caller, Driver, Unsent};
+use crate::driver::{Actions, Answer, Caller, Driver, Order, Unsent};
 use crate::entry::Entry;
 use crate::error::*;
 use crate::inbox;
@@ -235,6 +235,7 @@ impl<S: StateMachine> Runtime<S> {
         if let Some(membership) = members {
             transport.set_membership(self.parts.driver.raft().membership_id(), &membership);
         }
+        let fences = orders.iter().any(|order| matches!(order, Order::Fence(_)));
         for order in orders {
             self.parts.writer.order(order);
         }
@@ -267,6 +268,9 @@ impl<S: StateMachine> Runtime<S> {
         for finding in findings {
             report(id, finding);
         }
+        if fences {
+            tracing::error!(node = %id, "{FENCED}");
+        }
         if let Some(reason) = fatal {
             self.end = Some(StopReason::Storage(reason));
         }
@@ -285,6 +289,7 @@ impl<S: StateMachine> Runtime<S> {
             pending: driver.pending(),
             no_space: driver.no_space().map(str::to_owned),
             diverged: driver.digests().diverged().clone(),
+            fenced: driver.fenced(),
             disk_bytes: self.parts.reader.disk_bytes(),
         }
     }
@@ -354,6 +359,10 @@ impl<S: StateMachine> Runtime<S> {
         stopped.0.send_replace(Some(reason));
     }
 }
+
+/// What becomes of a node whose machine is not to be trusted.
+pub(crate) const FENCED: &str = "the state machine of this node was found to differ from that of a majority: it applies \
+    and answers nothing any more, and does not lead; it still stores and votes; replace it by another node";
 
 /// Tells whoever operates the cluster that its machines are not alike.
 fn report(me: NodeId, finding: Finding) {

@@ -142,6 +142,11 @@ impl Work<'_> {
                 }
                 self.report(Report::Named(cluster));
             }
+            Order::Fence(index) => {
+                if let Some(disk) = self.disk {
+                    identity::set_fence(disk, index)?;
+                }
+            }
         }
         Ok(())
     }

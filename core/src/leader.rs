@@ -316,6 +316,7 @@ impl Leader {
             persisted: shared.disk.persisted(),
             disk_age: shared.disk.age(shared.now),
             time: 0,
+            agreed: None,
         };
         shared.envelope(to, Message::Append(append))
     }

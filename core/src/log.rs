@@ -296,6 +296,7 @@ mod tests {
             persisted: Index(0),
             disk_age: 0,
             time: 0,
+            agreed: None,
         }
     }
 

@@ -112,6 +112,8 @@ pub struct Append {
     /// What the cluster's clock shows at the leader, in milliseconds. The shell fills it in as the message
     /// leaves and reads it on receipt; the core only carries it.
     pub time: u64,
+    /// What a majority of the machines is known to look like. The shell fills it in and reads it on receipt.
+    pub agreed: Option<Digest>,
 }
 
 /// The answer to an [`Append`].

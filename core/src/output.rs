@@ -66,6 +66,9 @@ pub enum Input {
     LeaderDown(NodeId),
     /// Campaign now, as after an election timeout.
     Campaign,
+    /// The node's state machine differs from that of a majority: from now on it stores and votes, and neither
+    /// campaigns nor leads. Nothing takes that back in this run.
+    Fence,
 }
 
 /// What a node wants done after one [`Input`].

@@ -74,6 +74,7 @@ impl Raft {
             log: Log::new(purged, runs, last, memberships),
             disk: Disk::new(last),
             applied: purged.index,
+            fenced: false,
             question: 0,
             term_window: (now, hard_state.term),
             candidacy: boot.0.rotate_left(32),
@@ -117,6 +118,7 @@ impl Raft {
             Input::Applied(index) => self.on_applied(index),
             Input::LeaderDown(id) => self.on_leader_down(id),
             Input::Campaign => self.on_campaign(),
+            Input::Fence => self.on_fence(),
         };
         self.change_role(transition);
         self.finish()
@@ -566,6 +568,14 @@ impl Raft {
 
     fn on_campaign(&mut self) -> Transition {
         if self.shared.may_campaign() && !self.is_leader() { Transition::Ask } else { Transition::Stay }
+    }
+
+    fn on_fence(&mut self) -> Transition {
+        self.shared.fenced = true;
+        match &self.role {
+            Role::Follower(_) => Transition::Stay,
+            Role::Candidate(_) | Role::Leader(_) => Transition::Follow,
+        }
     }
 
     /// Carries out what a handler decided, and what follows from that.

@@ -22,6 +22,8 @@ pub(crate) struct Shared {
     pub(crate) disk: Disk,
     /// How far the state machine has applied.
     pub(crate) applied: Index,
+    /// Whether its machine was found to differ from that of a majority.
+    pub(crate) fenced: bool,
     /// The number of this run's newest question to a leader. Lives here since it is never used twice.
     pub(crate) question: u64,
     /// When the current stretch began over which the rise of the term is bounded, and the term at that time.
@@ -63,9 +65,11 @@ impl Shared {
         Term(self.term_window.1.0.saturating_add(1 << 31))
     }
 
-    /// Whether this node may campaign and lead: it votes in the membership in force, in this life.
+    /// Whether this node may campaign and lead: it votes in the membership in force, in this life, and its machine
+    /// is not known to differ from that of a majority.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.log.membership().is_voter(self.me)
+        let fenced = self.fenced && !self.broken.is("fenced-node-leads");
+        self.log.membership().is_voter(self.me) && !fenced
     }
 
     /// A timeout for this election, drawn from (min, max] (section 5.2).

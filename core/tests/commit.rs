@@ -19,6 +19,7 @@ fn append(term: u64, prev: LogId, commit: u64) -> Append {
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     }
 }
 

@@ -17,6 +17,7 @@ fn append(term: u64, prev: LogId, last: u64, runs: &[Run]) -> Append {
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     }
 }
 

@@ -455,6 +455,28 @@ fn el_13_who_has_no_vote_never_campaigns() {
     assert_eq!((c.role(C), c.leader_of(C)), (RoleName::Learner, None));
 }
 
+/// Design 5.1.14: a node whose machine is wrong steps down, campaigns no more, and goes on storing and voting.
+#[test]
+fn a_fenced_node_leads_no_more_and_still_votes() {
+    let mut c = Cluster::of(3);
+    c.elect(A);
+    c.pass(10);
+    let out = c.step(A, Input::Fence);
+    assert_eq!(c.role(A), RoleName::Follower);
+    assert!(out.send.is_empty() && out.write.is_none(), "it keeps its term and says nothing");
+    c.campaign(A);
+    c.step(A, Input::LeaderDown(NodeId(B)));
+    assert_eq!(c.role(A), RoleName::Follower);
+    // B wins by its vote, and commits by its acknowledgement.
+    c.crash(C);
+    let left = c.pass_until(300, |c| c.role(B) == RoleName::Leader);
+    assert!(left.is_some());
+    let before = c.commit(B);
+    c.propose(B, 1);
+    c.pass(20);
+    assert_eq!(c.commit(B), before + 1);
+}
+
 /// EL-13: a member in another life is a stranger.
 #[test]
 fn el_13_another_incarnation_has_no_vote() {
@@ -557,6 +579,7 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
         persisted: Index(1),
         disk_age: 0,
         time: 0,
+        agreed: None,
     };
     c.say(B, A, Message::Append(heartbeat));
     assert_eq!((c.role(A), c.leader_of(A), c.vote(A)), (RoleName::Follower, Some(B), Some(A)));
@@ -610,6 +633,7 @@ fn heartbeat_of(c: &Cluster) -> Append {
         persisted: Index(1),
         disk_age: 0,
         time: 0,
+        agreed: None,
     }
 }
 

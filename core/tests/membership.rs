@@ -304,6 +304,7 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
                 persisted: Index(0),
                 disk_age: 0,
                 time: 0,
+                agreed: None,
             };
             let entry = "3 ".repeat(cut as usize);
             let source = Cluster::with_logs(&[&entry]);
@@ -339,6 +340,7 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     };
     let word = |append: Append| {
         let message = Message::Append(append);
@@ -530,6 +532,7 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
         persisted: Index(1),
         disk_age: 0,
         time: 0,
+        agreed: None,
     };
     let leader = Envelope {
         from: peer(C),

@@ -272,6 +272,7 @@ fn any_append() -> impl Strategy<Value = Append> {
             persisted: Index(rest),
             disk_age: rest,
             time: 0,
+            agreed: None,
         };
         if counts {
             let mut newest = prev.term.0;

@@ -18,6 +18,7 @@ fn append(term: u64, prev: LogId, last: u64, runs: &[Run], commit: u64) -> Appen
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     }
 }
 

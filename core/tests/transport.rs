@@ -249,6 +249,7 @@ fn a_malformed_append_is_dropped_whole() {
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     };
     assert!(good.is_well_formed());
     let learner_only = Membership { voters: Default::default(), ..membership(&[A, B], &[], &[]) };

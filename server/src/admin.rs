@@ -50,6 +50,9 @@ pub struct Report {
     /// Known to the leader: nodes whose machine is another one than that of a majority. They answer wrongly.
     #[serde(default)]
     pub diverged: Vec<u64>,
+    /// Where this node's machine was found to differ from that of a majority. It answers nothing since.
+    #[serde(default)]
+    pub fenced: Option<u64>,
 }
 
 /// One member of the cluster.
@@ -82,6 +85,7 @@ impl Report {
             unapplied_bytes: status.unapplied_bytes,
             no_space: status.no_space.clone(),
             diverged: status.diverged.keys().map(|id| id.0).collect(),
+            fenced: status.fenced.map(|index| index.0),
         }
     }
 }

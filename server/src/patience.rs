@@ -64,7 +64,8 @@ pub(crate) async fn read<M: Machine>(
         };
         let again = match &error {
             ReadError::NoLeader | ReadError::NotConfigured | ReadError::Busy => true,
-            ReadError::Timeout | ReadError::Lagging | ReadError::Panicked(_) | ReadError::Stopped(_) => false,
+            ReadError::Timeout | ReadError::Lagging | ReadError::Diverged => false,
+            ReadError::Panicked(_) | ReadError::Stopped(_) => false,
         };
         if !again || !patience.pause().await {
             return Err(match error {
@@ -76,6 +77,7 @@ pub(crate) async fn read<M: Machine>(
                         "CLUSTERDOWN this node lags, and did not catch up within {limit:?}; another may not"
                     )
                 }
+                ReadError::Diverged => format!("CLUSTERDOWN {error}"),
                 ReadError::Panicked(_) => format!("ERR {error}"),
                 ReadError::Timeout => format!("CLUSTERDOWN no majority confirmed the read within {limit:?}"),
                 ReadError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),

@@ -61,6 +61,7 @@ kinds! {
     Tie "tie",
     PutBack "put-back",
     OldAck "old-ack",
+    Rot "rot",
 }
 
 const KINDS: usize = Kind::ALL.len();

@@ -34,6 +34,7 @@ impl World {
             Kind::Stray => plan.stray,
             Kind::Purge => plan.purge,
             Kind::PutBack => plan.put_back,
+            Kind::Rot => plan.rot,
             _ => 0,
         }
     }
@@ -96,6 +97,7 @@ impl World {
             Kind::Stray => return self.stray(&mut dice),
             Kind::Purge => return self.purge(node),
             Kind::PutBack => return self.put_back(node, &mut dice),
+            Kind::Rot => self.rot(node, &mut dice),
             _ => {}
         }
         Ok(())
@@ -130,7 +132,7 @@ impl World {
     /// Somebody keeps an image of a node's disk, and puts it back in a later run. That the two can be told apart,
     /// all others must have met the later run: whoever has not cannot know.
     fn put_back(&mut self, node: usize, dice: &mut Dice) -> Verdict {
-        let spoilt = self.hosts.iter().filter(|host| host.damaged || host.put_back).count();
+        let spoilt = self.spoilt();
         let host = &self.hosts[node];
         let mut others = self.hosts.iter().filter(|other| other.me != host.me && !other.dead);
         let known = others.all(|other| other.knows(host));
@@ -153,6 +155,25 @@ impl World {
         self.met.count(Rare::PutBack);
         self.ghost.on_put_back(node);
         Ok(())
+    }
+
+    /// What a machine holds changes by itself: at a minority of the nodes, and so that only a comparison shows it.
+    fn rot(&mut self, node: usize, dice: &mut Dice) {
+        let spoilt = self.spoilt();
+        let host = &mut self.hosts[node];
+        if host.is_spoilt() || spoilt >= (self.plan.nodes - 1) / 2 {
+            return;
+        }
+        let Some(up) = &mut host.up else { return };
+        up.applier.rot(dice.bits() | 1);
+        (host.rotten, host.rotted) = (Some(up.applied()), true);
+        self.met.count(Rare::Rotten);
+        self.tell(|| format!("the machine of node {} rots", node + 1));
+    }
+
+    /// How many nodes are not what they were.
+    fn spoilt(&self) -> usize {
+        self.hosts.iter().filter(|host| host.is_spoilt()).count()
     }
 
     fn other(&self, node: usize, dice: &mut Dice) -> usize {
@@ -247,7 +268,7 @@ impl World {
 
     /// A disk changes what it had kept: at a minority of the nodes, once each.
     fn damage(&mut self, node: usize, dice: &mut Dice) {
-        let damaged = self.hosts.iter().filter(|host| host.damaged || host.put_back).count();
+        let damaged = self.spoilt();
         let host = &mut self.hosts[node];
         // Before the membership is committed, a single node may be all there is of the cluster.
         let young = self.ghost.committed() == Index::ZERO;

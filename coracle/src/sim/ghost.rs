@@ -134,7 +134,7 @@ pub(super) struct Ghost {
     /// In which term each of them was committed.
     committed_in: Vec<Term>,
     /// The digest of all machines at each index.
-    digests: Vec<[u8; 16]>,
+    digests: BTreeMap<Index, [u8; 16]>,
     /// Whose disk went back to an earlier state, at any time.
     went_back: BTreeSet<usize>,
     /// For whom the first durable vote of each term was.
@@ -154,7 +154,7 @@ impl Ghost {
             entry_of: BTreeMap::new(),
             committed: Vec::new(),
             committed_in: Vec::new(),
-            digests: Vec::new(),
+            digests: BTreeMap::new(),
             went_back: BTreeSet::new(),
             first_vote: BTreeMap::new(),
             latest: 0,
@@ -618,8 +618,8 @@ impl Ghost {
         Ok(())
     }
 
-    /// A machine has applied an entry.
-    pub(super) fn on_applied(&mut self, node: usize, entry: &Entry, digest: [u8; 16]) -> Verdict {
+    /// A machine has applied an entry. One that rotted has a digest that says nothing.
+    pub(super) fn on_applied(&mut self, node: usize, entry: &Entry, digest: Option<[u8; 16]>) -> Verdict {
         let (id, index) = (self.ids[node], entry.index());
         let record = &mut self.nodes[node];
         record.applied = index;
@@ -632,11 +632,11 @@ impl Ghost {
         if *known != seen(entry) {
             return broken("S5", format!("node {id} applies another entry {index} than the committed one"));
         }
-        if self.digests.len() as u64 == index.0 - 1 {
-            self.digests.push(digest);
-        } else if self.digests[index.0 as usize - 1] != digest {
-            return broken("S5", format!("node {id} has another digest at {index}"));
+        match digest {
+            Some(digest) if *self.digests.entry(index).or_insert(digest) != digest => {
+                broken("S5", format!("node {id} has another digest at {index}"))
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

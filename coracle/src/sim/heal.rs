@@ -43,6 +43,10 @@ impl World {
         // L2 and L5: nobody is stuck.
         self.until("L2", 30 * ELECTION, "equal machines everywhere", World::agree)?;
         self.pace("equal", (self.now - began) / MS);
+        // S5: nobody goes on with a machine that others saw to be wrong.
+        self.until("S5", 30 * ELECTION, "fence around each machine that rotted", |world| {
+            !world.hosts.iter().any(Host::is_rot_overlooked)
+        })?;
         self.stay()?;
         let elections = term(self).saturating_sub(elected);
         self.pace("elections", elections * 1000);
@@ -66,7 +70,8 @@ impl World {
         let commit = world.ghost.committed();
         world.clients.idle()
             && world.hosts.iter().filter(|host| !host.dead).all(|host| {
-                host.up.as_ref().is_some_and(|up| up.raft().last().index == commit && up.applied() == commit)
+                let stands = |up: &Running| up.raft().last().index == commit && up.raft().commit() == commit;
+                host.up.as_ref().is_some_and(|up| stands(up) && (host.fenced || up.applied() == commit))
             })
     }
 
@@ -100,7 +105,10 @@ impl World {
         let size = self.hosts.len();
         let Some(mut dice) = self.chance.happens(Kind::Siege, 0, self.plan.siege) else { return Ok(()) };
         // A quorum that has never heard of the membership elects nobody.
-        if size < 3 || self.ghost.committed() == Index::ZERO || self.hosts.iter().any(|host| host.dead) {
+        if size < 3
+            || self.ghost.committed() == Index::ZERO
+            || self.hosts.iter().any(|host| host.dead || host.is_spoilt())
+        {
             return Ok(());
         }
         self.until("S20", 10 * ELECTION, "all nodes started", |world| world.living().count() == size)?;

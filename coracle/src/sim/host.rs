@@ -65,6 +65,12 @@ pub(super) struct Host {
     pub(super) old: Option<(u64, MemDisk)>,
     /// Whether its disk went back to that.
     pub(super) put_back: bool,
+    /// How far its machine had come in this run when it changed by itself.
+    pub(super) rotten: Option<Index>,
+    /// Whether that ever happened.
+    pub(super) rotted: bool,
+    /// Whether it has found that out, and said that it does not forget it.
+    pub(super) fenced: bool,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
@@ -224,6 +230,8 @@ pub(super) struct Wants {
     pub(super) heard: Vec<(RequestId, Heard)>,
     pub(super) alarms: Vec<Alarm>,
     pub(super) findings: Vec<Finding>,
+    /// Its machine is used no more, durably.
+    pub(super) fenced: bool,
     pub(super) leadership_lost: bool,
     /// More at once than its bound allows.
     pub(super) unbounded: Option<String>,
@@ -252,8 +260,23 @@ impl Host {
             met: BTreeMap::new(),
             old: None,
             put_back: false,
+            rotten: None,
+            rotted: false,
+            fenced: false,
             broken: Broken::default(),
         }
+    }
+
+    /// Whether it is not what it was, and may count for nothing.
+    pub(super) fn is_spoilt(&self) -> bool {
+        self.damaged || self.put_back || self.rotten.is_some() || self.fenced
+    }
+
+    /// Whether its machine rotted, was compared with others since, and is still used.
+    pub(super) fn is_rot_overlooked(&self) -> bool {
+        let compared = self.up.as_ref().and_then(|up| up.applier.progress().compared);
+        let since = self.rotten.zip(compared).is_some_and(|(rotten, compared)| compared.index > rotten);
+        since && !self.fenced && !self.dead
     }
 
     /// Whether it goes on with a connection from `other`, as a peer does that keeps what it knows of others durably,
@@ -295,6 +318,7 @@ impl Host {
     /// Starts the process on what the disk holds. Returns what it recovered.
     pub(super) fn start(&mut self, now: u64, plan: &Plan, dice: &mut Dice) -> Result<Recovered, String> {
         self.run += 1;
+        self.rotten = None;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let text = |error: StoreError| error.to_string();
         wal::tidy(&*disk).map_err(text)?;
@@ -339,8 +363,10 @@ impl Host {
         newest = newest.max(replicated.cluster_time());
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
+        let replica = Replica::new(raft, &config, newest);
+        let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated();
         self.up = Some(Running {
-            driver: Driver::new(Replica::new(raft, &config, newest), identity.cluster, boot, &config),
+            driver: driver.fenced_at(identity::fenced(&*disk).map_err(text)?),
             applier: Applier::new(replicated),
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             log,
@@ -414,7 +440,9 @@ impl Host {
     /// Purges the log up to the newest snapshot, if that is not behind `upto`; otherwise takes a new
     /// one. Does neither while the disk works. Returns up to where it purged.
     pub(super) fn purge(&mut self, upto: Index) -> Result<Option<LogId>, String> {
-        let Some(up) = self.up.as_mut().filter(|up| up.writing.is_none()) else { return Ok(None) };
+        // What a rotten machine would write is never restored from: it is replaced, not started again.
+        let sound = self.rotten.is_none() && !self.fenced;
+        let Some(up) = self.up.as_mut().filter(|up| sound && up.writing.is_none()) else { return Ok(None) };
         let purged = up.purged;
         let newest =
             self.snapshots.last_key_value().map_or(LogId::ZERO, |(_, snapshot)| snapshot.applied().0);
@@ -555,6 +583,10 @@ impl Running {
                     }
                     self.queue.push(id, batch);
                 }
+                Order::Fence(index) => match identity::set_fence(disk, index) {
+                    Ok(()) => wants.fenced = true,
+                    Err(error) => wants.fatal = Some(error.to_string()),
+                },
                 Order::Name(cluster) => match identity::set_cluster(disk, cluster) {
                     Ok(_) => {
                         self.driver.on_named(cluster);

@@ -84,6 +84,8 @@ pub(super) struct Plan {
     pub(super) purge: u64,
     /// The mean pause between two that a disk's image is kept, or put back; 0 for none.
     pub(super) put_back: u64,
+    /// The mean pause between two machines whose state changes by itself; 0 for none.
+    pub(super) rot: u64,
     /// Events after which a node does not carry out at once what they bring, but takes in more first.
     pub(super) gather: u64,
     /// How long such a turn takes at most.
@@ -157,6 +159,7 @@ impl Plan {
             old_acks: 0,
             purge: 0,
             put_back: 0,
+            rot: 0,
             gather: 0,
             turn: 0,
             ties: 0,
@@ -193,6 +196,7 @@ impl Plan {
             forward: dice.chance(400),
             unapplied: *dice.pick(&[300, 1500, 1 << 20]),
             founders: *dice.pick(&[1, 1, 2, 3]),
+            rot: *dice.pick(&[0, 0, 0, 2 * ELECTION]),
             ..plan
         }
     }
@@ -236,6 +240,7 @@ impl Plan {
             old_acks: 0,
             purge: 0,
             put_back: 0,
+            rot: 0,
             gather: 0,
             ties: 0,
             split: 0,

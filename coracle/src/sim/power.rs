@@ -45,6 +45,13 @@ impl World {
                 }
             }
         }
+        if self.hosts[node].fenced && !self.hosts[node].put_back {
+            let fenced = self.hosts[node].up.as_ref().is_some_and(|up| up.driver.fenced().is_some());
+            if !fenced {
+                return broken("S5", format!("node {} forgot that its machine is wrong", node + 1));
+            }
+            self.met.count(Rare::FencedStart);
+        }
         self.step(5, node, recovered.last.index.0);
         self.tell(|| {
             let state = recovered.hard_state;

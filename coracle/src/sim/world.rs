@@ -16,6 +16,7 @@ use super::reads::Reading;
 use super::situations::{Met, Rare, SITUATIONS};
 use super::turns::Turn;
 use super::{Options, Report, story};
+use crate::digests::Finding;
 use crate::driver::RequestId;
 use crate::entry::Entry;
 use crate::storage::Change;
@@ -540,7 +541,8 @@ impl World {
             heard,
             alarms,
             findings,
-            leadership_lost: _,
+            fenced,
+            leadership_lost,
             unbounded,
             fatal,
         } = wants;
@@ -548,12 +550,15 @@ impl World {
         if let Some(detail) = unbounded {
             return broken("S22", format!("node {}: {detail}", node + 1));
         }
+        let rotten = self.hosts[node].rotten.is_some();
         for (entry, digest) in &applied {
-            self.ghost.on_applied(node, entry, *digest)?;
+            self.ghost.on_applied(node, entry, Some(*digest).filter(|_| !rotten))?;
             self.clients.on_applied(entry)?;
         }
-        if let Some(finding) = findings.first() {
-            return broken("S5", format!("node {} found machines unlike each other: {finding:?}", node + 1));
+        let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));
+        self.watch_fence(node, &findings, !applied.is_empty() || answers)?;
+        if fenced {
+            self.on_fenced(node, leadership_lost)?;
         }
         for alarm in alarms {
             match alarm {
@@ -588,6 +593,40 @@ impl World {
             let delay = self.chance.within(Kind::SlowApply, node, 1, self.plan.apply.max(1));
             self.at(delay, Happening::Apply { node, run });
         }
+        Ok(())
+    }
+
+    /// Only a machine that rotted is told from others, and whoever knows it of his own does not use it.
+    fn watch_fence(&self, node: usize, findings: &[Finding], uses: bool) -> Verdict {
+        let rotted = |id: NodeId| self.hosts[id.0 as usize - 1].rotted;
+        for finding in findings {
+            if !matches!(finding, Finding::Differs(id, _) if rotted(*id)) {
+                return broken(
+                    "S5",
+                    format!("node {} found machines unlike each other: {finding:?}", node + 1),
+                );
+            }
+        }
+        let leads = self.hosts[node].up.as_ref().is_some_and(|up| up.raft().is_leader());
+        if self.hosts[node].fenced && (uses || leads) {
+            return broken(
+                "S5",
+                format!("node {} goes on with a machine that it knows to be wrong", node + 1),
+            );
+        }
+        Ok(())
+    }
+
+    /// A node knows that its machine differs from that of a majority, and has said so durably.
+    fn on_fenced(&mut self, node: usize, led: bool) -> Verdict {
+        self.tell(|| format!("the machine of node {} is fenced", node + 1));
+        let host = &mut self.hosts[node];
+        host.fenced = true;
+        if host.rotten.is_none() {
+            return broken("S5", format!("node {} gives up a machine that is right", node + 1));
+        }
+        self.met.count(Rare::Fenced);
+        self.met.count_if(led, Rare::FencedLeader);
         Ok(())
     }
 

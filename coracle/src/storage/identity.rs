@@ -16,12 +16,14 @@
 //!
 //! ```text
 //!  0  u32  CRC-32C of all bytes behind   4  u32  magic "CRID"
-//!  8  u32  version, 2                   12  u32  flags: bit 0, the cluster is known; bit 1, an engine is
+//!  8  u32  version, 2                   12  u32  flags: bit 0, the cluster is known; bit 1, an engine is;
+//!                                               bit 2, the machine is fenced
 //! 16  u64  node                         24  u64  incarnation
 //! 32  u128 cluster, or zero             48  16 bytes: the engine's name in ASCII, then zeros
 //! 64  u64  least number of the newest   72  u64  number of the newest boot: how many there were
 //!          segment, 0: none is known
-//! 80  u32  count of the boots kept      84  12 bytes: zero
+//! 80  u32  count of the boots kept      84  u64  where the machine was found to differ, or zero
+//! 92  4 bytes: zero
 //! 96  the boots, u64 each, oldest first
 //! ```
 //!
@@ -30,7 +32,7 @@
 use super::disk::{Disk, failed, read_full};
 use super::engine::{self, WAL};
 use super::{Identity, StoreError};
-use coracle_core::{Boot, ClusterId, Incarnation, NodeId};
+use coracle_core::{Boot, ClusterId, Incarnation, Index, NodeId};
 use std::path::PathBuf;
 
 /// The name of the file.
@@ -47,6 +49,7 @@ const SIZE: usize = 96;
 const BOOT: usize = 8;
 const KNOWS_CLUSTER: u32 = 1;
 const NAMES_ENGINE: u32 = 2;
+const FENCED: u32 = 4;
 
 /// The newest boots that a directory keeps at most: those of a year with a start a day, in 3 KiB.
 pub const MAX_BOOTS: usize = 366;
@@ -91,6 +94,8 @@ struct Record {
     /// The number of the newest segment is at least this; 0 if there may be none.
     segment: u64,
     boots: Boots,
+    /// Where the machine was found to differ from that of a majority.
+    fenced: Option<Index>,
 }
 
 /// Reads whose directory this is, or, if it is new, makes it `node`'s, with an incarnation drawn by `draw`.
@@ -129,7 +134,7 @@ pub fn open_or_create_with(
         }
         let identity = Identity { node, incarnation: draw(), cluster: None };
         let boots = Boots::default();
-        save(disk, &Record { identity, engine: engine.to_owned(), segment: 0, boots })?;
+        save(disk, &Record { identity, engine: engine.to_owned(), segment: 0, boots, fenced: None })?;
         return Ok(identity);
     }
     let record = read(disk)?;
@@ -229,6 +234,22 @@ pub fn set_cluster(disk: &dyn Disk, cluster: ClusterId) -> Result<Identity, Stor
     Ok(record.identity)
 }
 
+/// Writes down, durably, that the machine was found to differ from that of a majority, and where. The first such place
+/// stays.
+pub fn set_fence(disk: &dyn Disk, at: Index) -> Result<(), StoreError> {
+    let mut record = read(disk)?;
+    if record.fenced.is_some() {
+        return Ok(());
+    }
+    record.fenced = Some(at);
+    save(disk, &record)
+}
+
+/// Where the machine was found to differ from that of a majority.
+pub fn fenced(disk: &dyn Disk) -> Result<Option<Index>, StoreError> {
+    read(disk).map(|record| record.fenced)
+}
+
 /// Reads the file, which must be there.
 fn read(disk: &dyn Disk) -> Result<Record, StoreError> {
     let path = disk.path().join(IDENTITY);
@@ -249,7 +270,7 @@ fn save(disk: &dyn Disk, record: &Record) -> Result<(), StoreError> {
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    let Record { identity, engine, segment, boots } = record;
+    let Record { identity, engine, segment, boots, fenced } = record;
     let mut bytes = vec![0; SIZE];
     bytes[4..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -257,6 +278,10 @@ fn encode(record: &Record) -> Vec<u8> {
     if engine != WAL {
         flags |= NAMES_ENGINE;
         bytes[48..48 + engine.len()].copy_from_slice(engine.as_bytes());
+    }
+    if let Some(index) = fenced {
+        flags |= FENCED;
+        bytes[84..92].copy_from_slice(&index.0.to_le_bytes());
     }
     bytes[12..16].copy_from_slice(&flags.to_le_bytes());
     bytes[16..24].copy_from_slice(&identity.node.0.to_le_bytes());
@@ -295,7 +320,7 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
         return Err(StoreError::Older { path, version });
     }
     let newer = |offset: u64, detail: String| StoreError::Newer { path: path.clone(), offset, detail };
-    if version > VERSION || flags & !(KNOWS_CLUSTER | NAMES_ENGINE) != 0 {
+    if version > VERSION || flags & !(KNOWS_CLUSTER | NAMES_ENGINE | FENCED) != 0 {
         return Err(newer(8, format!("version {version} with flags {flags:#x}")));
     }
     let count = u32_at(80) as usize;
@@ -308,8 +333,10 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
     if count > MAX_BOOTS || boots.count < count as u64 {
         return Err(damaged(72, "it counts fewer boots than it keeps"));
     }
-    if bytes[84..SIZE].iter().any(|byte| *byte != 0) {
-        return Err(newer(84, "bytes that were kept free are in use".to_owned()));
+    let fenced = (flags & FENCED != 0).then(|| Index(u64_at(84)));
+    let free = if fenced.is_some() { 92 } else { 84 };
+    if bytes[free..SIZE].iter().any(|byte| *byte != 0) {
+        return Err(newer(free as u64, "bytes that were kept free are in use".to_owned()));
     }
     let name = &bytes[48..64];
     let engine = if flags & NAMES_ENGINE != 0 {
@@ -327,7 +354,7 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
         incarnation: Incarnation(u64_at(24)),
         cluster: (flags & KNOWS_CLUSTER != 0).then_some(ClusterId(cluster)),
     };
-    Ok(Record { identity, engine: engine.to_owned(), segment: u64_at(64), boots })
+    Ok(Record { identity, engine: engine.to_owned(), segment: u64_at(64), boots, fenced })
 }
 
 #[cfg(test)]
@@ -459,6 +486,29 @@ mod tests {
     }
 
     #[test]
+    fn a_fence_is_kept_through_everything_and_the_first_counts() {
+        for cut in 0.. {
+            let disk = MemDisk::new();
+            open(&disk, 1, false).unwrap();
+            assert_eq!(fenced(&disk).unwrap(), None);
+            disk.fail_from(disk.operations() + cut);
+            let set = set_fence(&disk, Index(1024));
+            let disk = disk.power_cut(512, || false);
+            if set.is_err() {
+                open(&disk, 1, true).unwrap();
+                continue;
+            }
+            set_fence(&disk, Index(2048)).unwrap();
+            set_cluster(&disk, CLUSTER).unwrap();
+            begin_run(&disk, || Boot(9)).unwrap();
+            raise_segment(&disk, 7).unwrap();
+            open(&disk, 1, true).unwrap();
+            assert_eq!(fenced(&disk).unwrap(), Some(Index(1024)));
+            break;
+        }
+    }
+
+    #[test]
     fn a_boot_is_durable_before_it_is_told() {
         for cut in 0.. {
             let disk = MemDisk::new();
@@ -489,7 +539,7 @@ mod tests {
             open(&disk, 1, true).unwrap_err().to_string()
         };
         assert!(refusal(8, 1).contains("start with an empty directory"), "{}", refusal(8, 1));
-        for (at, byte) in [(8, 3), (12, 4), (50, 1), (84, 1), (95, 1)] {
+        for (at, byte) in [(8, 3), (12, 8), (50, 1), (84, 1), (95, 1)] {
             assert!(refusal(at, byte).contains("upgrade"), "{}", refusal(at, byte));
         }
     }

@@ -145,6 +145,7 @@ fn encode_append(route: Option<proto::Route>, append: &Append, entries: &[Entry]
         persisted: append.persisted.0,
         disk_age: append.disk_age,
         time: append.time,
+        agreed: append.agreed.map(from_digest),
     };
     let bulk = entries.iter().map(|entry| entry.bytes().clone()).collect();
     seal(Type::Append, &meta, bulk, entries.iter().map(Entry::checksum))
@@ -306,6 +307,7 @@ fn open_append(meta: proto::Append, entries: Vec<Entry>) -> Result<PeerMessage, 
         persisted: Index(meta.persisted),
         disk_age: meta.disk_age,
         time: meta.time,
+        agreed: meta.agreed.map(to_digest),
     };
     if !append.is_well_formed() {
         return Err(WireError::Invalid("the parts of AppendEntries do not fit each other"));

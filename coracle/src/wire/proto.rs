@@ -206,6 +206,8 @@ pub(super) struct Append {
     pub(super) disk_age: u64,
     #[prost(uint64, tag = "10")]
     pub(super) time: u64,
+    #[prost(message, optional, tag = "11")]
+    pub(super) agreed: Option<Digest>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

@@ -83,6 +83,7 @@ fn append(prev: LogId, term: u64, entries: Vec<Entry>) -> PeerMessage {
         persisted: Index(6),
         disk_age: 2,
         time: 1_000,
+        agreed: Some(Digest { index: Index(1), format: 1, version: 3, bytes: *b"fedcba9876543210" }),
     };
     PeerMessage::Raft { envelope: envelope(Message::Append(append)), entries }
 }
@@ -472,14 +473,17 @@ fn any_vote_reply() -> impl Strategy<Value = Message> {
     )
 }
 
-fn any_append_reply() -> impl Strategy<Value = Message> {
-    let conflict = proptest::option::of(any_log_id());
+fn any_digest() -> impl Strategy<Value = Digest> {
     let digest = (any::<u64>(), any::<[u32; 2]>(), any::<[u8; 16]>());
-    let digest = digest.prop_map(|(index, [format, version], bytes)| {
+    digest.prop_map(|(index, [format, version], bytes)| {
         let index = Index(index);
         Digest { index, format, version, bytes }
-    });
-    (any::<[u64; 7]>(), conflict, any::<[bool; 2]>(), proptest::option::of(digest)).prop_map(
+    })
+}
+
+fn any_append_reply() -> impl Strategy<Value = Message> {
+    let conflict = proptest::option::of(any_log_id());
+    (any::<[u64; 7]>(), conflict, any::<[bool; 2]>(), proptest::option::of(any_digest())).prop_map(
         |(numbers, conflict, [installing, no_space], digest)| {
             let [term, round, promised, matched, last, applied, disk_age] = numbers;
             Message::AppendReply(AppendReply {

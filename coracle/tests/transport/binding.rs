@@ -33,6 +33,7 @@ fn heartbeat(from: Peer, to: Peer) -> PeerMessage {
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     });
     PeerMessage::Raft {
         envelope: Envelope { from, to, membership: LogId::new(1, 1), message },

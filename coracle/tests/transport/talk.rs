@@ -50,6 +50,7 @@ async fn entries_arrive_as_they_were_however_the_socket_cuts_them() {
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     };
     let message = Message::Append(append);
     let envelope = Envelope { from: peer(1), to: peer(2), membership: LogId::ZERO, message };

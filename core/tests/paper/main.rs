@@ -31,6 +31,7 @@ fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_com
         persisted: Index(0),
         disk_age: 0,
         time: 0,
+        agreed: None,
     }
 }
 
