@@ -13,8 +13,9 @@ use crate::applier::Progress;
 use crate::config::Config;
 use crate::digests::{Digests, Finding};
 use crate::entry::Entry;
-use crate::error::{Cause, ConfigurationError, Leader, ReadError, WriteError};
+use crate::error::{Busy, Cause, ConfigurationError, Leader, ReadError, WriteError};
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
+use crate::storage::met::Met;
 use crate::storage::{ReadLogError, WriteBatch};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::Bytes;
@@ -97,6 +98,8 @@ pub(crate) enum Order {
     Name(ClusterId),
     /// Write into the identity that the machine differs from that of a majority, and where that was found.
     Fence(Index),
+    /// Write down in which runs the disks of other members were met.
+    Met(Vec<Met>),
 }
 
 /// An answer that needs no machine.
@@ -310,8 +313,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// Whether a write is not even tried here: too many wait, or the log has no room.
-    fn is_full(&self) -> bool {
-        self.pending() >= self.max_pending || (self.no_space.is_some() && self.replica.raft().is_leader())
+    fn full(&self) -> Option<Busy> {
+        match () {
+            () if self.pending() >= self.max_pending => Some(Busy::Requests),
+            () if self.no_space.is_some() && self.replica.raft().is_leader() => Some(Busy::Space),
+            () => None,
+        }
     }
 
     /// How many wait for an answer.
@@ -323,8 +330,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A caller of this node wants this written, and waits for so long.
     pub(crate) fn on_write(&mut self, command: Bytes, limit: Duration, caller: W) {
-        if self.is_full() {
-            return self.actions.answers.push(Answer::Write(caller, Err(WriteError::Busy)));
+        if let Some(why) = self.full() {
+            return self.actions.answers.push(Answer::Write(caller, Err(WriteError::Busy(why))));
         }
         self.open += 1;
         let raft = self.replica.raft();
@@ -691,7 +698,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         for (read, why) in refused_reads {
             self.open -= 1;
             let error = match self.refusal(&why) {
-                WriteError::Busy => ReadError::Busy,
+                WriteError::Busy(_) => ReadError::Busy,
                 WriteError::NotConfigured => ReadError::NotConfigured,
                 _ => ReadError::NoLeader,
             };
@@ -701,7 +708,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     fn refusal(&self, why: &NotDone) -> WriteError {
         match why {
-            NotDone::Busy => WriteError::Busy,
+            NotDone::Busy(why) => WriteError::Busy(*why),
             NotDone::Refused(RefusedReason::NotConfigured) => WriteError::NotConfigured,
             NotDone::Refused(_) => self.not_leader(),
         }
@@ -735,7 +742,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if !raft.is_leader() || raft.term() != term {
             Some(self.not_leader())
         } else {
-            self.is_full().then_some(WriteError::Busy)
+            self.full().map(WriteError::Busy)
         }
     }
 

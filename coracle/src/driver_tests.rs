@@ -50,7 +50,7 @@ fn st_10_a_leader_without_room_refuses_writes_until_there_is_some() {
     assert_eq!(driver.no_space(), Some("no room in log-2"));
     driver.on_write(Bytes::new(), Duration::ZERO, RequestId(1));
     let actions = driver.turn(at(1001), false);
-    assert!(matches!(actions.answers[..], [Answer::Write(RequestId(1), Err(WriteError::Busy))]));
+    assert!(matches!(actions.answers[..], [Answer::Write(RequestId(1), Err(WriteError::Busy(Busy::Space)))]));
     assert!(actions.orders.is_empty(), "nothing is even tried");
     driver.on_read(RequestId(2));
     let actions = driver.turn(at(1001), false);

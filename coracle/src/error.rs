@@ -33,8 +33,8 @@ pub enum WriteError {
     #[error("the node is not configured: call set_configuration on one node of the cluster")]
     NotConfigured,
     /// Certainly not done: too much is under way already. Try again after a pause.
-    #[error("too much is under way: try again later")]
-    Busy,
+    #[error("{0}: try again later")]
+    Busy(Busy),
     /// Certainly not done, and never will be: the request itself is wrong.
     #[error("the command is not valid: {0}")]
     Invalid(String),
@@ -44,6 +44,27 @@ pub enum WriteError {
     /// Certainly not done: this node has stopped.
     #[error("the node has stopped: {0}")]
     Stopped(StopReason),
+}
+
+/// What has no room for another write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Busy {
+    /// As many requests wait in the node as [`max_pending`](crate::Config::max_pending) allows.
+    #[error("too many requests wait")]
+    Requests,
+    /// [`max_unpersisted_bytes`](crate::Config::max_unpersisted_bytes) wait for the leader's disk.
+    #[error("too much waits for the leader's disk")]
+    Disk,
+    /// [`max_uncommitted_bytes`](crate::Config::max_uncommitted_bytes) wait until a quorum has them.
+    #[error("too much waits for a quorum")]
+    Quorum,
+    /// [`max_unapplied_bytes`](crate::Config::max_unapplied_bytes) wait for the leader's state machine.
+    #[error("the leader's state machine lags too far")]
+    Machine,
+    /// The leader's log has no room for more: its disk is full. What exactly is missing says the leader's
+    /// [`Status::no_space`](crate::Status::no_space).
+    #[error("the leader's disk is full")]
+    Space,
 }
 
 /// Why the outcome of a write is unknown.

@@ -164,7 +164,7 @@ impl<S: StateMachine> Node<S> {
         let request = Request::Write { command, limit, writer: Writer(answer) };
         let asked = async {
             self.inner.requests.send(request).await.map_err(|refused| match refused {
-                Refused::Full => WriteError::Busy,
+                Refused::Full => WriteError::Busy(Busy::Requests),
                 Refused::Closed => WriteError::Stopped(self.stop_reason()),
             })?;
             Ok(answered.await)
@@ -277,7 +277,7 @@ async fn assemble<S: StateMachine>(
     opened: Opened,
     callers: tokio::runtime::Handle,
 ) -> Result<(Node<S>, Runtime<S>), StartError> {
-    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced } = opened;
+    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met } = opened;
     let boot = boots.newest.last().copied().unwrap_or_default();
     let me = Peer { id: config.id, incarnation };
     let reader: Arc<dyn LogReader> = Arc::from(store.reader());
@@ -297,6 +297,7 @@ async fn assemble<S: StateMachine>(
     let local = Local {
         boot_number: boots.count,
         boots: boots.newest,
+        met,
         metadata,
         ..Local::new(me, boot, cluster, raft.membership_id())
     };

@@ -85,15 +85,9 @@ async fn start(id: u64, mut store: Moody) -> Node<Count> {
     let recovered = store.load(&mut |_| {}).unwrap();
     let incarnation = Incarnation(id);
     let boots = Boots { count: 1, newest: vec![Boot(1)] };
-    let opened = Opened {
-        store: Box::new(store),
-        recovered,
-        disk: None,
-        incarnation,
-        cluster: None,
-        boots,
-        fenced: None,
-    };
+    let (cluster, fenced, met) = (None, None, Vec::new());
+    let store = Box::new(store);
+    let opened = Opened { store, recovered, disk: None, incarnation, cluster, boots, fenced, met };
     Node::launch(config, Count(0), opened).await.unwrap()
 }
 

@@ -7,6 +7,7 @@ use crate::storage::disk::{DirDisk, Disk, failed};
 use crate::storage::engine::{self, Engine, WAL};
 use crate::storage::identity::{self, Boots, IDENTITY};
 use crate::storage::memory::MemoryStore;
+use crate::storage::met::{self, Met};
 use crate::storage::wal::{self, Wal, WalConfig};
 use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError};
 use crate::wire::decode_membership;
@@ -27,6 +28,8 @@ pub(crate) struct Opened {
     pub(crate) boots: Boots,
     /// Where an earlier run found its machine to differ from that of a majority.
     pub(crate) fenced: Option<Index>,
+    /// In which runs earlier runs met the disks of other members.
+    pub(crate) met: Vec<Met>,
 }
 
 /// Opens and recovers the store. A long log takes a while.
@@ -38,7 +41,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
             let mut store = MemoryStore::new();
             let recovered = store.load(&mut |_| {})?;
             let store = Box::new(store);
-            Ok(Opened { store, recovered, disk: None, incarnation, cluster: None, boots, fenced: None })
+            let (cluster, fenced, met) = (None, None, Vec::new());
+            Ok(Opened { store, recovered, disk: None, incarnation, cluster, boots, fenced, met })
         }
         Storage::Dir(path) => open_dir(id, incarnation, path, Keeper::Wal { segment_bytes, broken }),
         Storage::Engine { dir, engine } => open_dir(id, incarnation, dir, Keeper::Engine(engine.clone())),
@@ -120,6 +124,7 @@ fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Resu
         recovered,
         boots,
         fenced: identity::fenced(&*disk)?,
+        met: met::load(&*disk)?,
         disk: Some(disk),
         incarnation: identity.incarnation,
         cluster: identity.cluster,

@@ -10,6 +10,7 @@
 
 use crate::config::Config;
 use crate::entry::{self, Entry, Kind, Stamp};
+use crate::error::Busy;
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
 use crate::wire::encode_membership;
@@ -130,8 +131,8 @@ impl<W, R> Default for Effects<W, R> {
 pub(crate) enum NotDone {
     /// The core refused.
     Refused(RefusedReason),
-    /// Too much waits for the disk, for a quorum, or for the machine.
-    Busy,
+    /// Too much waits.
+    Busy(Busy),
 }
 
 /// A node without threads, sockets and files.
@@ -346,14 +347,22 @@ impl<W, R> Replica<W, R> {
             let mut waiting = self.tail.bytes_behind(self.raft.persisted());
             let mut uncommitted = self.tail.bytes_behind(self.raft.commit());
             let lags = self.unapplied_bytes() > self.limits.unapplied;
-            let admitted = commands.iter().take_while(|(_, command)| {
-                let fits = waiting <= self.limits.unpersisted && uncommitted <= self.limits.uncommitted;
+            let mut full = |command: &Bytes| {
+                let full = match () {
+                    () if lags => Some(Busy::Machine),
+                    () if waiting > self.limits.unpersisted => Some(Busy::Disk),
+                    () if uncommitted > self.limits.uncommitted => Some(Busy::Quorum),
+                    () => None,
+                };
                 let bytes = (entry::HEADER + command.len()) as u64;
                 (waiting, uncommitted) = (waiting + bytes, uncommitted + bytes);
-                fits && !lags
-            });
-            let refused = commands.split_off(admitted.count());
-            self.effects.refused.extend(refused.into_iter().map(|(request, _)| (request, NotDone::Busy)));
+                full
+            };
+            let first = commands.iter().enumerate().find_map(|(at, (_, command))| Some((at, full(command)?)));
+            if let Some((at, why)) = first {
+                let refused = commands.split_off(at).into_iter();
+                self.effects.refused.extend(refused.map(|(request, _)| (request, NotDone::Busy(why))));
+            }
             if commands.is_empty() {
                 return;
             }

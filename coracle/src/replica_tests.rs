@@ -4,6 +4,7 @@ use super::{Moment, NotDone, Purpose};
 use crate::config::{Config, Storage};
 use crate::driver::RequestId;
 use crate::entry::{Entry, Kind, Stamp};
+use crate::error::Busy;
 use crate::storage::Change;
 use crate::storage::StoreError;
 use bytes::Bytes;
@@ -269,7 +270,7 @@ fn a_leader_with_a_slow_disk_is_busy() {
     propose(&mut replica, 0..7, 100);
     propose(&mut replica, 10..12, 100);
     let refused = replica.take().refused;
-    assert_eq!(refused, [(RequestId(10), NotDone::Busy), (RequestId(11), NotDone::Busy)]);
+    assert_eq!(refused, [10, 11].map(|request| (RequestId(request), NotDone::Busy(Busy::Disk))));
     persist(&mut replica, 100);
     propose(&mut replica, 12..13, 100);
     assert!(replica.take().refused.is_empty());
@@ -283,7 +284,7 @@ fn ov_1_a_leader_without_a_quorum_is_busy() {
     propose(&mut replica, 0..6, 100);
     persist(&mut replica, 100);
     propose(&mut replica, 10..11, 100);
-    assert_eq!(replica.take().refused, [(RequestId(10), NotDone::Busy)]);
+    assert_eq!(replica.take().refused, [(RequestId(10), NotDone::Busy(Busy::Quorum))]);
     let last = replica.raft().last().index.0;
     acknowledge(&mut replica, B, last);
     propose(&mut replica, 11..12, 100);
@@ -516,5 +517,5 @@ fn a_burst_of_commands_is_admitted_one_by_one() {
     let accepted: Vec<u64> = effects.accepted.iter().map(|(request, _)| request.0).collect();
     let refused: Vec<u64> = effects.refused.iter().map(|(request, _)| request.0).collect();
     assert_eq!((accepted, refused), (vec![1, 2, 3], vec![4, 5, 6, 7, 8, 9]), "one may pass the limit");
-    assert!(effects.refused.iter().all(|(_, why)| *why == NotDone::Busy));
+    assert!(effects.refused.iter().all(|(_, why)| *why == NotDone::Busy(Busy::Disk)));
 }

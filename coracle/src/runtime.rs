@@ -18,6 +18,7 @@ use crate::replica::Load;
 use crate::requests::{Reader, Replied, Request, Status, Writer};
 use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
+use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
@@ -31,6 +32,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// Requests, and messages, taken in one turn at most, so that neither shuts out the other.
 const TURN: usize = 1024;
+
+/// How often it is looked whether other members were met in newer runs, in ticks: whoever pretends to be one, which
+/// anybody can until peers are authenticated, costs the disk no more than that.
+const REMEMBER: u64 = 100;
 
 /// How long a stop waits for the disk. A sync that takes longer hangs, and the stop must not.
 const DISK_PATIENCE: Duration = Duration::from_secs(4);
@@ -82,6 +87,8 @@ pub(crate) struct Runtime<S: StateMachine> {
     loads: mpsc::UnboundedSender<Loaded>,
     /// Who wants to know how the node stands after this turn.
     statuses: Vec<oneshot::Sender<Status>>,
+    /// In which runs the disks of other members were met, as it was written down last, and when that was looked at.
+    met: (Vec<Met>, u64),
     /// What the role was when it was last told of, for the log.
     told: (RoleName, Term),
     /// Set when the node has to stop.
@@ -92,7 +99,8 @@ impl<S: StateMachine> Runtime<S> {
     pub(crate) fn new(parts: Parts<S>) -> Runtime<S> {
         let (loads, loaded) = mpsc::unbounded_channel();
         let told = (parts.driver.raft().role_name(), parts.driver.raft().term());
-        Runtime { parts, loaded, loads, statuses: Vec::new(), told, end: None }
+        let met = (parts.transport.met(), 0);
+        Runtime { parts, loaded, loads, statuses: Vec::new(), met, told, end: None }
     }
 
     /// Runs until the node is asked to stop, or has to.
@@ -152,8 +160,23 @@ impl<S: StateMachine> Runtime<S> {
         let actions = self.parts.driver.turn(clock::now(), tick);
         self.carry_out(actions);
         self.tell();
+        if tick {
+            self.remember();
+        }
         for answer in std::mem::take(&mut self.statuses) {
             drop(answer.send(self.status()));
+        }
+    }
+
+    /// Has it written down in which runs the disks of other members were met, where that is news.
+    fn remember(&mut self) {
+        self.met.1 += 1;
+        if self.met.1.is_multiple_of(REMEMBER) {
+            let met = self.parts.transport.met();
+            if met != self.met.0 {
+                self.parts.writer.order(Order::Met(met.clone()));
+                self.met.0 = met;
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 use crate::driver::Order;
 use crate::storage::disk::Disk;
 use crate::storage::queue::WriteQueue;
-use crate::storage::{LogStore, StoreError, WriteBatch, identity};
+use crate::storage::{LogStore, StoreError, WriteBatch, identity, met};
 use coracle_core::{Broken, ClusterId, WriteId};
 use std::io;
 use std::sync::Arc;
@@ -141,6 +141,12 @@ impl Work<'_> {
                     identity::set_cluster(disk, cluster)?;
                 }
                 self.report(Report::Named(cluster));
+            }
+            Order::Met(all) => {
+                // Nothing that this node promised depends on it: where it cannot be kept, the old file stays.
+                if let Some(Err(error)) = self.disk.map(|disk| met::save(disk, &all)) {
+                    tracing::warn!(%error, "in which runs other members were met is not written down");
+                }
             }
             Order::Fence(index) => {
                 if let Some(disk) = self.disk {

@@ -557,7 +557,7 @@ async fn more_requests_than_may_wait_are_busy() {
     for refused in 0..90 {
         let outcome = tokio::time::timeout(PATIENCE, writes.join_next()).await;
         let outcome = outcome.unwrap_or_else(|_| panic!("{refused} of 100 were refused with room for 10"));
-        assert_eq!(outcome.unwrap().unwrap(), Err(WriteError::Busy));
+        assert_eq!(outcome.unwrap().unwrap(), Err(WriteError::Busy(Busy::Requests)));
     }
     assert_eq!(cluster.node(leader).status().await.unwrap().pending, 10);
     assert!(writes.try_join_next().is_none(), "what waits is not disturbed");
@@ -721,14 +721,15 @@ async fn abandoned_writes_do_not_fill_the_node_for_ever() {
         full.then_some(())
     })
     .await;
-    assert_eq!(node.write("w".into()).await, Err(WriteError::Busy));
+    assert_eq!(node.write("w".into()).await, Err(WriteError::Busy(Busy::Requests)));
     writes.shutdown().await;
     eventually("there is room again", async || {
         let outcome = node.write_within("w".into(), Duration::from_millis(10)).await;
         assert!(
-            [WriteError::Busy, WriteError::Unknown(Cause::Timeout)].contains(outcome.as_ref().unwrap_err())
+            [WriteError::Busy(Busy::Requests), WriteError::Unknown(Cause::Timeout)]
+                .contains(outcome.as_ref().unwrap_err())
         );
-        (outcome != Err(WriteError::Busy)).then_some(())
+        (outcome != Err(WriteError::Busy(Busy::Requests))).then_some(())
     })
     .await;
 }

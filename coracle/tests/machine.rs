@@ -5,7 +5,7 @@ mod common;
 use common::eventually;
 use coracle::snapshot::{self, Save};
 use coracle::{
-    Cause, Config, Context, MachineThread, Node, QueryContext, ReadError, StartError, StateMachine,
+    Busy, Cause, Config, Context, MachineThread, Node, QueryContext, ReadError, StartError, StateMachine,
     StopReason, Storage, WriteError,
 };
 use std::io;
@@ -133,12 +133,12 @@ async fn ov_1_a_leader_whose_machine_lags_refuses_more() {
         }
         assert!(waiting.len() < 10_000, "it takes everything");
     };
-    assert_eq!(refused, Err(WriteError::Busy));
+    assert_eq!(refused, Err(WriteError::Busy(Busy::Machine)));
     let lag = node.status().await.unwrap().unapplied_bytes;
     assert!(lag <= 1200, "{lag} bytes wait, which is more than the limit and an entry");
     gate.set(false);
     for write in waiting {
-        assert!(matches!(write.await.unwrap(), Ok(_) | Err(WriteError::Busy)));
+        assert!(matches!(write.await.unwrap(), Ok(_) | Err(WriteError::Busy(Busy::Machine))));
     }
     eventually("it takes writes again", async || node.write(1).await.ok()).await;
 }

@@ -34,14 +34,14 @@ pub(crate) async fn write<M: Machine>(
         };
         let again = match &error {
             WriteError::NotLeader { .. } | WriteError::NoLeader => true,
-            WriteError::NotConfigured | WriteError::Busy => true,
+            WriteError::NotConfigured | WriteError::Busy(_) => true,
             WriteError::Invalid(_) | WriteError::Unknown(_) | WriteError::Stopped(_) => false,
         };
         if !again || !patience.pause().await {
             return Err(match error {
                 WriteError::NotLeader { .. } | WriteError::NoLeader => no_leader(limit),
                 WriteError::NotConfigured => not_configured(),
-                WriteError::Busy => "BUSY too much is under way; this was not done".into(),
+                WriteError::Busy(why) => format!("BUSY {why}; this was not done"),
                 WriteError::Invalid(problem) => format!("ERR {problem}"),
                 WriteError::Unknown(cause) => format!("UNKNOWN {cause}; this may or may not take effect"),
                 WriteError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),

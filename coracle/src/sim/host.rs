@@ -203,7 +203,7 @@ impl Heard {
     fn of_write(error: &WriteError) -> Heard {
         match error {
             WriteError::Unknown(_) => Heard::Unknown,
-            WriteError::Busy => Heard::NotDone(NotDone::Busy),
+            WriteError::Busy(_) => Heard::NotDone(NotDone::Busy),
             WriteError::NotLeader { leader } => Heard::NotDone(NotDone::NotLeader(Some(leader.id))),
             WriteError::NoLeader => Heard::NotDone(NotDone::NotLeader(None)),
             _ => Heard::NotDone(NotDone::Other),
@@ -583,6 +583,8 @@ impl Running {
                     }
                     self.queue.push(id, batch);
                 }
+                // What a host knows of others it keeps by itself.
+                Order::Met(_) => {}
                 Order::Fence(index) => match identity::set_fence(disk, index) {
                     Ok(()) => wants.fenced = true,
                     Err(error) => wants.fatal = Some(error.to_string()),

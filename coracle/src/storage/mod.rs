@@ -12,12 +12,14 @@ pub mod identity;
 pub mod keyed;
 pub mod mem_disk;
 pub mod memory;
+pub(crate) mod met;
 mod open_files;
 pub mod queue;
 mod shape;
 pub mod wal;
 
 pub use engine::Engine;
+pub use met::Met;
 
 use crate::entry::Entry;
 use bytes::Bytes;

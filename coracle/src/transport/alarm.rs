@@ -8,6 +8,7 @@
 //!
 //! Until peers are authenticated, an [`Alarm`] is all that comes of it: anyone could say so of anyone.
 
+use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, Facts};
 use coracle_core::{Boot, Broken, Peer};
 use std::collections::BTreeMap;
@@ -100,6 +101,20 @@ struct Newest {
 }
 
 impl Kept {
+    /// What is known from earlier runs.
+    pub(crate) fn new(met: &[Met]) -> Kept {
+        let mut kept = Kept::default();
+        for Met { peer, number, boot } in met.iter().rev().take(INCARNATIONS) {
+            kept.boots.insert(*peer, Newest { number: *number, boot: *boot, met: 0 });
+        }
+        kept
+    }
+
+    /// What is known of this one.
+    pub(crate) fn newest(&self, peer: Peer) -> Option<Met> {
+        self.boots.get(&peer).map(|newest| Met { peer, number: newest.number, boot: newest.boot })
+    }
+
     /// Looks at a handshake: the alarm that it gives rise to. A list that is a copy's does not change what is kept.
     pub(crate) fn meet(&mut self, facts: &Facts) -> Option<Alarm> {
         let (newest, length) = (facts.boot_number, facts.boots.len() as u64);
@@ -209,6 +224,16 @@ mod tests {
         assert_eq!(met(&[(3, &[10, 11, 12]), (2, &[10, 11])]), [None, alarm]);
         assert_eq!(met(&[(3, &[10, 11, 12]), (2, &[10, 21])]), [None, alarm]);
         assert_eq!(met(&[(u64::MAX, &[12]), (1, &[10])]), [None, alarm]);
+    }
+
+    #[test]
+    fn what_was_met_is_known_after_a_restart() {
+        let mut kept = Kept::default();
+        kept.meet(&facts(3, &[10, 11, 12]));
+        let met = kept.newest(facts(1, &[1]).from).unwrap();
+        let mut kept = Kept::new(&[met]);
+        assert_eq!(kept.meet(&facts(3, &[10, 11, 22])).unwrap().reason, AlarmReason::Copy);
+        assert_eq!(kept.meet(&facts(4, &[11, 12, 13])), None);
     }
 
     #[test]

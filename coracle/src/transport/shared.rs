@@ -17,6 +17,7 @@ use super::outbox::Outbox;
 use super::quiet::Quiet;
 use super::tcp::{Introduction, Local};
 use super::{Inbound, PeerMessage};
+use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, Incarnation, LogId, Membership, NodeId, Peer};
@@ -175,9 +176,9 @@ impl Shared {
             runtime: Handle::current(),
             tasks: Mutex::new(Some(JoinSet::new())),
             state: Mutex::new(State {
+                kept: Kept::new(&local.met),
                 local,
                 members: BTreeMap::new(),
-                kept: Kept::default(),
                 links: BTreeMap::new(),
                 routes: BTreeMap::new(),
                 targets: BTreeMap::new(),
@@ -192,6 +193,13 @@ impl Shared {
     /// What this node says of itself now.
     pub(super) fn local(&self) -> Local {
         self.state().local.clone()
+    }
+
+    /// In which runs the disks of the members were met last.
+    pub(super) fn met(&self) -> Vec<Met> {
+        let state = self.state();
+        let peers = state.members.iter().map(|(id, incarnation)| Peer { id: *id, incarnation: *incarnation });
+        peers.filter_map(|peer| state.kept.newest(peer)).collect()
     }
 
     /// What this node says of itself now, and how it says it to that one.

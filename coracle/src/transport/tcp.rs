@@ -14,6 +14,7 @@ use super::accept::accept;
 use super::dial::{DialError, dial, keep};
 use super::shared::Shared;
 use super::{Inbound, PeerMessage};
+use crate::storage::met::Met;
 use crate::wire::{self, CloseReason, Facts, Hello, Purpose, RefusedReason, WireError};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, LogId, Membership, NodeId, Peer};
@@ -45,6 +46,8 @@ pub struct Local {
     /// The newest boots of its directory, oldest first, this one last; empty if no list is kept. Of a list longer
     /// than [`wire::MAX_BOOTS`] the newest are told.
     pub boots: Vec<Boot>,
+    /// In which runs earlier runs of this one met the disks of other members.
+    pub met: Vec<Met>,
     /// Where others dial it, as `host:port`, at most [`wire::MAX_ADDRESS`] bytes. Empty:
     /// where it listens, unless that is every address of the host.
     pub address: String,
@@ -56,8 +59,8 @@ pub struct Local {
 impl Local {
     /// A node that has no list of boots and no metadata, and is to be dialed where it listens.
     pub fn new(peer: Peer, boot: Boot, cluster: Option<ClusterId>, membership: LogId) -> Local {
-        let (boots, address, metadata) = (Vec::new(), String::new(), Bytes::new());
-        Local { peer, boot, cluster, membership, boot_number: 0, boots, address, metadata }
+        let (boots, met, address, metadata) = (Vec::new(), Vec::new(), String::new(), Bytes::new());
+        Local { peer, boot, cluster, membership, boot_number: 0, boots, met, address, metadata }
     }
 }
 
@@ -262,6 +265,11 @@ impl Tcp {
     /// connection.
     pub fn peer(&self, peer: Peer) -> Option<Introduction> {
         self.shared.peer(peer)
+    }
+
+    /// In which runs the disks of the members were met last, by id.
+    pub fn met(&self) -> Vec<Met> {
+        self.shared.met()
     }
 
     /// What happened since the start.

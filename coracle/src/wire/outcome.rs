@@ -4,7 +4,7 @@
 //! not done". Texts are cut to [`MAX_TEXT`] so that they always fit into a meta.
 
 use super::{peer, proto};
-use crate::error::{Cause, Leader, StopReason, WriteError};
+use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
 use coracle_core::NodeId;
 
 /// The longest text of an error, in bytes: a few lines, and two of them fit into a meta.
@@ -17,6 +17,10 @@ mod code {
     pub(super) const BUSY: u32 = 4;
     pub(super) const INVALID: u32 = 5;
     pub(super) const STOPPED: u32 = 6;
+    pub(super) const BUSY_DISK: u32 = 7;
+    pub(super) const BUSY_QUORUM: u32 = 8;
+    pub(super) const BUSY_MACHINE: u32 = 9;
+    pub(super) const BUSY_SPACE: u32 = 10;
     pub(super) const TIMEOUT: u32 = 16;
     pub(super) const LEADERSHIP_LOST: u32 = 17;
     pub(super) const DISCONNECTED: u32 = 18;
@@ -44,7 +48,11 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
         }
         WriteError::NoLeader => plain(code::NO_LEADER),
         WriteError::NotConfigured => plain(code::NOT_CONFIGURED),
-        WriteError::Busy => plain(code::BUSY),
+        WriteError::Busy(Busy::Requests) => plain(code::BUSY),
+        WriteError::Busy(Busy::Disk) => plain(code::BUSY_DISK),
+        WriteError::Busy(Busy::Quorum) => plain(code::BUSY_QUORUM),
+        WriteError::Busy(Busy::Machine) => plain(code::BUSY_MACHINE),
+        WriteError::Busy(Busy::Space) => plain(code::BUSY_SPACE),
         WriteError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },
         WriteError::Stopped(reason) => {
             proto::Failure { stop: Some(from_stop(reason)), ..plain(code::STOPPED) }
@@ -67,7 +75,11 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
         }
         code::NO_LEADER => WriteError::NoLeader,
         code::NOT_CONFIGURED => WriteError::NotConfigured,
-        code::BUSY => WriteError::Busy,
+        code::BUSY => WriteError::Busy(Busy::Requests),
+        code::BUSY_DISK => WriteError::Busy(Busy::Disk),
+        code::BUSY_QUORUM => WriteError::Busy(Busy::Quorum),
+        code::BUSY_MACHINE => WriteError::Busy(Busy::Machine),
+        code::BUSY_SPACE => WriteError::Busy(Busy::Space),
         code::INVALID => WriteError::Invalid(failure.text),
         code::STOPPED => WriteError::Stopped(stop),
         code::TIMEOUT => WriteError::Unknown(Cause::Timeout),

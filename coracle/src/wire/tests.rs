@@ -7,7 +7,7 @@ use super::{
     check_membership, decode, decode_membership, encode, encode_membership, ping, pong, proto,
 };
 use crate::entry::{Entry, Kind, Stamp};
-use crate::error::{Cause, Leader, StopReason, WriteError};
+use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
@@ -546,7 +546,9 @@ fn any_error() -> impl Strategy<Value = WriteError> {
         0 => WriteError::NotLeader { leader: Leader { id: NodeId(id), address: text } },
         1 => WriteError::NoLeader,
         2 => WriteError::NotConfigured,
-        3 => WriteError::Busy,
+        3 => WriteError::Busy(
+            [Busy::Requests, Busy::Disk, Busy::Quorum, Busy::Machine, Busy::Space][(id % 5) as usize],
+        ),
         4 => WriteError::Invalid(text),
         5 => WriteError::Stopped(stop),
         6 => WriteError::Unknown(Cause::Timeout),

@@ -45,6 +45,27 @@ async fn welcome(node: &Node, hello: &Hello) -> Stranger {
     stranger
 }
 
+/// In which run a disk was met is known after a restart too, as soon as the node gives it to its transport again.
+#[tokio::test]
+async fn st_5_a_copy_is_noticed_by_a_node_that_met_the_original_in_an_earlier_run() {
+    let a = Node::start(started(1, &[5])).await;
+    let original = Node::start(started(2, &[10, 11])).await;
+    a.knows(&[(2, &original.address())]);
+    a.send(peer(2), forward(1, 1)).await;
+    let met = a.tcp.met();
+    assert_eq!(
+        met.iter().map(|met| (met.peer, met.number, met.boot)).collect::<Vec<_>>(),
+        [(peer(2), 2, Boot(11))]
+    );
+    a.tcp.close().await;
+    original.tcp.close().await;
+    let mut a = Node::start(Local { met, ..started(1, &[5, 6]) }).await;
+    let copy = Node::start(started(2, &[10, 21])).await;
+    a.knows(&[(2, &copy.address())]);
+    let alarm = a.alarm().await;
+    assert_eq!((alarm.about, alarm.reason, alarm.other), (peer(2), AlarmReason::Copy, Boot(11)));
+}
+
 #[tokio::test]
 async fn st_5_a_copy_of_a_directory_raises_an_alarm_on_both_sides_and_is_talked_to() {
     let mut a = Node::start(started(1, &[5])).await;
