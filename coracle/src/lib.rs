@@ -49,6 +49,7 @@
 //! I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
 #![forbid(unsafe_code)]
 
+mod alarms;
 mod applier;
 mod bootstrap;
 mod clock;

@@ -1,5 +1,6 @@
 //! The handle to a running node: what users call.
 
+use crate::alarms;
 use crate::clock;
 use crate::config::Config;
 use crate::driver::Driver;
@@ -11,7 +12,7 @@ use crate::open::{Opened, newest_time, open, random, restore};
 use crate::replica::Replica;
 use crate::replicated::Replicated;
 use crate::requests::{Reader, Request, Status, Writer};
-use crate::runtime::{FENCED, Parts, Runtime, Stopped};
+use crate::runtime::{Parts, Runtime, Stopped};
 use crate::state_machine::StateMachine;
 use crate::storage::LogReader;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
@@ -342,7 +343,7 @@ async fn assemble<S: StateMachine>(
     let replica = Replica::new(raft, &config, newest_time);
     let driver = Driver::new(replica, cluster, boot, &config).fenced_at(fenced);
     if let Some(index) = fenced {
-        tracing::error!(node = %config.id, %index, "{FENCED}");
+        tracing::error!(node = %config.id, %index, "{}", alarms::FENCED);
     }
     let parts = Parts {
         driver,

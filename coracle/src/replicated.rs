@@ -111,7 +111,7 @@ impl<S: StateMachine> Replicated<S> {
         };
         let reply = reply.map(|reply| {
             let encoded = S::encode_reply(&reply).inspect_err(|error| {
-                tracing::warn!(entry = %id, %error, "a reply has no encoding");
+                tracing::warn!(entry = %id, %error, "a reply cannot be encoded, and is lost if the write was forwarded");
             });
             (reply, encoded.ok())
         });

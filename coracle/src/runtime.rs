@@ -6,9 +6,9 @@
 //! reads the clock; so a process that slept finds its messages before its timers, and under load the costs of
 //! a turn are shared by many requests.
 
+use crate::alarms;
 use crate::clock;
 use crate::config::{Config, TICK};
-use crate::digests::Finding;
 use crate::driver::{Actions, Answer, Caller, Driver, Order, Unsent};
 use crate::entry::Entry;
 use crate::error::*;
@@ -185,11 +185,11 @@ impl<S: StateMachine> Runtime<S> {
             Report::Durable(id) => self.parts.driver.on_persisted(id),
             Report::Named(cluster) => self.parts.driver.on_named(cluster),
             Report::NoSpace(reason) => {
-                tracing::warn!("writes wait: {reason}");
+                tracing::warn!("no room on the disk: writes are refused as busy, and reads go on: {reason}");
                 self.parts.driver.on_space(Some(reason));
             }
             Report::Space => {
-                tracing::info!("there is room again, and writes go on");
+                tracing::info!("there is room on the disk again: writes are accepted");
                 self.parts.driver.on_space(None);
             }
             Report::Failed(error) => self.end = Some(StopReason::Storage(error.to_string())),
@@ -286,13 +286,13 @@ impl<S: StateMachine> Runtime<S> {
             }
         }
         for alarm in alarms {
-            tracing::error!(node = %id, ?alarm, "the consensus core raised an alarm");
+            tracing::error!(node = %id, "{}", alarms::alarm(&alarm));
         }
         for finding in findings {
-            report(id, finding);
+            tracing::error!(node = %id, "{}", alarms::finding(finding));
         }
         if fences {
-            tracing::error!(node = %id, "{FENCED}");
+            tracing::error!(node = %id, "{}", alarms::FENCED);
         }
         if let Some(reason) = fatal {
             self.end = Some(StopReason::Storage(reason));
@@ -329,8 +329,8 @@ impl<S: StateMachine> Runtime<S> {
         let role = (raft.role_name(), raft.term());
         if role != self.told {
             self.told = role;
-            let leader = leader.map(|leader| leader.id.0);
-            tracing::info!(node = %self.parts.config.id, role = %role.0, term = %role.1, leader, "role");
+            let leader = leader.map(|leader| leader.id);
+            tracing::info!(node = %self.parts.config.id, "{}", alarms::role(role.0, role.1, leader));
         }
     }
 
@@ -365,39 +365,26 @@ impl<S: StateMachine> Runtime<S> {
         leader.send_replace(None);
         if !machine.finish().await {
             let node = config.id;
-            tracing::error!(%node, "the state machine does not finish what it runs; the directory stays locked until it does");
+            tracing::error!(%node, "the state machine is still busy; the node stops without it, and the data directory stays locked until it returns");
         }
         transport.close().await;
         if timeout(DISK_PATIENCE, writer.finish()).await.is_err() {
-            tracing::error!("the disk does not finish its last write; the directory stays locked");
+            tracing::error!(
+                "the last write has not finished; the node stops without it, and the data directory stays locked until it does: check \
+                 the disk"
+            );
         }
         // Loads under way hold the store's files: wait until the last of them is done.
         drop((reader, loads));
         let mut loaded = loaded;
         let drained = async { while loaded.recv().await.is_some() {} };
         if timeout(DISK_PATIENCE, drained).await.is_err() {
-            tracing::error!("the disk does not finish a read; the directory stays locked");
+            tracing::error!(
+                "a read has not finished; the node stops without it, and the data directory stays locked until it does: check the \
+                 disk"
+            );
         }
         drop(disk);
         stopped.0.send_replace(Some(reason));
-    }
-}
-
-/// What becomes of a node whose machine is not to be trusted.
-pub(crate) const FENCED: &str = "the state machine of this node was found to differ from that of a majority: it applies \
-    and answers nothing any more, and does not lead; it still stores and votes; replace it by another node";
-
-/// Tells whoever operates the cluster that its machines are not alike.
-fn report(me: NodeId, finding: Finding) {
-    match finding {
-        Finding::Differs(node, index) => tracing::error!(
-            node = %me, %index, differs = %node,
-            "the state machine of a node is another one than that of a majority: its `apply` depends on more than the \
-             commands, or it applied what was not in the log; stop that node, and give it back with an empty directory"
-        ),
-        Finding::NoMajority(index) => tracing::error!(
-            node = %me, %index,
-            "no majority of the nodes has the same state machine: `apply` depends on more than the commands"
-        ),
     }
 }

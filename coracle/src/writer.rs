@@ -145,7 +145,7 @@ impl Work<'_> {
             Order::Met(all) => {
                 // Nothing that this node promised depends on it: where it cannot be kept, the old file stays.
                 if let Some(Err(error)) = self.disk.map(|disk| met::save(disk, &all)) {
-                    tracing::warn!(%error, "in which runs other members were met is not written down");
+                    tracing::warn!(%error, "cannot write down in which runs other members were met");
                 }
             }
             Order::Fence(index) => {

@@ -43,7 +43,7 @@ struct Cli {
 enum Command {
     /// Run one node of a cluster
     Serve(Serve),
-    /// Tell a cluster who belongs to it
+    /// Form a cluster
     #[command(subcommand)]
     Members(Members),
     /// Show how a node sees itself and its cluster
@@ -55,23 +55,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Watch three nodes lose their leader, and nothing else
+    /// Start three nodes, kill the leader, and check that no acknowledged write is lost
     Demo {
         /// Keep the cluster running at the end, until Ctrl-C
         #[arg(long)]
         keep: bool,
-        /// What keeps the nodes' logs
+        /// The log store of the nodes
         #[arg(long, value_enum, default_value_t = Store::Wal)]
         store: Store,
     },
-    /// Measure a cluster, or what its machine allows
+    /// Measure a cluster, or what this computer's disk and network allow at best
     Bench(Bench),
-    /// Attack whole clusters of this very code in a simulated world
+    /// Run simulated clusters of this code under faults, each decided by a seed
     Sim(Sim),
-    /// Judge what clients saw
+    /// Check recorded client histories for linearizability
     #[command(subcommand)]
     History(History),
-    /// Look at the log in a data directory, also while a server uses it
+    /// Inspect the log in a data directory, even while a server uses it
     #[command(subcommand)]
     Log(Log),
 }
@@ -81,7 +81,7 @@ struct Serve {
     /// The node's id in its cluster, at least 1
     #[arg(long)]
     id: u64,
-    /// Where the log is kept; made if missing
+    /// The data directory; created if missing
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
     /// Where to listen for the other nodes
@@ -90,22 +90,22 @@ struct Serve {
     /// Where to listen for clients
     #[arg(long, value_name = "HOST:PORT")]
     client_addr: String,
-    /// What keeps the log; a node that keeps it in memory forgets its cluster when it stops
+    /// The log store; with `memory` a node forgets its cluster when it stops
     #[arg(long, value_enum, default_value_t = Store::Wal)]
     store: Store,
-    /// How long a request may take, waiting for a leader included
+    /// Time limit of a request, including the wait for a leader
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     timeout: Duration,
     /// The pause between two heartbeats of an idle leader [default: 50ms]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     heartbeat: Option<Duration>,
-    /// How long a follower waits for its leader: a random time between two bounds [default: 300ms-600ms]
+    /// How long a follower waits for its leader before it campaigns, drawn at random from this range [default: 300ms-600ms]
     #[arg(long, value_name = "TIME-TIME", value_parser = durations)]
     election_timeout: Option<(Duration, Duration)>,
-    /// The most clients at a time
+    /// Maximum number of client connections
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().clients)]
     max_clients: usize,
-    /// How long a half-sent command may rest before its connection is closed
+    /// Close a connection whose command stays incomplete for this long
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     half_command_limit: Duration,
     /// What to log to standard error: error, warn, info, debug, or a filter as in RUST_LOG
@@ -122,7 +122,7 @@ struct Serve {
 
 #[derive(Subcommand)]
 enum Members {
-    /// Make blank nodes a cluster; needed once
+    /// Form a cluster of new nodes; run once, against any one of them
     Init {
         /// The client address of one of the nodes
         #[arg(long, value_name = "HOST:PORT")]
@@ -184,7 +184,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
         text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
     let problem = problem.join(" ");
     let problem = problem.trim().trim_start_matches("error: ").split(" For more information").next();
-    eprintln!("coracle: {} (--help tells more)", problem.unwrap_or_default().trim());
+    eprintln!("coracle: {} (see --help)", problem.unwrap_or_default().trim());
     ExitCode::from(2)
 }
 
@@ -241,7 +241,7 @@ pub fn run_server<M: crate::kv::Machine>(
         let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                tracing::warn!("SIGHUP is ignored; SIGTERM stops the server");
+                tracing::warn!("ignored SIGHUP; use SIGTERM to stop the server");
             }
         });
         // With a handler, whatever it does, a file that grows too large is an error of the write, and told as one.

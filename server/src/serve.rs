@@ -156,7 +156,7 @@ async fn accept<M: Machine>(
             // First: a place that became free is given to the next one.
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
-                    tracing::error!("a connection failed: {error}");
+                    tracing::error!("the task of a client connection panicked, which is a bug: {error}");
                 }
             }
             accepted = listener.accept() => match accepted {
@@ -172,7 +172,7 @@ async fn accept<M: Machine>(
                 }
                 Err(error) => {
                     if reported.is_none_or(|at| at.elapsed() >= ACCEPT_REPORT) {
-                        tracing::warn!("cannot accept a client: {error}");
+                        tracing::warn!("cannot accept a client, and tries again: {error}");
                         reported = Some(Instant::now());
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -214,7 +214,10 @@ fn room_for(clients: usize) -> usize {
     }
     let room = files.saturating_sub(RESERVED_FILES).min(clients as u64) as usize;
     if room < clients {
-        tracing::warn!("open files are limited to {files}: at most {} clients", room.max(FEWEST_CLIENTS));
+        tracing::warn!(
+            "only {files} files may be open, so at most {} clients are taken; raise `ulimit -n` for more",
+            room.max(FEWEST_CLIENTS)
+        );
     }
     room.max(FEWEST_CLIENTS).min(clients)
 }

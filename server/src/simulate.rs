@@ -18,28 +18,28 @@ const PROGRESS: Duration = Duration::from_millis(200);
 /// How long a failure is shrunk at most.
 const SHRINKING: Duration = Duration::from_secs(60);
 
-/// Attack whole clusters of this very code in a simulated world
+/// Run simulated clusters of this code under faults, each decided by a seed
 #[derive(Args)]
 pub struct Sim {
-    /// Simulate this seed alone
+    /// Simulate this seed only
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
-    /// Simulate so many seeds, one after the other [default: 1]
+    /// Number of seeds to simulate, one after another [default: 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
-    /// The first of them; random, and printed, if not given
+    /// First seed; random, and printed, if omitted
     #[arg(long, value_name = "SEED", requires = "seeds")]
     from: Option<u64>,
-    /// How many nodes, 3 to 7; drawn from each seed if not given
+    /// Number of nodes, 3 to 7; drawn from each seed if omitted
     #[arg(long, value_parser = clap::value_parser!(u64).range(3..=7))]
     nodes: Option<u64>,
-    /// How many steps of each seed before its faults end
+    /// Number of steps of each seed before its faults end
     #[arg(long, default_value_t = 2000)]
     steps: u64,
-    /// Let nothing go wrong and nothing be asked but this, and tell all that happens: a shrunk run
+    /// Replay a shrunk run: only these faults and requests happen, and every step is printed
     #[arg(long, value_name = "DECISIONS", requires = "seed")]
     only: Option<String>,
-    /// Break this rule, and see it found; only in a build with the feature `mutants`
+    /// Break this rule, to see it found; only in a build with the feature `mutants`
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// Print JSON
@@ -47,10 +47,10 @@ pub struct Sim {
     json: bool,
 }
 
-/// Judge what clients saw
+/// Check recorded client histories for linearizability
 #[derive(Subcommand)]
 pub enum History {
-    /// Tell whether one machine, doing one thing at a time, could have given these answers. Exits with 2 if
+    /// Check whether each history is linearizable. Exit code: 2 if
     /// any file cannot be read, else 1 if any is not linearizable, else 3 if any is undecided, else 0
     Check {
         /// Histories, in either of the two known formats

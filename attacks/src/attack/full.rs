@@ -49,9 +49,9 @@ pub(crate) fn rounds(target: &Target, rounds: u64) -> Result<(), Failure> {
         let says = || {
             let words = cluster.node(1).last_words();
             let named = words.contains(&small.path.display().to_string()) && words.contains(CAUSE);
-            Ok((named && words.contains("writes wait")).then_some(()))
+            Ok((named && words.contains("writes are refused as busy")).then_some(()))
         };
-        wait("the word that writes wait", LIMIT, &target.interrupt, says).map_err(found)?;
+        wait("the word that writes are refused", LIMIT, &target.interrupt, says).map_err(found)?;
         bulk.stop();
         let before = load.acknowledged();
         wait("the others going on", LIMIT, &target.interrupt, || {

@@ -25,7 +25,7 @@ pub use self::probe::{Comparison, Probe};
 /// The longest warm-up; a short measurement takes a fifth of its time.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Measure a cluster, or what its machine allows
+/// Measure a cluster, or what this computer's disk and network allow at best
 #[derive(Args)]
 pub struct Bench {
     /// The client address of a node; with several, separated by commas, the one that leads is measured
@@ -41,7 +41,7 @@ pub struct Bench {
     /// The bare processes that this one passes its writes on to
     #[arg(long, hide = true, value_name = "HOST:PORT", value_delimiter = ',')]
     followers: Vec<String>,
-    /// Requests under way at once
+    /// Number of requests under way at once
     #[arg(long, value_name = "COUNT", default_value_t = 50, conflicts_with = "probe",
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
     clients: u16,

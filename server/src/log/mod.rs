@@ -16,7 +16,7 @@ use std::process::ExitCode;
 /// Look at the log in a data directory.
 #[derive(Subcommand)]
 pub enum Log {
-    /// Print what is in it: whose it is, files, terms, members, entries
+    /// Print its contents: node, files, terms, members, entries
     Dump {
         /// The data directory, in use or not
         dir: PathBuf,
@@ -30,7 +30,7 @@ pub enum Log {
         #[arg(long)]
         json: bool,
     },
-    /// Check every byte that counts; exit code 0: intact, 1: damaged, 2: unreadable
+    /// Verify all checksums; exit code 0: intact, 1: damaged, 2: unreadable
     Verify {
         /// The data directory, in use or not
         dir: PathBuf,

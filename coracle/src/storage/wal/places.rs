@@ -49,7 +49,10 @@ pub(super) fn size(count: usize) -> u64 {
 pub(super) fn write(disk: &dyn Disk, number: u64, bytes: &[u8]) {
     let name = name(number);
     if let Err(error) = disk.create(&name).and_then(|file| file.write_at(bytes, 0)) {
-        tracing::warn!("cannot write {}: {error}", disk.path().join(name).display());
+        tracing::warn!(
+            "cannot write {}, which is only a hint and will be missing: {error}",
+            disk.path().join(name).display()
+        );
     }
 }
 
@@ -59,7 +62,10 @@ pub(super) fn remove(disk: &dyn Disk, number: u64) {
     if let Err(error) = disk.remove(&name)
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::warn!("cannot remove {}: {error}", disk.path().join(name).display());
+        tracing::warn!(
+            "cannot remove {}, which is harmless but takes room: {error}",
+            disk.path().join(name).display()
+        );
     }
 }
 

@@ -172,7 +172,10 @@ impl Spares {
     /// again.
     pub(super) fn remove(&self, name: &str) {
         if let Err(error) = self.disk.remove(name) {
-            tracing::warn!("cannot remove {}: {error}", self.disk.path().join(name).display());
+            tracing::warn!(
+                "cannot remove {}, which is harmless but takes room: {error}",
+                self.disk.path().join(name).display()
+            );
         }
     }
 
@@ -200,7 +203,9 @@ impl Spares {
         if self.ahead && self.worker.is_none() {
             match Worker::start(self.disk.clone(), self.size) {
                 Ok(worker) => self.worker = Some(worker),
-                Err(error) => tracing::warn!("{error}"),
+                Err(error) => {
+                    tracing::warn!("no thread for spare segments, so the next one takes longer: {error}")
+                }
             }
         }
         match &mut self.worker {
@@ -234,7 +239,7 @@ impl Spares {
             Err(error) => {
                 self.slots[slot] = false;
                 self.pause = PAUSE;
-                tracing::warn!("no spare segment: {error}");
+                tracing::warn!("no spare segment could be prepared, so the next one takes longer: {error}");
             }
         }
     }

@@ -282,7 +282,10 @@ impl Needless {
             && segment.size > len
             && let Err(error) = segment.file.set_len(len)
         {
-            tracing::warn!("cannot shorten {}: {error}", segment.path.display());
+            tracing::warn!(
+                "cannot shorten {}, which is harmless but takes room: {error}",
+                segment.path.display()
+            );
         }
         remove.iter().for_each(|name| spares.remove(name));
         purged.into_iter().for_each(|segment| spares.recycle(segment));
