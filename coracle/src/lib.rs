@@ -45,7 +45,7 @@
 //!
 //! A cluster of three is on the first page of the README. What can go wrong is in [`WriteError`],
 //! [`ReadError`], [`ConfigurationError`] and [`StartError`], grouped by what the caller can do next; the
-//! settings are in [`Config`]. The consensus algorithm itself is the crate [`core`], without
+//! settings are in [`Config`]; what to know before relying on it is in [`embedding`]. The consensus algorithm itself is the crate [`core`], without
 //! I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
 #![forbid(unsafe_code)]
 
@@ -88,6 +88,9 @@ pub use node::Node;
 pub use replicated::Digest;
 pub use requests::Status;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
+
+#[doc = include_str!("../embedding.md")]
+pub mod embedding {}
 
 /// The README's program, compiled and run.
 #[cfg(doctest)]

@@ -106,7 +106,13 @@ pub async fn serve<M: Machine>(
     config.machine_thread = MachineThread::Runtime;
     config.max_command_bytes = MAX_BATCH;
     let node = Node::start(config, machine).await?;
-    ready(Ready { id, clients, peers: node.peer_addr() });
+    let peers = node.peer_addr();
+    for (who, address) in [("clients", clients), ("peers", peers)] {
+        if let Some(warning) = exposure(who, address) {
+            tracing::warn!("{warning}");
+        }
+    }
+    ready(Ready { id, clients, peers });
 
     let (stop, stopping) = watch::channel(false);
     let shared = Arc::new(Shared {
@@ -201,6 +207,15 @@ fn prepare(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepcnt(stream, probes);
 }
 
+/// What to say of a port that others than this computer can reach: nobody has to show who he is.
+fn exposure(who: &str, address: SocketAddr) -> Option<String> {
+    (!address.ip().is_loopback()).then(|| {
+        format!(
+            "{address} takes {who} from other computers, and trusts whoever reaches it: see that only those can who may"
+        )
+    })
+}
+
 /// Asks the system for as many open files as it allows, and says how many clients they are enough for.
 fn room_for(clients: usize) -> usize {
     let limit = getrlimit(Resource::Nofile);
@@ -220,4 +235,22 @@ fn room_for(clients: usize) -> usize {
         );
     }
     room.max(FEWEST_CLIENTS).min(clients)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_listens_beyond_loopback_is_warned() {
+        for (address, warned) in [
+            ("127.0.0.1:1", false),
+            ("[::1]:1", false),
+            ("0.0.0.0:1", true),
+            ("192.0.2.1:1", true),
+            ("[::]:1", true),
+        ] {
+            assert_eq!(exposure("peers", address.parse().unwrap()).is_some(), warned, "{address}");
+        }
+    }
 }
