@@ -62,6 +62,7 @@ kinds! {
     PutBack "put-back",
     OldAck "old-ack",
     Rot "rot",
+    Turnover "turnover",
 }
 
 const KINDS: usize = Kind::ALL.len();

@@ -55,6 +55,7 @@ struct Client {
 }
 
 /// What a client asks, and whom.
+#[derive(Debug)]
 pub(super) struct Question {
     pub(super) node: usize,
     pub(super) request: RequestId,

@@ -35,6 +35,7 @@ impl World {
             Kind::Purge => plan.purge,
             Kind::PutBack => plan.put_back,
             Kind::Rot => plan.rot,
+            Kind::Turnover => plan.turnover,
             _ => 0,
         }
     }
@@ -81,6 +82,8 @@ impl World {
             Kind::Freeze => {
                 self.met.count(Rare::Frozen);
                 let time = dice.within(MS, 10 * ELECTION);
+                // A leader that slept does not know that it leads no more.
+                let node = if dice.chance(500) { self.newest_leader().unwrap_or(node) } else { node };
                 self.hosts[node].frozen_until = self.now + time;
                 self.tell(|| format!("node {} freezes for {} ms", node + 1, time / MS));
             }
@@ -98,6 +101,7 @@ impl World {
             Kind::Purge => return self.purge(node),
             Kind::PutBack => return self.put_back(node, &mut dice),
             Kind::Rot => self.rot(node, &mut dice),
+            Kind::Turnover => self.turnover(node),
             _ => {}
         }
         Ok(())
@@ -210,6 +214,53 @@ impl World {
             4 => (from <= node) != (to <= node),
             _ => dice.chance(300),
         });
+    }
+
+    /// The node that leads in the newest term.
+    fn newest_leader(&self) -> Option<usize> {
+        let leads = |node: &usize| self.hosts[*node].up.as_ref().is_some_and(|up| up.raft().is_leader());
+        let term = |node: &usize| self.hosts[*node].up.as_ref().map(|up| up.raft().term());
+        (0..self.hosts.len()).filter(leads).max_by_key(term)
+    }
+
+    /// A leader and its companions, a minority, are cut off until somebody else leads; it comes back without
+    /// them, and is left to lead again: what it did in its first term meets what happened since.
+    fn turnover(&mut self, node: usize) {
+        let leader = self.newest_leader().unwrap_or(node);
+        self.on_turnover(leader, 0);
+    }
+
+    pub(super) fn on_turnover(&mut self, leader: usize, stage: u8) {
+        if self.healed || self.hosts.len() < 3 {
+            return;
+        }
+        let size = self.hosts.len();
+        let minority = |node: usize| (node + size - leader) % size < (size - 1) / 2;
+        let next = self.newest_leader().filter(|next| *next != leader && !minority(*next));
+        let alone = |node: usize| match stage {
+            0 => minority(node),
+            1 => minority(node) && node != leader,
+            2 => (minority(node) && node != leader) || Some(node) == next,
+            _ => false,
+        };
+        match stage {
+            0 => self.network.cut_where(|from, to| alone(from) != alone(to)),
+            // Nobody but the old leader reaches all that are left.
+            2 => self
+                .network
+                .cut_where(|from, to| alone(from) || alone(to) || (from != leader && to != leader)),
+            _ => self.network.cut_where(|from, to| alone(from) || alone(to)),
+        }
+        self.tell(|| format!("turnover of leader {}, stage {stage}: node {next:?} leads now", leader + 1));
+        self.met.count_if(stage == 2 && next.is_some(), Rare::TurnedOver);
+        let mut dice = self.chance.plain(13, leader, self.now);
+        let pause = match stage {
+            0 => dice.within(ELECTION, 3 * ELECTION),
+            1 => dice.within(ELECTION / 10, ELECTION),
+            2 => dice.within(2 * ELECTION, 4 * ELECTION),
+            _ => return,
+        };
+        self.at(pause, Happening::Turnover { leader, stage: stage + 1 });
     }
 
     /// A link goes and comes, every few messages.

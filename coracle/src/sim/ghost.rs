@@ -8,7 +8,7 @@
 //! - S6 what is committed is durable on a quorum · S7 and never changes · S9 terms and votes never go back
 //! - S8 a leader counts for entries of its own term only, and a follower follows no further than what the
 //!   message has verified · S10 one vote per term · S11 nothing is promised before it is durable
-//! - S12 a leader knows no more of a follower than is true · S13 votes go to logs that are up-to-date, and
+//! - S12 a leader knows no more of a follower than is true, which drops nothing of it in that term · S13 votes go to logs that are up-to-date, and
 //!   a leader has a quorum of durable ones · S14 the membership in force is the newest in the own log
 //! - S15 nothing is applied that is not committed and durable here · S22 what waits is bounded
 //! - S19 a read is not older than what was committed when it was asked · S20 what was durable is there
@@ -99,6 +99,8 @@ struct Record {
     commit: Index,
     applied: Index,
     leads: bool,
+    /// What it has acknowledged to the leader of its term, and in which term that was.
+    acknowledged: (Term, Index),
     /// At a leader: how much it knew of each follower, and in which term.
     matched: BTreeMap<NodeId, (Term, Index)>,
     /// At a leader: the last index and the bytes of each message with entries that a follower has not answered,
@@ -186,9 +188,23 @@ impl Ghost {
         batch: &WriteBatch,
     ) -> Verdict {
         let record = &mut self.nodes[node];
+        if let Some(state) = batch.hard_state
+            && state.term > record.acknowledged.0
+        {
+            record.acknowledged = (state.term, Index::ZERO);
+        }
         for change in &batch.changes {
             match change {
                 Change::Truncate(last) => {
+                    // Its leader never drops an entry, so what is acknowledged in a term stays as long as that.
+                    let (term, acknowledged) = record.acknowledged;
+                    if *last < acknowledged {
+                        let detail = format!(
+                            "node {} drops what it acknowledged in this very {term}: {acknowledged} down to {last}",
+                            self.ids[node]
+                        );
+                        return broken("S12", detail);
+                    }
                     if leads && *last < record.log.last() {
                         return broken(
                             "S2",
@@ -378,6 +394,7 @@ impl Ghost {
             applied: purged,
             time: (newest, NOT_YET),
             before: std::mem::take(&mut record.before),
+            acknowledged: record.acknowledged,
             ..Record::default()
         };
         self.on_vote(node, new)
@@ -556,8 +573,8 @@ impl Ghost {
     }
 
     /// A message leaves a node: what it promises must be durable.
-    pub(super) fn on_send(&self, node: usize, envelope: &Envelope) -> Verdict {
-        let (id, record) = (self.ids[node], &self.nodes[node]);
+    pub(super) fn on_send(&mut self, node: usize, envelope: &Envelope) -> Verdict {
+        let (id, record) = (self.ids[node], &mut self.nodes[node]);
         let term = match &envelope.message {
             Message::Vote(vote) if vote.pre => Term::ZERO,
             other => other.term(),
@@ -584,6 +601,11 @@ impl Ghost {
                     "S11",
                     format!("node {id} acknowledges {}, but only {last} is durable", reply.matched),
                 );
+            }
+            Message::AppendReply(reply) if reply.term >= record.acknowledged.0 => {
+                let before = record.acknowledged.1;
+                let more = reply.term > record.acknowledged.0 || reply.matched > before;
+                record.acknowledged = (reply.term, if more { reply.matched } else { before });
             }
             _ => {}
         }

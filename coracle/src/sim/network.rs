@@ -21,7 +21,7 @@ const REMEMBERED: usize = 32;
 const KEPT_ACKS: usize = 8;
 
 /// A message under way.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Parcel {
     pub(super) from: usize,
     pub(super) to: usize,
@@ -59,7 +59,9 @@ pub(super) struct Network {
     echo: Vec<Option<Echo>>,
     /// Copies of acknowledgements that each node got as a leader, until it leads again.
     old_acks: Vec<VecDeque<Parcel>>,
-    /// Copies of entries that each node got, until somebody else leads.
+    /// Copies of votes that each node got, until it campaigns again.
+    old_votes: Vec<VecDeque<Parcel>>,
+    /// Copies of entries that each node got, until somebody else leads or it drops some.
     old_entries: Vec<VecDeque<Parcel>>,
 }
 
@@ -73,6 +75,7 @@ impl Network {
             largest: 0,
             echo: (0..nodes).map(|_| None).collect(),
             old_acks: (0..nodes).map(|_| VecDeque::new()).collect(),
+            old_votes: (0..nodes).map(|_| VecDeque::new()).collect(),
             old_entries: (0..nodes).map(|_| VecDeque::new()).collect(),
         }
     }
@@ -141,16 +144,23 @@ impl World {
         let connection = self.network.connection[from][to];
         let (cluster, names) = self.handshake(from, to);
         let acknowledges = matches!(&envelope.message, Message::AppendReply(it) if it.matched > Index::ZERO);
+        let grants = matches!(&envelope.message, Message::VoteReply(it) if !it.pre && it.refusal.is_none());
         let brings = !entries.is_empty();
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
-        if (acknowledges || brings)
+        if (acknowledges || brings || grants)
             && self.plan.old_acks > 0
-            && self.chance.happens(Kind::OldAck, link, self.plan.old_acks).is_some()
+            && let Some(mut dice) = self.chance.happens(Kind::OldAck, link, self.plan.old_acks)
         {
             let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
             let network = &mut self.network;
-            let kept = if brings { &mut network.old_entries[to] } else { &mut network.old_acks[to] };
-            kept.truncate(KEPT_ACKS - 1);
+            let kept = match () {
+                () if brings => &mut network.old_entries[to],
+                () if grants => &mut network.old_votes[to],
+                () => &mut network.old_acks[to],
+            };
+            if kept.len() == KEPT_ACKS {
+                kept.remove(dice.below(KEPT_ACKS as u64) as usize);
+            }
             kept.push_front(parcel);
         }
         for _ in 0..copies {
@@ -170,21 +180,34 @@ impl World {
     /// A node leads: what it was told when it led before comes once more, as by a connection that hung; and so do
     /// entries of leaders before it, to whom they were for.
     pub(super) fn tell_old_acks(&mut self, node: usize) {
-        for mut parcel in std::mem::take(&mut self.network.old_acks[node]) {
-            parcel.connection = self.network.connection[parcel.from][node];
-            self.network.under_way[parcel.from][node] += 1;
-            self.met.count(Rare::AckOfOldTerm);
-            let delay = self.chance.plain(11, node, self.now).within(1, 3 * MS);
-            self.at(delay, Happening::Deliver(parcel));
-        }
+        let acks = std::mem::take(&mut self.network.old_acks[node]);
+        self.come_again(11, ELECTION, Rare::AckOfOldTerm, acks);
         for to in 0..self.hosts.len() {
-            for mut parcel in std::mem::take(&mut self.network.old_entries[to]) {
-                parcel.connection = self.network.connection[parcel.from][to];
-                self.network.under_way[parcel.from][to] += 1;
-                self.met.count(Rare::EntriesOfOldTerm);
-                let delay = self.chance.plain(12, to, self.now).within(1, ELECTION / 4);
-                self.at(delay, Happening::Deliver(parcel));
-            }
+            let entries = self.network.old_entries[to].clone();
+            self.come_again(12, ELECTION / 4, Rare::EntriesOfOldTerm, entries);
+        }
+    }
+
+    /// A node campaigns: what it was granted before comes once more.
+    pub(super) fn tell_old_votes(&mut self, node: usize) {
+        let votes = std::mem::take(&mut self.network.old_votes[node]);
+        self.come_again(14, 3 * MS, Rare::VoteOfOldTerm, votes);
+    }
+
+    /// A node has dropped entries: they come once more.
+    pub(super) fn tell_old_entries(&mut self, node: usize) {
+        let entries = std::mem::take(&mut self.network.old_entries[node]);
+        self.come_again(15, 2 * self.plan.latency, Rare::EntriesOfOldTerm, entries);
+    }
+
+    fn come_again(&mut self, what: u8, within: u64, rare: Rare, parcels: VecDeque<Parcel>) {
+        for mut parcel in parcels {
+            let (from, to) = (parcel.from, parcel.to);
+            parcel.connection = self.network.connection[from][to];
+            self.network.under_way[from][to] += 1;
+            self.met.count(rare);
+            let delay = self.chance.plain(what, to, self.now).within(1, within);
+            self.at(delay, Happening::Deliver(parcel));
         }
     }
 

@@ -78,8 +78,11 @@ pub(super) struct Plan {
     pub(super) echo: u64,
     /// Chance of a partition that lasts until a leader has committed in it.
     pub(super) siege: u64,
-    /// Acknowledgements that come again when their receiver leads again, and entries when somebody else does.
+    /// Acknowledgements and votes that come again when their receiver leads or campaigns again, and entries when
+    /// somebody else does or they are dropped.
     pub(super) old_acks: u64,
+    /// The mean pause between two leaders that are deposed, come back and lead again; 0 for none.
+    pub(super) turnover: u64,
     /// The mean pause between two purges of a log; 0 for none.
     pub(super) purge: u64,
     /// The mean pause between two that a disk's image is kept, or put back; 0 for none.
@@ -157,6 +160,7 @@ impl Plan {
             large: 0,
             echo: 0,
             old_acks: 0,
+            turnover: 0,
             purge: 0,
             put_back: 0,
             rot: 0,
@@ -183,7 +187,7 @@ impl Plan {
             large: if plan.room < 1 << 20 { large } else { 0 },
             echo: *dice.pick(&[0, 0, 50, 300]),
             put_back: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, ELECTION / 2]),
-            old_acks: *dice.pick(&[0, 0, 300]),
+            old_acks: *dice.pick(&[0, 300, 300]),
             purge: *dice.pick(&[0, ELECTION / 20, ELECTION / 10, ELECTION / 4]),
             gather: *dice.pick(&[0, 0, 50, 300]),
             turn: *dice.pick(&[MS / 2, 5 * MS, 20 * MS]),
@@ -197,6 +201,7 @@ impl Plan {
             unapplied: *dice.pick(&[300, 1500, 1 << 20]),
             founders: *dice.pick(&[1, 1, 2, 3]),
             rot: *dice.pick(&[0, 0, 0, 2 * ELECTION]),
+            turnover: *dice.pick(&[0, 0, 2 * ELECTION, 5 * ELECTION]),
             ..plan
         }
     }
@@ -238,6 +243,7 @@ impl Plan {
             stray: 0,
             echo: 0,
             old_acks: 0,
+            turnover: 0,
             purge: 0,
             put_back: 0,
             rot: 0,

@@ -68,6 +68,7 @@ situations! {
     Stray "stray message" "a message with a wrong receiver or sender arrived, and changed nothing",
     Besieged "lasting partition" "a partition that leaves a quorum lasted until a leader committed in it",
     FollowersHung "followers' disks hang" "all disks but the leader's hung, and the leader stayed",
+    TurnedOver "leader turned over" "a leader was deposed, came back, and was left to lead again",
     Returned "isolated node returned" "a node came back from isolation, and the leader stayed",
     // Elections.
     LeaderCrash "leader crash between append and commit" "a leader went with entries that were not committed",
@@ -104,6 +105,7 @@ situations! {
     OldAck "old acknowledgement" "an acknowledgement arrived after a newer one",
     EntriesOfOldTerm "entries of an old term" "entries of an earlier leader came once more",
     AckOfOldTerm "acknowledgement of an old term" "a leader got what it had been told when it led before",
+    VoteOfOldTerm "vote of an old term" "a candidate got what it had been granted when it campaigned before",
     WindowFull "window full" "a leader had as much under way to a follower as it may",
     Busy "busy" "a leader refused a command because too much waited",
     Shed "entries shed" "a follower with a slow disk took an append as a heartbeat",
@@ -121,6 +123,7 @@ situations! {
     Tied "tie turned round" "of two things at one moment, the later one came first",
     Sealed "seal" "a quiet log attested its newest batch",
     // Clients.
+    AskedAsleep "asked while frozen" "a request waited for a node that was frozen",
     ReadAtOnce "read starts a round" "a read left with a round at once",
     ReadWaits "read waits for a round" "a read waited for the round under way",
     ReadYoung "read at a young leader" "a read came before the leader had committed in its term",

@@ -1,0 +1,102 @@
+//! What waits, and what is under way, is bounded: the judge's view of S22.
+
+use super::ghost::{Verdict, broken};
+use super::situations::Rare;
+use super::world::World;
+use crate::entry::Entry;
+use coracle_core::*;
+
+/// An empty entry has at most so many bytes.
+const NOOP: u64 = 100;
+
+impl World {
+    /// What waits for the disk, and at a leader for a quorum, passes its limit by what came at once at most
+    /// (S22).
+    pub(super) fn watch_room(&mut self, node: usize, added: u64) -> Verdict {
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        self.network.largest = self.network.largest.max(added);
+        // A new leader adds its empty entry, whatever waits.
+        let more = self.network.largest + NOOP;
+        let (waiting, room) = (self.ghost.unpersisted(node), self.plan.room);
+        if waiting > room + more {
+            let detail =
+                format!("{waiting} bytes wait for the disk of node {}, which has room for {room}", node + 1);
+            return broken("S22", detail);
+        }
+        // What it took over as a follower, it cannot refuse.
+        let (waiting, inherited) = self.ghost.uncommitted(node);
+        let room = inherited + 2 * room;
+        if up.raft().is_leader() && waiting > room + more {
+            let detail = format!(
+                "{waiting} bytes wait for a quorum at leader {}, which has room for {room}",
+                node + 1
+            );
+            return broken("S22", detail);
+        }
+        // A machine is handed one entry more than its limit at most.
+        let (waiting, room) = (up.backlog(), self.plan.unapplied);
+        if waiting > room + more {
+            let detail = format!(
+                "{waiting} bytes wait for the machine of node {}, which has room for {room}",
+                node + 1
+            );
+            return broken("S22", detail);
+        }
+        Ok(())
+    }
+
+    /// Whether a node has room for another write, as the judge counts: for its disk, for a quorum, and for its
+    /// machine.
+    pub(super) fn has_room(&self, node: usize) -> bool {
+        let Some(up) = &self.hosts[node].up else { return false };
+        let (raft, room) = (up.raft(), self.plan.room);
+        let behind = |index| self.ghost.bytes_behind(node, index);
+        let unapplied = behind(up.applied()) - behind(raft.commit().max(up.applied()));
+        behind(raft.persisted()) <= room
+            && behind(raft.commit()) <= 2 * room
+            && unapplied <= self.plan.unapplied
+    }
+
+    /// What is under way is bounded (S22).
+    pub(super) fn watch_window(&mut self, node: usize) -> Verdict {
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        let (messages, bytes) = up.limits.in_flight;
+        if !up.raft().is_leader() {
+            return Ok(());
+        }
+        for peer in up.raft().status().peers {
+            if peer.messages_in_flight > messages || peer.bytes_in_flight > bytes {
+                return broken("S22", format!("leader {} has too much under way: {peer:?}", node + 1));
+            }
+            self.met.count_if(!peer.probing && peer.messages_in_flight == messages, Rare::WindowFull);
+        }
+        Ok(())
+    }
+
+    /// A message carries no more entries, and no more bytes, than it may (S22).
+    pub(super) fn watch_message(&self, node: usize, entries: &[Entry]) -> Verdict {
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        let (count, bytes) = up.limits.message;
+        let all = entries.iter().map(Entry::len).sum::<usize>() as u64;
+        if entries.len() > count || (entries.len() > 1 && all > bytes) {
+            let detail = format!("node {} sends {} entries of {all} bytes at once", node + 1, entries.len());
+            return broken("S22", detail);
+        }
+        Ok(())
+    }
+
+    /// What left for a follower and was not answered yet is bounded, as the judge counts it (S22). What was
+    /// loaded for a place that the follower has left meanwhile is one more, twice at most.
+    pub(super) fn watch_flight(&mut self, node: usize, envelope: &Envelope, entries: &[Entry]) -> Verdict {
+        let Some(up) = self.hosts[node].up.as_ref().filter(|_| !entries.is_empty()) else { return Ok(()) };
+        let bytes = entries.iter().map(Entry::len).sum::<usize>() as u64;
+        let (messages, most) = up.limits.in_flight;
+        let (count, under_way) = self.ghost.on_entries(node, envelope, bytes);
+        if self.counts_flight && (count > messages + 2 || under_way > most + 2 * bytes) {
+            let (from, to) = (node + 1, envelope.to.id);
+            let detail = format!("{count} messages, {under_way} bytes, are under way from {from} to {to}");
+            return broken("S22", detail);
+        }
+        Ok(())
+    }
+}
