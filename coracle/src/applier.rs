@@ -59,6 +59,9 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     answered: u64,
     /// Whether the machine differs from that of a majority, and is used no more.
     fenced: bool,
+    /// The newest reply, encoded, for a mutant that gives it to the next writer.
+    #[cfg(feature = "mutants")]
+    newest_reply: Option<Bytes>,
 }
 
 impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
@@ -72,6 +75,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             bytes: 0,
             answered: 0,
             fenced: false,
+            #[cfg(feature = "mutants")]
+            newest_reply: None,
         }
     }
 
@@ -111,6 +116,14 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             Work::Fence if broken.is("fenced-machine-applies") => {}
             Work::Fence => self.fence(),
             work if self.fenced => self.turn_away(work),
+            #[cfg(feature = "mutants")]
+            Work::Expect(_, caller) if broken.is("answer-before-apply") && self.newest_reply.is_some() => {
+                let encoded = self.newest_reply.clone().unwrap_or_default();
+                match S::decode_reply(&encoded) {
+                    Ok(reply) => self.reply(caller, reply, Some(encoded)),
+                    Err(_) => self.fail(caller, WriteError::Unknown(Cause::ReplyLost)),
+                }
+            }
             Work::Expect(id, caller) => {
                 let index = if broken.is("reply-of-next-entry") { id.index.next() } else { id.index };
                 self.writers.insert(index, (id.term, caller));
@@ -153,9 +166,14 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             }
         };
         self.bytes += entry.len() as u64;
+        #[cfg(feature = "mutants")]
+        if let Some((_, encoded)) = &applied {
+            self.newest_reply.clone_from(encoded);
+        }
+        let any_term = self.replicated.broken.is("reply-to-another-leaders-entry");
         if let Some((term, caller)) = self.writers.remove(&id.index) {
             match applied {
-                Some((reply, encoded)) if term == id.term => self.reply(caller, reply, encoded),
+                Some((reply, encoded)) if term == id.term || any_term => self.reply(caller, reply, encoded),
                 // Another leader's entry stands where the writer's was meant to.
                 _ => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
             }
@@ -223,6 +241,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     /// entry at its place was handed over already, and so is committed.
     fn deposed(&mut self) {
         let broken = self.replicated.broken;
+        if broken.is("reply-to-another-leaders-entry") {
+            return;
+        }
         let known = self.backlog.back().map_or(self.replicated.applied().0.index, Entry::index);
         for (_, (_, caller)) in self.writers.split_off(&known.next()) {
             match () {

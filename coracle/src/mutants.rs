@@ -96,6 +96,16 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("command-applied-twice", "CS-1", "applies every command twice"),
     mutant("reply-of-next-entry", "CS-2", "gives a writer the reply to the next entry"),
     mutant(
+        "answer-before-apply",
+        "CS-2",
+        "answers a writer before its entry is applied, with the reply before it",
+    ),
+    mutant(
+        "reply-to-another-leaders-entry",
+        "CS-2",
+        "keeps a deposed leader's writers, who get the replies to what stands in their entries' places",
+    ),
+    mutant(
         "forward-numbers-repeat",
         "CS-1",
         "numbers forwarded writes anew in each run, so that an old answer fits",

@@ -237,6 +237,14 @@ impl Clients {
         client.lost = false;
         let outcome = match heard {
             Heard::Reply(told) => {
+                // All replies are true of one order of all commands only if each comes from its own place in it.
+                if let Ok(ask) = &deed.ask
+                    && !self.applied.contains_key(text_of(ask))
+                {
+                    let detail =
+                        format!("request {} was answered before any machine had applied it", request.0);
+                    return broken("S17", detail);
+                }
                 client.leader = Some(deed.node);
                 self.acknowledged += u64::from(waits);
                 Outcome::Told(told)

@@ -141,7 +141,7 @@ impl World {
         let mut others = self.hosts.iter().filter(|other| other.me != host.me && !other.dead);
         let known = others.all(|other| other.knows(host));
         let host = &mut self.hosts[node];
-        if host.up.is_none() || host.damaged || host.put_back || self.ghost.committed() == Index::ZERO {
+        if host.up.is_none() || host.is_spoilt() || self.ghost.committed() == Index::ZERO {
             return Ok(());
         }
         let Some((run, image)) = &host.old else {
@@ -152,6 +152,9 @@ impl World {
             return Ok(());
         }
         let image = image.clone();
+        if dice.chance(500) {
+            return self.copy(node, image.copy());
+        }
         self.tell(|| format!("the disk of node {} is put back to what it was", node + 1));
         self.crash(node, dice)?;
         let host = &mut self.hosts[node];
@@ -323,8 +326,7 @@ impl World {
         let host = &mut self.hosts[node];
         // Before the membership is committed, a single node may be all there is of the cluster.
         let young = self.ghost.committed() == Index::ZERO;
-        if young || host.damaged || host.put_back || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2
-        {
+        if young || host.is_spoilt() || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2 {
             return;
         }
         let kind = *dice.pick(&[Damage::Flip, Damage::Lost, Damage::Misplaced]);

@@ -139,6 +139,8 @@ pub(super) struct Ghost {
     digests: BTreeMap<Index, [u8; 16]>,
     /// Whose disk went back to an earlier state, at any time.
     went_back: BTreeSet<usize>,
+    /// Of two processes on a directory and its copy, the record of the one that waits.
+    aside: BTreeMap<usize, Record>,
     /// For whom the first durable vote of each term was.
     first_vote: BTreeMap<Term, NodeId>,
     /// The latest time that any node's clock can show by now, in milliseconds.
@@ -158,6 +160,7 @@ impl Ghost {
             committed_in: Vec::new(),
             digests: BTreeMap::new(),
             went_back: BTreeSet::new(),
+            aside: BTreeMap::new(),
             first_vote: BTreeMap::new(),
             latest: 0,
             met: Met::new(),
@@ -348,6 +351,25 @@ impl Ghost {
         let before = std::mem::take(&mut self.nodes[node].durable);
         self.nodes[node] = Record { put_back: true, before, ..Record::default() };
         self.went_back.insert(node);
+    }
+
+    /// The process on a node's directory, and that on its copy, change places: `copied`: the copy is in front now.
+    pub(super) fn exchange(&mut self, node: usize, copied: bool) {
+        let copy = || Record { put_back: true, ..Record::default() };
+        let aside = self.aside.entry(node).or_insert_with(copy);
+        std::mem::swap(aside, &mut self.nodes[node]);
+        if copied {
+            // What the original acknowledged is true, wherever it is now.
+            self.nodes[node].before = aside.durable.clone();
+            self.went_back.insert(node);
+        } else {
+            self.went_back.remove(&node);
+        }
+    }
+
+    /// A copy is gone.
+    pub(super) fn forget_copy(&mut self, node: usize) {
+        self.aside.remove(&node);
     }
 
     /// A node came back. What was durable must be there; more may be.

@@ -80,6 +80,7 @@ impl World {
         self.healed = true;
         self.tell(|| "all faults end".to_owned());
         self.plan.heal();
+        self.end_copies();
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];
             host.frozen_until = 0;

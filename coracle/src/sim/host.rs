@@ -63,6 +63,10 @@ pub(super) struct Host {
     met: BTreeMap<NodeId, (u64, bool)>,
     /// An earlier state of its disk, and in which run that was.
     pub(super) old: Option<(u64, MemDisk)>,
+    /// The other of two processes that run on the directory and on a copy of it.
+    pub(super) twin: Option<Box<super::copies::Twin>>,
+    /// The newest run of either.
+    pub(super) newest_run: u64,
     /// Whether its disk went back to that.
     pub(super) put_back: bool,
     /// How far its machine had come in this run when it changed by itself.
@@ -259,6 +263,8 @@ impl Host {
             kept: Kept::default(),
             met: BTreeMap::new(),
             old: None,
+            twin: None,
+            newest_run: 0,
             put_back: false,
             rotten: None,
             rotted: false,
@@ -269,7 +275,7 @@ impl Host {
 
     /// Whether it is not what it was, and may count for nothing.
     pub(super) fn is_spoilt(&self) -> bool {
-        self.damaged || self.put_back || self.rotten.is_some() || self.fenced
+        self.damaged || self.put_back || self.twin.is_some() || self.rotten.is_some() || self.fenced
     }
 
     /// Whether its machine rotted, was compared with others since, and is still used.
@@ -317,7 +323,8 @@ impl Host {
 
     /// Starts the process on what the disk holds. Returns what it recovered.
     pub(super) fn start(&mut self, now: u64, plan: &Plan, dice: &mut Dice) -> Result<Recovered, String> {
-        self.run += 1;
+        self.newest_run += 1;
+        self.run = self.newest_run;
         self.rotten = None;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let text = |error: StoreError| error.to_string();

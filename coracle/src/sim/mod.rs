@@ -9,6 +9,7 @@ mod bounds;
 mod campaign;
 mod chance;
 mod clients;
+mod copies;
 mod dice;
 mod faults;
 mod ghost;

@@ -22,7 +22,7 @@ impl World {
             return self.cut_start(node, &mut dice);
         }
         let host = &mut self.hosts[node];
-        let mut dice = self.chance.plain(5, node, host.run);
+        let mut dice = self.chance.plain(5, node, host.newest_run);
         let recovered = match host.start(self.now, &self.plan, &mut dice) {
             Ok(recovered) => recovered,
             Err(error) => return self.refuse_start(node, &error, true),
@@ -147,7 +147,7 @@ impl World {
         if dice.chance(500) {
             self.met.count(Rare::StartedTwice);
             let again = delay + dice.within(1, ELECTION / 4);
-            let run = self.hosts[node].run + 1;
+            let run = self.hosts[node].newest_run + 1;
             self.at(again, Happening::Restart { node, run });
         }
         Ok(())

@@ -52,6 +52,8 @@ situations! {
     LostWrite "write lost" "an attested write turned out not to be there",
     Misplaced "write misplaced" "an attested write turned up in another's place",
     PutBack "disk put back" "a disk went back to what it was in an earlier run",
+    Copied "directory copied" "a process started on an old copy of a node's directory, and the node's own went on",
+    OriginalBack "original back" "a node's own process was in front again, after its copy",
     CopyRefused "old disk refused" "a message did not leave, since a disk that had gone back is not talked to",
     Rotten "machine rotten" "what a machine holds changed by itself",
     Fenced "machine fenced" "a node found its machine to differ from that of a majority, and uses it no more",

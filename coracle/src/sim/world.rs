@@ -68,6 +68,8 @@ pub(super) enum Happening {
     Flap { from: usize, to: usize, more: u64 },
     /// The next stage of a leader that is deposed, comes back and leads again.
     Turnover { leader: usize, stage: u8 },
+    /// The two processes of a node and of a copy of its directory change places.
+    ChangePlaces { node: usize, more: u64 },
     /// A node that was frozen gets what a client asked meanwhile.
     Asked { run: u64, question: Question },
     /// A disk has room again.
@@ -247,6 +249,7 @@ impl World {
             return broken("queue", "nothing will ever happen again".to_owned());
         };
         self.now = when;
+        let Some(what) = self.due(what) else { return Ok(()) };
         match what {
             Happening::Tick { node, run } => self.on_tick(node, run),
             Happening::Deliver(parcel) => self.on_deliver(parcel),
@@ -267,6 +270,7 @@ impl World {
                 self.on_turnover(leader, stage);
                 Ok(())
             }
+            Happening::ChangePlaces { node, more } => self.change_places(node, more),
             Happening::Asked { run, question } => self.on_asked(run, question),
             Happening::Room { node } => {
                 self.end_disk_faults(node);
