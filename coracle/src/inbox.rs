@@ -4,9 +4,8 @@
 //! to ask join it: under load one wake-up is shared by all of them, and the log gets larger batches. If it is
 //! dropped meanwhile it rings all the same, and if it is held up, consensus looks at its next tick.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Notify;
-use tokio::task::yield_now;
+use super::primitives::{Mutex, MutexGuard, Notify, yield_now};
+use std::sync::{Arc, PoisonError};
 
 /// Why nothing more is taken in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,82 +159,5 @@ impl<T> Drop for Receiver<T> {
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    /// None: it is not ready.
-    fn poll_once<F: Future>(future: F) -> Option<F::Output> {
-        match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(output) => Some(output),
-            Poll::Pending => None,
-        }
-    }
-
-    #[tokio::test]
-    async fn all_that_are_ready_to_ask_go_over_with_one_ring() {
-        let (sender, receiver) = bounded(10);
-        let sender = Arc::new(sender);
-        for number in 0..5 {
-            let sender = sender.clone();
-            tokio::spawn(async move { sender.send(number).await });
-        }
-        assert!(receiver.rung().await);
-        assert_eq!(receiver.take(10), [0, 1, 2, 3, 4]);
-        assert!(poll_once(receiver.rung()).is_none(), "nobody rang again");
-    }
-
-    #[tokio::test]
-    async fn the_first_one_lets_others_join_before_it_rings() {
-        let (sender, receiver) = bounded(10);
-        let mut first = pin!(sender.send(1));
-        assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
-        assert!(poll_once(receiver.rung()).is_none(), "it has not rung yet");
-        sender.send(2).await.unwrap();
-        first.await.unwrap();
-        assert!(receiver.rung().await);
-        assert_eq!(receiver.take(10), [1, 2]);
-    }
-
-    #[tokio::test]
-    async fn a_first_one_that_is_dropped_rings_for_those_after_it() {
-        let (sender, receiver) = bounded(10);
-        assert!(poll_once(sender.send(1)).is_none(), "it lets others run first");
-        assert!(receiver.rung().await);
-        sender.send(2).await.unwrap();
-        assert_eq!(receiver.take(10), [1, 2]);
-    }
-
-    #[tokio::test]
-    async fn what_is_over_a_turn_comes_in_the_next() {
-        let (sender, receiver) = bounded(3);
-        for number in 0..3 {
-            assert!(sender.push(number, 3).is_ok());
-        }
-        assert_eq!(sender.send(3).await, Err(Refused::Full));
-        assert!(sender.push(3, usize::MAX).is_ok());
-        assert_eq!(receiver.take(2), [0, 1]);
-        assert!(receiver.rung().await);
-        assert_eq!(receiver.take(2), [2, 3]);
-        assert!(poll_once(receiver.rung()).is_none());
-    }
-
-    #[tokio::test]
-    async fn both_ends_hear_of_the_end_of_the_other() {
-        let (sender, receiver) = bounded(3);
-        assert!(sender.push(1, 3).is_ok());
-        drop(sender);
-        assert!(receiver.rung().await, "there is still one to take");
-        assert_eq!(receiver.take(2), [1]);
-        assert!(!receiver.rung().await);
-        let (sender, receiver) = bounded(3);
-        assert!(sender.push(1, 3).is_ok());
-        assert_eq!(receiver.close(), [1]);
-        assert_eq!(sender.send(2).await, Err(Refused::Closed));
     }
 }

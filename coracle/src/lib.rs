@@ -60,12 +60,17 @@ mod driver;
 pub mod entry;
 mod error;
 mod inbox;
+#[cfg(test)]
+mod inbox_tests;
 mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod nesting;
 mod node;
 mod open;
+mod primitives;
+#[cfg(test)]
+mod race;
 mod replica;
 mod replicated;
 
@@ -80,6 +85,8 @@ mod tail;
 pub mod transport;
 pub mod wire;
 mod writer;
+#[cfg(test)]
+mod writer_tests;
 
 pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as core;

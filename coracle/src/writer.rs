@@ -4,6 +4,8 @@
 //! [`WriteQueue`] and go to the disk together next. Where a store has no room for a write, that write waits, and all
 //! behind it, until there is some: nothing is in doubt, and nothing is lost.
 
+use super::primitives::mpsc::{self, RecvTimeoutError};
+use super::primitives::thread;
 use crate::driver::Order;
 use crate::storage::disk::Disk;
 use crate::storage::queue::WriteQueue;
@@ -11,8 +13,6 @@ use crate::storage::{LogStore, StoreError, WriteBatch, identity, met};
 use coracle_core::{Broken, ClusterId, WriteId};
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::oneshot;
@@ -190,127 +190,5 @@ impl Work<'_> {
     /// Nobody listens any more if the node is gone already.
     fn report(&self, report: Report) {
         drop(self.reports.send(report));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::{Entry, Kind, Stamp};
-    use crate::storage::memory::MemoryStore;
-    use crate::storage::{Change, LogReader, Recovered};
-    use bytes::Bytes;
-    use coracle_core::LogId;
-    use std::sync::Arc;
-
-    /// Bytes whose end is told.
-    struct Lost(Bytes, Option<oneshot::Sender<()>>);
-
-    impl AsRef<[u8]> for Lost {
-        fn as_ref(&self) -> &[u8] {
-            &self.0
-        }
-    }
-
-    impl Drop for Lost {
-        fn drop(&mut self) {
-            if let Some(tell) = self.1.take() {
-                let _gone = tell.send(());
-            }
-        }
-    }
-
-    /// Fails every write, and shows by its last reference whether it is still open.
-    struct Full(MemoryStore, #[allow(dead_code)] Arc<()>);
-
-    impl LogStore for Full {
-        fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError> {
-            self.0.load(progress)
-        }
-        fn write(&mut self, _: &WriteBatch) -> Result<(), StoreError> {
-            Err(StoreError::Refused("full".into()))
-        }
-        fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
-            self.0.purge(upto)
-        }
-        fn reader(&self) -> Box<dyn LogReader> {
-            self.0.reader()
-        }
-    }
-
-    /// Otherwise a read that comes in between stops the node first, with words that name no cause.
-    #[tokio::test]
-    async fn a_store_that_failed_stays_open_until_the_node_lets_go() {
-        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let open = Arc::new(());
-        let store = Full(MemoryStore::new(), open.clone());
-        let writer =
-            Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
-        writer.order(Order::Write(WriteId(1), WriteBatch::default()));
-        assert!(matches!(told.recv().await, Some(Report::Failed(_))));
-        // Whoever takes the next order, or drops it unseen, has not closed the store before.
-        let (drops, dropped) = oneshot::channel();
-        let entry = Entry::new(LogId::new(1, 1), Kind::Noop, Stamp::default(), &[]);
-        let entry = Entry::decode(Bytes::from_owner(Lost(entry.bytes().clone(), Some(drops)))).unwrap();
-        let batch = WriteBatch { hard_state: None, changes: vec![Change::Append(vec![entry])] };
-        writer.order(Order::Write(WriteId(2), batch));
-        dropped.await.unwrap();
-        assert_eq!(Arc::strong_count(&open), 2);
-        writer.finish().await;
-        assert_eq!(Arc::strong_count(&open), 1);
-    }
-
-    /// Has no room the first so many times.
-    struct Crowded(MemoryStore, u32);
-
-    impl LogStore for Crowded {
-        fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError> {
-            self.0.load(progress)
-        }
-        fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
-            if self.1 > 0 {
-                self.1 -= 1;
-                return Err(StoreError::NoSpace {
-                    path: "next".into(),
-                    source: io::ErrorKind::StorageFull.into(),
-                });
-            }
-            self.0.write(batch)
-        }
-        fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
-            self.0.purge(upto)
-        }
-        fn reader(&self) -> Box<dyn LogReader> {
-            self.0.reader()
-        }
-    }
-
-    /// Design 5.2.9.
-    #[tokio::test]
-    async fn a_store_without_room_is_told_once_and_what_was_held_is_written_when_there_is() {
-        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let store = Crowded(MemoryStore::new(), 3);
-        let writer =
-            Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
-        writer.order(Order::Write(WriteId(1), WriteBatch::default()));
-        let Some(Report::NoSpace(reason)) = told.recv().await else { panic!() };
-        assert!(reason.contains("make room"), "{reason}");
-        writer.order(Order::Write(WriteId(2), WriteBatch::default()));
-        assert!(matches!(told.recv().await, Some(Report::Space)));
-        assert!(matches!(told.recv().await, Some(Report::Durable(WriteId(1)))));
-        assert!(matches!(told.recv().await, Some(Report::Durable(WriteId(2)))));
-        writer.finish().await;
-    }
-
-    #[tokio::test]
-    async fn a_node_stops_while_its_store_has_no_room() {
-        let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let store = Crowded(MemoryStore::new(), u32::MAX);
-        let writer =
-            Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
-        writer.order(Order::Write(WriteId(1), WriteBatch::default()));
-        assert!(matches!(told.recv().await, Some(Report::NoSpace(_))));
-        writer.finish().await;
-        assert!(told.recv().await.is_none(), "nothing was acknowledged");
     }
 }

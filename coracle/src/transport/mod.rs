@@ -13,6 +13,8 @@ mod dial;
 mod handshake;
 mod link;
 mod outbox;
+#[cfg(test)]
+mod outbox_tests;
 mod quiet;
 mod shared;
 
@@ -20,6 +22,7 @@ pub use alarm::Alarm;
 
 use crate::entry::Entry;
 use crate::error::WriteError;
+use crate::primitives;
 use bytes::Bytes;
 use coracle_core::{ClusterId, Envelope, Message, Peer, Term};
 use tokio::sync::OwnedSemaphorePermit;

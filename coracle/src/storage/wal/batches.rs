@@ -86,14 +86,6 @@ impl<'a> Batches<'a> {
         }
     }
 
-    /// Forgets what was read before; whether there is a whole batch at the end now.
-    pub(super) fn look_again(&mut self) -> Result<bool, StoreError> {
-        self.window = Window::new(self.segment, STRETCH);
-        Ok(self.read()?.is_ok_and(|(header, _)| {
-            header.number == self.end.batch + 1 && header.previous == self.end.checksum
-        }))
-    }
-
     fn header(&mut self, offset: u64) -> Result<Option<BatchHeader>, StoreError> {
         let bytes = self.window.get(offset, HEADER).map_err(failed("read", &self.segment.path))?;
         let generation = match bytes.get(8..16).and_then(|bytes| bytes.try_into().ok()) {

@@ -1,17 +1,16 @@
 //! A look at a log from outside: what a start would find, without changing a byte.
 //!
-//! The directory may be in use. What a survey of a log finds then is judged anew, by three rules, so that
+//! The directory may be in use. What a survey of a log finds then is judged anew, by two rules, so that
 //! reading ends however fast the log moves:
 //!
 //! - A segment that was there and is not any more was purged: its name is gone, or its file has another
 //!   generation. No number is used twice. It and all before it are no part of the log; the log begins after it.
 //! - A log that goes on in newer segments than were listed is read up to where the listed ones end.
-//! - A batch at the end of the top that is not whole, though a later one attests it, was being written when it
-//!   was read. It is read once more.
 //!
-//! Only what is left must be found by two surveys, one after the other, at the same place. The second reads the top again,
-//! and of the closed segments those that came meanwhile. Each reads the newest first, and a purge begins with the oldest:
-//! a survey is in vain only if the log is replaced whole while a single segment is read.
+//! Only what is left must be found by two surveys, one after the other, at the same place: a batch that was being written
+//! when it was read is whole the next time. The second reads the top again, and of the closed segments those that came
+//! meanwhile. Each reads the newest first, and a purge begins with the oldest: a survey is in vain only if the log is
+//! replaced whole while a single segment is read.
 //!
 //! A segment may name a cluster where the identity, read before, names none: the identity is read again.
 

@@ -409,12 +409,7 @@ pub(super) fn survey(
                     }
                     Err(wrong) => {
                         attested = attested.max(batches.attested_behind()?);
-                        // Where another process writes, it may be whole by now. Each time this takes a batch of
-                        // a file that has an end.
-                        let again = extent == Extent::All && attested > batches.end.batch;
-                        if !(again && batches.look_again()?) {
-                            break wrong;
-                        }
+                        break wrong;
                     }
                 }
             };

@@ -1,0 +1,81 @@
+//! The [inbox](super::inbox), one step at a time.
+
+use super::inbox::*;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+/// None: it is not ready.
+fn poll_once<F: Future>(future: F) -> Option<F::Output> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
+}
+
+/// Asks, and waits for nothing.
+fn push(sender: &Sender<i32>, question: i32) {
+    let _ = poll_once(sender.send(question));
+}
+
+#[tokio::test]
+async fn all_that_are_ready_to_ask_go_over_with_one_ring() {
+    let (sender, receiver) = bounded(10);
+    let sender = Arc::new(sender);
+    for number in 0..5 {
+        let sender = sender.clone();
+        tokio::spawn(async move { sender.send(number).await });
+    }
+    assert!(receiver.rung().await);
+    assert_eq!(receiver.take(10), [0, 1, 2, 3, 4]);
+    assert!(poll_once(receiver.rung()).is_none(), "nobody rang again");
+}
+
+#[tokio::test]
+async fn the_first_one_lets_others_join_before_it_rings() {
+    let (sender, receiver) = bounded(10);
+    let mut first = pin!(sender.send(1));
+    assert!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert!(poll_once(receiver.rung()).is_none(), "it has not rung yet");
+    sender.send(2).await.unwrap();
+    first.await.unwrap();
+    assert!(receiver.rung().await);
+    assert_eq!(receiver.take(10), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_first_one_that_is_dropped_rings_for_those_after_it() {
+    let (sender, receiver) = bounded(10);
+    assert!(poll_once(sender.send(1)).is_none(), "it lets others run first");
+    assert!(receiver.rung().await);
+    sender.send(2).await.unwrap();
+    assert_eq!(receiver.take(10), [1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_over_a_turn_comes_in_the_next() {
+    let (sender, receiver) = bounded(3);
+    for number in 0..3 {
+        push(&sender, number);
+    }
+    assert_eq!(sender.send(3).await, Err(Refused::Full));
+    sender.send_always(3).await.unwrap();
+    assert_eq!(receiver.take(2), [0, 1]);
+    assert!(receiver.rung().await);
+    assert_eq!(receiver.take(2), [2, 3]);
+    assert!(poll_once(receiver.rung()).is_none());
+}
+
+#[tokio::test]
+async fn both_ends_hear_of_the_end_of_the_other() {
+    let (sender, receiver) = bounded(3);
+    push(&sender, 1);
+    drop(sender);
+    assert!(receiver.rung().await, "there is still one to take");
+    assert_eq!(receiver.take(2), [1]);
+    assert!(!receiver.rung().await);
+    let (sender, receiver) = bounded(3);
+    push(&sender, 1);
+    assert_eq!(receiver.close(), [1]);
+    assert_eq!(sender.send(2).await, Err(Refused::Closed));
+}
