@@ -141,7 +141,8 @@ impl World {
         let mut others = self.hosts.iter().filter(|other| other.me != host.me && !other.dead);
         let known = others.all(|other| other.knows(host));
         let host = &mut self.hosts[node];
-        if host.up.is_none() || host.is_spoilt() || self.ghost.committed() == Index::ZERO {
+        let gone = host.damaged || host.put_back || host.twin.is_some();
+        if host.up.is_none() || gone || self.ghost.committed() == Index::ZERO {
             return Ok(());
         }
         let Some((run, image)) = &host.old else {
@@ -152,7 +153,7 @@ impl World {
             return Ok(());
         }
         let image = image.clone();
-        if dice.chance(500) {
+        if dice.chance(500) && !host.is_spoilt() {
             return self.copy(node, image.copy());
         }
         self.tell(|| format!("the disk of node {} is put back to what it was", node + 1));
@@ -326,7 +327,8 @@ impl World {
         let host = &mut self.hosts[node];
         // Before the membership is committed, a single node may be all there is of the cluster.
         let young = self.ghost.committed() == Index::ZERO;
-        if young || host.is_spoilt() || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2 {
+        let gone = host.damaged || host.put_back || host.twin.is_some();
+        if young || gone || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2 {
             return;
         }
         let kind = *dice.pick(&[Damage::Flip, Damage::Lost, Damage::Misplaced]);

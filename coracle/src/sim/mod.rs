@@ -5,6 +5,7 @@
 //! by its seed alone, and thousands of runs take a minute. After every step a judge that no fault
 //! touches compares what the nodes say with what really happened.
 
+mod asking;
 mod bounds;
 mod campaign;
 mod chance;

@@ -1,0 +1,62 @@
+//! Clients ask nodes: those that are up, those that are gone, and those that sleep.
+
+use super::chance::Kind;
+use super::clients::Question;
+use super::ghost::Verdict;
+use super::host::{Event, encode};
+use super::plan::ELECTION;
+use super::situations::Rare;
+use super::world::{Happening, World};
+
+impl World {
+    pub(super) fn on_client(&mut self, client: usize) -> Verdict {
+        let committed = self.ghost.committed();
+        let (decision, mut dice) = self.chance.next(Kind::Ask, client);
+        let pause = dice.within(1, self.plan.think.max(1));
+        // Whoever knows no leader has patience.
+        let lost = if self.clients.is_lost(client) { ELECTION / 20 } else { 0 };
+        self.at(pause + lost, Happening::Client { client });
+        // What is asked after the healing is part of the test, and cannot be left out.
+        if !self.healed && !self.chance.allows(decision) {
+            return Ok(());
+        }
+        let asked = self.clients.wake(client, self.now, self.hosts.len(), committed, &mut dice);
+        let Some(question) = asked else { return Ok(()) };
+        let (node, name) = (question.node, question.request.0);
+        self.step(7, node, name);
+        self.tell(|| match &question.ask {
+            Ok(ask) => format!("client {client} asks node {}: {ask:?} (request {name})", node + 1),
+            Err(key) => format!("client {client} asks node {}: read {key} (request {name})", node + 1),
+        });
+        if self.hosts[node].up.is_none() {
+            // The connection is refused.
+            return self.clients.refused(question.request);
+        }
+        let run = self.hosts[node].run;
+        if let Some(thaw) = self.frozen(node) {
+            // Its socket takes it. What comes by different connections has no order.
+            if dice.chance(500) {
+                self.met.count(Rare::AskedAsleep);
+                self.first_at(thaw, Happening::Asked { run, question });
+            }
+            return Ok(());
+        }
+        self.on_asked(run, question)
+    }
+
+    pub(super) fn on_asked(&mut self, run: u64, question: Question) -> Verdict {
+        let Question { node, request, ask } = question;
+        if !self.lives(node, run) {
+            return Ok(());
+        }
+        if let Some(thaw) = self.frozen(node) {
+            self.first_at(thaw, Happening::Asked { run, question: Question { node, request, ask } });
+            return Ok(());
+        }
+        self.clients.taken(node, request);
+        match ask {
+            Ok(command) => self.turn(node, Event::Write(request, encode(&command))),
+            Err(key) => self.turn(node, Event::Read(request, key)),
+        }
+    }
+}
