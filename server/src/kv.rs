@@ -15,6 +15,7 @@
 //! Keys and values are copied out of the entry that brought them: a slice would keep the whole entry, up
 //! to megabytes of batch, alive for as long as one small key of it lives.
 
+use crate::key::Key;
 use crate::value::{self, Value};
 use crate::{codec, state};
 use bytes::Bytes;
@@ -23,7 +24,7 @@ use coracle::{CodecError, Context, QueryContext, StateMachine};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
 /// The longest key, in bytes. It travels in one entry with its value and in one RESP string.
 pub const MAX_KEY: usize = 1 << 20;
@@ -179,7 +180,7 @@ pub struct Record {
 /// The keys. See the [module](self).
 #[derive(Clone, Default, Debug)]
 pub struct Kv {
-    pub(crate) records: BTreeMap<Bytes, Record>,
+    pub(crate) records: BTreeMap<Key, Record>,
     pub(crate) revision: u64,
     pub(crate) prints: u128,
 }
@@ -241,7 +242,7 @@ impl Kv {
     fn delete(&mut self, keys: &[Bytes]) -> Outcome {
         let mut removed = 0;
         for key in keys {
-            if let Some(record) = self.records.remove(key) {
+            if let Some(record) = self.records.remove(&key[..]) {
                 self.prints ^= record.print;
                 removed += 1;
             }
@@ -322,17 +323,17 @@ impl Kv {
                 let mut record = Record { value, created: modified, modified, version: 1, print: 0 };
                 record.print = record.fresh_print(key);
                 self.prints ^= record.print;
-                self.records.insert(Bytes::copy_from_slice(key), record);
+                self.records.insert(Key::from(key), record);
             }
         }
     }
 
     fn look_up(&self, lookup: &Lookup) -> Found {
-        let value = |key: &Bytes| self.records.get(key).map(|record| record.value.clone());
+        let value = |key: &Bytes| self.records.get(&key[..]).map(|record| record.value.clone());
         match lookup {
             Lookup::Get(key) => Found::Value(value(key)),
             Lookup::Count(keys) => {
-                Found::Count(keys.iter().filter(|key| self.records.contains_key(*key)).count() as i64)
+                Found::Count(keys.iter().filter(|key| self.records.contains_key(&key[..])).count() as i64)
             }
             Lookup::GetAll(keys) => {
                 let mut bytes = 0;
@@ -422,11 +423,11 @@ impl StateMachine for Kv {
     }
 
     fn digest(&self) -> Option<[u8; 16]> {
-        let mut hash = Xxh3::new();
-        hash.update(&self.prints.to_le_bytes());
-        hash.update(&self.revision.to_le_bytes());
-        hash.update(&(self.records.len() as u64).to_le_bytes());
-        Some(hash.digest128().to_le_bytes())
+        let mut state = [0; 32];
+        state[..16].copy_from_slice(&self.prints.to_le_bytes());
+        state[16..24].copy_from_slice(&self.revision.to_le_bytes());
+        state[24..].copy_from_slice(&(self.records.len() as u64).to_le_bytes());
+        Some(xxh3_128(&state).to_le_bytes())
     }
 
     fn encode_command(command: &Vec<Operation>) -> Result<Bytes, CodecError> {
@@ -576,7 +577,7 @@ mod tests {
 
     /// The digest as its definition has it: over everything, from nothing.
     fn digest_from_scratch(kv: &Kv) -> u128 {
-        kv.records.iter().fold(0, |sum, (key, record)| sum ^ record.fresh_print(key))
+        kv.records.iter().fold(0, |sum, (key, record)| sum ^ record.fresh_print(key.as_bytes()))
     }
 
     fn operation() -> impl Strategy<Value = Operation> {

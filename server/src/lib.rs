@@ -17,6 +17,7 @@ pub mod commands;
 pub mod connection;
 pub mod demo;
 pub mod diary;
+mod key;
 pub mod kv;
 pub mod log;
 mod patience;

@@ -6,6 +6,7 @@
 //! what was claimed. Lengths are judged by the limits of the machine before anything is allocated, and the
 //! checksum is the library's.
 
+use crate::key::Key;
 use crate::kv::{Kv, MAX_KEY, MAX_VALUE, Record};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ pub(crate) fn write(kv: &Kv, to: &mut dyn Write) -> io::Result<()> {
     put_number(&mut to, kv.revision)?;
     put_number(&mut to, kv.records.len() as u64)?;
     for (key, record) in &kv.records {
-        put_string(&mut to, key)?;
+        put_string(&mut to, key.as_bytes())?;
         put_number(&mut to, record.value.len() as u64)?;
         for piece in record.value.pieces() {
             to.write_all(piece)?;
@@ -48,7 +49,7 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
     let (revision, count) = (number(&mut from)?, number(&mut from)?);
     let mut kv = Kv { records: BTreeMap::new(), revision, prints: 0 };
     for _ in 0..count {
-        let key = string(&mut from, MAX_KEY, "key")?;
+        let key = Key::from(&string(&mut from, MAX_KEY, "key")?[..]);
         let value = string(&mut from, MAX_VALUE, "value")?.into();
         let (created, modified) = (number(&mut from)?, number(&mut from)?);
         let mut record = Record { value, created, modified, version: number(&mut from)?, print: 0 };
@@ -58,7 +59,7 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
         if kv.records.last_key_value().is_some_and(|(last, _)| *last >= key) {
             return Err(wrong("the keys are not in order".to_owned()));
         }
-        record.print = record.fresh_print(&key);
+        record.print = record.fresh_print(key.as_bytes());
         kv.prints ^= record.print;
         kv.records.insert(key, record);
     }
