@@ -22,7 +22,7 @@
 //!
 //! All numbers are little-endian. What a version does not know, in kind, flags, level and zeros, it refuses.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use coracle_core::{Index, LogId, Term};
 
 /// The bytes in front of an entry's payload.
@@ -121,24 +121,23 @@ impl Entry {
     /// If the payload is over [`MAX_PAYLOAD`]: no reader would take such an entry.
     pub fn new(id: LogId, kind: Kind, stamp: Stamp, payload: &[u8]) -> Entry {
         assert!(payload.len() <= MAX_PAYLOAD, "an entry's payload is over the limit");
-        let mut bytes = BytesMut::with_capacity(HEADER + payload.len());
-        bytes.put_u32_le(0);
-        bytes.put_u32_le(payload.len() as u32);
-        bytes.put_u64_le(id.index.0);
-        bytes.put_u64_le(id.term.0);
-        bytes.put_u8(kind as u8);
-        bytes.put_u8(if stamp.self_describing { SELF_DESCRIBING } else { 0 });
-        bytes.put_u16_le(0);
-        bytes.put_u16_le(stamp.version);
-        bytes.put_u16_le(0);
-        bytes.put_u64_le(stamp.cluster_time);
-        bytes.put_u64_le(stamp.wall_time);
-        bytes.put_u64_le(stamp.session);
-        bytes.put_u64_le(stamp.sequence);
-        bytes.put_slice(payload);
-        let checksum = crc32c::crc32c(&bytes[4..]);
-        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
-        Entry { bytes: bytes.freeze() }
+        let mut head = [0; HEADER];
+        let mut put = |at: usize, field: &[u8]| head[at..at + field.len()].copy_from_slice(field);
+        put(4, &(payload.len() as u32).to_le_bytes());
+        put(8, &id.index.0.to_le_bytes());
+        put(16, &id.term.0.to_le_bytes());
+        put(24, &[kind as u8, if stamp.self_describing { SELF_DESCRIBING } else { 0 }]);
+        put(28, &stamp.version.to_le_bytes());
+        put(32, &stamp.cluster_time.to_le_bytes());
+        put(40, &stamp.wall_time.to_le_bytes());
+        put(48, &stamp.session.to_le_bytes());
+        put(56, &stamp.sequence.to_le_bytes());
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[4..]), payload);
+        head[..4].copy_from_slice(&checksum.to_le_bytes());
+        let mut bytes = Vec::with_capacity(HEADER + payload.len());
+        bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(payload);
+        Entry { bytes: bytes.into() }
     }
 
     /// The length of the whole entry whose first bytes are `start`, judged before anything is allocated.

@@ -9,7 +9,7 @@
 //! grow item by item while input remains, at least one byte each.
 
 use crate::kv::{Operation, Outcome, When};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use coracle::CodecError;
 
 /// The version of the format.
@@ -24,11 +24,11 @@ pub const MAX_KEYS: usize = crate::resp::MAX_ARGUMENTS;
 
 /// Encodes a batch.
 pub fn encode_operations(batch: &[Operation]) -> Bytes {
-    let mut out = start(batch.len());
+    let mut out = start(batch.len(), batch.iter().map(room).sum());
     for operation in batch {
         match operation {
             Operation::Set { key, value, when, get } => {
-                out.put_u8(1);
+                out.push(1);
                 put_string(&mut out, key);
                 put_string(&mut out, value);
                 let when = match when {
@@ -36,25 +36,25 @@ pub fn encode_operations(batch: &[Operation]) -> Bytes {
                     When::Absent => 1,
                     When::Present => 2,
                 };
-                out.put_u8(when | u8::from(*get) << 7);
+                out.push(when | u8::from(*get) << 7);
             }
             Operation::Delete { keys } => {
-                out.put_u8(2);
+                out.push(2);
                 put_number(&mut out, keys.len() as u64);
                 keys.iter().for_each(|key| put_string(&mut out, key));
             }
             Operation::Append { key, value } => {
-                out.put_u8(3);
+                out.push(3);
                 put_string(&mut out, key);
                 put_string(&mut out, value);
             }
             Operation::Add { key, by } => {
-                out.put_u8(4);
+                out.push(4);
                 put_string(&mut out, key);
                 put_signed(&mut out, *by);
             }
             Operation::SetAll { pairs } => {
-                out.put_u8(5);
+                out.push(5);
                 put_number(&mut out, pairs.len() as u64);
                 for (key, value) in pairs {
                     put_string(&mut out, key);
@@ -63,7 +63,7 @@ pub fn encode_operations(batch: &[Operation]) -> Bytes {
             }
         }
     }
-    out.freeze()
+    out.into()
 }
 
 /// Decodes a batch.
@@ -95,25 +95,25 @@ pub fn decode_operations(bytes: &Bytes) -> Result<Vec<Operation>, CodecError> {
 
 /// Encodes the outcomes of a batch.
 pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
-    let mut out = start(outcomes.len());
+    let mut out = start(outcomes.len(), outcomes.len());
     for outcome in outcomes {
         match outcome {
-            Outcome::Done => out.put_u8(1),
-            Outcome::Nothing => out.put_u8(2),
+            Outcome::Done => out.push(1),
+            Outcome::Nothing => out.push(2),
             Outcome::Number(number) => {
-                out.put_u8(3);
+                out.push(3);
                 put_signed(&mut out, *number);
             }
             Outcome::Value(value) => {
-                out.put_u8(4);
+                out.push(4);
                 put_string(&mut out, value);
             }
-            Outcome::NotANumber => out.put_u8(5),
-            Outcome::Overflow => out.put_u8(6),
-            Outcome::TooLong => out.put_u8(7),
+            Outcome::NotANumber => out.push(5),
+            Outcome::Overflow => out.push(6),
+            Outcome::TooLong => out.push(7),
         }
     }
-    out.freeze()
+    out.into()
 }
 
 /// Decodes the outcomes of a batch.
@@ -132,28 +132,37 @@ pub fn decode_outcomes(bytes: &Bytes) -> Result<Vec<Outcome>, CodecError> {
     })
 }
 
-fn start(items: usize) -> BytesMut {
-    let mut out = BytesMut::new();
-    out.put_u8(VERSION);
+/// About as many bytes as an operation of the common kind takes; others let the buffer grow.
+fn room(operation: &Operation) -> usize {
+    match operation {
+        Operation::Set { key, value, .. } | Operation::Append { key, value } => key.len() + value.len() + 8,
+        _ => 0,
+    }
+}
+
+/// The start of an encoding, with room for items of so many bytes.
+fn start(items: usize, room: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(2 + room);
+    out.push(VERSION);
     put_number(&mut out, items as u64);
     out
 }
 
-fn put_number(out: &mut BytesMut, mut number: u64) {
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
-        out.put_u8(number as u8 | 0x80);
+        out.push(number as u8 | 0x80);
         number >>= 7;
     }
-    out.put_u8(number as u8);
+    out.push(number as u8);
 }
 
-fn put_signed(out: &mut BytesMut, number: i64) {
+fn put_signed(out: &mut Vec<u8>, number: i64) {
     put_number(out, ((number << 1) ^ (number >> 63)) as u64);
 }
 
-fn put_string(out: &mut BytesMut, string: &[u8]) {
+fn put_string(out: &mut Vec<u8>, string: &[u8]) {
     put_number(out, string.len() as u64);
-    out.put_slice(string);
+    out.extend_from_slice(string);
 }
 
 fn wrong(problem: String) -> CodecError {
@@ -161,16 +170,16 @@ fn wrong(problem: String) -> CodecError {
 }
 
 /// Walks over the input from front to back.
-struct Decoder {
-    input: Bytes,
+struct Decoder<'a> {
+    input: &'a Bytes,
     /// The bytes before this offset are taken.
     at: usize,
 }
 
-impl Decoder {
+impl Decoder<'_> {
     /// Checks the version.
-    fn new(bytes: &Bytes) -> Result<Decoder, CodecError> {
-        let mut decoder = Decoder { input: bytes.clone(), at: 0 };
+    fn new(input: &Bytes) -> Result<Decoder<'_>, CodecError> {
+        let mut decoder = Decoder { input, at: 0 };
         match decoder.byte()? {
             VERSION => Ok(decoder),
             other => Err(wrong(format!("version {other} of the format is not known"))),
@@ -181,7 +190,7 @@ impl Decoder {
     fn list<T>(
         mut self,
         most: usize,
-        item: impl Fn(&mut Decoder) -> Result<T, CodecError>,
+        item: impl Fn(&mut Self) -> Result<T, CodecError>,
     ) -> Result<Vec<T>, CodecError> {
         let items = self.items(most, item)?;
         match self.left() {
@@ -193,7 +202,7 @@ impl Decoder {
     fn items<T>(
         &mut self,
         most: usize,
-        item: impl Fn(&mut Decoder) -> Result<T, CodecError>,
+        item: impl Fn(&mut Self) -> Result<T, CodecError>,
     ) -> Result<Vec<T>, CodecError> {
         let count = self.number()?;
         if count > most as u64 {
