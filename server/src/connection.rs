@@ -140,6 +140,7 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
         fetched: 0,
         owed: shared.about.replies.share(),
         _place: place,
+        stopping: shared.stopping.clone(),
         shared,
     };
     if let Err(End::Fault(error)) = connection.run().await {
@@ -171,6 +172,8 @@ struct Connection<M: Machine, T> {
     /// What they and the replies take.
     owed: Share,
     _place: Share,
+    /// Becomes true when the server stops.
+    stopping: watch::Receiver<bool>,
     shared: Arc<Shared<M>>,
 }
 
@@ -196,9 +199,8 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     /// Waits for bytes and cuts them into commands.
     async fn receive(&mut self) -> Result<(), End> {
         let half = self.parser.started();
-        let mut stopping = self.shared.stopping.clone();
         let limit = self.shared.limits.half_command;
-        let Connection { stream, parser, queue, fault, .. } = self;
+        let Connection { stream, parser, queue, fault, stopping, .. } = self;
         let read = poll_fn(|context| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
@@ -227,7 +229,8 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             biased;
             result = read => result?,
             _ = stopping.wait_for(|stopping| *stopping) => return Err(End::Stopping),
-            () = tokio::time::sleep(limit), if half => {
+            // Lazy: a timer is made only where there is something to wait for.
+            () = async { tokio::time::sleep(limit).await }, if half => {
                 return Err(End::Fault(format!("ERR Protocol error: half a command, and then nothing for {limit:?}")));
             }
         }
@@ -399,8 +402,12 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         }
         let mut bytes = &self.replies.bytes[..];
         while !bytes.is_empty() {
-            let sent = timeout(self.shared.limits.stalled, self.stream.write(bytes)).await;
-            match sent.map_err(|_| End::Gone)?? {
+            let sent = tokio::select! {
+                biased;
+                sent = self.stream.write(bytes) => sent?,
+                () = async { tokio::time::sleep(self.shared.limits.stalled).await } => 0,
+            };
+            match sent {
                 0 => return Err(End::Gone),
                 sent => bytes = &bytes[sent..],
             }

@@ -27,8 +27,9 @@ pub(crate) async fn write<M: Machine>(
     limit: Duration,
 ) -> Result<Vec<Outcome>, String> {
     let mut patience = Patience::new(node, limit);
+    let mut left = limit;
     loop {
-        let error = match node.write_within(batch.clone(), patience.left()).await {
+        let error = match node.write_within(batch.clone(), left).await {
             Ok(outcomes) => return Ok(outcomes),
             Err(error) => error,
         };
@@ -47,6 +48,7 @@ pub(crate) async fn write<M: Machine>(
                 WriteError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),
             });
         }
+        left = patience.left();
     }
 }
 
@@ -57,8 +59,9 @@ pub(crate) async fn read<M: Machine>(
     limit: Duration,
 ) -> Result<Vec<Found>, String> {
     let mut patience = Patience::new(node, limit);
+    let mut left = limit;
     loop {
-        let error = match node.read_within(batch.clone(), patience.left()).await {
+        let error = match node.read_within(batch.clone(), left).await {
             Ok(answers) => return Ok(answers),
             Err(error) => error,
         };
@@ -83,6 +86,7 @@ pub(crate) async fn read<M: Machine>(
                 ReadError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),
             });
         }
+        left = patience.left();
     }
 }
 
