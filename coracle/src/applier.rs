@@ -13,7 +13,7 @@ use crate::replicated::{Digest, Replicated};
 use crate::state_machine::{CodecError, StateMachine};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::Bytes;
-use coracle_core::{Index, LogId, Peer, Term};
+use coracle_core::{Index, LogId, Peer};
 use std::collections::{BTreeMap, VecDeque};
 
 /// How far a machine has come.
@@ -50,8 +50,8 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     replicated: Replicated<S>,
     /// Entries that it was handed and has not applied.
     backlog: VecDeque<Entry>,
-    /// Who wants the reply of which entry.
-    writers: BTreeMap<Index, (Term, Caller<W>)>,
+    /// Who wants the reply of which entry, by index.
+    writers: VecDeque<(LogId, Caller<W>)>,
     /// Who wants to read once the machine has come so far.
     readers: BTreeMap<Index, Vec<(S::Query, A)>>,
     outcomes: Vec<Outcome<S, W, A>>,
@@ -69,7 +69,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         Applier {
             replicated,
             backlog: VecDeque::new(),
-            writers: BTreeMap::new(),
+            writers: VecDeque::new(),
             readers: BTreeMap::new(),
             outcomes: Vec::new(),
             bytes: 0,
@@ -126,7 +126,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             }
             Work::Expect(id, caller) => {
                 let index = if broken.is("reply-of-next-entry") { id.index.next() } else { id.index };
-                self.writers.insert(index, (id.term, caller));
+                let at = self.writers.partition_point(|(other, _)| other.index <= index);
+                self.writers.insert(at, (LogId { index, ..id }, caller));
             }
             Work::Apply(entries) => self.backlog.extend(entries),
             Work::Read(index, (query, reader)) => {
@@ -158,7 +159,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     pub(crate) fn apply_next(&mut self) -> Option<Result<Entry, StopReason>> {
         let entry = self.backlog.pop_front()?;
         let id = entry.id();
-        let applied = match self.replicated.apply(&entry) {
+        let mut applied = match self.replicated.apply(&entry) {
             Ok(applied) => applied,
             Err(reason) => {
                 self.backlog.push_front(entry);
@@ -171,9 +172,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             self.newest_reply.clone_from(encoded);
         }
         let any_term = self.replicated.broken.is("reply-to-another-leaders-entry");
-        if let Some((term, caller)) = self.writers.remove(&id.index) {
-            match applied {
-                Some((reply, encoded)) if term == id.term || any_term => self.reply(caller, reply, encoded),
+        while self.writers.front().is_some_and(|(other, _)| other.index <= id.index) {
+            let Some((expected, caller)) = self.writers.pop_front() else { break };
+            match applied.take() {
+                Some((reply, encoded)) if expected == id || any_term => self.reply(caller, reply, encoded),
                 // Another leader's entry stands where the writer's was meant to.
                 _ => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
             }
@@ -205,7 +207,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// The machine stops: whoever waits hears why.
     pub(crate) fn stop(&mut self, reason: &StopReason) {
-        for (_, (_, caller)) in std::mem::take(&mut self.writers) {
+        for (_, caller) in std::mem::take(&mut self.writers) {
             self.fail(caller, WriteError::Unknown(Cause::Stopped(reason.clone())));
         }
         for (_, reader) in std::mem::take(&mut self.readers).into_values().flatten() {
@@ -217,7 +219,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     fn fence(&mut self) {
         self.fenced = true;
         self.backlog.clear();
-        for (_, (_, caller)) in std::mem::take(&mut self.writers) {
+        for (_, caller) in std::mem::take(&mut self.writers) {
             self.fail(caller, WriteError::Unknown(Cause::LeadershipLost));
         }
         for (_, reader) in std::mem::take(&mut self.readers).into_values().flatten() {
@@ -245,7 +247,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             return;
         }
         let known = self.backlog.back().map_or(self.replicated.applied().0.index, Entry::index);
-        for (_, (_, caller)) in self.writers.split_off(&known.next()) {
+        let first = self.writers.partition_point(|(other, _)| other.index <= known);
+        for (_, caller) in self.writers.split_off(first) {
             match () {
                 () if broken.is("writers-forgotten") => {}
                 () if broken.is("writers-told-no") => self.fail(caller, WriteError::NoLeader),
@@ -300,7 +303,7 @@ mod tests {
     use crate::entry::{Kind, Stamp};
     use crate::snapshot::{self, Save};
     use crate::state_machine::{Context, QueryContext};
-    use coracle_core::{Incarnation, NodeId};
+    use coracle_core::{Incarnation, NodeId, Term};
     use std::io;
 
     #[derive(Default)]
