@@ -1,4 +1,5 @@
-//! A node as a passive structure: the replica, those who ask it, forwarding, and how it joins a cluster.
+//! A node as a passive structure: the replica, those who ask it, and how it joins a cluster. What it forwards is in
+//! [`forwarding`](crate::forwarding).
 //!
 //! It is fed what happens, and each [`turn`](Driver::turn) says what is to be done: messages to send, orders
 //! for the log's writer, work for the machine, answers. It has no clock, no files, no sockets and no
@@ -13,14 +14,15 @@ use crate::applier::Progress;
 use crate::config::Config;
 use crate::digests::{Digests, Finding};
 use crate::entry::Entry;
-use crate::error::{Busy, Cause, ConfigurationError, Leader, ReadError, WriteError};
+use crate::error::{Busy, ConfigurationError, Leader, ReadError, WriteError};
+use crate::forwarding::Forwarding;
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
 use crate::storage::met::Met;
 use crate::storage::{ReadLogError, WriteBatch};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::Bytes;
 use coracle_core::*;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;
 
@@ -181,19 +183,17 @@ pub(crate) struct Driver<W, R> {
     joining: Option<Joining<W, R>>,
     /// The cluster that the own bootstrap has founded, until its entry is durable and can be named.
     founded: Option<ClusterId>,
-    /// Writes of this node's callers that went to the leader: at most once, over one hop.
-    forwarded: BTreeMap<u64, Sent<W>>,
-    newest_forward: u64,
+    pub(crate) forwarding: Forwarding<W>,
     /// Writes in the log that are not decided yet, by index.
     expecting: VecDeque<(LogId, Caller<W>)>,
     /// What this turn has taken in.
     events: Vec<Event<Caller<W>, R>>,
-    commands: Vec<(Caller<W>, Bytes)>,
+    pub(crate) commands: Vec<(Caller<W>, Bytes)>,
     reads: Vec<R>,
     /// What the next turn has to say, whatever the replica wants.
-    actions: Actions<W, R>,
+    pub(crate) actions: Actions<W, R>,
     /// Callers in the replica, among the forwarded, and of entries that are not decided.
-    open: usize,
+    pub(crate) open: usize,
     /// Callers that were handed to the machine since the start.
     handed: u64,
     machine: Progress,
@@ -216,15 +216,6 @@ struct Joining<W, R> {
     held: Vec<Event<Caller<W>, R>>,
 }
 
-struct Sent<W> {
-    leader: Peer,
-    term: Term,
-    caller: W,
-    /// The command again, for whoever breaks the rule that it is sent once.
-    #[cfg(feature = "mutants")]
-    again: Bytes,
-}
-
 impl<W: Waits, R: Waits> Driver<W, R> {
     pub(crate) fn new(
         replica: Replica<Caller<W>, R>,
@@ -232,8 +223,6 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         boot: Boot,
         config: &Config,
     ) -> Driver<W, R> {
-        // Numbers of this run alone: an answer to an earlier one may still come, by a new connection.
-        let first = if replica.raft().broken().is("forward-numbers-repeat") { 0 } else { boot.0 };
         Driver {
             me: config.id,
             forward: config.forward,
@@ -241,8 +230,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             cluster,
             joining: None,
             founded: None,
-            forwarded: BTreeMap::new(),
-            newest_forward: first,
+            forwarding: Forwarding::new(boot, replica.raft().broken()),
             expecting: VecDeque::new(),
             events: Vec::new(),
             commands: Vec::new(),
@@ -313,7 +301,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// Whether a write is not even tried here: too many wait, or the log has no room.
-    fn full(&self) -> Option<Busy> {
+    pub(crate) fn full(&self) -> Option<Busy> {
         match () {
             () if self.pending() >= self.max_pending => Some(Busy::Requests),
             () if self.no_space.is_some() && self.replica.raft().is_leader() => Some(Busy::Space),
@@ -338,21 +326,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let leader = raft.leader().and_then(|id| raft.membership().members.get(&id)).map(Member::peer);
         match leader {
             Some(leader) if self.forward && !raft.is_leader() => {
-                self.newest_forward = self.newest_forward.wrapping_add(1);
-                let (id, term) = (self.newest_forward, raft.term());
-                let time_left = limit.as_millis() as u64;
-                #[cfg(feature = "mutants")]
-                let again = command.clone();
-                let forward = Forward { id, time_left, session: 0, sequence: 0, term, command };
-                let sent = Sent {
-                    leader,
-                    term,
-                    caller,
-                    #[cfg(feature = "mutants")]
-                    again,
-                };
-                self.forwarded.insert(id, sent);
-                self.actions.send.push((leader, PeerMessage::Forward(forward)));
+                let term = raft.term();
+                let message = self.forwarding.send(leader, term, command, limit, caller);
+                self.actions.send.push((leader, message));
             }
             _ => self.commands.push((Caller::Here(caller), command)),
         }
@@ -411,7 +387,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             }
             (PeerMessage::Forward(forward), None) => self.on_forward(from, forward),
             (PeerMessage::ForwardReply(ForwardReply { id, outcome }), None) => {
-                if self.forwarded.get(&id).is_some_and(|sent| sent.leader == from) {
+                if self.forwarding.awaits(id, from) {
                     self.end_forward(id, outcome);
                 }
             }
@@ -419,21 +395,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
     }
 
-    /// A forwarded command was looked at, and can be applied.
-    pub(crate) fn on_checked(&mut self, from: Peer, forward: Forward) {
-        let Forward { id, term, command, .. } = forward;
-        match self.refuses(term) {
-            Some(error) => self.reply(from, id, Err(error)),
-            None => {
-                self.open += 1;
-                self.commands.push((Caller::Forwarded(from, id), command));
-            }
-        }
-    }
-
     /// The last connection to this peer ended: its answers will not come.
     pub(crate) fn on_disconnected(&mut self, peer: Peer) {
-        self.end_forwards(&Cause::Disconnected, |sent| sent.leader == peer);
+        self.end_forwards_to(peer);
     }
 
     /// This peer's process is certainly gone.
@@ -557,10 +521,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if let Some(cluster) = self.founded.take_if(|_| durable) {
             self.actions.orders.push(Order::Name(cluster));
         }
-        // Leaders of older terms may not answer any more, or only when they wake.
         let term = self.replica.raft().term();
         if mem::replace(&mut self.term, term) != term {
-            self.end_forwards(&Cause::LeadershipLost, |sent| sent.term < term);
+            self.end_forwards_before(term);
         }
         // What the log held at the start, and a leader did not take back, is applied again.
         let (raft, applied) = (self.replica.raft(), self.machine.applied.index);
@@ -576,7 +539,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     pub(crate) fn stop(&mut self) -> (Vec<Caller<W>>, Vec<R>) {
         let (mut writes, mut reads) = self.replica.turn_out();
         writes.extend(mem::take(&mut self.commands).into_iter().map(|(caller, _)| caller));
-        writes.extend(mem::take(&mut self.forwarded).into_values().map(|sent| Caller::Here(sent.caller)));
+        writes.extend(self.forwarding.turn_out().map(Caller::Here));
         reads.append(&mut self.reads);
         writes.extend(mem::take(&mut self.expecting).into_iter().map(|(_, caller)| caller));
         self.open = 0;
@@ -727,61 +690,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.actions.cluster = Some(cluster);
     }
 
-    /// A follower's write: proposed if this node leads, sent back otherwise; never sent on. The machine looks
-    /// at it first.
-    fn on_forward(&mut self, from: Peer, forward: Forward) {
-        match self.refuses(forward.term) {
-            Some(error) => self.reply(from, forward.id, Err(error)),
-            None => self.actions.work.push(Work::Check(from, forward)),
-        }
-    }
-
-    /// Why a write that is meant for the leader of this term is not taken.
-    fn refuses(&self, term: Term) -> Option<WriteError> {
-        let raft = self.replica.raft();
-        if !raft.is_leader() || raft.term() != term {
-            Some(self.not_leader())
-        } else {
-            self.full().map(WriteError::Busy)
-        }
-    }
-
-    fn reply(&mut self, to: Peer, id: u64, outcome: Result<Bytes, WriteError>) {
-        // If the connection is gone, the other side has answered its caller already.
-        self.actions.send.push((to, PeerMessage::ForwardReply(ForwardReply { id, outcome })));
-    }
-
-    fn end_forward(&mut self, id: u64, outcome: Result<Bytes, WriteError>) {
-        if let Some(sent) = self.forwarded.remove(&id) {
-            self.open -= 1;
-            self.actions.answers.push(Answer::Write(sent.caller, outcome));
-        }
-    }
-
-    fn end_forwards(&mut self, cause: &Cause, which: impl Fn(&Sent<W>) -> bool) {
-        let ended: Vec<u64> =
-            self.forwarded.iter().filter(|(_, sent)| which(sent)).map(|(id, _)| *id).collect();
-        let told_no = self.replica.raft().broken().is("forward-loss-told-no");
-        for id in ended {
-            #[cfg(feature = "mutants")]
-            if self.replica.raft().broken().is("forward-retried")
-                && let Some(Sent { caller, again, .. }) = self.forwarded.remove(&id)
-            {
-                self.commands.push((Caller::Here(caller), again));
-                continue;
-            }
-            let error = if told_no { WriteError::NoLeader } else { WriteError::Unknown(cause.clone()) };
-            self.end_forward(id, Err(error));
-        }
-    }
-
     /// Forgets callers who have given up. What is in the log goes its way without them.
     fn sweep(&mut self, now: Moment) {
-        let before = self.forwarded.len() + self.expecting.len();
-        self.forwarded.retain(|_, sent| !sent.caller.gave_up());
+        let before = self.expecting.len();
         self.expecting.retain(|(_, caller)| !caller.gave_up());
-        let forgotten = self.replica.forget_reads(now, R::gave_up);
-        self.open -= before - self.forwarded.len() - self.expecting.len() + forgotten;
+        let expecting = before - self.expecting.len();
+        self.open -= self.forwarding.sweep() + expecting + self.replica.forget_reads(now, R::gave_up);
     }
 }
 

@@ -59,6 +59,7 @@ mod digests;
 mod driver;
 pub mod entry;
 mod error;
+mod forwarding;
 mod inbox;
 #[cfg(test)]
 mod inbox_tests;
