@@ -74,12 +74,15 @@ def read_identity(directory):
     if len(data) < HEADER or data[4:8] != b"CRID" or crc32c(data[4:]) != unpack("I", data)[0]:
         raise Damaged(f"{path} at offset 0: the checksum is wrong")
     version, flags, node, incarnation = unpack("IIQQ", data, 8)
-    if version != 2 or flags & ~7:
+    if version != 2 or flags & ~15:
         raise Unreadable(f"{path}: version {version}, flags {flags:#x}")
-    least, boots, kept = unpack("QQI", data, 64)
-    if len(data) != 96 + 8 * kept or kept > boots:
+    least, boots, kept, differs, promise = unpack("QQIQI", data, 64)
+    if len(data) != 96 + 8 * kept + (8 + promise if flags & 8 else 0) or kept > boots:
         raise Damaged(f"{path} at offset 80: {kept} boots do not fit")
-    if any(data[92 if flags & 4 else 84:96]) or (not flags & 2 and any(data[48:64])):
+    if flags & 9 == 9:
+        raise Damaged(f"{path} at offset 12: a cluster and a promise to found one")
+    free = (not flags & 4 and differs) or (not flags & 8 and promise) or (not flags & 2 and any(data[48:64]))
+    if free:
         raise Unreadable(f"{path}: bytes that must be zero")
     cluster = int.from_bytes(data[32:48], "little") if flags & 1 else None
     store = data[48:64].rstrip(b"\0").decode("ascii") if flags & 2 else "wal"

@@ -8,7 +8,8 @@
 //!
 //! It also remembers what the log cannot say of itself: how often the directory was started and under which
 //! random numbers (its *boots*), so that a copy or an old state of it can be told from it; and a lower bound of
-//! the number of the log's newest segment, so that the newest file cannot be missing unnoticed.
+//! the number of the log's newest segment, so that the newest file cannot be missing unnoticed. And until the node has
+//! a cluster, it remembers the list of members to which it has promised itself (see `founding`).
 //!
 //! The file is replaced whole (written aside, synced, renamed, directory synced), so a crash leaves the
 //! old one, the new one, or, at the very first start, none; then the next start begins anew, since
@@ -17,21 +18,24 @@
 //! ```text
 //!  0  u32  CRC-32C of all bytes behind   4  u32  magic "CRID"
 //!  8  u32  version, 2                   12  u32  flags: bit 0, the cluster is known; bit 1, an engine is;
-//!                                               bit 2, the machine is fenced
+//!                                               bit 2, the machine is fenced;
+//!                                               bit 3, the node has promised itself to a list
 //! 16  u64  node                         24  u64  incarnation
 //! 32  u128 cluster, or zero             48  16 bytes: the engine's name in ASCII, then zeros
 //! 64  u64  least number of the newest   72  u64  number of the newest boot: how many there were
 //!          segment, 0: none is known
 //! 80  u32  count of the boots kept      84  u64  where the machine was found to differ, or zero
-//! 92  4 bytes: zero
-//! 96  the boots, u64 each, oldest first
+//! 92  u32  length of the list, or zero
+//! 96  the boots, u64 each, oldest first; then, with bit 3, the round of the promise, u64, and the list, encoded like a
+//!     membership in the log
 //! ```
 //!
-//! Without bit 1 the write-ahead log keeps the log, and the name is all zeros.
+//! Without bit 1 the write-ahead log keeps the log, and the name is all zeros. Bits 0 and 3 exclude each other.
 
 use super::disk::{Disk, failed, read_full};
 use super::engine::{self, WAL};
 use super::{Identity, StoreError};
+use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, Incarnation, Index, NodeId};
 use std::path::PathBuf;
 
@@ -47,12 +51,18 @@ const VERSION: u32 = 2;
 const SIZE: usize = 96;
 /// The bytes of a boot.
 const BOOT: usize = 8;
+/// The bytes of a promise's round.
+const ROUND: usize = 8;
 const KNOWS_CLUSTER: u32 = 1;
 const NAMES_ENGINE: u32 = 2;
 const FENCED: u32 = 4;
+const PROMISED: u32 = 8;
 
 /// The newest boots that a directory keeps at most: those of a year with a start a day, in 3 KiB.
 pub const MAX_BOOTS: usize = 366;
+
+/// The longest list that a node can promise itself to, in bytes: a thousand members with addresses of 40 bytes.
+pub const MAX_LIST: usize = 64 << 10;
 
 /// The starts of one directory.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -85,6 +95,15 @@ impl Boots {
     }
 }
 
+/// To which list of members a blank node has promised itself: it takes no part in the founding of another.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Promise {
+    /// The members, and the cluster that they would found, encoded like a membership in the log.
+    pub list: Bytes,
+    /// In which of the founder's attempts it was given last. The founder numbers them, and they only grow.
+    pub round: u64,
+}
+
 /// All that the file says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Record {
@@ -96,6 +115,8 @@ struct Record {
     boots: Boots,
     /// Where the machine was found to differ from that of a majority.
     fenced: Option<Index>,
+    /// Only without a cluster.
+    promise: Option<Promise>,
 }
 
 /// Reads whose directory this is, or, if it is new, makes it `node`'s, with an incarnation drawn by `draw`.
@@ -134,7 +155,8 @@ pub fn open_or_create_with(
         }
         let identity = Identity { node, incarnation: draw(), cluster: None };
         let boots = Boots::default();
-        save(disk, &Record { identity, engine: engine.to_owned(), segment: 0, boots, fenced: None })?;
+        let (fenced, promise) = (None, None);
+        save(disk, &Record { identity, engine: engine.to_owned(), segment: 0, boots, fenced, promise })?;
         return Ok(identity);
     }
     let record = read(disk)?;
@@ -230,6 +252,8 @@ pub fn set_cluster(disk: &dyn Disk, cluster: ClusterId) -> Result<Identity, Stor
         }
         None => record.identity.cluster = Some(cluster),
     }
+    // Whoever has a cluster founds no other, whatever it has promised.
+    record.promise = None;
     save(disk, &record)?;
     Ok(record.identity)
 }
@@ -250,12 +274,35 @@ pub fn fenced(disk: &dyn Disk) -> Result<Option<Index>, StoreError> {
     read(disk).map(|record| record.fenced)
 }
 
+/// To which list the node has promised itself, if to any.
+pub fn promise(disk: &dyn Disk) -> Result<Option<Promise>, StoreError> {
+    read(disk).map(|record| record.promise)
+}
+
+/// Writes down, durably, to which list the node has promised itself, in place of an earlier promise; or that it is
+/// free again. Refused if it has a cluster.
+pub fn set_promise(disk: &dyn Disk, promise: Option<Promise>) -> Result<(), StoreError> {
+    let mut record = read(disk)?;
+    let refuse = |detail| Err(StoreError::Identity { path: disk.path().join(IDENTITY), detail });
+    if let Some(cluster) = record.identity.cluster {
+        return refuse(format!("the node belongs to cluster {cluster} and cannot promise itself to another"));
+    }
+    if promise.as_ref().is_some_and(|promise| promise.list.len() > MAX_LIST) {
+        return refuse(format!("a list of members takes at most {MAX_LIST} bytes"));
+    }
+    if record.promise != promise {
+        record.promise = promise;
+        save(disk, &record)?;
+    }
+    Ok(())
+}
+
 /// Reads the file, which must be there.
 fn read(disk: &dyn Disk) -> Result<Record, StoreError> {
     let path = disk.path().join(IDENTITY);
     let file = disk.open(IDENTITY).map_err(failed("open", &path))?;
     // One byte more than expected, so that a longer file is noticed.
-    let mut bytes = [0; SIZE + MAX_BOOTS * BOOT + 1];
+    let mut bytes = vec![0; SIZE + MAX_BOOTS * BOOT + ROUND + MAX_LIST + 1];
     let count = read_full(&*file, &mut bytes, 0).map_err(failed("read", &path))?;
     decode(&bytes[..count], path)
 }
@@ -270,7 +317,7 @@ fn save(disk: &dyn Disk, record: &Record) -> Result<(), StoreError> {
 }
 
 fn encode(record: &Record) -> Vec<u8> {
-    let Record { identity, engine, segment, boots, fenced } = record;
+    let Record { identity, engine, segment, boots, fenced, promise } = record;
     let mut bytes = vec![0; SIZE];
     bytes[4..8].copy_from_slice(&MAGIC);
     bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -283,6 +330,10 @@ fn encode(record: &Record) -> Vec<u8> {
         flags |= FENCED;
         bytes[84..92].copy_from_slice(&index.0.to_le_bytes());
     }
+    if let Some(Promise { list, .. }) = promise {
+        flags |= PROMISED;
+        bytes[92..96].copy_from_slice(&(list.len() as u32).to_le_bytes());
+    }
     bytes[12..16].copy_from_slice(&flags.to_le_bytes());
     bytes[16..24].copy_from_slice(&identity.node.0.to_le_bytes());
     bytes[24..32].copy_from_slice(&identity.incarnation.0.to_le_bytes());
@@ -292,6 +343,10 @@ fn encode(record: &Record) -> Vec<u8> {
     bytes[80..84].copy_from_slice(&(boots.newest.len() as u32).to_le_bytes());
     for boot in &boots.newest {
         bytes.extend_from_slice(&boot.0.to_le_bytes());
+    }
+    if let Some(Promise { list, round }) = promise {
+        bytes.extend_from_slice(&round.to_le_bytes());
+        bytes.extend_from_slice(list);
     }
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
@@ -320,23 +375,34 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
         return Err(StoreError::Older { path, version });
     }
     let newer = |offset: u64, detail: String| StoreError::Newer { path: path.clone(), offset, detail };
-    if version > VERSION || flags & !(KNOWS_CLUSTER | NAMES_ENGINE | FENCED) != 0 {
+    if version > VERSION || flags & !(KNOWS_CLUSTER | NAMES_ENGINE | FENCED | PROMISED) != 0 {
         return Err(newer(8, format!("version {version} with flags {flags:#x}")));
     }
-    let count = u32_at(80) as usize;
-    if bytes.len() < SIZE || bytes.len() != SIZE + count.min(MAX_BOOTS) * BOOT {
-        return Err(damaged(bytes.len(), "its length does not fit its boots"));
+    let (count, list, promised) = (u32_at(80) as usize, u32_at(92) as usize, flags & PROMISED != 0);
+    if !promised && list != 0 {
+        return Err(newer(92, "bytes that were kept free are in use".to_owned()));
     }
-    let newest = bytes[SIZE..].chunks_exact(BOOT);
+    let boots_end = SIZE + count.min(MAX_BOOTS) * BOOT;
+    let end = boots_end + if promised { ROUND + list.min(MAX_LIST) } else { 0 };
+    if bytes.len() < SIZE || bytes.len() != end {
+        return Err(damaged(bytes.len(), "its length does not fit its boots and its list"));
+    }
+    let newest = bytes[SIZE..boots_end].chunks_exact(BOOT);
     let newest = newest.map(|boot| Boot(u64::from_le_bytes(std::array::from_fn(|at| boot[at]))));
     let boots = Boots { count: u64_at(72), newest: newest.collect() };
     if count > MAX_BOOTS || boots.count < count as u64 {
         return Err(damaged(72, "it counts fewer boots than it keeps"));
     }
     let fenced = (flags & FENCED != 0).then(|| Index(u64_at(84)));
-    let free = if fenced.is_some() { 92 } else { 84 };
-    if bytes[free..SIZE].iter().any(|byte| *byte != 0) {
-        return Err(newer(free as u64, "bytes that were kept free are in use".to_owned()));
+    if fenced.is_none() && u64_at(84) != 0 {
+        return Err(newer(84, "bytes that were kept free are in use".to_owned()));
+    }
+    let promise = promised.then(|| {
+        let list = Bytes::copy_from_slice(&bytes[boots_end + ROUND..]);
+        Promise { list, round: u64_at(boots_end) }
+    });
+    if promise.is_some() && flags & KNOWS_CLUSTER != 0 {
+        return Err(damaged(12, "it names a cluster and a promise to found one"));
     }
     let name = &bytes[48..64];
     let engine = if flags & NAMES_ENGINE != 0 {
@@ -354,193 +420,9 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
         incarnation: Incarnation(u64_at(24)),
         cluster: (flags & KNOWS_CLUSTER != 0).then_some(ClusterId(cluster)),
     };
-    Ok(Record { identity, engine: engine.to_owned(), segment: u64_at(64), boots, fenced })
+    Ok(Record { identity, engine: engine.to_owned(), segment: u64_at(64), boots, fenced, promise })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::mem_disk::MemDisk;
-
-    const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
-
-    fn open(disk: &MemDisk, node: u64, log_exists: bool) -> Result<Identity, StoreError> {
-        open_or_create(disk, NodeId(node), log_exists, || Incarnation(77))
-    }
-
-    #[test]
-    fn a_new_directory_gets_an_identity_and_keeps_it() {
-        let disk = MemDisk::new();
-        let made = open(&disk, 1, false).unwrap();
-        assert_eq!(made, Identity { node: NodeId(1), incarnation: Incarnation(77), cluster: None });
-        set_cluster(&disk, CLUSTER).unwrap();
-        let disk = disk.power_cut(512, || false);
-        let read = open_or_create(&disk, NodeId(1), true, || panic!("drawn only once")).unwrap();
-        assert_eq!(read, Identity { cluster: Some(CLUSTER), ..made });
-        assert_eq!(set_cluster(&disk, CLUSTER).unwrap(), read);
-        let error = set_cluster(&disk, ClusterId(5)).unwrap_err().to_string();
-        assert!(error.contains(&CLUSTER.to_string()), "{error}");
-    }
-
-    #[test]
-    fn a_directory_belongs_to_one_engine() {
-        let disk = MemDisk::new();
-        let open = |engine| open_or_create_with(&disk, NodeId(1), engine, true, || panic!("not new"));
-        open_or_create_with(&disk, NodeId(1), "lmdb", false, || Incarnation(77)).unwrap();
-        let set = set_cluster(&disk, CLUSTER).unwrap();
-        assert_eq!(open("lmdb").unwrap(), set);
-        assert_eq!(inspect(&disk).unwrap(), (set, "lmdb".into()));
-        for other in ["wal", "lmdb2", "rocksdb"] {
-            let error = open(other).unwrap_err().to_string();
-            assert!(error.contains("the store lmdb, not by "), "{error}");
-        }
-    }
-
-    #[test]
-    fn another_node_is_refused_by_both_names() {
-        let disk = MemDisk::new();
-        open(&disk, 1, false).unwrap();
-        let error = open(&disk, 2, false).unwrap_err().to_string();
-        assert!(error.contains("node 1") && error.contains("node 2"), "{error}");
-    }
-
-    #[test]
-    fn rs_1_a_wiped_disk_is_refused() {
-        let disk = MemDisk::new();
-        open(&disk, 1, false).unwrap();
-        set_cluster(&disk, CLUSTER).unwrap();
-        let error = open(&disk, 1, false).unwrap_err();
-        assert!(matches!(error, StoreError::Identity { .. }), "{error}");
-        open(&disk, 1, true).unwrap();
-        let empty = MemDisk::new();
-        assert!(matches!(open(&empty, 1, true), Err(StoreError::Identity { .. })), "a log without a name");
-    }
-
-    #[test]
-    fn every_flipped_bit_and_every_cut_of_the_file_is_found() {
-        let disk = MemDisk::new();
-        open(&disk, 1, false).unwrap();
-        let good = disk.contents(IDENTITY).unwrap();
-        for bit in 0..good.len() * 8 {
-            let mut bytes = good.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            disk.put(IDENTITY, &bytes);
-            assert!(matches!(open(&disk, 1, true), Err(StoreError::Damaged { .. })), "bit {bit}");
-        }
-        for len in 0..good.len() {
-            disk.put(IDENTITY, &good[..len]);
-            assert!(matches!(open(&disk, 1, true), Err(StoreError::Damaged { .. })), "length {len}");
-        }
-    }
-
-    #[test]
-    fn st_6_a_crash_at_any_point_of_making_it_starts_cleanly() {
-        for survives in [false, true] {
-            for cut in 0.. {
-                let disk = MemDisk::new();
-                disk.fail_from(cut);
-                let made = open(&disk, 1, false);
-                let after = disk.power_cut(512, || survives);
-                let identity = open(&after, 1, false).unwrap();
-                if let Ok(made) = made {
-                    assert_eq!(identity, made);
-                    break;
-                }
-            }
-            for cut in 0.. {
-                let disk = MemDisk::new();
-                let blank = open(&disk, 1, false).unwrap();
-                disk.fail_from(disk.operations() + cut);
-                let set = set_cluster(&disk, CLUSTER);
-                let identity = open(&disk.power_cut(512, || survives), 1, true).unwrap();
-                if let Ok(set) = set {
-                    assert_eq!(identity, set);
-                    break;
-                }
-                assert!(identity == blank || identity == Identity { cluster: Some(CLUSTER), ..blank });
-            }
-        }
-    }
-
-    #[test]
-    fn boots_are_numbered_and_the_newest_are_kept() {
-        let disk = MemDisk::new();
-        open(&disk, 1, false).unwrap();
-        let total = MAX_BOOTS as u64 + 5;
-        for number in 1..=total {
-            // Drawn once more if it was there before.
-            let mut draws = [Boot(0), Boot(1000 + number.max(2) - 1), Boot(1000 + number)].into_iter();
-            let boots = begin_run(&disk, || draws.next().unwrap()).unwrap();
-            assert_eq!((boots.count, boots.get(number)), (number, Some(Boot(1000 + number))));
-        }
-        set_cluster(&disk, CLUSTER).unwrap();
-        raise_segment(&disk, 7).unwrap();
-        raise_segment(&disk, 6).unwrap();
-        let disk = disk.power_cut(512, || false);
-        let boots = boots(&disk).unwrap();
-        assert_eq!((boots.count, boots.newest.len()), (total, MAX_BOOTS));
-        assert_eq!((boots.get(5), boots.get(6), boots.get(total + 1)), (None, Some(Boot(1006)), None));
-        assert_eq!((boots.number(Boot(1006)), boots.number(Boot(1005))), (Some(6), None));
-        assert_eq!(least_segment(&disk).unwrap(), 7);
-        assert_eq!(inspect(&disk).unwrap().0.cluster, Some(CLUSTER));
-    }
-
-    #[test]
-    fn a_fence_is_kept_through_everything_and_the_first_counts() {
-        for cut in 0.. {
-            let disk = MemDisk::new();
-            open(&disk, 1, false).unwrap();
-            assert_eq!(fenced(&disk).unwrap(), None);
-            disk.fail_from(disk.operations() + cut);
-            let set = set_fence(&disk, Index(1024));
-            let disk = disk.power_cut(512, || false);
-            if set.is_err() {
-                open(&disk, 1, true).unwrap();
-                continue;
-            }
-            set_fence(&disk, Index(2048)).unwrap();
-            set_cluster(&disk, CLUSTER).unwrap();
-            begin_run(&disk, || Boot(9)).unwrap();
-            raise_segment(&disk, 7).unwrap();
-            open(&disk, 1, true).unwrap();
-            assert_eq!(fenced(&disk).unwrap(), Some(Index(1024)));
-            break;
-        }
-    }
-
-    #[test]
-    fn a_boot_is_durable_before_it_is_told() {
-        for cut in 0.. {
-            let disk = MemDisk::new();
-            open(&disk, 1, false).unwrap();
-            disk.fail_from(disk.operations() + cut);
-            let begun = begin_run(&disk, || Boot(9));
-            let kept = boots(&disk.power_cut(512, || false)).unwrap();
-            if let Ok(told) = begun {
-                assert_eq!(kept, told);
-                break;
-            }
-            assert!(kept.count <= 1);
-        }
-    }
-
-    /// Design 5.2.11: it says what to do.
-    #[test]
-    fn other_versions_and_what_they_may_add_are_refused_by_name() {
-        let disk = MemDisk::new();
-        open(&disk, 1, false).unwrap();
-        let good = disk.contents(IDENTITY).unwrap();
-        let refusal = |at: usize, byte: u8| {
-            let mut bytes = good.clone();
-            bytes[at] = byte;
-            let sum = crc32c::crc32c(&bytes[4..]);
-            bytes[..4].copy_from_slice(&sum.to_le_bytes());
-            disk.put(IDENTITY, &bytes);
-            open(&disk, 1, true).unwrap_err().to_string()
-        };
-        assert!(refusal(8, 1).contains("start with an empty directory"), "{}", refusal(8, 1));
-        for (at, byte) in [(8, 3), (12, 8), (50, 1), (84, 1), (95, 1)] {
-            assert!(refusal(at, byte).contains("upgrade"), "{}", refusal(at, byte));
-        }
-    }
-}
+#[path = "identity_tests.rs"]
+mod tests;

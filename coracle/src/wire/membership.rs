@@ -20,6 +20,10 @@ pub const MAX_ADDRESS: usize = 1_024;
 /// The longest encoded membership, in bytes: bounds what decoding one can allocate.
 pub const MAX_MEMBERSHIP: usize = 2 << 20;
 
+/// The longest list of members to found a cluster of, in bytes as an encoded membership: a thousand members with
+/// addresses of 40 bytes. Any stranger may send one.
+pub const MAX_LIST: usize = 64 << 10;
+
 /// Encodes a membership. One that fails [`check_membership`] is encoded too, but nobody will decode it.
 pub fn encode_membership(membership: &Membership) -> Bytes {
     let list = |members: &BTreeMap<NodeId, Member>| members.values().map(from_member).collect();

@@ -30,7 +30,8 @@ pub use handshake::{
 };
 pub(crate) use handshake::{ping, pong};
 pub use membership::{
-    MAX_ADDRESS, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership, encode_membership,
+    MAX_ADDRESS, MAX_LIST, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership,
+    encode_membership,
 };
 pub use peer::{decode, encode};
 
