@@ -1,23 +1,32 @@
-//! Founding a cluster: the list is checked, all its nodes are asked who they are, and the first membership is
-//! proposed.
+//! Founding a cluster as its caller sees it: the list is checked, all its nodes are asked who they are, and the lowest
+//! of them is asked to found ([`founding`](crate::founding)). It is asked again and again until the time is up.
 //!
-//! It may be asked of several members at once: what they found is the same, to the last byte of its first entry.
+//! Any node of the list may be asked, and several at once: they ask the same one for the same.
 
 use crate::error::*;
+use crate::founding::{founder, proposal};
 use crate::node::Node;
 use crate::requests::{Request, Status};
 use crate::state_machine::StateMachine;
-use crate::transport::tcp::ProbeError;
-use crate::wire::{RefusedReason, check_membership};
+use crate::transport::tcp::{Introduction, ProbeError};
+use crate::wire::{
+    Answer, Ask, MAX_LIST, Objection, RefusedReason, Step, check_membership, encode_membership,
+};
 use coracle_core::*;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
-use xxhash_rust::xxh3::Xxh3Default;
 
-/// The pause between two questions to a node that is not ready to be bootstrapped.
+/// The pause between two questions to a node that is not ready to be bootstrapped. Where two lists compete, they are
+/// drawn between half of it and three times as much, so that their founders do not stay in step.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a node cannot be in the list.
+const OF_ANOTHER: &str = "it belongs to a cluster already";
+
+/// What an incarnation takes in an encoded list at most, in bytes.
+const INCARNATION: usize = 9;
 
 /// How long a founder waits, once the membership is committed, until all members hold it.
 const EVERYWHERE: Duration = Duration::from_secs(1);
@@ -43,44 +52,79 @@ impl<S: StateMachine> Node<S> {
     /// Founds the cluster. Returns the membership once it is committed.
     async fn found(&self, addresses: &BTreeMap<NodeId, String>) -> Result<Membership, ConfigurationError> {
         let deadline = Instant::now() + self.inner.config.bootstrap_timeout;
-        let mut incarnations = BTreeMap::new();
         loop {
             // Another member may have been asked too, and be ahead.
             if let Some(existing) = self.existing(addresses, deadline).await? {
                 return Ok(existing);
             }
-            let missing = self.introduce(addresses, deadline, &mut incarnations).await;
-            if missing.is_empty() {
-                break;
+            let refused = match self.introduce(addresses, deadline).await {
+                Ok(list) => self.ask_founder(list, addresses, deadline).await,
+                Err(missing) => Err(ConfigurationError::NotReady(missing)),
+            };
+            match refused {
+                Ok(membership) => return Ok(membership),
+                Err(
+                    error @ (ConfigurationError::NotReady(_) | ConfigurationError::PromisedToAnother { .. }),
+                ) => {
+                    let part = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
+                    let pause = PROBE_PAUSE.mul_f64(0.5 + 2.5 * part);
+                    if Instant::now() + pause >= deadline {
+                        return Err(error);
+                    }
+                    sleep(pause).await;
+                }
+                Err(error) => return Err(error),
             }
-            if Instant::now() + PROBE_PAUSE >= deadline {
-                return Err(ConfigurationError::NotReady(missing));
-            }
-            sleep(PROBE_PAUSE).await;
         }
-        let members = addresses.iter().map(|(id, address)| Member {
-            id: *id,
-            incarnation: incarnations[id],
-            address: address.clone(),
-        });
-        let members: Vec<Member> = members.collect();
-        let membership = Membership::of_voters(name_cluster(&members), members);
-        let (answer, answered) = oneshot::channel();
-        let request = Request::Bootstrap { membership, answer };
-        if self.inner.requests.send_always(request).await.is_err() {
-            return Err(ConfigurationError::Stopped(self.stop_reason()));
-        }
-        match timeout_at(deadline, answered).await {
-            // Between our question and the request somebody else may have founded the same cluster.
-            Ok(Ok(Err(ConfigurationError::AlreadyConfigured))) | Ok(Ok(Ok(()))) => {
-                self.existing(addresses, deadline).await?.ok_or(ConfigurationError::AlreadyConfigured)
+    }
+
+    /// Asks the list's lowest node to found its cluster, and waits until its membership is committed here.
+    async fn ask_founder(
+        &self,
+        list: Membership,
+        addresses: &BTreeMap<NodeId, String>,
+        deadline: Instant,
+    ) -> Result<Membership, ConfigurationError> {
+        let Some(founder) = founder(&list).cloned() else {
+            return Err(ConfigurationError::Invalid("it is empty".to_owned()));
+        };
+        let ask = Ask { step: Step::Found, list, round: 0 };
+        let not_ready = |node, why| Err(ConfigurationError::NotReady(vec![(node, why)]));
+        let answer = if founder.peer() == self.inner.me {
+            let (answer, answered) = oneshot::channel();
+            if self.inner.requests.send_always(Request::Found { ask: Box::new(ask), answer }).await.is_err() {
+                return Err(ConfigurationError::Stopped(self.stop_reason()));
             }
-            Ok(Ok(Err(ConfigurationError::Timeout))) => {
-                self.existing(addresses, deadline).await?.ok_or(ConfigurationError::Timeout)
+            match timeout_at(deadline, answered).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(_)) => return Err(ConfigurationError::Stopped(self.stop_reason())),
+                Err(_) => return not_ready(founder.id, "no answer in time".to_owned()),
             }
-            Ok(Ok(Err(error))) => Err(error),
-            Ok(Err(_)) => Err(ConfigurationError::Stopped(self.stop_reason())),
-            Err(_) => Err(ConfigurationError::Timeout),
+        } else {
+            let asked = self.inner.transport.ask(&founder.address, founder.peer(), &ask);
+            match timeout_at(deadline, asked).await {
+                Ok(Ok(answer)) => answer,
+                Ok(Err(error)) => return not_ready(founder.id, error.to_string()),
+                Err(_) => return not_ready(founder.id, "no answer in time".to_owned()),
+            }
+        };
+        match answer {
+            Answer::Founded => loop {
+                if let Some(existing) = self.existing(addresses, deadline).await? {
+                    return Ok(existing);
+                }
+                if Instant::now() >= deadline {
+                    return Err(ConfigurationError::Timeout);
+                }
+                sleep(PROBE_PAUSE / 10).await;
+            },
+            Answer::Refused(node, Objection::Cluster(_)) => not_ready(node, OF_ANOTHER.to_owned()),
+            Answer::Refused(node, Objection::Promised(other)) => {
+                let members = other.members.into_values().map(|member| (member.id, member.address)).collect();
+                Err(ConfigurationError::PromisedToAnother { node, members, cluster: other.cluster })
+            }
+            Answer::Refused(node, Objection::Other(text)) => not_ready(node, text),
+            _ => not_ready(founder.id, "its answer makes no sense".to_owned()),
         }
     }
 
@@ -109,6 +153,10 @@ impl<S: StateMachine> Node<S> {
         if !addresses.is_empty() {
             let membership = Membership::of_voters(ClusterId::default(), addresses.iter().map(member));
             check_membership(&membership).map_err(|error| ConfigurationError::Invalid(error.to_string()))?;
+            let length = encode_membership(&membership).len() + addresses.len() * INCARNATION;
+            if length > MAX_LIST {
+                return invalid(format!("it takes {length} bytes, and at most {MAX_LIST} are kept"));
+            }
         }
         let me = self.inner.me.id;
         if addresses.contains_key(&me) {
@@ -148,52 +196,38 @@ impl<S: StateMachine> Node<S> {
         }
     }
 
-    /// Shakes hands with all nodes that are not known yet, itself included, since others will dial its address
-    /// too. Takes down the incarnations of those that are there and blank; returns the others, and why.
+    /// Shakes hands with all nodes, itself included, since others will dial its address too. The proposal that they
+    /// make, if they are there and have no other cluster; or which do not fit, and why.
     async fn introduce(
         &self,
         addresses: &BTreeMap<NodeId, String>,
         deadline: Instant,
-        incarnations: &mut BTreeMap<NodeId, Incarnation>,
-    ) -> Vec<(NodeId, String)> {
+    ) -> Result<Membership, Vec<(NodeId, String)>> {
         let me = self.inner.me;
-        let mut missing = Vec::new();
+        let (mut missing, mut clusters, mut members) = (Vec::new(), Vec::new(), Vec::new());
         for (id, address) in addresses {
-            if incarnations.contains_key(id) {
-                continue;
-            }
-            let why = match timeout_at(deadline, self.inner.transport.probe(address, *id)).await {
+            let (id, address) = (*id, address.clone());
+            let why = match timeout_at(deadline, self.inner.transport.probe(&address, id)).await {
                 // Whoever dials itself is told that its name is taken: so the address is right.
-                Ok(Err(ProbeError::Refused { reason: RefusedReason::OwnName, .. })) if *id == me.id => {
-                    incarnations.insert(*id, me.incarnation);
+                Ok(Err(ProbeError::Refused { reason: RefusedReason::OwnName, .. })) if id == me.id => {
+                    members.push(Member { id, incarnation: me.incarnation, address });
                     continue;
                 }
-                Ok(Ok(introduction)) if introduction.cluster.is_none() => {
-                    incarnations.insert(*id, introduction.peer.incarnation);
+                Ok(Ok(Introduction { peer, cluster, .. })) => {
+                    clusters.extend(cluster.map(|cluster| (id, cluster)));
+                    members.push(Member { id, incarnation: peer.incarnation, address });
                     continue;
                 }
-                Ok(Ok(_)) => "it belongs to a cluster already".to_owned(),
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "no answer in time".to_owned(),
             };
-            missing.push((*id, why));
+            missing.push((id, why));
         }
-        missing
+        let list = proposal(members);
+        // One that belongs to the cluster of this very list has heard of its founding before this node.
+        clusters.retain(|(_, cluster)| *cluster != list.cluster || !missing.is_empty());
+        missing.extend(clusters.into_iter().map(|(id, _)| (id, OF_ANOTHER.to_owned())));
+        missing.sort_unstable();
+        if missing.is_empty() { Ok(list) } else { Err(missing) }
     }
-}
-
-/// The name of the cluster that these members, on these disks, found.
-///
-/// It is as random as their incarnations, and the same whichever of them is asked: so two that are asked at
-/// once found one cluster, with the very same first entry, and not two that exclude each other.
-fn name_cluster(members: &[Member]) -> ClusterId {
-    let mut hash = Xxh3Default::new();
-    hash.update(b"coracle cluster");
-    for Member { id, incarnation, address } in members {
-        hash.update(&id.0.to_le_bytes());
-        hash.update(&incarnation.0.to_le_bytes());
-        hash.update(&(address.len() as u64).to_le_bytes());
-        hash.update(address.as_bytes());
-    }
-    ClusterId(hash.digest128())
 }

@@ -1,5 +1,5 @@
 //! A node as a passive structure: the replica, those who ask it, and how it joins a cluster. What it forwards is in
-//! [`forwarding`](crate::forwarding).
+//! [`forwarding`](crate::forwarding), how it founds one in [`founding`](crate::founding).
 //!
 //! It is fed what happens, and each [`turn`](Driver::turn) says what is to be done: messages to send, orders
 //! for the log's writer, work for the machine, answers. It has no clock, no files, no sockets and no
@@ -14,12 +14,14 @@ use crate::applier::Progress;
 use crate::config::Config;
 use crate::digests::{Digests, Finding};
 use crate::entry::Entry;
-use crate::error::{Busy, ConfigurationError, Leader, ReadError, WriteError};
+use crate::error::{Busy, Leader, ReadError, WriteError};
 use crate::forwarding::Forwarding;
+use crate::founding::{Founding, Promise, Question};
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
 use crate::storage::met::Met;
 use crate::storage::{ReadLogError, WriteBatch};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
+use crate::wire::Answer as FoundingAnswer;
 use bytes::Bytes;
 use coracle_core::*;
 use std::collections::VecDeque;
@@ -102,6 +104,8 @@ pub(crate) enum Order {
     Fence(Index),
     /// Write down in which runs the disks of other members were met.
     Met(Vec<Met>),
+    /// Keep this promise in the identity, or none.
+    Promise(Option<Promise>),
 }
 
 /// An answer that needs no machine.
@@ -122,6 +126,10 @@ pub(crate) struct Actions<W, R> {
     pub(crate) orders: Vec<Order>,
     /// To send. Tell [`unsent`](Driver::unsent) what cannot be.
     pub(crate) send: Vec<(Peer, PeerMessage)>,
+    /// To ask other nodes about a founding. Each comes back by [`on_founding_answer`](Driver::on_founding_answer).
+    pub(crate) asks: Vec<Question>,
+    /// Answers to those who asked about a founding, by the name that they were given.
+    pub(crate) told: Vec<(u64, FoundingAnswer)>,
     /// To load from the store, on another thread.
     pub(crate) loads: Vec<Load>,
     /// To the machine.
@@ -143,6 +151,8 @@ impl<W, R> Default for Actions<W, R> {
             members: None,
             orders: Vec::new(),
             send: Vec::new(),
+            asks: Vec::new(),
+            told: Vec::new(),
             loads: Vec::new(),
             work: Vec::new(),
             answers: Vec::new(),
@@ -177,13 +187,14 @@ pub(crate) struct Driver<W, R> {
     me: NodeId,
     forward: bool,
     max_pending: usize,
-    replica: Replica<Caller<W>, R>,
+    pub(crate) replica: Replica<Caller<W>, R>,
     cluster: Option<ClusterId>,
     /// A cluster that this node is about to join, once its name is durable, and what was said until then.
     joining: Option<Joining<W, R>>,
     /// The cluster that the own bootstrap has founded, until its entry is durable and can be named.
-    founded: Option<ClusterId>,
+    pub(crate) founded: Option<ClusterId>,
     pub(crate) forwarding: Forwarding<W>,
+    pub(crate) founding: Founding,
     /// Writes in the log that are not decided yet, by index.
     expecting: VecDeque<(LogId, Caller<W>)>,
     /// What this turn has taken in.
@@ -231,6 +242,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             joining: None,
             founded: None,
             forwarding: Forwarding::new(boot, replica.raft().broken()),
+            founding: Founding::new(replica.raft().me(), cluster, None, 0, replica.raft().broken()),
             expecting: VecDeque::new(),
             events: Vec::new(),
             commands: Vec::new(),
@@ -365,6 +377,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             (None, None) if !(names_me && message.binds()) => return,
             (None, joining) => {
                 self.actions.orders.push(Order::Name(cluster));
+                self.founding.belongs(cluster);
                 Some(&mut joining.insert(Joining { cluster, held: Vec::new() }).held)
             }
         };
@@ -452,35 +465,6 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
     }
 
-    /// Founds a cluster of these members, one of which this is. What came of it is known after a turn of its
-    /// own.
-    pub(crate) fn found(
-        &mut self,
-        now: Moment,
-        membership: Membership,
-    ) -> (Result<(), ConfigurationError>, Actions<W, R>) {
-        if self.cluster.is_some() || self.joining.is_some() {
-            return (Err(ConfigurationError::AlreadyConfigured), Actions::default());
-        }
-        let cluster = membership.cluster;
-        self.replica.on_event(now, Event::Bootstrap(membership));
-        let effects = self.replica.take();
-        let outcome = match effects.bootstrapped {
-            Some(Ok(())) => {
-                // From here on this node is of its own cluster, and no other can claim it.
-                self.join(cluster);
-                self.founded = Some(cluster);
-                Ok(())
-            }
-            Some(Err(RefusedReason::BadMembership)) => {
-                Err(ConfigurationError::Invalid("this node does not vote in it".to_owned()))
-            }
-            _ => Err(ConfigurationError::AlreadyConfigured),
-        };
-        self.absorb(effects);
-        (outcome, mem::take(&mut self.actions))
-    }
-
     /// Handles what was fed since the last time, but for writes and reads, then the timers, if it is time.
     pub(crate) fn handle(&mut self, now: Moment, tick: bool) {
         for event in mem::take(&mut self.events) {
@@ -488,6 +472,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
         if tick {
             self.replica.on_event(now, Event::Tick);
+            self.founding.on_tick();
+            self.pass_on_founding();
             self.ticks += 1;
             if self.ticks.is_multiple_of(SWEEP) {
                 self.sweep(now);
@@ -508,6 +494,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             self.replica.on_event(now, Event::Read(reads));
         }
         self.handle(now, tick);
+        if let Some(list) = self.founding.ready() {
+            self.found(now, list);
+        }
         loop {
             let effects = self.replica.take();
             let more = !effects.apply.is_empty();
@@ -520,6 +509,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let durable = self.replica.raft().persisted() > Index::ZERO;
         if let Some(cluster) = self.founded.take_if(|_| durable) {
             self.actions.orders.push(Order::Name(cluster));
+            self.founding.founded();
         }
         let term = self.replica.raft().term();
         if mem::replace(&mut self.term, term) != term {
@@ -532,6 +522,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             raft.leader().is_some() && raft.commit() >= end && applied >= raft.commit().min(raft.persisted())
         });
         self.send_along();
+        self.pass_on_founding();
         mem::take(&mut self.actions)
     }
 
@@ -608,7 +599,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// Carries over what the replica wants.
-    fn absorb(&mut self, effects: Effects<Caller<W>, R>) {
+    pub(crate) fn absorb(&mut self, effects: Effects<Caller<W>, R>) {
         let Effects {
             members,
             writes,
@@ -685,7 +676,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
     }
 
-    fn join(&mut self, cluster: ClusterId) {
+    pub(crate) fn join(&mut self, cluster: ClusterId) {
+        self.founding.belongs(cluster);
         self.cluster = Some(cluster);
         self.actions.cluster = Some(cluster);
     }

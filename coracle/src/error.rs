@@ -5,7 +5,7 @@
 
 use crate::state_machine::CodecError;
 use crate::storage::StoreError;
-use coracle_core::NodeId;
+use coracle_core::{ClusterId, NodeId};
 use std::io;
 
 /// The node that a request should go to.
@@ -171,6 +171,20 @@ pub enum ConfigurationError {
     /// These nodes could not be reached in time, or are not blank nodes of those names.
     #[error("not ready: {}", .0.iter().map(|(id, why)| format!("node {id} ({why})")).collect::<Vec<_>>().join(", "))]
     NotReady(Vec<(NodeId, String)>),
+    /// A node has promised itself to another list, and two lists that share a node cannot both found a cluster. Nothing
+    /// was founded. Ask for that list; or ask again later, when its founder can say that it gave up.
+    #[error(
+        "node {node} has promised itself to another list: {} (cluster {cluster}); found that one, or have its lowest          node running, so that it can say that it gave up, and try again; if that node is gone for good, stop node          {node} and empty its directory, in which there is nothing but the promise",
+        .members.iter().map(|(id, address)| format!("{id}={address}")).collect::<Vec<_>>().join(" ")
+    )]
+    PromisedToAnother {
+        /// Which node.
+        node: NodeId,
+        /// The other list.
+        members: Vec<(NodeId, String)>,
+        /// The cluster that it would found: a hash of the list and of the disks of its members.
+        cluster: ClusterId,
+    },
     /// The configuration is in the log, but was not committed in time. It may still be.
     #[error("the configuration was not committed within the time limit; it may still be")]
     Timeout,

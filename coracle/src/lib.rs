@@ -60,6 +60,7 @@ mod driver;
 pub mod entry;
 mod error;
 mod forwarding;
+mod founding;
 mod inbox;
 #[cfg(test)]
 mod inbox_tests;

@@ -38,7 +38,15 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("stalled-disk-leads", "OV-4", "leads on although its disk hangs"),
     mutant("old-leader-not-told", "5.1", "does not answer a leader of an older term"),
     mutant("heartbeat-shed", "OV-4", "a follower with a slow disk drops heartbeats with the entries"),
-    mutant("founder-stamps-time", "5.3.1", "two that found a cluster at once make different first entries"),
+    mutant("promise-not-durable", "5.3.1", "keeps its promise to a list in memory only"),
+    mutant("two-promises", "5.3.1", "promises itself to a second list"),
+    mutant("founds-without-all-promises", "5.3.1", "founds when a majority of the list has promised itself"),
+    mutant("gives-up-and-founds", "5.3.1", "says that it gave up, and founds all the same"),
+    mutant(
+        "promise-released-late",
+        "5.3.1",
+        "an old word that its founder gave up frees it from a newer promise",
+    ),
     // Terms and votes.
     mutant("second-vote", "VT-1", "grants a second vote in one term"),
     mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),

@@ -125,12 +125,18 @@ impl<S: StateMachine> Node<S> {
         node.await.map_err(|_| lost())?
     }
 
-    /// Founds a cluster of these nodes, given by name and peer address. Called on one of them, once.
+    /// Founds a cluster of these nodes, given by name and peer address. Called on one of them, once; the lowest of them
+    /// founds it.
     ///
     /// All named nodes must be running and blank; those that are not yet are waited for. The members'
     /// addresses are stored in the replicated log, so they must make sense from all nodes. Returns the
     /// membership once it is committed. Called again with the same list it succeeds again; with another
     /// one it fails with [`AlreadyConfigured`](ConfigurationError::AlreadyConfigured).
+    ///
+    /// Of lists that share a node one at most founds a cluster, however many are asked for at once and wherever:
+    /// each node promises itself to one list, durably, before anything is founded. Where a node is bound to another
+    /// list, [`PromisedToAnother`](ConfigurationError::PromisedToAnother) names both. Lists without a common node are
+    /// different clusters, and do not know of each other.
     ///
     /// If this node leads, it also waits until all members hold the membership, for a second at most, so
     /// that each of them can be asked at once.
@@ -278,7 +284,8 @@ async fn assemble<S: StateMachine>(
     opened: Opened,
     callers: tokio::runtime::Handle,
 ) -> Result<(Node<S>, Runtime<S>), StartError> {
-    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met } = opened;
+    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise } = opened;
+    let start = boots.count;
     let boot = boots.newest.last().copied().unwrap_or_default();
     let me = Peer { id: config.id, incarnation };
     let reader: Arc<dyn LogReader> = Arc::from(store.reader());
@@ -341,7 +348,7 @@ async fn assemble<S: StateMachine>(
         stopped,
     };
     let replica = Replica::new(raft, &config, newest_time);
-    let driver = Driver::new(replica, cluster, boot, &config).fenced_at(fenced);
+    let driver = Driver::new(replica, cluster, boot, &config).fenced_at(fenced).remembering(promise, start);
     if let Some(index) = fenced {
         tracing::error!(node = %config.id, %index, "{}", alarms::FENCED);
     }

@@ -85,9 +85,8 @@ async fn start(id: u64, mut store: Moody) -> Node<Count> {
     let recovered = store.load(&mut |_| {}).unwrap();
     let incarnation = Incarnation(id);
     let boots = Boots { count: 1, newest: vec![Boot(1)] };
-    let (cluster, fenced, met) = (None, None, Vec::new());
-    let store = Box::new(store);
-    let opened = Opened { store, recovered, disk: None, incarnation, cluster, boots, fenced, met };
+    let (store, disk, cluster, fenced, promise, met) = (Box::new(store), None, None, None, None, Vec::new());
+    let opened = Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise };
     Node::launch(config, Count(0), opened).await.unwrap()
 }
 

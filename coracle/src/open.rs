@@ -3,6 +3,7 @@
 
 use crate::config::{Config, Storage};
 use crate::error::StartError;
+use crate::founding::Promise;
 use crate::storage::disk::{DirDisk, Disk, failed};
 use crate::storage::engine::{self, Engine, WAL};
 use crate::storage::identity::{self, Boots, IDENTITY};
@@ -30,6 +31,8 @@ pub(crate) struct Opened {
     pub(crate) fenced: Option<Index>,
     /// In which runs earlier runs met the disks of other members.
     pub(crate) met: Vec<Met>,
+    /// To which list the node has promised itself.
+    pub(crate) promise: Option<Promise>,
 }
 
 /// Opens and recovers the store. A long log takes a while.
@@ -41,8 +44,8 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
             let mut store = MemoryStore::new();
             let recovered = store.load(&mut |_| {})?;
             let store = Box::new(store);
-            let (cluster, fenced, met) = (None, None, Vec::new());
-            Ok(Opened { store, recovered, disk: None, incarnation, cluster, boots, fenced, met })
+            let (disk, cluster, fenced, promise, met) = (None, None, None, None, Vec::new());
+            Ok(Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise })
         }
         Storage::Dir(path) => open_dir(id, incarnation, path, Keeper::Wal { segment_bytes, broken }),
         Storage::Engine { dir, engine } => open_dir(id, incarnation, dir, Keeper::Engine(engine.clone())),
@@ -117,6 +120,7 @@ fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Resu
         let membership = decode(*entry, payload)?;
         identity = identity::set_cluster(&*disk, membership.cluster)?;
     }
+    let promise = promise(&*disk)?;
     let draw = || Boot(getrandom::u64().expect("the system gives random bits"));
     let boots = identity::begin_run(&*disk, draw)?;
     Ok(Opened {
@@ -125,10 +129,21 @@ fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Resu
         boots,
         fenced: identity::fenced(&*disk)?,
         met: met::load(&*disk)?,
+        promise,
         disk: Some(disk),
         incarnation: identity.incarnation,
         cluster: identity.cluster,
     })
+}
+
+/// To which list the node has promised itself.
+pub(crate) fn promise(disk: &dyn Disk) -> Result<Option<Promise>, StoreError> {
+    let Some(kept) = identity::promise(disk)? else { return Ok(None) };
+    let promise = Promise::from_kept(kept).map_err(|error| StoreError::Identity {
+        path: disk.path().join(IDENTITY),
+        detail: format!("the list that it has promised itself to cannot be read: {error}"),
+    })?;
+    Ok(Some(promise))
 }
 
 pub(crate) fn restore(recovered: Recovered) -> Result<Restored, StartError> {

@@ -264,7 +264,7 @@ fn writes_become_durable() {
                     durable = number;
                 }
                 Report::Failed(_) => failed = true,
-                Report::NoSpace(_) | Report::Space | Report::Named(_) => {}
+                Report::NoSpace(_) | Report::Space | Report::Named(_) | Report::Promised => {}
             }
         }
         assert!(!failed || !*closed.lock().unwrap(), "it stays open until the node lets go");

@@ -500,8 +500,8 @@ impl<W, R> Replica<W, R> {
 
     /// Makes an entry of this node's own and adds it to the tail.
     fn make(&mut self, now: Moment, id: LogId, kind: Kind, payload: &[u8]) {
-        let stamp = if id.index == Index(1) && !self.breaks("founder-stamps-time") {
-            // The founder's entry. Two that found the same cluster at once must make the same entry.
+        let stamp = if id.index == Index(1) {
+            // The founder's entry is the same however often it begins anew.
             Stamp::default()
         } else {
             let cluster_time = self.clock.read(now.tick);

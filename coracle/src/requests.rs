@@ -5,8 +5,9 @@ use crate::entry::Entry;
 use crate::error::*;
 use crate::replicated::Digest;
 use crate::state_machine::StateMachine;
+use crate::wire::{Answer, Ask};
 use bytes::Bytes;
-use coracle_core::{ClusterId, Index, LogId, Membership, NodeId};
+use coracle_core::{ClusterId, Index, LogId, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,8 +51,8 @@ pub(crate) enum Request<S: StateMachine> {
     Write { command: Bytes, limit: Duration, writer: Writer<S> },
     /// Answer a query from a state that is not older than the request.
     Read { query: S::Query, reader: Reader<S> },
-    /// Make this the first membership.
-    Bootstrap { membership: Membership, answer: oneshot::Sender<Result<(), ConfigurationError>> },
+    /// Found the cluster of a list whose lowest node this is.
+    Found { ask: Box<Ask>, answer: oneshot::Sender<Answer> },
     /// Tell how the node stands, at the end of a turn.
     Status { answer: oneshot::Sender<Status> },
     /// Look at an entry of the log.
@@ -65,9 +66,9 @@ impl<S: StateMachine> Request<S> {
         match self {
             Request::Write { writer, .. } => writer.answer(Err(WriteError::Stopped(reason))),
             Request::Read { reader, .. } => reader.answer(Err(ReadError::Stopped(reason))),
-            Request::Bootstrap { answer, .. } => drop(answer.send(Err(ConfigurationError::Stopped(reason)))),
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
             // The handle finds the reason by itself.
+            Request::Found { answer, .. } => drop(answer),
             Request::Status { answer } => drop(answer),
         }
     }

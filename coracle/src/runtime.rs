@@ -12,6 +12,7 @@ use crate::config::{Config, TICK};
 use crate::driver::{Actions, Answer, Caller, Driver, Order, Unsent};
 use crate::entry::Entry;
 use crate::error::*;
+use crate::founding::Question;
 use crate::inbox;
 use crate::machine::{self, Machine};
 use crate::replica::Load;
@@ -22,8 +23,10 @@ use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
+use crate::wire;
 use crate::writer::{self, Report};
 use coracle_core::*;
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,11 +83,17 @@ impl Drop for Stopped {
 }
 
 type Loaded = (Load, Result<Vec<Entry>, ReadLogError>);
+type Asked = (Question, Result<wire::Answer, String>);
 
 pub(crate) struct Runtime<S: StateMachine> {
     parts: Parts<S>,
     loaded: mpsc::UnboundedReceiver<Loaded>,
     loads: mpsc::UnboundedSender<Loaded>,
+    asked: mpsc::UnboundedReceiver<Asked>,
+    asks: mpsc::UnboundedSender<Asked>,
+    /// Who waits for an answer about a founding, by a number of this run.
+    founders: BTreeMap<u64, oneshot::Sender<wire::Answer>>,
+    newest_founder: u64,
     /// Who wants to know how the node stands after this turn.
     statuses: Vec<oneshot::Sender<Status>>,
     /// In which runs the disks of other members were met, as it was written down last, and when that was looked at.
@@ -99,8 +108,21 @@ impl<S: StateMachine> Runtime<S> {
     pub(crate) fn new(parts: Parts<S>) -> Runtime<S> {
         let (loads, loaded) = mpsc::unbounded_channel();
         let told = (parts.driver.raft().role_name(), parts.driver.raft().term());
+        let (asks, asked) = mpsc::unbounded_channel();
         let met = (parts.transport.met(), 0);
-        Runtime { parts, loaded, loads, statuses: Vec::new(), met, told, end: None }
+        Runtime {
+            parts,
+            loaded,
+            loads,
+            asked,
+            asks,
+            founders: BTreeMap::new(),
+            newest_founder: 0,
+            statuses: Vec::new(),
+            met,
+            told,
+            end: None,
+        }
     }
 
     /// Runs until the node is asked to stop, or has to.
@@ -122,6 +144,9 @@ impl<S: StateMachine> Runtime<S> {
                     self.end = Some(StopReason::Requested);
                 },
                 Some((load, result)) = self.loaded.recv() => self.parts.driver.on_loaded(load, result),
+                Some((question, answer)) = self.asked.recv() => {
+                    self.parts.driver.on_founding_answer(&question, answer);
+                }
                 _ = ticks.tick() => tick = true,
             }
             self.take_in();
@@ -184,6 +209,7 @@ impl<S: StateMachine> Runtime<S> {
         match report {
             Report::Durable(id) => self.parts.driver.on_persisted(id),
             Report::Named(cluster) => self.parts.driver.on_named(cluster),
+            Report::Promised => self.parts.driver.on_promised(),
             Report::NoSpace(reason) => {
                 tracing::warn!("no room on the disk: writes are refused as busy, and reads go on: {reason}");
                 self.parts.driver.on_space(Some(reason));
@@ -208,6 +234,7 @@ impl<S: StateMachine> Runtime<S> {
             Inbound::Message { from, cluster, names_me, message, .. } => {
                 self.parts.driver.on_message(from, cluster, names_me, message);
             }
+            Inbound::Founding { from, ask, answer } => self.on_founding(from, *ask, answer),
             // The transport has logged it.
             Inbound::Alarm(_) => {}
             Inbound::Disconnected(peer) => self.parts.driver.on_disconnected(peer),
@@ -219,14 +246,19 @@ impl<S: StateMachine> Runtime<S> {
         match request {
             Request::Write { command, limit, writer } => self.parts.driver.on_write(command, limit, writer),
             Request::Read { query, reader } => self.parts.driver.on_read((query, reader)),
-            Request::Bootstrap { membership, answer } => {
-                let (outcome, actions) = self.parts.driver.found(clock::now(), membership);
-                self.carry_out(actions);
-                drop(answer.send(outcome));
+            Request::Found { ask, answer } => {
+                let me = self.parts.driver.raft().me();
+                self.on_founding(me, *ask, answer);
             }
             Request::Status { answer } => self.statuses.push(answer),
             Request::Entry { index, answer } => self.on_entry(index, answer),
         }
+    }
+
+    fn on_founding(&mut self, from: Peer, ask: wire::Ask, answer: oneshot::Sender<wire::Answer>) {
+        self.newest_founder += 1;
+        self.founders.insert(self.newest_founder, answer);
+        self.parts.driver.on_founding(self.newest_founder, from, ask);
     }
 
     fn on_entry(&mut self, index: Index, answer: oneshot::Sender<Result<Entry, EntryLookupError>>) {
@@ -248,8 +280,20 @@ impl<S: StateMachine> Runtime<S> {
     }
 
     fn carry_out(&mut self, actions: Actions<Writer<S>, (S::Query, Reader<S>)>) {
-        let Actions { cluster, members, orders, send, loads, work, answers, alarms, findings, fatal } =
-            actions;
+        let Actions {
+            cluster,
+            members,
+            orders,
+            send,
+            asks,
+            told,
+            loads,
+            work,
+            answers,
+            alarms,
+            findings,
+            fatal,
+        } = actions;
         let (id, transport) = (self.parts.config.id, &self.parts.transport);
         if let Some(cluster) = cluster {
             tracing::info!(node = %id, %cluster, "joined a cluster");
@@ -268,6 +312,17 @@ impl<S: StateMachine> Runtime<S> {
                 tracing::trace!(peer = %to.id, "a message found no connection");
                 self.parts.driver.unsent(what);
             }
+        }
+        for question in asks {
+            let (transport, asks) = (transport.clone(), self.asks.clone());
+            tokio::spawn(async move {
+                let answer = transport.ask(&question.to.address, question.to.peer(), &question.ask).await;
+                drop(asks.send((question, answer.map_err(|error| error.to_string()))));
+            });
+        }
+        for (name, answer) in told {
+            // Whoever has gone away meanwhile asks again.
+            self.founders.remove(&name).map(|waits| waits.send(answer));
         }
         for load in loads {
             let (reader, loads) = (self.parts.reader.clone(), self.loads.clone());

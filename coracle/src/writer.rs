@@ -31,6 +31,8 @@ pub(crate) enum Report {
     Durable(WriteId),
     /// The identity names this cluster, durably.
     Named(ClusterId),
+    /// One more promise is kept in the identity, durably.
+    Promised,
     /// The store has no room for the next write, and why. It is tried again and again.
     NoSpace(String),
     /// There is room again.
@@ -152,6 +154,12 @@ impl Work<'_> {
                 if let Some(disk) = self.disk {
                     identity::set_fence(disk, index)?;
                 }
+            }
+            Order::Promise(promise) => {
+                if let Some(disk) = self.disk {
+                    identity::set_promise(disk, promise.map(|promise| promise.to_kept()))?;
+                }
+                self.report(Report::Promised);
             }
         }
         Ok(())

@@ -132,12 +132,19 @@ async fn init<M: Machine>(node: &Node<M>, command: &Command) -> Result<(), Strin
         .collect::<Result<Vec<_>, _>>()?;
     match node.set_configuration(members).await {
         Ok(_) => Ok(()),
-        Err(error @ (ConfigurationError::Invalid(_) | ConfigurationError::AlreadyConfigured)) => {
-            Err(format!("ERR {error}"))
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+/// What the first word says of a cluster that was not founded.
+fn refusal(error: &ConfigurationError) -> String {
+    match error {
+        ConfigurationError::Invalid(_) | ConfigurationError::AlreadyConfigured => format!("ERR {error}"),
+        ConfigurationError::NotReady(_) | ConfigurationError::PromisedToAnother { .. } => {
+            format!("CLUSTERDOWN {error}")
         }
-        Err(error @ ConfigurationError::NotReady(_)) => Err(format!("CLUSTERDOWN {error}")),
-        Err(error @ ConfigurationError::Timeout) => Err(format!("UNKNOWN {error}")),
-        Err(ConfigurationError::Stopped(reason)) => Err(stopped(&reason)),
+        ConfigurationError::Timeout => format!("UNKNOWN {error}"),
+        ConfigurationError::Stopped(reason) => stopped(reason),
     }
 }
 
@@ -157,6 +164,23 @@ fn stopped(reason: &StopReason) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle::core::{ClusterId, NodeId};
+
+    /// A disagreement between two lists is named, with the way out of it.
+    #[test]
+    fn a_node_that_promised_itself_to_another_list_is_named_with_that_list() {
+        let members = vec![(NodeId(1), "a:1".to_owned()), (NodeId(3), "c:1".to_owned())];
+        let cluster = ClusterId(0xab);
+        let error = refusal(&ConfigurationError::PromisedToAnother { node: NodeId(3), members, cluster });
+        let named = format!(
+            "CLUSTERDOWN node 3 has promised itself to another list: 1=a:1 3=c:1 (cluster {cluster})"
+        );
+        assert!(error.starts_with(&named), "{error}");
+        assert!(
+            error.contains("if that node is gone for good, stop node 3 and empty its directory"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn members_are_named_by_id_and_address() {

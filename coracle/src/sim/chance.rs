@@ -63,6 +63,8 @@ kinds! {
     OldAck "old-ack",
     Rot "rot",
     Turnover "turnover",
+    Strike "strike",
+    Want "want",
 }
 
 const KINDS: usize = Kind::ALL.len();

@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its number: S1 to S24, L1 to L8, or a word.
+    /// Its number: S1 to S25, L1 to L9, or a word.
     pub invariant: &'static str,
     /// What was seen.
     pub detail: String,

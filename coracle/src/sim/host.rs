@@ -11,8 +11,9 @@ use crate::applier::{Applier, Outcome};
 use crate::digests::Finding;
 use crate::driver::{Actions, Answer, Driver, Order, RequestId, Work};
 use crate::entry::Entry;
-use crate::error::{ConfigurationError, ReadError, WriteError};
-use crate::open::{newest_time, restore};
+use crate::error::{ReadError, WriteError};
+use crate::founding::{Promise, Question};
+use crate::open::{newest_time, promise, restore};
 use crate::replica::{Load, Moment, Replica};
 use crate::replicated::Replicated;
 use crate::state_machine::StateMachine;
@@ -24,9 +25,9 @@ use crate::storage::wal::{self, PlannedRead, Wal, WalConfig};
 use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
-use crate::wire::{AlarmReason, Facts};
+use crate::wire::{AlarmReason, Answer as FoundingAnswer, Ask as FoundingAsk, Facts};
 use coracle_core::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -84,6 +85,8 @@ pub(super) struct Running {
     pub(super) driver: Driver<RequestId, (u8, RequestId)>,
     pub(super) applier: Applier<Kv, RequestId, RequestId>,
     pub(super) queue: WriteQueue,
+    /// Promises that the identity is to keep, and does not yet.
+    pub(super) promises: VecDeque<Option<Promise>>,
     log: Wal,
     reader: Box<dyn LogReader>,
     /// Up to where the log was purged.
@@ -177,6 +180,12 @@ pub(super) enum Event {
     PeerDown(Peer),
     /// The connection to this peer ended.
     Disconnected(Peer),
+    /// Somebody asks about a founding, and is to be told under this name.
+    Founding(u64, Peer, FoundingAsk),
+    /// What came of a question about one.
+    FoundingAnswer(Box<Question>, Result<FoundingAnswer, String>),
+    /// One more promise is durable.
+    Promised,
 }
 
 /// What happened to requests, for the clients.
@@ -228,6 +237,10 @@ impl Heard {
 pub(super) struct Wants {
     pub(super) send: Vec<(Peer, PeerMessage)>,
     pub(super) loads: Vec<Load>,
+    pub(super) asks: Vec<Question>,
+    pub(super) told: Vec<(u64, FoundingAnswer)>,
+    /// How many promises the disk is given.
+    pub(super) promises: usize,
     /// The batches queued for the disk, in order: what the log in memory says now.
     pub(super) queued: Vec<WriteBatch>,
     pub(super) applied: Vec<(Entry, [u8; 16])>,
@@ -349,6 +362,7 @@ impl Host {
         if let (None, Some((_, membership))) = (identity.cluster, restored.memberships.last()) {
             identity = identity::set_cluster(&*disk, membership.cluster).map_err(text)?;
         }
+        let promise = promise(&*disk).map_err(text)?;
         self.boots = identity::begin_run(&*disk, || Boot(dice.bits())).map_err(text)?;
         let boot = self.boots.newest.last().copied().unwrap_or_default();
         let config = plan.config(self.me.id, dice);
@@ -373,9 +387,12 @@ impl Host {
         let replica = Replica::new(raft, &config, newest);
         let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated();
         self.up = Some(Running {
-            driver: driver.fenced_at(identity::fenced(&*disk).map_err(text)?),
+            driver: driver
+                .fenced_at(identity::fenced(&*disk).map_err(text)?)
+                .remembering(promise, self.boots.count),
             applier: Applier::new(replicated),
             queue: WriteQueue::new(self.broken).bounded(plan.write),
+            promises: VecDeque::new(),
             log,
             reader,
             purged: recovered.purged.index,
@@ -412,6 +429,9 @@ impl Host {
             Event::Loaded(load, result) => driver.on_loaded(load, result),
             Event::PeerDown(peer) => driver.on_down(peer),
             Event::Disconnected(peer) => driver.on_disconnected(peer),
+            Event::Founding(name, from, ask) => driver.on_founding(name, from, ask),
+            Event::FoundingAnswer(question, answer) => driver.on_founding_answer(&question, answer),
+            Event::Promised => driver.on_promised(),
         }
         driver.handle(moment, tick);
         let writes = driver.replica().writes();
@@ -427,21 +447,6 @@ impl Host {
         let Some(running) = &mut self.up else { return wants };
         running.turn(moment, &self.disk, &mut wants);
         wants
-    }
-
-    /// Founds a cluster.
-    pub(super) fn found(
-        &mut self,
-        now: u64,
-        membership: Membership,
-    ) -> (Result<(), ConfigurationError>, Wants) {
-        let moment = self.clock.moment(now);
-        let mut wants = Wants::default();
-        let Some(running) = &mut self.up else { return (Err(ConfigurationError::Timeout), wants) };
-        let (outcome, actions) = running.driver.found(moment, membership);
-        running.carry_out(actions, &self.disk, &mut wants);
-        running.turn(moment, &self.disk, &mut wants);
-        (outcome, wants)
     }
 
     /// Purges the log up to the newest snapshot, if that is not behind `upto`; otherwise takes a new
@@ -576,8 +581,20 @@ impl Running {
         disk: &MemDisk,
         wants: &mut Wants,
     ) -> bool {
-        let Actions { cluster: _, members: _, orders, send, loads, work, answers, alarms, findings, fatal } =
-            actions;
+        let Actions {
+            cluster: _,
+            members: _,
+            orders,
+            send,
+            asks,
+            told,
+            loads,
+            work,
+            answers,
+            alarms,
+            findings,
+            fatal,
+        } = actions;
         let mut again = false;
         let mut seen = std::mem::take(&mut self.seen);
         for order in orders {
@@ -596,16 +613,19 @@ impl Running {
                     Ok(()) => wants.fenced = true,
                     Err(error) => wants.fatal = Some(error.to_string()),
                 },
-                Order::Name(cluster) => match identity::set_cluster(disk, cluster) {
-                    Ok(_) => {
-                        self.driver.on_named(cluster);
-                        again = true;
-                    }
-                    Err(error) => wants.fatal = Some(error.to_string()),
+                Order::Name(cluster) => match self.name(disk, cluster) {
+                    Ok(()) => again = true,
+                    Err(error) => wants.fatal = Some(error),
                 },
+                Order::Promise(promise) => {
+                    self.promises.push_back(promise);
+                    wants.promises += 1;
+                }
             }
         }
         wants.send.extend(send);
+        wants.asks.extend(asks);
+        wants.told.extend(told);
         wants.loads.extend(loads);
         for work in work {
             wants.leadership_lost |= matches!(work, Work::Deposed);

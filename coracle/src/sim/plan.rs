@@ -109,8 +109,10 @@ pub(super) struct Plan {
     pub(super) forward: bool,
     /// Bytes of entries that may wait for the machine.
     pub(super) unapplied: u64,
-    /// How many nodes are asked at once to found the cluster.
+    /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
+    /// How many different lists they have.
+    pub(super) lists: usize,
 }
 
 impl Plan {
@@ -175,6 +177,7 @@ impl Plan {
             forward: false,
             unapplied: 1 << 20,
             founders: 1,
+            lists: 1,
         };
         // What came later is drawn last, so that it changes nothing before it.
         let large = *dice.pick(&[0, 200, 1000]);
@@ -202,6 +205,7 @@ impl Plan {
             founders: *dice.pick(&[1, 1, 2, 3]),
             rot: *dice.pick(&[0, 0, 0, 2 * ELECTION]),
             turnover: *dice.pick(&[0, 0, 2 * ELECTION, 5 * ELECTION]),
+            lists: *dice.pick(&[1, 2, 2, 3]),
             ..plan
         }
     }

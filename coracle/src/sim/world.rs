@@ -7,7 +7,7 @@
 //! right again in [`heal`](super::heal).
 
 use super::chance::{Chance, Decision, Kind};
-use super::clients::{Clients, Question};
+use super::clients::Clients;
 use super::ghost::{Ghost, Verdict, Violation, broken};
 use super::host::{Event, Heard, Host, Wants, Written};
 use super::network::Network;
@@ -18,6 +18,7 @@ use super::turns::Turn;
 use super::{Options, Report, story};
 use crate::digests::Finding;
 use crate::driver::RequestId;
+use crate::founding::Question;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
 use coracle_core::*;
@@ -54,8 +55,6 @@ pub(super) enum Happening {
     Turn { node: usize, run: u64 },
     /// A node notices that its connection to another ended.
     Disconnected { node: usize, run: u64, peer: usize },
-    /// A node is asked to found the cluster too.
-    Found { node: usize, membership: Membership },
     /// A node's process ends, and starts again soon.
     Restart { node: usize, run: u64 },
     /// A node's process starts again.
@@ -71,7 +70,7 @@ pub(super) enum Happening {
     /// The two processes of a node and of a copy of its directory change places.
     ChangePlaces { node: usize, more: u64 },
     /// A node that was frozen gets what a client asked meanwhile.
-    Asked { run: u64, question: Question },
+    Asked { run: u64, question: super::clients::Question },
     /// A disk has room again.
     Room { node: usize },
 }
@@ -101,6 +100,8 @@ pub(super) struct World {
     pub(super) counts_flight: bool,
     /// Of each node, the turn that goes on.
     pub(super) turns: Vec<Option<Turn>>,
+    /// Questions about the founding that have no answer yet, by name: who asks, and what.
+    pub(super) questions: BTreeMap<u64, (usize, Question)>,
 }
 
 impl World {
@@ -120,6 +121,7 @@ impl World {
             hosts,
             network: Network::new(plan.nodes),
             turns: (0..plan.nodes).map(|_| None).collect(),
+            questions: BTreeMap::new(),
             counts_flight: plan.gather == 0,
             plan,
             chance,
@@ -160,6 +162,7 @@ impl World {
     }
 
     pub(super) fn live(&mut self) -> Verdict {
+        self.contest()?;
         self.begin()?;
         while self.report.steps < self.options.steps {
             self.happen()?;
@@ -173,18 +176,7 @@ impl World {
         for node in 0..self.hosts.len() {
             self.start(node)?;
         }
-        let members = self.hosts.iter().map(|host| Member {
-            id: host.me.id,
-            incarnation: host.me.incarnation,
-            address: String::new(),
-        });
-        let membership = Membership::of_voters(ClusterId(u128::from(self.options.seed)), members);
-        // Others may be asked at the same time.
-        for node in 1..self.plan.founders.min(self.hosts.len()) {
-            let delay = self.chance.plain(6, node, 0).below(5 * MS);
-            self.at(delay, Happening::Found { node, membership: membership.clone() });
-        }
-        self.found(0, membership)?;
+        self.found()?;
         // Until its first entry is durable there is no cluster that could be attacked.
         while self.ghost.durable(0).0 < Index(1) {
             self.happen()?;
@@ -195,14 +187,6 @@ impl World {
         }
         self.schedule_faults();
         Ok(())
-    }
-
-    /// A node is asked to found the cluster.
-    fn found(&mut self, node: usize, membership: Membership) -> Verdict {
-        self.tell(|| format!("node {} is asked to found the cluster", node + 1));
-        let (outcome, wants) = self.hosts[node].found(self.now, membership);
-        self.met.count_if(node > 0 && outcome.is_ok(), Rare::SecondFounder);
-        self.carry_out(node, wants)
     }
 
     /// A connection ended: both ends will notice.
@@ -260,7 +244,6 @@ impl World {
             Happening::Apply { node, run } => self.on_apply(node, run),
             Happening::Turn { node, run } => self.on_turn(node, run),
             Happening::Disconnected { node, run, peer } => self.on_disconnected(node, run, peer),
-            Happening::Found { node, membership } => self.found(node, membership),
             Happening::Restart { node, run } => self.restart(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => self.on_client(client),
@@ -297,6 +280,11 @@ impl World {
         self.report.steps += 1;
         self.trace.update(&[kind, node as u8]);
         self.trace.update(&self.now.to_le_bytes());
+        self.trace.update(&detail.to_le_bytes());
+    }
+
+    /// Something that belongs to what happened.
+    pub(super) fn note(&mut self, detail: u64) {
         self.trace.update(&detail.to_le_bytes());
     }
 
@@ -461,6 +449,9 @@ impl World {
         let Wants {
             send,
             loads,
+            asks,
+            told,
+            promises,
             queued,
             applied,
             heard,
@@ -512,6 +503,7 @@ impl World {
         for (request, heard) in heard {
             self.hear(node, request, heard)?;
         }
+        self.converse(node, promises, asks, told)?;
         let up = self.hosts[node].up.as_mut();
         if let Some(up) = up.filter(|up| up.lags() && !up.applies) {
             up.applies = true;

@@ -5,6 +5,7 @@
 //! connection is taken from the system only when there is a place for its socket, which is given back after the
 //! socket is closed: so however many come and however fast, the descriptors that they take are bounded.
 
+use super::founding;
 use super::handshake::{ReadError, Stream, Verdict, judge};
 use super::shared::{HandshakeSlot, Origin, Shared};
 use crate::wire::{Close, CloseReason, Incoming, Refused, RefusedReason, Welcome, WireError};
@@ -79,6 +80,7 @@ where
         Ok(Verdict::Introduce) => {
             return finish(shared, stream, &welcome).await;
         }
+        Ok(Verdict::Found) => return founding::serve(shared, stream, hello.facts.from, &welcome).await,
         Ok(Verdict::Talk(cluster)) => {
             match shared.register(&hello.facts, cluster, Origin::Accepted(source, welcome)) {
                 Ok((link, alarm)) => {
@@ -111,7 +113,7 @@ where
 }
 
 /// Ends a connection on which something else than a Hello arrived.
-async fn reject<R, W>(shared: &Shared, stream: Stream<R, W>, remote: &str, error: &WireError)
+pub(super) async fn reject<R, W>(shared: &Shared, stream: Stream<R, W>, remote: &str, error: &WireError)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -123,7 +125,7 @@ where
 }
 
 /// Writes the last frame, and waits a moment for the other side to have read it.
-async fn finish<R, W>(shared: &Shared, mut stream: Stream<R, W>, last: &bytes::Bytes)
+pub(super) async fn finish<R, W>(shared: &Shared, mut stream: Stream<R, W>, last: &bytes::Bytes)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,

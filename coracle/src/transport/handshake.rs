@@ -148,6 +148,8 @@ pub(super) fn facts(local: &Local, names: Option<Peer>, config: &TcpConfig) -> F
 pub(super) enum Verdict {
     /// It is introduced, and that is all.
     Introduce,
+    /// It may ask one question about a founding.
+    Found,
     /// It may talk, in the name of this cluster.
     Talk(ClusterId),
 }
@@ -161,7 +163,7 @@ pub(super) fn judge(
     let facts = &hello.facts;
     let refuse = |reason, text: String| Err((reason, text));
     compatible(config, local.peer.id, facts)?;
-    if !matches!(hello.purpose, Purpose::Raft | Purpose::Probe) {
+    if !matches!(hello.purpose, Purpose::Raft | Purpose::Probe | Purpose::Founding) {
         return refuse(RefusedReason::Purpose, format!("{:?} is not served here", hello.purpose));
     }
     let me = local.peer;
@@ -189,6 +191,7 @@ pub(super) fn judge(
             format!("this node belongs to cluster {mine}, the one that dialed to cluster {theirs}"),
         ),
         _ if hello.purpose == Purpose::Probe => Ok(Verdict::Introduce),
+        _ if hello.purpose == Purpose::Founding => Ok(Verdict::Found),
         (_, Some(theirs)) => Ok(Verdict::Talk(theirs)),
         (_, None) => refuse(RefusedReason::Blank, "a node without a cluster has nothing to say".to_owned()),
     }

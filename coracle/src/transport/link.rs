@@ -179,6 +179,9 @@ impl Link {
                     pulse.delivering.store(false, Ordering::Relaxed);
                     continue;
                 }
+                Ok(Some((Incoming::FoundingAsk(_) | Incoming::FoundingAnswer(_), _))) => {
+                    return End::Protocol(WireError::Invalid("a founding within a conversation"));
+                }
                 Ok(Some((Incoming::Hello(_) | Incoming::Welcome(_) | Incoming::Refused(_), _))) => {
                     return End::Protocol(WireError::Invalid("a handshake within a conversation"));
                 }

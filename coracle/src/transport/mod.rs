@@ -10,6 +10,7 @@ mod accept;
 pub(crate) mod alarm;
 mod config;
 mod dial;
+mod founding;
 mod handshake;
 mod link;
 mod outbox;
@@ -23,9 +24,10 @@ pub use alarm::Alarm;
 use crate::entry::Entry;
 use crate::error::WriteError;
 use crate::primitives;
+use crate::wire::{Answer, Ask};
 use bytes::Bytes;
 use coracle_core::{ClusterId, Envelope, Message, Peer, Term};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// Everything that one node says to another.
 #[derive(Clone, PartialEq, Debug)]
@@ -99,6 +101,15 @@ pub enum Inbound {
         message: PeerMessage,
         /// Its share of the inbound byte budget, given back when this is dropped.
         held: Held,
+    },
+    /// A node asks about a list of members that may found a cluster.
+    Founding {
+        /// Who the handshake said it is.
+        from: Peer,
+        /// What it asks. Boxed, as it is rare and large.
+        ask: Box<Ask>,
+        /// Where the answer goes. Dropped, the question has none.
+        answer: oneshot::Sender<Answer>,
     },
     /// Two processes, or two states, of one disk were met, or a peer says so of this node. It was logged; until peers
     /// are authenticated nothing else comes of it.

@@ -12,10 +12,11 @@
 
 use super::accept::accept;
 use super::dial::{DialError, dial, keep};
+use super::founding;
 use super::shared::Shared;
 use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
-use crate::wire::{self, CloseReason, Facts, Hello, Purpose, RefusedReason, WireError};
+use crate::wire::{self, Answer, Ask, CloseReason, Facts, Hello, Purpose, RefusedReason, WireError};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, LogId, Membership, NodeId, Peer};
 use std::io;
@@ -259,6 +260,15 @@ impl Tcp {
             Ok((_, welcome)) => Ok(Introduction::new(&welcome.facts, self.shared.config.features)),
             Err(error) => Err(probe_error(address, id, error)),
         }
+    }
+
+    /// Asks a node a question about a list of members that may found a cluster. It may take as long as an attempt
+    /// to found one. Cancel safe, though the question may have been heard.
+    pub async fn ask(&self, address: &str, to: Peer, ask: &Ask) -> Result<Answer, ProbeError> {
+        let (facts, to_incarnation) = (self.shared.facts(to.id).1, Some(to.incarnation));
+        let hello = Hello { facts, to: to.id, to_incarnation, purpose: Purpose::Founding };
+        let answer = founding::ask(&self.shared, address, &hello, ask).await;
+        answer.map_err(|error| probe_error(address, to.id, error))
     }
 
     /// What a peer said of itself on the connection that a message to it would take now. None: there is no

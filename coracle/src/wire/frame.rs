@@ -50,6 +50,8 @@ pub(super) enum Type {
     Ping = 5,
     Pong = 6,
     Alarm = 7,
+    FoundingAsk = 8,
+    FoundingAnswer = 9,
     Vote = 16,
     VoteReply = 17,
     Append = 18,
@@ -62,7 +64,7 @@ pub(super) enum Type {
 
 impl Type {
     /// Every type that this version knows.
-    pub(super) const ALL: [Type; 15] = [
+    pub(super) const ALL: [Type; 17] = [
         Type::Hello,
         Type::Welcome,
         Type::Refused,
@@ -70,6 +72,8 @@ impl Type {
         Type::Ping,
         Type::Pong,
         Type::Alarm,
+        Type::FoundingAsk,
+        Type::FoundingAnswer,
         Type::Vote,
         Type::VoteReply,
         Type::Append,

@@ -60,6 +60,8 @@ pub enum Purpose {
     Raft,
     /// To be introduced and no more: a bootstrap's question, which leaves no trace.
     Probe,
+    /// One question about a list of members that may found a cluster, and its answer.
+    Founding,
     /// Reserved: snapshots, apart from heartbeats.
     Bulk,
     /// Reserved: a client.
@@ -257,7 +259,7 @@ macro_rules! numbered {
     };
 }
 
-numbered!(Purpose { Raft = 1, Probe = 2, Bulk = 3, Client = 4 });
+numbered!(Purpose { Raft = 1, Probe = 2, Bulk = 3, Client = 4, Founding = 5 });
 numbered!(RefusedReason {
     Protocol = 1,
     Feature = 2,

@@ -14,6 +14,7 @@
 //! Nothing in here does I/O: [`encode`] makes bytes and [`Decoder`] takes them, over sockets and in the
 //! simulator alike. `docs/wire-format.md` has the tables.
 
+mod founding;
 mod frame;
 mod handshake;
 mod membership;
@@ -23,6 +24,7 @@ mod proto;
 #[cfg(test)]
 mod tests;
 
+pub use founding::{Answer, Ask, Objection, Step};
 pub use frame::{Decoder, Frame, HEADER, MAX_META, frame_limit};
 pub use handshake::{
     Alarm, AlarmReason, Close, CloseReason, Facts, Hello, MAX_BOOTS, MAX_METADATA, Purpose, Refused,
@@ -67,6 +69,10 @@ pub enum Incoming {
     Pong(u64),
     /// The sender holds that something is wrong with the receiver's disk.
     Alarm(Alarm),
+    /// A question about a list of members that may found a cluster.
+    FoundingAsk(Ask),
+    /// The answer to it.
+    FoundingAnswer(Answer),
     /// Anything else.
     Message(PeerMessage),
 }

@@ -4,7 +4,7 @@
 //! message needs makes it invalid: nothing is guessed.
 
 use super::frame::{self, Frame, Raw, Type, body_checksum, seal};
-use super::{Decoder, Incoming, WireError, membership, outcome, proto};
+use super::{Answer, Ask, Decoder, Incoming, WireError, membership, outcome, proto};
 use crate::entry::{Entry, Kind};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
@@ -151,18 +151,23 @@ fn encode_append(route: Option<proto::Route>, append: &Append, entries: &[Entry]
     seal(Type::Append, &meta, bulk, entries.iter().map(Entry::checksum))
 }
 
-fn seal_piece(kind: Type, meta: &impl prost::Message, piece: &Bytes) -> Frame {
+pub(super) fn seal_piece(kind: Type, meta: &impl prost::Message, piece: &Bytes) -> Frame {
     let bulk = if piece.is_empty() { Vec::new() } else { vec![piece.clone()] };
     seal(kind, meta, bulk, piece_sum(piece))
 }
 
 /// The checksum of a bulk that is one piece; an empty one is no piece.
-fn piece_sum(piece: &Bytes) -> Option<u32> {
+pub(super) fn piece_sum(piece: &Bytes) -> Option<u32> {
     (!piece.is_empty()).then(|| crc32c::crc32c(piece))
 }
 
 /// Verifies and decodes a frame.
 pub(super) fn open(raw: Raw) -> Result<Incoming, WireError> {
+    match raw.kind {
+        Type::FoundingAsk => return Ok(Incoming::FoundingAsk(Ask::open(raw)?)),
+        Type::FoundingAnswer => return Ok(Incoming::FoundingAnswer(Answer::open(raw)?)),
+        _ => {}
+    }
     let Raw { kind, checksum, meta, bulk } = raw;
     let verify = |sum: u32| if sum == checksum { Ok(()) } else { Err(WireError::BodyChecksum) };
     let message = match kind {
@@ -212,7 +217,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
         Type::Ping => return Ok(Incoming::Ping(proto::Ping::decode(meta)?.number)),
         Type::Pong => return Ok(Incoming::Pong(proto::Ping::decode(meta)?.number)),
         Type::Alarm => return Ok(Incoming::Alarm(proto::Alarm::decode(meta)?.into())),
-        Type::Append | Type::Forward | Type::ForwardReply => {
+        Type::Append | Type::Forward | Type::ForwardReply | Type::FoundingAsk | Type::FoundingAnswer => {
             return Err(WireError::Invalid("a message with bulk among those without"));
         }
         Type::Vote => {

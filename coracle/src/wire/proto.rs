@@ -128,6 +128,28 @@ pub(super) struct Alarm {
     pub(super) number: u64,
 }
 
+// Before there is a cluster.
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct FoundingAsk {
+    #[prost(uint32, tag = "1")]
+    pub(super) step: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) round: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct FoundingAnswer {
+    #[prost(uint32, tag = "1")]
+    pub(super) outcome: u32,
+    #[prost(uint64, tag = "2")]
+    pub(super) node: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) cluster: Option<ClusterId>,
+    #[prost(string, tag = "4")]
+    pub(super) text: String,
+}
+
 // Consensus. Every message starts with a route, in tag 1.
 
 #[derive(Clone, Copy, PartialEq, Message)]

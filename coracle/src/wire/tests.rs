@@ -2,9 +2,10 @@
 
 use super::frame::{Type, seal};
 use super::{
-    Alarm, AlarmReason, Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming, MAX_ADDRESS, MAX_BOOTS,
-    MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Purpose, Refused, RefusedReason, Welcome, WireError,
-    check_membership, decode, decode_membership, encode, encode_membership, ping, pong, proto,
+    Alarm, AlarmReason, Answer, Ask, Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming,
+    MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Objection, Purpose, Refused,
+    RefusedReason, Step, Welcome, WireError, check_membership, decode, decode_membership, encode,
+    encode_membership, ping, pong, proto,
 };
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
@@ -149,6 +150,11 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         ("ping", ping(0)),
         ("pong", pong(9)),
         ("alarm", Alarm { reason: AlarmReason::Copy, boot: Boot(0xbc), number: 4 }.encode()),
+        ("founding ask", Ask { step: Step::Promise, list: membership(), round: 7 }.encode().to_bytes()),
+        (
+            "founding answer",
+            Answer::Refused(NodeId(3), Objection::Promised(membership())).encode().to_bytes(),
+        ),
         ("vote", message(raft(Message::Vote(Vote { campaign, pre: false, question: 79, transfer, last })))),
         ("vote reply", message(raft(Message::VoteReply(vote_reply)))),
         ("append", message(append(LogId::new(4, 7), 6, entries))),

@@ -93,6 +93,7 @@ impl Node {
         match self.next().await {
             Inbound::Message { from, .. } => format!("message {}", from.id),
             Inbound::Alarm(alarm) => format!("alarm {}", alarm.about.id),
+            Inbound::Founding { from, .. } => format!("founding {}", from.id),
             Inbound::Disconnected(peer) => format!("disconnected {}", peer.id),
             Inbound::Down(peer) => format!("down {}", peer.id),
         }

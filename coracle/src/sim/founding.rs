@@ -1,0 +1,83 @@
+//! How the cluster of a run comes about: all nodes promise themselves to one list, and the lowest founds it. Nothing
+//! goes wrong here; what can is the subject of the [`contest`](super::contest).
+
+use super::ghost::{Verdict, broken};
+use super::host::{Event, Running};
+use super::world::World;
+use crate::founding::{Question, proposal};
+use crate::storage::identity;
+use crate::storage::mem_disk::MemDisk;
+use crate::wire::{Answer, Ask, Step};
+use coracle_core::*;
+
+impl World {
+    /// The first node is asked to found a cluster of all.
+    pub(super) fn found(&mut self) -> Verdict {
+        self.tell(|| "node 1 is asked to found the cluster".to_owned());
+        let members = self.hosts.iter().map(|host| Member {
+            id: host.me.id,
+            incarnation: host.me.incarnation,
+            address: String::new(),
+        });
+        let ask = Ask { step: Step::Found, list: proposal(members), round: 0 };
+        let me = self.hosts[0].me;
+        self.hear_of_founding(0, Event::Founding(0, me, ask))
+    }
+
+    /// Nodes speak of a founding, and everything arrives and is durable at once.
+    pub(super) fn converse(
+        &mut self,
+        node: usize,
+        promises: usize,
+        asks: Vec<Question>,
+        told: Vec<(u64, Answer)>,
+    ) -> Verdict {
+        for _ in 0..promises {
+            let host = &mut self.hosts[node];
+            let Some(up) = &mut host.up else { return Ok(()) };
+            if let Err(error) = up.keep_promise(&host.disk) {
+                return broken("disk", format!("node {} stops: {error}", node + 1));
+            }
+            self.hear_of_founding(node, Event::Promised)?;
+        }
+        for question in asks {
+            let (to, ask) = (question.to.id.0 as usize - 1, question.ask.clone());
+            let name = self.questions.len() as u64 + 1;
+            self.questions.insert(name, (node, question));
+            self.hear_of_founding(to, Event::Founding(name, self.hosts[node].me, ask))?;
+        }
+        for (name, answer) in told {
+            if let Some((from, question)) = self.questions.get(&name).cloned() {
+                self.hear_of_founding(from, Event::FoundingAnswer(Box::new(question), Ok(answer)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_of_founding(&mut self, node: usize, event: Event) -> Verdict {
+        let queued = self.hosts[node].feed(self.now, event);
+        let mut wants = self.hosts[node].settle(self.now);
+        wants.queued.splice(0..0, queued);
+        self.carry_out(node, wants)
+    }
+}
+
+impl Running {
+    /// The identity keeps the next promise.
+    pub(super) fn keep_promise(&mut self, disk: &MemDisk) -> Result<(), String> {
+        let Some(promise) = self.promises.pop_front() else { return Ok(()) };
+        let kept = promise.map(|promise| promise.to_kept());
+        identity::set_promise(disk, kept).map_err(|error| error.to_string())
+    }
+
+    /// Names the cluster in the identity, after all promises that it was given before.
+    pub(super) fn name(&mut self, disk: &MemDisk, cluster: ClusterId) -> Result<(), String> {
+        while !self.promises.is_empty() {
+            self.keep_promise(disk)?;
+            self.driver.on_promised();
+        }
+        identity::set_cluster(disk, cluster).map_err(|error| error.to_string())?;
+        self.driver.on_named(cluster);
+        Ok(())
+    }
+}

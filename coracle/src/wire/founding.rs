@@ -1,0 +1,167 @@
+//! What nodes ask each other before there is a cluster: one question and one answer on a connection of its own.
+//!
+//! The list of members is the bulk of both: in the question the one that it is about, in the answer the one that
+//! stands against it.
+
+use super::frame::{Frame, Raw, Type, body_checksum};
+use super::membership::{MAX_LIST, decode_membership, encode_membership};
+use super::outcome::cut;
+use super::peer::{piece_sum, seal_piece};
+use super::{WireError, proto};
+use bytes::Bytes;
+use coracle_core::{ClusterId, Membership, NodeId};
+use prost::Message;
+
+/// What is asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// Of a list's lowest node: found the cluster of this list.
+    Found,
+    /// Of every node of the list, by the lowest: promise yourself to this list, durably.
+    Promise,
+    /// Of a list's lowest node, by one that has promised itself: are you still at it?
+    Pending,
+}
+
+/// A question about a list of members.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ask {
+    /// What is asked.
+    pub step: Step,
+    /// The members, and the cluster that they would found.
+    pub list: Membership,
+    /// The lowest node's number of its attempt: with [`Step::Promise`], and with [`Step::Pending`] the one in which
+    /// the promise was given.
+    pub round: u64,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The cluster of this list is there: its first entry is durable.
+    Founded,
+    /// The node has promised itself, durably.
+    Promised,
+    /// The lowest node may still found this list, or has.
+    Pending,
+    /// The lowest node has given up every attempt that it began so far: promises given in them bind nobody.
+    GivenUp,
+    /// No, for this reason of this node.
+    Refused(NodeId, Objection),
+}
+
+/// Why a node takes no part in a founding.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Objection {
+    /// It belongs to a cluster.
+    Cluster(ClusterId),
+    /// It has promised itself to this list.
+    Promised(Membership),
+    /// Something else, which may pass.
+    Other(String),
+}
+
+mod code {
+    pub(super) const FOUNDED: u32 = 1;
+    pub(super) const PROMISED: u32 = 2;
+    pub(super) const PENDING: u32 = 3;
+    pub(super) const GIVEN_UP: u32 = 4;
+    pub(super) const OF_A_CLUSTER: u32 = 5;
+    pub(super) const PROMISED_TO_ANOTHER: u32 = 6;
+    pub(super) const OTHER: u32 = 7;
+}
+
+impl Ask {
+    /// Encodes it as a frame.
+    pub fn encode(&self) -> Frame {
+        let step = match self.step {
+            Step::Found => 1,
+            Step::Promise => 2,
+            Step::Pending => 3,
+        };
+        let meta = proto::FoundingAsk { step, round: self.round };
+        seal_piece(Type::FoundingAsk, &meta, &encode_membership(&self.list))
+    }
+
+    pub(super) fn open(raw: Raw) -> Result<Ask, WireError> {
+        let (meta, bulk) = unseal(raw)?;
+        let meta = proto::FoundingAsk::decode(meta)?;
+        let step = match meta.step {
+            1 => Step::Found,
+            2 => Step::Promise,
+            3 => Step::Pending,
+            _ => return Err(WireError::Invalid("a question about a founding that is not known")),
+        };
+        Ok(Ask { step, list: list(&bulk)?, round: meta.round })
+    }
+}
+
+impl Answer {
+    /// Encodes it as a frame.
+    pub fn encode(&self) -> Frame {
+        let mut meta = proto::FoundingAnswer::default();
+        let mut bulk = Bytes::new();
+        meta.outcome = match self {
+            Answer::Founded => code::FOUNDED,
+            Answer::Promised => code::PROMISED,
+            Answer::Pending => code::PENDING,
+            Answer::GivenUp => code::GIVEN_UP,
+            Answer::Refused(node, objection) => {
+                meta.node = node.0;
+                match objection {
+                    Objection::Cluster(cluster) => {
+                        meta.cluster = Some((*cluster).into());
+                        code::OF_A_CLUSTER
+                    }
+                    Objection::Promised(list) => {
+                        bulk = encode_membership(list);
+                        code::PROMISED_TO_ANOTHER
+                    }
+                    Objection::Other(text) => {
+                        meta.text = cut(text);
+                        code::OTHER
+                    }
+                }
+            }
+        };
+        seal_piece(Type::FoundingAnswer, &meta, &bulk)
+    }
+
+    pub(super) fn open(raw: Raw) -> Result<Answer, WireError> {
+        let (meta, bulk) = unseal(raw)?;
+        let meta = proto::FoundingAnswer::decode(meta)?;
+        if meta.outcome != code::PROMISED_TO_ANOTHER && !bulk.is_empty() {
+            return Err(WireError::Invalid("a list where none belongs"));
+        }
+        let objection = match meta.outcome {
+            code::FOUNDED => return Ok(Answer::Founded),
+            code::PROMISED => return Ok(Answer::Promised),
+            code::PENDING => return Ok(Answer::Pending),
+            code::GIVEN_UP => return Ok(Answer::GivenUp),
+            code::OF_A_CLUSTER => {
+                let cluster = meta.cluster.ok_or(WireError::Invalid("a refusal without its cluster"))?;
+                Objection::Cluster(cluster.into())
+            }
+            code::PROMISED_TO_ANOTHER => Objection::Promised(list(&bulk)?),
+            code::OTHER => Objection::Other(meta.text),
+            _ => return Err(WireError::Invalid("an answer about a founding that is not known")),
+        };
+        Ok(Answer::Refused(NodeId(meta.node), objection))
+    }
+}
+
+/// Verifies a frame. Its meta and its bulk.
+fn unseal(raw: Raw) -> Result<(Bytes, Bytes), WireError> {
+    let Raw { checksum, meta, bulk, .. } = raw;
+    if body_checksum(&meta, piece_sum(&bulk)) != checksum {
+        return Err(WireError::BodyChecksum);
+    }
+    Ok((meta, bulk))
+}
+
+fn list(bytes: &Bytes) -> Result<Membership, WireError> {
+    if bytes.len() > MAX_LIST {
+        return Err(WireError::TooLarge { length: bytes.len() as u64, limit: MAX_LIST as u64 });
+    }
+    decode_membership(bytes)
+}
