@@ -46,6 +46,14 @@ pub enum WriteError {
     Stopped(StopReason),
 }
 
+impl WriteError {
+    /// Whether the write certainly took no effect and never will, so that it may be tried again, here or on another
+    /// node. Otherwise it may have, or still may.
+    pub fn certainly_not_done(&self) -> bool {
+        !matches!(self, WriteError::Unknown(_))
+    }
+}
+
 /// What has no room for another write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Busy {

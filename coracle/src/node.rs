@@ -18,6 +18,7 @@ use crate::storage::LogReader;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
 use crate::writer;
 use coracle_core::*;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::catch_unwind;
@@ -57,6 +58,13 @@ pub(crate) struct Inner<S: StateMachine> {
 impl<S: StateMachine> Clone for Node<S> {
     fn clone(&self) -> Node<S> {
         Node { inner: self.inner.clone() }
+    }
+}
+
+impl<S: StateMachine> fmt::Debug for Node<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { me, peer_addr, .. } = &*self.inner;
+        f.debug_struct("Node").field("id", &me.id).field("peer_addr", peer_addr).finish_non_exhaustive()
     }
 }
 
@@ -220,6 +228,11 @@ impl<S: StateMachine> Node<S> {
         self.inner.leader.borrow().clone()
     }
 
+    /// Whether this node holds itself for the leader now. It may be behind: another may lead already, in a later term.
+    pub fn is_leader(&self) -> bool {
+        self.inner.leader.borrow().as_ref().is_some_and(|leader| leader.id == self.inner.me.id)
+    }
+
     /// Tells of each new leader as this node learns of it.
     pub fn leader_changed(&self) -> watch::Receiver<Option<Leader>> {
         self.inner.leader.clone()
@@ -260,6 +273,16 @@ impl<S: StateMachine> Node<S> {
     pub async fn stop(&self) {
         self.inner.stop.send_replace(true);
         self.stopped().await;
+    }
+
+    /// Waits until the node begins to stop, for whatever reason: from then on it takes no requests, while its threads
+    /// and its directory are still in use. Returns the reason. Cancel safe.
+    pub async fn stopping(&self) -> StopReason {
+        let mut ending = self.inner.ending.clone();
+        match ending.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(StopReason::Requested),
+            Err(_) => self.stop_reason(),
+        }
     }
 
     /// Waits until the node has stopped, for whatever reason, and returns it.

@@ -733,3 +733,32 @@ async fn abandoned_writes_do_not_fill_the_node_for_ever() {
     })
     .await;
 }
+
+/// A node that begins to stop says so before it has stopped, and takes no more requests; one that leads knows it.
+#[tokio::test]
+async fn a_node_says_whether_it_leads_and_when_it_begins_to_stop() {
+    let cluster = Cluster::founded(3, true, steady).await;
+    let leader = cluster.leader().await;
+    for id in 1..=3 {
+        let node = cluster.node(id);
+        eventually("all know who leads", async || node.leader().map(|_| ())).await;
+        assert_eq!(node.is_leader(), node.leader().unwrap().id.0 == id);
+        assert!(format!("{node:?}").starts_with(&format!("Node {{ id: NodeId({id})")), "{node:?}");
+    }
+    let node = cluster.node(leader).clone();
+    let begins = tokio::spawn({
+        let node = node.clone();
+        async move {
+            let reason = node.stopping().await;
+            (reason, node.write("late".into()).await)
+        }
+    });
+    node.stop().await;
+    let (reason, refused) = begins.await.unwrap();
+    assert_eq!(
+        (reason, refused.clone()),
+        (StopReason::Requested, Err(WriteError::Stopped(StopReason::Requested)))
+    );
+    assert!(refused.unwrap_err().certainly_not_done());
+    assert!(!WriteError::Unknown(Cause::Timeout).certainly_not_done());
+}
