@@ -383,7 +383,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         };
         match (message, held) {
             (PeerMessage::Raft { envelope, entries }, None) => {
+                // What is for another node, or for an earlier life of this one, says nothing to it (TR-2).
+                let mine = envelope.to == self.replica.raft().me();
                 match &envelope.message {
+                    _ if !mine => {}
                     Message::AppendReply(AppendReply { digest: Some(digest), .. }) => {
                         self.on_digest(from, *digest);
                     }

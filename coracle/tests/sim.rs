@@ -100,6 +100,18 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (400_085_850, None, 2000, None),
     // A node that could not read stops, and the disk is to blame, though its turn goes on for a while.
     (100_328, None, 2000, None),
+    // What the machines of a majority agree on is not taken from a message that is for somebody else.
+    (
+        910_001_178,
+        None,
+        315,
+        Some(
+            "delay:12:0 delay:13:0 delay:31:0 slow-disk:0:1 disk-error:0:0 delay:12:1 delay:13:1 \
+             delay:21:1 delay:31:1 slow-disk:0:2 slow-disk:1:0 slow-disk:2:0 hold:12:5 slow-disk:2:1 \
+             delay:21:5 slow-disk:1:1 freeze:0:0 clock:0:0 rot:0:0 slow-disk:2:5 slow-disk:1:4 \
+             turnover:0:0 slow-disk:0:6 crash:0:0 slow-disk:1:8 stray:0:40",
+        ),
+    ),
 ];
 
 #[test]
