@@ -10,6 +10,8 @@
 //! connection answers it and ends. A command that is only too large is understood well enough to step over
 //! it: its bytes are thrown away as they come, it is refused by name ([`Excess`]), and the stream goes on.
 
+mod whole;
+
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::fmt;
@@ -36,10 +38,6 @@ pub const MAX_INLINE: usize = 64 << 10;
 
 /// The longest line that announces a count or a length, in bytes: 20 digits, a type and an end, and air.
 const MAX_NUMBER_LINE: usize = 32;
-
-/// How many arguments a command has at most, and a length digits, that is taken the short way. Its arguments together
-/// are no more than [`MAX_COMMAND`] then.
-const USUAL: usize = 8;
 
 /// A whole command: its arguments, the first being its name. There is always at least one, except where
 /// the command was [too large](Command::excess).
@@ -190,7 +188,7 @@ impl Parser {
     /// the parser is not to be used again.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Command>, ProtocolError> {
         if !self.started()
-            && let Some(command) = whole(input)
+            && let Some(command) = whole::take(input)
         {
             return Ok(Some(command));
         }
@@ -326,43 +324,6 @@ impl Parser {
         }
         Ok(Some(line))
     }
-}
-
-/// Takes a command off the front of `input` if all of it is there and nothing about it is unusual, as with nearly
-/// all. Its arguments are copied once, into memory of just their size.
-fn whole(input: &mut &[u8]) -> Option<Command> {
-    let (count, mut rest) = announced(input, b'*')?;
-    let mut arguments = [&[][..]; USUAL];
-    let arguments = arguments.get_mut(..count).filter(|arguments| !arguments.is_empty())?;
-    for argument in arguments.iter_mut() {
-        let (length, behind) = announced(rest, b'$')?;
-        (*argument, rest) = behind.split_at_checked(length).filter(|_| length <= MAX_ARGUMENT)?;
-        rest = rest.strip_prefix(b"\r\n")?;
-    }
-    let mut bytes = Vec::with_capacity(arguments.iter().map(|argument| argument.len()).sum());
-    let mut ends = Vec::with_capacity(count);
-    for argument in arguments {
-        bytes.extend_from_slice(argument);
-        ends.push(bytes.len() as u32);
-    }
-    *input = rest;
-    Some(Command { bytes: bytes.into(), ends, excess: None })
-}
-
-/// A type, a number of a few digits and the end of the line at the front of `input`: the number, and what is behind.
-fn announced(input: &[u8], kind: u8) -> Option<(usize, &[u8])> {
-    let (_, digits) = input.split_first().filter(|(first, _)| **first == kind)?;
-    let mut number = 0;
-    for (at, byte) in digits.iter().enumerate().take(USUAL) {
-        match byte {
-            b'0'..=b'9' => number = number * 10 + usize::from(byte - b'0'),
-            b'\r' if at > 0 && digits.get(at + 1) == Some(&b'\n') => {
-                return Some((number, &digits[at + 2..]));
-            }
-            _ => return None,
-        }
-    }
-    None
 }
 
 /// What an inline command may begin with: a word, a quote, space, or nothing.
