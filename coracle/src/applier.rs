@@ -404,6 +404,22 @@ mod tests {
         assert_eq!((outcomes.len(), applier.progress().answered), (2, 2));
     }
 
+    /// Nobody waits for ever, however late the machine hears of who waits.
+    #[test]
+    fn whoever_expects_an_entry_that_was_passed_is_told() {
+        let mut applier = applier();
+        applier.take(Work::Apply(vec![noop(1, 1), entry(1, 2, 5)]));
+        apply_all(&mut applier);
+        expect(&mut applier, LogId::new(1, 2), 7);
+        expect(&mut applier, LogId::new(1, 3), 8);
+        applier.take(Work::Apply(vec![entry(1, 3, 5)]));
+        apply_all(&mut applier);
+        let outcomes = applier.outcomes();
+        let lost = WriteError::Unknown(Cause::LeadershipLost);
+        assert!(matches!(&outcomes[0], Outcome::Failed(RequestId(7), error) if *error == lost));
+        assert!(matches!(outcomes[1..], [Outcome::Reply(RequestId(8), 10)]));
+    }
+
     #[test]
     fn a_read_waits_for_its_index_and_is_answered_before_anything_later() {
         let mut applier = applier();
