@@ -204,7 +204,7 @@ impl Spares {
             match Worker::start(self.disk.clone(), self.size) {
                 Ok(worker) => self.worker = Some(worker),
                 Err(error) => {
-                    tracing::warn!("no thread for spare segments, so the next one takes longer: {error}")
+                    tracing::warn!("no thread for spare segments, so the next one takes longer: {error}");
                 }
             }
         }
