@@ -174,10 +174,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         let any_term = self.replicated.broken.is("reply-to-another-leaders-entry");
         while self.writers.front().is_some_and(|(other, _)| other.index <= id.index) {
             let Some((expected, caller)) = self.writers.pop_front() else { break };
-            match applied.take() {
-                Some((reply, encoded)) if expected == id || any_term => self.reply(caller, reply, encoded),
+            match applied.take_if(|_| expected == id || any_term) {
+                Some((reply, encoded)) => self.reply(caller, reply, encoded),
                 // Another leader's entry stands where the writer's was meant to.
-                _ => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
+                None => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
             }
         }
         while let Some(first) = self.readers.first_entry()
