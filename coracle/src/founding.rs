@@ -290,8 +290,8 @@ impl Founding {
             Step::Pending => {
                 self.asking = false;
                 let bound = self.promise.as_ref().is_some_and(|promise| {
-                    let same = promise.round == ask.round || self.broken.is("promise-released-late");
-                    promise.list == ask.list && same
+                    // What the founder said then says nothing of a promise that was given later.
+                    promise.list == ask.list && promise.round == ask.round
                 });
                 if bound && self.cluster.is_none() && answer == Ok(Answer::GivenUp) {
                     self.order(None);

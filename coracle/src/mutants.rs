@@ -42,11 +42,6 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("two-promises", "5.3.1", "promises itself to a second list"),
     mutant("founds-without-all-promises", "5.3.1", "founds when a majority of the list has promised itself"),
     mutant("gives-up-and-founds", "5.3.1", "says that it gave up, and founds all the same"),
-    mutant(
-        "promise-released-late",
-        "5.3.1",
-        "an old word that its founder gave up frees it from a newer promise",
-    ),
     // Terms and votes.
     mutant("second-vote", "VT-1", "grants a second vote in one term"),
     mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),
