@@ -376,7 +376,7 @@ impl Contest<'_> {
     fn ask(&mut self, from: usize, to: usize, question: Option<Question>, ask: &Ask) -> Verdict {
         self.newest += 1;
         let (name, run) = (self.newest, self.hosts[from].run);
-        let patience = self.chance.plain(23, from, name).within(100 * MS, 4 * ELECTION);
+        let patience = self.chance.plain(23, from, name).within(100 * MS, 2 * ELECTION);
         self.talks.insert(name, Talk { from, to, run, question });
         self.after(patience, What::Lost { name });
         let (step, list, round) = (ask.step, self.list(&ask.list), ask.round);
@@ -419,12 +419,8 @@ impl Contest<'_> {
         if from == to {
             return self.on_answer(name, &bytes);
         }
-        // A word that somebody gave up must do no harm however late it comes.
-        let late = answer == &Answer::GivenUp && !self.healed;
-        let late = late.then(|| self.chance.happens(Kind::Hold, node, 500)).flatten();
-        let late = late.map_or(0, |mut dice| dice.within(MS, 2 * ELECTION));
         if let Some(delay) = self.way(to, from) {
-            self.after(delay + late, What::Answer { name, bytes });
+            self.after(delay, What::Answer { name, bytes });
         }
         Ok(())
     }
