@@ -141,7 +141,8 @@ impl World {
         let mut others = self.hosts.iter().filter(|other| other.me != host.me && !other.dead);
         let known = others.all(|other| other.knows(host));
         let host = &mut self.hosts[node];
-        let gone = host.damaged || host.put_back || host.twin.is_some();
+        // (What a fence says would be forgotten with the newer state.)
+        let gone = host.is_spoilt() || host.twin.is_some();
         if host.up.is_none() || gone || self.ghost.committed() == Index::ZERO {
             return Ok(());
         }
@@ -153,7 +154,7 @@ impl World {
             return Ok(());
         }
         let image = image.clone();
-        if dice.chance(500) && !host.is_spoilt() {
+        if dice.chance(500) {
             return self.copy(node, image.copy());
         }
         self.tell(|| format!("the disk of node {} is put back to what it was", node + 1));
@@ -169,7 +170,7 @@ impl World {
     fn rot(&mut self, node: usize, dice: &mut Dice) {
         let spoilt = self.spoilt();
         let host = &mut self.hosts[node];
-        if host.is_spoilt() || spoilt >= (self.plan.nodes - 1) / 2 {
+        if host.is_spoilt() || host.twin.is_some() || spoilt >= (self.plan.nodes - 1) / 2 {
             return;
         }
         let Some(up) = &mut host.up else { return };

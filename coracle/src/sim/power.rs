@@ -12,6 +12,22 @@ use crate::storage::mem_disk::Op;
 use coracle_core::*;
 
 impl World {
+    /// Whoever said that its machine is wrong knows it after a start. (What failed while it was written down, and stopped
+    /// the node, may be there all the same.)
+    fn watch_start(&mut self, node: usize) -> Verdict {
+        let host = &mut self.hosts[node];
+        let fenced = host.up.as_ref().is_some_and(|up| up.driver.fenced().is_some());
+        if host.fenced && !fenced && !host.put_back {
+            return broken("S5", format!("node {} forgot that its machine is wrong", node + 1));
+        }
+        if fenced && !host.rotted {
+            return broken("S5", format!("node {} gives up a machine that is right", node + 1));
+        }
+        host.fenced |= fenced;
+        self.met.count_if(fenced, Rare::FencedStart);
+        Ok(())
+    }
+
     pub(super) fn start(&mut self, node: usize) -> Verdict {
         if self.hosts[node].up.is_some() || self.hosts[node].dead {
             return Ok(());
@@ -45,13 +61,7 @@ impl World {
                 }
             }
         }
-        if self.hosts[node].fenced && !self.hosts[node].put_back {
-            let fenced = self.hosts[node].up.as_ref().is_some_and(|up| up.driver.fenced().is_some());
-            if !fenced {
-                return broken("S5", format!("node {} forgot that its machine is wrong", node + 1));
-            }
-            self.met.count(Rare::FencedStart);
-        }
+        self.watch_start(node)?;
         self.step(5, node, recovered.last.index.0);
         self.tell(|| {
             let state = recovered.hard_state;
