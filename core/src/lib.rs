@@ -33,6 +33,7 @@ extern crate alloc;
 mod candidate;
 mod config;
 mod disk;
+mod display;
 mod follower;
 mod leader;
 mod log;

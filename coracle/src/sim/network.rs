@@ -121,7 +121,7 @@ impl World {
             return;
         }
         let dropped = self.chance.happens(Kind::Drop, link, self.plan.drop).is_some();
-        let name = || format!("node {} to {}: {}", from + 1, to + 1, story::message(&envelope));
+        let name = || format!("node {} to {}: {}", from + 1, to + 1, envelope.message);
         if dropped {
             self.met.count(Rare::Dropped);
             let probes = match &envelope.message {
@@ -265,7 +265,7 @@ impl World {
                 let run = self.hosts[to].run;
                 let answer = Echo { run, sequence: reply.sequence, answer: envelope.clone() };
                 self.network.echo[to] = Some(answer);
-                self.tell(|| format!("held: node {} to {}: {}", from + 1, to + 1, story::message(envelope)));
+                self.tell(|| format!("held: node {} to {}: {}", from + 1, to + 1, envelope.message));
                 self.at(1, Happening::Restart { node: to, run });
                 true
             }
@@ -328,7 +328,7 @@ impl World {
         }
         self.met.count_if(runs != (self.hosts[from].run, self.hosts[to].run), Rare::EarlierRun);
         self.step(2, to, parcel.bytes.len() as u64);
-        let said = self.options.story.then(|| story::message(&envelope));
+        let said = self.options.story.then(|| envelope.message.to_string());
         let idles = match &envelope.message {
             Message::Append(append) => append.count() == 0,
             Message::AppendReply(_) => true,

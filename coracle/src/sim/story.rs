@@ -3,50 +3,6 @@
 use crate::storage::{Change, WriteBatch};
 use crate::transport::{ForwardReply, PeerMessage};
 use coracle_core::*;
-use std::fmt::Write as _;
-
-/// A message in a few words.
-pub(super) fn message(envelope: &Envelope) -> String {
-    let mut text = String::new();
-    let refused = |refusal: Option<Refusal>| match refusal {
-        None => "yes".to_owned(),
-        Some(why) => format!("no ({why:?})"),
-    };
-    let _ = match &envelope.message {
-        Message::Vote(vote) => {
-            let what = if vote.pre { "would you vote" } else { "vote" };
-            write!(text, "{what} for me in term {}? My log ends at {}", vote.campaign, vote.last)
-        }
-        Message::VoteReply(reply) => {
-            let what = if reply.pre { "pre-vote" } else { "vote" };
-            write!(text, "{what} for term {}: {}", reply.campaign, refused(reply.refusal))
-        }
-        Message::Append(append) if append.count() == 0 => {
-            let Append { term, prev, commit, round, .. } = append;
-            write!(text, "I lead term {term}; you have {prev}; commit {commit}; round {}", round.0)
-        }
-        Message::Append(append) => {
-            let Append { term, prev, last, commit, .. } = append;
-            let terms: Vec<String> = append.runs.iter().map(|run| run.term.to_string()).collect();
-            let terms = terms.join(", ");
-            write!(text, "I lead term {term}; behind {prev} up to {last} of term {terms}; commit {commit}")
-        }
-        Message::AppendReply(reply) => {
-            let AppendReply { term, matched, last, conflict, round, .. } = reply;
-            let _ = write!(text, "in term {term} I have {matched} for good, {last} in all");
-            match conflict {
-                Some(limit) => write!(text, "; yours can match at most {limit}"),
-                None => write!(text, "; round {}", round.0),
-            }
-        }
-        Message::ReadIndex(ask) => write!(text, "where may I read? (question {})", ask.sequence),
-        Message::ReadIndexReply(reply) => match reply.index {
-            Some(index) => write!(text, "read at {index} (question {})", reply.sequence),
-            None => write!(text, "I cannot say where to read (question {})", reply.sequence),
-        },
-    };
-    text
-}
 
 /// A forwarded write, or its answer, in a few words.
 pub(super) fn forwarded(message: &PeerMessage) -> String {
@@ -58,7 +14,7 @@ pub(super) fn forwarded(message: &PeerMessage) -> String {
         PeerMessage::ForwardReply(ForwardReply { id, outcome: Err(error) }) => {
             format!("{error} (forward {id})")
         }
-        PeerMessage::Raft { envelope, .. } => self::message(envelope),
+        PeerMessage::Raft { envelope, .. } => envelope.message.to_string(),
     }
 }
 

@@ -178,8 +178,9 @@ impl Cluster {
             _ => {}
         }
         mail.posted = self.wall;
-        if !self.cut.contains(&(id, to)) {
-            self.links.entry((id, to)).or_default().push_back(mail);
+        if self.cut.contains(&(id, to)) {
+            return self.write_lost(&mail.envelope);
         }
+        self.links.entry((id, to)).or_default().push_back(mail);
     }
 }

@@ -17,6 +17,7 @@
 mod driver;
 mod image;
 mod judge;
+mod transcript;
 
 pub(crate) use image::*;
 
@@ -110,6 +111,8 @@ pub(crate) struct Cluster {
     contents: u64,
     tickets: u64,
     history: History,
+    /// What is said and done, where a script has it written down.
+    transcript: Option<String>,
 }
 
 pub(crate) fn peer(id: u64) -> Peer {
@@ -190,6 +193,7 @@ impl Cluster {
             contents: 0,
             tickets: 0,
             history: History::default(),
+            transcript: None,
         };
         for (at, image) in images.into_iter().enumerate() {
             cluster.add(at as u64 + 1, image);
@@ -356,6 +360,7 @@ impl Cluster {
     /// The network hands a message to `to`, whoever it is meant for.
     pub(crate) fn hand_to(&mut self, to: u64, mail: Mail) -> Output {
         if self.nodes.get(&to).is_none_or(|node| node.raft.is_none()) {
+            self.write_lost(&mail.envelope);
             return Output::default();
         }
         self.step_with(to, Input::Receive(mail.envelope), mail.entries)
@@ -421,12 +426,16 @@ impl Cluster {
 
     /// Loses what waits on a link.
     pub(crate) fn lose(&mut self, from: u64, to: u64) {
-        self.links.remove(&(from, to));
+        for mail in self.links.remove(&(from, to)).unwrap_or_default() {
+            self.write_lost(&mail.envelope);
+        }
     }
 
     /// Loses everything that is on its way.
     pub(crate) fn lose_all(&mut self) {
-        self.links.clear();
+        for (from, to) in self.links.keys().copied().collect::<Vec<_>>() {
+            self.lose(from, to);
+        }
     }
 
     /// From now on messages pass within a group only. Those on their way arrive.
@@ -549,6 +558,7 @@ impl Cluster {
         node.held.clear();
         node.open.clear();
         self.history.reads.retain(|_, (asked, _)| *asked != id);
+        self.write_line(&format!("{id} crashes"));
     }
 
     /// The node starts with what is on its disk.
@@ -567,6 +577,7 @@ impl Cluster {
         let raft = Raft::new(node.peer, boot, settings, seed, restored, Tick(node.clock)).expect("settings");
         assert_eq!(raft.check(), Ok(()));
         node.raft = Some(raft);
+        self.write_start(id);
     }
 
     // What a script does with time.
@@ -750,8 +761,11 @@ impl Cluster {
         let now = Tick(node.clock);
         let raft = node.raft.as_mut().expect("the node is up");
         let before = (raft.is_leader(), raft.term(), raft.commit(), node.memory.last_id());
+        let was = (raft.role_name(), raft.term());
         let out = raft.step(now, input.clone());
+        let is = (raft.role_name(), raft.term());
         node.out = out.clone();
+        self.write_step(id, &input, &out, (was != is).then_some(is));
         let follow_ups = self.carry_out(id, out.clone(), &input, received);
         self.check(id, before, &input, &out);
         for follow_up in follow_ups {

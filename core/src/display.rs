@@ -1,0 +1,261 @@
+//! How messages, inputs and outputs read: one line for each thing said or done.
+//!
+//! An entry is written `index.term`, a node by its id. What a test or a simulator shows of a run is made of
+//! these lines, so a run reads as a conversation and two runs are compared as text.
+
+use crate::{
+    Accepted, Alarm, Append, AppendReply, Dropped, Envelope, Input, Message, Output, ReadGrant, ReadIndex,
+    ReadIndexReply, Refusal, Refused, RefusedReason, Replicate, TailChange, Vote, VoteReply, Write,
+};
+use core::fmt;
+
+impl fmt::Display for Envelope {
+    /// Writes `1 -> 2: AppendEntries …`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}: {}", self.from.id, self.to.id, self.message)
+    }
+}
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Message::Vote(vote) => vote.fmt(f),
+            Message::VoteReply(reply) => reply.fmt(f),
+            Message::Append(append) => append.fmt(f),
+            Message::AppendReply(reply) => reply.fmt(f),
+            Message::ReadIndex(ask) => ask.fmt(f),
+            Message::ReadIndexReply(reply) => reply.fmt(f),
+        }
+    }
+}
+
+/// The name of a question for a vote, binding or not.
+fn vote_name(pre: bool) -> &'static str {
+    if pre { "PreVote" } else { "RequestVote" }
+}
+
+impl fmt::Display for Vote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} term {}, last {}", vote_name(self.pre), self.campaign, self.last)
+    }
+}
+
+impl fmt::Display for VoteReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} reply term {}: ", vote_name(self.pre), self.campaign)?;
+        match self.refusal {
+            None => f.write_str("granted"),
+            Some(refusal) => write!(f, "refused in term {}, {refusal}", self.term),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Term => "which is newer",
+            Refusal::Voted => "it voted for another",
+            Refusal::Log => "its log is more up-to-date",
+            Refusal::Leader => "it hears a leader",
+            Refusal::Rival => "it asks as well and goes first",
+        })
+    }
+}
+
+impl fmt::Display for Append {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AppendEntries term {}, prev {}, ", self.term, self.prev)?;
+        match self.last.0.saturating_sub(self.prev.index.0) {
+            0 => f.write_str("no entries")?,
+            1 => write!(f, "entry {}", self.last)?,
+            _ => write!(f, "entries {} to {}", self.prev.index.next(), self.last)?,
+        }
+        write!(f, ", commit {}, round {}", self.commit, self.round)
+    }
+}
+
+impl fmt::Display for AppendReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AppendEntries reply term {}, ", self.term)?;
+        match self.conflict {
+            Some(limit) => write!(f, "no match, at most {limit}, ")?,
+            None => write!(f, "match {}, ", self.matched)?,
+        }
+        write!(f, "last {}, round {}", self.last, self.round)
+    }
+}
+
+impl fmt::Display for ReadIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadIndex term {}, question {}", self.term, self.sequence)
+    }
+}
+
+impl fmt::Display for ReadIndexReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ReadIndex reply term {}, question {}: ", self.term, self.sequence)?;
+        match self.index {
+            Some(index) => write!(f, "index {index}"),
+            None => f.write_str("refused"),
+        }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Input::Tick => f.write_str("tick"),
+            Input::Receive(envelope) => write!(f, "receive {envelope}"),
+            Input::Propose { ticket, count: 1 } => write!(f, "propose an entry, ticket {ticket}"),
+            Input::Propose { ticket, count } => write!(f, "propose {count} entries, ticket {ticket}"),
+            Input::Read { ticket } => write!(f, "read, ticket {ticket}"),
+            Input::Forget(tickets) => {
+                f.write_str("forget tickets")?;
+                tickets.iter().try_for_each(|ticket| write!(f, " {ticket}"))
+            }
+            Input::Bootstrap { ticket, membership } => {
+                write!(f, "found a cluster, ticket {ticket}, voters")?;
+                membership.voters.iter().try_for_each(|id| write!(f, " {id}"))
+            }
+            Input::Persisted(id) => write!(f, "write {id} is durable"),
+            Input::Sent { to, prev, last, .. } => write!(f, "sent to {}, after {prev} up to {last}", to.id),
+            Input::Unsent { to, .. } => write!(f, "not sent to {}", to.id),
+            Input::Applied(index) => write!(f, "applied up to {index}"),
+            Input::LeaderDown(id) => write!(f, "the process of {id} is gone"),
+            Input::Campaign => f.write_str("campaign"),
+            Input::Fence => f.write_str("the machine differs from a majority's"),
+        }
+    }
+}
+
+impl fmt::Display for Output {
+    /// One line for each thing that is to be done, in the order of the fields; nothing where there is nothing to do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(members) = &self.members {
+            f.write_str("members")?;
+            members.iter().try_for_each(|member| write!(f, " {}", member.id))?;
+            writeln!(f)?;
+        }
+        lines(f, "log", &self.tail)?;
+        lines(f, "replicate", &self.replicate)?;
+        lines(f, "send", &self.send)?;
+        lines(f, "write", &self.write)?;
+        lines(f, "send once durable", &self.send_after_sync)?;
+        lines(f, "accepted", &self.accepted)?;
+        lines(f, "commit", &self.commit)?;
+        lines(f, "read", &self.reads)?;
+        lines(f, "refused", &self.refused)?;
+        lines(f, "alarm", &self.alarms)?;
+        lines(f, "dropped", &self.dropped)
+    }
+}
+
+fn lines<'a, T: fmt::Display + 'a>(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    items: impl IntoIterator<Item = &'a T>,
+) -> fmt::Result {
+    items.into_iter().try_for_each(|item| writeln!(f, "{what} {item}"))
+}
+
+impl fmt::Display for TailChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TailChange::Truncate(last) => write!(f, "drops everything after {last}"),
+            TailChange::TakeReceived(first) => write!(f, "takes the entries received, from {first} on"),
+            TailChange::TakeProposed { first, ticket } => {
+                write!(f, "takes the entries of ticket {ticket}, from {first} on")
+            }
+            TailChange::TakeNoop(id) => write!(f, "takes the empty entry {id}"),
+            TailChange::TakeMembership(id, membership) => {
+                write!(f, "takes the membership {id}, voters")?;
+                membership.voters.iter().try_for_each(|id| write!(f, " {id}"))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Replicate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.envelope)
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.id)?;
+        if let Some(hard_state) = &self.hard_state {
+            write!(f, " term {}", hard_state.term)?;
+            match hard_state.vote {
+                Some(vote) => write!(f, " vote {}", vote.id)?,
+                None => write!(f, " no vote")?,
+            }
+        }
+        if let Some(last) = self.truncate {
+            write!(f, " truncate after {last}")?;
+        }
+        match self.append {
+            Some((first, last)) if first == last => write!(f, " append {first}"),
+            Some((first, last)) => write!(f, " append {first} to {last}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ticket {} as {}", self.ticket, self.first)
+    }
+}
+
+impl fmt::Display for ReadGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ticket {} at {}", self.ticket, self.index)
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ticket {}: {}", self.ticket, self.reason)
+    }
+}
+
+impl fmt::Display for RefusedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RefusedReason::NotLeader(None) => f.write_str("no leader is known"),
+            RefusedReason::NotLeader(Some(leader)) => write!(f, "{leader} leads"),
+            RefusedReason::NotConfigured => f.write_str("the node has no membership"),
+            RefusedReason::AlreadyConfigured => f.write_str("the node has a membership, or a term, already"),
+            RefusedReason::BadMembership => f.write_str("no membership in which this node votes"),
+        }
+    }
+}
+
+impl fmt::Display for Alarm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Alarm::LostEntries { follower, acknowledged, last } => {
+                write!(f, "node {follower} acknowledged {acknowledged} and its log ends at {last}")
+            }
+            Alarm::TermTooFar { from, term } => write!(f, "node {from} claims term {term}"),
+            Alarm::DiskStalled { ticks } => write!(f, "the disk has not finished a write for {ticks} ticks"),
+        }
+    }
+}
+
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Dropped::Misdelivered => "as meant for another node",
+            Dropped::Removed => "as from a removed node",
+            Dropped::Malformed => "as malformed",
+            Dropped::Stale => "as stale",
+            Dropped::NotMember => "as from no member",
+            Dropped::TermTooFar => "as of a term too far ahead",
+            Dropped::Unexpected => "as unexpected in this role",
+            Dropped::SecondLeader => "as from a second leader",
+            Dropped::ContradictsCommitted => "as against what is committed",
+        })
+    }
+}
