@@ -387,10 +387,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                 let mine = envelope.to == self.replica.raft().me();
                 match &envelope.message {
                     _ if !mine => {}
-                    Message::AppendReply(AppendReply { digest: Some(digest), .. }) => {
+                    Message::AppendEntriesReply(AppendEntriesReply { digest: Some(digest), .. }) => {
                         self.on_digest(from, *digest);
                     }
-                    Message::Append(Append { agreed: Some(right), .. }) => {
+                    Message::AppendEntries(AppendEntries { agreed: Some(right), .. }) => {
                         self.digests.agree(*right);
                         self.look_at_own();
                     }
@@ -626,8 +626,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let (own, agreed) = (self.digests.newest(self.replica.raft().me()), self.digests.agreed());
         actions.send.extend(send.into_iter().map(|(mut envelope, entries)| {
             match &mut envelope.message {
-                Message::AppendReply(reply) => reply.digest = own,
-                Message::Append(append) if entries.is_empty() => append.agreed = agreed,
+                Message::AppendEntriesReply(reply) => reply.digest = own,
+                Message::AppendEntries(append) if entries.is_empty() => append.agreed = agreed,
                 _ => {}
             }
             (envelope.to, PeerMessage::Raft { envelope, entries })

@@ -133,7 +133,7 @@ fn compared(driver: &mut Driver<RequestId, RequestId>, digest: Option<Digest>) {
 /// A leader of the same cluster says what a majority's machines look like.
 fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
     let from = Peer { id: NodeId(2), incarnation: Incarnation(12) };
-    let append = Append {
+    let append = AppendEntries {
         term: Term(1),
         prev: LogId::ZERO,
         last: Index(0),
@@ -147,7 +147,8 @@ fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
         time: 0,
         agreed: Some(agreed),
     };
-    let envelope = Envelope { from, to: ME, membership: LogId::new(1, 1), message: Message::Append(append) };
+    let envelope =
+        Envelope { from, to: ME, membership: LogId::new(1, 1), message: Message::AppendEntries(append) };
     driver.on_message(from, ClusterId(1), true, PeerMessage::Raft { envelope, entries: vec![] });
 }
 
@@ -193,14 +194,21 @@ fn a_leader_that_differs_from_all_others_gives_up() {
         driver.on_persisted(driver.raft().newest_write());
         send.extend(driver.turn(at(tick), false).send);
         for (to, message) in send {
-            let PeerMessage::Raft { envelope: Envelope { message: Message::Vote(vote), .. }, .. } = message
+            let PeerMessage::Raft { envelope: Envelope { message: Message::RequestVote(vote), .. }, .. } =
+                message
             else {
                 continue;
             };
-            let Vote { campaign, pre, question, .. } = vote;
+            let RequestVote { campaign, pre, question, .. } = vote;
             let term = if pre { driver.raft().term() } else { campaign };
-            let message =
-                Message::VoteReply(VoteReply { campaign, pre, question, term, refusal: None, leader: None });
+            let message = Message::RequestVoteReply(RequestVoteReply {
+                campaign,
+                pre,
+                question,
+                term,
+                refusal: None,
+                leader: None,
+            });
             let envelope = Envelope { from: to, to: ME, membership: LogId::new(1, 1), message };
             driver.on_message(to, ClusterId(1), true, PeerMessage::Raft { envelope, entries: vec![] });
         }

@@ -324,12 +324,12 @@ impl<W, R> Replica<W, R> {
 
     fn on_message(&mut self, now: Moment, mut envelope: Envelope, mut entries: Vec<Entry>) {
         if self.breaks("heartbeat-shed")
-            && matches!(envelope.message, Message::Append(_))
+            && matches!(envelope.message, Message::AppendEntries(_))
             && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
         {
             return;
         }
-        if let Message::Append(append) = &mut envelope.message
+        if let Message::AppendEntries(append) = &mut envelope.message
             && !entries.is_empty()
             && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
             && !self.breaks("follower-takes-all")
@@ -376,7 +376,7 @@ impl<W, R> Replica<W, R> {
     fn step(&mut self, now: Moment, input: Input, received: Vec<Entry>) {
         let led = self.raft.is_leader().then(|| self.raft.term());
         let told = match &input {
-            Input::Receive(Envelope { from, message: Message::Append(append), .. }) => {
+            Input::Receive(Envelope { from, message: Message::AppendEntries(append), .. }) => {
                 Some((from.id, append.term, append.time))
             }
             _ => None,
@@ -427,7 +427,7 @@ impl<W, R> Replica<W, R> {
             self.effects.writes.push((write.id, batch));
         }
         for mut envelope in send {
-            if let Message::Append(append) = &mut envelope.message {
+            if let Message::AppendEntries(append) = &mut envelope.message {
                 append.time = self.clock.read(now.tick);
             }
             self.effects.send.push((envelope, Vec::new()));
@@ -533,7 +533,7 @@ impl<W, R> Replica<W, R> {
 
     fn replicate(&mut self, now: Moment, replicate: Replicate) {
         let Replicate { envelope, max_bytes } = replicate;
-        let Message::Append(append) = &envelope.message else { return };
+        let Message::AppendEntries(append) = &envelope.message else { return };
         let (first, last) = (append.prev.index.next(), append.last);
         match self.tail.range(first, last, max_bytes) {
             Some(entries) => self.send_entries(now, envelope, entries),
@@ -548,7 +548,7 @@ impl<W, R> Replica<W, R> {
     /// Sends what was asked for, cut to the entries at hand, and tells the core.
     fn send_entries(&mut self, now: Moment, mut envelope: Envelope, entries: Vec<Entry>) {
         let to = envelope.to;
-        let Message::Append(append) = &mut envelope.message else { return };
+        let Message::AppendEntries(append) = &mut envelope.message else { return };
         let Some(newest) = entries.last() else { return };
         append.cut(newest.index());
         append.time = self.clock.read(now.tick);

@@ -59,7 +59,7 @@ fn entry(term: u64, index: u64, payload: &[u8]) -> Entry {
 fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
     let entries: Vec<_> = (1..=count).map(|i| entry(term, prev.index.0 + i, &[7; 100])).collect();
     let runs = if count > 0 { vec![Run { first: prev.index.next(), term: Term(term) }] } else { vec![] };
-    let message = Message::Append(Append {
+    let message = Message::AppendEntries(AppendEntries {
         term: Term(term),
         prev,
         last: Index(prev.index.0 + count),
@@ -80,7 +80,13 @@ fn vote(term: u64, candidate: Peer) -> Event {
     let last = LogId::new(1, 1);
     from(
         candidate,
-        Message::Vote(Vote { campaign: Term(term), pre: false, question: 0, transfer: None, last }),
+        Message::RequestVote(RequestVote {
+            campaign: Term(term),
+            pre: false,
+            question: 0,
+            transfer: None,
+            last,
+        }),
     )
 }
 
@@ -102,14 +108,14 @@ fn elect_at(replica: &mut Replica, now: u64) {
     for pre in [true, false] {
         persist(replica, now);
         let asked = replica.take().send.into_iter().rev().find_map(|(envelope, _)| match envelope.message {
-            Message::Vote(vote) => Some(vote.question),
+            Message::RequestVote(vote) => Some(vote.question),
             _ => None,
         });
         let question = asked.expect("it asks");
         let term = replica.raft().term();
         let campaign = if pre { term.next() } else { term };
-        let reply = VoteReply { campaign, pre, question, term, refusal: None, leader: None };
-        replica.on_event(at(now), from(B, Message::VoteReply(reply)));
+        let reply = RequestVoteReply { campaign, pre, question, term, refusal: None, leader: None };
+        replica.on_event(at(now), from(B, Message::RequestVoteReply(reply)));
     }
     assert!(replica.raft().is_leader());
     persist(replica, now);
@@ -117,7 +123,7 @@ fn elect_at(replica: &mut Replica, now: u64) {
 }
 
 fn acknowledge(replica: &mut Replica, peer: Peer, matched: u64) {
-    let reply = AppendReply {
+    let reply = AppendEntriesReply {
         term: replica.raft().term(),
         round: Round(0),
         promised: 0,
@@ -130,7 +136,7 @@ fn acknowledge(replica: &mut Replica, peer: Peer, matched: u64) {
         no_space: false,
         digest: None,
     };
-    replica.on_event(at(100), from(peer, Message::AppendReply(reply)));
+    replica.on_event(at(100), from(peer, Message::AppendEntriesReply(reply)));
 }
 
 fn propose(replica: &mut Replica, commands: std::ops::Range<u64>, size: usize) {
@@ -152,7 +158,10 @@ fn vt_1_a_vote_waits_for_its_write() {
     assert!(effects.send.is_empty(), "{effects:?}");
     persist(&mut replica, 1);
     let sent = replica.take().send;
-    assert!(matches!(sent[0].0.message, Message::VoteReply(VoteReply { refusal: None, .. })), "{sent:?}");
+    assert!(
+        matches!(sent[0].0.message, Message::RequestVoteReply(RequestVoteReply { refusal: None, .. })),
+        "{sent:?}"
+    );
 }
 
 /// 5.1.3: what is held waits for *every* write that was queued before it, not for some.
@@ -188,7 +197,7 @@ fn an_acknowledgement_names_only_what_is_durable() {
     persist(&mut replica, 1);
     replica.on_event(at(1), append(1, LogId::new(1, 1), 2, 0));
     let matched = |sent: &[(Envelope, Vec<Entry>)]| match &sent[0].0.message {
-        Message::AppendReply(reply) => reply.matched.0,
+        Message::AppendEntriesReply(reply) => reply.matched.0,
         other => panic!("{other:?}"),
     };
     assert_eq!(matched(&replica.take().send), 1);
@@ -312,7 +321,7 @@ fn lg_7_messages_are_cut_by_size_without_a_gap() {
     propose(&mut replica, 0..20, 100);
     let mut next = 3;
     for (envelope, entries) in replica.take().send.iter().filter(|(e, _)| e.to == B) {
-        let Message::Append(append) = &envelope.message else { continue };
+        let Message::AppendEntries(append) = &envelope.message else { continue };
         assert!(append.is_well_formed());
         if entries.is_empty() {
             continue;
@@ -345,7 +354,7 @@ fn a_slow_follower_is_served_from_the_store() {
     // C has never answered; now it says that it has nothing behind the first entry.
     let conflict = |replica: &mut Replica, round: u64| {
         replica.on_event(at(100 + 10 * round), Event::Tick);
-        let reply = AppendReply {
+        let reply = AppendEntriesReply {
             term: Term(2),
             round: Round(round),
             promised: 0,
@@ -358,7 +367,7 @@ fn a_slow_follower_is_served_from_the_store() {
             no_space: false,
             digest: None,
         };
-        replica.on_event(at(100 + 10 * round), from(C, Message::AppendReply(reply)));
+        replica.on_event(at(100 + 10 * round), from(C, Message::AppendEntriesReply(reply)));
         let loads = replica.take().loads;
         loads.into_iter().find(|load| load.purpose != Purpose::Apply)
     };
@@ -415,7 +424,7 @@ fn time_of_last(replica: &Replica) -> u64 {
 
 fn heartbeat_at(time: u64) -> Event {
     let Event::Message(mut envelope, entries) = append(1, LogId::new(1, 1), 0, 0) else { unreachable!() };
-    let Message::Append(append) = &mut envelope.message else { unreachable!() };
+    let Message::AppendEntries(append) = &mut envelope.message else { unreachable!() };
     append.time = time;
     Event::Message(envelope, entries)
 }
@@ -463,7 +472,7 @@ fn what_a_leader_sends_carries_the_clusters_clock() {
     replica.on_event(at(120), Event::Tick);
     let mut times = Vec::new();
     for (envelope, entries) in replica.take().send {
-        if let Message::Append(append) = envelope.message
+        if let Message::AppendEntries(append) = envelope.message
             && envelope.to == B
         {
             times.push((append.time, entries.is_empty()));
@@ -477,19 +486,19 @@ fn what_a_leader_sends_carries_the_clusters_clock() {
 fn what_a_hanging_disk_holds_does_not_grow() {
     let mut replica = replica(|_| {});
     for tick in 0..10_000 {
-        replica.on_event(at(1), from(C, Message::Vote(pre_vote(2, tick))));
+        replica.on_event(at(1), from(C, Message::RequestVote(pre_vote(2, tick))));
         replica.on_event(at(1), vote(2, B));
     }
     assert_eq!(replica.held.len(), 2, "an answer to B and one to C");
     persist(&mut replica, 1);
     let answers = replica.take().send;
     let to_c = answers.iter().rfind(|(envelope, _)| envelope.to == C).expect("it is answered");
-    let Message::VoteReply(reply) = &to_c.0.message else { panic!("{to_c:?}") };
+    let Message::RequestVoteReply(reply) = &to_c.0.message else { panic!("{to_c:?}") };
     assert_eq!((reply.pre, reply.question), (true, 9_999), "the newest question");
 }
 
-fn pre_vote(campaign: u64, question: u64) -> Vote {
-    Vote { campaign: Term(campaign), pre: true, question, transfer: None, last: LogId::new(1, 1) }
+fn pre_vote(campaign: u64, question: u64) -> RequestVote {
+    RequestVote { campaign: Term(campaign), pre: true, question, transfer: None, last: LogId::new(1, 1) }
 }
 
 /// Reads that a leader cannot confirm leave nothing once their callers are gone, in the core either.

@@ -57,7 +57,7 @@ impl Candidate {
             membership.others(shared.me.id).map(Member::peer).filter(|peer| membership.is_voter(*peer));
         let silent: Vec<_> = voters.filter(|peer| self.votes.get(peer) != Some(&true)).collect();
         for peer in silent {
-            shared.send_after_sync(peer, Message::Vote(vote));
+            shared.send_after_sync(peer, Message::RequestVote(vote));
         }
     }
 
@@ -65,19 +65,19 @@ impl Candidate {
     pub(crate) fn ask_again(&self, shared: &mut Shared, voter: Peer) {
         if shared.log.membership().is_voter(voter) {
             let vote = self.question(shared);
-            shared.send_after_sync(voter, Message::Vote(vote));
+            shared.send_after_sync(voter, Message::RequestVote(vote));
         }
     }
 
-    fn question(&self, shared: &Shared) -> Vote {
+    fn question(&self, shared: &Shared) -> RequestVote {
         let campaign = self.campaign(shared);
         let (question, last) = (self.number, shared.log.last_id());
-        Vote { campaign, pre: self.pre, question, transfer: None, last }
+        RequestVote { campaign, pre: self.pre, question, transfer: None, last }
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
         if shared.now.since(self.since) >= self.timeout {
-            return if shared.may_campaign() { Transition::Ask } else { Transition::Follow };
+            return if shared.may_campaign() { Transition::PreVote } else { Transition::Follow };
         }
         if shared.now.since(self.asked) >= shared.settings.heartbeat {
             self.ask(shared);
@@ -92,7 +92,12 @@ impl Candidate {
         self.count(shared)
     }
 
-    pub(crate) fn on_vote_reply(&mut self, shared: &mut Shared, from: Peer, reply: VoteReply) -> Transition {
+    pub(crate) fn on_vote_reply(
+        &mut self,
+        shared: &mut Shared,
+        from: Peer,
+        reply: RequestVoteReply,
+    ) -> Transition {
         let same_kind = reply.pre == self.pre || shared.broken.is("pre-vote-counts-as-vote");
         let same_campaign =
             reply.campaign == self.campaign(shared) || shared.broken.is("vote-of-any-campaign");

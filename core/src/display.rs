@@ -4,8 +4,9 @@
 //! these lines, so a run reads as a conversation and two runs are compared as text.
 
 use crate::{
-    Accepted, Alarm, Append, AppendReply, Dropped, Envelope, Input, Message, Output, ReadGrant, ReadIndex,
-    ReadIndexReply, Refusal, Refused, RefusedReason, Replicate, TailChange, Vote, VoteReply, Write,
+    Accepted, Alarm, AppendEntries, AppendEntriesReply, Dropped, Envelope, Input, Message, Output, ReadGrant,
+    ReadIndex, ReadIndexReply, Refusal, Refused, RefusedReason, Replicate, RequestVote, RequestVoteReply,
+    TailChange, Write,
 };
 use core::fmt;
 
@@ -19,10 +20,10 @@ impl fmt::Display for Envelope {
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Message::Vote(vote) => vote.fmt(f),
-            Message::VoteReply(reply) => reply.fmt(f),
-            Message::Append(append) => append.fmt(f),
-            Message::AppendReply(reply) => reply.fmt(f),
+            Message::RequestVote(vote) => vote.fmt(f),
+            Message::RequestVoteReply(reply) => reply.fmt(f),
+            Message::AppendEntries(append) => append.fmt(f),
+            Message::AppendEntriesReply(reply) => reply.fmt(f),
             Message::ReadIndex(ask) => ask.fmt(f),
             Message::ReadIndexReply(reply) => reply.fmt(f),
         }
@@ -34,13 +35,13 @@ fn vote_name(pre: bool) -> &'static str {
     if pre { "PreVote" } else { "RequestVote" }
 }
 
-impl fmt::Display for Vote {
+impl fmt::Display for RequestVote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} term {}, last {}", vote_name(self.pre), self.campaign, self.last)
     }
 }
 
-impl fmt::Display for VoteReply {
+impl fmt::Display for RequestVoteReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} reply term {}: ", vote_name(self.pre), self.campaign)?;
         match self.refusal {
@@ -62,7 +63,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl fmt::Display for Append {
+impl fmt::Display for AppendEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AppendEntries term {}, prev {}, ", self.term, self.prev)?;
         match self.last.0.saturating_sub(self.prev.index.0) {
@@ -74,7 +75,7 @@ impl fmt::Display for Append {
     }
 }
 
-impl fmt::Display for AppendReply {
+impl fmt::Display for AppendEntriesReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AppendEntries reply term {}, ", self.term)?;
         match self.conflict {

@@ -62,7 +62,7 @@ impl Follower {
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
         if shared.now.since(self.since) >= self.timeout {
             if shared.may_campaign() {
-                return Transition::Ask;
+                return Transition::PreVote;
             }
             // Seeds: "skipping until we have a vote". It still notices that its leader is gone.
             return if self.leader.is_some() { Transition::Follow } else { Transition::Stay };
@@ -72,7 +72,7 @@ impl Follower {
     }
 
     /// AppendEntries (Figure 2). The term is ours: `raft.rs` has seen to that.
-    pub(crate) fn on_append(&mut self, shared: &mut Shared, from: Peer, append: Append) -> Transition {
+    pub(crate) fn on_append(&mut self, shared: &mut Shared, from: Peer, append: AppendEntries) -> Transition {
         if self.leader.is_some_and(|leader| leader != from) && !shared.broken.is("append-of-older-term") {
             return shared.drop_input(Dropped::SecondLeader);
         }
@@ -138,7 +138,7 @@ impl Follower {
         let Some(leader) = self.leader else { return };
         let matched = self.matched(shared);
         self.acknowledged = self.acknowledged.max(matched);
-        let reply = AppendReply {
+        let reply = AppendEntriesReply {
             term: shared.term(),
             round: self.round,
             promised: 0,
@@ -151,7 +151,7 @@ impl Follower {
             no_space: false,
             digest: None,
         };
-        shared.send(leader, Message::AppendReply(reply));
+        shared.send(leader, Message::AppendEntriesReply(reply));
     }
 
     pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {

@@ -29,7 +29,7 @@ impl Leader {
         shared.out.tail.push(TailChange::TakeNoop(noop));
         let mut leader =
             Leader { start: noop.index, progress, reads: LeaderReads::new(shared.now), untold: false };
-        leader.depart(shared);
+        leader.start_round(shared);
         leader.replicate(shared);
         leader
     }
@@ -66,8 +66,8 @@ impl Leader {
             return Transition::Follow;
         }
         let (now, heartbeat) = (shared.now, shared.settings.heartbeat);
-        if now.since(self.reads.last_departure()) >= heartbeat {
-            self.depart(shared);
+        if now.since(self.reads.round_started()) >= heartbeat {
+            self.start_round(shared);
         }
         // On a clock of its own: where reads send the rounds, no heartbeat may ever be due here.
         for progress in self.progress.values_mut() {
@@ -109,7 +109,7 @@ impl Leader {
         &mut self,
         shared: &mut Shared,
         from: Peer,
-        reply: AppendReply,
+        reply: AppendEntriesReply,
     ) -> Transition {
         if !shared.log.membership().contains(from) {
             return shared.drop_input(Dropped::NotMember);
@@ -169,7 +169,7 @@ impl Leader {
     }
 
     fn join(&mut self, shared: &mut Shared, reader: Reader) {
-        if shared.broken.is("read-joins-round-under-way") && self.reads.join_late(reader) {
+        if shared.broken.is("read-joins-round-under-way") && self.reads.join_started(reader) {
             return;
         }
         self.reads.join(reader);
@@ -214,7 +214,7 @@ impl Leader {
 
     fn start_round_if_due(&mut self, shared: &mut Shared) {
         if self.may_read(shared) && self.reads.is_due(shared.now, shared.settings.heartbeat) {
-            self.depart(shared);
+            self.start_round(shared);
         }
     }
 
@@ -224,10 +224,10 @@ impl Leader {
     }
 
     /// A heartbeat to all, carrying a new round.
-    fn depart(&mut self, shared: &mut Shared) {
+    fn start_round(&mut self, shared: &mut Shared) {
         self.untold = false;
         let read_index = self.may_read(shared).then(|| shared.log.commit());
-        let round = self.reads.depart(shared.now, read_index);
+        let round = self.reads.start_round(shared.now, read_index);
         let peers: Vec<Peer> = self.progress.keys().copied().collect();
         for peer in peers {
             self.send_empty(shared, peer);
@@ -252,7 +252,7 @@ impl Leader {
         let round = shared.log.membership().reached(echoed);
         let round =
             shared.broken.lower_quorum("read-quorum-too-small", shared.log.membership(), echoed, round);
-        let granted = self.reads.confirmed(round);
+        let granted = self.reads.confirm(round);
         let term = shared.term();
         for (index, reader) in granted {
             match reader {
@@ -304,7 +304,7 @@ impl Leader {
     fn append_envelope(&self, shared: &Shared, to: Peer, prev: LogId, last: Index) -> Envelope {
         let first = prev.index.next();
         let entries = last > prev.index;
-        let append = Append {
+        let append = AppendEntries {
             term: shared.term(),
             prev,
             last,
@@ -318,7 +318,7 @@ impl Leader {
             time: 0,
             agreed: None,
         };
-        shared.envelope(to, Message::Append(append))
+        shared.envelope(to, Message::AppendEntries(append))
     }
 
     /// The role ends: this node can no longer tell what the callers want to know.

@@ -3,7 +3,7 @@
 //! All that Raft ever asks of an entry is its term, so a log of millions of entries is a short list of
 //! [`Run`]s here. How far the log is durable is the business of [`disk`](crate::disk).
 
-use crate::{Append, Broken, Index, LogId, Membership, Run, Term};
+use crate::{AppendEntries, Broken, Index, LogId, Membership, Run, Term};
 use alloc::vec::Vec;
 
 /// A node's log.
@@ -22,7 +22,7 @@ pub(crate) struct Log {
     pub(crate) broken: Broken,
 }
 
-/// What became of an [`Append`].
+/// What became of an [`AppendEntries`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Accept {
     /// `prev` is not in the log. The newest entry that could match instead.
@@ -164,7 +164,7 @@ impl Log {
     }
 
     /// Takes what is new in a leader's message (Figure 2, AppendEntries RPC, rules 2 to 4).
-    pub(crate) fn accept(&mut self, message: &Append) -> Accept {
+    pub(crate) fn accept(&mut self, message: &AppendEntries) -> Accept {
         // What is purged here is committed, hence in every leader's log: only what lies behind it is compared.
         if message.prev.index >= self.purged.index {
             match self.term_at(message.prev.index) {
@@ -198,7 +198,7 @@ impl Log {
     }
 
     /// The first index that the message carries and this log lacks, or has with another term.
-    fn divergence(&self, message: &Append) -> Option<Index> {
+    fn divergence(&self, message: &AppendEntries) -> Option<Index> {
         let mut index = message.prev.index.max(self.purged.index).next();
         for (at, run) in message.runs.iter().enumerate() {
             let end = message.runs.get(at + 1).map_or(message.last, |next| next.first.prev());
@@ -283,8 +283,8 @@ mod tests {
         runs
     }
 
-    fn append(prev: LogId, terms: &[u64]) -> Append {
-        Append {
+    fn append(prev: LogId, terms: &[u64]) -> AppendEntries {
+        AppendEntries {
             term: Term(99),
             prev,
             last: Index(prev.index.0 + terms.len() as u64),

@@ -1,6 +1,6 @@
 //! What nodes say to each other, without the entries' bytes.
 //!
-//! An [`Append`] says which entries it carries by place and by term only; the shell carries their bytes
+//! An [`AppendEntries`] says which entries it carries by place and by term only; the shell carries their bytes
 //! beside it. Messages may be lost, repeated, reordered and delayed at will (section 5.1 of the paper asks
 //! for no more), and may come from anyone: whatever does not fit is dropped with a reason, never believed.
 
@@ -24,26 +24,26 @@ pub struct Envelope {
 /// What is said.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Message {
-    /// RequestVote, or the question before it.
-    Vote(Vote),
-    /// The answer to [`Vote`].
-    VoteReply(VoteReply),
+    /// RequestVote, or PreVote.
+    RequestVote(RequestVote),
+    /// The answer to [`RequestVote`].
+    RequestVoteReply(RequestVoteReply),
     /// AppendEntries, or a heartbeat when it carries no entries.
-    Append(Append),
-    /// The answer to [`Append`].
-    AppendReply(AppendReply),
+    AppendEntries(AppendEntries),
+    /// The answer to [`AppendEntries`].
+    AppendEntriesReply(AppendEntriesReply),
     /// A follower asks the leader for an index to read at.
     ReadIndex(ReadIndex),
     /// The answer to [`ReadIndex`].
     ReadIndexReply(ReadIndexReply),
 }
 
-/// RequestVote (section 5.2), or with `pre` the question whether one would succeed (thesis, section 9.6).
+/// RequestVote (section 5.2), or with `pre` PreVote: the question whether one would succeed (thesis, section 9.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Vote {
+pub struct RequestVote {
     /// The term that the sender campaigns for; with `pre` it has not entered that term yet.
     pub campaign: Term,
-    /// Whether this only asks.
+    /// Whether this is PreVote, which only asks.
     pub pre: bool,
     /// Names the candidacy, so that a grant given to an earlier one of the same term is told apart.
     pub question: u64,
@@ -69,9 +69,9 @@ pub enum Refusal {
     Rival = 5,
 }
 
-/// The answer to a [`Vote`].
+/// The answer to a [`RequestVote`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VoteReply {
+pub struct RequestVoteReply {
     /// Echo of the campaign that this answers.
     pub campaign: Term,
     /// Echo of whether that only asked.
@@ -88,7 +88,7 @@ pub struct VoteReply {
 
 /// AppendEntries (section 5.3). Without entries it is a heartbeat.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Append {
+pub struct AppendEntries {
     /// The leader's term.
     pub term: Term,
     /// The entry just before those carried.
@@ -116,16 +116,16 @@ pub struct Append {
     pub agreed: Option<Digest>,
 }
 
-/// The answer to an [`Append`].
+/// The answer to an [`AppendEntries`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AppendReply {
+pub struct AppendEntriesReply {
     /// The follower's term.
     pub term: Term,
     /// The newest round that the follower has heard of in this term.
     pub round: Round,
     /// The lease promised, in ticks. 0: none.
     pub promised: u64,
-    /// The newest index that is durable here *and* verified by an [`Append`] of this term.
+    /// The newest index that is durable here *and* verified by an [`AppendEntries`] of this term.
     pub matched: Index,
     /// The newest index in the follower's log, durable or not.
     pub last: Index,
@@ -186,11 +186,11 @@ impl Message {
     /// is not one: its sender has not entered that term.
     pub fn term(&self) -> Term {
         match self {
-            Message::Vote(vote) if vote.pre => Term::ZERO,
-            Message::Vote(vote) => vote.campaign,
-            Message::VoteReply(reply) => reply.term,
-            Message::Append(append) => append.term,
-            Message::AppendReply(reply) => reply.term,
+            Message::RequestVote(vote) if vote.pre => Term::ZERO,
+            Message::RequestVote(vote) => vote.campaign,
+            Message::RequestVoteReply(reply) => reply.term,
+            Message::AppendEntries(append) => append.term,
+            Message::AppendEntriesReply(reply) => reply.term,
             Message::ReadIndex(ask) => ask.term,
             Message::ReadIndexReply(reply) => reply.term,
         }
@@ -198,21 +198,24 @@ impl Message {
 
     /// Whether it answers a question, which only whom this node knows was asked.
     pub fn is_answer(&self) -> bool {
-        matches!(self, Message::VoteReply(_) | Message::AppendReply(_) | Message::ReadIndexReply(_))
+        matches!(
+            self,
+            Message::RequestVoteReply(_) | Message::AppendEntriesReply(_) | Message::ReadIndexReply(_)
+        )
     }
 
     /// Whether the fields can be true at all. What a vote says of its sender's log is the sender's affair.
     pub fn is_well_formed(&self) -> bool {
         let fits = match self {
-            Message::Vote(vote) => vote.campaign > Term::ZERO && vote.campaign < Term::LIMIT,
-            Message::Append(append) => append.is_well_formed(),
+            Message::RequestVote(vote) => vote.campaign > Term::ZERO && vote.campaign < Term::LIMIT,
+            Message::AppendEntries(append) => append.is_well_formed(),
             _ => true,
         };
         fits && self.term() < Term::LIMIT
     }
 }
 
-impl Append {
+impl AppendEntries {
     /// The number of entries carried.
     pub fn count(&self) -> u64 {
         self.last.0.saturating_sub(self.prev.index.0)

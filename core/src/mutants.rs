@@ -66,7 +66,7 @@ impl Message {
     /// The rule that keeps it from leaving before the disk has done what came before it.
     pub(crate) fn rule_that_holds_it(&self) -> &'static str {
         match self {
-            Message::Vote(_) => "vote-request-not-held",
+            Message::RequestVote(_) => "vote-request-not-held",
             _ => "vote-not-held",
         }
     }

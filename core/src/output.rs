@@ -5,7 +5,7 @@
 //! documentation says and needs to know no more of Raft.
 
 use crate::{
-    Append, Envelope, HardState, Index, LogId, Member, Membership, NodeId, Peer, Term, Ticket, WriteId,
+    AppendEntries, Envelope, HardState, Index, LogId, Member, Membership, NodeId, Peer, Term, Ticket, WriteId,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -137,7 +137,7 @@ pub struct Write {
 /// Entries to send to a follower.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replicate {
-    /// The AppendEntries with everything that may be carried. The driver may [cut](Append::cut) it.
+    /// The AppendEntries with everything that may be carried. The driver may [cut](AppendEntries::cut) it.
     pub envelope: Envelope,
     /// How many bytes of entries may be carried; one entry may always be.
     pub max_bytes: u64,
@@ -145,9 +145,9 @@ pub struct Replicate {
 
 impl Replicate {
     /// The AppendEntries within.
-    pub fn append(&self) -> &Append {
+    pub fn append(&self) -> &AppendEntries {
         match &self.envelope.message {
-            crate::Message::Append(append) => append,
+            crate::Message::AppendEntries(append) => append,
             _ => unreachable!("only AppendEntries are replicated"),
         }
     }

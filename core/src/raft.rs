@@ -286,7 +286,7 @@ impl Raft {
         }
         // Before the term rule: a node that hears a leader helps nobody to depose it, and so does not even
         // take over the candidate's term (thesis, section 4.2.3).
-        if let Message::Vote(vote) = &message
+        if let Message::RequestVote(vote) = &message
             && self.hears_leader()
         {
             self.answer_vote(from, *vote, Some(Refusal::Leader));
@@ -307,21 +307,25 @@ impl Raft {
         }
         let current = self.shared.term();
         match message {
-            Message::Vote(vote) => self.on_vote(from, vote),
-            Message::VoteReply(reply) => match &mut self.role {
+            Message::RequestVote(vote) => self.on_vote(from, vote),
+            Message::RequestVoteReply(reply) => match &mut self.role {
                 // A pre-vote is answered in the voter's own term, which may lie behind ours.
                 Role::Candidate(candidate) => candidate.on_vote_reply(&mut self.shared, from, reply),
                 _ => self.shared.drop_input(Dropped::Stale),
             },
-            Message::Append(append) if append.term < current && !self.breaks("append-of-older-term") => {
+            Message::AppendEntries(append)
+                if append.term < current && !self.breaks("append-of-older-term") =>
+            {
                 self.on_old_append(from)
             }
-            Message::Append(append) => self.on_append(from, append),
+            Message::AppendEntries(append) => self.on_append(from, append),
             Message::ReadIndex(ask) => self.on_read_index(from, ask),
-            Message::AppendReply(reply) if reply.term < current && !self.breaks("reply-of-older-term") => {
+            Message::AppendEntriesReply(reply)
+                if reply.term < current && !self.breaks("reply-of-older-term") =>
+            {
                 self.shared.drop_input(Dropped::Stale)
             }
-            Message::AppendReply(reply) => match &mut self.role {
+            Message::AppendEntriesReply(reply) => match &mut self.role {
                 Role::Leader(leader) => leader.on_append_reply(&mut self.shared, from, reply),
                 _ => self.shared.drop_input(Dropped::Unexpected),
             },
@@ -350,7 +354,7 @@ impl Raft {
 
     /// RequestVote (Figure 2), and the question before it. Judged by term and log alone, not by our own
     /// membership, which may be behind.
-    fn on_vote(&mut self, from: Peer, vote: Vote) -> Transition {
+    fn on_vote(&mut self, from: Peer, vote: RequestVote) -> Transition {
         let refusal = self.judge_vote(from, vote);
         let granted = refusal.is_none() && !vote.pre;
         if granted && self.shared.hard_state.vote.is_none() {
@@ -375,7 +379,7 @@ impl Raft {
         }
     }
 
-    fn judge_vote(&self, from: Peer, vote: Vote) -> Option<Refusal> {
+    fn judge_vote(&self, from: Peer, vote: RequestVote) -> Option<Refusal> {
         let HardState { term, vote: cast } = self.shared.hard_state;
         if vote.campaign < term {
             return Some(Refusal::Term);
@@ -406,8 +410,8 @@ impl Raft {
         }
     }
 
-    fn answer_vote(&mut self, from: Peer, vote: Vote, refusal: Option<Refusal>) {
-        let reply = VoteReply {
+    fn answer_vote(&mut self, from: Peer, vote: RequestVote, refusal: Option<Refusal>) {
+        let reply = RequestVoteReply {
             campaign: vote.campaign,
             pre: vote.pre,
             question: vote.question,
@@ -415,10 +419,10 @@ impl Raft {
             refusal,
             leader: self.leader(),
         };
-        self.shared.send_after_sync(from, Message::VoteReply(reply));
+        self.shared.send_after_sync(from, Message::RequestVoteReply(reply));
     }
 
-    fn on_append(&mut self, from: Peer, append: Append) -> Transition {
+    fn on_append(&mut self, from: Peer, append: AppendEntries) -> Transition {
         if matches!(self.role, Role::Candidate(_)) {
             // "If AppendEntries RPC received from new leader: convert to follower."
             self.change_role(Transition::Follow);
@@ -434,7 +438,7 @@ impl Raft {
         if self.breaks("old-leader-not-told") {
             return self.shared.drop_input(Dropped::Stale);
         }
-        let reply = AppendReply {
+        let reply = AppendEntriesReply {
             term: self.shared.term(),
             round: Round(0),
             promised: 0,
@@ -447,7 +451,7 @@ impl Raft {
             no_space: false,
             digest: None,
         };
-        self.shared.send(from, Message::AppendReply(reply));
+        self.shared.send(from, Message::AppendEntriesReply(reply));
         self.shared.drop_input(Dropped::Stale)
     }
 
@@ -560,14 +564,14 @@ impl Raft {
     fn on_leader_down(&mut self, id: NodeId) -> Transition {
         match &self.role {
             Role::Follower(follower) if follower.leader.is_some_and(|leader| leader.id == id) => {
-                if self.shared.may_campaign() { Transition::Ask } else { Transition::Follow }
+                if self.shared.may_campaign() { Transition::PreVote } else { Transition::Follow }
             }
             _ => Transition::Stay,
         }
     }
 
     fn on_campaign(&mut self) -> Transition {
-        if self.shared.may_campaign() && !self.is_leader() { Transition::Ask } else { Transition::Stay }
+        if self.shared.may_campaign() && !self.is_leader() { Transition::PreVote } else { Transition::Stay }
     }
 
     fn on_fence(&mut self) -> Transition {
@@ -597,8 +601,8 @@ impl Raft {
         let role = match transition {
             Transition::Stay => return Transition::Stay,
             Transition::Follow => Role::Follower(Follower::new(shared)),
-            Transition::Ask if shared.broken.is("no-pre-vote") => return Transition::Campaign,
-            Transition::Ask => Role::Candidate(Candidate::new(shared, true)),
+            Transition::PreVote if shared.broken.is("no-pre-vote") => return Transition::Campaign,
+            Transition::PreVote => Role::Candidate(Candidate::new(shared, true)),
             Transition::Campaign => Role::Candidate(Candidate::new(shared, false)),
             Transition::Lead => Role::Leader(Leader::new(shared)),
         };

@@ -2,7 +2,7 @@
 //!
 //! A leader may answer a read once it knows that it still led *after* the read arrived. It learns that
 //! from a round: a number that its heartbeats carry and its followers echo. A read joins only a round that
-//! has not left yet; a round leaves at once when none is under way, and otherwise when that one is
+//! has not started yet; a round starts at once when none is under way, and otherwise when that one is
 //! confirmed or one heartbeat interval has passed. A follower asks its leader for the index and then
 //! answers from its own machine.
 
@@ -23,15 +23,15 @@ pub(crate) enum Reader {
 /// The reads at a leader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct LeaderReads {
-    /// The newest round that has left.
+    /// The newest round that has started.
     round: Round,
-    /// When it left.
-    left: Tick,
+    /// When it started.
+    started: Tick,
     /// Callers of this node who will join the next round.
     local: Vec<Ticket>,
     /// Followers who will: of each its newest question, which stands for the older ones.
     remote: BTreeMap<Peer, (Boot, u64)>,
-    /// Rounds that have left and that somebody waits for, with the commit index at their departure.
+    /// Rounds that have started and that somebody waits for, with the commit index at their start.
     waiting: VecDeque<(Round, Index, Vec<Reader>)>,
 }
 
@@ -39,7 +39,7 @@ impl LeaderReads {
     pub(crate) fn new(now: Tick) -> LeaderReads {
         LeaderReads {
             round: Round(0),
-            left: now,
+            started: now,
             local: Vec::new(),
             remote: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -50,8 +50,8 @@ impl LeaderReads {
         self.round
     }
 
-    pub(crate) fn last_departure(&self) -> Tick {
-        self.left
+    pub(crate) fn round_started(&self) -> Tick {
+        self.started
     }
 
     pub(crate) fn join(&mut self, reader: Reader) {
@@ -63,8 +63,8 @@ impl LeaderReads {
         }
     }
 
-    /// Boards the round that has left.
-    pub(crate) fn join_late(&mut self, reader: Reader) -> bool {
+    /// Joins the round that has started already.
+    pub(crate) fn join_started(&mut self, reader: Reader) -> bool {
         self.waiting.back_mut().map(|(_, _, readers)| readers.push(reader)).is_some()
     }
 
@@ -72,15 +72,15 @@ impl LeaderReads {
         !self.local.is_empty() || !self.remote.is_empty()
     }
 
-    /// Whether somebody waits for the next round, and it may leave.
+    /// Whether somebody waits for the next round, and it may start.
     pub(crate) fn is_due(&self, now: Tick, heartbeat: u64) -> bool {
-        self.somebody_joins() && (self.waiting.is_empty() || now.since(self.left) >= heartbeat)
+        self.somebody_joins() && (self.waiting.is_empty() || now.since(self.started) >= heartbeat)
     }
 
-    /// A round leaves. Those who joined board it if the leader may answer reads already.
-    pub(crate) fn depart(&mut self, now: Tick, read_index: Option<Index>) -> Round {
+    /// A round starts. Those who joined are in it if the leader may answer reads already.
+    pub(crate) fn start_round(&mut self, now: Tick, read_index: Option<Index>) -> Round {
         self.round = self.round.next();
-        self.left = now;
+        self.started = now;
         if let Some(index) = read_index
             && self.somebody_joins()
         {
@@ -93,14 +93,13 @@ impl LeaderReads {
     }
 
     /// A quorum has echoed `round`: it confirms that one and all before it.
-    pub(crate) fn confirmed(&mut self, round: Round) -> Vec<(Index, Reader)> {
+    pub(crate) fn confirm(&mut self, round: Round) -> Vec<(Index, Reader)> {
         let mut granted = Vec::new();
-        while self.waiting.front().is_some_and(|(number, ..)| *number <= round) {
-            let boarded = self.waiting.pop_front();
-            let readers = boarded
-                .into_iter()
-                .flat_map(|(_, index, readers)| readers.into_iter().map(move |reader| (index, reader)));
-            granted.extend(readers);
+        while let Some((number, index, readers)) = self.waiting.front_mut()
+            && *number <= round
+        {
+            granted.extend(mem::take(readers).into_iter().map(|reader| (*index, reader)));
+            self.waiting.pop_front();
         }
         granted
     }
@@ -117,11 +116,11 @@ impl LeaderReads {
     /// The callers of this node that wait.
     pub(crate) fn local_tickets(self) -> Vec<Ticket> {
         let waiting = self.waiting.into_iter().flat_map(|(_, _, readers)| readers);
-        let boarded = waiting.filter_map(|reader| match reader {
+        let readers = waiting.filter_map(|reader| match reader {
             Reader::Local(ticket) => Some(ticket),
             Reader::Remote { .. } => None,
         });
-        boarded.chain(self.local).collect()
+        readers.chain(self.local).collect()
     }
 }
 

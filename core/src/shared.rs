@@ -41,8 +41,8 @@ pub(crate) enum Transition {
     Stay,
     /// Become a follower in the current term, of whoever turns out to lead it.
     Follow,
-    /// Ask for pre-votes.
-    Ask,
+    /// Ask for pre-votes (thesis, section 9.6).
+    PreVote,
     /// Enter the next term and ask for votes.
     Campaign,
     /// A quorum has voted for this node.

@@ -6,8 +6,8 @@ use common::*;
 use coracle_core::*;
 
 /// What a leader says, with every field up to the script.
-fn append(term: u64, prev: LogId, commit: u64) -> Append {
-    Append {
+fn append(term: u64, prev: LogId, commit: u64) -> AppendEntries {
+    AppendEntries {
         term: Term(term),
         prev,
         last: prev.index,
@@ -112,7 +112,7 @@ fn cm_3_a_follower_commits_only_what_this_message_verified() {
         c.enter(C, 2);
         c.elect_by(A, &[C]);
         assert_eq!((c.log(A), c.commit(A)), ("1 1 3".into(), 3));
-        c.say(A, B, Message::Append(append(3, LogId::new(1, prev), commit)));
+        c.say(A, B, Message::AppendEntries(append(3, LogId::new(1, prev), commit)));
         assert_eq!(c.commit(B), expected, "prev {prev}, commit {commit}");
         assert_eq!(c.log(B), "1 1 2", "and nothing is truncated for it");
     }
@@ -171,7 +171,7 @@ fn cm_5_a_smaller_leader_commit_changes_nothing() {
     c.pass(10);
     assert_eq!(c.commit(B), 4);
     for commit in [3, 1, 0] {
-        c.say(A, B, Message::Append(append(2, LogId::new(2, 4), commit)));
+        c.say(A, B, Message::AppendEntries(append(2, LogId::new(2, 4), commit)));
         assert_eq!(c.commit(B), 4);
     }
     // The new leader has not heard of the last commit, the old one has.
@@ -197,7 +197,7 @@ fn a_commit_index_beyond_the_end_of_the_log_is_cut() {
         let mut c = Cluster::of(3);
         c.elect(A);
         c.pass(10);
-        c.say(A, B, Message::Append(append(2, LogId::new(2, 2), commit)));
+        c.say(A, B, Message::AppendEntries(append(2, LogId::new(2, 2), commit)));
         assert_eq!(c.commit(B), 2);
     }
 }

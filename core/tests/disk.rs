@@ -4,8 +4,8 @@ mod common;
 use common::*;
 use coracle_core::*;
 
-fn append(term: u64, prev: LogId, last: u64, runs: &[Run]) -> Append {
-    Append {
+fn append(term: u64, prev: LogId, last: u64, runs: &[Run]) -> AppendEntries {
+    AppendEntries {
         term: Term(term),
         prev,
         last: Index(last),
@@ -25,7 +25,7 @@ fn acknowledged(messages: &[Message]) -> Vec<u64> {
     messages
         .iter()
         .filter_map(|message| match message {
-            Message::AppendReply(reply) => Some(reply.matched.0),
+            Message::AppendEntriesReply(reply) => Some(reply.matched.0),
             _ => None,
         })
         .collect()
@@ -130,13 +130,13 @@ fn rd_2_an_acknowledgement_echoes_the_newest_round_whatever_comes_late() {
     c.enter(B, 2);
     let mut newest = append(2, LogId::new(1, 2), 2, &[]);
     newest.round = Round(3);
-    c.say(A, B, Message::Append(newest));
+    c.say(A, B, Message::AppendEntries(newest));
     let mut late = append(2, LogId::new(1, 2), 3, &[Run::new(3, 2)]);
     late.round = Round(2);
     c.give(A, B, late);
     c.persist(B);
     let rounds = c.mail(B, A).into_iter().filter_map(|message| match message {
-        Message::AppendReply(reply) => Some(reply.round.0),
+        Message::AppendEntriesReply(reply) => Some(reply.round.0),
         _ => None,
     });
     assert_eq!(rounds.collect::<Vec<_>>(), [3, 3]);
@@ -149,14 +149,14 @@ fn an_acknowledgement_names_what_is_durable_and_verified() {
     let mut c = Cluster::with_logs(&["1 1 1 2 2 2", "1 1 1 2 2"]);
     c.enter(B, 3);
     // Verified, not yet new: a heartbeat in the middle.
-    c.say(A, B, Message::Append(append(3, LogId::new(1, 3), 3, &[])));
+    c.say(A, B, Message::AppendEntries(append(3, LogId::new(1, 3), 3, &[])));
     assert_eq!(acknowledged(&c.mail(B, A)), [3], "durable to 5, verified to 3");
     // New, not yet durable.
     c.give(A, B, append(3, LogId::new(2, 5), 6, &[Run::new(6, 2)]));
     assert_eq!(acknowledged(&c.mail(B, A)), [3], "verified to 6, durable to 5, and nothing to say yet");
     let mut again = append(3, LogId::new(2, 5), 5, &[]);
     again.round = Round(2);
-    c.say(A, B, Message::Append(again));
+    c.say(A, B, Message::AppendEntries(again));
     assert_eq!(acknowledged(&c.mail(B, A)), [3, 5], "a new round is answered at once, with what is safe");
     c.persist(B);
     assert_eq!(acknowledged(&c.mail(B, A)), [3, 5, 6]);
@@ -167,9 +167,9 @@ fn an_acknowledgement_names_what_is_durable_and_verified() {
 fn a_new_term_verifies_from_nothing() {
     let mut c = Cluster::with_logs(&["1 1 1", "1 1 1", "1"]);
     c.enter(B, 2);
-    c.say(A, B, Message::Append(append(2, LogId::new(1, 3), 3, &[])));
+    c.say(A, B, Message::AppendEntries(append(2, LogId::new(1, 3), 3, &[])));
     assert_eq!(acknowledged(&c.mail(B, A)), [3]);
-    c.say(C, B, Message::Append(append(3, LogId::new(1, 1), 1, &[])));
+    c.say(C, B, Message::AppendEntries(append(3, LogId::new(1, 1), 1, &[])));
     c.persist(B);
     assert_eq!(acknowledged(&c.mail(B, C)), [1]);
 }
@@ -181,11 +181,12 @@ fn votes_wait_for_every_write_before_them() {
     c.give(A, B, append(1, LogId::new(1, 1), 2, &[Run::new(2, 1)]));
     c.silence(60);
     assert_eq!((c.writes_under_way(B), c.node(B).disk.hard_state.term), (1, Term(1)), "entries, no more");
-    let pre = Vote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(1, 9) };
-    c.say(C, B, Message::Vote(pre));
+    let pre =
+        RequestVote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(1, 9) };
+    c.say(C, B, Message::RequestVote(pre));
     assert!(c.mail(B, C).is_empty(), "a grant of a pre-vote waits");
     c.campaign(B);
-    let asks = |c: &Cluster| c.mail(B, A).iter().any(|message| matches!(message, Message::Vote(_)));
+    let asks = |c: &Cluster| c.mail(B, A).iter().any(|message| matches!(message, Message::RequestVote(_)));
     assert!(!asks(&c), "and so does the question, which speaks of the entry");
     c.persist(B);
     assert!(asks(&c) && !c.mail(B, C).is_empty());
@@ -217,8 +218,9 @@ fn held_messages_of_an_old_term_never_leave() {
     c.run_pre_vote(A, B);
     c.lose_all();
     assert_eq!((c.term(A), c.writes_under_way(A)), (2, 1), "its request for term 2 is held");
-    let newer = Vote { campaign: Term(3), pre: false, question: 0, transfer: None, last: LogId::new(9, 9) };
-    c.say(C, A, Message::Vote(newer));
+    let newer =
+        RequestVote { campaign: Term(3), pre: false, question: 0, transfer: None, last: LogId::new(9, 9) };
+    c.say(C, A, Message::RequestVote(newer));
     c.persist(A);
     for to in [B, C] {
         assert!(c.mail(A, to).iter().all(|message| message.term() == Term(3)), "{:?}", c.mail(A, to));

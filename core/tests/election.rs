@@ -7,12 +7,18 @@ use coracle_core::*;
 
 fn vote(campaign: u64, term: u64, index: u64) -> Message {
     let last = LogId::new(term, index);
-    Message::Vote(Vote { campaign: Term(campaign), pre: false, question: 0, transfer: None, last })
+    Message::RequestVote(RequestVote {
+        campaign: Term(campaign),
+        pre: false,
+        question: 0,
+        transfer: None,
+        last,
+    })
 }
 
 fn grant(campaign: u64) -> Message {
     let term = Term(campaign);
-    Message::VoteReply(VoteReply {
+    Message::RequestVoteReply(RequestVoteReply {
         campaign: term,
         pre: false,
         question: 0,
@@ -22,17 +28,17 @@ fn grant(campaign: u64) -> Message {
     })
 }
 
-fn vote_reply(out: &Output) -> VoteReply {
+fn vote_reply(out: &Output) -> RequestVoteReply {
     let mut sent = out.send.iter().chain(&out.send_after_sync);
     sent.find_map(|envelope| match envelope.message {
-        Message::VoteReply(reply) => Some(reply),
+        Message::RequestVoteReply(reply) => Some(reply),
         _ => None,
     })
     .expect("an answer")
 }
 
 fn is_vote(message: &Message) -> bool {
-    matches!(message, Message::Vote(vote) if !vote.pre)
+    matches!(message, Message::RequestVote(vote) if !vote.pre)
 }
 
 /// Ends a pre-vote: `id` campaigns for real, and its requests wait on the links to `others`.
@@ -70,7 +76,7 @@ fn el_1_vote_reply_of_an_older_term_is_not_counted() {
     start_campaign(&mut c, A, B);
     c.deliver(A, B);
     c.persist(B);
-    let late = c.take_first(B, A, |m| matches!(m, Message::VoteReply(reply) if !reply.pre));
+    let late = c.take_first(B, A, |m| matches!(m, Message::RequestVoteReply(reply) if !reply.pre));
     c.lose_all();
     // A gives up on term 2, and campaigns in term 3 with C's help.
     c.time_out(A);
@@ -94,10 +100,16 @@ fn el_1_every_answer_to_another_question_is_stale() {
     let (now, term) = (Term(2), c.term(A));
     assert_eq!(term, 2);
     for (campaign, pre) in [(1, false), (2, true), (3, true), (3, false), (1, true)] {
-        let reply =
-            VoteReply { campaign: Term(campaign), pre, question: 0, term: now, refusal: None, leader: None };
+        let reply = RequestVoteReply {
+            campaign: Term(campaign),
+            pre,
+            question: 0,
+            term: now,
+            refusal: None,
+            leader: None,
+        };
         for from in [B, C] {
-            let out = c.say(from, A, Message::VoteReply(reply));
+            let out = c.say(from, A, Message::RequestVoteReply(reply));
             assert_eq!(out.dropped, Some(Dropped::Stale), "campaign {campaign}, pre {pre}");
         }
         assert_eq!(c.role(A), RoleName::Candidate);
@@ -111,7 +123,7 @@ fn el_2_a_vote_that_arrives_three_times_is_one_vote() {
     c.silence(60);
     c.campaign(A);
     for voter in [B, B, B] {
-        let pre = VoteReply {
+        let pre = RequestVoteReply {
             campaign: Term(2),
             pre: true,
             question: 0,
@@ -119,7 +131,7 @@ fn el_2_a_vote_that_arrives_three_times_is_one_vote() {
             refusal: None,
             leader: None,
         };
-        c.say(voter, A, Message::VoteReply(pre));
+        c.say(voter, A, Message::RequestVoteReply(pre));
     }
     assert_eq!(c.role(A), RoleName::PreCandidate, "two of five");
     c.deliver(A, C);
@@ -149,7 +161,7 @@ fn el_2_each_campaign_counts_from_nothing() {
         assert_eq!((c.term(A), c.role(A)), (term, RoleName::Candidate));
         c.lose_all();
     }
-    let refusal = VoteReply {
+    let refusal = RequestVoteReply {
         campaign: Term(3),
         pre: false,
         question: 0,
@@ -157,7 +169,7 @@ fn el_2_each_campaign_counts_from_nothing() {
         refusal: Some(Refusal::Voted),
         leader: None,
     };
-    c.say(B, A, Message::VoteReply(refusal));
+    c.say(B, A, Message::RequestVoteReply(refusal));
     assert_eq!(c.role(A), RoleName::Candidate, "its own votes of two campaigns are not two votes");
 }
 
@@ -168,9 +180,15 @@ fn el_2_a_refused_candidate_gives_up_and_a_late_refusal_changes_nothing() {
     start_campaign_of_five(&mut c);
     let refuse = |c: &mut Cluster, from| {
         let refusal = Some(Refusal::Voted);
-        let reply =
-            VoteReply { campaign: Term(2), pre: false, question: 0, term: Term(2), refusal, leader: None };
-        c.say(from, A, Message::VoteReply(reply));
+        let reply = RequestVoteReply {
+            campaign: Term(2),
+            pre: false,
+            question: 0,
+            term: Term(2),
+            refusal,
+            leader: None,
+        };
+        c.say(from, A, Message::RequestVoteReply(reply));
     };
     refuse(&mut c, B);
     refuse(&mut c, C);
@@ -219,7 +237,13 @@ fn el_3_only_a_log_at_least_as_up_to_date_gets_the_vote() {
             let out = c.say(
                 A,
                 B,
-                Message::Vote(Vote { campaign: Term(9), pre, question: 0, transfer: None, last }),
+                Message::RequestVote(RequestVote {
+                    campaign: Term(9),
+                    pre,
+                    question: 0,
+                    transfer: None,
+                    last,
+                }),
             );
             let reply = vote_reply(&out);
             assert_eq!(reply.refusal.is_none(), granted, "{last} against 5.3");
@@ -567,7 +591,7 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
     c.lose_all();
     // B wins the same term with C's vote.
     let term = Term(2);
-    let heartbeat = Append {
+    let heartbeat = AppendEntries {
         term,
         prev: LogId::new(1, 1),
         last: Index(1),
@@ -581,7 +605,7 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
         time: 0,
         agreed: None,
     };
-    c.say(B, A, Message::Append(heartbeat));
+    c.say(B, A, Message::AppendEntries(heartbeat));
     assert_eq!((c.role(A), c.leader_of(A), c.vote(A)), (RoleName::Follower, Some(B), Some(A)));
     c.silence(60);
     let out = c.say(C, A, vote(2, 9, 9));
@@ -593,7 +617,7 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
 fn vt_4_a_term_learned_from_an_answer_is_durable_before_anything_is_said_in_it() {
     let mut c = Cluster::of(3);
     c.elect(A);
-    let reply = AppendReply {
+    let reply = AppendEntriesReply {
         term: Term(5),
         round: Round(0),
         promised: 0,
@@ -606,12 +630,12 @@ fn vt_4_a_term_learned_from_an_answer_is_durable_before_anything_is_said_in_it()
         no_space: false,
         digest: None,
     };
-    let out = c.say(B, A, Message::AppendReply(reply));
+    let out = c.say(B, A, Message::AppendEntriesReply(reply));
     assert_eq!((c.role(A), c.term(A)), (RoleName::Follower, 5));
     assert_eq!(out.write.and_then(|write| write.hard_state).map(|hard| hard.term), Some(Term(5)));
     // Even a harmless answer waits: it would be the first word in term 5.
-    let old = Append { term: Term(2), ..heartbeat_of(&c) };
-    c.say(B, A, Message::Append(old));
+    let old = AppendEntries { term: Term(2), ..heartbeat_of(&c) };
+    c.say(B, A, Message::AppendEntries(old));
     assert!(c.mail(A, B).iter().all(|message| message.term() <= Term(2)), "nothing in term 5 yet");
     c.persist(A);
     assert!(c.mail(A, B).iter().any(|message| message.term() == Term(5)));
@@ -620,8 +644,8 @@ fn vt_4_a_term_learned_from_an_answer_is_durable_before_anything_is_said_in_it()
     assert_eq!(c.term(A), 5);
 }
 
-fn heartbeat_of(c: &Cluster) -> Append {
-    Append {
+fn heartbeat_of(c: &Cluster) -> AppendEntries {
+    AppendEntries {
         term: Term(c.term(A)),
         prev: LogId::new(1, 1),
         last: Index(1),
@@ -689,9 +713,9 @@ fn c_3_a_stale_leader_hears_of_a_newer_term_from_requests() {
     assert_eq!((c.leader(), c.role(A)), (Some(B), RoleName::Leader), "two leaders, in two terms");
     c.heal();
     // From an AppendEntries ...
-    let mut other = Append { term: Term(3), ..heartbeat_of(&c) };
+    let mut other = AppendEntries { term: Term(3), ..heartbeat_of(&c) };
     other.round = Round(77);
-    c.say(B, A, Message::Append(other));
+    c.say(B, A, Message::AppendEntries(other));
     assert_eq!((c.role(A), c.term(A), c.leader_of(A)), (RoleName::Follower, 3, Some(B)));
     // ... and, where no quorum follows any more, from a vote request.
     let mut c = Cluster::of(3);
@@ -709,8 +733,8 @@ fn nobody_who_hears_a_leader_helps_to_depose_it() {
     c.pass(10);
     for (id, pre) in [(A, true), (A, false), (B, true), (B, false)] {
         let last = LogId::new(9, 9);
-        let request = Vote { campaign: Term(7), pre, question: 0, transfer: None, last };
-        let out = c.say(C, id, Message::Vote(request));
+        let request = RequestVote { campaign: Term(7), pre, question: 0, transfer: None, last };
+        let out = c.say(C, id, Message::RequestVote(request));
         assert_eq!(vote_reply(&out).refusal, Some(Refusal::Leader));
         assert_eq!(vote_reply(&out).leader, Some(NodeId(A)));
         assert_eq!(c.term(id), 2);
@@ -848,8 +872,8 @@ fn a_term_at_the_end_of_all_terms_is_refused() {
         assert_eq!((out.dropped, c.term(B)), (Some(Dropped::Malformed), before));
         let out = c.say(A, B, grant(term));
         assert_eq!((out.dropped, c.term(B)), (Some(Dropped::Malformed), before));
-        let append = Append { term: Term(term), ..heartbeat_of(&c) };
-        let out = c.say(A, B, Message::Append(append));
+        let append = AppendEntries { term: Term(term), ..heartbeat_of(&c) };
+        let out = c.say(A, B, Message::AppendEntries(append));
         assert_eq!((out.dropped, c.term(B)), (Some(Dropped::Malformed), before));
         c.elect(B);
     }

@@ -292,7 +292,7 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
             let mut c = Cluster::with_memberships(&members, &["1 1 1 1 2 2 2 2", "1 1 1 1 2 2 2 2"]);
             assert_eq!(c.raft(B).membership_id().index.0, 7);
             let prev = c.node(B).memory.id_at(Index(cut - 1)).unwrap();
-            let message = Append {
+            let message = AppendEntries {
                 term: Term(3),
                 prev,
                 last: Index(cut),
@@ -328,7 +328,7 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
 fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
     let c = Cluster::with_logs(&["1", "1"]);
     let mut node = c.raft(A).clone();
-    let append = |term: u64, memberships| Append {
+    let append = |term: u64, memberships| AppendEntries {
         term: Term(term),
         prev: LogId::ZERO,
         last: Index(1),
@@ -342,8 +342,8 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
         time: 0,
         agreed: None,
     };
-    let word = |append: Append| {
-        let message = Message::Append(append);
+    let word = |append: AppendEntries| {
+        let message = Message::AppendEntries(append);
         Input::Receive(Envelope { from: peer(B), to: peer(A), membership: LogId::ZERO, message })
     };
     node.step(Tick(2000), word(append(2, vec![(Index(1), membership(&[A, B], &[], &[]))])));
@@ -357,13 +357,14 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
 fn a_membership_not_known_to_be_committed_removes_nobody() {
     let members = [(1, membership(&[A, B, C], &[], &[])), (2, membership(&[A, B], &[], &[]))];
     let mut c = Cluster::with_memberships(&members, &["1 1", "1 1", "1"]);
-    let vote = Vote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
-    let (from, to, message) = (peer(C), peer(A), Message::Vote(vote));
+    let vote =
+        RequestVote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
+    let (from, to, message) = (peer(C), peer(A), Message::RequestVote(vote));
     let out = c.step(A, Input::Receive(Envelope { from, to, membership: LogId::new(1, 1), message }));
     assert_eq!(out.dropped, None);
     let mut alone = Cluster::with_logs(&["1"]);
     let stranger = Peer { id: NodeId(9), incarnation: Incarnation(9) };
-    let message = Message::Vote(Vote {
+    let message = Message::RequestVote(RequestVote {
         campaign: Term(2),
         pre: true,
         question: 0,
@@ -520,7 +521,7 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
     let word = |from, message| {
         Input::Receive(Envelope { from: peer(from), to: peer(A), membership: LogId::ZERO, message })
     };
-    let heartbeat = Append {
+    let heartbeat = AppendEntries {
         term: Term(1),
         prev: LogId::new(1, 1),
         last: Index(1),
@@ -538,7 +539,7 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
         from: peer(C),
         to: peer(A),
         membership: LogId::new(1, 2),
-        message: Message::Append(heartbeat),
+        message: Message::AppendEntries(heartbeat),
     };
     node.step(Tick(1), Input::Receive(leader));
     assert_eq!(node.committed_membership().0, LogId::new(1, 1));
@@ -547,18 +548,19 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
         let out = if pre { node.step(Tick(100), Input::Campaign) } else { Output::default() };
         let asked = out.send_after_sync.iter().chain(&out.send).find(|e| e.to == peer(B));
         let question = match asked.map(|envelope| &envelope.message) {
-            Some(Message::Vote(vote)) => vote.question,
+            Some(Message::RequestVote(vote)) => vote.question,
             // The second candidacy is the one after the first.
             _ => (1 << 32) + 2,
         };
         let (campaign, term) = (Term(2), if pre { Term(1) } else { Term(2) });
-        let request = Vote { campaign, pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
-        let out = node.step(Tick(100), word(B, Message::Vote(request)));
+        let request =
+            RequestVote { campaign, pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
+        let out = node.step(Tick(100), word(B, Message::RequestVote(request)));
         assert_eq!(out.dropped, Some(Dropped::Removed), "a request of one who knows no membership");
-        let reply = VoteReply { campaign, pre, question, term, refusal: None, leader: None };
-        let stranger = node.step(Tick(100), word(C, Message::VoteReply(reply)));
+        let reply = RequestVoteReply { campaign, pre, question, term, refusal: None, leader: None };
+        let stranger = node.step(Tick(100), word(C, Message::RequestVoteReply(reply)));
         assert_eq!(stranger.dropped, Some(Dropped::Removed), "an answer of one whom nobody asked");
-        assert_eq!(node.step(Tick(100), word(B, Message::VoteReply(reply))).dropped, None);
+        assert_eq!(node.step(Tick(100), word(B, Message::RequestVoteReply(reply))).dropped, None);
         node.step(Tick(100), Input::Persisted(node.newest_write()));
     }
     assert_eq!(node.role_name(), RoleName::Leader);

@@ -253,14 +253,14 @@ fn any_membership() -> impl Strategy<Value = Membership> {
 }
 
 /// AppendEntries from one who lies about everything, or who at least counts right.
-fn any_append() -> impl Strategy<Value = Append> {
+fn any_append() -> impl Strategy<Value = AppendEntries> {
     let runs = proptest::collection::vec((number(), number()).prop_map(|(f, t)| Run::new(f, t)), 0..4);
     let terms = proptest::collection::vec(0..4u64, 0..4);
     let memberships = proptest::collection::vec((0..12u64, any_membership()), 0..2);
     let fields = (number(), log_id(), number(), runs, number(), number(), number());
     (fields, terms, memberships, any::<bool>()).prop_map(|(fields, terms, memberships, counts)| {
         let (term, prev, last, runs, commit, round, rest) = fields;
-        let mut append = Append {
+        let mut append = AppendEntries {
             term: Term(term),
             prev,
             last: Index(last),
@@ -294,13 +294,13 @@ fn any_append() -> impl Strategy<Value = Append> {
 fn any_message() -> impl Strategy<Value = Message> {
     let transfer = proptest::option::of((number(), number()).prop_map(|(id, t)| (NodeId(id), Term(t))));
     let vote = (number(), any::<bool>(), transfer, log_id()).prop_map(|(campaign, pre, transfer, last)| {
-        Message::Vote(Vote { campaign: Term(campaign), pre, question: 0, transfer, last })
+        Message::RequestVote(RequestVote { campaign: Term(campaign), pre, question: 0, transfer, last })
     });
     let granted = (number(), any::<bool>(), number(), any::<bool>());
     let vote_reply = granted.prop_map(|(campaign, pre, term, granted)| {
         let refusal = (!granted).then_some(Refusal::Log);
         let leader = Some(NodeId(term));
-        Message::VoteReply(VoteReply {
+        Message::RequestVoteReply(RequestVoteReply {
             campaign: Term(campaign),
             pre,
             question: 0,
@@ -311,7 +311,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     });
     let fields = (number(), number(), number(), number(), proptest::option::of(log_id()), number());
     let append_reply = fields.prop_map(|(term, round, matched, last, conflict, rest)| {
-        Message::AppendReply(AppendReply {
+        Message::AppendEntriesReply(AppendEntriesReply {
             term: Term(term),
             round: Round(round),
             promised: rest,
@@ -336,7 +336,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     prop_oneof![
         1 => vote,
         1 => vote_reply,
-        3 => any_append().prop_map(Message::Append),
+        3 => any_append().prop_map(Message::AppendEntries),
         2 => append_reply,
         1 => ask,
         1 => answer,
@@ -416,9 +416,9 @@ proptest! {
                 Event::Read => vec![Input::Read { ticket: Ticket(2) }],
                 Event::Sent | Event::Unsent => match open.pop() {
                     Some(Replicate { envelope, .. }) => {
-                        let Message::Append(append) = envelope.message else { unreachable!() };
+                        let Message::AppendEntries(append) = envelope.message else { unreachable!() };
                         let (to, term) = (envelope.to, append.term);
-                        let Append { prev, last, .. } = append;
+                        let AppendEntries { prev, last, .. } = append;
                         match event {
                             Event::Sent => vec![Input::Sent { to, term, prev, last, bytes: 1 }],
                             _ => vec![Input::Unsent { to, term }],
@@ -429,11 +429,11 @@ proptest! {
                 Event::LeaderDown(id) => vec![Input::LeaderDown(NodeId(id))],
                 Event::Campaign => vec![Input::Campaign],
                 Event::Grant => {
-                    let grant = |(from, vote): (Peer, Vote)| {
-                        let Vote { campaign, pre, question, .. } = vote;
+                    let grant = |(from, vote): (Peer, RequestVote)| {
+                        let RequestVote { campaign, pre, question, .. } = vote;
                         let term = if pre { Term(1) } else { campaign };
-                        let reply = VoteReply { campaign, pre, question, term, refusal: None, leader: None };
-                        let (to, message) = (peer(A), Message::VoteReply(reply));
+                        let reply = RequestVoteReply { campaign, pre, question, term, refusal: None, leader: None };
+                        let (to, message) = (peer(A), Message::RequestVoteReply(reply));
                         Input::Receive(Envelope { from, to, membership: LogId::ZERO, message })
                     };
                     std::mem::take(&mut asked).into_iter().map(grant).collect()
@@ -456,7 +456,7 @@ proptest! {
                     prop_assert!(envelope.message.term() <= durable, "S11: {envelope:?}");
                 }
                 for envelope in out.send.iter().chain(&out.send_after_sync) {
-                    if let Message::Vote(vote) = envelope.message {
+                    if let Message::RequestVote(vote) = envelope.message {
                         asked.push((envelope.to, vote));
                     }
                 }

@@ -7,14 +7,14 @@ use common::*;
 use coracle_core::*;
 
 fn is_heartbeat(message: &Message) -> bool {
-    matches!(message, Message::Append(append) if append.count() == 0)
+    matches!(message, Message::AppendEntries(append) if append.count() == 0)
 }
 
 fn rounds(messages: &[Message]) -> Vec<u64> {
     messages
         .iter()
         .filter_map(|message| match message {
-            Message::Append(append) => Some(append.round.0),
+            Message::AppendEntries(append) => Some(append.round.0),
             _ => None,
         })
         .collect()
@@ -147,8 +147,9 @@ fn cs_6_nobody_waits_for_a_leader_that_stepped_down() {
     }
     c.heal();
     c.silence(60);
-    let vote = Vote { campaign: Term(9), pre: false, question: 0, transfer: None, last: LogId::new(9, 9) };
-    c.say(C, A, Message::Vote(vote));
+    let vote =
+        RequestVote { campaign: Term(9), pre: false, question: 0, transfer: None, last: LogId::new(9, 9) };
+    c.say(C, A, Message::RequestVote(vote));
     assert_eq!(c.node(A).refused.len(), 1000);
 }
 

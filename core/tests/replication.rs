@@ -5,8 +5,8 @@ mod common;
 use common::*;
 use coracle_core::*;
 
-fn append(term: u64, prev: LogId, last: u64, runs: &[Run], commit: u64) -> Append {
-    Append {
+fn append(term: u64, prev: LogId, last: u64, runs: &[Run], commit: u64) -> AppendEntries {
+    AppendEntries {
         term: Term(term),
         prev,
         last: Index(last),
@@ -23,14 +23,14 @@ fn append(term: u64, prev: LogId, last: u64, runs: &[Run], commit: u64) -> Appen
 }
 
 fn carries_entries(message: &Message) -> bool {
-    matches!(message, Message::Append(append) if append.count() > 0)
+    matches!(message, Message::AppendEntries(append) if append.count() > 0)
 }
 
 fn counts(messages: &[Message]) -> Vec<u64> {
     messages
         .iter()
         .filter_map(|message| match message {
-            Message::Append(append) if append.count() > 0 => Some(append.count()),
+            Message::AppendEntries(append) if append.count() > 0 => Some(append.count()),
             _ => None,
         })
         .collect()
@@ -136,7 +136,7 @@ fn lg_1_what_contradicts_a_committed_entry_is_dropped() {
         append(9, LogId::new(1, 3), 3, &[], 9),
     ];
     for lie in liars {
-        let out = c.say(C, B, Message::Append(lie));
+        let out = c.say(C, B, Message::AppendEntries(lie));
         assert_eq!(out.dropped, Some(Dropped::ContradictsCommitted));
         assert_eq!(c.log(B), "1 2 2 2");
     }
@@ -182,7 +182,7 @@ fn lg_2_an_append_from_before_the_purged_entry_changes_nothing() {
     }
     // One that contradicts the purged entry, on the other hand, is of another world.
     let mut c = Cluster::from_images(Settings::default(), 1, vec![image(0), image(4)]);
-    let out = c.say(A, B, Message::Append(append(2, LogId::new(1, 3), 5, &[Run::new(4, 1)], 0)));
+    let out = c.say(A, B, Message::AppendEntries(append(2, LogId::new(1, 3), 5, &[Run::new(4, 1)], 0)));
     assert_eq!(out.dropped, Some(Dropped::ContradictsCommitted));
 }
 
@@ -214,7 +214,7 @@ fn lg_5_nobody_acknowledges_more_than_there_is() {
     c.elect(A);
     c.pass(10);
     for (matched, round) in [(3, 1), (u64::MAX, 1), (2, 1000), (2, u64::MAX)] {
-        let reply = AppendReply {
+        let reply = AppendEntriesReply {
             term: Term(2),
             round: Round(round),
             promised: 0,
@@ -227,7 +227,7 @@ fn lg_5_nobody_acknowledges_more_than_there_is() {
             no_space: false,
             digest: None,
         };
-        let out = c.say(B, A, Message::AppendReply(reply));
+        let out = c.say(B, A, Message::AppendEntriesReply(reply));
         assert_eq!(out.dropped, Some(Dropped::Malformed));
         assert_eq!(c.progress(A, B).matched, Index(2));
     }
@@ -345,7 +345,8 @@ fn entries_that_arrive_again_are_acknowledged_again() {
     assert_eq!(c.mail(B, A).len(), 1);
     c.lose(B, A);
     c.hand(mail);
-    let acknowledged = |m: &Message| matches!(m, Message::AppendReply(reply) if reply.matched == Index(4));
+    let acknowledged =
+        |m: &Message| matches!(m, Message::AppendEntriesReply(reply) if reply.matched == Index(4));
     assert!(c.mail(B, A).iter().all(acknowledged) && c.mail(B, A).len() == 1);
 }
 
@@ -467,7 +468,7 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
     c.propose(A, 3);
     c.pass(10);
     c.isolate(C);
-    let short = |round| AppendReply {
+    let short = |round| AppendEntriesReply {
         term: Term(2),
         round: Round(round),
         promised: 0,
@@ -481,18 +482,19 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
         digest: None,
     };
     // An old answer, from before the acknowledgement, is no such report.
-    c.say(B, A, Message::AppendReply(short(0)));
+    c.say(B, A, Message::AppendEntriesReply(short(0)));
     assert!(c.node(A).alarms.is_empty());
     let round = c.mail(A, B).len() as u64;
     assert_eq!(round, 0);
     c.tick(A, 5);
-    let Message::Append(heartbeat) = c.mail(A, B).pop().unwrap() else { panic!() };
-    c.say(B, A, Message::AppendReply(short(heartbeat.round.0)));
+    let Message::AppendEntries(heartbeat) = c.mail(A, B).pop().unwrap() else { panic!() };
+    c.say(B, A, Message::AppendEntriesReply(short(heartbeat.round.0)));
     let (follower, acknowledged, last) = (NodeId(B), Index(5), Index(2));
     assert_eq!(c.node(A).alarms, [Alarm::LostEntries { follower, acknowledged, last }]);
     let progress = c.progress(A, B);
     assert!(progress.lost_entries && progress.matched == Index(0), "nothing it said of its disk counts");
-    let resent = c.mail(A, B).iter().any(|m| matches!(m, Message::Append(a) if a.prev.index == Index(2)));
+    let resent =
+        c.mail(A, B).iter().any(|m| matches!(m, Message::AppendEntries(a) if a.prev.index == Index(2)));
     assert!(resent, "it is brought up from where its log ends");
     c.lose_all();
     c.propose(A, 1);
@@ -520,11 +522,11 @@ fn a_follower_that_lost_entries_is_noticed_though_newer_rounds_have_left() {
     c.pass(10);
     c.isolate(C);
     c.tick(A, 5);
-    let Message::Append(first) = c.mail(A, B).pop().unwrap() else { panic!() };
+    let Message::AppendEntries(first) = c.mail(A, B).pop().unwrap() else { panic!() };
     c.tick(A, 5);
-    let Message::Append(second) = c.mail(A, B).pop().unwrap() else { panic!() };
+    let Message::AppendEntries(second) = c.mail(A, B).pop().unwrap() else { panic!() };
     assert!(second.round > first.round);
-    let short = AppendReply {
+    let short = AppendEntriesReply {
         term: Term(2),
         round: first.round,
         promised: 0,
@@ -537,7 +539,7 @@ fn a_follower_that_lost_entries_is_noticed_though_newer_rounds_have_left() {
         no_space: false,
         digest: None,
     };
-    c.say(B, A, Message::AppendReply(short));
+    c.say(B, A, Message::AppendEntriesReply(short));
     let (follower, acknowledged, last) = (NodeId(B), Index(5), Index(2));
     assert_eq!(c.node(A).alarms, [Alarm::LostEntries { follower, acknowledged, last }]);
 }

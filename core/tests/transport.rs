@@ -146,14 +146,18 @@ fn tr_2_misdelivered_messages_are_dropped() {
         assert_eq!(c.hand_to(to, other).dropped, Some(Dropped::Misdelivered));
     }
     // From itself: a mirror, or somebody who took its name.
-    let Message::Append(heartbeat) = ({
+    let Message::AppendEntries(heartbeat) = ({
         c.tick(A, 5);
         c.mail(A, B).pop().unwrap()
     }) else {
         panic!("a heartbeat")
     };
-    let mirror =
-        Envelope { from: peer(B), to: peer(B), membership: LogId::ZERO, message: Message::Append(heartbeat) };
+    let mirror = Envelope {
+        from: peer(B),
+        to: peer(B),
+        membership: LogId::ZERO,
+        message: Message::AppendEntries(heartbeat),
+    };
     assert_eq!(c.step(B, Input::Receive(mirror)).dropped, Some(Dropped::Misdelivered));
 }
 
@@ -170,7 +174,7 @@ fn tr_2_answers_of_strangers_do_not_count() {
     let round = Round(1000);
     for (id, incarnation) in [(B, 5), (C, 5), (77, 177)] {
         for round in [Round(1), Round(2), Round(3), round] {
-            let reply = AppendReply {
+            let reply = AppendEntriesReply {
                 term: Term(2),
                 round,
                 promised: 0,
@@ -186,7 +190,7 @@ fn tr_2_answers_of_strangers_do_not_count() {
             let from = Peer { id: NodeId(id), incarnation: Incarnation(incarnation) };
             // One that claims to know a newer membership, since the committed one turns the rest away.
             for membership in [LogId::ZERO, LogId::new(9, 9)] {
-                let message = Message::AppendReply(reply);
+                let message = Message::AppendEntriesReply(reply);
                 let envelope = Envelope { from, to: peer(A), membership, message };
                 let why = c.step(A, Input::Receive(envelope)).dropped;
                 assert!(matches!(why, Some(Dropped::NotMember | Dropped::Removed)), "{why:?}");
@@ -212,8 +216,9 @@ fn tr_2_a_removed_node_is_turned_away_and_a_newcomer_is_not() {
     for (membership, dropped) in
         [(LogId::ZERO, true), (LogId::new(1, 1), true), (LogId::new(1, 2), false), (LogId::new(2, 7), false)]
     {
-        let vote = Vote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
-        let message = Message::Vote(vote);
+        let vote =
+            RequestVote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
+        let message = Message::RequestVote(vote);
         let out = c.step(B, Input::Receive(Envelope { from: peer(D), to: peer(B), membership, message }));
         assert_eq!(out.dropped == Some(Dropped::Removed), dropped, "D knows {membership}");
     }
@@ -226,9 +231,9 @@ fn a_second_leader_of_a_term_is_dropped() {
     c.elect(A);
     c.pass(10);
     c.tick(A, 5);
-    let Message::Append(heartbeat) = c.mail(A, B).pop().unwrap() else { panic!("a heartbeat") };
+    let Message::AppendEntries(heartbeat) = c.mail(A, B).pop().unwrap() else { panic!("a heartbeat") };
     for to in [A, B] {
-        let out = c.say(C, to, Message::Append(heartbeat.clone()));
+        let out = c.say(C, to, Message::AppendEntries(heartbeat.clone()));
         assert_eq!(out.dropped, Some(Dropped::SecondLeader));
     }
     assert_eq!((c.role(A), c.leader_of(B)), (RoleName::Leader, Some(A)));
@@ -237,7 +242,7 @@ fn a_second_leader_of_a_term_is_dropped() {
 /// Fields that contradict each other are not taken apart further.
 #[test]
 fn a_malformed_append_is_dropped_whole() {
-    let good = Append {
+    let good = AppendEntries {
         term: Term(3),
         prev: LogId::new(1, 1),
         last: Index(4),
@@ -255,32 +260,32 @@ fn a_malformed_append_is_dropped_whole() {
     let learner_only = Membership { voters: Default::default(), ..membership(&[A, B], &[], &[]) };
     let one = membership(&[A, B], &[], &[]);
     let bad = [
-        Append { term: Term(0), ..good.clone() },
-        Append { term: Term(2), ..good.clone() },
-        Append { prev: LogId::new(2, 1), ..good.clone() },
-        Append { prev: LogId::new(1, 0), ..good.clone() },
-        Append { prev: LogId::new(0, 1), ..good.clone() },
-        Append { prev: LogId::new(1, 2), ..good.clone() },
-        Append { prev: LogId::new(4, 1), runs: vec![], last: Index(1), ..good.clone() },
-        Append { last: Index(2), ..good.clone() },
-        Append { last: Index(0), ..good.clone() },
-        Append { last: Index(u64::MAX), ..good.clone() },
-        Append { last: Index::LIMIT, ..good.clone() },
-        Append { runs: vec![], ..good.clone() },
-        Append { runs: vec![Run::new(3, 3)], ..good.clone() },
-        Append { runs: vec![Run::new(2, 3), Run::new(3, 3)], ..good.clone() },
-        Append { runs: vec![Run::new(2, 3), Run::new(3, 2)], ..good.clone() },
-        Append { runs: vec![Run::new(2, 1), Run::new(2, 2)], ..good.clone() },
-        Append { prev: LogId::ZERO, last: Index(1), runs: vec![Run::new(1, 0)], ..good.clone() },
-        Append { memberships: vec![(Index(1), one.clone())], ..good.clone() },
-        Append { memberships: vec![(Index(5), one.clone())], ..good.clone() },
-        Append { memberships: vec![(Index(3), one.clone()), (Index(2), one.clone())], ..good.clone() },
-        Append { memberships: vec![(Index(2), one.clone()), (Index(2), one)], ..good.clone() },
-        Append { memberships: vec![(Index(2), learner_only)], ..good.clone() },
+        AppendEntries { term: Term(0), ..good.clone() },
+        AppendEntries { term: Term(2), ..good.clone() },
+        AppendEntries { prev: LogId::new(2, 1), ..good.clone() },
+        AppendEntries { prev: LogId::new(1, 0), ..good.clone() },
+        AppendEntries { prev: LogId::new(0, 1), ..good.clone() },
+        AppendEntries { prev: LogId::new(1, 2), ..good.clone() },
+        AppendEntries { prev: LogId::new(4, 1), runs: vec![], last: Index(1), ..good.clone() },
+        AppendEntries { last: Index(2), ..good.clone() },
+        AppendEntries { last: Index(0), ..good.clone() },
+        AppendEntries { last: Index(u64::MAX), ..good.clone() },
+        AppendEntries { last: Index::LIMIT, ..good.clone() },
+        AppendEntries { runs: vec![], ..good.clone() },
+        AppendEntries { runs: vec![Run::new(3, 3)], ..good.clone() },
+        AppendEntries { runs: vec![Run::new(2, 3), Run::new(3, 3)], ..good.clone() },
+        AppendEntries { runs: vec![Run::new(2, 3), Run::new(3, 2)], ..good.clone() },
+        AppendEntries { runs: vec![Run::new(2, 1), Run::new(2, 2)], ..good.clone() },
+        AppendEntries { prev: LogId::ZERO, last: Index(1), runs: vec![Run::new(1, 0)], ..good.clone() },
+        AppendEntries { memberships: vec![(Index(1), one.clone())], ..good.clone() },
+        AppendEntries { memberships: vec![(Index(5), one.clone())], ..good.clone() },
+        AppendEntries { memberships: vec![(Index(3), one.clone()), (Index(2), one.clone())], ..good.clone() },
+        AppendEntries { memberships: vec![(Index(2), one.clone()), (Index(2), one)], ..good.clone() },
+        AppendEntries { memberships: vec![(Index(2), learner_only)], ..good.clone() },
     ];
     for (at, append) in bad.into_iter().enumerate() {
         let mut c = Cluster::of(2);
-        let out = c.say(A, B, Message::Append(append));
+        let out = c.say(A, B, Message::AppendEntries(append));
         assert_eq!(out, Output { dropped: Some(Dropped::Malformed), ..Output::default() }, "case {at}");
         assert_eq!((c.term(B), c.leader_of(B)), (1, None));
     }

@@ -298,7 +298,7 @@ impl Ghost {
 
     /// Entries leave for a follower. How many messages are under way to it then, and how many bytes.
     pub(super) fn on_entries(&mut self, leader: usize, envelope: &Envelope, bytes: u64) -> (usize, u64) {
-        let Message::Append(append) = &envelope.message else { return (0, 0) };
+        let Message::AppendEntries(append) = &envelope.message else { return (0, 0) };
         let (term, sent) = self.nodes[leader].under_way.entry(envelope.to.id).or_default();
         if *term != append.term {
             *term = append.term;
@@ -309,7 +309,7 @@ impl Ghost {
     }
 
     /// A leader was answered: what is acknowledged has arrived, and a follower that lacks something gets all again.
-    pub(super) fn on_answered(&mut self, leader: usize, follower: usize, reply: &AppendReply) {
+    pub(super) fn on_answered(&mut self, leader: usize, follower: usize, reply: &AppendEntriesReply) {
         let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&self.ids[follower]) else { return };
         if *term == reply.term {
             sent.retain(|(last, _)| *last > reply.matched && reply.conflict.is_none());
@@ -518,7 +518,13 @@ impl Ghost {
     }
 
     /// A follower has taken an append: it follows no further than that has verified.
-    pub(super) fn on_appended(&self, node: usize, before: Index, append: &Append, after: Index) -> Verdict {
+    pub(super) fn on_appended(
+        &self,
+        node: usize,
+        before: Index,
+        append: &AppendEntries,
+        after: Index,
+    ) -> Verdict {
         let verified = append.commit.min(append.last);
         if after <= before.max(verified) {
             return Ok(());
@@ -598,7 +604,7 @@ impl Ghost {
     pub(super) fn on_send(&mut self, node: usize, envelope: &Envelope) -> Verdict {
         let (id, record) = (self.ids[node], &mut self.nodes[node]);
         let term = match &envelope.message {
-            Message::Vote(vote) if vote.pre => Term::ZERO,
+            Message::RequestVote(vote) if vote.pre => Term::ZERO,
             other => other.term(),
         };
         if term > record.durable_state.term {
@@ -608,7 +614,7 @@ impl Ghost {
             );
         }
         match &envelope.message {
-            Message::VoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
+            Message::RequestVoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
                 let durable = record.durable_state;
                 if durable.term == reply.campaign && durable.vote != Some(envelope.to) {
                     return broken(
@@ -617,14 +623,14 @@ impl Ghost {
                     );
                 }
             }
-            Message::AppendReply(reply) if reply.matched > record.durable.last() => {
+            Message::AppendEntriesReply(reply) if reply.matched > record.durable.last() => {
                 let last = record.durable.last();
                 return broken(
                     "S11",
                     format!("node {id} acknowledges {}, but only {last} is durable", reply.matched),
                 );
             }
-            Message::AppendReply(reply) if reply.term >= record.acknowledged.0 => {
+            Message::AppendEntriesReply(reply) if reply.term >= record.acknowledged.0 => {
                 let before = record.acknowledged.1;
                 let more = reply.term > record.acknowledged.0 || reply.matched > before;
                 record.acknowledged = (reply.term, if more { reply.matched } else { before });

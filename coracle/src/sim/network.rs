@@ -125,7 +125,7 @@ impl World {
         if dropped {
             self.met.count(Rare::Dropped);
             let probes = match &envelope.message {
-                Message::Append(append) if append.count() > 0 => self.probes(from, envelope.to.id),
+                Message::AppendEntries(append) if append.count() > 0 => self.probes(from, envelope.to.id),
                 _ => false,
             };
             self.met.count_if(probes, Rare::ProbeLost);
@@ -143,8 +143,10 @@ impl World {
         let runs = (self.hosts[from].run, self.hosts[to].run);
         let connection = self.network.connection[from][to];
         let (cluster, names) = self.handshake(from, to);
-        let acknowledges = matches!(&envelope.message, Message::AppendReply(it) if it.matched > Index::ZERO);
-        let grants = matches!(&envelope.message, Message::VoteReply(it) if !it.pre && it.refusal.is_none());
+        let acknowledges =
+            matches!(&envelope.message, Message::AppendEntriesReply(it) if it.matched > Index::ZERO);
+        let grants =
+            matches!(&envelope.message, Message::RequestVoteReply(it) if !it.pre && it.refusal.is_none());
         let brings = !entries.is_empty();
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
         if (acknowledges || brings || grants)
@@ -330,8 +332,8 @@ impl World {
         self.step(2, to, parcel.bytes.len() as u64);
         let said = self.options.story.then(|| envelope.message.to_string());
         let idles = match &envelope.message {
-            Message::Append(append) => append.count() == 0,
-            Message::AppendReply(_) => true,
+            Message::AppendEntries(append) => append.count() == 0,
+            Message::AppendEntriesReply(_) => true,
             _ => false,
         };
         let at = self.report.story.len();
@@ -385,7 +387,7 @@ impl World {
         let sender = envelope.from;
         let roomy = self.ghost.bytes_behind(to, raft.persisted()) <= self.plan.room;
         match &message {
-            Message::VoteReply(reply) => {
+            Message::RequestVoteReply(reply) => {
                 let rare = match (reply.refusal, reply.pre) {
                     (Some(Refusal::Leader), true) => Some(Rare::Sticky),
                     (Some(Refusal::Leader), false) => Some(Rare::StickyVote),
@@ -396,7 +398,7 @@ impl World {
                 };
                 rare.into_iter().for_each(|rare| self.met.count(rare));
             }
-            Message::Append(append) => {
+            Message::AppendEntries(append) => {
                 let leaders = append.prev.index.max(append.last);
                 let longer = append.term == term && raft.last().index > self.ghost.last(from).index;
                 self.met.count_if(longer && leaders > Index::ZERO, Rare::LongerLog);
@@ -404,7 +406,7 @@ impl World {
                 let full = self.ghost.unpersisted(to) > self.plan.room;
                 self.met.count_if(full && append.count() > 0 && append.term >= term, Rare::Shed);
             }
-            Message::AppendReply(reply) if raft.is_leader() && reply.term == term => {
+            Message::AppendEntriesReply(reply) if raft.is_leader() && reply.term == term => {
                 let known = raft.matched(sender.id).unwrap_or_default();
                 self.met.count_if(reply.matched < known, Rare::OldAck);
                 if let Some(limit) = reply.conflict {
@@ -418,15 +420,15 @@ impl World {
             }
             _ => {}
         }
-        if let Message::AppendReply(reply) = &message {
+        if let Message::AppendEntriesReply(reply) = &message {
             self.ghost.on_answered(to, from, reply);
         }
         self.hand(from, to, cluster, names, PeerMessage::Raft { envelope, entries })?;
         let Some(up) = &self.hosts[to].up else { return Ok(()) };
         let raft = up.raft();
         match &message {
-            Message::AppendReply(_) => self.ghost.on_matched(to, raft, from)?,
-            Message::Append(append) => {
+            Message::AppendEntriesReply(_) => self.ghost.on_matched(to, raft, from)?,
+            Message::AppendEntries(append) => {
                 self.ghost.on_appended(to, commit, append, raft.commit())?;
                 let follows = raft.leader() == Some(sender.id) && raft.term() == append.term;
                 let matches = raft.term_at(append.prev.index) == Some(append.prev.term);
@@ -435,7 +437,7 @@ impl World {
                     return broken("L8", format!("node {node} leaves out {last}, though it has room for it"));
                 }
             }
-            Message::Vote(vote) if !vote.pre => {
+            Message::RequestVote(vote) if !vote.pre => {
                 let now = raft.hard_state();
                 if now != state && now.vote == Some(sender) {
                     self.ghost.on_granted(to, vote.last)?;
@@ -455,7 +457,7 @@ impl World {
         let mut to = index(envelope.to.id);
         let answers = matches!(
             envelope.message,
-            Message::VoteReply(_) | Message::AppendReply(_) | Message::ReadIndexReply(_)
+            Message::RequestVoteReply(_) | Message::AppendEntriesReply(_) | Message::ReadIndexReply(_)
         );
         match dice.below(if answers { 4 } else { 2 }) {
             // It names one node, and comes to another.

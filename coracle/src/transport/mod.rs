@@ -50,7 +50,7 @@ impl PeerMessage {
     /// AppendEntries.
     pub fn binds(&self) -> bool {
         let PeerMessage::Raft { envelope, .. } = self else { return false };
-        matches!(envelope.message, Message::Vote(_) | Message::Append(_))
+        matches!(envelope.message, Message::RequestVote(_) | Message::AppendEntries(_))
     }
 }
 

@@ -9,8 +9,8 @@ use crate::entry::{Entry, Kind};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
-    Append, AppendReply, Boot, Digest, Envelope, Incarnation, Index, LogId, Message, NodeId, Peer, ReadIndex,
-    ReadIndexReply, Refusal, Round, Run, Term, Vote, VoteReply,
+    AppendEntries, AppendEntriesReply, Boot, Digest, Envelope, Incarnation, Index, LogId, Message, NodeId,
+    Peer, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Run, Term,
 };
 use prost::Message as _;
 
@@ -65,21 +65,21 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
         membership: Some(from_log_id(envelope.membership)),
     });
     match &envelope.message {
-        Message::Append(append) => return encode_append(route, append, entries),
+        Message::AppendEntries(append) => return encode_append(route, append, entries),
         _ => assert!(entries.is_empty(), "only AppendEntries carries entries"),
     }
     match &envelope.message {
-        Message::Append(_) => unreachable!("encoded above"),
-        Message::Vote(vote) => {
+        Message::AppendEntries(_) => unreachable!("encoded above"),
+        Message::RequestVote(vote) => {
             let transfer =
                 vote.transfer.map(|(leader, term)| proto::Transfer { leader: leader.0, term: term.0 });
             let last = Some(from_log_id(vote.last));
             let (campaign, pre, question) = (vote.campaign.0, vote.pre, vote.question);
-            let meta = proto::Vote { route, campaign, pre, transfer, last, question };
-            seal(Type::Vote, &meta, Vec::new(), [])
+            let meta = proto::RequestVote { route, campaign, pre, transfer, last, question };
+            seal(Type::RequestVote, &meta, Vec::new(), [])
         }
-        Message::VoteReply(reply) => {
-            let meta = proto::VoteReply {
+        Message::RequestVoteReply(reply) => {
+            let meta = proto::RequestVoteReply {
                 route,
                 campaign: reply.campaign.0,
                 pre: reply.pre,
@@ -89,10 +89,10 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 leader: reply.leader.map_or(0, |leader| leader.0),
                 question: reply.question,
             };
-            seal(Type::VoteReply, &meta, Vec::new(), [])
+            seal(Type::RequestVoteReply, &meta, Vec::new(), [])
         }
-        Message::AppendReply(reply) => {
-            let meta = proto::AppendReply {
+        Message::AppendEntriesReply(reply) => {
+            let meta = proto::AppendEntriesReply {
                 route,
                 term: reply.term.0,
                 round: reply.round.0,
@@ -106,7 +106,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 no_space: reply.no_space,
                 digest: reply.digest.map(from_digest),
             };
-            seal(Type::AppendReply, &meta, Vec::new(), [])
+            seal(Type::AppendEntriesReply, &meta, Vec::new(), [])
         }
         Message::ReadIndex(ask) => {
             let meta = proto::ReadIndex { route, term: ask.term.0, boot: ask.boot.0, sequence: ask.sequence };
@@ -125,7 +125,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
     }
 }
 
-fn encode_append(route: Option<proto::Route>, append: &Append, entries: &[Entry]) -> Frame {
+fn encode_append(route: Option<proto::Route>, append: &AppendEntries, entries: &[Entry]) -> Frame {
     // LG-7: packing that skips or repeats an entry must not leave this node.
     let first = append.prev.index.0 + 1;
     let in_place = entries.iter().zip(first..).all(|(entry, index)| entry.index().0 == index);
@@ -134,7 +134,7 @@ fn encode_append(route: Option<proto::Route>, append: &Append, entries: &[Entry]
         "AppendEntries carries exactly the entries behind prev up to last"
     );
     debug_assert_eq!(runs_of(append.prev, entries), append.runs, "the runs are those of the entries");
-    let meta = proto::Append {
+    let meta = proto::AppendEntries {
         route,
         term: append.term.0,
         prev: Some(from_log_id(append.prev)),
@@ -148,7 +148,7 @@ fn encode_append(route: Option<proto::Route>, append: &Append, entries: &[Entry]
         agreed: append.agreed.map(from_digest),
     };
     let bulk = entries.iter().map(|entry| entry.bytes().clone()).collect();
-    seal(Type::Append, &meta, bulk, entries.iter().map(Entry::checksum))
+    seal(Type::AppendEntries, &meta, bulk, entries.iter().map(Entry::checksum))
 }
 
 pub(super) fn seal_piece(kind: Type, meta: &impl prost::Message, piece: &Bytes) -> Frame {
@@ -171,10 +171,10 @@ pub(super) fn open(raw: Raw) -> Result<Incoming, WireError> {
     let Raw { kind, checksum, meta, bulk } = raw;
     let verify = |sum: u32| if sum == checksum { Ok(()) } else { Err(WireError::BodyChecksum) };
     let message = match kind {
-        Type::Append => {
+        Type::AppendEntries => {
             let entries = frame::entries(bulk)?;
             verify(body_checksum(&meta, entries.iter().map(Entry::checksum)))?;
-            open_append(proto::Append::decode(meta)?, entries)?
+            open_append(proto::AppendEntries::decode(meta)?, entries)?
         }
         Type::Forward => {
             verify(body_checksum(&meta, piece_sum(&bulk)))?;
@@ -217,23 +217,27 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
         Type::Ping => return Ok(Incoming::Ping(proto::Ping::decode(meta)?.number)),
         Type::Pong => return Ok(Incoming::Pong(proto::Ping::decode(meta)?.number)),
         Type::Alarm => return Ok(Incoming::Alarm(proto::Alarm::decode(meta)?.into())),
-        Type::Append | Type::Forward | Type::ForwardReply | Type::FoundingAsk | Type::FoundingAnswer => {
+        Type::AppendEntries
+        | Type::Forward
+        | Type::ForwardReply
+        | Type::FoundingAsk
+        | Type::FoundingAnswer => {
             return Err(WireError::Invalid("a message with bulk among those without"));
         }
-        Type::Vote => {
-            let meta = proto::Vote::decode(meta)?;
-            let vote = Vote {
+        Type::RequestVote => {
+            let meta = proto::RequestVote::decode(meta)?;
+            let vote = RequestVote {
                 campaign: Term(meta.campaign),
                 pre: meta.pre,
                 question: meta.question,
                 transfer: meta.transfer.map(|t| (NodeId(t.leader), Term(t.term))),
                 last: to_log_id(meta.last),
             };
-            (meta.route, Message::Vote(vote))
+            (meta.route, Message::RequestVote(vote))
         }
-        Type::VoteReply => {
-            let meta = proto::VoteReply::decode(meta)?;
-            let reply = VoteReply {
+        Type::RequestVoteReply => {
+            let meta = proto::RequestVoteReply::decode(meta)?;
+            let reply = RequestVoteReply {
                 campaign: Term(meta.campaign),
                 pre: meta.pre,
                 question: meta.question,
@@ -241,11 +245,11 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 refusal: to_refusal(meta.granted, meta.refusal)?,
                 leader: (meta.leader != 0).then_some(NodeId(meta.leader)),
             };
-            (meta.route, Message::VoteReply(reply))
+            (meta.route, Message::RequestVoteReply(reply))
         }
-        Type::AppendReply => {
-            let meta = proto::AppendReply::decode(meta)?;
-            let reply = AppendReply {
+        Type::AppendEntriesReply => {
+            let meta = proto::AppendEntriesReply::decode(meta)?;
+            let reply = AppendEntriesReply {
                 term: Term(meta.term),
                 round: Round(meta.round),
                 promised: meta.promised,
@@ -258,7 +262,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 no_space: meta.no_space,
                 digest: meta.digest.map(to_digest),
             };
-            (meta.route, Message::AppendReply(reply))
+            (meta.route, Message::AppendEntriesReply(reply))
         }
         Type::ReadIndex => {
             let meta = proto::ReadIndex::decode(meta)?;
@@ -281,7 +285,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
 }
 
 /// Builds an AppendEntries from what its meta says and its entries are.
-fn open_append(meta: proto::Append, entries: Vec<Entry>) -> Result<PeerMessage, WireError> {
+fn open_append(meta: proto::AppendEntries, entries: Vec<Entry>) -> Result<PeerMessage, WireError> {
     let prev = to_log_id(meta.prev);
     if entries.len() as u64 != meta.count {
         return Err(WireError::Invalid("AppendEntries names another number of entries than it carries"));
@@ -300,7 +304,7 @@ fn open_append(meta: proto::Append, entries: Vec<Entry>) -> Result<PeerMessage, 
         }
         expected = entry.id();
     }
-    let append = Append {
+    let append = AppendEntries {
         term: Term(meta.term),
         prev,
         last: expected.index,
@@ -317,7 +321,7 @@ fn open_append(meta: proto::Append, entries: Vec<Entry>) -> Result<PeerMessage, 
     if !append.is_well_formed() {
         return Err(WireError::Invalid("the parts of AppendEntries do not fit each other"));
     }
-    let envelope = to_envelope(meta.route, Message::Append(append))?;
+    let envelope = to_envelope(meta.route, Message::AppendEntries(append))?;
     Ok(PeerMessage::Raft { envelope, entries })
 }
 

@@ -171,7 +171,7 @@ pub(super) struct Transfer {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Vote {
+pub(super) struct RequestVote {
     #[prost(message, optional, tag = "1")]
     pub(super) route: Option<Route>,
     #[prost(uint64, tag = "2")]
@@ -187,7 +187,7 @@ pub(super) struct Vote {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct VoteReply {
+pub(super) struct RequestVoteReply {
     #[prost(message, optional, tag = "1")]
     pub(super) route: Option<Route>,
     #[prost(uint64, tag = "2")]
@@ -207,7 +207,7 @@ pub(super) struct VoteReply {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Append {
+pub(super) struct AppendEntries {
     #[prost(message, optional, tag = "1")]
     pub(super) route: Option<Route>,
     #[prost(uint64, tag = "2")]
@@ -233,7 +233,7 @@ pub(super) struct Append {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct AppendReply {
+pub(super) struct AppendEntriesReply {
     #[prost(message, optional, tag = "1")]
     pub(super) route: Option<Route>,
     #[prost(uint64, tag = "2")]

@@ -12,8 +12,9 @@ use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
-    Append, AppendReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index, LogId, Member, Membership,
-    Message, NodeId, Peer, ReadIndex, ReadIndexReply, Refusal, Round, Run, Term, Vote, VoteReply,
+    AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index, LogId, Member,
+    Membership, Message, NodeId, Peer, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply,
+    Round, Run, Term,
 };
 use proptest::prelude::*;
 
@@ -72,7 +73,7 @@ fn append(prev: LogId, term: u64, entries: Vec<Entry>) -> PeerMessage {
         }
     }
     let memberships = entries.iter().filter(|entry| entry.kind() == Kind::Membership);
-    let append = Append {
+    let append = AppendEntries {
         term: Term(term),
         prev,
         last: Index(prev.index.0 + entries.len() as u64),
@@ -86,7 +87,7 @@ fn append(prev: LogId, term: u64, entries: Vec<Entry>) -> PeerMessage {
         time: 1_000,
         agreed: Some(Digest { index: Index(1), format: 1, version: 3, bytes: *b"fedcba9876543210" }),
     };
-    PeerMessage::Raft { envelope: envelope(Message::Append(append)), entries }
+    PeerMessage::Raft { envelope: envelope(Message::AppendEntries(append)), entries }
 }
 
 fn facts() -> Facts {
@@ -126,7 +127,7 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         vec![entry(5, 8, Kind::Noop, b""), entry(5, 9, Kind::Membership, &encode_membership(&membership()))];
     let (boot, sequence) = (Boot(77), 78);
     let command = Bytes::from_static(b"set x 1");
-    let append_reply = AppendReply {
+    let append_reply = AppendEntriesReply {
         term,
         round: Round(17),
         promised: 30,
@@ -140,7 +141,8 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         digest: Some(Digest { index: Index(2), format: 1, version: 3, bytes: *b"0123456789abcdef" }),
     };
     let refusal = Some(Refusal::Log);
-    let vote_reply = VoteReply { campaign, pre: true, question: 79, term, refusal, leader: Some(NodeId(3)) };
+    let vote_reply =
+        RequestVoteReply { campaign, pre: true, question: 79, term, refusal, leader: Some(NodeId(3)) };
     let failed = Err(WriteError::Unknown(Cause::Timeout));
     vec![
         ("hello", hello.encode()),
@@ -155,10 +157,19 @@ fn samples() -> Vec<(&'static str, Bytes)> {
             "founding answer",
             Answer::Refused(NodeId(3), Objection::Promised(membership())).encode().to_bytes(),
         ),
-        ("vote", message(raft(Message::Vote(Vote { campaign, pre: false, question: 79, transfer, last })))),
-        ("vote reply", message(raft(Message::VoteReply(vote_reply)))),
+        (
+            "vote",
+            message(raft(Message::RequestVote(RequestVote {
+                campaign,
+                pre: false,
+                question: 79,
+                transfer,
+                last,
+            }))),
+        ),
+        ("vote reply", message(raft(Message::RequestVoteReply(vote_reply)))),
         ("append", message(append(LogId::new(4, 7), 6, entries))),
-        ("append reply", message(raft(Message::AppendReply(append_reply)))),
+        ("append reply", message(raft(Message::AppendEntriesReply(append_reply)))),
         ("read index", message(raft(Message::ReadIndex(ReadIndex { term, boot, sequence })))),
         (
             "read index reply",
@@ -306,7 +317,7 @@ fn with_entries(
     entries: &[Entry],
 ) -> Result<Option<Incoming>, WireError> {
     let peer = Some(proto::Peer { id: 1, incarnation: 1 });
-    let meta = proto::Append {
+    let meta = proto::AppendEntries {
         route: Some(proto::Route { from: peer, to: peer, membership: None }),
         term,
         prev: Some(proto::LogId { term: prev.term.0, index: prev.index.0 }),
@@ -314,7 +325,7 @@ fn with_entries(
         ..Default::default()
     };
     let bulk = entries.iter().map(|entry| entry.bytes().clone()).collect();
-    read(&seal(Type::Append, &meta, bulk, entries.iter().map(Entry::checksum)).to_bytes())
+    read(&seal(Type::AppendEntries, &meta, bulk, entries.iter().map(Entry::checksum)).to_bytes())
 }
 
 #[test]
@@ -364,8 +375,11 @@ fn the_entries_are_shared_and_not_copied() {
 
 #[test]
 fn a_message_without_its_route_is_refused() {
-    let meta = proto::Vote { campaign: 1, ..Default::default() };
-    assert!(matches!(read(&seal(Type::Vote, &meta, Vec::new(), []).to_bytes()), Err(WireError::Invalid(_))));
+    let meta = proto::RequestVote { campaign: 1, ..Default::default() };
+    assert!(matches!(
+        read(&seal(Type::RequestVote, &meta, Vec::new(), []).to_bytes()),
+        Err(WireError::Invalid(_))
+    ));
     let hello = proto::Hello::default();
     assert!(read(&seal(Type::Hello, &hello, Vec::new(), []).to_bytes()).is_err());
 }
@@ -375,8 +389,8 @@ fn a_refusal_that_this_version_does_not_know_is_not_a_vote() {
     let peer = Some(proto::Peer { id: 1, incarnation: 1 });
     let route = Some(proto::Route { from: peer, to: peer, membership: None });
     for (granted, refusal) in [(false, 0), (false, 99), (true, 1)] {
-        let meta = proto::VoteReply { route, granted, refusal, ..Default::default() };
-        assert!(read(&seal(Type::VoteReply, &meta, Vec::new(), []).to_bytes()).is_err());
+        let meta = proto::RequestVoteReply { route, granted, refusal, ..Default::default() };
+        assert!(read(&seal(Type::RequestVoteReply, &meta, Vec::new(), []).to_bytes()).is_err());
     }
 }
 
@@ -454,7 +468,7 @@ fn any_vote() -> impl Strategy<Value = Message> {
     (numbers, any::<bool>(), transfer, any_log_id()).prop_map(
         |((campaign, question), pre, transfer, last)| {
             let transfer = transfer.map(|(leader, term)| (NodeId(leader), Term(term)));
-            Message::Vote(Vote { campaign: Term(campaign), pre, question, transfer, last })
+            Message::RequestVote(RequestVote { campaign: Term(campaign), pre, question, transfer, last })
         },
     )
 }
@@ -467,7 +481,7 @@ fn any_vote_reply() -> impl Strategy<Value = Message> {
     (any::<[u64; 3]>(), any::<bool>(), refusal, leader).prop_map(
         |([campaign, question, term], pre, refusal, leader)| {
             let leader = leader.map(NodeId);
-            Message::VoteReply(VoteReply {
+            Message::RequestVoteReply(RequestVoteReply {
                 campaign: Term(campaign),
                 pre,
                 question,
@@ -492,7 +506,7 @@ fn any_append_reply() -> impl Strategy<Value = Message> {
     (any::<[u64; 7]>(), conflict, any::<[bool; 2]>(), proptest::option::of(any_digest())).prop_map(
         |(numbers, conflict, [installing, no_space], digest)| {
             let [term, round, promised, matched, last, applied, disk_age] = numbers;
-            Message::AppendReply(AppendReply {
+            Message::AppendEntriesReply(AppendEntriesReply {
                 term: Term(term),
                 round: Round(round),
                 promised,

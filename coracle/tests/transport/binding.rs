@@ -4,7 +4,8 @@ use crate::common::Cluster;
 use crate::kit::*;
 use bytes::Bytes;
 use coracle::core::{
-    Append, ClusterId, Envelope, Incarnation, Index, LogId, Message, Peer, Round, Run, Term, Vote,
+    AppendEntries, ClusterId, Envelope, Incarnation, Index, LogId, Message, Peer, RequestVote, Round, Run,
+    Term,
 };
 use coracle::transport::PeerMessage;
 use coracle::transport::tcp::{Local, TcpConfig};
@@ -12,8 +13,13 @@ use coracle::wire::{self, Hello, Incoming, Purpose};
 
 /// A vote request, or the question before it.
 fn vote(from: Peer, to: Peer, pre: bool) -> PeerMessage {
-    let message =
-        Message::Vote(Vote { campaign: Term(3), pre, question: 0, transfer: None, last: LogId::new(2, 2) });
+    let message = Message::RequestVote(RequestVote {
+        campaign: Term(3),
+        pre,
+        question: 0,
+        transfer: None,
+        last: LogId::new(2, 2),
+    });
     PeerMessage::Raft {
         envelope: Envelope { from, to, membership: LogId::new(1, 1), message },
         entries: vec![],
@@ -21,7 +27,7 @@ fn vote(from: Peer, to: Peer, pre: bool) -> PeerMessage {
 }
 
 fn heartbeat(from: Peer, to: Peer) -> PeerMessage {
-    let message = Message::Append(Append {
+    let message = Message::AppendEntries(AppendEntries {
         term: Term(3),
         prev: LogId::ZERO,
         last: Index(0),
@@ -115,7 +121,7 @@ async fn a_blank_node_that_is_named_answers_the_first_question() {
     let Some(Incoming::Message(PeerMessage::Raft { envelope, .. })) = stranger.hear().await else {
         panic!("an answer was expected")
     };
-    assert!(matches!(envelope.message, Message::VoteReply(reply) if reply.pre));
+    assert!(matches!(envelope.message, Message::RequestVoteReply(reply) if reply.pre));
     let identity = std::fs::read(cluster.dir(1).join("identity")).unwrap();
     assert_eq!(identity[32..48], CLUSTER.0.to_le_bytes(), "it was written down before the answer left");
 }

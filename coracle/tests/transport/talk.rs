@@ -2,7 +2,7 @@
 
 use crate::kit::*;
 use bytes::Bytes;
-use coracle::core::{Append, Envelope, Index, LogId, Message, NodeId, Round, Run, Term};
+use coracle::core::{AppendEntries, Envelope, Index, LogId, Message, NodeId, Round, Run, Term};
 use coracle::entry::{Entry, Kind, Stamp};
 use coracle::transport::tcp::{ProbeError, Tcp, TcpConfig};
 use coracle::transport::{ForwardReply, PeerMessage};
@@ -38,7 +38,7 @@ async fn entries_arrive_as_they_were_however_the_socket_cuts_them() {
             Entry::new(LogId::new(1, index), Kind::Command, Stamp::default(), &payload)
         })
         .collect();
-    let append = Append {
+    let append = AppendEntries {
         term: Term(1),
         prev: LogId::ZERO,
         last: Index(600),
@@ -52,7 +52,7 @@ async fn entries_arrive_as_they_were_however_the_socket_cuts_them() {
         time: 0,
         agreed: None,
     };
-    let message = Message::Append(append);
+    let message = Message::AppendEntries(append);
     let envelope = Envelope { from: peer(1), to: peer(2), membership: LogId::ZERO, message };
     let message = PeerMessage::Raft { envelope, entries };
     a.send(peer(2), message.clone()).await;

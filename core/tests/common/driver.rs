@@ -26,7 +26,8 @@ impl Cluster {
                     first_new = first_new.min(last.next());
                 }
                 TailChange::TakeReceived(first) => {
-                    let Input::Receive(Envelope { message: Message::Append(append), .. }) = input else {
+                    let Input::Receive(Envelope { message: Message::AppendEntries(append), .. }) = input
+                    else {
                         panic!("node {id} takes entries from {input:?}");
                     };
                     assert_eq!(first, node.memory.last().next(), "no gap in the tail of {id}");
@@ -71,7 +72,7 @@ impl Cluster {
             }
         }
         for envelope in out.send.iter().chain(&out.send_after_sync) {
-            if let Message::Vote(vote) = &envelope.message {
+            if let Message::RequestVote(vote) = &envelope.message {
                 self.history.asked.insert(id, vote.question);
             }
         }
@@ -130,7 +131,7 @@ impl Cluster {
     pub(super) fn send_entries(&mut self, id: u64, replicate: Replicate, most: u64) -> Input {
         let node = &self.nodes[&id];
         let Replicate { mut envelope, max_bytes } = replicate;
-        let Message::Append(append) = &mut envelope.message else { panic!("only AppendEntries") };
+        let Message::AppendEntries(append) = &mut envelope.message else { panic!("only AppendEntries") };
         let count = append.count().min(max_bytes.max(1)).min(most);
         append.cut(Index(append.prev.index.0 + count));
         let (to, term, prev, last) = (envelope.to, append.term, append.prev, append.last);
@@ -160,18 +161,18 @@ impl Cluster {
         let spoken = self.history.spoken.entry(id).or_default();
         *spoken = term.max(*spoken);
         match &envelope.message {
-            Message::Vote(vote) if !vote.pre => self.note_vote(id, vote.campaign, id),
-            Message::VoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
+            Message::RequestVote(vote) if !vote.pre => self.note_vote(id, vote.campaign, id),
+            Message::RequestVoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
                 self.note_vote(id, reply.campaign, to);
             }
-            Message::AppendReply(reply)
+            Message::AppendEntriesReply(reply)
                 if durable.term == reply.term && reply.matched > node.disk.purged.index =>
             {
                 let (disk, memory) = (node.disk.id_at(reply.matched), node.memory.id_at(reply.matched));
                 assert!(disk.is_some(), "S11: {id} acknowledges {} before it is durable", reply.matched);
                 assert_eq!(disk, memory, "S11: {id} acknowledges what is overwritten");
             }
-            Message::Append(append) => {
+            Message::AppendEntries(append) => {
                 assert!(append.is_well_formed(), "LG-7: {append:?}");
                 assert_eq!(append.count(), entries.len() as u64, "LG-7: as many entries as named");
             }

@@ -83,14 +83,14 @@ impl Cluster {
     pub(super) fn check_input(&self, id: u64, input: &Input, out: &Output, last: LogId, commit: Index) {
         let Input::Receive(envelope) = input else { return };
         match &envelope.message {
-            Message::Append(append) if self.raft(id).commit() > commit => {
+            Message::AppendEntries(append) if self.raft(id).commit() > commit => {
                 let verified = append.commit.min(append.last);
                 assert!(self.raft(id).commit() <= verified, "S8: {id} commits what it cannot know");
             }
-            Message::Vote(vote) => {
+            Message::RequestVote(vote) => {
                 let replies = out.send.iter().chain(&out.send_after_sync);
                 let granted = replies.into_iter().any(
-                    |e| matches!(&e.message, Message::VoteReply(r) if r.refusal.is_none() && r.campaign == vote.campaign),
+                    |e| matches!(&e.message, Message::RequestVoteReply(r) if r.refusal.is_none() && r.campaign == vote.campaign),
                 );
                 assert!(!granted || vote.last >= last, "S13: {id} grants a vote to a log behind its own");
             }

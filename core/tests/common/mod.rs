@@ -368,7 +368,7 @@ impl Cluster {
 
     /// Hands over a message that somebody made up. The answer to question 0 is one to the newest question.
     pub(crate) fn say(&mut self, from: u64, to: u64, mut message: Message) -> Output {
-        if let Message::VoteReply(reply) = &mut message
+        if let Message::RequestVoteReply(reply) = &mut message
             && reply.question == 0
         {
             reply.question = self.history.asked.get(&to).copied().unwrap_or_default();
@@ -381,30 +381,31 @@ impl Cluster {
 
     /// A node hears of a newer term, from one who cannot win in it.
     pub(crate) fn enter(&mut self, id: u64, term: u64) {
-        let vote = Vote { campaign: Term(term), pre: false, question: 0, transfer: None, last: LogId::ZERO };
+        let vote =
+            RequestVote { campaign: Term(term), pre: false, question: 0, transfer: None, last: LogId::ZERO };
         let stranger = if id == A { B } else { A };
-        self.say(stranger, id, Message::Vote(vote));
+        self.say(stranger, id, Message::RequestVote(vote));
         self.persist(id);
         self.links.remove(&(id, stranger));
         assert_eq!(self.term(id), term);
     }
 
     /// Hands over an AppendEntries that somebody made up, with the bytes that `from` has for it.
-    pub(crate) fn give(&mut self, from: u64, to: u64, append: Append) -> Output {
+    pub(crate) fn give(&mut self, from: u64, to: u64, append: AppendEntries) -> Output {
         let log = self.nodes[&from].memory.clone();
         self.give_image(&log, from, to, append)
     }
 
     /// The same with the bytes that a node of another cluster has.
-    pub(crate) fn give_from(&mut self, other: &Cluster, from: u64, to: u64, append: Append) -> Output {
+    pub(crate) fn give_from(&mut self, other: &Cluster, from: u64, to: u64, append: AppendEntries) -> Output {
         self.give_image(&other.nodes[&from].memory, from, to, append)
     }
 
-    fn give_image(&mut self, log: &Image, from: u64, to: u64, append: Append) -> Output {
+    fn give_image(&mut self, log: &Image, from: u64, to: u64, append: AppendEntries) -> Output {
         let range = append.prev.index.0 + 1..=append.last.0;
         let entries = range.map(|at| log.get(Index(at)).expect("the sender has it").clone()).collect();
         let membership = self.raft(from).membership_id();
-        let message = Message::Append(append);
+        let message = Message::AppendEntries(append);
         let envelope = Envelope { from: peer(from), to: peer(to), membership, message };
         self.hand(Mail { envelope, entries, posted: self.wall })
     }

@@ -21,7 +21,7 @@ fn what_is_committed_is_handed_out_to_be_applied() {
 /// every role and for every kind of message.
 #[test]
 fn a_newer_term_makes_a_follower_of_everybody() {
-    let reply = AppendReply {
+    let reply = AppendEntriesReply {
         term: Term(9),
         round: Round(0),
         promised: 0,
@@ -34,7 +34,7 @@ fn a_newer_term_makes_a_follower_of_everybody() {
         no_space: false,
         digest: None,
     };
-    let refused = VoteReply {
+    let refused = RequestVoteReply {
         campaign: Term(2),
         pre: false,
         question: 0,
@@ -44,9 +44,9 @@ fn a_newer_term_makes_a_follower_of_everybody() {
     };
     let messages = [
         request_vote(9, LogId::ZERO),
-        Message::VoteReply(refused),
-        Message::Append(append_entries(9, LogId::new(1, 1), &[], 1, 0)),
-        Message::AppendReply(reply),
+        Message::RequestVoteReply(refused),
+        Message::AppendEntries(append_entries(9, LogId::new(1, 1), &[], 1, 0)),
+        Message::AppendEntriesReply(reply),
         Message::ReadIndex(ReadIndex { term: Term(9), boot: Boot(1), sequence: 1 }),
         Message::ReadIndexReply(ReadIndexReply { term: Term(9), boot: Boot(1), sequence: 1, index: None }),
     ];

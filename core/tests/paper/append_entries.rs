@@ -2,9 +2,9 @@
 
 use super::*;
 
-fn reply(c: &Cluster, from: u64, to: u64) -> AppendReply {
+fn reply(c: &Cluster, from: u64, to: u64) -> AppendEntriesReply {
     match answer(c, from, to) {
-        Message::AppendReply(reply) => reply,
+        Message::AppendEntriesReply(reply) => reply,
         other => panic!("not an answer to AppendEntries: {other:?}"),
     }
 }

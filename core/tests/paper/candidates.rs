@@ -11,8 +11,11 @@ fn a_candidate_enters_the_next_term_votes_for_itself_and_asks_all() {
     assert_eq!((c.role(A), c.term(A), c.vote(A)), (RoleName::Candidate, 2, Some(A)));
     assert_eq!(c.node(A).disk.hard_state, HardState { term: Term(2), vote: Some(peer(A)) });
     for to in [B, C] {
-        let Message::Vote(vote) = answer(&c, A, to) else { panic!("it asks") };
-        assert_eq!(Message::Vote(Vote { question: 0, ..vote }), request_vote(2, LogId::new(1, 2)));
+        let Message::RequestVote(vote) = answer(&c, A, to) else { panic!("it asks") };
+        assert_eq!(
+            Message::RequestVote(RequestVote { question: 0, ..vote }),
+            request_vote(2, LogId::new(1, 2))
+        );
     }
 }
 
@@ -41,12 +44,12 @@ fn a_majority_of_votes_makes_a_leader() {
 fn a_new_leader_makes_a_follower_of_a_candidate() {
     let mut c = Cluster::of(3);
     candidate_a(&mut c);
-    c.say(B, A, Message::Append(append_entries(2, LogId::new(1, 1), &[], 1, 0)));
+    c.say(B, A, Message::AppendEntries(append_entries(2, LogId::new(1, 1), &[], 1, 0)));
     assert_eq!((c.role(A), c.leader_of(A), c.vote(A)), (RoleName::Follower, Some(B), Some(A)));
     // One of an older term is no new leader.
     let mut c = Cluster::of(3);
     candidate_a(&mut c);
-    c.say(B, A, Message::Append(append_entries(1, LogId::new(1, 1), &[], 1, 0)));
+    c.say(B, A, Message::AppendEntries(append_entries(1, LogId::new(1, 1), &[], 1, 0)));
     assert_eq!(c.role(A), RoleName::Candidate);
 }
 

@@ -15,7 +15,7 @@ fn a_new_leader_tells_everybody_at_once() {
     for to in [B, C] {
         let heartbeats = c.mail(A, to).into_iter();
         let mut heartbeats =
-            heartbeats.filter(|m| matches!(m, Message::Append(append) if append.count() == 0));
+            heartbeats.filter(|m| matches!(m, Message::AppendEntries(append) if append.count() == 0));
         assert!(heartbeats.next().is_some());
     }
 }
@@ -50,7 +50,7 @@ fn what_a_follower_lacks_is_sent_from_next_index_on() {
     c.pass(10);
     let next = c.progress(A, B).next;
     c.propose(A, 3);
-    let Message::Append(append) = answer(&c, A, B) else { panic!("AppendEntries") };
+    let Message::AppendEntries(append) = answer(&c, A, B) else { panic!("AppendEntries") };
     assert_eq!((append.prev.index.next(), append.count()), (next, 3));
 }
 

@@ -18,8 +18,8 @@ use common::*;
 use coracle_core::*;
 
 /// AppendEntries as in the figure, for a follower whose log may be anything.
-fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_commit: u64) -> Append {
-    Append {
+fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_commit: u64) -> AppendEntries {
+    AppendEntries {
         term: Term(term),
         prev,
         last: Index(last),
@@ -36,7 +36,7 @@ fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_com
 }
 
 fn request_vote(term: u64, last: LogId) -> Message {
-    Message::Vote(Vote { campaign: Term(term), pre: false, question: 0, transfer: None, last })
+    Message::RequestVote(RequestVote { campaign: Term(term), pre: false, question: 0, transfer: None, last })
 }
 
 /// The newest answer that has left for `to`.
@@ -46,7 +46,7 @@ fn answer(c: &Cluster, from: u64, to: u64) -> Message {
 
 fn vote_granted(c: &Cluster, from: u64, to: u64) -> bool {
     match answer(c, from, to) {
-        Message::VoteReply(reply) => reply.refusal.is_none(),
+        Message::RequestVoteReply(reply) => reply.refusal.is_none(),
         other => panic!("not a vote: {other:?}"),
     }
 }

@@ -8,7 +8,7 @@ fn rule_1_an_older_term_is_refused() {
     let mut c = Cluster::of(3);
     c.enter(B, 5);
     c.say(A, B, request_vote(4, LogId::new(9, 9)));
-    let Message::VoteReply(reply) = answer(&c, B, A) else { panic!("an answer") };
+    let Message::RequestVoteReply(reply) = answer(&c, B, A) else { panic!("an answer") };
     assert_eq!((reply.refusal, reply.term), (Some(Refusal::Term), Term(5)));
 }
 

@@ -52,7 +52,7 @@ fn persistent_state_is_on_stable_storage_before_any_response() {
     c.deliver(B, A);
     assert!(c.mail(A, B).is_empty());
     c.persist(A);
-    assert!(matches!(answer(&c, A, B), Message::AppendReply(reply) if reply.matched == Index(3)));
+    assert!(matches!(answer(&c, A, B), Message::AppendEntriesReply(reply) if reply.matched == Index(3)));
 }
 
 /// Figure 2, volatile state: commitIndex starts at 0, after a restart too, and increases.
