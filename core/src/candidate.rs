@@ -37,7 +37,7 @@ impl Candidate {
             timeout: shared.draw_timeout(),
             asked: shared.now,
         };
-        if pre || shared.broken.is("own-vote-not-awaited") {
+        if shared.rules.counts_own_vote(pre, false) {
             candidate.votes.insert(shared.me, true);
         }
         candidate.ask(shared);
@@ -86,7 +86,7 @@ impl Candidate {
     }
 
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared, id: WriteId) -> Transition {
-        if !self.pre && id >= self.own_vote {
+        if shared.rules.counts_own_vote(self.pre, id >= self.own_vote) {
             self.votes.insert(shared.me, true);
         }
         self.count(shared)
@@ -98,23 +98,16 @@ impl Candidate {
         from: Peer,
         reply: RequestVoteReply,
     ) -> Transition {
-        let same_kind = reply.pre == self.pre || shared.broken.is("pre-vote-counts-as-vote");
-        let same_campaign =
-            reply.campaign == self.campaign(shared) || shared.broken.is("vote-of-any-campaign");
-        // A pre-vote binds nobody, so an old one says nothing: its voter may hear a leader by now (5.1.13).
-        let any =
-            ["vote-of-any-campaign", "pre-vote-counts-as-vote"].iter().any(|rule| shared.broken.is(rule));
-        let same_question = reply.question == self.number || any;
-        if !same_kind || !same_campaign || !same_question {
+        if !shared.rules.answers(&reply, &self.question(shared)) {
             return shared.drop_input(Dropped::Stale);
         }
         if !shared.log.membership().is_voter(from) {
             return shared.drop_input(Dropped::NotMember);
         }
-        let granted = reply.refusal.is_none() || shared.broken.is("refusal-counts-as-vote");
+        let granted = shared.rules.is_granted(&reply);
         // A refusal never takes a grant back: it may be an older answer that was overtaken.
         let silent = || shared.log.membership().voting_peers().find(|peer| !self.votes.contains_key(peer));
-        let voter = shared.broken.is("votes-not-voters").then(silent).flatten().unwrap_or(from);
+        let voter = shared.rules.counts_for(from, silent);
         let vote = self.votes.entry(voter).or_insert(granted);
         *vote |= granted;
         self.count(shared)
@@ -122,10 +115,7 @@ impl Candidate {
 
     pub(crate) fn count(&self, shared: &Shared) -> Transition {
         let vote_of = |peer: Peer| self.votes.get(&peer).copied();
-        match shared.log.membership().tally(vote_of) {
-            _ if shared.broken.elects_too_early(shared.log.membership(), vote_of) && !self.pre => {
-                Transition::Lead
-            }
+        match shared.rules.election(shared.log.membership(), self.pre, vote_of) {
             Tally::Won if self.pre => Transition::Campaign,
             // It asked nobody before its term was durable, so an answer that comes earlier is made up.
             Tally::Won if !self.votes.contains_key(&shared.me) => Transition::Stay,
@@ -139,7 +129,7 @@ impl Candidate {
     /// Whether it goes on rather than grant a pre-vote to a rival that asks as well. Of two the one with
     /// the greater log, then name, goes first; but only for a moment, since it may not reach a quorum.
     pub(crate) fn goes_before(&self, shared: &Shared, rival: NodeId, last: LogId) -> bool {
-        let greater = (shared.log.last_id(), shared.me.id) > (last, rival);
+        let greater = shared.rules.goes_first((shared.log.last_id(), shared.me.id), (last, rival));
         self.pre && greater && shared.now.since(self.since) < shared.settings.heartbeat
     }
 }

@@ -5,7 +5,8 @@
 //! a late completion can never acknowledge an entry that was overwritten meanwhile, and no terms need
 //! comparing.
 
-use crate::{Broken, Index, Tick, WriteId};
+use crate::rules::Rules;
+use crate::{Index, Tick, WriteId};
 use alloc::collections::VecDeque;
 
 /// The disk as the core sees it.
@@ -21,7 +22,6 @@ pub(crate) struct Disk {
     under_way: VecDeque<UnderWay>,
     /// The newest index of the log that is durable.
     persisted: Index,
-    pub(crate) broken: Broken,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +40,6 @@ impl Disk {
             hard_state: WriteId(0),
             under_way: VecDeque::new(),
             persisted,
-            broken: Broken::default(),
         }
     }
 
@@ -77,23 +76,20 @@ impl Disk {
     }
 
     /// Entries behind `last` are gone, or about to be.
-    pub(crate) fn truncate(&mut self, last: Index) {
+    pub(crate) fn truncate(&mut self, rules: Rules, last: Index) {
         self.persisted = self.persisted.min(last);
-        if self.broken.is("truncation-spares-writes-under-way") {
-            return;
-        }
         for write in &mut self.under_way {
-            write.safe = write.safe.min(last);
+            write.safe = rules.safe_after_truncation(write.safe, last);
         }
     }
 
     /// The write `id`, and so all before it, is done. False if that is no news.
-    pub(crate) fn complete(&mut self, id: WriteId) -> bool {
+    pub(crate) fn complete(&mut self, rules: Rules, id: WriteId) -> bool {
         if id <= self.done || id > self.newest {
             return false;
         }
         while let Some(write) = self.under_way.front()
-            && (write.id <= id || self.broken.is("completion-of-one-is-of-all"))
+            && rules.is_done(write.id, id)
         {
             self.persisted = self.persisted.max(write.safe);
             self.under_way.pop_front();
@@ -130,12 +126,12 @@ mod tests {
     fn completions_raise_the_mark_in_order_and_one_stands_for_all_before_it() {
         let mut disk = Disk::new(Index(3));
         let [first, second, third] = [4, 5, 6].map(|safe| write(&mut disk, safe));
-        assert!(disk.complete(first));
+        assert!(disk.complete(Rules::default(), first));
         assert_eq!((disk.persisted(), disk.writes_under_way()), (Index(4), 2));
-        assert!(disk.complete(third));
+        assert!(disk.complete(Rules::default(), third));
         assert_eq!((disk.persisted(), disk.writes_under_way()), (Index(6), 0));
         for old_news in [first, second, third, third.next(), WriteId(0)] {
-            assert!(!disk.complete(old_news));
+            assert!(!disk.complete(Rules::default(), old_news));
         }
         assert_eq!(disk.persisted(), Index(6));
     }
@@ -144,14 +140,14 @@ mod tests {
     fn a_truncation_lowers_what_every_write_under_way_makes_safe() {
         let mut disk = Disk::new(Index(3));
         let [first, second] = [8, 9].map(|safe| write(&mut disk, safe));
-        disk.truncate(Index(5));
+        disk.truncate(Rules::default(), Index(5));
         let third = write(&mut disk, 7);
-        disk.truncate(Index(6));
+        disk.truncate(Rules::default(), Index(6));
         for (id, safe) in [(first, 5), (second, 5), (third, 6)] {
-            assert!(disk.complete(id));
+            assert!(disk.complete(Rules::default(), id));
             assert_eq!(disk.persisted(), Index(safe));
         }
-        disk.truncate(Index(2));
+        disk.truncate(Rules::default(), Index(2));
         assert_eq!(disk.persisted(), Index(2), "and the mark itself");
     }
 
@@ -162,9 +158,9 @@ mod tests {
         let entries = write(&mut disk, 1);
         let vote = write(&mut disk, 1);
         disk.carries_hard_state(vote);
-        disk.complete(entries);
+        disk.complete(Rules::default(), entries);
         assert!(!disk.hard_state_is_durable());
-        disk.complete(vote);
+        disk.complete(Rules::default(), vote);
         assert!(disk.hard_state_is_durable());
     }
 
@@ -175,7 +171,7 @@ mod tests {
         let first = write(&mut disk, 1);
         write(&mut disk, 2);
         assert_eq!(disk.age(Tick(100)), 99);
-        disk.complete(first);
+        disk.complete(Rules::default(), first);
         assert_eq!(disk.age(Tick(100)), 98);
         assert_eq!(disk.age(Tick(0)), 0, "a clock that stands still ages nothing");
     }

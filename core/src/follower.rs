@@ -73,12 +73,12 @@ impl Follower {
 
     /// AppendEntries (Figure 2). The term is ours: `raft.rs` has seen to that.
     pub(crate) fn on_append(&mut self, shared: &mut Shared, from: Peer, append: AppendEntries) -> Transition {
-        if self.leader.is_some_and(|leader| leader != from) && !shared.broken.is("append-of-older-term") {
+        if shared.rules.is_second_leader(from, self.leader) {
             return shared.drop_input(Dropped::SecondLeader);
         }
         self.leader = Some(from);
         self.since = shared.now;
-        let accept = shared.log.accept(&append);
+        let accept = shared.log.accept(shared.rules, &append);
         if accept == Accept::Impossible {
             return shared.drop_input(Dropped::ContradictsCommitted);
         }
@@ -103,11 +103,8 @@ impl Follower {
                     shared.announce_members();
                 }
                 self.verified = self.verified.max(append.last);
-                // "Set commitIndex = min(leaderCommit, index of last new entry)": the last one that this
-                // message has verified, since behind it our log may hold another leader's entries.
-                let verified =
-                    if shared.broken.is("commit-unverified") { shared.log.last() } else { append.last };
-                shared.commit_to(append.commit.min(verified));
+                let last = shared.log.last();
+                shared.commit_to(shared.rules.commit_of_follower(append.commit, append.last, last));
                 // Entries that were all here already: the leader may have missed the acknowledgement.
                 answer |= append.count() > 0 && self.matched(shared) >= append.last;
             }
@@ -127,11 +124,7 @@ impl Follower {
 
     /// The newest index that is durable and verified by an AppendEntries of this term.
     fn matched(&self, shared: &Shared) -> Index {
-        match () {
-            () if shared.broken.is("ack-before-durable") => self.verified,
-            () if shared.broken.is("ack-unverified") => shared.disk.persisted(),
-            () => self.verified.min(shared.disk.persisted()),
-        }
+        shared.rules.acknowledged(self.verified, shared.disk.persisted())
     }
 
     fn acknowledge(&mut self, shared: &mut Shared, conflict: Option<LogId>) {
@@ -171,12 +164,11 @@ impl Follower {
         from: Peer,
         reply: ReadIndexReply,
     ) -> Transition {
-        let other_run = reply.boot != shared.boot && !shared.broken.is("answer-to-another-run");
-        if self.leader != Some(from) || other_run {
+        if self.leader != Some(from) || !shared.rules.is_of_this_run(reply.boot, shared.boot) {
             return shared.drop_input(Dropped::Unexpected);
         }
-        let any = shared.broken.is("answer-to-any-question").then(|| self.reads.question()).flatten();
-        let Some(tickets) = self.reads.answered(any.unwrap_or(reply.sequence)) else {
+        let question = shared.rules.question_answered(reply.sequence, self.reads.question());
+        let Some(tickets) = self.reads.answered(question) else {
             return shared.drop_input(Dropped::Stale);
         };
         // What the leader holds for committed, as far as this term has verified it here: no read waits for a
@@ -205,7 +197,7 @@ impl Follower {
 
     /// The role ends: nobody waits for an answer that cannot come.
     pub(crate) fn end(mut self, shared: &mut Shared) {
-        if shared.broken.is("follower-forgets-reads") {
+        if !shared.rules.answers_reads(RoleName::Follower) {
             return;
         }
         for ticket in self.reads.take_all() {

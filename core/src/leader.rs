@@ -2,6 +2,7 @@
 
 use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
+use crate::rules::Quorum;
 use crate::shared::{Shared, Transition};
 use crate::*;
 use alloc::collections::BTreeMap;
@@ -12,7 +13,7 @@ use core::mem;
 pub(crate) struct Leader {
     /// The empty entry of this term. Until it is committed, the leader does not know what is.
     start: Index,
-    /// All members but itself, each in its very incarnation: of a node that is being replaced, both disks.
+    /// All members, itself among them, each in its very incarnation: of a node that is being replaced, both disks.
     pub(crate) progress: BTreeMap<Peer, Progress>,
     pub(crate) reads: LeaderReads,
     /// Whether the commit index has risen since the followers were last told of it without being sent entries.
@@ -24,7 +25,9 @@ impl Leader {
     pub(crate) fn new(shared: &mut Shared) -> Leader {
         let next = shared.log.last().next();
         let others = shared.log.membership().others(shared.me.id);
-        let progress = others.map(|member| (member.peer(), Progress::new(next, shared.now))).collect();
+        let own = (shared.me, Progress::own(shared.disk.persisted(), shared.now));
+        let progress = others.map(|member| (member.peer(), Progress::new(next, shared.now)));
+        let progress = progress.chain([own]).collect();
         let noop = shared.append_own(1);
         shared.out.tail.push(TailChange::TakeNoop(noop));
         let mut leader =
@@ -34,16 +37,20 @@ impl Leader {
         leader
     }
 
+    /// What a quorum of the members has reached, by any measure of their progress.
+    fn reached<T: Ord + Copy + Default>(
+        &self,
+        shared: &Shared,
+        what: Quorum,
+        measure: impl Fn(&Progress) -> T,
+    ) -> T {
+        let value_of = |peer| self.progress.get(&peer).map_or(T::default(), &measure);
+        shared.rules.reached(what, shared.log.membership(), value_of)
+    }
+
     /// The last moment at which a quorum was known to follow.
     fn quorum_heard(&self, shared: &Shared) -> Tick {
-        let heard = |peer| match self.progress.get(&peer) {
-            // It does not help to commit, so it does not help to stay: a new term trusts it anew.
-            Some(progress) if progress.lost_entries => Tick::default(),
-            Some(progress) => progress.heard,
-            None if peer == shared.me => shared.now,
-            None => Tick::default(),
-        };
-        shared.log.membership().reached(heard)
+        self.reached(shared, Quorum::Contact, |progress| progress.heard(shared.now))
     }
 
     /// Whether a quorum follows it so recently that it helps nobody to depose it.
@@ -54,14 +61,11 @@ impl Leader {
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
         let longest = shared.settings.election_max;
         // Check-quorum (thesis, section 6.2): nobody waits for a leader that cannot commit.
-        if shared.now.since(self.quorum_heard(shared)) >= longest && !shared.broken.is("no-check-quorum") {
+        if shared.rules.has_lost_quorum(shared.now.since(self.quorum_heard(shared)), longest) {
             return Transition::Follow;
         }
         let age = shared.disk.age(shared.now);
-        if age > longest.saturating_mul(2)
-            && !self.progress.is_empty()
-            && !shared.broken.is("stalled-disk-leads")
-        {
+        if shared.rules.disk_is_stalled(age, longest) && self.peers().next().is_some() {
             shared.out.alarms.push(Alarm::DiskStalled { ticks: age });
             return Transition::Follow;
         }
@@ -91,7 +95,7 @@ impl Leader {
 
     pub(crate) fn on_sent(&mut self, shared: &mut Shared, to: Peer, prev: LogId, last: Index, bytes: u64) {
         if let Some(progress) = self.progress.get_mut(&to) {
-            if shared.broken.is("report-of-sending-lost") {
+            if !shared.rules.hears_reports() {
                 return;
             }
             progress.on_sent(prev, last, bytes);
@@ -120,30 +124,18 @@ impl Leader {
         if reply.matched > shared.log.last() || reply.round > self.reads.round() {
             return shared.drop_input(Dropped::Malformed);
         }
-        progress.heard = shared.now;
-        progress.round = progress.round.max(reply.round);
-        progress.applied = progress.applied.max(reply.applied);
-        progress.last = reply.last;
-        let (round, acknowledged) = progress.heartbeat;
-        if reply.round >= round && reply.last < acknowledged && !progress.lost_entries {
-            progress.on_lost_entries(reply.last);
+        if let Some(acknowledged) = progress.on_answer(shared.now, reply.round, reply.applied, reply.last) {
             let (follower, last) = (from.id, reply.last);
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
         }
-        if shared.broken.is("match-goes-back") {
-            progress.matched = progress.matched.min(reply.matched);
-        }
-        if shared.broken.is("next-goes-below-match") {
-            progress.next = reply.conflict.map_or(progress.next, |limit| limit.index.next());
-        }
-        let news = progress.on_matched(reply.matched);
+        let news = progress.on_matched(shared.rules, reply.matched);
         match reply.conflict {
-            Some(_) if shared.broken.is("conflict-ignored") => {}
-            Some(limit) => {
+            Some(limit) if shared.rules.heeds_conflicts() => {
                 let limit = shared.log.newest_within(limit);
-                progress.on_conflict(limit.index, reply.round, self.reads.round());
+                progress.on_conflict(shared.rules, limit.index, reply.round, self.reads.round());
             }
-            None => progress.probing = false,
+            Some(_) => {}
+            None => progress.on_no_conflict(),
         }
         if news {
             self.advance_commit(shared);
@@ -154,7 +146,7 @@ impl Leader {
     }
 
     pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {
-        if shared.broken.is("read-without-round") {
+        if !shared.rules.needs_round() {
             return shared.out.reads.push(ReadGrant { ticket, index: shared.log.commit() });
         }
         self.join(shared, Reader::Local(ticket));
@@ -169,7 +161,7 @@ impl Leader {
     }
 
     fn join(&mut self, shared: &mut Shared, reader: Reader) {
-        if shared.broken.is("read-joins-round-under-way") && self.reads.join_started(reader) {
+        if !shared.rules.needs_new_round() && self.reads.join_started(reader) {
             return;
         }
         self.reads.join(reader);
@@ -179,22 +171,15 @@ impl Leader {
     /// Commits what a quorum holds, but counts only for entries of its own term (section 5.4.2): an
     /// older entry on a majority may still be overwritten.
     fn advance_commit(&mut self, shared: &mut Shared) {
-        let unsynced = shared.broken.is("leader-counts-unsynced");
-        let own = if unsynced { shared.log.last() } else { shared.disk.persisted() };
-        let holds = |peer| match self.progress.get(&peer) {
-            Some(progress) => progress.counted(),
-            None if peer == shared.me => own,
-            None => Index::ZERO,
-        };
-        let held = shared.log.membership().reached(holds);
-        let held =
-            shared.broken.lower_quorum("commit-quorum-too-small", shared.log.membership(), holds, held);
-        let next = shared.log.term_at(shared.log.commit().next());
-        if shared.broken.is("commit-stops-at-older-term") && next != Some(shared.term()) {
-            return;
+        let own = shared.rules.own_match(shared.disk.persisted(), shared.log.last());
+        if let Some(progress) = self.progress.get_mut(&shared.me) {
+            progress.matched = own;
         }
-        let own_term = shared.log.term_at(held) == Some(shared.term());
-        if (!own_term && !shared.broken.is("older-term-committed-by-count")) || !shared.commit_to(held) {
+        let held = self.reached(shared, Quorum::Commit, Progress::counted);
+        let (commit, current) = (shared.log.commit(), shared.term());
+        if !shared.rules.commits(held, commit, current, |at| shared.log.term_at(at))
+            || !shared.commit_to(held)
+        {
             return;
         }
         self.untold = true;
@@ -205,11 +190,16 @@ impl Leader {
     /// follower's read; a message of its own is not worth its cost at each commit, but the next tick's.
     fn announce_commit(&mut self, shared: &mut Shared) {
         if mem::take(&mut self.untold) {
-            let peers: Vec<Peer> = self.progress.keys().copied().collect();
+            let peers: Vec<Peer> = self.peers().collect();
             for peer in peers {
                 self.send_empty(shared, peer);
             }
         }
+    }
+
+    /// Whom it sends to.
+    fn peers(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.progress.iter().filter(|(_, progress)| progress.is_peer()).map(|(peer, _)| *peer)
     }
 
     fn start_round_if_due(&mut self, shared: &mut Shared) {
@@ -220,7 +210,7 @@ impl Leader {
 
     /// Whether it knows by now what was committed before its term.
     fn may_read(&self, shared: &Shared) -> bool {
-        shared.log.commit() >= self.start || shared.broken.is("read-before-own-commit")
+        shared.rules.knows_commit(shared.log.commit(), self.start)
     }
 
     /// A heartbeat to all, carrying a new round.
@@ -228,38 +218,27 @@ impl Leader {
         self.untold = false;
         let read_index = self.may_read(shared).then(|| shared.log.commit());
         let round = self.reads.start_round(shared.now, read_index);
-        let peers: Vec<Peer> = self.progress.keys().copied().collect();
+        let peers: Vec<Peer> = self.peers().collect();
         for peer in peers {
             self.send_empty(shared, peer);
-            if let Some(progress) = self.progress.get_mut(&peer) {
-                // Kept until it was answered: constant reads send rounds faster than they are answered.
-                if progress.round >= progress.heartbeat.0 {
-                    progress.heartbeat = (round, progress.matched);
-                }
-            }
+        }
+        for progress in self.progress.values_mut() {
+            progress.on_round(round);
         }
         self.confirm_reads(shared);
     }
 
     /// Grants the reads of every round that a quorum has echoed.
     fn confirm_reads(&mut self, shared: &mut Shared) {
-        let own = self.reads.round();
-        let echoed = |peer| match self.progress.get(&peer) {
-            Some(progress) => progress.round,
-            None if peer == shared.me => own,
-            None => Round(0),
-        };
-        let round = shared.log.membership().reached(echoed);
-        let round =
-            shared.broken.lower_quorum("read-quorum-too-small", shared.log.membership(), echoed, round);
+        let round = self.reached(shared, Quorum::Read, |progress| progress.round);
         let granted = self.reads.confirm(round);
         let term = shared.term();
         for (index, reader) in granted {
             match reader {
-                Reader::Local(ticket) if shared.broken.is("read-granted-at-zero") => {
-                    shared.out.reads.push(ReadGrant { ticket, index: Index::ZERO });
+                Reader::Local(ticket) => {
+                    let index = shared.rules.read_index(index);
+                    shared.out.reads.push(ReadGrant { ticket, index });
                 }
-                Reader::Local(ticket) => shared.out.reads.push(ReadGrant { ticket, index }),
                 Reader::Remote { peer, boot, sequence } => {
                     let reply = ReadIndexReply { term, boot, sequence, index: Some(index) };
                     shared.send(peer, Message::ReadIndexReply(reply));
@@ -270,7 +249,7 @@ impl Leader {
     }
 
     fn replicate(&mut self, shared: &mut Shared) {
-        let peers: Vec<Peer> = self.progress.keys().copied().collect();
+        let peers: Vec<Peer> = self.peers().collect();
         for peer in peers {
             self.replicate_to(shared, peer);
         }
@@ -282,9 +261,9 @@ impl Leader {
         if progress.next > shared.log.last() {
             return;
         }
-        let unbounded = shared.broken.is("window-unbounded") && progress.open.is_none();
-        let budget = progress.budget(&shared.settings).or(unbounded.then_some(shared.settings.message_bytes));
-        let Some(max_bytes) = budget else { return };
+        let window = progress.budget(&shared.settings);
+        let (idle, message_bytes) = (progress.open.is_none(), shared.settings.message_bytes);
+        let Some(max_bytes) = shared.rules.may_send(window, idle, message_bytes) else { return };
         let Some(prev) = shared.log.id_at(progress.next.prev()) else { return };
         progress.open = Some(prev);
         let furthest = Index(prev.index.0.saturating_add(shared.settings.message_entries));
@@ -323,7 +302,7 @@ impl Leader {
 
     /// The role ends: this node can no longer tell what the callers want to know.
     pub(crate) fn end(self, shared: &mut Shared) {
-        if shared.broken.is("leader-forgets-reads") {
+        if !shared.rules.answers_reads(RoleName::Leader) {
             return;
         }
         for ticket in self.reads.local_tickets() {

@@ -45,6 +45,7 @@ mod progress;
 mod raft;
 mod read;
 mod rng;
+mod rules;
 mod shared;
 mod status;
 mod types;

@@ -3,7 +3,8 @@
 //! All that Raft ever asks of an entry is its term, so a log of millions of entries is a short list of
 //! [`Run`]s here. How far the log is durable is the business of [`disk`](crate::disk).
 
-use crate::{AppendEntries, Broken, Index, LogId, Membership, Run, Term};
+use crate::rules::Rules;
+use crate::{AppendEntries, Index, LogId, Membership, Run, Term};
 use alloc::vec::Vec;
 
 /// A node's log.
@@ -19,7 +20,6 @@ pub(crate) struct Log {
     commit: Index,
     /// Every membership that can still matter, oldest first: the first is in force at `purged`.
     memberships: Vec<(LogId, Membership)>,
-    pub(crate) broken: Broken,
 }
 
 /// What became of an [`AppendEntries`].
@@ -45,8 +45,7 @@ impl Log {
         last: Index,
         memberships: Vec<(LogId, Membership)>,
     ) -> Log {
-        let broken = Broken::default();
-        let mut log = Log { purged, runs, last, commit: purged.index, memberships, broken };
+        let mut log = Log { purged, runs, last, commit: purged.index, memberships };
         // Before its first membership there was none, and there may be none again: that one may be truncated.
         if log.memberships.first().is_none_or(|(id, _)| id.index > purged.index) {
             log.memberships.insert(0, (LogId::ZERO, Membership::default()));
@@ -75,10 +74,10 @@ impl Log {
     }
 
     /// Raises the commit mark; it never goes back, and never passes the end of the log.
-    pub(crate) fn commit_to(&mut self, index: Index) -> bool {
+    pub(crate) fn commit_to(&mut self, rules: Rules, index: Index) -> bool {
         let index = index.min(self.last);
         let rises = index > self.commit;
-        self.commit = if self.broken.is("commit-goes-back") { index } else { self.commit.max(index) };
+        self.commit = rules.commit_index(self.commit, index);
         rises
     }
 
@@ -164,11 +163,11 @@ impl Log {
     }
 
     /// Takes what is new in a leader's message (Figure 2, AppendEntries RPC, rules 2 to 4).
-    pub(crate) fn accept(&mut self, message: &AppendEntries) -> Accept {
+    pub(crate) fn accept(&mut self, rules: Rules, message: &AppendEntries) -> Accept {
         // What is purged here is committed, hence in every leader's log: only what lies behind it is compared.
         if message.prev.index >= self.purged.index {
             match self.term_at(message.prev.index) {
-                Some(term) if term == message.prev.term => {}
+                own if rules.matches(message.prev, own) => {}
                 _ if message.prev.index <= self.commit => return Accept::Impossible,
                 _ => return Accept::Conflict(self.newest_within(message.prev)),
             }
@@ -177,16 +176,14 @@ impl Log {
         if carried.is_some_and(|term| term != self.purged.term) {
             return Accept::Impossible;
         }
-        let always = self.broken.is("every-append-truncates") && message.count() > 0;
-        let always = (always && message.prev.index >= self.commit).then(|| message.prev.index.next());
-        let Some(first_new) = always.or_else(|| self.divergence(message)) else {
+        let differs_at = self.divergence(message);
+        let Some(first_new) = rules.first_to_take(message, differs_at, self.commit) else {
             return Accept::Accepted { truncated: None, appended_from: None };
         };
         if first_new <= self.commit {
             return Accept::Impossible;
         }
-        // Only a real conflict of terms truncates: an old message must not undo a newer one.
-        if first_new <= self.last && self.broken.is("conflict-not-truncated") {
+        if first_new <= self.last && !rules.deletes_conflicts() {
             return Accept::Accepted { truncated: None, appended_from: None };
         }
         let truncated = (first_new <= self.last).then(|| first_new.prev());
@@ -344,7 +341,7 @@ mod tests {
         log.append_membership(Term(2), of_one(2));
         assert_eq!((log.membership(), log.membership_id()), (&of_one(2), LogId::new(2, 5)));
         assert!(log.committed_membership().1.is_empty(), "nothing is committed");
-        log.commit_to(Index(4));
+        log.commit_to(Rules::default(), Index(4));
         assert_eq!(log.committed_membership(), &(LogId::new(1, 2), of_one(1)));
         assert_eq!(log.memberships_between(Index(3), Index(5)), [(Index(5), of_one(2))]);
         log.truncate(Index(4));
@@ -367,7 +364,7 @@ mod tests {
     #[test]
     fn a_message_that_contradicts_what_is_committed_or_purged_is_impossible() {
         let mut log = log(LogId::new(2, 5), &[2, 3, 3]);
-        log.commit_to(Index(7));
+        log.commit_to(Rules::default(), Index(7));
         for (prev, terms) in [
             (LogId::new(2, 7), &[][..]),
             (LogId::new(3, 5), &[]),
@@ -376,10 +373,17 @@ mod tests {
             (LogId::new(1, 3), &[1, 3, 3]),
         ] {
             let before = log.clone();
-            assert_eq!(log.accept(&append(prev, terms)), Accept::Impossible, "{prev} {terms:?}");
+            assert_eq!(
+                log.accept(Rules::default(), &append(prev, terms)),
+                Accept::Impossible,
+                "{prev} {terms:?}"
+            );
             assert_eq!(log, before);
         }
-        assert_eq!(log.accept(&append(LogId::new(3, 9), &[])), Accept::Conflict(LogId::new(3, 8)));
+        assert_eq!(
+            log.accept(Rules::default(), &append(LogId::new(3, 9), &[])),
+            Accept::Conflict(LogId::new(3, 8))
+        );
     }
 
     fn ascending() -> impl Strategy<Value = Vec<u64>> {
@@ -408,7 +412,7 @@ mod tests {
             let prev_term = |list: &[u64]| from.checked_sub(1).map_or(Some(0), |at| list.get(at).copied());
             let prev = LogId::new(prev_term(&theirs).unwrap(), from as u64);
             let mut log = log(LogId::ZERO, &own);
-            let accepted = log.accept(&append(prev, &theirs[from..to]));
+            let accepted = log.accept(Rules::default(), &append(prev, &theirs[from..to]));
             prop_assert_eq!(log.check(), Ok(()));
             if prev_term(&own) != prev_term(&theirs) {
                 prop_assert!(matches!(accepted, Accept::Conflict(limit) if limit.index <= prev.index));

@@ -1,25 +1,26 @@
-//! What a leader knows of one follower, and how much it sends ahead.
+//! What a leader knows of one member, and how much it sends ahead.
 //!
 //! Entries are pipelined: `next` moves on when a message leaves, not when it is answered, and moves back
 //! when the follower says that it misses something. A window of messages and bytes bounds what is under
 //! way. While the two logs have not been matched yet, the window is a single message.
+//!
+//! The leader keeps such a record of itself as well, so that whoever asks a quorum asks all members alike.
 
+use crate::rules::Rules;
 use crate::{Index, LogId, Round, Settings, Tick};
 use alloc::collections::VecDeque;
 
-/// A follower, or learner, as its leader sees it.
+/// A member as its leader sees it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Progress {
+    /// Where it stands.
+    state: State,
     /// The newest index known to be durable there and equal to ours (Figure 2, `matchIndex`).
     pub(crate) matched: Index,
     /// The index of the next entry to send (Figure 2, `nextIndex`); always above `matched`.
     pub(crate) next: Index,
-    /// Whether the logs are still being matched, so that one message at a time is enough.
-    pub(crate) probing: bool,
     /// The `prev` of the [`Replicate`](crate::Replicate) that the driver has not reported on yet.
     pub(crate) open: Option<LogId>,
-    /// Where the logs could match at most when it last had to go back, and the newest round at that time.
-    backed_off: (Index, Round),
     /// When the driver could not send: nothing more for one heartbeat interval from then.
     pub(crate) paused: Option<Tick>,
     /// The messages under way: the last index and the bytes of each.
@@ -28,24 +29,53 @@ pub(crate) struct Progress {
     /// The newest round that it has echoed.
     pub(crate) round: Round,
     /// The oldest heartbeat that it has not answered, or else the newest: its round, and `matched` as it was then.
-    pub(crate) heartbeat: (Round, Index),
+    heartbeat: (Round, Index),
     /// When it last answered in this term.
-    pub(crate) heard: Tick,
-    /// Whether it has lost entries that it had acknowledged. Its acknowledgements count no more.
-    pub(crate) lost_entries: bool,
+    heard: Tick,
     /// How far its machine has applied.
     pub(crate) applied: Index,
     /// Where its log ends, durable or not, as it last said.
     pub(crate) last: Index,
 }
 
+/// Where a member stands.
+///
+/// ```text
+///              no conflict                   lost entries
+///     Probe  <------------->  Replicate  ------------------>  Distrusted
+///              conflict                    (from Probe too)    (probes and replicates likewise)
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// The leader itself: its log is the leader's, and nothing is sent to it.
+    Own,
+    /// The logs are being matched, so that one message at a time is enough.
+    Probe(Probe),
+    /// The logs match: messages are sent ahead.
+    Replicate,
+    /// It lost entries that it had acknowledged. It is brought up again, by probing (if some) and then by sending
+    /// ahead, but nothing that it says of its disk counts in this term any more.
+    Distrusted(Option<Probe>),
+}
+
+/// A search for the place where two logs part.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Probe {
+    /// Where the logs could match at most when it last had to go back, and the newest round at that time.
+    backed_off: Option<(Index, Round)>,
+}
+
+impl Probe {
+    const NEW: Probe = Probe { backed_off: None };
+}
+
 impl Progress {
+    /// A member that the leader has sent nothing yet.
     pub(crate) fn new(next: Index, now: Tick) -> Progress {
         Progress {
+            state: State::Probe(Probe::NEW),
             matched: Index::ZERO,
             next,
-            probing: true,
-            backed_off: (Index(u64::MAX), Round(0)),
             open: None,
             paused: None,
             in_flight: VecDeque::new(),
@@ -53,20 +83,71 @@ impl Progress {
             round: Round(0),
             heartbeat: (Round(0), Index::ZERO),
             heard: now,
-            lost_entries: false,
             applied: Index::ZERO,
             last: Index::ZERO,
         }
     }
 
+    /// The leader's record of itself, whose log is durable up to `matched`.
+    pub(crate) fn own(matched: Index, now: Tick) -> Progress {
+        Progress { state: State::Own, matched, ..Progress::new(matched.next(), now) }
+    }
+
+    /// Whether this is another node, to which messages are sent.
+    pub(crate) fn is_peer(&self) -> bool {
+        self.state != State::Own
+    }
+
+    /// Whether the logs are still being matched.
+    pub(crate) fn is_probing(&self) -> bool {
+        self.probe().is_some()
+    }
+
+    /// Whether it lost entries that it had acknowledged.
+    pub(crate) fn is_distrusted(&self) -> bool {
+        matches!(self.state, State::Distrusted(_))
+    }
+
+    fn probe(&self) -> Option<Probe> {
+        match self.state {
+            State::Probe(probe) | State::Distrusted(Some(probe)) => Some(probe),
+            State::Own | State::Replicate | State::Distrusted(None) => None,
+        }
+    }
+
+    /// Starts or ends probing, and is trusted as before.
+    fn set_probe(&mut self, probe: Option<Probe>) {
+        self.state = match (self.state, probe) {
+            (State::Own, _) => State::Own,
+            (State::Distrusted(_), probe) => State::Distrusted(probe),
+            (State::Probe(_) | State::Replicate, Some(probe)) => State::Probe(probe),
+            (State::Probe(_) | State::Replicate, None) => State::Replicate,
+        }
+    }
+
     /// What counts towards the commit index.
     pub(crate) fn counted(&self) -> Index {
-        if self.lost_entries { Index::ZERO } else { self.matched }
+        if self.is_distrusted() { Index::ZERO } else { self.matched }
+    }
+
+    /// When it was last known to follow. One that does not help to commit does not help its leader to stay either:
+    /// a new term trusts it anew.
+    pub(crate) fn heard(&self, now: Tick) -> Tick {
+        match self.state {
+            State::Own => now,
+            State::Distrusted(_) => Tick::default(),
+            State::Probe(_) | State::Replicate => self.heard,
+        }
+    }
+
+    /// For how long it has not answered.
+    pub(crate) fn silent_for(&self, now: Tick) -> u64 {
+        now.since(self.heard)
     }
 
     /// How many bytes may leave now; none if the window is full or the driver is busy with this follower.
     pub(crate) fn budget(&self, settings: &Settings) -> Option<u64> {
-        let window = if self.probing { 1 } else { settings.inflight_messages };
+        let window = if self.is_probing() { 1 } else { settings.inflight_messages };
         let bytes = settings.inflight_bytes.saturating_sub(self.in_flight_bytes);
         let free = self.open.is_none() && self.paused.is_none() && self.in_flight.len() < window && bytes > 0;
         free.then(|| bytes.min(settings.message_bytes))
@@ -89,46 +170,77 @@ impl Progress {
         self.paused = Some(now);
     }
 
+    /// A heartbeat of `round` was sent; the leader has echoed its own at once. It is kept until it was answered: constant reads start rounds faster than they
+    /// are answered.
+    pub(crate) fn on_round(&mut self, round: Round) {
+        if self.round >= self.heartbeat.0 {
+            self.heartbeat = (round, self.matched);
+        }
+        if self.state == State::Own {
+            self.round = round;
+        }
+    }
+
+    /// It answered, knowing `round`, and its log ends at `last`. What it has lost, if it has lost what it had
+    /// acknowledged before the heartbeat that it answers left.
+    pub(crate) fn on_answer(
+        &mut self,
+        now: Tick,
+        round: Round,
+        applied: Index,
+        last: Index,
+    ) -> Option<Index> {
+        self.heard = now;
+        self.round = self.round.max(round);
+        self.applied = self.applied.max(applied);
+        self.last = last;
+        let (of, acknowledged) = self.heartbeat;
+        let lost = round >= of && last < acknowledged && !self.is_distrusted();
+        if lost {
+            self.on_lost_entries(last);
+        }
+        lost.then_some(acknowledged)
+    }
+
     /// The follower holds our log up to `matched` for good. True if that is news.
-    pub(crate) fn on_matched(&mut self, matched: Index) -> bool {
+    pub(crate) fn on_matched(&mut self, rules: Rules, matched: Index) -> bool {
         while let Some((last, bytes)) = self.in_flight.front()
             && *last <= matched
         {
             self.in_flight_bytes -= bytes;
             self.in_flight.pop_front();
         }
-        if matched <= self.matched {
-            return false;
-        }
-        self.matched = matched;
-        self.next = self.next.max(matched.next());
-        true
+        let news = matched > self.matched;
+        self.matched = rules.match_index(self.matched, matched);
+        self.next = self.next.max(self.matched.next());
+        news
     }
 
     /// The follower's log can match at most up to `limit`; it says so knowing round `heard`, while the
     /// newest is `newest`. False if that is an old answer, or one of many to messages that left together.
-    pub(crate) fn on_conflict(&mut self, limit: Index, heard: Round, newest: Round) -> bool {
-        let (backed_off, since) = self.backed_off;
-        let repeated = self.probing && limit >= backed_off && heard <= since;
-        if limit < self.matched || limit.next() > self.next || repeated {
+    pub(crate) fn on_conflict(&mut self, rules: Rules, limit: Index, heard: Round, newest: Round) -> bool {
+        let backed_off = self.probe().and_then(|probe| probe.backed_off);
+        let repeated = backed_off.is_some_and(|(at, since)| limit >= at && heard <= since);
+        if !rules.may_back_up(limit, self.matched) || limit.next() > self.next || repeated {
             return false;
         }
-        self.backed_off = (limit, newest);
         self.next = limit.next();
-        self.probing = true;
+        self.set_probe(Some(Probe { backed_off: Some((limit, newest)) }));
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         true
     }
 
-    /// The follower's log ends at `last`, before what it had acknowledged. It is brought up again from there,
-    /// but nothing that it says of its disk counts in this term any more.
-    pub(crate) fn on_lost_entries(&mut self, last: Index) {
-        self.lost_entries = true;
+    /// The follower took what it was sent: the logs match.
+    pub(crate) fn on_no_conflict(&mut self) {
+        self.set_probe(None);
+    }
+
+    /// The follower's log ends at `last`, before what it had acknowledged. It is brought up again from there.
+    fn on_lost_entries(&mut self, last: Index) {
+        self.state = State::Distrusted(Some(Probe::NEW));
         self.matched = Index::ZERO;
         self.next = last.next();
-        self.probing = true;
-        self.backed_off = (Index(u64::MAX), Round(0));
         self.in_flight.clear();
         self.in_flight_bytes = 0;
     }
@@ -144,8 +256,8 @@ mod tests {
 
     fn matched_up_to(index: u64) -> Progress {
         let mut progress = Progress::new(Index(index + 1), Tick(0));
-        progress.on_matched(Index(index));
-        progress.probing = false;
+        progress.on_matched(Rules::default(), Index(index));
+        progress.on_no_conflict();
         progress
     }
 
@@ -165,12 +277,12 @@ mod tests {
         assert_eq!(progress.budget(&settings), Some(4), "what the bytes under way leave");
         send(&mut progress, 3, 1);
         assert_eq!(progress.budget(&settings), None, "two messages");
-        progress.on_matched(Index(2));
+        progress.on_matched(Rules::default(), Index(2));
         assert_eq!((progress.in_flight(), progress.budget(&settings)), ((1, 1), Some(6)));
         send(&mut progress, 4, 50);
-        progress.on_matched(Index(3));
+        progress.on_matched(Rules::default(), Index(3));
         assert_eq!(progress.budget(&settings), None, "a single entry may be larger than the window");
-        progress.on_matched(Index(4));
+        progress.on_matched(Rules::default(), Index(4));
         assert_eq!((progress.in_flight(), progress.budget(&settings)), ((0, 0), Some(6)));
     }
 
@@ -206,12 +318,24 @@ mod tests {
         let limit = |index| LogId::new(1, index).index;
         let mut progress = matched_up_to(3);
         send(&mut progress, 9, 1);
-        assert!(!progress.on_conflict(limit(2), Round(1), Round(1)), "below what is matched: an old answer");
-        assert!(!progress.on_conflict(limit(10), Round(1), Round(1)), "ahead of what was sent");
-        assert!(progress.on_conflict(limit(6), Round(1), Round(1)));
-        assert_eq!((progress.next, progress.probing, progress.in_flight()), (Index(7), true, (0, 0)));
-        assert!(!progress.on_conflict(limit(6), Round(1), Round(1)), "one of many that left together");
-        assert!(progress.on_conflict(limit(5), Round(1), Round(1)), "further back is news");
-        assert!(progress.on_conflict(limit(5), Round(2), Round(2)), "and so is the same, a round later");
+        assert!(
+            !progress.on_conflict(Rules::default(), limit(2), Round(1), Round(1)),
+            "below what is matched: an old answer"
+        );
+        assert!(
+            !progress.on_conflict(Rules::default(), limit(10), Round(1), Round(1)),
+            "ahead of what was sent"
+        );
+        assert!(progress.on_conflict(Rules::default(), limit(6), Round(1), Round(1)));
+        assert_eq!((progress.next, progress.is_probing(), progress.in_flight()), (Index(7), true, (0, 0)));
+        assert!(
+            !progress.on_conflict(Rules::default(), limit(6), Round(1), Round(1)),
+            "one of many that left together"
+        );
+        assert!(progress.on_conflict(Rules::default(), limit(5), Round(1), Round(1)), "further back is news");
+        assert!(
+            progress.on_conflict(Rules::default(), limit(5), Round(2), Round(2)),
+            "and so is the same, a round later"
+        );
     }
 }

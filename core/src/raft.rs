@@ -9,7 +9,9 @@ use crate::disk::Disk;
 use crate::follower::Follower;
 use crate::leader::Leader;
 use crate::log::Log;
+use crate::progress::Progress;
 use crate::rng::Rng;
+use crate::rules::Rules;
 use crate::shared::{Shared, Transition};
 use crate::*;
 use alloc::collections::BTreeSet;
@@ -67,7 +69,7 @@ impl Raft {
             me,
             boot,
             settings,
-            broken: Broken::default(),
+            rules: Rules::default(),
             rng: Rng::new(seed ^ me.id.0.rotate_left(32)),
             now,
             hard_state,
@@ -88,15 +90,13 @@ impl Raft {
     #[cfg(feature = "mutants")]
     #[doc(hidden)]
     pub fn break_rule(&mut self, broken: Broken) {
-        self.shared.broken = broken;
-        self.shared.log.broken = broken;
-        self.shared.disk.broken = broken;
+        self.shared.rules = Rules { broken };
     }
 
     /// The rule that it breaks.
     #[doc(hidden)]
     pub fn broken(&self) -> Broken {
-        self.shared.broken
+        self.shared.rules.broken
     }
 
     /// Handles one input at the moment `now`, and returns what is to be done.
@@ -248,8 +248,8 @@ impl Raft {
         log.check()?;
         self.shared.disk.check(log.last())?;
         if let Role::Leader(leader) = &self.role {
-            let ahead = |p: &progress::Progress| p.next > p.matched && p.matched <= log.last();
-            if !leader.progress.values().all(ahead) {
+            let ahead = |p: &Progress| p.next > p.matched || !p.is_peer();
+            if !leader.progress.values().all(|p| ahead(p) && p.matched <= log.last()) {
                 return Err("a leader sends what is not matched yet, and matches what it has");
             }
         }
@@ -270,15 +270,14 @@ impl Raft {
     fn on_receive(&mut self, envelope: Envelope) -> Transition {
         let Envelope { from, to, membership, message } = envelope;
         let shared = &mut self.shared;
-        if (to != shared.me && !shared.broken.is("any-receiver")) || from.id == shared.me.id {
+        if !shared.rules.is_delivered_right(from, to, shared.me) {
             return shared.drop_input(Dropped::Misdelivered);
         }
         // Requests are refused to those whom the cluster has removed, and does not only not know yet. Answers
         // count by the newest membership: a member is asked from the moment that it is appended (5.1.15).
-        let (committed_id, committed) = shared.log.committed_membership();
-        let unknown = !committed.is_empty() && !committed.contains(from) && *committed_id > membership;
+        let removed = shared.rules.was_removed(from, membership, shared.log.committed_membership());
         let asked = message.is_answer() && shared.log.membership().contains(from);
-        if unknown && !asked {
+        if removed && !asked {
             return shared.drop_input(Dropped::Removed);
         }
         if !message.is_well_formed() {
@@ -287,13 +286,13 @@ impl Raft {
         // Before the term rule: a node that hears a leader helps nobody to depose it, and so does not even
         // take over the candidate's term (thesis, section 4.2.3).
         if let Message::RequestVote(vote) = &message
-            && self.hears_leader()
+            && !self.shared.rules.helps_to_depose(self.hears_leader())
         {
             self.answer_vote(from, *vote, Some(Refusal::Leader));
             return Transition::Stay;
         }
-        let deaf = self.shared.broken.is("leader-ignores-newer-terms") && self.is_leader();
-        if message.term() > self.shared.term() && !deaf {
+        let leads = self.is_leader();
+        if self.shared.rules.is_newer_term(message.term(), self.shared.term(), leads) {
             let furthest = self.shared.furthest_term();
             let term = message.term().min(furthest);
             if term > self.shared.term() {
@@ -305,7 +304,7 @@ impl Raft {
                 return self.shared.drop_input(Dropped::TermTooFar);
             }
         }
-        let current = self.shared.term();
+        let (rules, current) = (self.shared.rules, self.shared.term());
         match message {
             Message::RequestVote(vote) => self.on_vote(from, vote),
             Message::RequestVoteReply(reply) => match &mut self.role {
@@ -313,16 +312,12 @@ impl Raft {
                 Role::Candidate(candidate) => candidate.on_vote_reply(&mut self.shared, from, reply),
                 _ => self.shared.drop_input(Dropped::Stale),
             },
-            Message::AppendEntries(append)
-                if append.term < current && !self.breaks("append-of-older-term") =>
-            {
+            Message::AppendEntries(append) if rules.is_old_append(append.term, current) => {
                 self.on_old_append(from)
             }
             Message::AppendEntries(append) => self.on_append(from, append),
             Message::ReadIndex(ask) => self.on_read_index(from, ask),
-            Message::AppendEntriesReply(reply)
-                if reply.term < current && !self.breaks("reply-of-older-term") =>
-            {
+            Message::AppendEntriesReply(reply) if rules.is_old_reply(reply.term, current) => {
                 self.shared.drop_input(Dropped::Stale)
             }
             Message::AppendEntriesReply(reply) => match &mut self.role {
@@ -337,14 +332,7 @@ impl Raft {
         }
     }
 
-    fn breaks(&self, rule: &str) -> bool {
-        self.shared.broken.is(rule)
-    }
-
     fn hears_leader(&self) -> bool {
-        if self.breaks("no-stickiness") {
-            return false;
-        }
         match &self.role {
             Role::Follower(follower) => follower.hears_leader(&self.shared),
             Role::Candidate(_) => false,
@@ -361,7 +349,7 @@ impl Raft {
             self.shared.set_hard_state(vote.campaign, Some(from));
         }
         if let Role::Follower(follower) = &mut self.role
-            && (granted || self.shared.broken.is("refusal-buys-time"))
+            && self.shared.rules.restarts_timeout(granted)
         {
             follower.on_granted(&self.shared);
         }
@@ -380,25 +368,9 @@ impl Raft {
     }
 
     fn judge_vote(&self, from: Peer, vote: RequestVote) -> Option<Refusal> {
-        let HardState { term, vote: cast } = self.shared.hard_state;
-        if vote.campaign < term {
-            return Some(Refusal::Term);
-        }
-        if vote.campaign == term && cast.is_some_and(|cast| cast != from) && !self.breaks("second-vote") {
-            return Some(Refusal::Voted);
-        }
-        // "At least as up-to-date": the order of LogIds.
-        let (theirs, own) = (vote.last, self.shared.log.last_id());
-        let behind = match () {
-            () if self.breaks("log-compared-by-index") => theirs.index < own.index,
-            () if self.breaks("log-compared-by-term") => theirs.term < own.term,
-            () if self.breaks("log-compared-index-first") => {
-                (theirs.index, theirs.term) < (own.index, own.term)
-            }
-            () => theirs < own,
-        };
-        if behind {
-            return Some(Refusal::Log);
+        let (state, last) = (self.shared.hard_state, self.shared.log.last_id());
+        if let Some(refusal) = self.shared.rules.refusal(&vote, from, state, last) {
+            return Some(refusal);
         }
         match &self.role {
             Role::Candidate(candidate)
@@ -435,7 +407,7 @@ impl Raft {
 
     /// A leader of an older term learns from the answer that it was deposed.
     fn on_old_append(&mut self, from: Peer) -> Transition {
-        if self.breaks("old-leader-not-told") {
+        if !self.shared.rules.tells_old_leader() {
             return self.shared.drop_input(Dropped::Stale);
         }
         let reply = AppendEntriesReply {
@@ -485,8 +457,11 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) => leader.on_read(&mut self.shared, ticket),
             Role::Follower(follower) => follower.on_read(&mut self.shared, ticket),
-            Role::Candidate(_) if self.shared.broken.is("candidate-forgets-reads") => {}
-            Role::Candidate(_) => self.shared.refuse(ticket, RefusedReason::NotLeader(None)),
+            Role::Candidate(_) => {
+                if self.shared.rules.answers_reads(RoleName::Candidate) {
+                    self.shared.refuse(ticket, RefusedReason::NotLeader(None));
+                }
+            }
         }
         Transition::Stay
     }
@@ -525,7 +500,7 @@ impl Raft {
     }
 
     fn on_persisted(&mut self, id: WriteId) -> Transition {
-        if !self.shared.disk.complete(id) {
+        if !self.shared.disk.complete(self.shared.rules, id) {
             return self.shared.drop_input(Dropped::Stale);
         }
         match &mut self.role {
@@ -590,7 +565,7 @@ impl Raft {
     }
 
     fn enter(&mut self, transition: Transition) -> Transition {
-        if self.breaks("vote-cleared-with-role") && transition != Transition::Lead {
+        if !self.shared.rules.keeps_vote(transition == Transition::Lead) {
             self.shared.hard_state.vote = None;
         }
         if transition == Transition::Campaign {
@@ -601,7 +576,7 @@ impl Raft {
         let role = match transition {
             Transition::Stay => return Transition::Stay,
             Transition::Follow => Role::Follower(Follower::new(shared)),
-            Transition::PreVote if shared.broken.is("no-pre-vote") => return Transition::Campaign,
+            Transition::PreVote if !shared.rules.asks_first() => return Transition::Campaign,
             Transition::PreVote => Role::Candidate(Candidate::new(shared, true)),
             Transition::Campaign => Role::Candidate(Candidate::new(shared, false)),
             Transition::Lead => Role::Leader(Leader::new(shared)),
@@ -635,7 +610,7 @@ impl Raft {
 }
 
 fn peers_of(leader: &Leader, now: Tick) -> Vec<PeerStatus> {
-    let peers = leader.progress.iter().map(|(peer, progress)| {
+    let peers = leader.progress.iter().filter(|(_, progress)| progress.is_peer()).map(|(peer, progress)| {
         let (messages_in_flight, bytes_in_flight) = progress.in_flight();
         PeerStatus {
             id: peer.id,
@@ -644,11 +619,11 @@ fn peers_of(leader: &Leader, now: Tick) -> Vec<PeerStatus> {
             next: progress.next,
             last: progress.last,
             applied: progress.applied,
-            probing: progress.probing,
+            probing: progress.is_probing(),
             messages_in_flight,
             bytes_in_flight,
-            silent_for: now.since(progress.heard),
-            lost_entries: progress.lost_entries,
+            silent_for: progress.silent_for(now),
+            lost_entries: progress.is_distrusted(),
         }
     });
     peers.collect()

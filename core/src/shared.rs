@@ -6,6 +6,7 @@
 use crate::disk::Disk;
 use crate::log::Log;
 use crate::rng::Rng;
+use crate::rules::Rules;
 use crate::*;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -13,7 +14,7 @@ pub(crate) struct Shared {
     pub(crate) me: Peer,
     pub(crate) boot: Boot,
     pub(crate) settings: Settings,
-    pub(crate) broken: Broken,
+    pub(crate) rules: Rules,
     pub(crate) rng: Rng,
     /// The newest moment that a step was given.
     pub(crate) now: Tick,
@@ -68,8 +69,7 @@ impl Shared {
     /// Whether this node may campaign and lead: it votes in the membership in force, in this life, and its machine
     /// is not known to differ from that of a majority.
     pub(crate) fn may_campaign(&self) -> bool {
-        let fenced = self.fenced && !self.broken.is("fenced-node-leads");
-        self.log.membership().is_voter(self.me) && !fenced
+        self.rules.may_campaign(self.log.membership().is_voter(self.me), self.fenced)
     }
 
     /// A timeout for this election, drawn from (min, max] (section 5.2).
@@ -81,7 +81,7 @@ impl Shared {
     /// is sent in is not durable yet.
     pub(crate) fn send(&mut self, to: Peer, message: Message) {
         let envelope = self.envelope(to, message);
-        if self.disk.hard_state_is_durable() || self.broken.is("term-not-awaited") {
+        if self.rules.may_speak(self.disk.hard_state_is_durable()) {
             self.out.send.push(envelope);
         } else {
             self.out.send_after_sync.push(envelope);
@@ -91,10 +91,11 @@ impl Shared {
     /// Sends a message that must not overtake any write handed out so far.
     pub(crate) fn send_after_sync(&mut self, to: Peer, message: Message) {
         let envelope = self.envelope(to, message);
-        if self.broken.is(envelope.message.rule_that_holds_it()) {
-            return self.out.send.push(envelope);
+        if self.rules.waits_for_disk(&envelope.message) {
+            self.out.send_after_sync.push(envelope);
+        } else {
+            self.out.send.push(envelope);
         }
-        self.out.send_after_sync.push(envelope);
     }
 
     pub(crate) fn envelope(&self, to: Peer, message: Message) -> Envelope {
@@ -115,13 +116,7 @@ impl Shared {
             self.out.send_after_sync.clear();
         }
         self.hard_state = HardState { term, vote };
-        if self.broken.is("new-term-not-written") && vote.is_none() {
-            return;
-        }
-        let mut hard_state = self.hard_state;
-        if self.broken.is("vote-not-written") {
-            hard_state.vote = None;
-        }
+        let Some(hard_state) = self.rules.hard_state_to_write(self.hard_state) else { return };
         let write = self.write();
         write.hard_state = Some(hard_state);
         let id = write.id;
@@ -144,14 +139,14 @@ impl Shared {
 
     /// Everything behind `last` is gone.
     pub(crate) fn write_truncated(&mut self, last: Index) {
-        self.disk.truncate(last);
+        self.disk.truncate(self.rules, last);
         self.out.tail.push(TailChange::Truncate(last));
         self.write().truncate = Some(last);
     }
 
     /// Follows the commit index up to `index`, if that rises.
     pub(crate) fn commit_to(&mut self, index: Index) -> bool {
-        let rises = self.log.commit_to(index);
+        let rises = self.log.commit_to(self.rules, index);
         if rises {
             self.out.commit = Some(self.log.commit());
         }
