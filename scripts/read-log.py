@@ -213,7 +213,7 @@ class Segment:
         body = self.data[start:start + header["body"]]
         return header, decode(header, body)
 
-    def headers_behind(self, offset, any_generation=False):
+    def headers_after(self, offset, any_generation=False):
         found = (self.header(at, any_generation) for at in range(offset, self.size, BLOCK))
         return [header for header in found if header]
 
@@ -309,9 +309,9 @@ class Checkpoint:
         self.repeats = records[rest:]
 
 
-def end_behind(segment, header):
-    behind = header["offset"] + -(-(HEADER + header["body"]) // BLOCK) * BLOCK
-    return (segment.number, segment.generation, behind, header["number"], header["checksum"])
+def end_after(segment, header):
+    after = header["offset"] + -(-(HEADER + header["body"]) // BLOCK) * BLOCK
+    return (segment.number, segment.generation, after, header["number"], header["checksum"])
 
 
 def following(segment, end):
@@ -332,7 +332,7 @@ def find_top(segments):
             return (segment, Checkpoint(segment)), rest, attested
         except NotWhole as wrong:
             start = 2 * BLOCK if segment.valid else BLOCK
-            if segment.headers_behind(start, not segment.valid):
+            if segment.headers_after(start, not segment.valid):
                 raise Damaged(segment.wrong(BLOCK if segment.valid else 0, wrong)) from None
             attested = max(attested, segment.synced)
     if attested:
@@ -389,7 +389,7 @@ def recover(segments, identity):
             log = Log(checkpoint.state)
         elif log.state() != checkpoint.state:
             raise Damaged(segment.wrong(BLOCK, "the checkpoint and the batches before it disagree"))
-        end = end_behind(segment, checkpoint.header)
+        end = end_after(segment, checkpoint.header)
         if at + 1 < len(links):
             # Step 3: below the top, everything was synced.
             after = links[at + 1][1]
@@ -397,16 +397,16 @@ def recover(segments, identity):
                 log.replay(checkpoint.repeats)
                 while end != after.follows:
                     header, records = following(segment, end)
-                    if end_behind(segment, header)[2] > after.follows[2]:
+                    if end_after(segment, header)[2] > after.follows[2]:
                         raise NotWhole("the next segment begins elsewhere")
                     log.replay(records)
-                    end = end_behind(segment, header)
+                    end = end_after(segment, header)
                 replayed = end
             except NotWhole as wrong:
                 replayed = None
                 debts.append((after.state[2][1], segment.wrong(end[2], wrong)))
             continue
-        # Step 4: the top, of which nothing behind the attested batches is sure.
+        # Step 4: the top, of which nothing after the attested batches is sure.
         attested = max(attested, checkpoint.header["synced"])
         doubt.append((checkpoint.header["number"], checkpoint.repeats))
         try:
@@ -416,10 +416,10 @@ def recover(segments, identity):
                 if records and records[0][0] == SUCCESSOR:
                     raise Damaged(f"segment {records[0][1][0]} is missing or not whole, but {segment.path} names it")
                 doubt.append((header["number"], records))
-                end = end_behind(segment, header)
+                end = end_after(segment, header)
         except NotWhole as wrong:
             detail = str(wrong)
-        attested = max([attested] + [header["synced"] for header in segment.headers_behind(end[2])])
+        attested = max([attested] + [header["synced"] for header in segment.headers_after(end[2])])
         if attested > end[3]:
             debts.append((NEVER, segment.wrong(end[2], detail)))
     sure = [records for number, records in doubt if number <= attested]

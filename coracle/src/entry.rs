@@ -5,7 +5,7 @@
 //! entry that was damaged anywhere on its way is found before it does harm.
 //!
 //! ```text
-//!  0  u32  CRC-32C of everything behind this field
+//!  0  u32  CRC-32C of everything after this field
 //!  4  u32  payload length
 //!  8  u64  index
 //! 16  u64  term

@@ -234,7 +234,7 @@ pub enum StopReason {
 /// Why [`Node::get_entry`](crate::Node::get_entry) has no entry.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EntryLookupError {
-    /// The log ends before it, or begins behind it.
+    /// The log ends before it, or begins after it.
     #[error("the log does not hold this entry")]
     NotFound,
     /// It could not be read from disk.

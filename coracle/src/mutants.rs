@@ -57,7 +57,7 @@ pub const MUTANTS: &[Mutant] = &[
         "what is held waits for the next write only, not for the newest",
     ),
     // Replication.
-    mutant("every-append-truncates", "LG-1", "drops what lies behind an append, conflict or not"),
+    mutant("every-append-truncates", "LG-1", "drops what lies after an append, conflict or not"),
     mutant("conflict-not-truncated", "LG-1", "keeps entries that contradict the leader's"),
     mutant("append-of-older-term", "TR-1", "takes entries of a leader that was deposed"),
     mutant("any-receiver", "TR-2", "takes messages that are for another node"),
@@ -66,7 +66,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("follower-takes-all", "OV-1", "a follower takes every entry, however slow its disk is"),
     mutant("reply-of-older-term", "TR-1", "counts acknowledgements of an older term"),
     mutant("match-goes-back", "LG-5", "an older acknowledgement replaces a newer one"),
-    mutant("next-goes-below-match", "LG-5", "goes back behind what is acknowledged"),
+    mutant("next-goes-below-match", "LG-5", "goes back below what is acknowledged"),
     mutant("conflict-ignored", "L2", "sends on from where it was when a follower says that it lacks entries"),
     mutant("report-of-sending-lost", "LT-2", "waits for ever to hear that a message has left"),
     mutant("ack-before-durable", "ST-12", "acknowledges entries before they are durable"),
@@ -79,7 +79,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("completion-of-one-is-of-all", "5.1.1", "takes one write's completion for that of all"),
     // Commit.
     mutant("older-term-committed-by-count", "CM-1", "commits an entry of an older term by counting"),
-    mutant("commit-stops-at-older-term", "CM-2", "never commits what lies behind an entry of an older term"),
+    mutant("commit-stops-at-older-term", "CM-2", "never commits what lies after an entry of an older term"),
     mutant("commit-unverified", "CM-3", "a follower commits entries that this append has not verified"),
     mutant("leader-counts-unsynced", "CM-4", "the leader counts itself before its disk is done"),
     mutant("commit-goes-back", "CM-5", "follows the leader's commit index down"),

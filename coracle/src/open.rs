@@ -110,7 +110,7 @@ fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Resu
     })?;
     // A log that begins late is right only if a snapshot reaches it, and there are none yet.
     if recovered.purged != LogId::ZERO {
-        let detail = format!("the log begins behind {}, and no snapshot reaches it", recovered.purged);
+        let detail = format!("the log begins after {}, and no snapshot reaches it", recovered.purged);
         return Err(StoreError::Damaged { path: path.to_owned(), offset: 0, detail }.into());
     }
     // A founder names the cluster in its identity only after its first entry was durable.

@@ -269,7 +269,7 @@ impl<W, R> Replica<W, R> {
             return 0;
         }
         let waiting =
-            self.tail.bytes_behind(self.fed) - self.tail.bytes_behind(self.raft.commit().max(self.fed));
+            self.tail.bytes_after(self.fed) - self.tail.bytes_after(self.raft.commit().max(self.fed));
         self.handed - self.applied + waiting
     }
 
@@ -325,13 +325,13 @@ impl<W, R> Replica<W, R> {
     fn on_message(&mut self, now: Moment, mut envelope: Envelope, mut entries: Vec<Entry>) {
         if self.breaks("heartbeat-shed")
             && matches!(envelope.message, Message::AppendEntries(_))
-            && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
+            && self.tail.bytes_after(self.raft.persisted()) > self.limits.unpersisted
         {
             return;
         }
         if let Message::AppendEntries(append) = &mut envelope.message
             && !entries.is_empty()
-            && self.tail.bytes_behind(self.raft.persisted()) > self.limits.unpersisted
+            && self.tail.bytes_after(self.raft.persisted()) > self.limits.unpersisted
             && !self.breaks("follower-takes-all")
         {
             // The disk does not keep up: only the heartbeat in it counts, so that no election follows.
@@ -344,8 +344,8 @@ impl<W, R> Replica<W, R> {
     /// Each command is admitted by itself, however many come in one turn (design, 5.1.12).
     fn on_propose(&mut self, now: Moment, mut commands: Vec<(W, Bytes)>) {
         if self.raft.is_leader() && !self.breaks("leader-takes-all") {
-            let mut waiting = self.tail.bytes_behind(self.raft.persisted());
-            let mut uncommitted = self.tail.bytes_behind(self.raft.commit());
+            let mut waiting = self.tail.bytes_after(self.raft.persisted());
+            let mut uncommitted = self.tail.bytes_after(self.raft.commit());
             let lags = self.unapplied_bytes() > self.limits.unapplied;
             let mut full = |command: &Bytes| {
                 let full = match () {

@@ -55,7 +55,7 @@ fn entry(term: u64, index: u64, payload: &[u8]) -> Entry {
     )
 }
 
-/// AppendEntries of leader B in `term`, carrying these entries of that term behind `prev`.
+/// AppendEntries of leader B in `term`, carrying these entries of that term after `prev`.
 fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
     let entries: Vec<_> = (1..=count).map(|i| entry(term, prev.index.0 + i, &[7; 100])).collect();
     let runs = if count > 0 { vec![Run { first: prev.index.next(), term: Term(term) }] } else { vec![] };
@@ -312,7 +312,7 @@ fn losing_leadership_is_told() {
     assert!(effects.leadership_lost && !replica.raft().is_leader());
 }
 
-/// LG-7: messages are cut by size, each starts right behind the one before, and the core follows.
+/// LG-7: messages are cut by size, each starts right after the one before, and the core follows.
 #[test]
 fn lg_7_messages_are_cut_by_size_without_a_gap() {
     let mut replica = replica(|c| c.message_bytes = 500);
@@ -351,7 +351,7 @@ fn a_slow_follower_is_served_from_the_store() {
     while !replica.take().apply.is_empty() {}
     assert!(replica.entry_in_memory(Index(4)).is_none(), "all is applied and nothing may be cached");
 
-    // C has never answered; now it says that it has nothing behind the first entry.
+    // C has never answered; now it says that it has nothing after the first entry.
     let conflict = |replica: &mut Replica, round: u64| {
         replica.on_event(at(100 + 10 * round), Event::Tick);
         let reply = AppendEntriesReply {

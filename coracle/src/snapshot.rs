@@ -54,7 +54,7 @@ pub fn save<T: Serialize + Send + 'static>(state: T) -> impl Save {
     }
 }
 
-/// Reads a state that [`save`] wrote. Input that is cut short, goes on behind the state, or is something else
+/// Reads a state that [`save`] wrote. Input that is cut short, goes on after the state, or is something else
 /// is an error of the kind [`InvalidData`](io::ErrorKind::InvalidData).
 pub fn load<T: DeserializeOwned>(from: &mut dyn Read) -> io::Result<T> {
     let walked = Walked { from, nesting: Nesting::default() };

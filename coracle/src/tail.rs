@@ -25,12 +25,12 @@ struct Slot {
 }
 
 impl Tail {
-    /// An empty tail behind a log that ends at `last`.
+    /// An empty tail after a log that ends at `last`.
     pub(crate) fn new(last: Index) -> Tail {
         Tail { first: last.next(), entries: VecDeque::new(), bytes: 0 }
     }
 
-    /// The oldest index held; one behind the end if none is.
+    /// The oldest index held; one after the end if none is.
     pub(crate) fn first(&self) -> Index {
         self.first
     }
@@ -47,7 +47,7 @@ impl Tail {
         self.entries.push_back(Slot { entry, before });
     }
 
-    /// Forgets everything behind `last`.
+    /// Forgets everything after `last`.
     pub(crate) fn truncate(&mut self, last: Index) {
         if last < self.first.prev() {
             self.entries.clear();
@@ -80,13 +80,13 @@ impl Tail {
         Some(within.map(|(_, slot)| slot.entry.clone()).collect())
     }
 
-    /// The bytes of the entries behind `index`, as far as they are held.
-    pub(crate) fn bytes_behind(&self, index: Index) -> u64 {
+    /// The bytes of the entries after `index`, as far as they are held.
+    pub(crate) fn bytes_after(&self, index: Index) -> u64 {
         let at = (index.0 + 1).saturating_sub(self.first.0) as usize;
         self.entries.get(at).map_or(0, |slot| self.bytes - slot.before)
     }
 
-    /// Forgets the oldest entries, none behind `upto`, until at most `max_bytes` are held.
+    /// Forgets the oldest entries, none after `upto`, until at most `max_bytes` are held.
     pub(crate) fn evict(&mut self, upto: Index, max_bytes: u64) {
         while let Some(slot) = self.entries.front()
             && self.first <= upto
@@ -134,16 +134,16 @@ mod tests {
     #[test]
     fn lg_10_truncation_forgets_the_entries_and_their_bytes() {
         let mut tail = tail(5, 9);
-        assert_eq!(tail.bytes_behind(Index(4)), 500);
-        assert_eq!(tail.bytes_behind(Index(7)), 200);
+        assert_eq!(tail.bytes_after(Index(4)), 500);
+        assert_eq!(tail.bytes_after(Index(7)), 200);
         tail.truncate(Index(6));
-        assert_eq!((tail.last(), tail.bytes_behind(Index(4))), (Index(6), 200));
+        assert_eq!((tail.last(), tail.bytes_after(Index(4))), (Index(6), 200));
         tail.push(entry(2, 7));
         assert_eq!(tail.get(Index(7)).map(|entry| entry.term().0), Some(2));
         tail.truncate(Index(2));
-        assert_eq!((tail.first(), tail.last(), tail.bytes_behind(Index(2))), (Index(3), Index(2), 0));
+        assert_eq!((tail.first(), tail.last(), tail.bytes_after(Index(2))), (Index(3), Index(2), 0));
         tail.push(entry(3, 3));
-        assert_eq!(tail.bytes_behind(Index(2)), 100);
+        assert_eq!(tail.bytes_after(Index(2)), 100);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! A sync blocks, so it has a thread of its own. While it syncs, further writes gather in the
 //! [`WriteQueue`] and go to the disk together next. Where a store has no room for a write, that write waits, and all
-//! behind it, until there is some: nothing is in doubt, and nothing is lost.
+//! after it, until there is some: nothing is in doubt, and nothing is lost.
 
 use super::primitives::mpsc::{self, RecvTimeoutError};
 use super::primitives::thread;

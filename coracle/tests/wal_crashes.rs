@@ -26,7 +26,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 struct Effort {
     /// Operations on files in the workload.
     operations: u64,
-    /// Random choices behind each cut.
+    /// Random choices after each cut.
     random: usize,
     /// One state of so many is cut again while it starts.
     nested: u64,
@@ -98,12 +98,12 @@ impl Life {
         let (last, state) = (model.last(), model.hard_state);
         let at = last.index.0;
         let size = |dice: &mut Dice| [1, 100, 600, 3000, 5000][dice.roll() as usize % 5];
-        let append = |dice: &mut Dice, term: u64, behind: u64| {
+        let append = |dice: &mut Dice, term: u64, after: u64| {
             let count = dice.roll() % 4;
             let size = size(dice);
             match dice.roll() % 8 {
-                0 => Change::Append(vec![membership(term, behind + 1)]),
-                _ => append(term, behind + 1..=behind + 1 + count, size),
+                0 => Change::Append(vec![membership(term, after + 1)]),
+                _ => append(term, after + 1..=after + 1 + count, size),
             }
         };
         let term = state.term.0.max(1);
@@ -177,7 +177,7 @@ impl Life {
         })
     }
 
-    /// Tries the states behind one cut, and what comes of some of them when they are cut again.
+    /// Tries the states after one cut, and what comes of some of them when they are cut again.
     fn cut(&self, at: u64, seen: &mut HashSet<u64>) -> Result<(), Complaint> {
         let mut dice = Dice((at + 1).wrapping_mul(0x2545_f491_4f6c_dd1d));
         let disk = MemDisk::new();

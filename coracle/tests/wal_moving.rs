@@ -52,7 +52,7 @@ struct Moving {
 /// What the reader reads.
 #[derive(Default)]
 struct Reads {
-    /// How often bytes behind the checkpoint of each file.
+    /// How often bytes after the checkpoint of each file.
     of: BTreeMap<String, u64>,
     /// Blocks of a file that read as zeros, so often.
     zeros: Option<(String, std::ops::Range<usize>, u64)>,

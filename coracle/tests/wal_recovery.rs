@@ -291,7 +291,7 @@ fn st_2_every_bit_of_a_whole_log_is_detected_or_harmless() {
     assert!(refused > 140_000, "{refused} refused");
 }
 
-/// A header attests even where the body behind it is torn.
+/// A header attests even where the body after it is torn.
 #[test]
 fn st_2_damage_before_a_torn_batch_is_damage() {
     let steps: Vec<Step> = (1..=3).map(|at| changes(vec![append(1, 3 * at - 2..=3 * at, 1500)])).collect();

@@ -75,7 +75,7 @@ impl Disk {
         self.under_way.push_back(UnderWay { id, safe, since: now });
     }
 
-    /// Entries behind `last` are gone, or about to be.
+    /// Entries after `last` are gone, or about to be.
     pub(crate) fn truncate(&mut self, rules: Rules, last: Index) {
         self.persisted = self.persisted.min(last);
         for write in &mut self.under_way {
@@ -105,7 +105,7 @@ impl Disk {
 
     pub(crate) fn check(&self, last: Index) -> Result<(), &'static str> {
         if self.persisted > last || self.under_way.iter().any(|write| write.safe > last) {
-            return Err("nothing behind the end of the log is or becomes durable");
+            return Err("nothing after the end of the log is or becomes durable");
         }
         Ok(())
     }

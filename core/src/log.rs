@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 pub(crate) struct Log {
     /// The newest entry that is no longer in the log because a snapshot covers it.
     purged: LogId,
-    /// The terms of the entries behind `purged`, up to `last`.
+    /// The terms of the entries after `purged`, up to `last`.
     runs: Vec<Run>,
     /// The newest entry's index; `purged.index` if the log is empty.
     last: Index,
@@ -31,7 +31,7 @@ pub(crate) enum Accept {
     Impossible,
     /// All entries are in the log now.
     Accepted {
-        /// Set if entries behind this index had to go first.
+        /// Set if entries after this index had to go first.
         truncated: Option<Index>,
         /// The first of the entries that are new; none if all were there.
         appended_from: Option<Index>,
@@ -98,9 +98,9 @@ impl Log {
         self.term_at(index).map(|term| LogId { term, index })
     }
 
-    /// The newest entry that is neither behind `limit.index` nor of a greater term than `limit.term`.
+    /// The newest entry that is neither after `limit.index` nor of a greater term than `limit.term`.
     ///
-    /// Both sides of a conflict skip with this: no entry behind it can be common to the two logs, so each
+    /// Both sides of a conflict skip with this: no entry after it can be common to the two logs, so each
     /// round trip rules out at least one whole term of one of them.
     pub(crate) fn newest_within(&self, limit: LogId) -> LogId {
         let mut index = self.last.min(limit.index);
@@ -164,7 +164,7 @@ impl Log {
 
     /// Takes what is new in a leader's message (Figure 2, AppendEntries RPC, rules 2 to 4).
     pub(crate) fn accept(&mut self, rules: Rules, message: &AppendEntries) -> Accept {
-        // What is purged here is committed, hence in every leader's log: only what lies behind it is compared.
+        // What is purged here is committed, hence in every leader's log: only what lies after it is compared.
         if message.prev.index >= self.purged.index {
             match self.term_at(message.prev.index) {
                 own if rules.matches(message.prev, own) => {}
@@ -212,7 +212,7 @@ impl Log {
         None
     }
 
-    /// Adds what `runs` says about the indexes behind the end, up to `last`.
+    /// Adds what `runs` says about the indexes after the end, up to `last`.
     fn append(&mut self, runs: &[Run], last: Index, memberships: &[(Index, Membership)]) {
         let first = self.last.next();
         for (at, run) in runs.iter().enumerate() {
@@ -228,7 +228,7 @@ impl Log {
         }
     }
 
-    /// Drops everything behind `last`. Memberships that go leave the one before them in force.
+    /// Drops everything after `last`. Memberships that go leave the one before them in force.
     fn truncate(&mut self, last: Index) {
         debug_assert!(last >= self.commit, "a committed entry is never truncated");
         self.last = last;
@@ -248,9 +248,9 @@ impl Log {
                 "no gap at the start",
             ),
             (self.runs.is_empty() == (self.last == self.purged.index), "runs cover the log"),
-            (self.runs.last().is_none_or(|run| run.first <= self.last), "no run behind the end"),
+            (self.runs.last().is_none_or(|run| run.first <= self.last), "no run after the end"),
             (self.memberships.windows(2).all(|w| w[0].0 < w[1].0), "memberships ascend"),
-            (self.membership_id().index <= self.last, "no membership behind the end"),
+            (self.membership_id().index <= self.last, "no membership after the end"),
         ];
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, rule)| Err(rule))
     }
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn term_at_knows_the_purged_entry_and_those_behind_it_only() {
+    fn term_at_knows_the_purged_entry_and_those_after_it_only() {
         let log = log(LogId::new(2, 5), &[2, 3, 3]);
         let found: Vec<_> = (4..=9).map(|at| log.term_at(Index(at)).map(|term| term.0)).collect();
         assert_eq!(found, [None, Some(2), Some(2), Some(3), Some(3), None]);
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn newest_within_is_never_behind_its_limit_nor_of_a_greater_term() {
+    fn newest_within_is_never_after_its_limit_nor_of_a_greater_term() {
         let log = log(LogId::ZERO, &[1, 1, 3, 3, 5]);
         for (limit, newest) in [
             (LogId::new(9, 9), LogId::new(5, 5)),

@@ -14,7 +14,7 @@ pub struct Envelope {
     pub from: Peer,
     /// Whom it is meant for.
     pub to: Peer,
-    /// The newest membership entry that the sender has, so that a receiver whose membership is behind can
+    /// The newest membership entry that the sender has, so that a receiver whose membership is older can
     /// tell a newcomer from a removed node.
     pub membership: LogId,
     /// What is said.
@@ -129,7 +129,7 @@ pub struct AppendEntriesReply {
     pub matched: Index,
     /// The newest index in the follower's log, durable or not.
     pub last: Index,
-    /// Set when `prev` did not match: the newest entry here that is neither behind `prev` nor of a greater
+    /// Set when `prev` did not match: the newest entry here that is neither after `prev` nor of a greater
     /// term, so the newest that can match.
     pub conflict: Option<LogId>,
     /// How far the follower's machine has applied.
@@ -228,7 +228,7 @@ impl AppendEntries {
         self.runs[..at].last().filter(|_| carried).map(|run| run.term)
     }
 
-    /// Leaves out the entries behind `last`.
+    /// Leaves out the entries after `last`.
     pub fn cut(&mut self, last: Index) {
         debug_assert!(last >= self.prev.index && last <= self.last);
         self.last = last;

@@ -82,7 +82,7 @@ pub struct Output {
     pub replicate: Vec<Replicate>,
     /// Send at once.
     pub send: Vec<Envelope>,
-    /// Hand to the log's writer, behind everything handed to it before. Report `Persisted`.
+    /// Hand to the log's writer, after everything handed to it before. Report `Persisted`.
     pub write: Option<Write>,
     /// Hold until the newest [`WriteId`] handed out so far is done, then send, unless the term has
     /// changed by then.
@@ -104,7 +104,7 @@ pub struct Output {
 /// One change of the tail in memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum TailChange {
-    /// Forget the entries behind this index.
+    /// Forget the entries after this index.
     Truncate(Index),
     /// Take the entries of the message just received, from this index on.
     TakeReceived(Index),
@@ -128,7 +128,7 @@ pub struct Write {
     pub id: WriteId,
     /// The new term and vote, if they changed.
     pub hard_state: Option<HardState>,
-    /// Drop every entry behind this index.
+    /// Drop every entry after this index.
     pub truncate: Option<Index>,
     /// Append the entries of the tail from the first to the second index.
     pub append: Option<(Index, Index)>,

@@ -42,7 +42,7 @@ pub struct Restored {
     pub hard_state: HardState,
     /// The newest entry that is no longer in the log because a snapshot covers it.
     pub purged: LogId,
-    /// The terms of the entries behind it.
+    /// The terms of the entries after it.
     pub runs: Vec<Run>,
     /// The index of the last entry; `purged.index` if there is none.
     pub last: Index,

@@ -137,7 +137,7 @@ impl Shared {
         write.append = Some((write.append.map_or(first, |(earlier, _)| earlier), last));
     }
 
-    /// Everything behind `last` is gone.
+    /// Everything after `last` is gone.
     pub(crate) fn write_truncated(&mut self, last: Index) {
         self.disk.truncate(self.rules, last);
         self.out.tail.push(TailChange::Truncate(last));

@@ -103,7 +103,7 @@ fn cm_2_the_commit_index_jumps_over_older_entries() {
     assert_eq!(c.commit(A), 5);
 }
 
-/// CM-3: what a follower holds behind the last verified entry may be another leader's.
+/// CM-3: what a follower holds after the last verified entry may be another leader's.
 #[test]
 fn cm_3_a_follower_commits_only_what_this_message_verified() {
     // For every place where the message may stand: the lesser of the leader's commit and its own last entry.

@@ -938,12 +938,12 @@ fn tr_1_a_term_far_ahead_is_believed_in_part_and_the_cluster_goes_on() {
     c.pass(50);
     assert_eq!(c.commit(A), c.last(leader));
     // However far nodes were pushed apart, they meet: each further time brings the rest closer.
-    let (ahead, behind) = (c.term(leader) + (1 << 33), C);
+    let (ahead, late) = (c.term(leader) + (1 << 33), C);
     for _ in 0..5 {
         c.silence(60);
         let reply = ReadIndexReply { term: Term(ahead), boot: Boot(1), sequence: 0, index: None };
-        c.say(B, behind, Message::ReadIndexReply(reply));
-        c.persist(behind);
+        c.say(B, late, Message::ReadIndexReply(reply));
+        c.persist(late);
     }
-    assert_eq!(c.term(behind), ahead);
+    assert_eq!(c.term(late), ahead);
 }

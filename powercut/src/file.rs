@@ -109,7 +109,7 @@ impl File {
             }
         }
         let len = if self.now.len != self.synced.len && survives() { self.now.len } else { self.synced.len };
-        // What lies behind the end reads as zeros, should the file grow again.
+        // What lies after the end reads as zeros, should the file grow again.
         self.now = std::mem::take(&mut self.synced);
         self.set_len(len);
         self.unsynced.clear();

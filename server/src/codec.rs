@@ -186,7 +186,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// All the rest: a list, and nothing behind it.
+    /// All the rest: a list, and nothing after it.
     fn list<T>(
         mut self,
         most: usize,

@@ -162,7 +162,7 @@ struct Connection<M: Machine, T> {
     parser: Parser,
     /// The commands of this turn.
     queue: Vec<Command>,
-    /// What was wrong behind them.
+    /// What was wrong after them.
     fault: Option<ProtocolError>,
     replies: Replies,
     /// What the commands of this turn take.

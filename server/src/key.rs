@@ -13,7 +13,7 @@ const SHORT: usize = 30;
 /// A key, ordered by its bytes. Clones share those of a long one.
 #[derive(Clone)]
 pub(crate) enum Key {
-    /// Up to [`SHORT`] bytes: how many, and they with zeros behind.
+    /// Up to [`SHORT`] bytes: how many, and they with zeros after.
     Short(u8, [u8; SHORT]),
     /// More.
     Long(Arc<[u8]>),

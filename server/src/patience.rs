@@ -2,7 +2,7 @@
 //!
 //! A client should not notice an election: a request that was certainly not proposed is tried again until
 //! the time limit. Anything that may have been proposed is never tried again, since it could then take
-//! effect twice, and behind the connection's later commands.
+//! effect twice, and after the connection's later commands.
 //!
 //! A failure becomes an error whose first word says what the client may conclude. `CLUSTERDOWN` and
 //! `BUSY`: certainly not done. `UNKNOWN`: it may take effect, now or later. `ERR`: the request is wrong.

@@ -109,7 +109,7 @@ impl fmt::Debug for Command {
     }
 }
 
-/// What is wrong with the stream. Nothing behind it can be understood.
+/// What is wrong with the stream. Nothing after it can be understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProtocolError {
     /// A line begins with a byte that begins neither an array nor a word; a nested array, for example.
@@ -140,7 +140,7 @@ pub enum ProtocolError {
     #[error("Protocol error: unbalanced quotes in request")]
     Quotes,
     /// An argument is longer than announced.
-    #[error("Protocol error: expected CRLF behind a bulk string")]
+    #[error("Protocol error: expected CRLF after a bulk string")]
     End,
     /// A browser was tricked into talking to this port.
     #[error("Protocol error: this port does not speak HTTP")]
@@ -174,7 +174,7 @@ enum Expect {
     Length,
     /// So many more bytes of an argument.
     Argument(usize),
-    /// The end of line behind an argument, of which so many bytes came.
+    /// The end of line after an argument, of which so many bytes came.
     End(u8),
 }
 
@@ -372,20 +372,20 @@ fn inline(line: &[u8]) -> Result<Option<Command>, ProtocolError> {
     Ok(Some(command))
 }
 
-/// Appends what stands before the closing quote to `out`, and returns what stands behind it.
+/// Appends what stands before the closing quote to `out`, and returns what stands after it.
 fn quoted<'a>(mut rest: &'a [u8], quote: u8, out: &mut Vec<u8>) -> Result<&'a [u8], ProtocolError> {
     loop {
         match rest {
             [] => return Err(ProtocolError::Quotes),
-            [byte, behind @ ..] if *byte == quote => return Ok(behind),
-            [b'\\', b'x', high, low, behind @ ..]
+            [byte, after @ ..] if *byte == quote => return Ok(after),
+            [b'\\', b'x', high, low, after @ ..]
                 if quote == b'"' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
             {
                 let digit = |byte: &u8| char::from(*byte).to_digit(16).expect("checked above") as u8;
                 out.push(digit(high) << 4 | digit(low));
-                rest = behind;
+                rest = after;
             }
-            [b'\\', escaped, behind @ ..] if quote == b'"' => {
+            [b'\\', escaped, after @ ..] if quote == b'"' => {
                 out.push(match escaped {
                     b'n' => b'\n',
                     b'r' => b'\r',
@@ -394,15 +394,15 @@ fn quoted<'a>(mut rest: &'a [u8], quote: u8, out: &mut Vec<u8>) -> Result<&'a [u
                     b'a' => 7,
                     other => *other,
                 });
-                rest = behind;
+                rest = after;
             }
-            [b'\\', b'\'', behind @ ..] => {
+            [b'\\', b'\'', after @ ..] => {
                 out.push(b'\'');
-                rest = behind;
+                rest = after;
             }
-            [byte, behind @ ..] => {
+            [byte, after @ ..] => {
                 out.push(*byte);
-                rest = behind;
+                rest = after;
             }
         }
     }
@@ -560,7 +560,7 @@ mod tests {
             "Protocol error: too big bulk count string"
         );
         assert_eq!(error(&[b'x'; MAX_INLINE + 1]), "Protocol error: too big inline request");
-        assert_eq!(error(b"*1\r\n$4\r\nPINGPONG"), "Protocol error: expected CRLF behind a bulk string");
+        assert_eq!(error(b"*1\r\n$4\r\nPINGPONG"), "Protocol error: expected CRLF after a bulk string");
         assert_eq!(error(b"GET \"k\n"), "Protocol error: unbalanced quotes in request");
         assert_eq!(error(b"GET \"k\"x\n"), "Protocol error: unbalanced quotes in request");
         assert_eq!(error(b"POST / HTTP/1.1\r\n"), "Protocol error: this port does not speak HTTP");

@@ -21,7 +21,7 @@ fn malformed_input_ends_its_connection_with_an_error_and_no_other() {
         (b"*1\r\n*1\r\n$4\r\nPING\r\n", "-ERR Protocol error: expected '$', got '*'\r\n"),
         (b"$4\r\nPING\r\n", "-ERR Protocol error: expected '*', got '$'\r\n"),
         (b"\x00\x01\x02", "-ERR Protocol error: expected '*', got '\\x00'\r\n"),
-        (b"*1\r\n$4\r\nPINGxx", "-ERR Protocol error: expected CRLF behind a bulk string\r\n"),
+        (b"*1\r\n$4\r\nPINGxx", "-ERR Protocol error: expected CRLF after a bulk string\r\n"),
         (b"GET \"k\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
         (b"POST / HTTP/1.1\r\n", "-ERR Protocol error: this port does not speak HTTP\r\n"),
         (b"PING\r\n*x\r\nPING\r\n", "+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n"),
@@ -187,7 +187,7 @@ fn a_server_without_file_descriptors_goes_on_when_it_has_some_again() {
 }
 
 #[test]
-fn clients_that_vanish_leave_nothing_behind() {
+fn clients_that_vanish_leave_nothing_after() {
     let (cluster, _directory) = formed(1, &["--max-clients", "50"]);
     let node = cluster.node(1);
     // Far more than the limit, each gone in the middle of something.

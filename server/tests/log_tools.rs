@@ -440,7 +440,7 @@ fn what_can_be_read_beside_the_damage_is_printed() {
         indexes.is_sorted() && indexes.len() < whole.len() && indexes.len() > whole.len() / 2,
         "{indexes:?}"
     );
-    assert_eq!((indexes[0], indexes.last()), (1, Some(&45)), "before and behind: {indexes:?}");
+    assert_eq!((indexes[0], indexes.last()), (1, Some(&45)), "before and after: {indexes:?}");
 }
 
 #[test]

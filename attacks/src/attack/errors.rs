@@ -86,7 +86,7 @@ fn alone(target: &Target, many: u64) -> Result<(), Failure> {
     println!(
         "one member, fdatasync fails once at each of its first {many} calls and at {} later ones: it refused \
          to start or stopped before its first write {refused} times and stopped later {stopped} times, each \
-         time with the file and the cause, never with an acknowledgement behind; all {} acknowledged writes \
+         time with the file and the cause, never with an acknowledgement after; all {} acknowledged writes \
          are there",
         many / 10,
         acknowledged.len()

@@ -50,10 +50,10 @@ impl World {
     pub(super) fn has_room(&self, node: usize) -> bool {
         let Some(up) = &self.hosts[node].up else { return false };
         let (raft, room) = (up.raft(), self.plan.room);
-        let behind = |index| self.ghost.bytes_behind(node, index);
-        let unapplied = behind(up.applied()) - behind(raft.commit().max(up.applied()));
-        behind(raft.persisted()) <= room
-            && behind(raft.commit()) <= 2 * room
+        let after = |index| self.ghost.bytes_after(node, index);
+        let unapplied = after(up.applied()) - after(raft.commit().max(up.applied()));
+        after(raft.persisted()) <= room
+            && after(raft.commit()) <= 2 * room
             && unapplied <= self.plan.unapplied
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Decision`] is one thing that went wrong, or was asked: "the 17th message from node 2 to node 3 is
 //! dropped". Its dice depend on the seed and on its name alone. So to switch one off changes that
-//! one thing and what follows from it, and not every throw behind it, which is what lets a failure
+//! one thing and what follows from it, and not every throw after it, which is what lets a failure
 //! [shrink](super::shrink). A decision that is off has the dullest outcome: the message arrives, soon.
 
 use super::dice::Dice;

@@ -66,8 +66,8 @@ impl Image {
         self.entries.get((index.0 as usize).checked_sub(1)?).copied()
     }
 
-    /// The bytes of the entries behind `index`.
-    fn bytes_behind(&self, index: Index) -> u64 {
+    /// The bytes of the entries after `index`.
+    fn bytes_after(&self, index: Index) -> u64 {
         self.entries.iter().skip(index.0 as usize).map(|entry| entry.bytes).sum()
     }
 
@@ -209,10 +209,7 @@ impl Ghost {
                         return broken("S12", detail);
                     }
                     if leads && *last < record.log.last() {
-                        return broken(
-                            "S2",
-                            format!("leader {} drops entries behind {last}", self.ids[node]),
-                        );
+                        return broken("S2", format!("leader {} drops entries after {last}", self.ids[node]));
                     }
                     if *last < record.commit {
                         let commit = record.commit;
@@ -282,18 +279,18 @@ impl Ghost {
         let both = log.last().min(durable.last()).0;
         // Logs that have the same entry have the same past.
         let same = (1..=both).rev().map(Index).find(|at| log.get(*at) == durable.get(*at));
-        log.bytes_behind(same.unwrap_or(Index::ZERO))
+        log.bytes_after(same.unwrap_or(Index::ZERO))
     }
 
-    /// Bytes of the entries of a node's log behind `index`.
-    pub(super) fn bytes_behind(&self, node: usize, index: Index) -> u64 {
-        self.nodes[node].log.bytes_behind(index)
+    /// Bytes of the entries of a node's log after `index`.
+    pub(super) fn bytes_after(&self, node: usize, index: Index) -> u64 {
+        self.nodes[node].log.bytes_after(index)
     }
 
     /// Bytes of entries in a leader's log that it does not know to be committed: now, and when it was elected.
     pub(super) fn uncommitted(&self, node: usize) -> (u64, u64) {
         let record = &self.nodes[node];
-        (record.log.bytes_behind(record.commit), record.inherited)
+        (record.log.bytes_after(record.commit), record.inherited)
     }
 
     /// Entries leave for a follower. How many messages are under way to it then, and how many bytes.
@@ -382,15 +379,12 @@ impl Ghost {
             record.durable.entries = self.committed[..(purged.0 as usize).min(self.committed.len())].to_vec();
         }
         if purged > record.durable.last() || purged.0 > self.committed.len() as u64 {
-            return broken(
-                "S20",
-                format!("the log of node {id} begins behind {purged}, which it never held"),
-            );
+            return broken("S20", format!("the log of node {id} begins after {purged}, which it never held"));
         }
         let kept = record.durable.entries.iter().take(purged.0 as usize).copied();
         let image = Image { entries: kept.chain(entries.iter().map(seen)).collect() };
         // A truncation that was under way may have become durable with the rest of its batch: then the
-        // entries behind it are new ones. So the promise is judged on the entries that anyone committed:
+        // entries after it are new ones. So the promise is judged on the entries that anyone committed:
         // another in the place of one was about to be overwritten.
         let upto = record.durable.last().0.min(self.committed.len() as u64);
         for index in (1..=upto).map(Index) {
@@ -472,7 +466,7 @@ impl Ghost {
             }
             self.on_elected(node, state.term)?;
             let record = &mut self.nodes[node];
-            record.inherited = record.log.bytes_behind(record.commit);
+            record.inherited = record.log.bytes_after(record.commit);
         }
         let newest = self.nodes[node].log.entries.iter().rposition(|entry| entry.membership);
         if raft.membership_id().index.0 != newest.map_or(0, |at| at as u64 + 1) {

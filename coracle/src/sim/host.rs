@@ -449,7 +449,7 @@ impl Host {
         wants
     }
 
-    /// Purges the log up to the newest snapshot, if that is not behind `upto`; otherwise takes a new
+    /// Purges the log up to the newest snapshot, if that is not after `upto`; otherwise takes a new
     /// one. Does neither while the disk works. Returns up to where it purged.
     pub(super) fn purge(&mut self, upto: Index) -> Result<Option<LogId>, String> {
         // What a rotten machine would write is never restored from: it is replaced, not started again.

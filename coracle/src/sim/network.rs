@@ -385,7 +385,7 @@ impl World {
         let (commit, state, term) = (raft.commit(), raft.hard_state(), raft.term());
         let message = envelope.message.clone();
         let sender = envelope.from;
-        let roomy = self.ghost.bytes_behind(to, raft.persisted()) <= self.plan.room;
+        let roomy = self.ghost.bytes_after(to, raft.persisted()) <= self.plan.room;
         match &message {
             Message::RequestVoteReply(reply) => {
                 let rare = match (reply.refusal, reply.pre) {

@@ -207,7 +207,7 @@ impl Search<'_> {
         }
     }
 
-    /// Keeps a random few. What goes changes all that comes behind it, so that of many decisions no
+    /// Keeps a random few. What goes changes all that comes after it, so that of many decisions no
     /// single one can go; but often there are other ways to the same end, and short ones.
     fn guess(&mut self) {
         if !self.decisions.is_empty() && self.with(Vec::new()) {

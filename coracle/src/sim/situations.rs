@@ -119,7 +119,7 @@ situations! {
     SlowApply "slow apply" "a machine lagged behind its log",
     Purged "log purged" "a node purged entries that all nodes hold",
     Recycled "segment recycled" "a purge found a segment that was purged before and waits to be used again",
-    BeginsLate "start behind a purge" "a node started on a log whose first entries are purged",
+    BeginsLate "start after a purge" "a node started on a log whose first entries are purged",
     Gathered "several in one turn" "a node took in several things before it carried anything out",
     EmptyTurn "empty turn" "a node was turned though nothing had come",
     Tied "tie turned round" "of two things at one moment, the later one came first",

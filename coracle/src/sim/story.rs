@@ -36,7 +36,7 @@ pub(super) fn batch(batch: &WriteBatch) -> String {
     }
     for change in &batch.changes {
         match change {
-            Change::Truncate(last) => parts.push(format!("nothing behind {last}")),
+            Change::Truncate(last) => parts.push(format!("nothing after {last}")),
             Change::Append(entries) => {
                 let ids: Vec<String> = entries.iter().map(|entry| entry.id().to_string()).collect();
                 parts.push(format!("entries {}", ids.join(" ")));

@@ -48,7 +48,7 @@ pub(super) fn explains(history: &History<Input, Output>, at: &[Option<Index>]) -
             None => return false,
         }
     }
-    // A read stands behind the write of the same index. Whoever was answered before another one asked must
+    // A read stands after the write of the same index. Whoever was answered before another one asked must
     // stand before it.
     order.sort_by_key(|(at, operation)| (*at, reads(operation), operation.invoked));
     let mut newest = 0;

@@ -319,7 +319,7 @@ impl World {
         if !self.lives(node, run) {
             return Ok(());
         }
-        // A node that slept finds its messages before its timers: so its tick comes behind them.
+        // A node that slept finds its messages before its timers: so its tick comes after them.
         let thaw = self.frozen(node);
         let delay = thaw.map_or(10 * MS * 1000 / self.hosts[node].clock.rate, |thaw| thaw + 1);
         self.at(delay, Happening::Tick { node, run });

@@ -16,7 +16,7 @@
 //! nothing was promised yet.
 //!
 //! ```text
-//!  0  u32  CRC-32C of all bytes behind   4  u32  magic "CRID"
+//!  0  u32  CRC-32C of all bytes after   4  u32  magic "CRID"
 //!  8  u32  version, 2                   12  u32  flags: bit 0, the cluster is known; bit 1, an engine is;
 //!                                               bit 2, the machine is fenced;
 //!                                               bit 3, the node has promised itself to a list

@@ -96,7 +96,7 @@ pub enum Aim {
     Anywhere,
     /// The newest of these.
     Newest,
-    /// What the last file begins with, behind its first 4 KiB, once something else was synced after it.
+    /// What the last file begins with, after its first 4 KiB, once something else was synced after it.
     TopsFirst,
     /// The whole last file, once something else was synced after its beginning: its name is gone.
     Top,
@@ -127,7 +127,7 @@ enum Fault {
     At(u64, io::ErrorKind),
     /// The next operation of this kind fails, once.
     Next(Op, io::ErrorKind),
-    /// This operation and all behind it fail: the power is off.
+    /// This operation and all after it fail: the power is off.
     From(u64),
 }
 
@@ -153,7 +153,7 @@ impl MemDisk {
         self.state().fault = Some(Fault::At(operation, kind));
     }
 
-    /// Switches the power off before the operation with this number: it and all behind it fail and
+    /// Switches the power off before the operation with this number: it and all after it fail and
     /// change nothing, except that a write that comes first is in flight, and may survive.
     pub fn fail_from(&self, operation: u64) {
         self.state().fault = Some(Fault::From(operation));

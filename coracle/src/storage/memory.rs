@@ -20,7 +20,7 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Log {
     shape: Shape,
-    /// The entries from behind `shape.purged` to `shape.last`.
+    /// The entries from after `shape.purged` to `shape.last`.
     entries: VecDeque<Entry>,
 }
 

@@ -5,7 +5,7 @@
 //! file is replaced whole; where it is missing, nothing is known.
 //!
 //! ```text
-//!  0  u32  CRC-32C of all bytes behind   4  u32  magic "CRMT"
+//!  0  u32  CRC-32C of all bytes after   4  u32  magic "CRMT"
 //!  8  u32  version, 1                   12  u32  count
 //! 16  of each: u64 node, u64 incarnation, u64 number of the boot, u64 boot
 //! ```

@@ -40,9 +40,9 @@ pub struct Identity {
 /// One change of the log. Changes of a batch take effect in their order.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Change {
-    /// Forget every entry; the log goes on behind this one (a snapshot stands for all before).
+    /// Forget every entry; the log goes on after this one (a snapshot stands for all before).
     Reset(LogId),
-    /// Forget every entry behind this index. Never below what was purged.
+    /// Forget every entry after this index. Never below what was purged.
     Truncate(Index),
     /// Add entries, contiguous with each other and with the log, terms not descending.
     Append(Vec<Entry>),
@@ -62,13 +62,13 @@ pub struct WriteBatch {
 pub struct Recovered {
     /// The hard state; the default if none was ever written.
     pub hard_state: HardState,
-    /// The newest entry that was purged or reset to; [`LogId::ZERO`] if none. The log starts behind it.
+    /// The newest entry that was purged or reset to; [`LogId::ZERO`] if none. The log starts after it.
     pub purged: LogId,
     /// The newest entry; equal to `purged` if the log is empty.
     pub last: LogId,
-    /// The runs of terms of the entries from behind `purged` to `last`.
+    /// The runs of terms of the entries from after `purged` to `last`.
     pub runs: Vec<Run>,
-    /// The payloads of all membership entries that the log still covers, ascending: those behind `purged`
+    /// The payloads of all membership entries that the log still covers, ascending: those after `purged`
     /// and the newest at or before it.
     pub memberships: Vec<(LogId, Bytes)>,
 }
@@ -183,7 +183,7 @@ pub enum ReadLogError {
     /// The first wanted entry was purged.
     #[error("the entry was purged")]
     Purged,
-    /// The first wanted entry is behind the end of what was written.
+    /// The first wanted entry is after the end of what was written.
     #[error("the log ends before the entry")]
     Missing,
     /// The bytes on disk are wrong, or could not be read.

@@ -112,7 +112,7 @@ impl OpenFiles {
         Ok(())
     }
 
-    /// Locked before any handle, never behind one.
+    /// Locked before any handle, never after one.
     fn handles(&self) -> MutexGuard<'_, Handles> {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -41,7 +41,7 @@ impl WriteQueue {
         WriteQueue { max_bytes, ..self }
     }
 
-    /// Adds a write behind all others.
+    /// Adds a write after all others.
     pub fn push(&mut self, id: WriteId, batch: WriteBatch) {
         self.waiting.push_back((id, batch));
     }

@@ -14,13 +14,13 @@ use coracle_core::{HardState, Index, LogId, Run, Term};
 pub(crate) struct Shape {
     /// The hard state.
     pub(crate) hard_state: HardState,
-    /// The newest entry that is gone; the log starts behind it.
+    /// The newest entry that is gone; the log starts after it.
     pub(crate) purged: LogId,
     /// The newest entry; equal to `purged` if there are none.
     pub(crate) last: LogId,
-    /// The runs of terms from behind `purged` to `last`.
+    /// The runs of terms from after `purged` to `last`.
     pub(crate) runs: Vec<Run>,
-    /// The payloads of the membership entries behind `purged`, and of the newest at or before it.
+    /// The payloads of the membership entries after `purged`, and of the newest at or before it.
     pub(crate) memberships: Vec<(LogId, Bytes)>,
 }
 
@@ -57,7 +57,7 @@ impl Shape {
         }
     }
 
-    /// The term of the entry at `index`, if the log holds it or starts behind it.
+    /// The term of the entry at `index`, if the log holds it or starts after it.
     pub(crate) fn term(&self, index: Index) -> Option<Term> {
         if index == self.purged.index {
             return Some(self.purged.term);
@@ -65,8 +65,8 @@ impl Shape {
         if index < self.purged.index || index > self.last.index {
             return None;
         }
-        let behind = self.runs.partition_point(|run| run.first <= index);
-        Some(self.runs[behind.checked_sub(1)?].term)
+        let after = self.runs.partition_point(|run| run.first <= index);
+        Some(self.runs[after.checked_sub(1)?].term)
     }
 
     /// Takes one change, or says why it does not fit; then the shape may have taken a part of it.
@@ -78,7 +78,7 @@ impl Shape {
         }
     }
 
-    /// Forgets all entries; the log goes on behind `to`.
+    /// Forgets all entries; the log goes on after `to`.
     pub(crate) fn reset(&mut self, to: LogId) -> Result<(), String> {
         if to.index < self.purged.index {
             return Err(format!("a reset to {to}, but the log was purged up to {}", self.purged));
@@ -90,7 +90,7 @@ impl Shape {
         Ok(())
     }
 
-    /// Forgets the entries behind `last`.
+    /// Forgets the entries after `last`.
     pub(crate) fn truncate(&mut self, last: Index) -> Result<(), String> {
         if last < self.purged.index {
             return Err(format!(
@@ -267,7 +267,7 @@ mod tests {
         assert!(shape.clone().append(LogId::new(1, 6), None).is_err(), "a descending term");
         assert!(shape.clone().truncate(Index(2)).is_err(), "below what was purged");
         assert!(shape.clone().reset(LogId::new(2, 2)).is_err(), "below what was purged");
-        assert!(shape.check_purge(LogId::new(2, 6)).is_err(), "behind the end");
+        assert!(shape.check_purge(LogId::new(2, 6)).is_err(), "after the end");
         assert!(shape.check_purge(LogId::new(3, 4)).is_err(), "of another term");
         assert_eq!(shape.check_purge(LogId::new(2, 3)), Ok(false));
         assert_eq!(shape.check_purge(LogId::new(2, 5)), Ok(true));

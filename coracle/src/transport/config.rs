@@ -37,7 +37,7 @@ pub struct TcpConfig {
     /// files, does not pass sooner, and trying in a tight loop would take a processor (TR-7).
     pub accept_backoff: Duration,
     /// How many bytes may wait to be written to one peer. 64 MiB: twice the largest entry, so that one of
-    /// them never shuts out the heartbeats behind it. A message of any size goes into an empty outbox.
+    /// them never shuts out the heartbeats after it. A message of any size goes into an empty outbox.
     pub outbox_bytes: usize,
     /// How many messages may wait to be written to one peer. 4,096: more is a peer that does not read.
     pub outbox_messages: usize,

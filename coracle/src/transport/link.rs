@@ -1,7 +1,7 @@
 //! One connection after its handshake.
 //!
 //! A link reads, writes and watches itself, all three in one task. Reading waits for the node when that is
-//! behind (so the peer's writes back up, and only theirs); writing goes on meanwhile. The watch asks for a sign
+//! late (so the peer's writes back up, and only theirs); writing goes on meanwhile. The watch asks for a sign
 //! of life when nothing was heard for a while, and gives the link up when none comes: then the other end, or
 //! the way to it, is gone (TR-4). It asks as well when nothing was *said*: a peer that waits for its node does
 //! not read, and so cannot answer, but its own questions are heard.

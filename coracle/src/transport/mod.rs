@@ -66,7 +66,7 @@ pub struct Forward {
     /// The number within the session.
     pub sequence: u64,
     /// The term of the leader that it is meant for. In another term it is refused: a leader that slept must
-    /// not do what its sender has long given up, behind newer commands of the same caller.
+    /// not do what its sender has long given up, after newer commands of the same caller.
     pub term: Term,
     /// The encoded command.
     pub command: Bytes,

@@ -31,7 +31,7 @@ async fn messages_are_counted_too_and_one_of_any_size_fits_into_an_empty_outbox(
 }
 
 #[tokio::test]
-async fn nothing_comes_behind_the_last_frame() {
+async fn nothing_comes_after_the_last_frame() {
     let outbox = Outbox::new(10, 2, Some(Bytes::from_static(b"first")));
     assert!(outbox.push(frame(1)));
     outbox.close(Bytes::from_static(b"last"));

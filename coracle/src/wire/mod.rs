@@ -1,7 +1,7 @@
 //! The bytes that nodes say to each other: the only place that knows them.
 //!
 //! A *frame* is a fixed header, a small `prost` message (its *meta*: tags are fixed by hand, so old and new
-//! versions can skip what they do not know), and raw bytes behind it (its *bulk*: the entries of an
+//! versions can skip what they do not know), and raw bytes after it (its *bulk*: the entries of an
 //! AppendEntries, or the command of a forwarded write). The bulk is never copied on its way out: all peers
 //! are sent the same [`bytes::Bytes`].
 //!
@@ -113,7 +113,7 @@ pub enum WireError {
     /// The bytes end before the frame does.
     #[error("the frame is cut short")]
     Short,
-    /// There is more behind the frame where nothing should be.
+    /// There is more after the frame where nothing should be.
     #[error("{0} bytes too many")]
     Trailing(usize),
     /// The meta is not a message of its type.

@@ -131,7 +131,7 @@ fn encode_append(route: Option<proto::Route>, append: &AppendEntries, entries: &
     let in_place = entries.iter().zip(first..).all(|(entry, index)| entry.index().0 == index);
     assert!(
         in_place && entries.len() as u64 == append.count(),
-        "AppendEntries carries exactly the entries behind prev up to last"
+        "AppendEntries carries exactly the entries after prev up to last"
     );
     debug_assert_eq!(runs_of(append.prev, entries), append.runs, "the runs are those of the entries");
     let meta = proto::AppendEntries {
@@ -198,7 +198,7 @@ pub(super) fn open(raw: Raw) -> Result<Incoming, WireError> {
             };
             PeerMessage::ForwardReply(ForwardReply { id: meta.id, outcome })
         }
-        _ if !bulk.is_empty() => return Err(WireError::Invalid("bulk behind a message that has none")),
+        _ if !bulk.is_empty() => return Err(WireError::Invalid("bulk after a message that has none")),
         _ => {
             verify(body_checksum(&meta, []))?;
             return open_plain(kind, meta);

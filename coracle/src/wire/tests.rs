@@ -336,7 +336,7 @@ fn lg_7_entries_that_do_not_follow_prev_and_each_other_are_refused() {
     assert!(read(3, 2, &[e(2, 8), e(3, 9)]).is_ok());
     assert!(read(3, 2, &[e(2, 8), e(2, 10)]).is_err(), "a gap");
     assert!(read(3, 2, &[e(2, 8), e(2, 8)]).is_err(), "twice the same");
-    assert!(read(3, 1, &[e(2, 9)]).is_err(), "a gap behind prev");
+    assert!(read(3, 1, &[e(2, 9)]).is_err(), "a gap after prev");
     assert!(read(3, 1, &[e(2, 7)]).is_err(), "prev itself");
     assert!(read(3, 1, &[e(1, 8)]).is_err(), "a term before prev's");
     assert!(read(3, 2, &[e(3, 8), e(2, 9)]).is_err(), "a falling term");
@@ -349,7 +349,7 @@ fn lg_7_entries_that_do_not_follow_prev_and_each_other_are_refused() {
 }
 
 #[test]
-#[should_panic(expected = "exactly the entries behind prev")]
+#[should_panic(expected = "exactly the entries after prev")]
 fn lg_7_a_gap_does_not_leave_this_node() {
     let mut message = append(LogId::new(2, 7), 3, vec![entry(2, 8, Kind::Noop, b"")]);
     let PeerMessage::Raft { entries, .. } = &mut message else { unreachable!() };

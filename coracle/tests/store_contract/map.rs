@@ -114,8 +114,8 @@ fn encode(operations: &[Operation]) -> Vec<u8> {
 /// Returns where the whole commits end.
 fn replay(bytes: &[u8], pairs: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> u64 {
     let mut rest = bytes;
-    while let Some((len, behind)) = rest.split_first_chunk::<4>()
-        && let Some((mut body, behind)) = behind.split_at_checked(u32::from_le_bytes(*len) as usize)
+    while let Some((len, after)) = rest.split_first_chunk::<4>()
+        && let Some((mut body, after)) = after.split_at_checked(u32::from_le_bytes(*len) as usize)
     {
         while let [kind, key, a, b, c, d, more @ ..] = body {
             let (key, more) = more.split_at(*key as usize);
@@ -126,7 +126,7 @@ fn replay(bytes: &[u8], pairs: &mut BTreeMap<Vec<u8>, Vec<u8>>) -> u64 {
             }
             body = more;
         }
-        rest = behind;
+        rest = after;
     }
     (bytes.len() - rest.len()) as u64
 }

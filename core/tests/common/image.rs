@@ -71,7 +71,7 @@ impl Image {
         terms.join(" ")
     }
 
-    /// The entries behind `last`, in an image that starts there.
+    /// The entries after `last`, in an image that starts there.
     pub(super) fn clone_tail(&self, last: Index) -> Image {
         let purged = self.id_at(last).expect("in the log");
         let skip = (last.0 - self.purged.index.0) as usize;

@@ -92,7 +92,7 @@ impl Cluster {
                 let granted = replies.into_iter().any(
                     |e| matches!(&e.message, Message::RequestVoteReply(r) if r.refusal.is_none() && r.campaign == vote.campaign),
                 );
-                assert!(!granted || vote.last >= last, "S13: {id} grants a vote to a log behind its own");
+                assert!(!granted || vote.last >= last, "S13: {id} grants a vote to a log older than its own");
             }
             _ => {}
         }

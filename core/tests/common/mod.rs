@@ -345,7 +345,7 @@ impl Cluster {
         self.links.values().map(VecDeque::len).sum()
     }
 
-    /// Puts a message back, behind the others.
+    /// Puts a message back, after the others.
     pub(crate) fn put_back(&mut self, mail: Mail) {
         let link = (mail.envelope.from.id.0, mail.envelope.to.id.0);
         self.links.entry(link).or_default().push_back(mail);
@@ -678,7 +678,7 @@ impl Cluster {
         self.step(id, Input::Campaign);
     }
 
-    /// Makes `id` the leader, everybody listening. Where its term is behind, it learns the newest one from a
+    /// Makes `id` the leader, everybody listening. Where its term is older, it learns the newest one from a
     /// refusal and tries again.
     pub(crate) fn elect(&mut self, id: u64) {
         for _ in 0..3 {

@@ -52,7 +52,7 @@ fn rule_4_new_entries_are_appended_and_known_ones_are_not() {
     c.give(A, B, append_entries(1, LogId::new(1, 1), &[Run::new(2, 1)], 4, 0));
     assert_eq!(c.log(B), "1 1 1 1");
     let again = c.give(A, B, append_entries(1, LogId::new(1, 1), &[Run::new(2, 1)], 3, 0));
-    assert_eq!((c.log(B), again.write), ("1 1 1 1".into(), None), "and nothing behind them is deleted");
+    assert_eq!((c.log(B), again.write), ("1 1 1 1".into(), None), "and nothing after them is deleted");
 }
 
 /// Figure 2, AppendEntries RPC, rule 5: commitIndex = min(leaderCommit, "index of last new entry").

@@ -72,7 +72,7 @@ fn failure_moves_next_index_back_and_retries() {
     let mut c = Cluster::with_logs(&["1 1 3 3 3", "1 1 2 2 2 2", "1 1 3 3 3"]);
     c.elect_by(A, &[C]);
     c.heal();
-    assert_eq!(c.progress(A, B).next.0, 7, "behind its own first entry, which left already");
+    assert_eq!(c.progress(A, B).next.0, 7, "after its own first entry, which left already");
     c.sending = Sending::ByHand;
     c.tick(A, 5);
     c.deliver(A, B);

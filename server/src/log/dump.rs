@@ -2,7 +2,7 @@
 //!
 //! Entries stream, a stretch of them at a time, however long the log is. In a log that is purged while it is
 //! read, a segment may be recycled before its entries are printed: then it is looked at anew, and the printing
-//! goes on behind what was purged.
+//! goes on after what was purged.
 
 use super::Failure;
 use super::look::Look;

@@ -19,7 +19,7 @@ pub(super) struct Look {
     pub(super) store: String,
     /// What a start would find; of a damaged log, what is known of it.
     pub(super) recovered: Recovered,
-    /// The entries behind it are in doubt.
+    /// The entries after it are in doubt.
     pub(super) attested: LogId,
     pub(super) hard_state_in_doubt: bool,
     /// Of the write-ahead log only.
@@ -166,7 +166,7 @@ impl Look {
             parts.push(format!("purged up to {}", self.recovered.purged.index));
         }
         if self.last() > self.attested.index {
-            parts.push(format!("in doubt behind {}", self.attested.index));
+            parts.push(format!("in doubt after {}", self.attested.index));
         }
         parts.join(", ")
     }

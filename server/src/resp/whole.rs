@@ -15,8 +15,8 @@ pub(super) fn take(input: &mut &[u8]) -> Option<Command> {
     let mut arguments = [&[][..]; USUAL];
     let arguments = arguments.get_mut(..count).filter(|arguments| !arguments.is_empty())?;
     for argument in arguments.iter_mut() {
-        let (length, behind) = announced(rest, b'$')?;
-        (*argument, rest) = behind.split_at_checked(length).filter(|_| length <= MAX_ARGUMENT)?;
+        let (length, after) = announced(rest, b'$')?;
+        (*argument, rest) = after.split_at_checked(length).filter(|_| length <= MAX_ARGUMENT)?;
         rest = rest.strip_prefix(b"\r\n")?;
     }
     let mut bytes = Vec::with_capacity(arguments.iter().map(|argument| argument.len()).sum());
@@ -29,7 +29,7 @@ pub(super) fn take(input: &mut &[u8]) -> Option<Command> {
     Some(Command { bytes: bytes.into(), ends, excess: None })
 }
 
-/// A type, a number of a few digits and the end of the line at the front of `input`: the number, and what is behind.
+/// A type, a number of a few digits and the end of the line at the front of `input`: the number, and what is after.
 fn announced(input: &[u8], kind: u8) -> Option<(usize, &[u8])> {
     let (_, digits) = input.split_first().filter(|(first, _)| **first == kind)?;
     let mut number = 0;

@@ -1,6 +1,6 @@
 //! Whether LMDB's file holds every page that its trees name.
 //!
-//! LMDB reads through a map, and whoever touches a page behind the end of the file gets no error: the system ends
+//! LMDB reads through a map, and whoever touches a page after the end of the file gets no error: the system ends
 //! the process (SIGBUS). So a file that was cut is looked at before it is mapped, with ordinary reads. Nearly
 //! always that is one comparison: the newest meta page says which page is the last. But a file may rightly
 //! be shorter, where the last pages were taken and given back by one transaction and never written; then both

@@ -18,7 +18,7 @@
 //! written when nothing comes and when the store is closed. In doubt it is damage: where a torn commit holds a value
 //! that itself looks like a record, the start is refused, and nothing is lost. Commits are numbered by what they change,
 //! so none is missing between two files of the log either. The manifest says with which file the log that counts
-//! begins, or, after a start, behind which change. RocksDB removes that file only when a later record of the
+//! begins, or, after a start, after which change. RocksDB removes that file only when a later record of the
 //! manifest is durable. So as long as the log begins there, it holds all that a cut manifest does not list.
 //!
 //! All of this can be cut short anywhere, and begun again.
@@ -230,9 +230,9 @@ fn changes(record: &[u8]) -> Option<(u64, u32)> {
 /// Where the write-ahead log that counts begins, as the manifest says.
 #[derive(Default)]
 struct Beginning {
-    /// With the file of this number, or, behind a start, with a greater one.
+    /// With the file of this number, or, after a start, with a greater one.
     log: u64,
-    /// The newest change when that was written; behind a start all up to it is in tables.
+    /// The newest change when that was written; after a start all up to it is in tables.
     change: Option<u64>,
 }
 
@@ -509,7 +509,7 @@ mod tests {
         drop(looked);
         assert_eq!(newest(copied.path()), (path, bytes));
         assert_eq!(open(copied.path()).unwrap().1, 10);
-        // With the mark behind it the same is damage.
+        // With the mark after it the same is damage.
         let (path, mut bytes) = newest(dir.path());
         bytes[whole + 500] ^= 1;
         fs::write(&path, &bytes).unwrap();

@@ -19,11 +19,11 @@ const LAST: u8 = 4;
 /// How a file ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Ending {
-    /// The offset behind the last whole record that only whole ones precede.
+    /// The offset after the last whole record that only whole ones precede.
     pub(crate) end: u64,
     /// Where a fragment lies that is not whole, or not what should follow; none if the file ends at `end`.
     pub(crate) broken: Option<u64>,
-    /// Whether a whole fragment, with which a record begins, lies behind that.
+    /// Whether a whole fragment, with which a record begins, lies after that.
     pub(crate) followed: bool,
 }
 
@@ -217,7 +217,7 @@ mod tests {
         }
     }
 
-    /// What is left of a block behind a commit, too short for a header, is filled with zeros.
+    /// What is left of a block after a commit, too short for a header, is filled with zeros.
     #[test]
     fn st_2_a_block_with_no_room_for_a_header() {
         let mut fillings = 0;

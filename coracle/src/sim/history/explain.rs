@@ -13,14 +13,14 @@ use super::search::Stuck;
 /// How many of the placed operations are written out.
 const SHOWN: usize = 12;
 
-/// The longest prefix that can be explained, and what cannot be placed behind it.
+/// The longest prefix that can be explained, and what cannot be placed after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
     /// The key whose operations these are, if the history is that of a store.
     pub key: Option<String>,
     /// The operations that can be placed, in order, each in words.
     pub placed: Vec<String>,
-    /// What the object holds behind them.
+    /// What the object holds after them.
     pub state: String,
     /// The operation that must come next, and cannot.
     pub stuck: String,

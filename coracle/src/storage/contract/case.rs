@@ -161,7 +161,7 @@ impl<'a> Case<'a> {
         }
         if (recovered.purged, recovered.last) != (want.purged, want.last) {
             return self.broken(format!(
-                "load says that the log goes from behind {} to {} instead of from behind {} to {}",
+                "load says that the log goes from after {} to {} instead of from after {} to {}",
                 recovered.purged, recovered.last, want.purged, want.last
             ));
         }

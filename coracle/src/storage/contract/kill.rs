@@ -82,7 +82,7 @@ impl Victim {
         Ok(self.acknowledged)
     }
 
-    /// Takes in a line. False behind the last one; one that was cut short does not count.
+    /// Takes in a line. False after the last one; one that was cut short does not count.
     fn listen(&mut self) -> io::Result<bool> {
         let mut line = String::new();
         self.said.read_line(&mut line)?;

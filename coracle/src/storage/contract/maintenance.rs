@@ -55,7 +55,7 @@ pub(super) fn purge(case: &mut Case<'_>) -> Verdict {
 pub(super) fn reset(case: &mut Case<'_>) -> Verdict {
     case.open()?;
     case.run(changes(vec![append(1, 1..=20, 1000)]))?;
-    // To an index within the log, to one behind it, to the same, and of an empty log.
+    // To an index within the log, to one after it, to the same, and of an empty log.
     for to in [LogId::new(2, 10), LogId::new(3, 50), LogId::new(3, 50), LogId::new(4, 60)] {
         case.run(changes(vec![Change::Reset(to)]))?;
         case.reopen()?;

@@ -67,11 +67,11 @@ pub enum Clause {
     Durable,
     /// What was written is outside of the process when the call returns: it survives the process's end.
     Killed,
-    /// A truncation forgets exactly the entries behind its index, for good.
+    /// A truncation forgets exactly the entries after its index, for good.
     Truncation,
     /// A purge forgets exactly the entries up to its own, for good; one of the past changes nothing.
     Purge,
-    /// A reset forgets every entry, and the log goes on behind its own.
+    /// A reset forgets every entry, and the log goes on after its own.
     Reset,
     /// The hard state is the newest that was written; neither truncation, purge nor reset touches it.
     HardState,
@@ -127,9 +127,9 @@ impl Clause {
             Clause::Atomic => "a batch is kept whole or not at all",
             Clause::Durable => "what a store holds is there when it is opened again",
             Clause::Killed => "what was written survives the process's end",
-            Clause::Truncation => "a truncation forgets exactly the entries behind its index, for good",
+            Clause::Truncation => "a truncation forgets exactly the entries after its index, for good",
             Clause::Purge => "a purge forgets exactly the entries up to its own, for good",
-            Clause::Reset => "a reset forgets every entry, and the log goes on behind its own",
+            Clause::Reset => "a reset forgets every entry, and the log goes on after its own",
             Clause::HardState => "neither truncation, purge nor reset touches the hard state",
             Clause::Outline => "load tells the runs of terms and the memberships",
             Clause::Refused => "a write that breaks the contract is refused and changes nothing",

@@ -63,7 +63,7 @@ pub struct Model {
     pub hard_state: HardState,
     /// The newest entry that is gone.
     pub purged: LogId,
-    /// The entries behind it.
+    /// The entries after it.
     pub entries: Vec<Entry>,
     /// The memberships among them, and the newest one that is gone.
     pub memberships: Vec<(LogId, Bytes)>,

@@ -60,7 +60,7 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
     }
 }
 
-/// Up to eight entries behind `last`, of which the first may be a membership.
+/// Up to eight entries after `last`, of which the first may be a membership.
 fn next(dice: &mut Dice, term: u64, last: u64) -> Change {
     let size = dice.below(3000) as usize;
     let mut entries: Vec<_> =

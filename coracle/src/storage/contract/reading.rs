@@ -32,10 +32,10 @@ pub(super) fn reading(case: &mut Case<'_>) -> Verdict {
 /// All ranges, also those that begin too early, end too late, or are empty.
 fn ranges(case: &Case<'_>) -> Verdict {
     let reader = case.reader();
-    let behind = case.model.last().index.0 + 2;
+    let after = case.model.last().index.0 + 2;
     for max_bytes in [0, 1, 100, 200, 5064, 5138, 30_000, usize::MAX] {
-        for first in 0..=behind {
-            for last in first.saturating_sub(1)..=behind {
+        for first in 0..=after {
+            for last in first.saturating_sub(1)..=after {
                 let (from, to) = (Index(first), Index(last));
                 let want = case.model.read(from, to, max_bytes);
                 let have = reader.entries(from, to, max_bytes);
@@ -64,7 +64,7 @@ struct Board {
     done: AtomicBool,
     /// No entry up to this index is truncated any more.
     kept: AtomicU64,
-    /// No entry behind this index is purged yet.
+    /// No entry after this index is purged yet.
     purging: AtomicU64,
 }
 

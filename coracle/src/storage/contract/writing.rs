@@ -79,7 +79,7 @@ pub(super) fn refused(case: &mut Case<'_>) -> Verdict {
         (changes(vec![Change::Append(vec![entry(3, 10, 1), entry(2, 11, 1)])]), "a term descends within"),
         (changes(vec![Change::Truncate(Index(3))]), "a truncation of what was purged"),
         (changes(vec![Change::Reset(LogId::new(2, 3))]), "a reset to before what was purged"),
-        (Step::Purge(LogId::new(2, 10)), "a purge behind the end"),
+        (Step::Purge(LogId::new(2, 10)), "a purge after the end"),
         (Step::Purge(LogId::new(3, 8)), "a purge to an entry of another term"),
     ] {
         case.refuse(&step, why)?;

@@ -10,7 +10,7 @@
 //! 10 index  an entry, in its own encoding; the index in 8 bytes, big-endian, so that keys sort as entries do
 //! ```
 //!
-//! The value of a key of one byte begins with a CRC-32C (u32) of that byte and of everything behind the sum.
+//! The value of a key of one byte begins with a CRC-32C (u32) of that byte and of everything after the sum.
 //! All numbers but the index in a key are little-endian.
 
 use super::Operation;
@@ -93,20 +93,19 @@ fn record(key: u8, numbers: &[u64], rest: &[u8]) -> Operation {
     Operation::Put { key: vec![key], value: value.freeze() }
 }
 
-fn checksum(key: u8, behind: &[u8]) -> u32 {
-    crc32c::crc32c_append(crc32c::crc32c(&[key]), behind)
+fn checksum(key: u8, after: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&[key]), after)
 }
 
-/// The numbers of a record and what is behind them, or what is wrong with it.
+/// The numbers of a record and what is after them, or what is wrong with it.
 fn fields<const N: usize>(key: u8, value: &[u8]) -> Result<([u64; N], &[u8]), String> {
-    let Some((sum, behind)) = value.split_first_chunk::<4>().filter(|(_, behind)| behind.len() >= 8 * N)
-    else {
+    let Some((sum, after)) = value.split_first_chunk::<4>().filter(|(_, after)| after.len() >= 8 * N) else {
         return Err(format!("the value has only {} bytes", value.len()));
     };
-    if checksum(key, behind) != u32::from_le_bytes(*sum) {
+    if checksum(key, after) != u32::from_le_bytes(*sum) {
         return Err("the checksum is wrong".into());
     }
-    let (numbers, rest) = behind.split_at(8 * N);
+    let (numbers, rest) = after.split_at(8 * N);
     let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| numbers[8 * at + i]));
     Ok((std::array::from_fn(number), rest))
 }

@@ -16,7 +16,7 @@ const REPORT: u64 = 4096;
 
 const NO_FORMAT: &str = "it is missing, but there are other keys";
 
-/// How many damaged keys are told; behind the last of them nothing is looked at.
+/// How many damaged keys are told; after the last of them nothing is looked at.
 const MAX_DAMAGE: usize = 1000;
 
 /// What a map holds.
@@ -158,7 +158,7 @@ fn scan(
         let way = match &mut way {
             Some(way) => way,
             none => match Records::of(map, &values) {
-                Ok(records) => none.insert(Way::behind(map, records, newest)),
+                Ok(records) => none.insert(Way::after(map, records, newest)),
                 Err(error) => {
                     failed = Some(error);
                     return ControlFlow::Break(());
@@ -172,7 +172,7 @@ fn scan(
         (Some(error), _) => Err(error),
         (None, Some(way)) => Ok(Some(way.end())),
         (None, None) if values.is_empty() => Ok(None),
-        (None, None) => Ok(Some(Way::behind(map, Records::of(map, &values)?, newest).end())),
+        (None, None) => Ok(Some(Way::after(map, Records::of(map, &values)?, newest).end())),
     }
 }
 
@@ -194,7 +194,7 @@ impl Walk {
     }
 }
 
-/// On the way through the entries behind what was purged. The shape is of those before the first damage.
+/// On the way through the entries after what was purged. The shape is of those before the first damage.
 struct Way {
     records: Records,
     shape: Shape,
@@ -204,7 +204,7 @@ struct Way {
 }
 
 impl Way {
-    fn behind(map: &dyn KeyValue, records: Records, newest: Index) -> Way {
+    fn after(map: &dyn KeyValue, records: Records, newest: Index) -> Way {
         let purged = records.purged;
         let shape = Shape {
             hard_state: records.hard_state,
@@ -217,7 +217,7 @@ impl Way {
         if let Some((id, _)) = &records.membership
             && id.index > purged.index
         {
-            walk.damage.push(damaged(map, "the old membership", &format!("{id} is not behind {purged}")));
+            walk.damage.push(damaged(map, "the old membership", &format!("{id} is not after {purged}")));
         }
         let total = newest.0.saturating_sub(purged.index.0).max(1);
         Way { records, shape, walk, total }

@@ -62,7 +62,7 @@ pub trait KeyValue: Send + Sync {
     fn commit(&self, operations: &[Operation]) -> Result<(), StoreError>;
 
     /// Called when no commit came for a while, and when the store is closed in order: time for what no commit
-    /// waits for, such as a mark behind the newest one that tells damage to it from a torn write.
+    /// waits for, such as a mark after the newest one that tells damage to it from a torn write.
     fn settle(&self) -> Result<(), StoreError> {
         Ok(())
     }

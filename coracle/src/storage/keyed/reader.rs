@@ -1,6 +1,6 @@
 //! Reads entries beside the writer.
 //!
-//! A scan is of one moment, in which the log has no gaps: the entries come one behind the other, or
+//! A scan is of one moment, in which the log has no gaps: the entries come one after the other, or
 //! something is damaged. Only whether the first one is gone or has not come yet needs a second look.
 
 use super::load::{damaged, decode};

@@ -96,7 +96,7 @@ impl<'a> Batches<'a> {
     }
 
     /// The newest batch that any header from the end on attests, whether its body is whole or not.
-    pub(super) fn attested_behind(&mut self) -> Result<u64, StoreError> {
+    pub(super) fn attested_after(&mut self) -> Result<u64, StoreError> {
         let mut attested = 0;
         let mut offset = self.end.offset;
         while offset < self.segment.size {
@@ -106,9 +106,9 @@ impl<'a> Batches<'a> {
         Ok(attested)
     }
 
-    /// Whether there is any header behind the first block of the first batch; without a segment's header
+    /// Whether there is any header after the first block of the first batch; without a segment's header
     /// that says the generation, whether there is any at all.
-    pub(super) fn any_behind(&mut self, generation_known: bool) -> Result<bool, StoreError> {
+    pub(super) fn any_after(&mut self, generation_known: bool) -> Result<bool, StoreError> {
         self.window = Window::new(self.segment, STRETCH);
         let mut offset = if generation_known { 2 * BLOCK } else { BLOCK };
         while offset < self.segment.size {

@@ -175,7 +175,7 @@ fn sealed_header(fields: &[u8]) -> [u8; HEADER] {
     bytes
 }
 
-/// The fields behind the magic, if checksum and magic hold.
+/// The fields after the magic, if checksum and magic hold.
 fn open_header(bytes: &[u8], magic: [u8; 4]) -> Option<Cursor<'_>> {
     let bytes = bytes.get(..HEADER)?;
     if bytes[4..8] != magic || crc32c::crc32c(&bytes[4..]).to_le_bytes() != bytes[..4] {
@@ -191,7 +191,7 @@ pub(super) struct End {
     pub(super) segment: u64,
     /// The segment's generation.
     pub(super) generation: u64,
-    /// The offset behind the batch, on a block's edge.
+    /// The offset after the batch, on a block's edge.
     pub(super) offset: u64,
     /// The batch's number.
     pub(super) batch: u64,
@@ -226,7 +226,7 @@ pub(super) enum Record {
     HardState(HardState),
     /// Forget all entries.
     Reset(LogId),
-    /// Forget the entries behind.
+    /// Forget the entries after.
     Truncate(Index),
     /// More entries, and where each lies.
     Append(Vec<(Entry, Place)>),

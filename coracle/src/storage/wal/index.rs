@@ -60,7 +60,7 @@ struct Held {
     /// The index of the first place; of an empty stretch, where it would be.
     first: Index,
     places: Vec<Place>,
-    /// The newest index when the next segment began: nothing behind it can be in here.
+    /// The newest index when the next segment began: nothing after it can be in here.
     end: Index,
 }
 
@@ -125,7 +125,7 @@ impl Log {
         Some(Places { end, first: held.first, places: held.places.clone() })
     }
 
-    /// Takes over where the entries of the newest segment lie, instead of replaying it; behind it, this is
+    /// Takes over where the entries of the newest segment lie, instead of replaying it; after it, this is
     /// the shape.
     pub(super) fn adopt(&mut self, Places { first, places, .. }: Places, shape: Shape) {
         let Some(mut newest) = self.held.pop_back() else { return };

@@ -37,7 +37,7 @@ pub struct Inspection {
     pub identity: Option<Identity>,
     /// What a start would go on with, including what is in doubt; of a damaged log, what is known of it.
     pub recovered: Recovered,
-    /// The newest entry of the log that is certainly durable. Those behind it are in doubt: whole, but
+    /// The newest entry of the log that is certainly durable. Those after it are in doubt: whole, but
     /// perhaps in the page cache only, and perhaps never acknowledged. A start makes them durable.
     pub attested: LogId,
     /// Whether the hard state is in doubt in the same way.
@@ -49,7 +49,7 @@ pub struct Inspection {
     /// Everything that is wrong, in the order in which it was found.
     pub damage: Vec<Damage>,
     /// The entries that can be read, ascending: at most one stretch unless the log is damaged. Then one may end
-    /// with entries that were truncated behind the damage.
+    /// with entries that were truncated after the damage.
     pub stretches: Vec<Stretch>,
 }
 
@@ -68,7 +68,7 @@ pub struct SegmentFile {
     pub first_batch: u64,
     /// How many batches are whole.
     pub batches: u64,
-    /// The offset behind the last of them, in bytes.
+    /// The offset after the last of them, in bytes.
     pub end: u64,
 }
 
@@ -161,8 +161,8 @@ impl Seen {
             {
                 purged = purged.max(Some(gone));
             }
-            let behind = number.filter(|_| listed.is_none() && damage.gone.is_none());
-            moved_on.push(match behind {
+            let after = number.filter(|_| listed.is_none() && damage.gone.is_none());
+            moved_on.push(match after {
                 Some(number) => reaches(disk, number)?,
                 None => false,
             });
@@ -279,12 +279,12 @@ fn inspection(
     })
 }
 
-/// What can be read behind `purged`, in each of these logs only what none of the later ones says.
+/// What can be read after `purged`, in each of these logs only what none of the later ones says.
 fn stretches(lost: Vec<Log>, log: Log, purged: Index) -> Vec<Stretch> {
     let mut stretches: Vec<Stretch> = Vec::new();
     for log in lost.into_iter().chain([log]).rev() {
-        let behind = stretches.last().map_or(u64::MAX, |next| next.first.0 - 1);
-        let last = Index(log.shape.last.index.0.min(behind));
+        let after = stretches.last().map_or(u64::MAX, |next| next.first.0 - 1);
+        let last = Index(log.shape.last.index.0.min(after));
         let first = log.first().max(log.shape.purged.index.next()).max(purged.next());
         if first <= last {
             let reader = Arc::new(WalReader::new(Shared::new(log)));

@@ -104,9 +104,9 @@ pub(super) fn read_all(wanted: &[Wanted]) -> Result<Vec<Entry>, StoreError> {
     let mut entries = Vec::with_capacity(wanted.len());
     let mut rest = wanted;
     while !rest.is_empty() {
-        let (piece, behind) = rest.split_at(piece(rest));
+        let (piece, after) = rest.split_at(piece(rest));
         read(piece, &mut entries)?;
-        rest = behind;
+        rest = after;
     }
     Ok(entries)
 }

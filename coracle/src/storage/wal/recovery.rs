@@ -3,7 +3,7 @@
 //! The idea: a batch that was acknowledged was synced, and what was written later says so. Every batch
 //! and every segment names the newest batch whose sync had returned (it *attests* it). So when a batch is
 //! not whole, recovery asks whether anything attests it. If so, bytes that were promised are gone: the
-//! start fails and names the place. If not, nobody was ever told of it: it is dropped with all behind it.
+//! start fails and names the place. If not, nobody was ever told of it: it is dropped with all after it.
 //! A batch that is whole but that nothing attests is *in doubt*: it may live in the page cache only. It is
 //! kept, and written again.
 //!
@@ -21,7 +21,7 @@
 //! batch that the top follows, and repeats what the top says, like what is in doubt.
 //!
 //! Nothing is written here. What comes out is the state at the last attested batch, what is in doubt
-//! behind it, and what may be cleaned up once a new segment says all this.
+//! after it, and what may be cleaned up once a new segment says all this.
 
 use super::batches::Batches;
 use super::format::{BLOCK, BatchHeader, End, HEADER, OtherVersion, Record, SegmentHeader, Wrong};
@@ -47,7 +47,7 @@ pub(super) struct Found {
     pub(super) attested: u64,
     /// What the top says, attested or not, of a top that is to be replaced.
     pub(super) repeats: Vec<Record>,
-    /// What the whole batches behind it say; not durable yet.
+    /// What the whole batches after it say; not durable yet.
     pub(super) doubtful: Vec<Record>,
     /// The number for the next segment: greater than all that are there.
     pub(super) next: u64,
@@ -135,7 +135,7 @@ pub(super) enum Extent {
 #[derive(Default)]
 pub(super) struct Known(BTreeMap<(u64, u64), Closed>);
 
-/// What one of them says, up to this end: where its entries lie, and the shape of the log behind it.
+/// What one of them says, up to this end: where its entries lie, and the shape of the log after it.
 struct Closed {
     places: Places,
     shape: Shape,
@@ -229,7 +229,7 @@ pub(super) struct Survey {
     pub(super) damage: Vec<Damage>,
     /// The segments that count, ascending.
     pub(super) visited: Vec<Visited>,
-    /// What was read up to a damage, oldest first; the log begins anew behind it.
+    /// What was read up to a damage, oldest first; the log begins anew after it.
     pub(super) lost: Vec<Log>,
     /// The files with the name of a segment, ascending: number, and generation if the header says one. One that was
     /// gone before it was opened has none.
@@ -408,7 +408,7 @@ pub(super) fn survey(
                         }
                     }
                     Err(wrong) => {
-                        attested = attested.max(batches.attested_behind()?);
+                        attested = attested.max(batches.attested_after()?);
                         break wrong;
                     }
                 }
@@ -436,7 +436,7 @@ pub(super) fn survey(
     if end.segment != top.number {
         log.leave();
     }
-    let sure = doubt.partition_point(|(behind, ..): &(End, u64, Vec<Record>)| behind.batch <= attested);
+    let sure = doubt.partition_point(|(after, ..): &(End, u64, Vec<Record>)| after.batch <= attested);
     let unsure = doubt.split_off(sure);
     let said = |batches: VecDeque<(End, u64, Vec<Record>)>| -> Vec<Record> {
         batches.into_iter().flat_map(|(_, _, records)| records).collect()
@@ -536,7 +536,7 @@ fn chain(candidates: &[Candidate], debts: &mut Debts) -> Result<Chain, StoreErro
             }
             Err(NoCheckpoint { wrong, torn }) => {
                 // Behind a first batch that was never synced, there is no second one.
-                if !torn || Batches::before(&candidate.segment).any_behind(candidate.header.is_some())? {
+                if !torn || Batches::before(&candidate.segment).any_after(candidate.header.is_some())? {
                     debts.add_hard(damaged(&candidate.segment, candidate.first_offset(), wrong))?;
                 }
                 let header = candidate.header.map_or(0, |header| header.synced);
@@ -631,7 +631,7 @@ fn refuse_missing_log(disk: &dyn Disk, identity: &Identity) -> Result<(), StoreE
     Err(StoreError::Identity { path: disk.path().to_owned(), detail })
 }
 
-/// Applies what is attested by now, and moves the end behind it.
+/// Applies what is attested by now, and moves the end after it.
 fn settle(
     log: &mut Log,
     segment: &Segment,
@@ -639,10 +639,10 @@ fn settle(
     doubt: &mut VecDeque<(End, u64, Vec<Record>)>,
     attested: u64,
 ) -> Result<(), StoreError> {
-    while doubt.front().is_some_and(|(behind, ..)| behind.batch <= attested) {
-        if let Some((behind, offset, records)) = doubt.pop_front() {
+    while doubt.front().is_some_and(|(after, ..)| after.batch <= attested) {
+        if let Some((after, offset, records)) = doubt.pop_front() {
             replay(log, segment, offset, &records)?;
-            *end = behind;
+            *end = after;
         }
     }
     Ok(())
@@ -654,8 +654,8 @@ fn replay(log: &mut Log, segment: &Segment, offset: u64, records: &[Record]) -> 
 }
 
 /// Says of each damage whether what was purged covers it.
-fn pay<'a>(debts: Debts, log: &Log, behind: impl Iterator<Item = &'a Record>) -> Vec<Damage> {
-    let purges = behind.filter_map(|record| match record {
+fn pay<'a>(debts: Debts, log: &Log, after: impl Iterator<Item = &'a Record>) -> Vec<Damage> {
+    let purges = after.filter_map(|record| match record {
         Record::Purge(upto) | Record::Reset(upto) => Some(upto.index),
         _ => None,
     });

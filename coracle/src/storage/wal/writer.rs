@@ -88,7 +88,7 @@ fn reserve(size: u64) -> u64 {
 }
 
 impl Writer {
-    /// Opens a new segment behind what recovery found, and says there again what was in doubt. Durable on
+    /// Opens a new segment after what recovery found, and says there again what was in doubt. Durable on
     /// return, and published to the readers.
     pub(super) fn start(
         disk: Arc<dyn Disk>,
@@ -326,7 +326,7 @@ struct Opened {
 }
 
 /// Opens segment `number` of at least `size` bytes. Its checkpoint restates the log as it is at `end`,
-/// repeats the records behind, and leaves room for a batch of `room` bytes and for its successor's name. Its header
+/// repeats the records after, and leaves room for a batch of `room` bytes and for its successor's name. Its header
 /// attests `synced`.
 #[allow(clippy::too_many_arguments)]
 fn open(
