@@ -182,7 +182,9 @@ pub enum ConfigurationError {
     /// A node has promised itself to another list, and two lists that share a node cannot both found a cluster. Nothing
     /// was founded. Ask for that list; or ask again later, when its founder can say that it gave up.
     #[error(
-        "node {node} has promised itself to another list: {} (cluster {cluster}); found that one, or have its lowest          node running, so that it can say that it gave up, and try again; if that node is gone for good, stop node          {node} and empty its directory, in which there is nothing but the promise",
+        "node {node} has promised itself to another list: {} (cluster {cluster}); found that one, or have its lowest node \
+         running, so that it can say that it gave up, and try again; if that node is gone for good, stop node \
+         {node} and empty its directory, in which there is nothing but the promise",
         .members.iter().map(|(id, address)| format!("{id}={address}")).collect::<Vec<_>>().join(" ")
     )]
     PromisedToAnother {
