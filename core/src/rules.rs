@@ -117,7 +117,7 @@ impl Rules {
     }
 
     /// 2. "If votedFor is null or candidateId": each voter votes once in a term. In a later term, for which a
-    /// pre-vote may ask, it has not voted yet.
+    ///    pre-vote may ask, it has not voted yet.
     fn vote_is_free(self, campaign: Term, candidate: Peer, state: HardState) -> bool {
         campaign != state.term
             || state.vote.is_none_or(|cast| cast == candidate)
@@ -125,7 +125,7 @@ impl Rules {
     }
 
     /// 2. "and candidate's log is at least as up-to-date as receiver's log": the later last term, and of equal last
-    /// terms the longer log (section 5.4.1). That is the order of [`LogId`].
+    ///    terms the longer log (section 5.4.1). That is the order of [`LogId`].
     fn is_up_to_date(self, candidate: LogId, own: LogId) -> bool {
         match () {
             () if self.broken.is("log-compared-by-index") => candidate.index >= own.index,
@@ -161,8 +161,8 @@ impl Rules {
     }
 
     /// 3. "If an existing entry conflicts with a new one (same index but different terms), delete the existing entry
-    /// and all that follow it." From here on the message's entries are taken: from the first that the log lacks or has
-    /// in another term. One that agrees with the log deletes nothing, however old it is.
+    ///    and all that follow it." From here on the message's entries are taken: from the first that the log lacks or has
+    ///    in another term. One that agrees with the log deletes nothing, however old it is.
     pub(crate) fn first_to_take(
         self,
         append: &AppendEntries,
@@ -180,7 +180,7 @@ impl Rules {
     }
 
     /// 5. "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of last new entry)": the last one
-    /// that this message has verified, since after it the log may hold another leader's entries.
+    ///    that this message has verified, since after it the log may hold another leader's entries.
     pub(crate) fn commit_of_follower(self, leader_commit: Index, verified: Index, last: Index) -> Index {
         leader_commit.min(if self.broken.is("commit-unverified") { last } else { verified })
     }
@@ -366,7 +366,7 @@ impl Rules {
     }
 
     /// 3. "The leader needs to make sure it hasn't been superseded by a newer leader of which it is unaware. It issues
-    /// a new round of heartbeats": by a round that starts after the read came.
+    ///    a new round of heartbeats": by a round that starts after the read came.
     pub(crate) fn needs_round(self) -> bool {
         !self.broken.is("read-without-round")
     }
