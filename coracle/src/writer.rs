@@ -7,7 +7,7 @@
 use super::primitives::mpsc::{self, RecvTimeoutError};
 use super::primitives::thread;
 use crate::driver::Order;
-use crate::storage::disk::Disk;
+use crate::storage::disk::{Disk, no_room};
 use crate::storage::queue::WriteQueue;
 use crate::storage::{LogStore, StoreError, WriteBatch, identity, met};
 use coracle_core::{Broken, ClusterId, WriteId};
@@ -145,9 +145,12 @@ impl Work<'_> {
                 self.report(Report::Named(cluster));
             }
             Order::Met(all) => {
-                // Nothing that this node promised depends on it: where it cannot be kept, the old file stays.
-                if let Some(Err(error)) = self.disk.map(|disk| met::save(disk, &all)) {
-                    tracing::warn!(%error, "cannot write down in which runs other members were met");
+                match self.disk.map_or(Ok(()), |disk| met::save(disk, &all)) {
+                    // Nothing that this node promised depends on it: where there is no room, the old file stays.
+                    Err(StoreError::Io { source, .. }) if no_room(&source) => {
+                        tracing::warn!("no room to write down in which runs other members were met");
+                    }
+                    result => result?,
                 }
             }
             Order::Fence(index) => {
