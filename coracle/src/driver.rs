@@ -198,7 +198,7 @@ pub(crate) struct Driver<W, R> {
     /// Writes in the log that are not decided yet, by index.
     expecting: VecDeque<(LogId, Caller<W>)>,
     /// What this turn has taken in.
-    events: Vec<Event<Caller<W>, R>>,
+    pub(crate) events: Vec<Event<Caller<W>, R>>,
     pub(crate) commands: Vec<(Caller<W>, Bytes)>,
     reads: Vec<R>,
     /// What the next turn has to say, whatever the replica wants.
@@ -208,11 +208,11 @@ pub(crate) struct Driver<W, R> {
     /// Callers that were handed to the machine since the start.
     handed: u64,
     machine: Progress,
-    digests: Digests,
+    pub(crate) digests: Digests,
     /// Whether it knows for certain who its peers are. Otherwise what they say of machines is told, and no more.
-    authenticated: bool,
+    pub(crate) authenticated: bool,
     /// Where this node's machine was found to differ from that of a majority. From then on it is not used.
-    fenced: Option<Index>,
+    pub(crate) fenced: Option<Index>,
     /// The term after the last turn.
     term: Term,
     /// The end of the log at the start, until the machine has come there again.
@@ -260,21 +260,6 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             ticks: 0,
             no_space: None,
         }
-    }
-
-    /// Its links are authenticated: what peers say of machines is acted on.
-    #[cfg(any(test, feature = "sim"))]
-    pub(crate) fn authenticated(mut self) -> Driver<W, R> {
-        self.authenticated = true;
-        self
-    }
-
-    /// In an earlier run its machine was found to differ from that of a majority, there.
-    pub(crate) fn fenced_at(mut self, index: Option<Index>) -> Driver<W, R> {
-        if let Some(index) = index {
-            self.fence(index);
-        }
-        self
     }
 
     /// The core, to look at.
@@ -384,15 +369,18 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         match (message, held) {
             (PeerMessage::Raft { envelope, entries }, None) => {
                 // What is for another node, or for an earlier life of this one, says nothing to it (TR-2).
-                let mine = envelope.to == self.replica.raft().me();
+                let (mine, last) =
+                    (envelope.to == self.replica.raft().me(), self.replica.raft().last().index);
                 match &envelope.message {
                     _ if !mine => {}
                     Message::AppendEntriesReply(AppendEntriesReply { digest: Some(digest), .. }) => {
                         self.on_digest(from, *digest);
                     }
-                    Message::AppendEntries(AppendEntries { agreed: Some(right), .. }) => {
-                        self.digests.agree(*right);
-                        self.look_at_own();
+                    // One ahead of the log is told again later; a made-up one would outlast all true ones.
+                    Message::AppendEntries(AppendEntries { agreed: Some(right), .. })
+                        if right.index <= last =>
+                    {
+                        self.on_agreed(*right);
                     }
                     _ => {}
                 }
@@ -548,45 +536,6 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     // ---- how
-
-    /// A node of the cluster says what its machine looks like. Only a leader hears of others.
-    fn on_digest(&mut self, of: Peer, digest: Digest) {
-        if !self.digests.report(of, digest) {
-            return;
-        }
-        let raft = self.replica.raft();
-        if raft.is_leader() {
-            let (findings, right) = self.digests.compare(raft.membership(), digest.index);
-            self.actions.findings.extend(findings);
-            let own =
-                self.digests.newest(raft.me()).filter(|_| raft.broken().is("leader-holds-itself-right"));
-            if let Some(right) = own.or(right) {
-                self.digests.agree(right);
-            }
-        }
-        self.look_at_own();
-    }
-
-    /// Whoever finds that its own machine differs from that of a majority uses it no more (design, 5.1.14), from now
-    /// on and after every start.
-    fn look_at_own(&mut self) {
-        let raft = self.replica.raft();
-        let Some(index) = self.digests.compare_own(raft.me()) else { return };
-        let trusts = self.authenticated && !raft.broken().is("diverged-not-fenced");
-        self.actions.findings.extend(self.digests.name(self.me, index));
-        if trusts && self.fenced.is_none() {
-            if !self.replica.raft().broken().is("fence-not-durable") {
-                self.actions.orders.push(Order::Fence(index));
-            }
-            self.fence(index);
-        }
-    }
-
-    fn fence(&mut self, index: Index) {
-        self.fenced = Some(index);
-        self.events.push(Event::Fence);
-        self.actions.work.push(Work::Fence);
-    }
 
     /// Whoever waits for an entry goes to the machine together with it, or with the news that leadership was lost.
     fn send_along(&mut self) {

@@ -156,7 +156,7 @@ fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
 #[test]
 fn a_node_whose_machine_differs_from_a_majoritys_uses_it_no_more() {
     for own_first in [false, true] {
-        let mut driver = one_of(3, 1).authenticated();
+        let mut driver = one_of(3, 4096).authenticated();
         if own_first {
             compared(&mut driver, Some(digest(1024, 2)));
             hear(&mut driver, digest(1024, 1));
@@ -186,7 +186,7 @@ fn a_node_whose_machine_differs_from_a_majoritys_uses_it_no_more() {
 /// A leader is not held for right because it leads.
 #[test]
 fn a_leader_that_differs_from_all_others_gives_up() {
-    let mut driver = one_of(3, 1).authenticated();
+    let mut driver = one_of(3, 4096).authenticated();
     let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(10 + id) };
     let mut tick = 1000;
     while !driver.raft().is_leader() {
@@ -242,7 +242,7 @@ fn a_node_that_was_fenced_in_an_earlier_run_stays_so_and_is_not_caught_up() {
 /// Anyone could say so of anyone: an alarm is all that comes of it.
 #[test]
 fn what_peers_say_that_are_not_authenticated_fences_nobody() {
-    let mut driver = one_of(3, 1);
+    let mut driver = one_of(3, 4096);
     compared(&mut driver, Some(digest(1024, 2)));
     hear(&mut driver, digest(1024, 1));
     let Actions { orders, work, findings, .. } = driver.turn(at(1), true);
@@ -256,10 +256,28 @@ fn who_is_like_the_majority_or_cannot_be_compared_with_it_goes_on() {
     for (own, agreed) in
         [(digest(1024, 1), digest(1024, 1)), (digest(1024, 2), other), (digest(2048, 2), digest(1024, 1))]
     {
-        let mut driver = one_of(3, 1).authenticated();
+        let mut driver = one_of(3, 4096).authenticated();
         compared(&mut driver, Some(own));
         hear(&mut driver, agreed);
         let Actions { findings, .. } = driver.turn(at(1), true);
         assert!(driver.fenced().is_none() && findings.is_empty(), "{own:?} {agreed:?}");
     }
+}
+
+/// Whoever connects may say so; it must neither take memory nor outlast what is true.
+#[test]
+fn digests_of_strangers_and_of_what_is_not_in_the_log_are_not_kept() {
+    let mut driver = one_of(3, 4096).authenticated();
+    hear(&mut driver, digest(u64::MAX, 1));
+    assert_eq!(driver.digests().agreed(), None);
+    hear(&mut driver, digest(1024, 1));
+    assert_eq!(driver.digests().agreed(), Some(digest(1024, 1)));
+    for stranger in 4..100 {
+        let stranger = Peer { id: NodeId(stranger), incarnation: Incarnation(1) };
+        driver.on_digest(stranger, digest(1024, 1));
+        assert_eq!(driver.digests().newest(stranger), None);
+    }
+    let member = Peer { id: NodeId(3), incarnation: Incarnation(13) };
+    driver.on_digest(member, digest(1024, 1));
+    assert_eq!(driver.digests().newest(member), Some(digest(1024, 1)));
 }

@@ -59,6 +59,7 @@ mod digests;
 mod driver;
 pub mod entry;
 mod error;
+mod fencing;
 mod forwarding;
 mod founding;
 mod inbox;

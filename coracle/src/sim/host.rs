@@ -4,6 +4,7 @@
 //! It does what the runtime does in production, one step at a time, and leaves to the world what the world
 //! decides: when a message arrives, when a write is done, when the machine gets on, when the power goes.
 
+use super::clock::Clock;
 use super::dice::Dice;
 use super::machine::{Ask, Kv};
 use super::plan::Plan;
@@ -129,36 +130,6 @@ pub(super) struct Limits {
     pub(super) message: (usize, u64),
     /// Bytes of more than one entry, handed to the machine at once.
     feed: u64,
-}
-
-/// A node's own idea of time: a rate and a jump ahead. Never backwards.
-#[derive(Clone, Debug)]
-pub(super) struct Clock {
-    /// Local microseconds per 1000 true ones.
-    pub(super) rate: u64,
-    /// True time when the rate was last set, and the local time then.
-    since: (u64, u64),
-}
-
-impl Clock {
-    pub(super) fn new() -> Clock {
-        Clock { rate: 1000, since: (0, 0) }
-    }
-
-    pub(super) fn local(&self, now: u64) -> u64 {
-        self.since.1 + (now - self.since.0) * self.rate / 1000
-    }
-
-    /// From `now` on it runs at another rate, after a jump.
-    pub(super) fn set(&mut self, now: u64, rate: u64, jump: u64) {
-        self.since = (now, self.local(now) + jump);
-        self.rate = rate;
-    }
-
-    pub(super) fn moment(&self, now: u64) -> Moment {
-        let local = self.local(now);
-        Moment { tick: Tick(local / 10_000), wall: local / 1000 }
-    }
 }
 
 /// What happens to a node.

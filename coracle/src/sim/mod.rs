@@ -10,6 +10,7 @@ mod bounds;
 mod campaign;
 mod chance;
 mod clients;
+mod clock;
 mod contest;
 mod copies;
 mod dice;
