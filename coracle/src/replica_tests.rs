@@ -528,3 +528,18 @@ fn a_burst_of_commands_is_admitted_one_by_one() {
     assert_eq!((accepted, refused), (vec![1, 2, 3], vec![4, 5, 6, 7, 8, 9]), "one may pass the limit");
     assert!(effects.refused.iter().all(|(_, why)| *why == NotDone::Busy(Busy::Disk)));
 }
+
+/// Design 5.1.14: what a fenced machine will never apply is not kept in memory for it.
+#[test]
+fn a_fenced_node_holds_no_entries_for_its_machine() {
+    let mut replica = replica(|config| config.cache_bytes = 0);
+    elect(&mut replica);
+    propose(&mut replica, 1..6, 100);
+    persist(&mut replica, 100);
+    replica.take();
+    let last = replica.raft().last().index;
+    assert!(replica.entry_in_memory(last).is_some(), "the machine has it to come");
+    replica.on_event(at(102), Event::Fence);
+    assert!(replica.take().apply.is_empty());
+    assert!(replica.entry_in_memory(last).is_none());
+}
