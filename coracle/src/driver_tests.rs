@@ -141,7 +141,6 @@ fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
         memberships: vec![],
         commit: Index(0),
         round: Round(1),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

@@ -70,7 +70,7 @@ pub(crate) struct Load {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
     /// A follower that is behind.
-    Replicate(Box<Envelope>),
+    Replicate(Box<Replicate>),
     /// The state machine.
     Apply,
 }
@@ -142,10 +142,8 @@ pub(crate) struct Replica<W, R> {
     limits: Limits,
     /// What is stamped into a command: the machine's version, and whether its encoding is self-describing.
     machine: (u16, bool),
-    /// The newest write that is durable.
-    written: WriteId,
-    /// What must not overtake a write: after which write it may leave, and in which term.
-    held: VecDeque<(WriteId, Term, Envelope)>,
+    /// What must not overtake a write.
+    held: VecDeque<Held>,
     /// Who waits for the core's answer to a ticket.
     tickets: BTreeMap<Ticket, Asked<W, R>>,
     next_ticket: Ticket,
@@ -192,7 +190,6 @@ impl<W, R> Replica<W, R> {
                 apply: config.apply_bytes,
             },
             machine: config.machine,
-            written: WriteId(0),
             held: VecDeque::new(),
             tickets: BTreeMap::new(),
             next_ticket: Ticket(0),
@@ -228,7 +225,6 @@ impl<W, R> Replica<W, R> {
                 self.step(now, Input::Bootstrap { ticket, membership }, Vec::new());
             }
             Event::Persisted(id) => {
-                self.written = self.written.max(id);
                 self.step(now, Input::Persisted(id), Vec::new());
                 self.release_held();
             }
@@ -335,7 +331,7 @@ impl<W, R> Replica<W, R> {
             && !self.breaks("follower-takes-all")
         {
             // The disk does not keep up: only the heartbeat in it counts, so that no election follows.
-            append.cut(append.prev.index);
+            append.drop_entries();
             entries.clear();
         }
         self.step(now, Input::Receive(envelope), entries);
@@ -406,7 +402,6 @@ impl<W, R> Replica<W, R> {
             send,
             write,
             send_after_sync,
-            accepted,
             commit: _,
             reads,
             refused,
@@ -417,7 +412,7 @@ impl<W, R> Replica<W, R> {
             tracing::trace!(?reason, "input dropped");
         }
         if members.is_some() {
-            self.effects.members = Some(self.raft.membership().clone());
+            self.effects.members = members;
         }
         for change in tail {
             self.change_tail(now, change, &received);
@@ -432,25 +427,18 @@ impl<W, R> Replica<W, R> {
             }
             self.effects.send.push((envelope, Vec::new()));
         }
-        let (mut after, term) = (self.raft.newest_write(), self.raft.term());
-        if self.breaks("held-for-next-write-only") {
-            after = after.min(WriteId(self.written.0 + 1));
-        }
-        for envelope in send_after_sync {
+        for Held { mut after, term, envelope } in send_after_sync {
+            if self.breaks("held-for-next-write-only") {
+                after = after.min(self.raft.written().next());
+            }
             // A newer message of the same kind to the same node says all that matters (5.1.13): while a disk
             // hangs, what is held must not grow with every heartbeat.
             let kind = mem::discriminant(&envelope.message);
             let same = |held: &Envelope| held.to == envelope.to && mem::discriminant(&held.message) == kind;
-            self.held.retain(|(_, _, held)| !same(held));
-            self.held.push_back((after, term, envelope));
+            self.held.retain(|held| !same(&held.envelope));
+            self.held.push_back(Held { after, term, envelope });
         }
         self.release_held();
-        for Accepted { ticket, .. } in accepted {
-            // The commands' requests were told of when the tail took them.
-            if let Some(Asked::Bootstrap) = self.tickets.remove(&ticket) {
-                self.effects.bootstrapped = Some(Ok(()));
-            }
-        }
         for Refused { ticket, reason } in refused {
             let why = || NotDone::Refused(reason);
             match self.tickets.remove(&ticket) {
@@ -482,7 +470,7 @@ impl<W, R> Replica<W, R> {
                     self.tail.push(entry.clone());
                 }
             }
-            TailChange::TakeProposed { first, ticket } => {
+            TailChange::TakeProposed { first, ticket, .. } => {
                 let Some(Asked::Commands(commands)) = self.tickets.remove(&ticket) else { return };
                 let mut id = first;
                 for (request, command) in commands {
@@ -492,8 +480,10 @@ impl<W, R> Replica<W, R> {
                 }
             }
             TailChange::TakeNoop(id) => self.make(now, id, Kind::Noop, &[]),
-            TailChange::TakeMembership(id, membership) => {
+            TailChange::TakeMembership { id, membership, ticket } => {
                 self.make(now, id, Kind::Membership, &encode_membership(&membership));
+                self.tickets.remove(&ticket);
+                self.effects.bootstrapped = Some(Ok(()));
             }
         }
     }
@@ -521,10 +511,10 @@ impl<W, R> Replica<W, R> {
 
     /// Lets go of what waited for writes that are done. Messages of an older term are pointless by now.
     fn release_held(&mut self) {
-        while let Some((after, ..)) = self.held.front()
-            && *after <= self.written
+        while let Some(held) = self.held.front()
+            && held.after <= self.raft.written()
         {
-            let (_, term, envelope) = self.held.pop_front().expect("just seen");
+            let Held { term, envelope, .. } = self.held.pop_front().expect("just seen");
             if term == self.raft.term() {
                 self.effects.send.push((envelope, Vec::new()));
             }
@@ -532,29 +522,27 @@ impl<W, R> Replica<W, R> {
     }
 
     fn replicate(&mut self, now: Moment, replicate: Replicate) {
-        let Replicate { envelope, max_bytes } = replicate;
-        let Message::AppendEntries(append) = &envelope.message else { return };
-        let (first, last) = (append.prev.index.next(), append.last);
+        let (first, last) = (replicate.append.prev.index.next(), replicate.last);
+        let max_bytes = replicate.max_bytes;
         match self.tail.range(first, last, max_bytes) {
-            Some(entries) => self.send_entries(now, envelope, entries),
+            Some(entries) => self.send_entries(now, replicate, entries),
             None => {
                 let last = last.min(self.tail.first().prev());
-                let purpose = Purpose::Replicate(Box::new(envelope));
+                let purpose = Purpose::Replicate(Box::new(replicate));
                 self.effects.loads.push(Load { first, last, max_bytes, purpose });
             }
         }
     }
 
     /// Sends what was asked for, cut to the entries at hand, and tells the core.
-    fn send_entries(&mut self, now: Moment, mut envelope: Envelope, entries: Vec<Entry>) {
-        let to = envelope.to;
-        let Message::AppendEntries(append) = &mut envelope.message else { return };
+    fn send_entries(&mut self, now: Moment, replicate: Replicate, entries: Vec<Entry>) {
         let Some(newest) = entries.last() else { return };
-        append.cut(newest.index());
+        let Replicate { to, mut append, .. } = replicate;
+        append.last = newest.index();
         append.time = self.clock.read(now.tick);
         let (term, prev, last) = (append.term, append.prev, append.last);
         let bytes = entries.iter().map(|entry| entry.len() as u64).sum();
-        self.effects.send.push((envelope, entries));
+        self.effects.send.push((self.raft.envelope(to, append), entries));
         self.step(now, Input::Sent { to, term, prev, last, bytes }, Vec::new());
     }
 
@@ -575,11 +563,11 @@ impl<W, R> Replica<W, R> {
         let holds = |entry: &Entry| self.raft.term_at(entry.index()) == Some(entry.term());
         let current = |entries: &Vec<Entry>| entries.iter().all(holds);
         match load.purpose {
-            Purpose::Replicate(envelope) => {
-                let (to, term) = (envelope.to, envelope.message.term());
+            Purpose::Replicate(replicate) => {
+                let (to, term) = (replicate.to, replicate.append.term);
                 match result {
                     Ok(entries) if self.raft.is_leader() && self.raft.term() == term && current(&entries) => {
-                        self.send_entries(now, *envelope, entries);
+                        self.send_entries(now, *replicate, entries);
                     }
                     Err(ReadLogError::Store(error)) => self.fail(&error),
                     _ => self.step(now, Input::Unsent { to, term }, Vec::new()),

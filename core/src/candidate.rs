@@ -5,7 +5,9 @@
 //! a voter that still heard the old leader a moment ago may have noticed its end by now.
 
 use crate::shared::{Shared, Transition};
-use crate::*;
+use crate::{
+    Dropped, LogId, Member, Message, NodeId, Peer, RequestVote, RequestVoteReply, Tally, Term, Tick, WriteId,
+};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -72,7 +74,7 @@ impl Candidate {
     fn question(&self, shared: &Shared) -> RequestVote {
         let campaign = self.campaign(shared);
         let (question, last) = (self.number, shared.log.last_id());
-        RequestVote { campaign, pre: self.pre, question, transfer: None, last }
+        RequestVote { campaign, pre: self.pre, question, last }
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {

@@ -51,6 +51,10 @@ impl Disk {
         self.newest
     }
 
+    pub(crate) fn done(&self) -> WriteId {
+        self.done
+    }
+
     pub(crate) fn writes_under_way(&self) -> usize {
         self.under_way.len()
     }

@@ -4,9 +4,9 @@
 //! these lines, so a run reads as a conversation and two runs are compared as text.
 
 use crate::{
-    Accepted, Alarm, AppendEntries, AppendEntriesReply, Dropped, Envelope, Input, Message, Output, ReadGrant,
-    ReadIndex, ReadIndexReply, Refusal, Refused, RefusedReason, Replicate, RequestVote, RequestVoteReply,
-    TailChange, Write,
+    Alarm, AppendEntries, AppendEntriesReply, Dropped, Envelope, Held, Index, Input, Message, Output,
+    ReadGrant, ReadIndex, ReadIndexReply, Refusal, Refused, RefusedReason, Replicate, RequestVote,
+    RequestVoteReply, TailChange, Write,
 };
 use core::fmt;
 
@@ -65,13 +65,24 @@ impl fmt::Display for Refusal {
 
 impl fmt::Display for AppendEntries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AppendEntries term {}, prev {}, ", self.term, self.prev)?;
-        match self.last.0.saturating_sub(self.prev.index.0) {
-            0 => f.write_str("no entries")?,
-            1 => write!(f, "entry {}", self.last)?,
-            _ => write!(f, "entries {} to {}", self.prev.index.next(), self.last)?,
-        }
-        write!(f, ", commit {}, round {}", self.commit, self.round)
+        append_entries(f, self, self.last)
+    }
+}
+
+/// AppendEntries with entries up to `last`.
+fn append_entries(f: &mut fmt::Formatter<'_>, append: &AppendEntries, last: Index) -> fmt::Result {
+    write!(f, "AppendEntries term {}, prev {}, ", append.term, append.prev)?;
+    match last.0.saturating_sub(append.prev.index.0) {
+        0 => f.write_str("no entries")?,
+        1 => write!(f, "entry {last}")?,
+        _ => write!(f, "entries {} to {last}", append.prev.index.next())?,
+    }
+    write!(f, ", commit {}, round {}", append.commit, append.round)
+}
+
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.envelope.fmt(f)
     }
 }
 
@@ -134,7 +145,7 @@ impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(members) = &self.members {
             f.write_str("members")?;
-            members.iter().try_for_each(|member| write!(f, " {}", member.id))?;
+            members.all().try_for_each(|member| write!(f, " {}", member.id))?;
             writeln!(f)?;
         }
         lines(f, "log", &self.tail)?;
@@ -142,7 +153,6 @@ impl fmt::Display for Output {
         lines(f, "send", &self.send)?;
         lines(f, "write", &self.write)?;
         lines(f, "send once durable", &self.send_after_sync)?;
-        lines(f, "accepted", &self.accepted)?;
         lines(f, "commit", &self.commit)?;
         lines(f, "read", &self.reads)?;
         lines(f, "refused", &self.refused)?;
@@ -164,12 +174,15 @@ impl fmt::Display for TailChange {
         match self {
             TailChange::Truncate(last) => write!(f, "drops everything after {last}"),
             TailChange::TakeReceived(first) => write!(f, "takes the entries received, from {first} on"),
-            TailChange::TakeProposed { first, ticket } => {
-                write!(f, "takes the entries of ticket {ticket}, from {first} on")
+            TailChange::TakeProposed { first, count: 1, ticket } => {
+                write!(f, "takes the entry of ticket {ticket} as {first}")
+            }
+            TailChange::TakeProposed { first, count, ticket } => {
+                write!(f, "takes the {count} entries of ticket {ticket}, the first as {first}")
             }
             TailChange::TakeNoop(id) => write!(f, "takes the empty entry {id}"),
-            TailChange::TakeMembership(id, membership) => {
-                write!(f, "takes the membership {id}, voters")?;
+            TailChange::TakeMembership { id, membership, ticket } => {
+                write!(f, "takes the membership of ticket {ticket} as {id}, voters")?;
                 membership.voters.iter().try_for_each(|id| write!(f, " {id}"))
             }
         }
@@ -178,7 +191,8 @@ impl fmt::Display for TailChange {
 
 impl fmt::Display for Replicate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.envelope)
+        write!(f, "to {}: ", self.to.id)?;
+        append_entries(f, &self.append, self.last)
     }
 }
 
@@ -200,12 +214,6 @@ impl fmt::Display for Write {
             Some((first, last)) => write!(f, " append {first} to {last}"),
             None => Ok(()),
         }
-    }
-}
-
-impl fmt::Display for Accepted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ticket {} as {}", self.ticket, self.first)
     }
 }
 

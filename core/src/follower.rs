@@ -6,7 +6,10 @@
 use crate::log::Accept;
 use crate::read::FollowerReads;
 use crate::shared::{Shared, Transition};
-use crate::*;
+use crate::{
+    AppendEntries, Dropped, Index, LogId, Message, Peer, ReadGrant, ReadIndexReply, RefusedReason, RoleName,
+    Round, TailChange, Tick, Ticket,
+};
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Follower {
@@ -131,20 +134,7 @@ impl Follower {
         let Some(leader) = self.leader else { return };
         let matched = self.matched(shared);
         self.acknowledged = self.acknowledged.max(matched);
-        let reply = AppendEntriesReply {
-            term: shared.term(),
-            round: self.round,
-            promised: 0,
-            matched,
-            last: shared.log.last(),
-            conflict,
-            applied: shared.applied,
-            installing: false,
-            disk_age: shared.disk.age(shared.now),
-            no_space: false,
-            digest: None,
-        };
-        shared.send(leader, Message::AppendEntriesReply(reply));
+        shared.answer_append(leader, self.round, matched, conflict);
     }
 
     pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {

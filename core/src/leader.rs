@@ -4,7 +4,10 @@ use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
 use crate::shared::{Shared, Transition};
-use crate::*;
+use crate::{
+    Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, LogId, Message, Peer, ReadGrant, ReadIndex,
+    ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick, Ticket,
+};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem;
@@ -84,8 +87,7 @@ impl Leader {
 
     pub(crate) fn on_propose(&mut self, shared: &mut Shared, ticket: Ticket, count: u64) {
         let first = shared.append_own(count);
-        shared.out.tail.push(TailChange::TakeProposed { first, ticket });
-        shared.out.accepted.push(Accepted { ticket, first, count });
+        shared.out.tail.push(TailChange::TakeProposed { first, count, ticket });
         self.replicate(shared);
     }
 
@@ -268,36 +270,33 @@ impl Leader {
         progress.open = Some(prev);
         let furthest = Index(prev.index.0.saturating_add(shared.settings.message_entries));
         let last = furthest.min(shared.log.last());
-        let envelope = self.append_envelope(shared, peer, prev, last);
-        shared.out.replicate.push(Replicate { envelope, max_bytes });
+        let append = self.append_entries(shared, prev);
+        shared.out.replicate.push(Replicate { to: peer, append, last, max_bytes });
     }
 
     /// An AppendEntries without entries, from where this follower is thought to be.
     fn send_empty(&mut self, shared: &mut Shared, peer: Peer) {
         let Some(progress) = self.progress.get(&peer) else { return };
         let prev = shared.log.id_at(progress.next.prev()).unwrap_or(shared.log.purged());
-        let envelope = self.append_envelope(shared, peer, prev, prev.index);
-        shared.out.send.push(envelope);
+        let message = Message::AppendEntries(self.append_entries(shared, prev));
+        shared.out.send.push(shared.envelope(peer, message));
     }
 
-    fn append_envelope(&self, shared: &Shared, to: Peer, prev: LogId, last: Index) -> Envelope {
-        let first = prev.index.next();
-        let entries = last > prev.index;
-        let append = AppendEntries {
+    /// An AppendEntries whose entries, if it is to carry some, follow `prev`.
+    fn append_entries(&self, shared: &Shared, prev: LogId) -> AppendEntries {
+        AppendEntries {
             term: shared.term(),
             prev,
-            last,
-            runs: if entries { shared.log.runs_between(first, last) } else { Vec::new() },
-            memberships: if entries { shared.log.memberships_between(first, last) } else { Vec::new() },
+            last: prev.index,
+            runs: Vec::new(),
+            memberships: Vec::new(),
             commit: shared.log.commit(),
             round: self.reads.round(),
-            lease: 0,
             persisted: shared.disk.persisted(),
             disk_age: shared.disk.age(shared.now),
             time: 0,
             agreed: None,
-        };
-        shared.envelope(to, Message::AppendEntries(append))
+        }
     }
 
     /// The role ends: this node can no longer tell what the callers want to know.

@@ -115,19 +115,6 @@ impl Log {
         self.purged
     }
 
-    /// The runs of the entries from `first` to `last`, the first one starting at `first`.
-    pub(crate) fn runs_between(&self, first: Index, last: Index) -> Vec<Run> {
-        let start = self.runs.partition_point(|run| run.first <= first).saturating_sub(1);
-        let within = self.runs[start..].iter().take_while(|run| run.first <= last);
-        within.map(|run| Run { first: run.first.max(first), term: run.term }).collect()
-    }
-
-    /// The memberships among the entries from `first` to `last`.
-    pub(crate) fn memberships_between(&self, first: Index, last: Index) -> Vec<(Index, Membership)> {
-        let within = self.memberships.iter().filter(|(id, _)| id.index >= first && id.index <= last);
-        within.map(|(id, membership)| (id.index, membership.clone())).collect()
-    }
-
     /// The membership in force: the newest in the log, committed or not (section 6).
     pub(crate) fn membership(&self) -> &Membership {
         &self.newest_membership().1
@@ -289,7 +276,6 @@ mod tests {
             memberships: vec![],
             commit: Index(0),
             round: Round(0),
-            lease: 0,
             persisted: Index(0),
             disk_age: 0,
             time: 0,
@@ -343,7 +329,6 @@ mod tests {
         assert!(log.committed_membership().1.is_empty(), "nothing is committed");
         log.commit_to(Rules::default(), Index(4));
         assert_eq!(log.committed_membership(), &(LogId::new(1, 2), of_one(1)));
-        assert_eq!(log.memberships_between(Index(3), Index(5)), [(Index(5), of_one(2))]);
         log.truncate(Index(4));
         assert_eq!(log.membership_id(), LogId::new(1, 2));
         assert_eq!(log.check(), Ok(()));

@@ -47,8 +47,6 @@ pub struct RequestVote {
     pub pre: bool,
     /// Names the candidacy, so that a grant given to an earlier one of the same term is told apart.
     pub question: u64,
-    /// Set when the old leader asked for this campaign: that leader and its term.
-    pub transfer: Option<(NodeId, Term)>,
     /// The sender's newest entry (section 5.4.1).
     pub last: LogId,
 }
@@ -95,16 +93,15 @@ pub struct AppendEntries {
     pub prev: LogId,
     /// The index of the last entry carried; `prev.index` if there is none.
     pub last: Index,
-    /// The terms of the entries carried: the first run starts at `prev.index + 1`.
+    /// The terms of the entries carried: the first run starts at `prev.index + 1`. The receiver reads them from the
+    /// entries; who sends names none.
     pub runs: Vec<Run>,
-    /// The memberships among the entries carried, by index.
+    /// The memberships among the entries carried, by index. Likewise.
     pub memberships: Vec<(Index, Membership)>,
     /// The leader's commit index.
     pub commit: Index,
     /// The newest confirmation round.
     pub round: Round,
-    /// How long a lease the leader asks for, in ticks. 0: none.
-    pub lease: u64,
     /// How far the leader's own log is durable.
     pub persisted: Index,
     /// For how long the leader's oldest disk write has been under way, in ticks.
@@ -123,8 +120,6 @@ pub struct AppendEntriesReply {
     pub term: Term,
     /// The newest round that the follower has heard of in this term.
     pub round: Round,
-    /// The lease promised, in ticks. 0: none.
-    pub promised: u64,
     /// The newest index that is durable here *and* verified by an [`AppendEntries`] of this term.
     pub matched: Index,
     /// The newest index in the follower's log, durable or not.
@@ -134,12 +129,8 @@ pub struct AppendEntriesReply {
     pub conflict: Option<LogId>,
     /// How far the follower's machine has applied.
     pub applied: Index,
-    /// Whether it is installing a snapshot, and so takes no entries.
-    pub installing: bool,
     /// For how long the follower's oldest disk write has been under way, in ticks.
     pub disk_age: u64,
-    /// Whether its disk is full.
-    pub no_space: bool,
     /// The newest digest of the follower's state. The shell fills it in; the core only carries it.
     pub digest: Option<Digest>,
 }
@@ -228,12 +219,20 @@ impl AppendEntries {
         self.runs[..at].last().filter(|_| carried).map(|run| run.term)
     }
 
-    /// Leaves out the entries after `last`.
-    pub fn cut(&mut self, last: Index) {
-        debug_assert!(last >= self.prev.index && last <= self.last);
-        self.last = last;
-        self.runs.retain(|run| run.first <= last);
-        self.memberships.retain(|(index, _)| *index <= last);
+    /// Names one more entry that is carried, after those named before: its term, and its membership if it is one.
+    pub fn push(&mut self, term: Term, membership: Option<Membership>) {
+        self.last = self.last.next();
+        if self.runs.last().is_none_or(|run| run.term != term) {
+            self.runs.push(Run { first: self.last, term });
+        }
+        self.memberships.extend(membership.map(|membership| (self.last, membership)));
+    }
+
+    /// Leaves out all entries: what is left is a heartbeat.
+    pub fn drop_entries(&mut self) {
+        self.last = self.prev.index;
+        self.runs.clear();
+        self.memberships.clear();
     }
 
     /// Whether the fields can all be true of one leader's log.

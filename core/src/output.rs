@@ -5,7 +5,7 @@
 //! documentation says and needs to know no more of Raft.
 
 use crate::{
-    AppendEntries, Envelope, HardState, Index, LogId, Member, Membership, NodeId, Peer, Term, Ticket, WriteId,
+    AppendEntries, Envelope, HardState, Index, LogId, Membership, NodeId, Peer, Term, Ticket, WriteId,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ pub enum Input {
     Receive(Envelope),
     /// Asks to add `count` commands to the log.
     Propose {
-        /// Handed back in [`Output::accepted`] or [`Output::refused`].
+        /// Handed back in [`TailChange::TakeProposed`] or [`Output::refused`].
         ticket: Ticket,
         /// How many entries. At least 1.
         count: u64,
@@ -33,7 +33,7 @@ pub enum Input {
     Forget(BTreeSet<Ticket>),
     /// Makes a blank node the first of a cluster.
     Bootstrap {
-        /// Handed back in [`Output::accepted`] or [`Output::refused`].
+        /// Handed back in [`TailChange::TakeMembership`] or [`Output::refused`].
         ticket: Ticket,
         /// The first membership; this node votes in it.
         membership: Membership,
@@ -75,7 +75,7 @@ pub enum Input {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Output {
     /// First of all: whom to know from now on.
-    pub members: Option<Vec<Member>>,
+    pub members: Option<Membership>,
     /// Then: what the tail in memory drops and takes, in this order.
     pub tail: Vec<TailChange>,
     /// Load these entries and send them, each as one message; report `Sent` or `Unsent` for each.
@@ -84,11 +84,8 @@ pub struct Output {
     pub send: Vec<Envelope>,
     /// Hand to the log's writer, after everything handed to it before. Report `Persisted`.
     pub write: Option<Write>,
-    /// Hold until the newest [`WriteId`] handed out so far is done, then send, unless the term has
-    /// changed by then.
-    pub send_after_sync: Vec<Envelope>,
-    /// Proposals that are in the log now.
-    pub accepted: Vec<Accepted>,
+    /// Hold each until its write is done, then send it, unless the term has changed by then.
+    pub send_after_sync: Vec<Held>,
     /// The new commit index. The state machine gets min(this, what is persisted here).
     pub commit: Option<Index>,
     /// Reads that may be served as soon as the state machine has applied up to their index.
@@ -108,17 +105,26 @@ pub enum TailChange {
     Truncate(Index),
     /// Take the entries of the message just received, from this index on.
     TakeReceived(Index),
-    /// Take the commands of this proposal.
+    /// Take the commands of this proposal: they are in the log now, and may still be lost with their leader.
     TakeProposed {
         /// Where the first of them stands.
         first: LogId,
+        /// How many there are.
+        count: u64,
         /// Whose they are.
         ticket: Ticket,
     },
     /// Make the empty entry with which a leader starts its term.
     TakeNoop(LogId),
-    /// Make an entry of this membership.
-    TakeMembership(LogId, Membership),
+    /// Make an entry of this membership, which founds a cluster.
+    TakeMembership {
+        /// Where it stands.
+        id: LogId,
+        /// The membership.
+        membership: Membership,
+        /// Who asked for it.
+        ticket: Ticket,
+    },
 }
 
 /// A write for the log's writer, atomic: hard state, then truncation, then new entries.
@@ -137,31 +143,33 @@ pub struct Write {
 /// Entries to send to a follower.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Replicate {
-    /// The AppendEntries with everything that may be carried. The driver may [cut](AppendEntries::cut) it.
-    pub envelope: Envelope,
+    /// To whom.
+    pub to: Peer,
+    /// The AppendEntries, without entries yet: they follow its `prev`. [`Raft::envelope`](crate::Raft::envelope) puts
+    /// it into its envelope.
+    pub append: AppendEntries,
+    /// The last entry that may be carried; at least the first one always may.
+    pub last: Index,
     /// How many bytes of entries may be carried; one entry may always be.
     pub max_bytes: u64,
 }
 
-impl Replicate {
-    /// The AppendEntries within.
-    pub fn append(&self) -> &AppendEntries {
-        match &self.envelope.message {
-            crate::Message::AppendEntries(append) => append,
-            _ => unreachable!("only AppendEntries are replicated"),
-        }
-    }
+/// A message that waits for the disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// The write that must be done first: the newest that was handed out when the message was made.
+    pub after: WriteId,
+    /// The term in which it was made.
+    pub term: Term,
+    /// The message.
+    pub envelope: Envelope,
 }
 
-/// A proposal in the log. It may still be lost with its leader.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Accepted {
-    /// Whose it is.
-    pub ticket: Ticket,
-    /// Its first entry.
-    pub first: LogId,
-    /// How many entries it has.
-    pub count: u64,
+impl Output {
+    /// What it says to others: at once, or when the disk is done.
+    pub fn envelopes(&self) -> impl Iterator<Item = &Envelope> {
+        self.send.iter().chain(self.send_after_sync.iter().map(|held| &held.envelope))
+    }
 }
 
 /// A read that may be served once `index` is applied.

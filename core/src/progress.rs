@@ -170,8 +170,8 @@ impl Progress {
         self.paused = Some(now);
     }
 
-    /// A heartbeat of `round` was sent; the leader has echoed its own at once. It is kept until it was answered: constant reads start rounds faster than they
-    /// are answered.
+    /// A heartbeat of `round` was sent, and the leader has echoed its own at once. The oldest unanswered one is kept:
+    /// constant reads start rounds faster than they are answered.
     pub(crate) fn on_round(&mut self, round: Round) {
         if self.round >= self.heartbeat.0 {
             self.heartbeat = (round, self.matched);

@@ -13,7 +13,12 @@ use crate::progress::Progress;
 use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::shared::{Shared, Transition};
-use crate::*;
+use crate::{
+    Alarm, AppendEntries, BadSetting, Boot, Broken, Dropped, Envelope, HardState, Held, Index, Input, LogId,
+    Membership, Message, NodeId, Output, Peer, PeerStatus, ReadIndex, ReadIndexReply, Refusal, RefusedReason,
+    RequestVote, RequestVoteReply, RoleName, Round, Run, Settings, Status, TailChange, Term, Tick, Ticket,
+    WriteId,
+};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::mem;
@@ -81,6 +86,7 @@ impl Raft {
             term_window: (now, hard_state.term),
             candidacy: boot.0.rotate_left(32),
             out: Output::default(),
+            held: Vec::new(),
         };
         let role = Role::Follower(Follower::new(&mut shared));
         Ok(Raft { shared, role })
@@ -215,6 +221,16 @@ impl Raft {
     /// The newest id that was handed out in an [`Output::write`].
     pub fn newest_write(&self) -> WriteId {
         self.shared.disk.newest()
+    }
+
+    /// The newest write that is done, as far as the node was told.
+    pub fn written(&self) -> WriteId {
+        self.shared.disk.done()
+    }
+
+    /// An AppendEntries in its envelope, as the node goes by its membership now.
+    pub fn envelope(&self, to: Peer, append: AppendEntries) -> Envelope {
+        self.shared.envelope(to, Message::AppendEntries(append))
     }
 
     /// The term of the entry at `index`, if the log holds it.
@@ -410,20 +426,7 @@ impl Raft {
         if !self.shared.rules.tells_old_leader() {
             return self.shared.drop_input(Dropped::Stale);
         }
-        let reply = AppendEntriesReply {
-            term: self.shared.term(),
-            round: Round(0),
-            promised: 0,
-            matched: Index::ZERO,
-            last: self.shared.log.last(),
-            conflict: None,
-            applied: self.shared.applied,
-            installing: false,
-            disk_age: self.shared.disk.age(self.shared.now),
-            no_space: false,
-            digest: None,
-        };
-        self.shared.send(from, Message::AppendEntriesReply(reply));
+        self.shared.answer_append(from, Round(0), Index::ZERO, None);
         self.shared.drop_input(Dropped::Stale)
     }
 
@@ -490,8 +493,7 @@ impl Raft {
         shared.set_hard_state(Term(1), Some(shared.me));
         let id = shared.log.append_membership(Term(1), membership.clone());
         shared.write_appended(id.index);
-        shared.out.tail.push(TailChange::TakeMembership(id, membership));
-        shared.out.accepted.push(Accepted { ticket, first: id, count: 1 });
+        shared.out.tail.push(TailChange::TakeMembership { id, membership, ticket });
         shared.announce_members();
         if let Role::Follower(follower) = &mut self.role {
             follower.lose_patience();
@@ -599,11 +601,14 @@ impl Raft {
     }
 
     fn finish(&mut self) -> Output {
-        let out = mem::take(&mut self.shared.out);
+        let mut out = mem::take(&mut self.shared.out);
         if let Some(write) = &out.write {
             let (last, now) = (self.shared.log.last(), self.shared.now);
             self.shared.disk.start(write.id, last, now);
         }
+        let (after, term) = (self.shared.disk.newest(), self.shared.term());
+        let held = self.shared.held.drain(..);
+        out.send_after_sync.extend(held.map(|envelope| Held { after, term, envelope }));
         debug_assert_eq!(self.check(), Ok(()));
         out
     }

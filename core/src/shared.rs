@@ -7,7 +7,11 @@ use crate::disk::Disk;
 use crate::log::Log;
 use crate::rng::Rng;
 use crate::rules::Rules;
-use crate::*;
+use crate::{
+    AppendEntriesReply, Boot, Dropped, Envelope, HardState, Index, LogId, Message, Output, Peer, Refused,
+    RefusedReason, Round, Settings, TailChange, Term, Tick, Ticket, Write,
+};
+use alloc::vec::Vec;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Shared {
@@ -33,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) candidacy: u64,
     /// What this step wants done.
     pub(crate) out: Output,
+    /// What it wants said when the writes handed out until its end are done.
+    pub(crate) held: Vec<Envelope>,
 }
 
 /// What a handler decides about the role. `raft.rs` alone carries it out.
@@ -84,7 +90,7 @@ impl Shared {
         if self.rules.may_speak(self.disk.hard_state_is_durable()) {
             self.out.send.push(envelope);
         } else {
-            self.out.send_after_sync.push(envelope);
+            self.held.push(envelope);
         }
     }
 
@@ -92,7 +98,7 @@ impl Shared {
     pub(crate) fn send_after_sync(&mut self, to: Peer, message: Message) {
         let envelope = self.envelope(to, message);
         if self.rules.waits_for_disk(&envelope.message) {
-            self.out.send_after_sync.push(envelope);
+            self.held.push(envelope);
         } else {
             self.out.send.push(envelope);
         }
@@ -100,6 +106,21 @@ impl Shared {
 
     pub(crate) fn envelope(&self, to: Peer, message: Message) -> Envelope {
         Envelope { from: self.me, to, membership: self.log.membership_id(), message }
+    }
+
+    /// Answers an AppendEntries: what is durable and verified here, and where the logs could match if they do not.
+    pub(crate) fn answer_append(&mut self, to: Peer, round: Round, matched: Index, conflict: Option<LogId>) {
+        let reply = AppendEntriesReply {
+            term: self.term(),
+            round,
+            matched,
+            last: self.log.last(),
+            conflict,
+            applied: self.applied,
+            disk_age: self.disk.age(self.now),
+            digest: None,
+        };
+        self.send(to, Message::AppendEntriesReply(reply));
     }
 
     /// Takes a new term, or casts the vote of this one, and has it written.
@@ -113,7 +134,7 @@ impl Shared {
             // Messages of the old term are pointless now, and must not look like ones of the new.
             self.out.replicate.clear();
             self.out.send.clear();
-            self.out.send_after_sync.clear();
+            self.held.clear();
         }
         self.hard_state = HardState { term, vote };
         let Some(hard_state) = self.rules.hard_state_to_write(self.hard_state) else { return };
@@ -155,7 +176,7 @@ impl Shared {
 
     /// Tells the driver whom to know, after the membership in force may have changed.
     pub(crate) fn announce_members(&mut self) {
-        self.out.members = Some(self.log.membership().all().cloned().collect());
+        self.out.members = Some(self.log.membership().clone());
     }
 
     pub(crate) fn refuse(&mut self, ticket: Ticket, reason: RefusedReason) {

@@ -1,6 +1,6 @@
 //! What a node looks like from outside: everything that tests, simulators and tools may judge it by.
 
-use crate::*;
+use crate::{Incarnation, Index, LogId, Membership, NodeId, Peer, Run, Term};
 use alloc::vec::Vec;
 use core::fmt;
 

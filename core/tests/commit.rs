@@ -15,7 +15,6 @@ fn append(term: u64, prev: LogId, commit: u64) -> AppendEntries {
         memberships: vec![],
         commit: Index(commit),
         round: Round(1),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,
@@ -250,7 +249,7 @@ fn cs_2_an_accepted_entry_is_never_refused_and_may_commit_under_the_next_leader(
     c.pass(20);
     assert!(c.commit(A) >= 3, "the entry of the lost leader is committed");
     assert_eq!(c.refused(A, ticket), None);
-    assert_eq!(c.node(A).accepted.last().unwrap().first, LogId::new(2, 3));
+    assert_eq!(c.node(A).accepted.last().unwrap().1, LogId::new(2, 3));
 }
 
 /// CS-2: what is refused was never in the log.

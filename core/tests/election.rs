@@ -7,13 +7,7 @@ use coracle_core::*;
 
 fn vote(campaign: u64, term: u64, index: u64) -> Message {
     let last = LogId::new(term, index);
-    Message::RequestVote(RequestVote {
-        campaign: Term(campaign),
-        pre: false,
-        question: 0,
-        transfer: None,
-        last,
-    })
+    Message::RequestVote(RequestVote { campaign: Term(campaign), pre: false, question: 0, last })
 }
 
 fn grant(campaign: u64) -> Message {
@@ -29,7 +23,7 @@ fn grant(campaign: u64) -> Message {
 }
 
 fn vote_reply(out: &Output) -> RequestVoteReply {
-    let mut sent = out.send.iter().chain(&out.send_after_sync);
+    let mut sent = out.envelopes();
     sent.find_map(|envelope| match envelope.message {
         Message::RequestVoteReply(reply) => Some(reply),
         _ => None,
@@ -234,17 +228,8 @@ fn el_3_only_a_log_at_least_as_up_to_date_gets_the_vote() {
         for (term, index, granted) in table {
             let mut c = Cluster::with_logs(&["1", "1 1 2 2 3"]);
             let last = LogId::new(term, index);
-            let out = c.say(
-                A,
-                B,
-                Message::RequestVote(RequestVote {
-                    campaign: Term(9),
-                    pre,
-                    question: 0,
-                    transfer: None,
-                    last,
-                }),
-            );
+            let out =
+                c.say(A, B, Message::RequestVote(RequestVote { campaign: Term(9), pre, question: 0, last }));
             let reply = vote_reply(&out);
             assert_eq!(reply.refusal.is_none(), granted, "{last} against 5.3");
             assert_eq!(reply.refusal.is_some(), reply.refusal == Some(Refusal::Log));
@@ -599,7 +584,6 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
         memberships: vec![],
         commit: Index(0),
         round: Round(1),
-        lease: 0,
         persisted: Index(1),
         disk_age: 0,
         time: 0,
@@ -620,14 +604,11 @@ fn vt_4_a_term_learned_from_an_answer_is_durable_before_anything_is_said_in_it()
     let reply = AppendEntriesReply {
         term: Term(5),
         round: Round(0),
-        promised: 0,
         matched: Index(0),
         last: Index(0),
         conflict: None,
         applied: Index(0),
-        installing: false,
         disk_age: 0,
-        no_space: false,
         digest: None,
     };
     let out = c.say(B, A, Message::AppendEntriesReply(reply));
@@ -653,7 +634,6 @@ fn heartbeat_of(c: &Cluster) -> AppendEntries {
         memberships: vec![],
         commit: Index(0),
         round: Round(1),
-        lease: 0,
         persisted: Index(1),
         disk_age: 0,
         time: 0,
@@ -733,7 +713,7 @@ fn nobody_who_hears_a_leader_helps_to_depose_it() {
     c.pass(10);
     for (id, pre) in [(A, true), (A, false), (B, true), (B, false)] {
         let last = LogId::new(9, 9);
-        let request = RequestVote { campaign: Term(7), pre, question: 0, transfer: None, last };
+        let request = RequestVote { campaign: Term(7), pre, question: 0, last };
         let out = c.say(C, id, Message::RequestVote(request));
         assert_eq!(vote_reply(&out).refusal, Some(Refusal::Leader));
         assert_eq!(vote_reply(&out).leader, Some(NodeId(A)));

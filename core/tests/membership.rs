@@ -245,15 +245,19 @@ fn the_first_membership_on_one_node_makes_a_cluster_of_all() {
     c.pass(200);
     assert!(c.is_silent(), "A30: without a membership nobody campaigns");
     let ticket = c.bootstrap(A, membership(&[A, B, C], &[], &[]));
-    assert_eq!(c.node(A).accepted[0], Accepted { ticket, first: LogId::new(1, 1), count: 1 });
-    assert_eq!(c.node(A).members.as_ref().map(Vec::len), Some(3), "the driver learns whom to know");
+    assert_eq!(c.node(A).accepted[0], (ticket, LogId::new(1, 1)));
+    assert_eq!(
+        c.node(A).members.as_ref().map(|m| m.all().count()),
+        Some(3),
+        "the driver learns whom to know"
+    );
     let led = c.pass_until(5, |c| c.leader() == Some(A));
     assert!(led.is_some(), "at once");
     c.pass(10);
     c.assert_converged();
     assert!(c.commit(C) >= 2);
     assert_eq!(c.raft(C).membership(), c.raft(A).membership());
-    assert_eq!(c.node(C).members.as_ref().map(Vec::len), Some(3));
+    assert_eq!(c.node(C).members.as_ref().map(|m| m.all().count()), Some(3));
 }
 
 /// A10: every other way to begin is refused, with the reason.
@@ -300,7 +304,6 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
                 memberships: vec![],
                 commit: Index(0),
                 round: Round(1),
-                lease: 0,
                 persisted: Index(0),
                 disk_age: 0,
                 time: 0,
@@ -316,8 +319,8 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
             }
             assert_eq!(c.raft(B).membership_id().index.0, expected, "cut at {cut}");
             assert_eq!(c.raft(B).membership(), &members.iter().find(|(at, _)| *at == expected).unwrap().1);
-            let known = c.node(B).members.as_ref().map(Vec::len);
-            assert!(restart || known == Some(c.raft(B).membership().members.len()), "and the driver knows");
+            let known = c.node(B).members.as_ref().map(|m| m.all().count());
+            assert!(restart || known == Some(c.raft(B).membership().all().count()), "and the driver knows");
         }
     }
 }
@@ -336,7 +339,6 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
         memberships,
         commit: Index(0),
         round: Round(1),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,
@@ -357,8 +359,7 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
 fn a_membership_not_known_to_be_committed_removes_nobody() {
     let members = [(1, membership(&[A, B, C], &[], &[])), (2, membership(&[A, B], &[], &[]))];
     let mut c = Cluster::with_memberships(&members, &["1 1", "1 1", "1"]);
-    let vote =
-        RequestVote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
+    let vote = RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(9, 9) };
     let (from, to, message) = (peer(C), peer(A), Message::RequestVote(vote));
     let out = c.step(A, Input::Receive(Envelope { from, to, membership: LogId::new(1, 1), message }));
     assert_eq!(out.dropped, None);
@@ -368,7 +369,6 @@ fn a_membership_not_known_to_be_committed_removes_nobody() {
         campaign: Term(2),
         pre: true,
         question: 0,
-        transfer: None,
         last: LogId::new(9, 9),
     });
     let ask = Envelope { from: stranger, to: peer(A), membership: LogId::ZERO, message };
@@ -529,7 +529,6 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
         memberships: vec![],
         commit: Index(1),
         round: Round(1),
-        lease: 0,
         persisted: Index(1),
         disk_age: 0,
         time: 0,
@@ -546,15 +545,14 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
     // B has no log, and names no membership.
     for pre in [true, false] {
         let out = if pre { node.step(Tick(100), Input::Campaign) } else { Output::default() };
-        let asked = out.send_after_sync.iter().chain(&out.send).find(|e| e.to == peer(B));
+        let asked = out.envelopes().find(|e| e.to == peer(B));
         let question = match asked.map(|envelope| &envelope.message) {
             Some(Message::RequestVote(vote)) => vote.question,
             // The second candidacy is the one after the first.
             _ => (1 << 32) + 2,
         };
         let (campaign, term) = (Term(2), if pre { Term(1) } else { Term(2) });
-        let request =
-            RequestVote { campaign, pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
+        let request = RequestVote { campaign, pre: true, question: 0, last: LogId::new(9, 9) };
         let out = node.step(Tick(100), word(B, Message::RequestVote(request)));
         assert_eq!(out.dropped, Some(Dropped::Removed), "a request of one who knows no membership");
         let reply = RequestVoteReply { campaign, pre, question, term, refusal: None, leader: None };

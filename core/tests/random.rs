@@ -268,7 +268,6 @@ fn any_append() -> impl Strategy<Value = AppendEntries> {
             memberships: memberships.into_iter().map(|(at, m)| (Index(at), m)).collect(),
             commit: Index(commit),
             round: Round(round),
-            lease: rest,
             persisted: Index(rest),
             disk_age: rest,
             time: 0,
@@ -292,9 +291,8 @@ fn any_append() -> impl Strategy<Value = AppendEntries> {
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
-    let transfer = proptest::option::of((number(), number()).prop_map(|(id, t)| (NodeId(id), Term(t))));
-    let vote = (number(), any::<bool>(), transfer, log_id()).prop_map(|(campaign, pre, transfer, last)| {
-        Message::RequestVote(RequestVote { campaign: Term(campaign), pre, question: 0, transfer, last })
+    let vote = (number(), any::<bool>(), log_id()).prop_map(|(campaign, pre, last)| {
+        Message::RequestVote(RequestVote { campaign: Term(campaign), pre, question: 0, last })
     });
     let granted = (number(), any::<bool>(), number(), any::<bool>());
     let vote_reply = granted.prop_map(|(campaign, pre, term, granted)| {
@@ -314,14 +312,11 @@ fn any_message() -> impl Strategy<Value = Message> {
         Message::AppendEntriesReply(AppendEntriesReply {
             term: Term(term),
             round: Round(round),
-            promised: rest,
             matched: Index(matched),
             last: Index(last),
             conflict,
             applied: Index(rest),
-            installing: rest % 2 == 0,
             disk_age: rest,
-            no_space: rest % 3 == 0,
             digest: None,
         })
     });
@@ -415,10 +410,7 @@ proptest! {
                 Event::Propose => vec![Input::Propose { ticket: Ticket(1), count: 2 }],
                 Event::Read => vec![Input::Read { ticket: Ticket(2) }],
                 Event::Sent | Event::Unsent => match open.pop() {
-                    Some(Replicate { envelope, .. }) => {
-                        let Message::AppendEntries(append) = envelope.message else { unreachable!() };
-                        let (to, term) = (envelope.to, append.term);
-                        let AppendEntries { prev, last, .. } = append;
+                    Some(Replicate { to, append: AppendEntries { term, prev, .. }, last, .. }) => {
                         match event {
                             Event::Sent => vec![Input::Sent { to, term, prev, last, bytes: 1 }],
                             _ => vec![Input::Unsent { to, term }],
@@ -455,7 +447,7 @@ proptest! {
                 for envelope in &out.send {
                     prop_assert!(envelope.message.term() <= durable, "S11: {envelope:?}");
                 }
-                for envelope in out.send.iter().chain(&out.send_after_sync) {
+                for envelope in out.envelopes() {
                     if let Message::RequestVote(vote) = envelope.message {
                         asked.push((envelope.to, vote));
                     }

@@ -14,7 +14,6 @@ fn append(term: u64, prev: LogId, last: u64, runs: &[Run], commit: u64) -> Appen
         memberships: vec![],
         commit: Index(commit),
         round: Round(1),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,
@@ -217,14 +216,11 @@ fn lg_5_nobody_acknowledges_more_than_there_is() {
         let reply = AppendEntriesReply {
             term: Term(2),
             round: Round(round),
-            promised: 0,
             matched: Index(matched),
             last: Index(matched),
             conflict: None,
             applied: Index(0),
-            installing: false,
             disk_age: 0,
-            no_space: false,
             digest: None,
         };
         let out = c.say(B, A, Message::AppendEntriesReply(reply));
@@ -404,16 +400,16 @@ fn a_follower_that_cannot_be_reached_is_tried_once_per_heartbeat() {
     c.sending = Sending::ByHand;
     c.propose(A, 1);
     c.unsent(A, C);
-    assert!(c.node(A).open.iter().all(|open| open.envelope.to != peer(C)));
+    assert!(c.node(A).open.iter().all(|open| open.to != peer(C)));
     for _ in 0..4 {
         c.propose(A, 1);
         c.tick(A, 1);
-        assert!(c.node(A).open.iter().all(|open| open.envelope.to != peer(C)));
+        assert!(c.node(A).open.iter().all(|open| open.to != peer(C)));
     }
     c.tick(A, 1);
-    let to_c: Vec<_> = c.node(A).open.iter().filter(|open| open.envelope.to == peer(C)).collect();
+    let to_c: Vec<_> = c.node(A).open.iter().filter(|open| open.to == peer(C)).collect();
     assert_eq!(to_c.len(), 1);
-    assert_eq!((to_c[0].append().prev.index.0, to_c[0].append().last.0), (2, 7));
+    assert_eq!((to_c[0].append.prev.index.0, to_c[0].last.0), (2, 7));
 }
 
 /// One request is open at a time, and only its report moves `next`.
@@ -435,7 +431,7 @@ fn what_is_sent_is_what_the_driver_says_was_sent() {
     // The driver cut the message after two entries; the core asks for the rest.
     c.sent(A, B, 2);
     assert_eq!((c.progress(A, B).next.0, c.node(A).open.len()), (5, 1));
-    assert_eq!(c.node(A).open[0].append().last.0, 12);
+    assert_eq!(c.node(A).open[0].last.0, 12);
     c.sent(A, B, 1000);
     assert_eq!((c.progress(A, B).next.0, c.node(A).open.len()), (13, 0));
     c.run();
@@ -450,7 +446,7 @@ fn a_conflict_while_a_request_is_open_is_not_forgotten() {
     c.sending = Sending::ByHand;
     c.elect(A);
     assert_eq!(c.progress(A, B).next.0, 2, "the heartbeats have found the place");
-    assert_eq!(c.node(A).open[0].append().prev.index.0, 3, "the open request has not");
+    assert_eq!(c.node(A).open[0].append.prev.index.0, 3, "the open request has not");
     c.sent(A, B, 10);
     assert_eq!(c.progress(A, B).next.0, 2);
     c.sent(A, B, 10);
@@ -471,14 +467,11 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
     let short = |round| AppendEntriesReply {
         term: Term(2),
         round: Round(round),
-        promised: 0,
         matched: Index(0),
         last: Index(2),
         conflict: None,
         applied: Index(0),
-        installing: false,
         disk_age: 0,
-        no_space: false,
         digest: None,
     };
     // An old answer, from before the acknowledgement, is no such report.
@@ -529,14 +522,11 @@ fn a_follower_that_lost_entries_is_noticed_though_newer_rounds_have_left() {
     let short = AppendEntriesReply {
         term: Term(2),
         round: first.round,
-        promised: 0,
         matched: Index(0),
         last: Index(2),
         conflict: None,
         applied: Index(0),
-        installing: false,
         disk_age: 0,
-        no_space: false,
         digest: None,
     };
     c.say(B, A, Message::AppendEntriesReply(short));

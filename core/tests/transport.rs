@@ -177,14 +177,11 @@ fn tr_2_answers_of_strangers_do_not_count() {
             let reply = AppendEntriesReply {
                 term: Term(2),
                 round,
-                promised: 0,
                 matched: Index(3),
                 last: Index(3),
                 conflict: None,
                 applied: Index(3),
-                installing: false,
                 disk_age: 0,
-                no_space: false,
                 digest: None,
             };
             let from = Peer { id: NodeId(id), incarnation: Incarnation(incarnation) };
@@ -216,8 +213,7 @@ fn tr_2_a_removed_node_is_turned_away_and_a_newcomer_is_not() {
     for (membership, dropped) in
         [(LogId::ZERO, true), (LogId::new(1, 1), true), (LogId::new(1, 2), false), (LogId::new(2, 7), false)]
     {
-        let vote =
-            RequestVote { campaign: Term(2), pre: true, question: 0, transfer: None, last: LogId::new(9, 9) };
+        let vote = RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(9, 9) };
         let message = Message::RequestVote(vote);
         let out = c.step(B, Input::Receive(Envelope { from: peer(D), to: peer(B), membership, message }));
         assert_eq!(out.dropped == Some(Dropped::Removed), dropped, "D knows {membership}");
@@ -250,7 +246,6 @@ fn a_malformed_append_is_dropped_whole() {
         memberships: vec![],
         commit: Index(0),
         round: Round(1),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

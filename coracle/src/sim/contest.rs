@@ -16,7 +16,7 @@ use super::world::World;
 use crate::founding::{Question, founder, proposal};
 use crate::storage::mem_disk::Op;
 use crate::transport::PeerMessage;
-use crate::wire::{Answer, Ask, Decoder, Incoming, Objection, Step};
+use crate::wire::{self, Answer, Ask, Decoder, Incoming, Objection, Step};
 use bytes::{Bytes, BytesMut};
 use coracle_core::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,7 +48,7 @@ enum What {
         to: usize,
         cluster: ClusterId,
         names: bool,
-        message: Box<PeerMessage>,
+        bytes: Bytes,
     },
     Question {
         name: u64,
@@ -227,9 +227,12 @@ impl Contest<'_> {
                     return self.on_kept(node);
                 }
             }
-            What::Message { from, to, cluster, names, message } => {
+            What::Message { from, to, cluster, names, bytes } => {
                 let from = self.hosts[from].me;
-                return self.feed(to, Event::Message(from, cluster, names, *message));
+                let Ok(Some(message)) = wire::decode(&bytes) else {
+                    return broken("wire", "a message that was sent cannot be decoded".to_owned());
+                };
+                return self.feed(to, Event::Message(from, cluster, names, message));
             }
             What::Question { name, to, bytes } => {
                 let Some(talk) = self.talks.get(&name) else { return Ok(()) };
@@ -473,7 +476,8 @@ impl Contest<'_> {
         let Some(up) = &self.hosts[from].up else { return };
         let (cluster, names) = (up.driver.cluster(), up.names(self.hosts[to].me));
         if let (Some(cluster), Some(delay)) = (cluster, self.way(from, to)) {
-            self.after(delay, What::Message { from, to, cluster, names, message: Box::new(message) });
+            let bytes = wire::encode(&message).to_bytes();
+            self.after(delay, What::Message { from, to, cluster, names, bytes });
         }
     }
 

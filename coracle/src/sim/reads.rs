@@ -55,8 +55,8 @@ impl World {
         reading.changes = up.changes;
         let late = match &reading.load.purpose {
             Purpose::Apply => None,
-            Purpose::Replicate(envelope) => {
-                Some(!up.raft().is_leader() || up.raft().term() != envelope.message.term())
+            Purpose::Replicate(replicate) => {
+                Some(!up.raft().is_leader() || up.raft().term() != replicate.append.term)
             }
         };
         // Only what has begun is split, and once at most.

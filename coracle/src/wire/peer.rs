@@ -10,7 +10,7 @@ use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, Digest, Envelope, Incarnation, Index, LogId, Message, NodeId,
-    Peer, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Run, Term,
+    Peer, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Term,
 };
 use prost::Message as _;
 
@@ -64,18 +64,14 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
         to: Some(from_peer(envelope.to)),
         membership: Some(from_log_id(envelope.membership)),
     });
+    let carries = matches!(envelope.message, Message::AppendEntries(_));
+    assert!(carries || entries.is_empty(), "only AppendEntries carries entries");
     match &envelope.message {
-        Message::AppendEntries(append) => return encode_append(route, append, entries),
-        _ => assert!(entries.is_empty(), "only AppendEntries carries entries"),
-    }
-    match &envelope.message {
-        Message::AppendEntries(_) => unreachable!("encoded above"),
+        Message::AppendEntries(append) => encode_append(route, append, entries),
         Message::RequestVote(vote) => {
-            let transfer =
-                vote.transfer.map(|(leader, term)| proto::Transfer { leader: leader.0, term: term.0 });
             let last = Some(from_log_id(vote.last));
             let (campaign, pre, question) = (vote.campaign.0, vote.pre, vote.question);
-            let meta = proto::RequestVote { route, campaign, pre, transfer, last, question };
+            let meta = proto::RequestVote { route, campaign, pre, last, question };
             seal(Type::RequestVote, &meta, Vec::new(), [])
         }
         Message::RequestVoteReply(reply) => {
@@ -96,14 +92,11 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 route,
                 term: reply.term.0,
                 round: reply.round.0,
-                promised: reply.promised,
                 matched: reply.matched.0,
                 last: reply.last.0,
                 conflict: reply.conflict.map(from_log_id),
                 applied: reply.applied.0,
-                installing: reply.installing,
                 disk_age: reply.disk_age,
-                no_space: reply.no_space,
                 digest: reply.digest.map(from_digest),
             };
             seal(Type::AppendEntriesReply, &meta, Vec::new(), [])
@@ -133,7 +126,6 @@ fn encode_append(route: Option<proto::Route>, append: &AppendEntries, entries: &
         in_place && entries.len() as u64 == append.count(),
         "AppendEntries carries exactly the entries after prev up to last"
     );
-    debug_assert_eq!(runs_of(append.prev, entries), append.runs, "the runs are those of the entries");
     let meta = proto::AppendEntries {
         route,
         term: append.term.0,
@@ -141,7 +133,6 @@ fn encode_append(route: Option<proto::Route>, append: &AppendEntries, entries: &
         count: append.count(),
         commit: append.commit.0,
         round: append.round.0,
-        lease: append.lease,
         persisted: append.persisted.0,
         disk_age: append.disk_age,
         time: append.time,
@@ -230,7 +221,6 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 campaign: Term(meta.campaign),
                 pre: meta.pre,
                 question: meta.question,
-                transfer: meta.transfer.map(|t| (NodeId(t.leader), Term(t.term))),
                 last: to_log_id(meta.last),
             };
             (meta.route, Message::RequestVote(vote))
@@ -252,14 +242,11 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
             let reply = AppendEntriesReply {
                 term: Term(meta.term),
                 round: Round(meta.round),
-                promised: meta.promised,
                 matched: Index(meta.matched),
                 last: Index(meta.last),
                 conflict: meta.conflict.map(|id| to_log_id(Some(id))),
                 applied: Index(meta.applied),
-                installing: meta.installing,
                 disk_age: meta.disk_age,
-                no_space: meta.no_space,
                 digest: meta.digest.map(to_digest),
             };
             (meta.route, Message::AppendEntriesReply(reply))
@@ -290,51 +277,36 @@ fn open_append(meta: proto::AppendEntries, entries: Vec<Entry>) -> Result<PeerMe
     if entries.len() as u64 != meta.count {
         return Err(WireError::Invalid("AppendEntries names another number of entries than it carries"));
     }
-    let mut expected = prev;
-    let mut memberships = Vec::new();
-    for entry in &entries {
-        if expected.index.0.checked_add(1) != Some(entry.index().0) {
-            return Err(WireError::Invalid("the entries of AppendEntries do not follow each other"));
-        }
-        if entry.term() < expected.term {
-            return Err(WireError::Invalid("the terms of the entries fall"));
-        }
-        if entry.kind() == Kind::Membership {
-            memberships.push((entry.index(), membership::decode_membership(&entry.payload())?));
-        }
-        expected = entry.id();
-    }
-    let append = AppendEntries {
+    let mut append = AppendEntries {
         term: Term(meta.term),
         prev,
-        last: expected.index,
-        runs: runs_of(prev, &entries),
-        memberships,
+        last: prev.index,
+        runs: Vec::new(),
+        memberships: Vec::new(),
         commit: Index(meta.commit),
         round: Round(meta.round),
-        lease: meta.lease,
         persisted: Index(meta.persisted),
         disk_age: meta.disk_age,
         time: meta.time,
         agreed: meta.agreed.map(to_digest),
     };
-    if !append.is_well_formed() {
-        return Err(WireError::Invalid("the parts of AppendEntries do not fit each other"));
+    let mut term = prev.term;
+    for entry in &entries {
+        if append.last.0.checked_add(1) != Some(entry.index().0) {
+            return Err(WireError::Invalid("the entries of AppendEntries do not follow each other"));
+        }
+        if entry.term() < term {
+            return Err(WireError::Invalid("the terms of the entries fall"));
+        }
+        let membership = match entry.kind() {
+            Kind::Membership => Some(membership::decode_membership(&entry.payload())?),
+            _ => None,
+        };
+        append.push(entry.term(), membership);
+        term = entry.term();
     }
     let envelope = to_envelope(meta.route, Message::AppendEntries(append))?;
     Ok(PeerMessage::Raft { envelope, entries })
-}
-
-/// The runs of terms of entries that follow each other. The first one starts at the first entry, whatever
-/// the term of `prev` is.
-fn runs_of(prev: LogId, entries: &[Entry]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    for (entry, index) in entries.iter().zip(prev.index.0.saturating_add(1)..) {
-        if runs.last().is_none_or(|run| run.term != entry.term()) {
-            runs.push(Run { first: Index(index), term: entry.term() });
-        }
-    }
-    runs
 }
 
 fn to_envelope(route: Option<proto::Route>, message: Message) -> Result<Envelope, WireError> {

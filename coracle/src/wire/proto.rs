@@ -163,14 +163,6 @@ pub(super) struct Route {
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
-pub(super) struct Transfer {
-    #[prost(uint64, tag = "1")]
-    pub(super) leader: u64,
-    #[prost(uint64, tag = "2")]
-    pub(super) term: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct RequestVote {
     #[prost(message, optional, tag = "1")]
     pub(super) route: Option<Route>,
@@ -178,8 +170,6 @@ pub(super) struct RequestVote {
     pub(super) campaign: u64,
     #[prost(bool, tag = "3")]
     pub(super) pre: bool,
-    #[prost(message, optional, tag = "4")]
-    pub(super) transfer: Option<Transfer>,
     #[prost(message, optional, tag = "5")]
     pub(super) last: Option<LogId>,
     #[prost(fixed64, tag = "6")]
@@ -220,8 +210,6 @@ pub(super) struct AppendEntries {
     pub(super) commit: u64,
     #[prost(uint64, tag = "6")]
     pub(super) round: u64,
-    #[prost(uint64, tag = "7")]
-    pub(super) lease: u64,
     #[prost(uint64, tag = "8")]
     pub(super) persisted: u64,
     #[prost(uint64, tag = "9")]
@@ -240,8 +228,6 @@ pub(super) struct AppendEntriesReply {
     pub(super) term: u64,
     #[prost(uint64, tag = "3")]
     pub(super) round: u64,
-    #[prost(uint64, tag = "4")]
-    pub(super) promised: u64,
     #[prost(uint64, tag = "5")]
     pub(super) matched: u64,
     #[prost(uint64, tag = "6")]
@@ -250,12 +236,8 @@ pub(super) struct AppendEntriesReply {
     pub(super) conflict: Option<LogId>,
     #[prost(uint64, tag = "8")]
     pub(super) applied: u64,
-    #[prost(bool, tag = "9")]
-    pub(super) installing: bool,
     #[prost(uint64, tag = "10")]
     pub(super) disk_age: u64,
-    #[prost(bool, tag = "11")]
-    pub(super) no_space: bool,
     #[prost(message, optional, tag = "12")]
     pub(super) digest: Option<Digest>,
 }

@@ -13,13 +13,8 @@ use coracle::wire::{self, Hello, Incoming, Purpose};
 
 /// A vote request, or the question before it.
 fn vote(from: Peer, to: Peer, pre: bool) -> PeerMessage {
-    let message = Message::RequestVote(RequestVote {
-        campaign: Term(3),
-        pre,
-        question: 0,
-        transfer: None,
-        last: LogId::new(2, 2),
-    });
+    let message =
+        Message::RequestVote(RequestVote { campaign: Term(3), pre, question: 0, last: LogId::new(2, 2) });
     PeerMessage::Raft {
         envelope: Envelope { from, to, membership: LogId::new(1, 1), message },
         entries: vec![],
@@ -35,7 +30,6 @@ fn heartbeat(from: Peer, to: Peer) -> PeerMessage {
         memberships: Vec::new(),
         commit: Index(0),
         round: Round(0),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

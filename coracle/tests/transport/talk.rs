@@ -46,7 +46,6 @@ async fn entries_arrive_as_they_were_however_the_socket_cuts_them() {
         memberships: Vec::new(),
         commit: Index(0),
         round: Round(0),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

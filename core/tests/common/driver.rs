@@ -12,6 +12,11 @@ impl Cluster {
         input: &Input,
         received: Vec<Entry>,
     ) -> Vec<Input> {
+        for envelope in out.envelopes() {
+            if let Message::RequestVote(vote) = &envelope.message {
+                self.history.asked.insert(id, vote.question);
+            }
+        }
         let node = self.nodes.get_mut(&id).unwrap();
         if let Some(members) = out.members {
             node.members = Some(members);
@@ -34,9 +39,9 @@ impl Cluster {
                     let skip = (first.0 - append.prev.index.0 - 1) as usize;
                     node.memory.log.extend(received[skip..].iter().cloned());
                 }
-                TailChange::TakeProposed { first, ticket } => {
+                TailChange::TakeProposed { first, count, ticket } => {
                     assert_eq!(first.index, node.memory.last().next());
-                    let count = out.accepted.iter().find(|accepted| accepted.ticket == ticket).unwrap().count;
+                    node.accepted.push((ticket, first));
                     for _ in 0..count {
                         self.contents += 1;
                         let entry = Entry { term: first.term, content: self.contents, membership: None };
@@ -49,8 +54,9 @@ impl Cluster {
                     let entry = Entry { term: noop.term, content: self.contents, membership: None };
                     node.memory.log.push(entry);
                 }
-                TailChange::TakeMembership(at, membership) => {
+                TailChange::TakeMembership { id: at, membership, ticket } => {
                     assert_eq!(at.index, node.memory.last().next());
+                    node.accepted.push((ticket, at));
                     self.contents += 1;
                     let membership = Some(Box::new(membership));
                     node.memory.log.push(Entry { term: at.term, content: self.contents, membership });
@@ -62,18 +68,13 @@ impl Cluster {
 
         let mut follow_ups = Vec::new();
         for replicate in out.replicate {
-            let to = replicate.envelope.to;
+            let to = replicate.to;
             match self.sending {
                 Sending::ByHand => self.nodes.get_mut(&id).unwrap().open.push(replicate),
                 Sending::Connected if self.cut.contains(&(id, to.id.0)) => {
-                    follow_ups.push(Input::Unsent { to, term: replicate.append().term });
+                    follow_ups.push(Input::Unsent { to, term: replicate.append.term });
                 }
                 _ => follow_ups.push(self.send_entries(id, replicate, u64::MAX)),
-            }
-        }
-        for envelope in out.send.iter().chain(&out.send_after_sync) {
-            if let Message::RequestVote(vote) = &envelope.message {
-                self.history.asked.insert(id, vote.question);
             }
         }
         for envelope in out.send {
@@ -93,16 +94,12 @@ impl Cluster {
             }
             node.jobs.push_back(Job { write, entries });
         }
-        let (until, term) = {
-            let raft = node.raft.as_ref().unwrap();
-            (raft.newest_write(), raft.term())
-        };
-        for envelope in out.send_after_sync {
+        for Held { after: until, term, envelope } in out.send_after_sync {
             let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
             if self.nodes[&id].done >= until {
                 self.post(id, mail);
             } else {
-                self.nodes.get_mut(&id).unwrap().held.push(Held { until, term, mail });
+                self.nodes.get_mut(&id).unwrap().held.push(Waiting { until, term, mail });
             }
         }
         for grant in &out.reads {
@@ -112,14 +109,13 @@ impl Cluster {
         }
         for refused in &out.refused {
             let proposal = self.history.proposals.get(&refused.ticket);
-            let accepted = self.nodes[&id].accepted.iter().any(|accepted| accepted.ticket == refused.ticket);
+            let accepted = self.nodes[&id].accepted.iter().any(|(ticket, _)| *ticket == refused.ticket);
             assert!(!accepted, "S21: {id} refuses what it has in its log");
             if proposal.is_none() {
                 self.history.reads.remove(&refused.ticket);
             }
         }
         let node = self.nodes.get_mut(&id).unwrap();
-        node.accepted.extend(out.accepted);
         node.reads.extend(out.reads);
         node.refused.extend(out.refused);
         node.alarms.extend(out.alarms);
@@ -130,21 +126,25 @@ impl Cluster {
     /// Loads the entries and posts them, one byte each.
     pub(super) fn send_entries(&mut self, id: u64, replicate: Replicate, most: u64) -> Input {
         let node = &self.nodes[&id];
-        let Replicate { mut envelope, max_bytes } = replicate;
-        let Message::AppendEntries(append) = &mut envelope.message else { panic!("only AppendEntries") };
-        let count = append.count().min(max_bytes.max(1)).min(most);
-        append.cut(Index(append.prev.index.0 + count));
-        let (to, term, prev, last) = (envelope.to, append.term, append.prev, append.last);
+        let Replicate { to, mut append, last, max_bytes } = replicate;
+        let (term, prev) = (append.term, append.prev);
+        let count = (last.0 - prev.index.0).min(max_bytes.max(1)).min(most);
+        let last = Index(prev.index.0 + count);
         let range = prev.index.0 + 1..=last.0;
         let raft = node.raft.as_ref().expect("the node is up");
         let known = range.clone().all(|at| {
-            let named = append.runs.iter().rev().find(|run| run.first.0 <= at).expect("LG-7: no gap").term;
-            node.memory.get(Index(at)).is_some_and(|entry| entry.term == named)
+            let named = raft.term_at(Index(at));
+            named.is_some() && node.memory.get(Index(at)).map(|entry| entry.term) == named
         });
         if !raft.is_leader() || raft.term() != term || !known {
             return Input::Unsent { to, term };
         }
-        let entries = range.map(|at| node.memory.get(Index(at)).unwrap().clone()).collect();
+        let entries: Vec<Entry> = range.map(|at| node.memory.get(Index(at)).unwrap().clone()).collect();
+        // What the receiver reads from the entries' bytes.
+        for entry in &entries {
+            append.push(entry.term, entry.membership.as_deref().cloned());
+        }
+        let envelope = raft.envelope(to, append);
         self.post(id, Mail { envelope, entries, posted: 0 });
         Input::Sent { to, term, prev, last, bytes: count }
     }
@@ -173,7 +173,6 @@ impl Cluster {
                 assert_eq!(disk, memory, "S11: {id} acknowledges what is overwritten");
             }
             Message::AppendEntries(append) => {
-                assert!(append.is_well_formed(), "LG-7: {append:?}");
                 assert_eq!(append.count(), entries.len() as u64, "LG-7: as many entries as named");
             }
             _ => {}

@@ -88,8 +88,7 @@ impl Cluster {
                 assert!(self.raft(id).commit() <= verified, "S8: {id} commits what it cannot know");
             }
             Message::RequestVote(vote) => {
-                let replies = out.send.iter().chain(&out.send_after_sync);
-                let granted = replies.into_iter().any(
+                let granted = out.envelopes().any(
                     |e| matches!(&e.message, Message::RequestVoteReply(r) if r.refusal.is_none() && r.campaign == vote.campaign),
                 );
                 assert!(!granted || vote.last >= last, "S13: {id} grants a vote to a log older than its own");

@@ -27,7 +27,6 @@ fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_com
         memberships: vec![],
         commit: Index(leader_commit),
         round: Round(1),
-        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,
@@ -36,7 +35,7 @@ fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_com
 }
 
 fn request_vote(term: u64, last: LogId) -> Message {
-    Message::RequestVote(RequestVote { campaign: Term(term), pre: false, question: 0, transfer: None, last })
+    Message::RequestVote(RequestVote { campaign: Term(term), pre: false, question: 0, last })
 }
 
 /// The newest answer that has left for `to`.
