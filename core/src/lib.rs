@@ -6,7 +6,98 @@
 //! production, in a simulator and in a model checker, and everything it ever did can be replayed.
 //!
 //! Section numbers are those of "In Search of an Understandable Consensus Algorithm (Extended Version)";
-//! "thesis" is Ongaro's "Consensus: Bridging Theory and Practice".
+//! "thesis" is Ongaro's "Consensus: Bridging Theory and Practice". The rest of this page tells Raft as this
+//! code does it, for somebody who knows neither. It names the file to read at each step; `rules.rs` has all
+//! rules on one page, and `tests/conversations/` shows nodes talking.
+//!
+//! # What it is for
+//!
+//! Several computers keep copies of the same data, so that it survives the loss of some of them. They must
+//! agree on every change, and on the order of the changes, although messages get lost and computers stop at
+//! any moment. If each copy starts out empty and takes the same changes in the same order, the copies are equal. So
+//! all that must be agreed on is a list: the *log*. Its entries are numbered from 1, and the number of an entry is its
+//! [`Index`]. The copy that takes the changes is the *state machine*; it lies outside of this crate, as do the entries'
+//! bytes.
+//!
+//! A log entry is *committed* when it can never be lost or replaced any more: then, and not before, the
+//! state machine may take it and the client may be told. Raft's promise is that no two nodes ever take
+//! different committed entries at the same index (*State Machine Safety*), as long as disks keep what they
+//! confirmed. That holds whatever the network does. To get anything done, more than half of the nodes must be up and
+//! reach each other.
+//!
+//! # Terms, and one leader in each (section 5.1)
+//!
+//! Time is cut into terms, numbered by [`Term`]. In each term at most one node *leads*: it alone decides
+//! what is appended, and everybody else copies its log. A node that hears of a newer term enters it at once,
+//! and stops leading if it led an older one. What is said in an older term is refused. So of two nodes that
+//! both believe that they lead, the one of the older term is found out by the first message that matters
+//! (`raft.rs`, where every message comes in).
+//!
+//! Every node is in one of three roles: a follower (`follower.rs`), a candidate (`candidate.rs`) or the
+//! leader (`leader.rs`). `raft.rs` alone changes the role, as the role's own code decides; what all roles
+//! have in common is in `shared.rs`.
+//!
+//! # Elections (section 5.2; `candidate.rs`)
+//!
+//! The leader sends heartbeats. A follower that has heard none for its *election timeout* concludes that
+//! there is no leader. It asks all others whether they would vote for it in the next term (`PreVote`, thesis,
+//! section 9.6), which changes nothing anywhere. If a majority would, it enters the next term, votes for
+//! itself, and asks them for their votes (`RequestVote`). With the votes of a majority it leads. Since any
+//! two majorities have a node in common, and each node votes once in a term, no term has two leaders. A node
+//! remembers on its disk which term it is in and whom it voted for ([`HardState`]): a vote that were forgotten
+//! in a crash could be given twice.
+//!
+//! If two ask at once, the votes may split, and nobody is elected. Each timeout is drawn at random, so
+//! that one node is first the next time. A node that hears a leader answers no to everybody (thesis, section
+//! 4.2.3): one with a broken link cannot disturb a cluster that works.
+//!
+//! # Copying the log (section 5.3; `leader.rs`, `follower.rs`, `log.rs`)
+//!
+//! The leader appends what it is [asked to](Input::Propose) and sends it on (`AppendEntries`). Each message
+//! names the entry just before those that it carries, by index *and* term ([`LogId`]). A follower takes the
+//! entries only if its own log holds that very entry. By induction, logs that agree on one entry agree on all
+//! before it (*Log Matching*), so no contents need comparing.
+//!
+//! If the follower does not hold that entry, its log is shorter than the leader thought, or holds entries of an
+//! older leader that were never committed. It says how far the two logs can agree at most; the leader tries
+//! from there, further back each time, until it finds the place. What the follower has after it that
+//! contradicts the leader's log is cut off. What the leader knows of each member is in `progress.rs`: how far
+//! the logs agree (`matched`), what to send next (`next`), and whether it is still searching for the place
+//! (`Probe`) or sends ahead without waiting for answers (`Replicate`).
+//!
+//! The follower answers with how far its log is durable *and* agrees with the leader's. Writing takes time: `disk.rs`
+//! knows what is under way. In the meantime the node goes on hearing and answering.
+//!
+//! # Commitment (section 5.4)
+//!
+//! An entry that a majority holds durably is committed, if it is of the leader's own term; and so is everything before
+//! it. The leader counts itself as one of the majority, once its own disk has the entry. It tells the others with the
+//! next message. Why must the entry be of its own term? Because an older one on a majority may still be replaced
+//! (Figure 8; `tests/conversations/figure-8-d.txt`). A new leader therefore first appends an empty entry of its own.
+//!
+//! Nothing that is committed is lost in an election: voters refuse a candidate whose log is less up-to-date
+//! than theirs, where a later last term wins, and then the longer log (section 5.4.1). The committed entry is on a
+//! majority, the candidate needs the votes of a majority, and so somebody would refuse who holds it.
+//!
+//! # Who takes part (section 6; `membership.rs`)
+//!
+//! The list of nodes is itself an entry of the log, the first one of every cluster
+//! ([`Input::Bootstrap`]). It counts from the moment it is in the log. While it changes, two sets must agree, the old
+//! one and the new one. Voters are disks rather than names: one whose disk was lost has forgotten its votes and comes
+//! back as another [`Incarnation`], a stranger.
+//!
+//! # Reading (thesis, section 6.4; `read.rs`)
+//!
+//! A leader that answers from its own copy may have been replaced without knowing. So it starts a
+//! *round*: heartbeats with a new number. When a majority has echoed the number, it still led after the read arrived;
+//! the round is confirmed, and the read may be served as soon as the machine has applied what was committed at the
+//! start of the round. Followers serve reads too, at an index that they ask the leader for (`ReadIndex`).
+//!
+//! # What the shell has to do
+//!
+//! Give the core everything that happens, and carry out each [`Output`] as its fields say. Two of its rules carry the
+//! proof. What is in [`Output::send_after_sync`] must not leave before the writes that were handed out until then are
+//! durable; and a write is reported [done](Input::Persisted) when a power failure cannot undo it.
 //!
 //! ```
 //! use coracle_core::*;
@@ -52,10 +143,18 @@ mod types;
 
 pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
-pub use message::*;
+pub use message::{
+    AppendEntries, AppendEntriesReply, Digest, Envelope, Message, ReadIndex, ReadIndexReply, Refusal,
+    RequestVote, RequestVoteReply,
+};
 #[doc(hidden)]
 pub use mutants::Broken;
-pub use output::*;
+pub use output::{
+    Alarm, Dropped, Held, Input, Output, ReadGrant, Refused, RefusedReason, Replicate, TailChange, Write,
+};
 pub use raft::{Raft, Restored};
 pub use status::{PeerStatus, RoleName, Status};
-pub use types::*;
+pub use types::{
+    Boot, ClusterId, HardState, Incarnation, Index, LogId, Member, NodeId, Peer, Round, Run, Term, Tick,
+    Ticket, WriteId,
+};
