@@ -168,6 +168,8 @@ impl<W, R> Default for Actions<W, R> {
 pub(crate) enum Unsent {
     /// A forwarded write.
     Forward(u64),
+    /// Entries: to whom, in which term, and after which entry.
+    Entries(Peer, Term, LogId),
     /// Losing it is always safe.
     Other,
 }
@@ -177,6 +179,10 @@ impl Unsent {
     pub(crate) fn of(message: &PeerMessage) -> Unsent {
         match message {
             PeerMessage::Forward(forward) => Unsent::Forward(forward.id),
+            PeerMessage::Raft {
+                envelope: Envelope { to, message: Message::AppendEntries(append), .. },
+                ..
+            } if append.count() > 0 => Unsent::Entries(*to, append.term, append.prev),
             _ => Unsent::Other,
         }
     }
@@ -412,9 +418,13 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A message of [`Actions::send`] could not be sent.
     pub(crate) fn unsent(&mut self, what: Unsent) {
-        if let Unsent::Forward(id) = what {
-            let error = self.not_leader();
-            self.end_forward(id, Err(error));
+        match what {
+            Unsent::Forward(id) => {
+                let error = self.not_leader();
+                self.end_forward(id, Err(error));
+            }
+            Unsent::Entries(to, term, prev) => self.events.push(Event::Unsent(to, term, prev)),
+            Unsent::Other => {}
         }
     }
 

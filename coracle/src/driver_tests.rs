@@ -182,23 +182,21 @@ fn a_node_whose_machine_differs_from_a_majoritys_uses_it_no_more() {
     }
 }
 
-/// A leader is not held for right because it leads.
-#[test]
-fn a_leader_that_differs_from_all_others_gives_up() {
-    let mut driver = one_of(3, 4096).authenticated();
-    let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(10 + id) };
-    let mut tick = 1000;
+/// Lets it become the leader by the votes of all others. What it said as it won.
+fn win(driver: &mut Driver<RequestId, RequestId>) -> Vec<(Peer, PeerMessage)> {
+    let (mut tick, mut said) = (1000, Vec::new());
     while !driver.raft().is_leader() {
         let mut send = driver.turn(at(tick), true).send;
         driver.on_persisted(driver.raft().newest_write());
         send.extend(driver.turn(at(tick), false).send);
-        for (to, message) in send {
+        for (to, message) in &send {
+            let to = *to;
             let PeerMessage::Raft { envelope: Envelope { message: Message::RequestVote(vote), .. }, .. } =
                 message
             else {
                 continue;
             };
-            let RequestVote { campaign, pre, question, .. } = vote;
+            let RequestVote { campaign, pre, question, .. } = *vote;
             let term = if pre { driver.raft().term() } else { campaign };
             let message = Message::RequestVoteReply(RequestVoteReply {
                 campaign,
@@ -211,9 +209,19 @@ fn a_leader_that_differs_from_all_others_gives_up() {
             let envelope = Envelope { from: to, to: ME, membership: LogId::new(1, 1), message };
             driver.on_message(to, ClusterId(1), true, PeerMessage::Raft { envelope, entries: vec![] });
         }
+        said = send;
         tick += 1;
         assert!(tick < 1100, "it is never elected");
     }
+    said
+}
+
+/// A leader is not held for right because it leads.
+#[test]
+fn a_leader_that_differs_from_all_others_gives_up() {
+    let mut driver = one_of(3, 4096).authenticated();
+    let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(10 + id) };
+    win(&mut driver);
     compared(&mut driver, Some(digest(1024, 2)));
     driver.on_digest(peer(2), digest(1024, 1));
     assert!(driver.fenced().is_none(), "one against one");
@@ -279,4 +287,21 @@ fn digests_of_strangers_and_of_what_is_not_in_the_log_are_not_kept() {
     let member = Peer { id: NodeId(3), incarnation: Incarnation(13) };
     driver.on_digest(member, digest(1024, 1));
     assert_eq!(driver.digests().newest(member), Some(digest(1024, 1)));
+}
+
+/// 5.1.13: entries that the transport refused are sent again after a heartbeat interval, without a word of the follower.
+#[test]
+fn entries_that_the_transport_refused_are_sent_again() {
+    let mut driver = one_of(2, 1);
+    let entries = |sent: Vec<(Peer, PeerMessage)>| -> Vec<Unsent> {
+        let sent = sent.iter().map(|(_, message)| Unsent::of(message));
+        sent.filter(|what| matches!(what, Unsent::Entries(..))).collect()
+    };
+    let first = entries(win(&mut driver));
+    let [what @ Unsent::Entries(to, term, prev)] = first[..] else { panic!("{first:?}") };
+    assert_eq!((to.id, term, prev), (NodeId(2), driver.raft().term(), LogId::new(1, 1)));
+    assert_eq!(entries(driver.turn(at(1101), true).send), [], "one probe is under way");
+    driver.unsent(what);
+    assert_eq!(entries(driver.turn(at(1102), true).send), [], "not at once: there is no connection, perhaps");
+    assert_eq!(entries(driver.turn(at(1110), true).send), first);
 }

@@ -45,6 +45,8 @@ pub(crate) enum Event<W, R> {
     Persisted(WriteId),
     /// The answer to a [`Load`].
     Loaded(Load, Result<Vec<Entry>, ReadLogError>),
+    /// Entries that the core was told had left did not: to whom, in which term, and after which entry.
+    Unsent(Peer, Term, LogId),
     /// This peer's process is certainly gone.
     PeerDown(NodeId),
     /// The machine has applied up to here, and so many bytes of entries since the start.
@@ -229,6 +231,9 @@ impl<W, R> Replica<W, R> {
                 self.release_held();
             }
             Event::Loaded(load, result) => self.on_loaded(now, load, result),
+            Event::Unsent(to, term, prev) => {
+                self.step(now, Input::Unsent { to, term, prev }, Vec::new());
+            }
             Event::PeerDown(id) => self.step(now, Input::LeaderDown(id), Vec::new()),
             Event::Applied(index, bytes) => {
                 self.applied = bytes;
@@ -564,13 +569,14 @@ impl<W, R> Replica<W, R> {
         let current = |entries: &Vec<Entry>| entries.iter().all(holds);
         match load.purpose {
             Purpose::Replicate(replicate) => {
-                let (to, term) = (replicate.to, replicate.append.term);
+                let (to, AppendEntries { term, prev, .. }) = (replicate.to, &replicate.append);
+                let (term, prev) = (*term, *prev);
                 match result {
                     Ok(entries) if self.raft.is_leader() && self.raft.term() == term && current(&entries) => {
                         self.send_entries(now, *replicate, entries);
                     }
                     Err(ReadLogError::Store(error)) => self.fail(&error),
-                    _ => self.step(now, Input::Unsent { to, term }, Vec::new()),
+                    _ => self.step(now, Input::Unsent { to, term, prev }, Vec::new()),
                 }
             }
             Purpose::Apply => {

@@ -105,9 +105,9 @@ impl Leader {
         }
     }
 
-    pub(crate) fn on_unsent(&mut self, shared: &Shared, to: Peer) {
+    pub(crate) fn on_unsent(&mut self, shared: &Shared, to: Peer, prev: LogId) {
         if let Some(progress) = self.progress.get_mut(&to) {
-            progress.on_unsent(shared.now);
+            progress.on_unsent(shared.now, prev);
         }
     }
 

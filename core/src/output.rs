@@ -53,12 +53,15 @@ pub enum Input {
         /// The bytes of its entries.
         bytes: u64,
     },
-    /// An [`Output::replicate`] was given up: no connection, no bytes, or the leader changed.
+    /// An [`Output::replicate`] was given up: no connection, no room, no bytes, or the leader changed. It may have been
+    /// reported as `Sent` before.
     Unsent {
         /// To whom.
         to: Peer,
         /// In which term it was asked for.
         term: Term,
+        /// Its `prev`.
+        prev: LogId,
     },
     /// The state machine has applied everything up to here.
     Applied(Index),

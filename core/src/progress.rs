@@ -164,9 +164,19 @@ impl Progress {
         }
     }
 
-    /// The open request was given up.
-    pub(crate) fn on_unsent(&mut self, now: Tick) {
-        self.open = None;
+    /// The request after `prev` was given up: the open one, or one that was said to have left. What it would have
+    /// brought is sent again, with all that left after it, and which its receiver cannot use.
+    pub(crate) fn on_unsent(&mut self, now: Tick, prev: LogId) {
+        if self.open == Some(prev) {
+            self.open = None;
+        }
+        while let Some((last, bytes)) = self.in_flight.back()
+            && *last > prev.index
+        {
+            self.in_flight_bytes -= bytes;
+            self.in_flight.pop_back();
+        }
+        self.next = self.next.min(prev.index.next()).max(self.matched.next());
         self.paused = Some(now);
     }
 
@@ -292,10 +302,36 @@ mod tests {
         let mut progress = matched_up_to(1);
         progress.open = Some(LogId::new(0, 1));
         assert_eq!(progress.budget(&settings), None);
-        progress.on_unsent(Tick(5));
+        progress.on_unsent(Tick(5), LogId::new(0, 1));
         assert_eq!((progress.open, progress.paused, progress.budget(&settings)), (None, Some(Tick(5)), None));
         progress.paused = None;
         assert!(progress.budget(&settings).is_some());
+    }
+
+    /// TR-5: a message that the transport refuses after all is sent again, and what follows it too.
+    #[test]
+    fn what_was_said_to_have_left_and_did_not_is_sent_again() {
+        let mut progress = matched_up_to(1);
+        send(&mut progress, 4, 5);
+        send(&mut progress, 6, 3);
+        send(&mut progress, 9, 2);
+        progress.open = Some(LogId::new(0, 9));
+        progress.on_unsent(Tick(5), LogId::new(0, 4));
+        assert_eq!((progress.next, progress.in_flight()), (Index(5), (1, 5)));
+        assert_eq!((progress.open, progress.paused), (Some(LogId::new(0, 9)), Some(Tick(5))));
+        progress.on_sent(LogId::new(0, 9), Index(11), 7);
+        assert_eq!(
+            (progress.next, progress.in_flight()),
+            (Index(5), (1, 5)),
+            "the other one is a harmless extra"
+        );
+        progress.on_matched(Rules::default(), Index(9));
+        progress.on_unsent(Tick(6), LogId::new(0, 6));
+        assert_eq!(
+            (progress.next, progress.in_flight()),
+            (Index(10), (0, 0)),
+            "it came after all, by another way"
+        );
     }
 
     #[test]

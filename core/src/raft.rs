@@ -120,7 +120,7 @@ impl Raft {
             Input::Bootstrap { ticket, membership } => self.on_bootstrap(ticket, membership),
             Input::Persisted(id) => self.on_persisted(id),
             Input::Sent { to, term, prev, last, bytes } => self.on_sent(to, term, prev, last, bytes),
-            Input::Unsent { to, term } => self.on_unsent(to, term),
+            Input::Unsent { to, term, prev } => self.on_unsent(to, term, prev),
             Input::Applied(index) => self.on_applied(index),
             Input::LeaderDown(id) => self.on_leader_down(id),
             Input::Campaign => self.on_campaign(),
@@ -523,10 +523,10 @@ impl Raft {
         }
     }
 
-    fn on_unsent(&mut self, to: Peer, term: Term) -> Transition {
+    fn on_unsent(&mut self, to: Peer, term: Term, prev: LogId) -> Transition {
         match &mut self.role {
             Role::Leader(leader) if term == self.shared.hard_state.term => {
-                leader.on_unsent(&self.shared, to);
+                leader.on_unsent(&self.shared, to, prev);
                 Transition::Stay
             }
             _ => self.shared.drop_input(Dropped::Stale),

@@ -413,7 +413,7 @@ proptest! {
                     Some(Replicate { to, append: AppendEntries { term, prev, .. }, last, .. }) => {
                         match event {
                             Event::Sent => vec![Input::Sent { to, term, prev, last, bytes: 1 }],
-                            _ => vec![Input::Unsent { to, term }],
+                            _ => vec![Input::Unsent { to, term, prev }],
                         }
                     }
                     None => vec![],

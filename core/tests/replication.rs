@@ -426,7 +426,7 @@ fn what_is_sent_is_what_the_driver_says_was_sent() {
     // A report of another term, of another place, or of nothing does not count.
     let (to, prev) = (peer(B), LogId::new(2, 2));
     c.step(A, Input::Sent { to, term: Term(1), prev, last: Index(7), bytes: 5 });
-    c.step(A, Input::Unsent { to, term: Term(1) });
+    c.step(A, Input::Unsent { to, term: Term(1), prev });
     assert_eq!((c.progress(A, B).next.0, c.node(A).open.len()), (3, 1));
     // The driver cut the message after two entries; the core asks for the rest.
     c.sent(A, B, 2);

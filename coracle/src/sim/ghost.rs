@@ -15,6 +15,7 @@
 //!   after a crash · S21 what was refused never happens
 
 use super::situations::{Met, Rare};
+use crate::driver::Unsent;
 use crate::entry::{Entry, Kind};
 use crate::storage::{Change, Recovered, WriteBatch};
 use coracle_core::*;
@@ -310,6 +311,16 @@ impl Ghost {
         let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&self.ids[follower]) else { return };
         if *term == reply.term {
             sent.retain(|(last, _)| *last > reply.matched && reply.conflict.is_none());
+        }
+    }
+
+    /// A leader was told that entries did not leave: they go again, and so does what left after them.
+    pub(super) fn on_unsent(&mut self, leader: usize, unsent: Unsent) {
+        let Unsent::Entries(to, of, prev) = unsent else { return };
+        if let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&to.id)
+            && *term == of
+        {
+            sent.retain(|(last, _)| *last <= prev.index);
         }
     }
 

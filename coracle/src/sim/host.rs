@@ -10,7 +10,7 @@ use super::machine::{Ask, Kv};
 use super::plan::Plan;
 use crate::applier::{Applier, Outcome};
 use crate::digests::Finding;
-use crate::driver::{Actions, Answer, Driver, Order, RequestId, Work};
+use crate::driver::{Actions, Answer, Driver, Order, RequestId, Unsent, Work};
 use crate::entry::Entry;
 use crate::error::{ReadError, WriteError};
 use crate::founding::{Promise, Question};
@@ -151,6 +151,8 @@ pub(super) enum Event {
     PeerDown(Peer),
     /// The connection to this peer ended.
     Disconnected(Peer),
+    /// A message did not leave.
+    Unsent(Unsent),
     /// Somebody asks about a founding, and is to be told under this name.
     Founding(u64, Peer, FoundingAsk),
     /// What came of a question about one.
@@ -400,6 +402,7 @@ impl Host {
             Event::Loaded(load, result) => driver.on_loaded(load, result),
             Event::PeerDown(peer) => driver.on_down(peer),
             Event::Disconnected(peer) => driver.on_disconnected(peer),
+            Event::Unsent(what) => driver.unsent(what),
             Event::Founding(name, from, ask) => driver.on_founding(name, from, ask),
             Event::FoundingAnswer(question, answer) => driver.on_founding_answer(&question, answer),
             Event::Promised => driver.on_promised(),

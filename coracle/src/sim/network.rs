@@ -7,6 +7,7 @@ use super::plan::{ELECTION, MS};
 use super::situations::Rare;
 use super::story;
 use super::world::{Happening, World};
+use crate::driver::Unsent;
 use crate::entry::Entry;
 use crate::transport::PeerMessage;
 use crate::wire;
@@ -105,7 +106,14 @@ fn index(id: NodeId) -> usize {
 }
 
 impl World {
-    pub(super) fn send(&mut self, from: usize, envelope: Envelope, entries: Vec<Entry>) {
+    /// Sends a message. An error is what the sender's transport refused, and says so; whatever else is lost is lost
+    /// without a word.
+    pub(super) fn send(
+        &mut self,
+        from: usize,
+        envelope: Envelope,
+        entries: Vec<Entry>,
+    ) -> Result<(), Unsent> {
         self.report.messages += 1;
         let to = index(envelope.to.id);
         let link = (from + 1) * 10 + to + 1;
@@ -115,14 +123,14 @@ impl World {
         }
         if self.network.cut[from][to] {
             self.met.count(Rare::Cut);
-            return;
+            return Ok(());
         }
         if !self.connects(from, to) {
-            return;
+            return Err(Unsent::of(&PeerMessage::Raft { envelope, entries }));
         }
-        let dropped = self.chance.happens(Kind::Drop, link, self.plan.drop).is_some();
+        let dropped = self.chance.happens(Kind::Drop, link, self.plan.drop);
         let name = || format!("node {} to {}: {}", from + 1, to + 1, envelope.message);
-        if dropped {
+        if let Some(mut dice) = dropped {
             self.met.count(Rare::Dropped);
             let probes = match &envelope.message {
                 Message::AppendEntries(append) if append.count() > 0 => self.probes(from, envelope.to.id),
@@ -130,7 +138,12 @@ impl World {
             };
             self.met.count_if(probes, Rare::ProbeLost);
             self.tell(|| format!("lost: {}", name()));
-            return;
+            if dice.below(2) == 0 {
+                return Ok(());
+            }
+            let unsent = Unsent::of(&PeerMessage::Raft { envelope, entries });
+            self.met.count_if(matches!(unsent, Unsent::Entries(..)), Rare::Unsent);
+            return Err(unsent);
         }
         let copies = match self.chance.happens(Kind::Duplicate, link, self.plan.duplicate) {
             Some(mut dice) => dice.within(2, 3),
@@ -138,7 +151,7 @@ impl World {
         };
         self.met.count_if(copies > 1, Rare::Duplicated);
         if self.echo(from, &envelope) {
-            return;
+            return Ok(());
         }
         let runs = (self.hosts[from].run, self.hosts[to].run);
         let connection = self.network.connection[from][to];
@@ -177,6 +190,7 @@ impl World {
             let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
             self.at(delay, Happening::Deliver(parcel));
         }
+        Ok(())
     }
 
     /// A node leads: what it was told when it led before comes once more, as by a connection that hung; and so do

@@ -21,6 +21,7 @@ macro_rules! situations {
 situations! {
     // What was done to the cluster.
     Dropped "message dropped" "the network lost a message",
+    Unsent "entries refused by the transport" "a leader heard that entries that it had sent did not leave",
     Duplicated "message duplicated" "a message arrived twice or three times",
     Held "message held" "a message took up to ten election timeouts",
     Cut "message cut off" "a message met a partition",

@@ -53,8 +53,8 @@ pub(super) enum Happening {
     Apply { node: usize, run: u64 },
     /// A node carries out what it has taken in.
     Turn { node: usize, run: u64 },
-    /// A node notices that its connection to another ended.
-    Disconnected { node: usize, run: u64, peer: usize },
+    /// A node's transport tells it something.
+    Noticed { node: usize, run: u64, event: Event },
     /// A node's process ends, and starts again soon.
     Restart { node: usize, run: u64 },
     /// A node's process starts again.
@@ -194,20 +194,20 @@ impl World {
         for (node, peer) in [(a, b), (b, a)] {
             let run = self.hosts[node].run;
             let delay = self.chance.plain(7, node * 10 + peer, self.now).within(1, ELECTION / 4);
-            self.at(delay, Happening::Disconnected { node, run, peer });
+            let event = Event::Disconnected(self.hosts[peer].me);
+            self.at(delay, Happening::Noticed { node, run, event });
         }
     }
 
-    fn on_disconnected(&mut self, node: usize, run: u64, peer: usize) -> Verdict {
+    fn on_noticed(&mut self, node: usize, run: u64, event: Event) -> Verdict {
         if !self.lives(node, run) {
             return Ok(());
         }
         if let Some(thaw) = self.frozen(node) {
-            self.at(thaw, Happening::Disconnected { node, run, peer });
+            self.at(thaw, Happening::Noticed { node, run, event });
             return Ok(());
         }
-        let peer = self.hosts[peer].me;
-        self.turn(node, Event::Disconnected(peer))
+        self.turn(node, event)
     }
 
     // ---- time
@@ -243,7 +243,7 @@ impl World {
             Happening::Loaded { node, run, reading } => self.on_loaded(node, run, reading),
             Happening::Apply { node, run } => self.on_apply(node, run),
             Happening::Turn { node, run } => self.on_turn(node, run),
-            Happening::Disconnected { node, run, peer } => self.on_disconnected(node, run, peer),
+            Happening::Noticed { node, run, event } => self.on_noticed(node, run, event),
             Happening::Restart { node, run } => self.restart(node, run),
             Happening::Start { node } => self.start(node),
             Happening::Client { client } => self.on_client(client),
@@ -495,7 +495,10 @@ impl World {
                     self.watch_message(node, &entries)?;
                     self.ghost.on_send(node, &envelope)?;
                     self.watch_flight(node, &envelope, &entries)?;
-                    self.send(node, envelope, entries);
+                    if let Err(unsent) = self.send(node, envelope, entries) {
+                        self.ghost.on_unsent(node, unsent);
+                        self.at(0, Happening::Noticed { node, run, event: Event::Unsent(unsent) });
+                    }
                 }
                 message => self.send_reliably(node, to, message),
             }

@@ -72,7 +72,8 @@ impl Cluster {
             match self.sending {
                 Sending::ByHand => self.nodes.get_mut(&id).unwrap().open.push(replicate),
                 Sending::Connected if self.cut.contains(&(id, to.id.0)) => {
-                    follow_ups.push(Input::Unsent { to, term: replicate.append.term });
+                    let AppendEntries { term, prev, .. } = replicate.append;
+                    follow_ups.push(Input::Unsent { to, term, prev });
                 }
                 _ => follow_ups.push(self.send_entries(id, replicate, u64::MAX)),
             }
@@ -137,7 +138,7 @@ impl Cluster {
             named.is_some() && node.memory.get(Index(at)).map(|entry| entry.term) == named
         });
         if !raft.is_leader() || raft.term() != term || !known {
-            return Input::Unsent { to, term };
+            return Input::Unsent { to, term, prev };
         }
         let entries: Vec<Entry> = range.map(|at| node.memory.get(Index(at)).unwrap().clone()).collect();
         // What the receiver reads from the entries' bytes.

@@ -435,8 +435,8 @@ impl Cluster {
     pub(crate) fn unsent(&mut self, id: u64, to: u64) {
         let node = self.nodes.get_mut(&id).unwrap();
         let at = node.open.iter().position(|open| open.to.id.0 == to).expect("an open request");
-        let term = node.open.remove(at).append.term;
-        self.step(id, Input::Unsent { to: peer(to), term });
+        let AppendEntries { term, prev, .. } = node.open.remove(at).append;
+        self.step(id, Input::Unsent { to: peer(to), term, prev });
     }
 
     /// Gives a node an input.
