@@ -100,6 +100,8 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (400_085_850, None, 2000, None),
     // A node that could not read stops, and the disk is to blame, though its turn goes on for a while.
     (100_328, None, 2000, None),
+    // What left after entries that the transport refused is under way no more once their leader hears of that.
+    (9_001_286, None, 2000, None),
     // What the machines of a majority agree on is not taken from a message that is for somebody else.
     (
         910_001_178,

@@ -207,6 +207,9 @@ impl World {
             self.at(thaw, Happening::Noticed { node, run, event });
             return Ok(());
         }
+        if let Event::Unsent(unsent) = &event {
+            self.ghost.on_unsent(node, *unsent);
+        }
         self.turn(node, event)
     }
 
@@ -496,7 +499,6 @@ impl World {
                     self.ghost.on_send(node, &envelope)?;
                     self.watch_flight(node, &envelope, &entries)?;
                     if let Err(unsent) = self.send(node, envelope, entries) {
-                        self.ghost.on_unsent(node, unsent);
                         self.at(0, Happening::Noticed { node, run, event: Event::Unsent(unsent) });
                     }
                 }
