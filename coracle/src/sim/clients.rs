@@ -201,6 +201,11 @@ impl Clients {
         self.owed.insert(request, node);
     }
 
+    /// Whom a node owes an answer.
+    pub(super) fn owed_by(&self, node: usize) -> impl Iterator<Item = RequestId> + '_ {
+        self.owed.iter().filter(move |(_, owes)| **owes == node).map(|(request, _)| *request)
+    }
+
     /// The node was not there.
     pub(super) fn refused(&mut self, request: RequestId) -> Verdict {
         self.on_heard(request, Heard::NotDone(NotDone::NotLeader(None)))

@@ -43,6 +43,7 @@ impl World {
         // L2 and L5: nobody is stuck.
         self.until("L2", 30 * ELECTION, "equal machines everywhere", World::agree)?;
         self.pace("equal", (self.now - began) / MS);
+        self.watch_counts()?;
         // S5: nobody goes on with a machine that others saw to be wrong.
         self.until("S5", 30 * ELECTION, "fence around each machine that rotted", |world| {
             !world.hosts.iter().any(Host::is_rot_overlooked)
@@ -241,7 +242,7 @@ impl World {
         Ok(())
     }
 
-    fn until(
+    pub(super) fn until(
         &mut self,
         invariant: &'static str,
         bound: u64,

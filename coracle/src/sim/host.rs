@@ -113,6 +113,8 @@ pub(super) struct Running {
     pub(super) led: Option<Term>,
     /// Whether the machine will get on by itself.
     pub(super) applies: bool,
+    /// How far its log was that of the committed entries when it started.
+    pub(super) committed: Index,
 }
 
 /// An entry of a simulated run has at most so many bytes.
@@ -380,6 +382,7 @@ impl Host {
             changes: 0,
             led: None,
             applies: false,
+            committed: Index::ZERO,
         });
         Ok(recovered)
     }

@@ -14,6 +14,7 @@ mod clock;
 mod contest;
 mod copies;
 mod dice;
+mod dues;
 mod faults;
 mod founding;
 mod ghost;

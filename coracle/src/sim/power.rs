@@ -76,6 +76,10 @@ impl World {
         }
         self.hosts[node].torn = false;
         self.ghost.on_start(node, &recovered, &entries)?;
+        let committed = self.ghost.durable_prefix(node);
+        if let Some(up) = &mut self.hosts[node].up {
+            up.committed = committed;
+        }
         let first = self.chance.plain(6, node, run).below(10 * MS);
         self.at(first, Happening::Tick { node, run });
         Ok(())
@@ -169,6 +173,8 @@ impl World {
         let (operations, delay) = (dice.below(10), dice.within(MS, 4 * ELECTION));
         let host = &mut self.hosts[node];
         let Some(mut up) = host.up.take() else { return Ok(()) };
+        self.watch_stop(node, &mut up)?;
+        let host = &mut self.hosts[node];
         let open = up.raft().is_leader() && up.raft().commit() < up.raft().last().index;
         self.met.count_if(open, Rare::LeaderCrash);
         let (state, durable) = (up.raft().hard_state(), self.ghost.durable(node).1);
