@@ -358,7 +358,7 @@ mod tests {
         }
     }
 
-    /// Design 5.1.14: whoever waits is told, and nothing comes out of it any more.
+    /// D5.1.14: whoever waits is told, and nothing comes out of it any more.
     #[test]
     fn a_fenced_machine_applies_and_answers_nothing() {
         let mut applier = applier();

@@ -1,4 +1,4 @@
-//! Whether the replicas' machines are still alike (design, 5.1.14).
+//! Whether the replicas' machines are still alike (D5.1.14).
 //!
 //! At every index that is a multiple of [`CHECKED_EVERY`] each machine takes a digest of its state. Followers report
 //! their newest in each answer, and the leader compares those of the same index with each other and its own. Only

@@ -352,7 +352,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// A peer of this cluster says something. `names_me`: its newest membership names this very node.
     ///
     /// A blank node joins a cluster by a vote request or an AppendEntries from one who names it, and by nothing
-    /// else (design, 5.3.4). It remembers that durably before it says a word.
+    /// else (D5.3.4). It remembers that durably before it says a word.
     pub(crate) fn on_message(
         &mut self,
         from: Peer,

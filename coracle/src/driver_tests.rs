@@ -41,7 +41,7 @@ fn lead(driver: &mut Driver<RequestId, RequestId>) -> Vec<Load> {
     loads
 }
 
-/// 5.2.9: a leader whose log has no room refuses writes at once, says why, and takes them again when it has some.
+/// D5.2.9: a leader whose log has no room refuses writes at once, says why, and takes them again when it has some.
 #[test]
 fn st_10_a_leader_without_room_refuses_writes_until_there_is_some() {
     let mut driver = driver(1);
@@ -151,7 +151,7 @@ fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
     driver.on_message(from, ClusterId(1), true, PeerMessage::Raft { envelope, entries: vec![] });
 }
 
-/// Design 5.1.14: it applies, answers and leads no more, whichever of the two is known first, and says so durably.
+/// D5.1.14: it applies, answers and leads no more, whichever of the two is known first, and says so durably.
 #[test]
 fn a_node_whose_machine_differs_from_a_majoritys_uses_it_no_more() {
     for own_first in [false, true] {
@@ -289,7 +289,7 @@ fn digests_of_strangers_and_of_what_is_not_in_the_log_are_not_kept() {
     assert_eq!(driver.digests().newest(member), Some(digest(1024, 1)));
 }
 
-/// 5.1.13: entries that the transport refused are sent again after a heartbeat interval, without a word of the follower.
+/// D5.1.13: entries that the transport refused are sent again after a heartbeat interval, without a word of the follower.
 #[test]
 fn entries_that_the_transport_refused_are_sent_again() {
     let mut driver = one_of(2, 1);

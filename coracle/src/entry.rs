@@ -40,7 +40,7 @@ const SELF_DESCRIBING: u8 = 1;
 pub enum Kind {
     /// A user's command.
     Command = 1,
-    /// The empty entry with which a leader starts its term (paper, section 8).
+    /// The empty entry with which a leader starts its term (§8).
     Noop = 2,
     /// A membership, in force from the moment it is appended.
     Membership = 3,
@@ -250,7 +250,7 @@ mod tests {
         Stamp { cluster_time: 1, wall_time: 2, session: 3, sequence: 4, version: 5, self_describing: true }
     }
 
-    /// 5.2.11: what only a newer version can know is refused, with what to do.
+    /// D5.2.11: what only a newer version can know is refused, with what to do.
     #[test]
     fn what_a_version_does_not_know_says_upgrade() {
         for (at, value) in [(24, 77), (25, 2), (25, 0x80), (26, 1), (27, 1), (30, 1), (31, 1)] {

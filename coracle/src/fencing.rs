@@ -1,4 +1,4 @@
-//! Machines that are not alike, as the driver acts on it (design, 5.1.14): each node finds out about its own machine, and
+//! Machines that are not alike, as the driver acts on it (D5.1.14): each node finds out about its own machine, and
 //! one that differs from that of a majority is fenced. What is compared is in [`digests`](crate::digests).
 
 use crate::driver::{Driver, Order, Waits, Work};
@@ -45,7 +45,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.look_at_own();
     }
 
-    /// Whoever finds that its own machine differs from that of a majority uses it no more (design, 5.1.14), from now
+    /// Whoever finds that its own machine differs from that of a majority uses it no more (D5.1.14), from now
     /// on and after every start.
     fn look_at_own(&mut self) {
         let (me, broken) = (self.replica.raft().me(), self.replica.raft().broken());

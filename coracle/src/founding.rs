@@ -1,4 +1,4 @@
-//! Founding a cluster by promises, as a passive structure (design, 5.3.1): two lists that share a node never both
+//! Founding a cluster by promises, as a passive structure (D5.3.1): two lists that share a node never both
 //! found one.
 //!
 //! A *proposal* is a list of members with their incarnations and addresses; a hash of it is the id of the cluster that

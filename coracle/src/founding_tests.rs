@@ -188,7 +188,7 @@ fn a_founder_that_has_written_its_entry_never_says_that_it_gave_up() {
     assert_eq!(told(&mut { later }, B, ask(Pending, &[A, B], 1)), Answer::Pending, "nor after a restart");
 }
 
-/// 5.3.1: no promise outlives the will of its founder, and a restart of the founder ends its attempts.
+/// D5.3.1: no promise outlives the will of its founder, and a restart of the founder ends its attempts.
 #[test]
 fn after_a_restart_a_founder_has_given_up_and_numbers_its_attempts_higher() {
     let (founder, asks) = attempt(&[A, B]);
@@ -262,7 +262,7 @@ fn who_gives_no_answer_is_asked_again_until_the_attempt_ends() {
     assert!(why.contains("nothing listens there"), "{why}");
 }
 
-/// 5.3.1, 5.3.4: meeting a member of a cluster ends it all.
+/// D5.3.1, D5.3.4: meeting a member of a cluster ends it all.
 #[test]
 fn a_node_that_joins_a_cluster_promises_and_founds_nothing_any_more() {
     let (mut founder, asks) = attempt(&[A, B]);

@@ -276,7 +276,7 @@ fn writes_become_durable() {
     });
 }
 
-/// Design 5.5.4: no question is left lying, whatever the threads' order.
+/// D5.5.4: no question is left lying, whatever the threads' order.
 #[test]
 fn a_question_always_reaches_consensus() {
     check(questions_reach_consensus);

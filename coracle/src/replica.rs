@@ -342,7 +342,7 @@ impl<W, R> Replica<W, R> {
         self.step(now, Input::Receive(envelope), entries);
     }
 
-    /// Each command is admitted by itself, however many come in one turn (design, 5.1.12).
+    /// Each command is admitted by itself, however many come in one turn (D5.1.12).
     fn on_propose(&mut self, now: Moment, mut commands: Vec<(W, Bytes)>) {
         if self.raft.is_leader() && !self.breaks("leader-takes-all") {
             let mut waiting = self.tail.bytes_after(self.raft.persisted());
@@ -436,7 +436,7 @@ impl<W, R> Replica<W, R> {
             if self.breaks("held-for-next-write-only") {
                 after = after.min(self.raft.written().next());
             }
-            // A newer message of the same kind to the same node says all that matters (5.1.13): while a disk
+            // A newer message of the same kind to the same node says all that matters (D5.1.13): while a disk
             // hangs, what is held must not grow with every heartbeat.
             let kind = mem::discriminant(&envelope.message);
             let same = |held: &Envelope| held.to == envelope.to && mem::discriminant(&held.message) == kind;
@@ -638,7 +638,7 @@ impl<W, R> Replica<W, R> {
     }
 }
 
-/// The cluster's clock (5.5.2): goes on from the newest time in the log by this node's monotonic clock, in
+/// The cluster's clock (D5.5.2): goes on from the newest time in the log by this node's monotonic clock, in
 /// every role, so that it stands still for no election, never runs backwards, and no wall clock can make it
 /// jump. Heartbeats pull it forward to the leader's, within bounds: who lies cannot make it race.
 struct ClusterClock {

@@ -135,7 +135,7 @@ fn indexes(entries: &[Entry]) -> Vec<u64> {
     entries.iter().map(|entry| entry.index().0).collect()
 }
 
-/// VT-1, 5.1.3: a vote leaves when it is on the disk, and not before.
+/// VT-1, D5.1.3: a vote leaves when it is on the disk, and not before.
 #[test]
 fn vt_1_a_vote_waits_for_its_write() {
     let mut replica = replica(|_| {});
@@ -151,7 +151,7 @@ fn vt_1_a_vote_waits_for_its_write() {
     );
 }
 
-/// 5.1.3: what is held waits for *every* write that was queued before it, not for some.
+/// D5.1.3: what is held waits for *every* write that was queued before it, not for some.
 #[test]
 fn a_held_message_waits_for_the_newest_write() {
     let mut replica = replica(|_| {});
@@ -165,7 +165,7 @@ fn a_held_message_waits_for_the_newest_write() {
     assert_eq!(replica.take().send.len(), 1);
 }
 
-/// 5.1.4: a message that was held is pointless once the term has changed.
+/// D5.1.4: a message that was held is pointless once the term has changed.
 #[test]
 fn a_held_message_of_an_older_term_is_dropped() {
     let mut replica = replica(|_| {});
@@ -192,7 +192,7 @@ fn an_acknowledgement_names_only_what_is_durable() {
     assert_eq!(matched(&replica.take().send), 3);
 }
 
-/// 5.1.8, S15: the machine never runs ahead of the own disk.
+/// D5.1.8, S15: the machine never runs ahead of the own disk.
 #[test]
 fn the_machine_gets_what_is_committed_and_durable() {
     let mut replica = replica(|_| {});
@@ -242,7 +242,7 @@ fn lg_10_a_truncation_reaches_the_tail_and_the_store() {
     assert_eq!(replica.entry_in_memory(Index(4)), None);
 }
 
-/// 5.1.5, OV-4: a follower whose disk does not keep up drops entries, and still hears its leader.
+/// D5.1.5, OV-4: a follower whose disk does not keep up drops entries, and still hears its leader.
 #[test]
 fn a_follower_with_a_slow_disk_takes_heartbeats_only() {
     let mut replica = replica(|c| c.max_unpersisted_bytes = 300);
@@ -320,7 +320,7 @@ fn lg_7_messages_are_cut_by_size_without_a_gap() {
     assert_eq!(next, 23, "all twenty left");
 }
 
-/// `cache_bytes`, 5.1.6: entries that left memory are read from the store, and go out only if the log
+/// `cache_bytes`, D5.1.6: entries that left memory are read from the store, and go out only if the log
 /// still holds those very entries.
 #[test]
 fn a_slow_follower_is_served_from_the_store() {
@@ -379,7 +379,7 @@ fn a_damaged_log_is_fatal() {
     assert!(reason.contains("log-1") && reason.contains("4096"), "{reason}");
 }
 
-/// 5.5.2, CK-1: the cluster's clock goes on from the newest time in the log by the monotonic clock,
+/// D5.5.2, CK-1: the cluster's clock goes on from the newest time in the log by the monotonic clock,
 /// whatever the wall clock does.
 #[test]
 fn ck_1_the_cluster_clock_follows_the_log_and_the_monotonic_clock() {
@@ -412,7 +412,7 @@ fn heartbeat_at(time: u64) -> Event {
     Event::Message(envelope, entries)
 }
 
-/// 5.5.2: the clock does not stand still between the newest entry and the next leader's first.
+/// D5.5.2: the clock does not stand still between the newest entry and the next leader's first.
 #[test]
 fn the_clusters_clock_goes_on_between_two_leaders() {
     let mut replica = replica(|_| {});
@@ -424,7 +424,7 @@ fn the_clusters_clock_goes_on_between_two_leaders() {
     assert_eq!(time_of_last(&replica), 500 + 5_610);
 }
 
-/// 5.5.2: a leader's clock is followed where it runs a little faster than the own one, and no faster.
+/// D5.5.2: a leader's clock is followed where it runs a little faster than the own one, and no faster.
 #[test]
 fn a_leaders_clock_is_believed_at_most_a_tenth_faster_than_the_own() {
     for (speed, shown) in [(9, 5_000), (11, 5_500), (100, 5_500), (u64::MAX, 5_500)] {
@@ -464,7 +464,7 @@ fn what_a_leader_sends_carries_the_clusters_clock() {
     assert!(times.contains(&(500 + 1_000, false)) && times.contains(&(500 + 1_200, true)), "{times:?}");
 }
 
-/// 5.1.13: while a disk hangs, of what is held only the newest per peer and kind is kept.
+/// D5.1.13: while a disk hangs, of what is held only the newest per peer and kind is kept.
 #[test]
 fn what_a_hanging_disk_holds_does_not_grow() {
     let mut replica = replica(|_| {});
@@ -498,7 +498,7 @@ fn reads_of_callers_who_gave_up_are_forgotten_everywhere() {
     assert_eq!(left, [RequestId(2)]);
 }
 
-/// 5.1.12: of a burst in one turn, as much is taken as there is room for, and the rest is refused.
+/// D5.1.12: of a burst in one turn, as much is taken as there is room for, and the rest is refused.
 #[test]
 fn a_burst_of_commands_is_admitted_one_by_one() {
     let mut replica = replica(|config| config.max_unpersisted_bytes = 1000);
@@ -512,7 +512,7 @@ fn a_burst_of_commands_is_admitted_one_by_one() {
     assert!(effects.refused.iter().all(|(_, why)| *why == NotDone::Busy(Busy::Disk)));
 }
 
-/// Design 5.1.14: what a fenced machine will never apply is not kept in memory for it.
+/// D5.1.14: what a fenced machine will never apply is not kept in memory for it.
 #[test]
 fn a_fenced_node_holds_no_entries_for_its_machine() {
     let mut replica = replica(|config| config.cache_bytes = 0);

@@ -92,7 +92,7 @@ impl LogStore for Crowded {
     }
 }
 
-/// Design 5.2.9.
+/// D5.2.9.
 #[tokio::test]
 async fn a_store_without_room_is_told_once_and_what_was_held_is_written_when_there_is() {
     let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();

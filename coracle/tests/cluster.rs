@@ -128,7 +128,7 @@ async fn silent_nodes_are_named_within_the_time_limit() {
     cluster.leader().await;
 }
 
-/// 5.3.1: nodes that are started after `set_configuration` was called are waited for.
+/// D5.3.1: nodes that are started after `set_configuration` was called are waited for.
 #[tokio::test]
 async fn a_late_node_is_waited_for() {
     let mut cluster = Cluster::blank(2, false, |_| {}).await;
@@ -612,7 +612,7 @@ async fn a_thousand_concurrent_writers_each_get_their_own_reply() {
     }
 }
 
-/// 5.2.5, SN-9: a log whose beginning is gone, with no snapshot in its place, is a gap and not a start.
+/// D5.2.5, SN-9: a log whose beginning is gone, with no snapshot in its place, is a gap and not a start.
 #[tokio::test]
 async fn sn_9_a_log_that_begins_late_is_refused() {
     use coracle::storage::{LogStore, disk::DirDisk, identity, wal};

@@ -33,7 +33,7 @@ fn names(refused: &Result<Membership, ConfigurationError>, node: u64) -> bool {
     }
 }
 
-/// 5.3.1: two lists that share a node, asked at the same time, found one cluster at most; and at last one.
+/// D5.3.1: two lists that share a node, asked at the same time, found one cluster at most; and at last one.
 #[tokio::test]
 async fn two_lists_that_share_a_node_never_both_found() {
     const LISTS: [[u64; 3]; 2] = [[1, 2, 3], [3, 4, 5]];
@@ -142,7 +142,7 @@ async fn bound_to(cluster: &Cluster, list: &[(u64, String)]) {
     .await;
 }
 
-/// 5.3.1: a promise outlives restarts, and ends by the word of its founder.
+/// D5.3.1: a promise outlives restarts, and ends by the word of its founder.
 #[tokio::test]
 async fn a_promise_is_kept_over_restarts_until_its_founder_gives_up() {
     let (mut cluster, _third, list) = bound().await;
@@ -160,7 +160,7 @@ async fn a_promise_is_kept_over_restarts_until_its_founder_gives_up() {
     assert!(names(&refused, 2), "{refused:?}");
 }
 
-/// 5.3.1: the same list succeeds, though the founder and another were restarted between promise and founding.
+/// D5.3.1: the same list succeeds, though the founder and another were restarted between promise and founding.
 #[tokio::test]
 async fn the_same_list_succeeds_after_restarts_between_promise_and_founding() {
     let (mut cluster, mut third, list) = bound().await;

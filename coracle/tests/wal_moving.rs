@@ -289,7 +289,7 @@ fn a_node_that_joins_its_cluster_under_the_readers_eyes_is_no_stranger() {
     assert!(told(&found)[0].contains("the segment belongs to"), "{:?}", told(&found));
 }
 
-/// 5.2.10: a segment that was left names the next one. It is missing if it is not there, and not if it came meanwhile.
+/// D5.2.8: a segment that was left names the next one. It is missing if it is not there, and not if it came meanwhile.
 #[test]
 fn the_successor_of_the_newest_segment_is_missing_unless_the_log_moved_on() {
     let moving = Moving::start(None, 0);

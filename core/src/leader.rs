@@ -24,7 +24,7 @@ pub(crate) struct Leader {
 }
 
 impl Leader {
-    /// Takes office: appends an empty entry (section 8) and tells everybody at once (section 5.2).
+    /// Takes office: appends an empty entry (§8) and tells everybody at once (§5.2).
     pub(crate) fn new(shared: &mut Shared) -> Leader {
         let next = shared.log.last().next();
         let others = shared.log.membership().others(shared.me.id);
@@ -170,7 +170,7 @@ impl Leader {
         self.start_round_if_due(shared);
     }
 
-    /// Commits what a quorum holds, but counts only for entries of its own term (section 5.4.2): an
+    /// Commits what a quorum holds, but counts only for entries of its own term (§5.4.2): an
     /// older entry on a majority may still be overwritten.
     fn advance_commit(&mut self, shared: &mut Shared) {
         let own = shared.rules.own_match(shared.disk.persisted(), shared.log.last());

@@ -5,8 +5,9 @@
 //! of the log it keeps only the runs of terms, the memberships and the marks. So the same core runs in
 //! production, in a simulator and in a model checker, and everything it ever did can be replayed.
 //!
-//! Section numbers are those of "In Search of an Understandable Consensus Algorithm (Extended Version)";
-//! "thesis" is Ongaro's "Consensus: Bridging Theory and Practice". The rest of this page tells Raft as this
+//! §5.1 is a section of "In Search of an Understandable Consensus Algorithm (Extended Version)", the "paper";
+//! "thesis" is Ongaro's "Consensus: Bridging Theory and Practice"; D5.1.3 is a rule of this design, in
+//! `docs/design-rules.md`. The rest of this page tells Raft as this
 //! code does it, for somebody who knows neither. It names the file to read at each step; `rules.rs` has all
 //! rules on one page, and `tests/conversations/` shows nodes talking.
 //!
@@ -25,7 +26,7 @@
 //! confirmed. That holds whatever the network does. To get anything done, more than half of the nodes must be up and
 //! reach each other.
 //!
-//! # Terms, and one leader in each (section 5.1)
+//! # Terms, and one leader in each (§5.1)
 //!
 //! Time is cut into terms, numbered by [`Term`]. In each term at most one node *leads*: it alone decides
 //! what is appended, and everybody else copies its log. A node that hears of a newer term enters it at once,
@@ -37,7 +38,7 @@
 //! leader (`leader.rs`). `raft.rs` alone changes the role, as the role's own code decides; what all roles
 //! have in common is in `shared.rs`.
 //!
-//! # Elections (section 5.2; `candidate.rs`)
+//! # Elections (§5.2; `candidate.rs`)
 //!
 //! The leader sends heartbeats. A follower that has heard none for its *election timeout* concludes that
 //! there is no leader. It asks all others whether they would vote for it in the next term (`PreVote`, thesis,
@@ -51,7 +52,7 @@
 //! that one node is first the next time. A node that hears a leader answers no to everybody (thesis, section
 //! 4.2.3): one with a broken link cannot disturb a cluster that works.
 //!
-//! # Copying the log (section 5.3; `leader.rs`, `follower.rs`, `log.rs`)
+//! # Copying the log (§5.3; `leader.rs`, `follower.rs`, `log.rs`)
 //!
 //! The leader appends what it is [asked to](Input::Propose) and sends it on (`AppendEntries`). Each message
 //! names the entry just before those that it carries, by index *and* term ([`LogId`]). A follower takes the
@@ -68,7 +69,7 @@
 //! The follower answers with how far its log is durable *and* agrees with the leader's. Writing takes time: `disk.rs`
 //! knows what is under way. In the meantime the node goes on hearing and answering.
 //!
-//! # Commitment (section 5.4)
+//! # Commitment (§5.4)
 //!
 //! An entry that a majority holds durably is committed, if it is of the leader's own term; and so is everything before
 //! it. The leader counts itself as one of the majority, once its own disk has the entry. It tells the others with the
@@ -76,10 +77,10 @@
 //! (Figure 8; `tests/conversations/figure-8-d.txt`). A new leader therefore first appends an empty entry of its own.
 //!
 //! Nothing that is committed is lost in an election: voters refuse a candidate whose log is less up-to-date
-//! than theirs, where a later last term wins, and then the longer log (section 5.4.1). The committed entry is on a
+//! than theirs, where a later last term wins, and then the longer log (§5.4.1). The committed entry is on a
 //! majority, the candidate needs the votes of a majority, and so somebody would refuse who holds it.
 //!
-//! # Who takes part (section 6; `membership.rs`)
+//! # Who takes part (§6; `membership.rs`)
 //!
 //! The list of nodes is itself an entry of the log, the first one of every cluster
 //! ([`Input::Bootstrap`]). It counts from the moment it is in the log. While it changes, two sets must agree, the old

@@ -115,7 +115,7 @@ impl Log {
         self.purged
     }
 
-    /// The membership in force: the newest in the log, committed or not (section 6).
+    /// The membership in force: the newest in the log, committed or not (§6).
     pub(crate) fn membership(&self) -> &Membership {
         &self.newest_membership().1
     }

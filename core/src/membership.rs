@@ -1,7 +1,7 @@
 //! Who takes part, and who must agree.
 //!
 //! A membership lists the nodes, says which of them vote, and, while it is *joint*, which voted before
-//! (paper, section 6). Everything that needs "a majority" asks here: in a joint membership that means a
+//! (§6). Everything that needs "a majority" asks here: in a joint membership that means a
 //! majority of each of the two sets, and a learner never counts. Both sets name disks, not only nodes: were
 //! they names alone, a new disk of node 2 would count in both majorities, and so for two nodes.
 
@@ -90,7 +90,7 @@ impl Membership {
 
     /// The largest value that a quorum has reached, given what each voter has reached.
     ///
-    /// With match indexes this is the commit index (section 5.3), with rounds the newest confirmed round,
+    /// With match indexes this is the commit index (§5.3), with rounds the newest confirmed round,
     /// with moments of contact the last moment at which a quorum was known to follow.
     pub fn reached<T: Ord + Copy + Default>(&self, value_of: impl Fn(Peer) -> T) -> T {
         let new = reached_by_majority(self.voting_peers(), &value_of);

@@ -1,7 +1,7 @@
 //! What nodes say to each other, without the entries' bytes.
 //!
 //! An [`AppendEntries`] says which entries it carries by place and by term only; the shell carries their bytes
-//! beside it. Messages may be lost, repeated, reordered and delayed at will (section 5.1 of the paper asks
+//! beside it. Messages may be lost, repeated, reordered and delayed at will (§5.1 asks
 //! for no more), and may come from anyone: whatever does not fit is dropped with a reason, never believed.
 
 use crate::{Boot, Index, LogId, Membership, NodeId, Peer, Round, Run, Term};
@@ -38,7 +38,7 @@ pub enum Message {
     ReadIndexReply(ReadIndexReply),
 }
 
-/// RequestVote (section 5.2), or with `pre` PreVote: the question whether one would succeed (thesis, section 9.6).
+/// RequestVote (§5.2), or with `pre` PreVote: the question whether one would succeed (thesis, section 9.6).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RequestVote {
     /// The term that the sender campaigns for; with `pre` it has not entered that term yet.
@@ -47,7 +47,7 @@ pub struct RequestVote {
     pub pre: bool,
     /// Names the candidacy, so that a grant given to an earlier one of the same term is told apart.
     pub question: u64,
-    /// The sender's newest entry (section 5.4.1).
+    /// The sender's newest entry (§5.4.1).
     pub last: LogId,
 }
 
@@ -84,7 +84,7 @@ pub struct RequestVoteReply {
     pub leader: Option<NodeId>,
 }
 
-/// AppendEntries (section 5.3). Without entries it is a heartbeat.
+/// AppendEntries (§5.3). Without entries it is a heartbeat.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AppendEntries {
     /// The leader's term.

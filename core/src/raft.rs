@@ -290,7 +290,7 @@ impl Raft {
             return shared.drop_input(Dropped::Misdelivered);
         }
         // Requests are refused to those whom the cluster has removed, and does not only not know yet. Answers
-        // count by the newest membership: a member is asked from the moment that it is appended (5.1.15).
+        // count by the newest membership: a member is asked from the moment that it is appended (D5.1.15).
         let removed = shared.rules.was_removed(from, membership, shared.log.committed_membership());
         let asked = message.is_answer() && shared.log.membership().contains(from);
         if removed && !asked {

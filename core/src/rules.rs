@@ -1,7 +1,9 @@
 //! The rules, on one page: those of Figure 2 in its order, then those of the thesis and of this design.
 //!
 //! Each is a small question with its sentence and its source; the roles ask them and carry out the answers.
-//! A quotation without a source is from Figure 2. *Design* marks what neither paper nor thesis says.
+//! A quotation without another source is from Figure 2, cited as there: §5.4.1 is a section of the paper (extended
+//! version), "thesis, section 6.4" one of Ongaro's thesis, and D5.1.3 a rule of this design, which neither of them has
+//! (`docs/design-rules.md`).
 //!
 //! The names in quotation marks within the code are mutants: rules that can be broken on purpose, so that the
 //! simulator can show that it would notice (`docs/testing.md` lists what finds each). They stand here and nowhere else
@@ -32,7 +34,8 @@ pub(crate) enum Quorum {
 
 /// State.
 impl Rules {
-    /// currentTerm and votedFor are "updated on stable storage before responding to RPCs": what is written of them.
+    /// currentTerm and votedFor are "updated on stable storage before responding to RPCs" (§5.2): what is
+    /// written of them.
     pub(crate) fn hard_state_to_write(self, state: HardState) -> Option<HardState> {
         if self.broken.is("new-term-not-written") && state.vote.is_none() {
             return None;
@@ -41,12 +44,13 @@ impl Rules {
         Some(if forgets { HardState { vote: None, ..state } } else { state })
     }
 
-    /// The same sentence: nothing is said in a term that is not durable yet.
+    /// The same sentence, for every message: nothing is said in a term that is not durable yet (D5.1.3).
     pub(crate) fn may_speak(self, term_is_durable: bool) -> bool {
         term_is_durable || self.broken.is("term-not-awaited")
     }
 
-    /// The same sentence: a vote, and a candidate's question, which is its vote for itself, leave when they are durable.
+    /// The same sentence: a vote, and a candidate's question, which is its vote for itself, leave when they are durable
+    /// (D5.1.3).
     pub(crate) fn waits_for_disk(self, message: &Message) -> bool {
         match message {
             Message::RequestVote(_) => !self.broken.is("vote-request-not-held"),
@@ -54,17 +58,18 @@ impl Rules {
         }
     }
 
-    /// "votedFor: candidateId that received vote in current term": a vote lasts as long as its term, whatever the role.
+    /// "votedFor: candidateId that received vote in current term" (§5.2): a vote lasts as long as its term,
+    /// whatever the role.
     pub(crate) fn keeps_vote(self, elected: bool) -> bool {
         elected || !self.broken.is("vote-cleared-with-role")
     }
 
-    /// "commitIndex: initialized to 0, increases monotonically."
+    /// "commitIndex: […] initialized to 0, increases monotonically."
     pub(crate) fn commit_index(self, known: Index, told: Index) -> Index {
         if self.broken.is("commit-goes-back") { told } else { known.max(told) }
     }
 
-    /// "matchIndex: initialized to 0, increases monotonically."
+    /// "matchIndex[]: […] initialized to 0, increases monotonically."
     pub(crate) fn match_index(self, known: Index, acknowledged: Index) -> Index {
         if self.broken.is("match-goes-back") { acknowledged } else { known.max(acknowledged) }
     }
@@ -72,17 +77,18 @@ impl Rules {
 
 /// Rules for all servers.
 impl Rules {
-    /// "If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to follower."
+    /// "If RPC request or response contains term T > currentTerm: set currentTerm = T, convert to follower"
+    /// (§5.1).
     pub(crate) fn is_newer_term(self, term: Term, current: Term, leads: bool) -> bool {
         term > current && !(leads && self.broken.is("leader-ignores-newer-terms"))
     }
 
-    /// Design: a message is for one life of one node, and a node does not write to itself.
+    /// A message is for one incarnation of one node, and a node does not write to itself (D5.3.2).
     pub(crate) fn is_delivered_right(self, from: Peer, to: Peer, me: Peer) -> bool {
         (to == me || self.broken.is("any-receiver")) && from.id != me.id
     }
 
-    /// Design: whom the cluster has removed is not heard. Whom it only does not know yet is: the sender goes by a
+    /// Whom the cluster has removed is not heard (D5.3.2). Whom it only does not know yet is: the sender goes by a
     /// membership (`theirs`) that is newer than the committed one here.
     pub(crate) fn was_removed(self, from: Peer, theirs: LogId, committed: &(LogId, Membership)) -> bool {
         let (id, membership) = committed;
@@ -111,12 +117,12 @@ impl Rules {
         }
     }
 
-    /// 1. "Reply false if term < currentTerm."
+    /// 1. "Reply false if term < currentTerm" (§5.1).
     fn is_old_campaign(self, campaign: Term, current: Term) -> bool {
         campaign < current
     }
 
-    /// 2. "If votedFor is null or candidateId": each voter votes once in a term. In a later term, for which a
+    /// 2. "If votedFor is null or candidateId" (§5.2): each voter votes once in a term. In a later term, for which a
     ///    pre-vote may ask, it has not voted yet.
     fn vote_is_free(self, campaign: Term, candidate: Peer, state: HardState) -> bool {
         campaign != state.term
@@ -124,8 +130,8 @@ impl Rules {
             || self.broken.is("second-vote")
     }
 
-    /// 2. "and candidate's log is at least as up-to-date as receiver's log": the later last term, and of equal last
-    ///    terms the longer log (section 5.4.1). That is the order of [`LogId`].
+    /// 2. "and candidate's log is at least as up-to-date as receiver's log" (§5.4.1): the later last term, and of
+    ///    equal last terms the longer log. That is the order of [`LogId`].
     fn is_up_to_date(self, candidate: LogId, own: LogId) -> bool {
         match () {
             () if self.broken.is("log-compared-by-index") => candidate.index >= own.index,
@@ -140,29 +146,31 @@ impl Rules {
 
 /// AppendEntries RPC, receiver implementation.
 impl Rules {
-    /// 1. "Reply false if term < currentTerm."
+    /// 1. "Reply false if term < currentTerm" (§5.1).
     pub(crate) fn is_old_append(self, term: Term, current: Term) -> bool {
         term < current && !self.broken.is("append-of-older-term")
     }
 
-    /// 1. "Reply", so that a deposed leader hears of the newer term.
+    /// 1. "Reply" (§5.1), so that a deposed leader hears of the newer term.
     pub(crate) fn tells_old_leader(self) -> bool {
         !self.broken.is("old-leader-not-told")
     }
 
-    /// "Election Safety: at most one leader can be elected in a given term" (Figure 3). A second one is not believed.
+    /// "Election Safety: at most one leader can be elected in a given term" (Figure 3, §5.2). A second one is not
+    /// believed.
     pub(crate) fn is_second_leader(self, from: Peer, leader: Option<Peer>) -> bool {
         leader.is_some_and(|leader| leader != from) && !self.broken.is("append-of-older-term")
     }
 
-    /// 2. "Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm."
+    /// 2. "Reply false if log doesn't contain an entry at prevLogIndex whose term matches prevLogTerm" (§5.3).
     pub(crate) fn matches(self, prev: LogId, own_term: Option<Term>) -> bool {
         own_term == Some(prev.term)
     }
 
     /// 3. "If an existing entry conflicts with a new one (same index but different terms), delete the existing entry
-    ///    and all that follow it." From here on the message's entries are taken: from the first that the log lacks or has
-    ///    in another term. One that agrees with the log deletes nothing, however old it is.
+    ///    and all that follow it" (§5.3), and 4. "Append any new entries not already in the log": the message's entries
+    ///    are taken from the first that the log lacks or has in another term. A message that agrees with the log deletes
+    ///    nothing, however old it is.
     pub(crate) fn first_to_take(
         self,
         append: &AppendEntries,
@@ -174,19 +182,19 @@ impl Rules {
         always.or(differs_at)
     }
 
-    /// 3. "delete".
+    /// 3. "delete the existing entry and all that follow it" (§5.3).
     pub(crate) fn deletes_conflicts(self) -> bool {
         !self.broken.is("conflict-not-truncated")
     }
 
-    /// 5. "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of last new entry)": the last one
-    ///    that this message has verified, since after it the log may hold another leader's entries.
+    /// 5. "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of last new entry)" (§5.3): the
+    ///    last one that this message has verified, since after it the log may hold another leader's entries.
     pub(crate) fn commit_of_follower(self, leader_commit: Index, verified: Index, last: Index) -> Index {
         leader_commit.min(if self.broken.is("commit-unverified") { last } else { verified })
     }
 
     /// The log is "updated on stable storage before responding to RPCs": a follower acknowledges what is durable, and
-    /// verified by its leader in this term.
+    /// verified by its leader in this term (D5.1.2).
     pub(crate) fn acknowledged(self, verified: Index, persisted: Index) -> Index {
         match () {
             () if self.broken.is("ack-before-durable") => verified,
@@ -199,7 +207,7 @@ impl Rules {
 /// Followers.
 impl Rules {
     /// "If election timeout elapses without receiving AppendEntries RPC from current leader or granting vote to
-    /// candidate: convert to candidate." A vote that was refused buys nobody time.
+    /// candidate: convert to candidate" (§5.2). A vote that was refused buys nobody time.
     pub(crate) fn restarts_timeout(self, granted: bool) -> bool {
         granted || self.broken.is("refusal-buys-time")
     }
@@ -207,7 +215,7 @@ impl Rules {
 
 /// Candidates.
 impl Rules {
-    /// Design: who votes may campaign, unless it knows that its machine differs from that of a majority.
+    /// Who votes may campaign (§5.2), unless it knows that its machine differs from that of a majority (D5.1.14).
     pub(crate) fn may_campaign(self, votes: bool, fenced: bool) -> bool {
         votes && (!fenced || self.broken.is("fenced-node-leads"))
     }
@@ -217,13 +225,13 @@ impl Rules {
         !self.broken.is("no-pre-vote")
     }
 
-    /// "Vote for self": counted when it is durable, as every vote. A pre-vote is none and needs no disk.
+    /// "Vote for self" (§5.2): counted when it is durable, as every vote (D5.1.3). A pre-vote is none and needs no disk.
     pub(crate) fn counts_own_vote(self, pre: bool, durable: bool) -> bool {
         pre || durable || self.broken.is("own-vote-not-awaited")
     }
 
-    /// An answer counts for the very question that it answers. A pre-vote binds nobody, so that an old one says
-    /// nothing: its voter may hear a leader by now. And a vote is of one term.
+    /// An answer counts for the very question that it answers, whose number it repeats (D5.1.13). A pre-vote binds
+    /// nobody, so that an old one says nothing: its voter may hear a leader by now. And a vote is of one term.
     pub(crate) fn answers(self, reply: &RequestVoteReply, asked: &RequestVote) -> bool {
         let any_kind = self.broken.is("pre-vote-counts-as-vote");
         let any_campaign = self.broken.is("vote-of-any-campaign");
@@ -237,12 +245,12 @@ impl Rules {
         reply.refusal.is_none() || self.broken.is("refusal-counts-as-vote")
     }
 
-    /// "votes received from majority of servers": a server counts once, however often it answers.
+    /// "votes received from majority of servers" (§5.2): a server counts once, however often it answers.
     pub(crate) fn counts_for(self, from: Peer, silent: impl FnOnce() -> Option<Peer>) -> Peer {
         if self.broken.is("votes-not-voters") { silent().unwrap_or(from) } else { from }
     }
 
-    /// "If votes received from majority of servers: become leader."
+    /// "If votes received from majority of servers: become leader" (§5.2).
     pub(crate) fn election(
         self,
         membership: &Membership,
@@ -259,7 +267,7 @@ impl Rules {
         membership.tally(vote_of)
     }
 
-    /// Design: of two that ask for pre-votes at once the one with the greater log, then name, goes first.
+    /// Of two that ask for pre-votes at once the one with the greater log, then name, goes first (D5.4.2).
     pub(crate) fn goes_first(self, own: (LogId, NodeId), rival: (LogId, NodeId)) -> bool {
         own > rival
     }
@@ -267,7 +275,8 @@ impl Rules {
 
 /// Leaders.
 impl Rules {
-    /// "a majority of matchIndex[i] ≥ N": the largest value that a quorum has reached, of whatever it is asked for.
+    /// "a majority of matchIndex[i] ≥ N" (§5.3): the largest value that a quorum has reached, of whatever it is asked
+    /// for.
     pub(crate) fn reached<T: Ord + Copy + Default>(
         self,
         what: Quorum,
@@ -283,13 +292,13 @@ impl Rules {
         if too_small { one_too_few(membership, value_of).unwrap_or(reached) } else { reached }
     }
 
-    /// The leader's own log counts as far as it is durable, as everybody's (thesis, section 10.2.1).
+    /// The leader's own log counts as far as it is durable, as everybody's (D5.1.3; thesis, section 10.2.1).
     pub(crate) fn own_match(self, persisted: Index, last: Index) -> Index {
         if self.broken.is("leader-counts-unsynced") { last } else { persisted }
     }
 
     /// "If there exists an N such that N > commitIndex, a majority of matchIndex[i] ≥ N, and log[N].term ==
-    /// currentTerm: set commitIndex = N." An older entry on a majority may still be overwritten (section 5.4.2,
+    /// currentTerm: set commitIndex = N" (§5.3, §5.4). An older entry on a majority may still be overwritten (§5.4.2,
     /// Figure 8); one of the leader's own term commits all before it.
     pub(crate) fn commits(
         self,
@@ -304,30 +313,31 @@ impl Rules {
         term_at(held) == Some(current) || self.broken.is("older-term-committed-by-count")
     }
 
-    /// Design: an answer of an older term says nothing of this one. (Section 5.1 has requests with "a stale term
-    /// number" rejected; answers need it as much.)
+    /// An answer of an older term says nothing of this one (D5.1.2). The paper rejects requests with "a stale term
+    /// number" (§5.1); answers need it as much.
     pub(crate) fn is_old_reply(self, term: Term, current: Term) -> bool {
         term < current && !self.broken.is("reply-of-older-term")
     }
 
-    /// "If AppendEntries fails because of log inconsistency: decrement nextIndex and retry". Whole terms at a time, as
-    /// the end of section 5.3 suggests.
+    /// "If AppendEntries fails because of log inconsistency: decrement nextIndex and retry" (§5.3). Whole terms at a
+    /// time, as the end of that section suggests.
     pub(crate) fn heeds_conflicts(self) -> bool {
         !self.broken.is("conflict-ignored")
     }
 
-    /// nextIndex stays above matchIndex: an answer that says less than is known by now is an old one.
+    /// nextIndex stays above matchIndex, which only increases: an answer that says less than is known by now is an old
+    /// one.
     pub(crate) fn may_back_up(self, limit: Index, matched: Index) -> bool {
         limit >= matched || self.broken.is("next-goes-below-match")
     }
 
-    /// Design: entries on their way to one follower are bounded. What may leave now: what `window` says.
+    /// Entries on their way to one follower are bounded (D5.1.6). What may leave now: what `window` says.
     pub(crate) fn may_send(self, window: Option<u64>, idle: bool, message_bytes: u64) -> Option<u64> {
         let unbounded = self.broken.is("window-unbounded") && idle;
         window.or(unbounded.then_some(message_bytes))
     }
 
-    /// Design: each request to send entries stays open until the driver has reported what became of it.
+    /// Each request to send entries stays open until the driver has reported what became of it (D5.1.6).
     pub(crate) fn hears_reports(self) -> bool {
         !self.broken.is("report-of-sending-lost")
     }
@@ -338,13 +348,13 @@ impl Rules {
         silent_for >= election_max && !self.broken.is("no-check-quorum")
     }
 
-    /// Design: a leader whose own disk hangs gives way to one whose disk does not.
+    /// A leader whose own disk hangs gives way to one whose disk does not (D5.1.10).
     pub(crate) fn disk_is_stalled(self, age: u64, election_max: u64) -> bool {
         age > election_max.saturating_mul(2) && !self.broken.is("stalled-disk-leads")
     }
 }
 
-/// Members that hear a leader (thesis, section 4.2.3).
+/// Members that hear a leader (§6; thesis, section 4.2.3; D5.4.2).
 impl Rules {
     /// "if a server receives a RequestVote request within the minimum election timeout of hearing from a current
     /// leader, it does not update its term or grant its vote."
@@ -366,17 +376,18 @@ impl Rules {
     }
 
     /// 3. "The leader needs to make sure it hasn't been superseded by a newer leader of which it is unaware. It issues
-    ///    a new round of heartbeats": by a round that starts after the read came.
+    ///    a new round of heartbeats".
     pub(crate) fn needs_round(self) -> bool {
         !self.broken.is("read-without-round")
     }
 
-    /// 3. "new": a round that has started already may have been echoed before the read came.
+    /// 3. "new": a read waits for a round that starts after it came; one that has started already may have been echoed
+    ///    before (D5.4.1).
     pub(crate) fn needs_new_round(self) -> bool {
         !self.broken.is("read-joins-round-under-way")
     }
 
-    /// Design: whoever waits for an index hears that it will not come, when a role ends or cannot give one.
+    /// Whoever waits for an index hears that it will not come, when a role ends or cannot give one (D5.4.1).
     pub(crate) fn answers_reads(self, role: RoleName) -> bool {
         match role {
             RoleName::Leader => !self.broken.is("leader-forgets-reads"),
@@ -385,12 +396,12 @@ impl Rules {
         }
     }
 
-    /// Design: a follower's question is of one run of its process, and an answer to another run is none.
+    /// A follower's question is of one boot of its process, and an answer to another boot is none (D5.4.1).
     pub(crate) fn is_of_this_run(self, boot: Boot, own: Boot) -> bool {
         boot == own || self.broken.is("answer-to-another-run")
     }
 
-    /// Design: only the answer to the newest question counts: an older one was given before the reads came.
+    /// Only the answer to the newest question counts: an older one was given before the reads came (D5.4.1).
     pub(crate) fn question_answered(self, sequence: u64, newest: Option<u64>) -> u64 {
         if self.broken.is("answer-to-any-question") { newest.unwrap_or(sequence) } else { sequence }
     }
@@ -398,12 +409,12 @@ impl Rules {
 
 /// The disk.
 impl Rules {
-    /// Design: a write makes safe what it wrote and no truncation has taken back since.
+    /// A write makes safe what it wrote and no truncation has taken back since (D5.1.1).
     pub(crate) fn safe_after_truncation(self, safe: Index, last: Index) -> Index {
         if self.broken.is("truncation-spares-writes-under-way") { safe } else { safe.min(last) }
     }
 
-    /// Design: the writer works in order, so a write is done when it, or a later one, is reported.
+    /// The writer works in order, so a write is done when it, or a later one, is reported (D5.1.1).
     pub(crate) fn is_done(self, write: WriteId, reported: WriteId) -> bool {
         write <= reported || self.broken.is("completion-of-one-is-of-all")
     }

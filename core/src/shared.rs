@@ -61,7 +61,7 @@ impl Shared {
         self.hard_state.term
     }
 
-    /// The newest term that a message may bring now (5.1.11). Each stretch of a maximum election timeout allows
+    /// The newest term that a message may bring now (D5.1.11). Each stretch of a maximum election timeout allows
     /// 2^31, so that any such time, which touches two of them, sees a rise of at most 2^32: whoever pushes
     /// needs decades to the end of all terms, and nodes that were pushed apart meet again.
     pub(crate) fn furthest_term(&mut self) -> Term {
@@ -78,7 +78,7 @@ impl Shared {
         self.rules.may_campaign(self.log.membership().is_voter(self.me), self.fenced)
     }
 
-    /// A timeout for this election, drawn from (min, max] (section 5.2).
+    /// A timeout for this election, drawn from (min, max] (§5.2).
     pub(crate) fn draw_timeout(&mut self) -> u64 {
         self.rng.in_range(self.settings.election_min, self.settings.election_max)
     }

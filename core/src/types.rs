@@ -42,7 +42,7 @@ number! {
     Boot
 }
 number! {
-    /// Raft's logical clock (paper, section 5.1). Zero before the first election.
+    /// Raft's logical clock (§5.1). Zero before the first election.
     Term
 }
 number! {
@@ -124,9 +124,9 @@ impl Tick {
     }
 }
 
-/// Names an entry: two entries with the same `LogId` are the same entry (Log Matching, section 5.3).
+/// Names an entry: two entries with the same `LogId` are the same entry (Log Matching, §5.3).
 ///
-/// The field order matters: the derived `Ord` *is* "at least as up-to-date" (section 5.4.1).
+/// The field order matters: the derived `Ord` *is* "at least as up-to-date" (§5.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogId {
     /// The term in which a leader created the entry.

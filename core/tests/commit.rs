@@ -1,4 +1,4 @@
-//! When an entry is safe, and who may say so: section 5.4.2 of the paper and the hazards CM. What callers are
+//! When an entry is safe, and who may say so: §5.4.2 and the hazards CM. What callers are
 //! told about it when leadership is lost: hazards CS.
 
 mod common;

@@ -16,20 +16,20 @@ fn quiet(size: u64, heading: &str) -> Cluster {
     c
 }
 
-/// Section 5.2.
+/// §5.2.
 #[test]
 fn an_election() {
     let mut c = Cluster::of(3);
-    c.write_down("Three nodes that follow nobody elect one of them (section 5.2; thesis, section 9.6).");
+    c.write_down("Three nodes that follow nobody elect one of them (§5.2; thesis, section 9.6).");
     c.time_out(A);
     c.run();
     c.compare("election");
 }
 
-/// Section 5.3, without any fault.
+/// §5.3, without any fault.
 #[test]
 fn a_write() {
-    let mut c = quiet(3, "A command is written, and everybody learns that it is committed (section 5.3).");
+    let mut c = quiet(3, "A command is written, and everybody learns that it is committed (§5.3).");
     c.propose(A, 1);
     c.run();
     c.remark("The next message tells the followers of the commit index: at the leader's next tick.");
@@ -75,7 +75,7 @@ fn figure_8() {
         let mut c = Cluster::of(5);
         c.sending = Sending::ByHand;
         c.write_down(
-            "Figure 8: an entry of an older term on a majority is not committed by counting (section 5.4.2).",
+            "Figure 8: an entry of an older term on a majority is not committed by counting (§5.4.2).",
         );
         c.remark("(a) 1 leads term 2; its entry reaches 2 only.");
         c.elect_by(A, &[B, C]);
@@ -138,11 +138,11 @@ fn a_pre_vote_duel() {
     c.compare("pre-vote-duel");
 }
 
-/// Section 5.4.1, and section 5.2: votes that split elect nobody.
+/// §5.4.1, and §5.2: votes that split elect nobody.
 #[test]
 fn a_split_vote() {
     let mut c = Cluster::of(4);
-    c.write_down("Two of four campaign in the same term and get two votes each (section 5.2).");
+    c.write_down("Two of four campaign in the same term and get two votes each (§5.2).");
     c.silence(60);
     c.campaign(A);
     c.campaign(B);
@@ -168,14 +168,16 @@ fn a_split_vote() {
     c.compare("split-vote");
 }
 
-/// The end of section 5.3: the conflicting term is skipped whole, at both sides.
+/// The end of §5.3: the conflicting term is skipped whole, at both sides.
 #[test]
 fn a_conflict_by_terms() {
     let mut c = Cluster::with_logs(&["1 1 3 3 3", "1 1 2 2 2 2", "1 1 3 3 3"]);
     c.elect_by(A, &[C]);
     c.lose_all();
     c.heal();
-    c.write_down("1 leads term 4. The log of 2 parts from it after entry 2: it goes back by whole terms (section 5.3).");
+    c.write_down(
+        "1 leads term 4. The log of 2 parts from it after entry 2: it goes back by whole terms (§5.3).",
+    );
     c.tick(A, 5);
     c.run();
     c.compare("conflict-by-terms");
@@ -255,7 +257,7 @@ fn a_read() {
 #[test]
 fn a_read_at_a_young_leader() {
     let mut c = Cluster::of(3);
-    c.write_down("A leader answers no read before it has committed an entry of its own term (section 8).");
+    c.write_down("A leader answers no read before it has committed an entry of its own term (§8).");
     c.silence(60);
     c.campaign(A);
     c.run_pre_vote(A, B);
@@ -294,7 +296,7 @@ fn a_slow_disk() {
     c.compare("slow-disk");
 }
 
-/// Section 5.3: "followers may crash or run slowly, or packets may be lost".
+/// §5.3: "followers may crash or run slowly, or packets may be lost".
 #[test]
 fn a_lost_append() {
     let mut c = quiet(

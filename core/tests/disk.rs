@@ -1,4 +1,4 @@
-//! What waits for the disk, and what a late, lost or hung disk does: rules 5.1.1 to 5.1.4 of the design.
+//! What waits for the disk, and what a late, lost or hung disk does: rules D5.1.1 to D5.1.4.
 
 mod common;
 use common::*;
@@ -30,7 +30,7 @@ fn acknowledged(messages: &[Message]) -> Vec<u64> {
         .collect()
 }
 
-/// 5.1.1: the write of 2.2 to 4.2 is reported after a new leader has put others in their place.
+/// D5.1.1: the write of 2.2 to 4.2 is reported after a new leader has put others in their place.
 #[test]
 fn a_late_completion_does_not_acknowledge_what_was_overwritten() {
     let mut c = Cluster::with_logs(&["1 2 2 2", "1", "1 3 3"]);
@@ -48,7 +48,7 @@ fn a_late_completion_does_not_acknowledge_what_was_overwritten() {
     assert_eq!(acknowledged(&c.mail(B, C)).last(), Some(&3));
 }
 
-/// 5.1.1 for any number of writes in flight, each overwriting a part of the one before.
+/// D5.1.1 for any number of writes in flight, each overwriting a part of the one before.
 #[test]
 fn every_write_makes_safe_what_none_after_it_truncated() {
     // (term, from, to): each replaces the log from `from` on; then the index that is safe after each completion.
@@ -141,7 +141,7 @@ fn rd_2_an_acknowledgement_echoes_the_newest_round_whatever_comes_late() {
     assert_eq!(rounds.collect::<Vec<_>>(), [3, 3]);
 }
 
-/// 5.1.2: only what is durable *and* verified in this term is acknowledged.
+/// D5.1.2: only what is durable *and* verified in this term is acknowledged.
 #[test]
 fn an_acknowledgement_names_what_is_durable_and_verified() {
     // B holds 1 1 1 2 2, durable, all of it from leaders before.
@@ -161,7 +161,7 @@ fn an_acknowledgement_names_what_is_durable_and_verified() {
     assert_eq!(acknowledged(&c.mail(B, A)), [3, 5, 6]);
 }
 
-/// 5.1.2: what one term verified says nothing in the next.
+/// D5.1.2: what one term verified says nothing in the next.
 #[test]
 fn a_new_term_verifies_from_nothing() {
     let mut c = Cluster::with_logs(&["1 1 1", "1 1 1", "1"]);
@@ -173,7 +173,7 @@ fn a_new_term_verifies_from_nothing() {
     assert_eq!(acknowledged(&c.mail(B, C)), [1]);
 }
 
-/// 5.1.3: votes and grants wait for every write handed out so far, also for those of entries.
+/// D5.1.3: votes and grants wait for every write handed out so far, also for those of entries.
 #[test]
 fn votes_wait_for_every_write_before_them() {
     let mut c = Cluster::with_logs(&["1 1", "1", "1"]);
@@ -190,7 +190,7 @@ fn votes_wait_for_every_write_before_them() {
     assert!(asks(&c) && !c.mail(B, C).is_empty());
 }
 
-/// 5.1.3: a heartbeat's answer, which promises nothing new, waits for no entry.
+/// D5.1.3: a heartbeat's answer, which promises nothing new, waits for no entry.
 #[test]
 fn answers_to_heartbeats_do_not_wait_for_entries() {
     let mut c = Cluster::of(3);
@@ -207,7 +207,7 @@ fn answers_to_heartbeats_do_not_wait_for_entries() {
     assert!(c.granted(A, read).is_some());
 }
 
-/// 5.1.4: a new term empties what the old one wanted to say.
+/// D5.1.4: a new term empties what the old one wanted to say.
 #[test]
 fn held_messages_of_an_old_term_never_leave() {
     let mut c = Cluster::of(3);

@@ -1,4 +1,4 @@
-//! How a leader comes about, and how none comes about where none should: section 5.2 of the paper, pre-vote,
+//! How a leader comes about, and how none comes about where none should: §5.2, pre-vote,
 //! check-quorum and stickiness, and what other implementations got wrong (hazards EL and VT).
 
 mod common;
@@ -464,7 +464,7 @@ fn el_13_who_has_no_vote_never_campaigns() {
     assert_eq!((c.role(C), c.leader_of(C)), (RoleName::Learner, None));
 }
 
-/// Design 5.1.14: a node whose machine is wrong steps down, campaigns no more, and goes on storing and voting.
+/// D5.1.14: a node whose machine is wrong steps down, campaigns no more, and goes on storing and voting.
 #[test]
 fn a_fenced_node_leads_no_more_and_still_votes() {
     let mut c = Cluster::of(3);
@@ -862,7 +862,7 @@ fn a_term_at_the_end_of_all_terms_is_refused() {
     assert_eq!(out.dropped, Some(Dropped::Malformed), "nor does anybody campaign for term zero");
 }
 
-/// 5.1.13: a pre-vote binds nobody, so a grant given to an earlier candidacy says nothing of now, though the
+/// D5.1.13: a pre-vote binds nobody, so a grant given to an earlier candidacy says nothing of now, though the
 /// term that it was asked for is still the next one.
 #[test]
 fn el_6_an_old_grant_of_the_same_campaign_term_is_dropped() {
@@ -891,7 +891,7 @@ fn el_6_an_old_grant_of_the_same_campaign_term_is_dropped() {
     assert_eq!(c.role(A), RoleName::Candidate, "an answer to the new question counts");
 }
 
-/// 5.1.11: one message with the last term that is believed at all does not end elections: the term rises by a
+/// D5.1.11: one message with the last term that is believed at all does not end elections: the term rises by a
 /// bounded amount, durably, and the cluster goes on.
 #[test]
 fn tr_1_a_term_far_ahead_is_believed_in_part_and_the_cluster_goes_on() {

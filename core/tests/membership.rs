@@ -1,5 +1,5 @@
 //! Who counts: quorums against a brute-force oracle, the first membership, and the memberships that come and go with
-//! the log (hazard MC where the core has it, CM-7, section 6 of the paper).
+//! the log (hazard MC where the core has it, CM-7, §6).
 
 mod common;
 use common::*;
@@ -470,7 +470,7 @@ fn learners_receive_the_log_and_commit_nothing() {
     c.assert_converged();
 }
 
-/// MC-9, 5.1.15: `replace 2 by a new disk`: the new disk counts in the new set and the old one in the old set.
+/// MC-9, D5.1.15: `replace 2 by a new disk`: the new disk counts in the new set and the old one in the old set.
 /// Were the sets names alone, the new disk would count in both majorities, and two commits could follow.
 #[test]
 fn mc_9_a_replaced_disk_counts_only_in_the_set_that_names_it_against_brute_force() {
@@ -503,7 +503,7 @@ fn mc_9_a_replaced_disk_counts_only_in_the_set_that_names_it_against_brute_force
     }
 }
 
-/// 5.1.15, 5.3.2: whom the newest membership names is asked, so its answers count, though the committed
+/// D5.1.15, D5.3.2: whom the newest membership names is asked, so its answers count, though the committed
 /// membership does not know it yet. Dropped as one who was removed, they would elect nobody for ever.
 #[test]
 fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one() {

@@ -195,7 +195,7 @@ fn cm_7_reads_need_the_voters_not_the_learners() {
     assert_eq!(c.granted(A, read), Some(2));
 }
 
-/// 5.4.1 of the design: a read must not join a round that has left already, for its echoes may be older than the read.
+/// D5.4.1: a read must not join a round that has left already, for its echoes may be older than the read.
 #[test]
 fn a_read_joins_only_a_round_that_has_not_left() {
     let mut c = quiet(3);

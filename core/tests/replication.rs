@@ -1,4 +1,4 @@
-//! How the followers' logs become the leader's: section 5.3 of the paper, batches and pipelines, lost and repeated
+//! How the followers' logs become the leader's: §5.3, batches and pipelines, lost and repeated
 //! messages (hazards LG), and the limits that the settings promise.
 
 mod common;
@@ -456,7 +456,7 @@ fn a_conflict_while_a_request_is_open_is_not_forgotten() {
     c.assert_converged();
 }
 
-/// 5.3.3 of the design: a disk that forgot what it had acknowledged is reported and not counted.
+/// D5.3.3: a disk that forgot what it had acknowledged is reported and not counted.
 #[test]
 fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
     let mut c = Cluster::of(3);
@@ -506,7 +506,7 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
     assert!(c.commit(A) > 6, "a new term trusts B anew");
 }
 
-/// 5.3.3: also where rounds leave faster than they are answered, as they do under reads.
+/// D5.3.3: also where rounds leave faster than they are answered, as they do under reads.
 #[test]
 fn a_follower_that_lost_entries_is_noticed_though_newer_rounds_have_left() {
     let mut c = Cluster::of(3);

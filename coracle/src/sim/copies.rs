@@ -2,7 +2,7 @@
 //!
 //! They share the node's address, so that one of them is in front and the other waits, with all that it has in memory;
 //! then they change places, and all connections break. Which of them counts is decided by production's own rule, at
-//! whoever is met (design, 5.2.10): the copy lacks the start in which the original was met, so what it says counts with
+//! whoever is met (D5.2.10): the copy lacks the start in which the original was met, so what it says counts with
 //! nobody. At last the original is in front, and the copy gone.
 
 use super::ghost::Verdict;

@@ -274,7 +274,7 @@ impl Host {
     }
 
     /// Whether it goes on with a connection from `other`, as a peer does that keeps what it knows of others durably,
-    /// and is sure of whom it talks to (design, 5.2.10).
+    /// and is sure of whom it talks to (D5.2.10).
     pub(super) fn meets(&mut self, other: &Host) -> bool {
         if let Some((run, fine)) = self.met.get(&other.me.id)
             && *run == other.run

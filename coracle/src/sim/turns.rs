@@ -104,7 +104,7 @@ impl World {
         let leads = term.is_some() && term == self.ghost.leads(node);
         let mut added = 0;
         let local = self.hosts[node].clock.local(self.now) / MS;
-        // Heartbeats may be believed to be so much faster than the own clock (design 5.5.2).
+        // Heartbeats may be believed to be so much faster than the own clock (D5.5.2).
         self.ghost.latest = self.fastest() * 11 / 10 + 20;
         for batch in queued {
             self.ghost.on_queued(node, leads, term, local, batch)?;

@@ -61,7 +61,7 @@ fn promised(round: u64) -> Option<Promise> {
     Some(Promise { list: Bytes::from_static(b"1=a:1, 2=b:2"), round })
 }
 
-/// 5.3.1: it is kept until the node has a cluster, and whatever else is written meanwhile.
+/// D5.3.1: it is kept until the node has a cluster, and whatever else is written meanwhile.
 #[test]
 fn a_promise_is_kept_until_there_is_a_cluster() {
     let disk = MemDisk::new();
@@ -84,7 +84,7 @@ fn a_promise_is_kept_until_there_is_a_cluster() {
     assert!(error.contains(&CLUSTER.to_string()), "{error}");
 }
 
-/// 5.3.1, ST-6: after a crash there is the old promise or the new one, and what was confirmed is there.
+/// D5.3.1, ST-6: after a crash there is the old promise or the new one, and what was confirmed is there.
 #[test]
 fn st_6_a_crash_at_any_point_of_a_promise_leaves_the_old_or_the_new_one() {
     for (old, new) in [(None, promised(1)), (promised(1), promised(2)), (promised(2), None)] {
@@ -217,7 +217,7 @@ fn a_boot_is_durable_before_it_is_told() {
     }
 }
 
-/// Design 5.2.11: it says what to do.
+/// D5.2.11: it says what to do.
 #[test]
 fn other_versions_and_what_they_may_add_are_refused_by_name() {
     let disk = MemDisk::new();

@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(queue.take().unwrap().0, Some(WriteId(4)));
     }
 
-    /// Design 5.1.12: the hard state and the truncation go with the first part, the id comes with the last.
+    /// D5.1.12: the hard state and the truncation go with the first part, the id comes with the last.
     #[test]
     fn a_large_write_goes_in_parts_and_completes_with_the_last() {
         let mut queue = WriteQueue::default();

@@ -166,7 +166,7 @@ impl Shape {
 }
 
 /// The log ends with `last`; `next` is to follow it.
-/// What a reader would refuse is never written, whoever made it (design 5.1.12).
+/// What a reader would refuse is never written, whoever made it (D5.1.12).
 fn check_size(entry: &Entry) -> Result<(), String> {
     match Entry::encoded_len(entry.bytes()) {
         Ok(_) => Ok(()),

@@ -1,4 +1,4 @@
-//! Copies of a directory, and old states of one that were put back (design, 5.2.10).
+//! Copies of a directory, and old states of one that were put back (D5.2.10).
 //!
 //! A voter is a disk. Where two processes answer for one disk, or one answers for a disk that has forgotten what it
 //! acknowledged, a majority counts what is not there. Every start draws a *boot*, and a handshake lists the newest

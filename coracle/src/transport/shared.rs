@@ -4,7 +4,7 @@
 //! its first frame is written and unregistered after its last one was read, so [`Shared::send`] finds the
 //! best one by a look into a map.
 //!
-//! **Finding a dead process** (design, 5.4.2): a link that ends without a goodbye makes its peer *suspect*,
+//! **Finding a dead process** (D5.4.2): a link that ends without a goodbye makes its peer *suspect*,
 //! with the boot that it had, and wakes whoever dials it. If the peer's address then refuses, or another run
 //! answers there, that run is certainly gone and the node is told; if the same run answers, it was only the
 //! network.

@@ -1,4 +1,4 @@
-//! What a blank node joins a cluster by (5.3.4), asked of a whole node, and what a handshake leaves on a link.
+//! What a blank node joins a cluster by (D5.3.4), asked of a whole node, and what a handshake leaves on a link.
 
 use crate::common::Cluster;
 use crate::kit::*;

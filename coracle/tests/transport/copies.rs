@@ -1,4 +1,4 @@
-//! Copies of a directory (5.2.10): what the peer says that notices, what the copy is told, and what goes on.
+//! Copies of a directory (D5.2.10): what the peer says that notices, what the copy is told, and what goes on.
 
 use crate::common::{Cluster, Journal};
 use crate::kit::*;

@@ -1,4 +1,4 @@
-//! Figure 2, "Rules for Servers", candidates (section 5.2).
+//! Figure 2, "Rules for Servers", candidates (§5.2).
 
 use super::*;
 

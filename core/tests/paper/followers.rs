@@ -1,4 +1,4 @@
-//! Figure 2, "Rules for Servers", followers (section 5.2).
+//! Figure 2, "Rules for Servers", followers (§5.2).
 
 use super::*;
 

@@ -66,7 +66,7 @@ fn success_moves_next_index_and_match_index() {
 }
 
 /// Figure 2, leaders: failure "because of log inconsistency: decrement nextIndex and retry". (By whole terms at a time,
-/// as the end of section 5.3 suggests.)
+/// as the end of §5.3 suggests.)
 #[test]
 fn failure_moves_next_index_back_and_retries() {
     let mut c = Cluster::with_logs(&["1 1 3 3 3", "1 1 2 2 2 2", "1 1 3 3 3"]);
@@ -98,7 +98,7 @@ fn the_commit_index_needs_a_majority_and_the_own_term() {
         c.deliver(follower, A);
         assert_eq!(c.commit(A), commit);
     }
-    // Section 5.4.2: entries of older terms are committed only along with one of its own.
+    // §5.4.2: entries of older terms are committed only along with one of its own.
     let mut c = Cluster::with_logs(&["1 1", "1 1", "1 1"]);
     c.sending = Sending::ByHand;
     c.elect(A);

@@ -23,7 +23,7 @@ fn rule_2_one_vote_per_term_and_again_to_the_same_candidate() {
     }
 }
 
-/// Figure 2, RequestVote RPC, rule 2: "candidate's log is at least as up-to-date as receiver's log" (section 5.4.1).
+/// Figure 2, RequestVote RPC, rule 2: "candidate's log is at least as up-to-date as receiver's log" (§5.4.1).
 #[test]
 fn rule_2_only_to_a_log_at_least_as_up_to_date() {
     for (last, granted) in [

@@ -129,7 +129,7 @@ fn race() {
     readers.into_iter().for_each(|reader| reader.join().unwrap());
 }
 
-/// LG-10, design 5.1.7: a segment that a reader holds is not overwritten.
+/// LG-10, D5.1.7: a segment that a reader holds is not overwritten.
 #[test]
 fn a_reader_never_sees_a_recycled_segment() {
     shuttle::check_random(race, 1000);
