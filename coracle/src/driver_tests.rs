@@ -43,7 +43,7 @@ fn lead(driver: &mut Driver<RequestId, RequestId>) -> Vec<Load> {
 
 /// D5.2.9: a leader whose log has no room refuses writes at once, says why, and takes them again when it has some.
 #[test]
-fn st_10_a_leader_without_room_refuses_writes_until_there_is_some() {
+fn st_5_a_leader_without_room_refuses_writes_until_there_is_some() {
     let mut driver = driver(1);
     lead(&mut driver);
     driver.on_space(Some("no room in log-2".to_owned()));

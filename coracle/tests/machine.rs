@@ -145,7 +145,7 @@ async fn ov_1_a_leader_whose_machine_lags_refuses_more() {
 
 /// SH-1: a stop does not wait for a machine that hangs. Its directory is free when the machine has ended.
 #[tokio::test]
-async fn sh_1_a_stop_leaves_a_machine_after_that_hangs() {
+async fn sh_1_a_stop_does_not_wait_for_a_machine_that_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let storage = Storage::Dir(dir.path().join("node"));
     let gate = Gate::default();

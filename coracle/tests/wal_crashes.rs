@@ -339,10 +339,10 @@ fn st_4_after_each_of_500_failing_syncs_the_next_start_holds() {
     }
 }
 
-/// ST-10: the disk is full at each of 200 writes, and stays so. The log stops or goes on, a start on the full
+/// ST-5: the disk is full at each of 200 writes, and stays so. The log stops or goes on, a start on the full
 /// disk is refused or succeeds, and once there is room everything that was acknowledged is there.
 #[test]
-fn st_10_after_each_of_200_writes_to_a_full_disk_the_next_start_holds() {
+fn st_5_after_each_of_200_writes_to_a_full_disk_the_next_start_holds() {
     let life = Life::new(Effort { operations: 2000, ..SHORT });
     let writes = life.numbers(|op| op == Op::Write);
     let mut refused = 0;

@@ -112,7 +112,7 @@ fn resident(pid: u32) -> u64 {
 
 /// Hazard TR-3.
 #[test]
-fn tr3_claimed_lengths_cost_nothing() {
+fn tr_3_claimed_lengths_cost_nothing() {
     let (cluster, _directory) = formed(1, &[]);
     let node = cluster.node(1);
     let pid = node.pid().unwrap();

@@ -46,9 +46,9 @@ fn append(index: u64) -> WriteBatch {
     WriteBatch { changes: vec![Change::Append(vec![entry])], ..WriteBatch::default() }
 }
 
-/// ST-10, D5.2.9: what was refused for want of room was not begun, and the same write goes through later.
+/// ST-5, D5.2.9: what was refused for want of room was not begun, and the same write goes through later.
 #[test]
-fn st_10_a_store_without_room_goes_on_when_there_is_some() {
+fn st_5_a_store_without_room_goes_on_when_there_is_some() {
     let dir = tempfile::tempdir().unwrap();
     let full = Arc::new(AtomicBool::new(false));
     let map = Map::open(dir.path(), None).unwrap();

@@ -47,7 +47,7 @@ async fn welcome(node: &Node, hello: &Hello) -> Stranger {
 
 /// In which run a disk was met is known after a restart too, as soon as the node gives it to its transport again.
 #[tokio::test]
-async fn st_5_a_copy_is_noticed_by_a_node_that_met_the_original_in_an_earlier_run() {
+async fn a_copy_is_noticed_by_a_node_that_met_the_original_in_an_earlier_boot() {
     let a = Node::start(started(1, &[5])).await;
     let original = Node::start(started(2, &[10, 11])).await;
     a.knows(&[(2, &original.address())]);
@@ -67,7 +67,7 @@ async fn st_5_a_copy_is_noticed_by_a_node_that_met_the_original_in_an_earlier_ru
 }
 
 #[tokio::test]
-async fn st_5_a_copy_of_a_directory_raises_an_alarm_on_both_sides_and_is_talked_to() {
+async fn a_copy_of_a_directory_raises_an_alarm_on_both_sides_and_is_talked_to() {
     let mut a = Node::start(started(1, &[5])).await;
     let original = Node::start(started(2, &[10, 11])).await;
     a.knows(&[(2, &original.address())]);
@@ -87,7 +87,7 @@ async fn st_5_a_copy_of_a_directory_raises_an_alarm_on_both_sides_and_is_talked_
 }
 
 #[tokio::test]
-async fn st_5_a_copy_that_dials_is_told_the_same_and_said_once() {
+async fn a_copy_that_dials_is_told_the_same_and_said_once() {
     let warnings = Warnings::collect();
     let mut a = Node::start(started(1, &[5])).await;
     drop(welcome(&a, &hello_of(&[10, 11])).await);
@@ -214,7 +214,7 @@ async fn sh_2_ever_new_runs_leave_one_question_open_at_a_time() {
 
 /// A whole node tells the boots of its directory, from its first start on.
 #[tokio::test]
-async fn st_5_a_copied_directory_that_is_started_is_noticed_by_its_peers() {
+async fn a_copied_directory_that_is_started_is_noticed_by_its_peers() {
     let mut cluster = Cluster::blank(1, true, |_| {}).await;
     let mut watcher = Node::start(local(7, Some(CLUSTER))).await;
     let me = {
