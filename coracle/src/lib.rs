@@ -45,9 +45,22 @@
 //!
 //! A cluster of three is on the first page of the README. What can go wrong is in [`WriteError`],
 //! [`ReadError`], [`ConfigurationError`] and [`StartError`], grouped by what the caller can do next; the
-//! settings are in [`Config`]; what to know before relying on it is in [`embedding`]. The consensus algorithm itself is the crate [`core`], without
-//! I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
+//! settings are in [`Config`]; what to know before relying on it is in [`embedding`]. The consensus algorithm itself
+//! is the crate [`core`], without I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | what it gives |
+//! | --- | --- |
+//! | `sim` | the module `sim`: a simulator that runs whole clusters in one thread, from one seed and under every fault; `sim::history` judges whether what clients saw is linearizable |
+//! | `contract` | the module `storage::contract`: what a log store must do, and a suite that tests any store by it |
+//! | `mutants` | rules that `sim` can break by name, to show that it would notice; in no published binary |
+//!
+//! `cargo doc -p coracle --features sim,contract` shows them all.
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod alarms;
 mod applier;
@@ -80,6 +93,7 @@ mod replicated;
 mod requests;
 mod runtime;
 #[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
 pub mod snapshot;
 mod state_machine;

@@ -5,6 +5,7 @@
 //! the writer's thread; a [`LogReader`] is shared and never waits behind a sync.
 
 #[cfg(feature = "contract")]
+#[cfg_attr(docsrs, doc(cfg(feature = "contract")))]
 pub mod contract;
 pub mod disk;
 pub mod engine;
