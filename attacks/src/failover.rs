@@ -273,7 +273,7 @@ fn check(id: u64, floor: u64, answer: &Value) -> Result<bool, String> {
     Ok(true)
 }
 
-/// One client's writes beside what they are made of. The three take turns, so they see the same machine.
+/// One client's writes beside what they are made of. The three take turns, so they see the same computer.
 fn latency(cluster: &Cluster, directory: &Path) -> Result<(), String> {
     let (leader, _) = cluster.leader()?;
     let mut client = cluster.node(leader).client().map_err(text)?;

@@ -5,8 +5,8 @@ use crate::digests::Finding;
 use coracle_core::{Alarm, NodeId, RoleName, Term};
 
 /// What becomes of a node whose machine is not to be trusted.
-pub(crate) const FENCED: &str = "the state machine of this node was found to differ from that of a majority: it applies \
-    and answers nothing any more, and the node does not lead; it still stores and votes. The other nodes go on";
+pub(crate) const FENCED: &str = "the state machine of this node differs from that of a majority: it applies and \
+    answers nothing any more, and the node does not lead; it still stores and votes. The other nodes go on";
 
 /// An alarm of the core.
 pub(crate) fn alarm(alarm: &Alarm) -> String {

@@ -5,7 +5,7 @@ use crate::replica::Moment;
 use coracle_core::Tick;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Now. The monotonic clock is the one that runs while the machine sleeps: a lease that ended meanwhile
+/// Now. The monotonic clock is the one that runs while the computer sleeps: a lease that ended meanwhile
 /// must be seen to have ended.
 pub(crate) fn now() -> Moment {
     let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

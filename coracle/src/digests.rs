@@ -32,9 +32,9 @@ pub(crate) enum Finding {
 pub(crate) struct Digests {
     /// By node, oldest first.
     reported: BTreeMap<Peer, VecDeque<Digest>>,
-    /// Who was found to differ, and where.
+    /// Who turned out to differ, and where.
     diverged: BTreeMap<NodeId, Index>,
-    /// The newest index at which no majority was found, and that was told.
+    /// The newest index at which no majority agreed, and that was told.
     split: Index,
     /// What majorities agreed on, where the own machine has not come yet, oldest first; and the newest of all.
     awaited: VecDeque<Digest>,
@@ -78,7 +78,7 @@ impl Digests {
         self.diverged.insert(id, index).is_none().then_some(Finding::Differs(id, index))
     }
 
-    /// Who was found to differ from a majority, and where last.
+    /// Who turned out to differ from a majority, and where last.
     pub(crate) fn diverged(&self) -> &BTreeMap<NodeId, Index> {
         &self.diverged
     }

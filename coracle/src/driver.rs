@@ -100,9 +100,9 @@ pub(crate) enum Order {
     Write(WriteId, WriteBatch),
     /// Name the cluster in the identity.
     Name(ClusterId),
-    /// Write into the identity that the machine differs from that of a majority, and where that was found.
+    /// Write into the identity that the machine differs from that of a majority, and where that was noticed.
     Fence(Index),
-    /// Write down in which runs the disks of other members were met.
+    /// Write down in which boots the disks of other members were met.
     Met(Vec<Met>),
     /// Keep this promise in the identity, or none.
     Promise(Option<Promise>),
@@ -217,7 +217,7 @@ pub(crate) struct Driver<W, R> {
     pub(crate) digests: Digests,
     /// Whether it knows for certain who its peers are. Otherwise what they say of machines is told, and no more.
     pub(crate) authenticated: bool,
-    /// Where this node's machine was found to differ from that of a majority. From then on it is not used.
+    /// Where this node's machine turned out to differ from that of a majority. From then on it is not used.
     pub(crate) fenced: Option<Index>,
     /// The term after the last turn.
     term: Term,
@@ -288,7 +288,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.catching_up.is_none() && self.fenced.is_none()
     }
 
-    /// Where its machine was found to differ from that of a majority.
+    /// Where its machine turned out to differ from that of a majority.
     pub(crate) fn fenced(&self) -> Option<Index> {
         self.fenced
     }

@@ -114,7 +114,7 @@ pub enum ReadError {
     /// The leader was confirmed, but this node's state machine did not catch up in time. Another node may.
     #[error("the state machine of this node lags, and did not catch up within the time limit")]
     Lagging,
-    /// The state machine of this node was found to differ from that of a majority, and answers no more. Others do.
+    /// The state machine of this node turned out to differ from that of a majority, and answers no more. Others do.
     #[error(
         "the state machine of this node differs from that of a majority, and answers no more: ask another node"
     )]

@@ -13,7 +13,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self
     }
 
-    /// In an earlier run its machine was found to differ from that of a majority, there.
+    /// In an earlier boot its machine turned out to differ from that of a majority, there.
     pub(crate) fn fenced_at(mut self, index: Option<Index>) -> Driver<W, R> {
         if let Some(index) = index {
             self.fence(index);

@@ -28,7 +28,7 @@ struct Sent<W> {
 
 impl<W: Waits> Forwarding<W> {
     pub(crate) fn new(boot: Boot, broken: Broken) -> Forwarding<W> {
-        // Numbers of this run alone: an answer to an earlier one may still come, by a new connection.
+        // Numbers of this boot alone: an answer to an earlier one may still come, by a new connection.
         let newest = if broken.is("forward-numbers-repeat") { 0 } else { boot.0 };
         Forwarding { sent: BTreeMap::new(), newest }
     }

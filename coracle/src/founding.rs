@@ -460,7 +460,7 @@ impl Founding {
 }
 
 impl<W: Waits, R: Waits> Driver<W, R> {
-    /// What the node remembers of earlier runs: its promise, and the number of this start.
+    /// What the node remembers of earlier boots: its promise, and the number of this start.
     pub(crate) fn remembering(mut self, promise: Option<Promise>, boot: u64) -> Driver<W, R> {
         let raft = self.raft();
         self.founding = Founding::new(raft.me(), self.cluster(), promise, boot, raft.broken());

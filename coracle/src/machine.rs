@@ -212,7 +212,7 @@ impl<S: StateMachine> Turning<S> {
                 Outcome::Send(to, message) => {
                     // If the connection is gone, the other side has answered its caller already.
                     if !self.transport.send(to, message) {
-                        tracing::debug!(peer = %to.id, "the answer to a forwarded write found no connection");
+                        tracing::debug!(peer = %to.id, "the answer to a forwarded write was dropped: there is no connection");
                     }
                 }
                 Outcome::Checked(from, forward) => {

@@ -97,7 +97,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("read-granted-at-zero", "D5.4.1", "grants a read at index 0"),
     mutant("read-does-not-wait", "RD-2", "answers a read before the machine has come so far"),
     mutant("answer-to-any-question", "D5.4.1", "takes an old answer for that to its newest question"),
-    mutant("answer-to-another-run", "D5.4.1", "takes the answer to a question that its earlier run asked"),
+    mutant("answer-to-another-run", "D5.4.1", "takes the answer to a question that its earlier boot asked"),
     // Machine and clients.
     mutant("machine-ahead-of-disk", "D5.1.8", "applies what is committed but not durable here"),
     mutant("loaded-fed-twice", "RS-3", "hands the machine the same entries again after loading them"),
@@ -116,7 +116,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant(
         "forward-numbers-repeat",
         "CS-1",
-        "numbers forwarded writes anew in each run, so that an old answer fits",
+        "numbers forwarded writes anew in each boot, so that an old answer fits",
     ),
     mutant("forward-retried", "CS-1", "tries a forwarded write again when its answer is lost"),
     mutant("forward-loss-told-no", "CS-2", "says that a forwarded write failed when its answer is lost"),

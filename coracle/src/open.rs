@@ -27,9 +27,9 @@ pub(crate) struct Opened {
     pub(crate) cluster: Option<ClusterId>,
     /// The starts of the directory, this one last.
     pub(crate) boots: Boots,
-    /// Where an earlier run found its machine to differ from that of a majority.
+    /// Where, in an earlier boot, its machine turned out to differ from that of a majority.
     pub(crate) fenced: Option<Index>,
-    /// In which runs earlier runs met the disks of other members.
+    /// In which boots the disks of other members were met before this start.
     pub(crate) met: Vec<Met>,
     /// To which list the node has promised itself.
     pub(crate) promise: Option<Promise>,

@@ -35,10 +35,10 @@ pub struct Status {
     pub pending: usize,
     /// Why the log has no room for more, while that is so: writes are refused as `Busy`, and reads go on.
     pub no_space: Option<String>,
-    /// Known to a leader: the nodes whose state machine was found to be another one than that of a majority, and the
+    /// Known to a leader: the nodes whose state machine turned out to differ from that of a majority, and the
     /// index at which. Machines are compared every 1,024 entries.
     pub diverged: BTreeMap<NodeId, Index>,
-    /// Where this node's own state machine was found to differ from that of a majority, with authenticated peers: since
+    /// Where this node's own state machine turned out to differ from that of a majority, with authenticated peers: since
     /// then it applies and answers nothing, and does not lead.
     pub fenced: Option<Index>,
     /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.

@@ -36,7 +36,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 /// Requests, and messages, taken in one turn at most, so that neither shuts out the other.
 const TURN: usize = 1024;
 
-/// How often it is looked whether other members were met in newer runs, in ticks: whoever pretends to be one, which
+/// How often it is looked whether other members were met in newer boots, in ticks: whoever pretends to be one, which
 /// anybody can until peers are authenticated, costs the disk no more than that.
 const REMEMBER: u64 = 100;
 
@@ -91,12 +91,12 @@ pub(crate) struct Runtime<S: StateMachine> {
     loads: mpsc::UnboundedSender<Loaded>,
     asked: mpsc::UnboundedReceiver<Asked>,
     asks: mpsc::UnboundedSender<Asked>,
-    /// Who waits for an answer about a founding, by a number of this run.
+    /// Who waits for an answer about a founding, by a number of this boot.
     founders: BTreeMap<u64, oneshot::Sender<wire::Answer>>,
     newest_founder: u64,
     /// Who wants to know how the node stands after this turn.
     statuses: Vec<oneshot::Sender<Status>>,
-    /// In which runs the disks of other members were met, as it was written down last, and when that was looked at.
+    /// In which boots the disks of other members were met, as it was written down last, and when that was looked at.
     met: (Vec<Met>, u64),
     /// What the role was when it was last told of, for the log.
     told: (RoleName, Term),
@@ -193,7 +193,7 @@ impl<S: StateMachine> Runtime<S> {
         }
     }
 
-    /// Has it written down in which runs the disks of other members were met, where that is news.
+    /// Has it written down in which boots the disks of other members were met, where that is news.
     fn remember(&mut self) {
         self.met.1 += 1;
         if self.met.1.is_multiple_of(REMEMBER) {
@@ -309,7 +309,7 @@ impl<S: StateMachine> Runtime<S> {
         for (to, message) in send {
             let what = Unsent::of(&message);
             if !transport.send(to, message) {
-                tracing::trace!(peer = %to.id, "a message found no connection");
+                tracing::trace!(peer = %to.id, "a message was dropped: there is no connection");
                 self.parts.driver.unsent(what);
             }
         }

@@ -148,7 +148,7 @@ impl Work<'_> {
                 match self.disk.map_or(Ok(()), |disk| met::save(disk, &all)) {
                     // Nothing that this node promised depends on it: where there is no room, the old file stays.
                     Err(StoreError::Io { source, .. }) if no_room(&source) => {
-                        tracing::warn!("no room to write down in which runs other members were met");
+                        tracing::warn!("no room to write down in which boots other members were met");
                     }
                     result => result?,
                 }

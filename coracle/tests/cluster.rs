@@ -107,7 +107,7 @@ async fn silent_nodes_are_named_within_the_time_limit() {
     let mut list = cluster.list();
     list.push((3, "127.0.0.1:1".to_owned()));
     list.push((4, cluster.addresses[1].clone()));
-    // On a busy machine one that is there may answer too late as well.
+    // On a busy computer one that is there may answer too late as well.
     unless_starved(async || {
         let Err(ConfigurationError::NotReady(missing)) =
             cluster.node(1).set_configuration(list.clone()).await

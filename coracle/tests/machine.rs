@@ -113,7 +113,7 @@ async fn a_leader_whose_machine_hangs_goes_on_leading() {
     let late = nodes[leader].read_within(0, Duration::from_millis(1)).await;
     assert!(matches!(late, Err(ReadError::Lagging | ReadError::Timeout | ReadError::NoLeader)), "{late:?}");
     gates[leader].set(false);
-    // If a busy machine cost the leader its office meanwhile, the entry is committed all the same.
+    // If a busy computer cost the leader its office meanwhile, the entry is committed all the same.
     assert_eq!(held.await.unwrap(), Ok(5));
 }
 

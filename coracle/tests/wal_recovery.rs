@@ -571,7 +571,7 @@ fn a_quiet_log_is_sealed_once() {
     assert_eq!(writes(&disk.trace()[sealed as usize..]), 2, "one write a batch");
 }
 
-/// Within a run the last batch of a segment names the next one; and what the identity knows holds for the rest:
+/// Within a boot the last batch of a segment names the next one; and what the identity knows holds for the rest:
 /// whichever file of a log is taken away, the start names it. So it does for an inspection.
 #[test]
 fn st_13_a_missing_newest_segment_is_damage_and_named() {

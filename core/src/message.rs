@@ -153,9 +153,9 @@ pub struct Digest {
 pub struct ReadIndex {
     /// The follower's term.
     pub term: Term,
-    /// Which run of the follower's process asks.
+    /// Which boot of the follower asks.
     pub boot: Boot,
-    /// Which of its questions this is; never used twice in one run.
+    /// Which of its questions this is; never used twice in one boot.
     pub sequence: u64,
 }
 

@@ -70,7 +70,7 @@ pub enum Input {
     /// Campaign now, as after an election timeout.
     Campaign,
     /// The node's state machine differs from that of a majority: from now on it stores and votes, and neither
-    /// campaigns nor leads. Nothing takes that back in this run.
+    /// campaigns nor leads. Nothing takes that back in this boot.
     Fence,
 }
 

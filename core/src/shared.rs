@@ -27,13 +27,13 @@ pub(crate) struct Shared {
     pub(crate) disk: Disk,
     /// How far the state machine has applied.
     pub(crate) applied: Index,
-    /// Whether its machine was found to differ from that of a majority.
+    /// Whether its machine turned out to differ from that of a majority.
     pub(crate) fenced: bool,
-    /// The number of this run's newest question to a leader. Lives here since it is never used twice.
+    /// The number of this boot's newest question to a leader. Lives here since it is never used twice.
     pub(crate) question: u64,
     /// When the current stretch began over which the rise of the term is bounded, and the term at that time.
     pub(crate) term_window: (Tick, Term),
-    /// The number of its newest candidacy. It starts where the run's name says, so that no two runs share one.
+    /// The number of its newest candidacy. It starts where the boot's name says, so that no two boots share one.
     pub(crate) candidacy: u64,
     /// What this step wants done.
     pub(crate) out: Output,

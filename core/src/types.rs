@@ -38,7 +38,7 @@ number! {
     Incarnation
 }
 number! {
-    /// One run of a node's process: 64 random bits drawn at each start.
+    /// A boot: one life of a node's process, named by 64 random bits that are drawn at its start.
     Boot
 }
 number! {
@@ -50,7 +50,7 @@ number! {
     Index
 }
 number! {
-    /// A disk write that was handed to the log's writer. Only grows within one run of a process.
+    /// A disk write that was handed to the log's writer. Only grows within one boot.
     WriteId
 }
 number! {

@@ -2,7 +2,7 @@
 //!
 //! Each batch is durable before the next is given. At every point of a grid (length of an entry, entries
 //! in a batch) each contender gets a short turn in each round, in an order drawn anew; so what disturbs
-//! the machine disturbs all alike, and what counts is the ratio within a round, and of all rounds the
+//! the computer disturbs all alike, and what counts is the ratio within a round, and of all rounds the
 //! median. A turn counts only the time inside the calls that write.
 //!
 //! `contender` is what takes part, and where another store is added; `measure` runs the turns; `opening`

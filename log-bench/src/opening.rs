@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// The payload of an entry of the first logs, in bytes, and entries in one of their batches. How many these
-/// are matters: raft-engine keeps the places of a batch's entries together behind them.
+/// are matters: raft-engine keeps the places of a batch's entries together after them.
 const SMALL: [(usize, u64); 2] = [(256, 16), (256, 1024)];
 
 /// The same of the log of a gibibyte.

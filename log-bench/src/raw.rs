@@ -15,14 +15,14 @@ use std::sync::Arc;
 const FRAME: usize = 64 + 24;
 const BLOCK: usize = 4096;
 
-/// The length of the recycled file, in bytes, as a segment's; behind its end it begins anew.
+/// The length of the recycled file, in bytes, as a segment's; after its end it begins anew.
 const RECYCLED: u64 = 64 << 20;
 
 /// How many zeros are written at once, in bytes. The page cache keeps in one piece what was written at once,
 /// and a sync of a block looks through its piece: with a megabyte that costs 25 us more.
 const STRETCH: usize = 64 << 10;
 
-/// The growing file begins anew behind this length, in bytes, between two turns.
+/// The growing file begins anew after this length, in bytes, between two turns.
 const GROWN: u64 = 256 << 20;
 
 /// One file.

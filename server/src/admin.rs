@@ -50,7 +50,7 @@ pub struct Report {
     /// Known to the leader: nodes whose machine is another one than that of a majority. They answer wrongly.
     #[serde(default)]
     pub diverged: Vec<u64>,
-    /// Where this node's machine was found to differ from that of a majority. It answers nothing since.
+    /// Where this node's machine turned out to differ from that of a majority. It answers nothing since.
     #[serde(default)]
     pub fenced: Option<u64>,
 }

@@ -99,7 +99,7 @@ fn what_a_slow_server_costs_is_what_is_told() {
         let all = (served.load(Ordering::Relaxed) - before) as f64;
         let seen = json(&run);
         let (count, p50) = (number(&seen, "/writes/count"), number(&seen, "/writes/p50_us"));
-        // Each waits for those before it on the same connection. A machine may be late, but never early.
+        // Each waits for those before it on the same connection. A computer may be late, but never early.
         let least = 20_000.0 * f64::from(clients);
         assert!(p50 >= 0.99 * least, "{clients}: {seen}");
         assert!((1.0..=51.0).contains(&count) && count < all, "the warm-up does not count: {all}, {seen}");

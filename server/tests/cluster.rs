@@ -220,7 +220,7 @@ fn without_a_leader_requests_are_refused_in_time_and_status_still_answers() {
     for request in ["SET k v", "GET k"] {
         let start = Instant::now();
         let answer = error(ask(&mut client, request));
-        // A machine may be late, but never early; a limit that is ignored is never told.
+        // A computer may be late, but never early; a limit that is ignored is never told.
         let limit = "CLUSTERDOWN there was no leader within 600ms";
         assert!(answer.starts_with(limit), "{request}: {answer}");
         let took = start.elapsed();

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// The size of the small disk: room for the logs of all rounds, and no more than a machine has to spare.
+/// The size of the small disk: room for the logs of all rounds, and no more than a computer has to spare.
 const DISK: &str = "2g";
 
 /// How long a node may take to notice.

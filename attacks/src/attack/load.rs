@@ -183,7 +183,7 @@ impl Ledger {
     }
 }
 
-/// Asks again while a node only says that it cannot answer now: on a machine that is busy with other things
+/// Asks again while a node only says that it cannot answer now: on a computer that is busy with other things
 /// a leader may be lost at any time.
 fn patiently(mut ask: impl FnMut() -> Result<(), String>) -> Result<(), String> {
     let mut last = ask();

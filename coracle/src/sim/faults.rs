@@ -133,8 +133,8 @@ impl World {
         Ok(())
     }
 
-    /// Somebody keeps an image of a node's disk, and puts it back in a later run. That the two can be told apart,
-    /// all others must have met the later run: whoever has not cannot know.
+    /// Somebody keeps an image of a node's disk, and puts it back in a later boot. That the two can be told apart,
+    /// all others must have met the later boot: whoever has not cannot know.
     fn put_back(&mut self, node: usize, dice: &mut Dice) -> Verdict {
         let spoilt = self.spoilt();
         let host = &self.hosts[node];

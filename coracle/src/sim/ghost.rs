@@ -95,7 +95,7 @@ struct Record {
     /// What survives a loss of power now.
     durable: Image,
     durable_state: HardState,
-    /// The newest term and vote, durable or not, of this run of the process.
+    /// The newest term and vote, durable or not, of this boot.
     state: HardState,
     commit: Index,
     applied: Index,

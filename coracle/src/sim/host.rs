@@ -37,7 +37,7 @@ use std::time::Duration;
 pub(super) struct Host {
     pub(super) me: Peer,
     pub(super) disk: MemDisk,
-    /// How often it was started: whatever was scheduled for an earlier run is void.
+    /// How often it was started: whatever was scheduled for an earlier boot is void.
     pub(super) run: u64,
     pub(super) up: Option<Running>,
     pub(super) clock: Clock,
@@ -61,9 +61,9 @@ pub(super) struct Host {
     pub(super) boots: Boots,
     /// What it knows of the starts of others, durably.
     kept: Kept,
-    /// For each other node the newest of its runs that this one has met, and whether it goes on with that.
+    /// For each other node the newest of its boots that this one has met, and whether it goes on with that.
     met: BTreeMap<NodeId, (u64, bool)>,
-    /// An earlier state of its disk, and in which run that was.
+    /// An earlier state of its disk, and in which boot that was.
     pub(super) old: Option<(u64, MemDisk)>,
     /// The other of two processes that run on the directory and on a copy of it.
     pub(super) twin: Option<Box<super::copies::Twin>>,
@@ -71,17 +71,17 @@ pub(super) struct Host {
     pub(super) newest_run: u64,
     /// Whether its disk went back to that.
     pub(super) put_back: bool,
-    /// How far its machine had come in this run when it changed by itself.
+    /// How far its machine had come in this boot when it changed by itself.
     pub(super) rotten: Option<Index>,
     /// Whether that ever happened.
     pub(super) rotted: bool,
-    /// Whether it has found that out, and said that it does not forget it.
+    /// Whether it has noticed that, and said that it does not forget it.
     pub(super) fenced: bool,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
 
-/// What lives and dies with a run of the process.
+/// What lives and dies with a boot.
 pub(super) struct Running {
     pub(super) driver: Driver<RequestId, (u8, RequestId)>,
     pub(super) applier: Applier<Kv, RequestId, RequestId>,

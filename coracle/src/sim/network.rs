@@ -26,7 +26,7 @@ const KEPT_ACKS: usize = 8;
 pub(super) struct Parcel {
     pub(super) from: usize,
     pub(super) to: usize,
-    /// The runs of the two processes when it left.
+    /// The boots of the two processes when it left.
     runs: (u64, u64),
     /// The connection that it travels by.
     connection: u64,
@@ -36,9 +36,9 @@ pub(super) struct Parcel {
     bytes: Bytes,
 }
 
-/// An answer to a question of a run that has ended.
+/// An answer to a question of a boot that has ended.
 struct Echo {
-    /// The run that asked.
+    /// The boot that asked.
     run: u64,
     /// The question's number.
     sequence: u64,

@@ -24,7 +24,7 @@
 //! 32  u128 cluster, or zero             48  16 bytes: the engine's name in ASCII, then zeros
 //! 64  u64  least number of the newest   72  u64  number of the newest boot: how many there were
 //!          segment, 0: none is known
-//! 80  u32  count of the boots kept      84  u64  where the machine was found to differ, or zero
+//! 80  u32  count of the boots kept      84  u64  where the machine turned out to differ, or zero
 //! 92  u32  length of the list, or zero
 //! 96  the boots, u64 each, oldest first; then, with bit 3, the round of the promise, u64, and the list, encoded like a
 //!     membership in the log
@@ -113,7 +113,7 @@ struct Record {
     /// The number of the newest segment is at least this; 0 if there may be none.
     segment: u64,
     boots: Boots,
-    /// Where the machine was found to differ from that of a majority.
+    /// Where the machine turned out to differ from that of a majority.
     fenced: Option<Index>,
     /// Only without a cluster.
     promise: Option<Promise>,
@@ -191,8 +191,8 @@ pub fn inspect(disk: &dyn Disk) -> Result<(Identity, String), StoreError> {
     read(disk).map(|record| (record.identity, record.engine))
 }
 
-/// Begins a run: draws its boot, another one than all that are kept, and writes it down durably before it is
-/// told to anybody. Returns all that are kept; the last is this run's.
+/// Begins a boot: draws its name, another one than all that are kept, and writes it down durably before it is
+/// told to anybody. Returns all that are kept; the last is this boot's.
 pub fn begin_run(disk: &dyn Disk, mut draw: impl FnMut() -> Boot) -> Result<Boots, StoreError> {
     let mut record = read(disk)?;
     // Drawn at random, it is a new one at once.
@@ -258,7 +258,7 @@ pub fn set_cluster(disk: &dyn Disk, cluster: ClusterId) -> Result<Identity, Stor
     Ok(record.identity)
 }
 
-/// Writes down, durably, that the machine was found to differ from that of a majority, and where. The first such place
+/// Writes down, durably, that the machine turned out to differ from that of a majority, and where. The first such place
 /// stays.
 pub fn set_fence(disk: &dyn Disk, at: Index) -> Result<(), StoreError> {
     let mut record = read(disk)?;
@@ -269,7 +269,7 @@ pub fn set_fence(disk: &dyn Disk, at: Index) -> Result<(), StoreError> {
     save(disk, &record)
 }
 
-/// Where the machine was found to differ from that of a majority.
+/// Where the machine turned out to differ from that of a majority.
 pub fn fenced(disk: &dyn Disk) -> Result<Option<Index>, StoreError> {
     read(disk).map(|record| record.fenced)
 }

@@ -1,7 +1,7 @@
-//! The file `met`: in which run the disk of each other member was met last.
+//! The file `met`: in which boot the disk of each other member was met last.
 //!
 //! A copy of a member's directory, or an older state of it that was put back, is told from it by whoever met a
-//! later run of that directory (D5.2.10). So that a restart does not forget that, it is written down here. The
+//! later boot of that directory (D5.2.10). So that a restart does not forget that, it is written down here. The
 //! file is replaced whole; where it is missing, nothing is known.
 //!
 //! ```text
@@ -34,9 +34,9 @@ const MOST: usize = 4096;
 pub struct Met {
     /// Whose disk it is.
     pub peer: Peer,
-    /// The number of the run among the starts of its directory.
+    /// The number of the boot among the starts of its directory.
     pub number: u64,
-    /// The run.
+    /// The boot.
     pub boot: Boot,
 }
 

@@ -157,7 +157,7 @@ pub enum StoreError {
 /// failed is never tried again, since the system may have dropped the data and say yes the second time. The
 /// exception is [`StoreError::NoSpace`], which says that the store is as it was before.
 pub trait LogStore: Send {
-    /// Reads back what earlier runs made durable. Called once, before anything else. May write, to make
+    /// Reads back what earlier boots made durable. Called once, before anything else. May write, to make
     /// durable what it found in doubt. Calls `progress` now and then with the share that is done, 0 to 1.
     fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError>;
 

@@ -27,11 +27,11 @@ pub struct Alarm {
     pub about: Peer,
     /// What is the matter.
     pub reason: AlarmReason,
-    /// The run that it is about.
+    /// The boot that it is about.
     pub boot: Boot,
-    /// The other run: the one that the list lacks, or that answers at the same time.
+    /// The other boot: the one that the list lacks, or that answers at the same time.
     pub other: Boot,
-    /// The number of the other run among the starts of its directory; 0 if that plays no part.
+    /// The number of the other boot among the starts of its directory; 0 if that plays no part.
     pub number: u64,
 }
 
@@ -41,7 +41,7 @@ impl Alarm {
         wire::Alarm { reason: self.reason, boot: self.other, number: self.number }.encode()
     }
 
-    /// What this node, in this run, is told of itself.
+    /// What this node, in this boot, is told of itself.
     pub(super) fn told(by: Peer, about: Peer, boot: Boot, told: &wire::Alarm) -> Alarm {
         let wire::Alarm { reason, boot: other, number } = *told;
         Alarm { told_by: Some(by), about, reason, boot, other, number }
@@ -101,7 +101,7 @@ struct Newest {
 }
 
 impl Kept {
-    /// What is known from earlier runs.
+    /// What is known from earlier boots.
     pub(crate) fn new(met: &[Met]) -> Kept {
         let mut kept = Kept::default();
         for Met { peer, number, boot } in met.iter().rev().take(INCARNATIONS) {

@@ -17,11 +17,11 @@ pub struct TcpConfig {
     /// For how long a handshake may take, on either side. 5 s: generous to a loaded peer, and short enough
     /// that connections which say nothing do not pile up (TR-6).
     pub handshake_timeout: Duration,
-    /// The first pause before dialing again. 20 ms: a restarted process is found well within an election
+    /// The first pause before dialing again. 20 ms: a restarted process is met again well within an election
     /// timeout.
     pub backoff_min: Duration,
     /// The longest pause before dialing again, and how long a connection must have lived for the pauses to
-    /// start from the first again. 1 s: a peer that comes back is found soon, and a peer that stays away
+    /// start from the first again. 1 s: a peer that comes back is met again soon, and a peer that stays away
     /// costs one packet a second.
     pub backoff_max: Duration,
     /// How long nothing may be said or heard on a connection before a ping is sent, which is answered. 1 s:

@@ -39,7 +39,7 @@ pub(super) async fn ask(
     }
 }
 
-/// Serves one who was found fit to ask: hands the question to the node, and returns its answer. Meanwhile the
+/// Serves one who may ask: hands the question to the node, and returns its answer. Meanwhile the
 /// connection counts as a handshake, so there are few of them, and the oldest give way.
 pub(super) async fn serve<R, W>(shared: &Shared, mut stream: Stream<R, W>, from: Peer, welcome: &Bytes)
 where

@@ -40,7 +40,7 @@ pub(super) struct Link {
     pub(super) id: u64,
     /// Who is at the other end.
     pub(super) peer: Peer,
-    /// Which run of its process.
+    /// Its boot.
     pub(super) boot: Boot,
     /// The cluster in whose name the two talk.
     pub(super) cluster: ClusterId,
@@ -54,14 +54,14 @@ pub(super) struct Link {
     pub(super) max_frame: usize,
     /// What waits to be written.
     pub(super) outbox: Outbox,
-    /// Whether it is asked for a sign of life, because another run of the peer has connected.
+    /// Whether it is asked for a sign of life, because another boot of the peer has connected.
     pub(super) challenge: Challenge,
 }
 
-/// The question to an old link whether its run is still there.
+/// The question to an old link whether its boot is still there.
 #[derive(Debug, Default)]
 pub(super) struct Challenge {
-    /// The link of the other run, whose id is the question's number.
+    /// The link of the other boot, whose id is the question's number.
     rival: Mutex<Option<Arc<Link>>>,
     /// Rung when the answer was heard, and what comes of it is done.
     pub(super) answered: Notify,

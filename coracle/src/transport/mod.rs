@@ -117,7 +117,7 @@ pub enum Inbound {
     /// The last connection to this peer ended: answers still awaited from it will not come.
     Disconnected(Peer),
     /// The peer's process is certainly gone: it said that it stops, or its connection ended and a fresh
-    /// one was refused or answered by another run of it.
+    /// one was refused or answered by another boot of it.
     Down(Peer),
 }
 

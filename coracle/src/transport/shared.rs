@@ -5,8 +5,8 @@
 //! best one by a look into a map.
 //!
 //! **Finding a dead process** (D5.4.2): a link that ends without a goodbye makes its peer *suspect*,
-//! with the boot that it had, and wakes whoever dials it. If the peer's address then refuses, or another run
-//! answers there, that run is certainly gone and the node is told; if the same run answers, it was only the
+//! with the boot that it had, and wakes whoever dials it. If the peer's address then refuses, or another boot
+//! answers there, that boot is certainly gone and the node is told; if the same boot answers, it was only the
 //! network.
 
 use super::alarm::{Alarm, Kept};
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) config: TcpConfig,
     /// This node, in its present life.
     pub(super) me: Peer,
-    /// This run of it.
+    /// This boot of it.
     pub(super) boot: Boot,
     /// The share of `inbound_bytes` that is left.
     pub(super) budget: Arc<Semaphore>,
@@ -83,7 +83,7 @@ struct State {
     routes: BTreeMap<Peer, Route>,
     /// Whom to dial.
     targets: BTreeMap<NodeId, Arc<Target>>,
-    /// Peers whose link was cut, with the run that they were in. Only of those who are dialed.
+    /// Peers whose link was cut, with the boot that they were in. Only of those who are dialed.
     suspects: BTreeMap<Peer, Boot>,
     /// Accepted connections that have not finished their handshake, oldest first.
     handshakes: BTreeMap<u64, Handshake>,
@@ -108,7 +108,7 @@ struct Route {
     /// The one that this node dialed, and the newest one that it accepted.
     dialed: Option<Arc<Link>>,
     accepted: Option<Arc<Link>>,
-    /// The run of the peer that said it stops: that is told once.
+    /// The boot of the peer that said it stops: that is told once.
     stopped: Option<Boot>,
 }
 
@@ -195,7 +195,7 @@ impl Shared {
         self.state().local.clone()
     }
 
-    /// In which runs the disks of the members were met last.
+    /// In which boots the disks of the members were met last.
     pub(super) fn met(&self) -> Vec<Met> {
         let state = self.state();
         let peers = state.members.iter().map(|(id, incarnation)| Peer { id: *id, incarnation: *incarnation });
@@ -357,7 +357,7 @@ impl Shared {
         }
     }
 
-    /// Asks one older link to the same peer, of another run, whether that run is still there. If it answers, two runs
+    /// Asks one older link to the same peer, of another boot, whether that boot is still there. If it answers, two boots
     /// answer for one disk; if not, it is gone, and its end was not noticed yet.
     fn challenge(&self, state: &State, new: &Arc<Link>) {
         let mut others =
@@ -371,11 +371,11 @@ impl Shared {
         old.outbox.push(Frame { head: ping(new.id), bulk: Vec::new() });
         let (old, limit) = (Arc::clone(old), self.config.close_timeout);
         self.spawn(async move {
-            // Without an answer it is the link of a run that is gone.
+            // Without an answer it is the link of a boot that is gone.
             let answered = timeout(limit, old.challenge.answered.notified()).await.is_ok();
             old.challenge.end();
             if !answered || old.challenge.replaced.load(Ordering::Relaxed) {
-                old.close(CloseReason::Replaced, "another run of the node has connected");
+                old.close(CloseReason::Replaced, "another boot of the node has connected");
             }
         });
     }

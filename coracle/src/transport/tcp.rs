@@ -36,7 +36,7 @@ pub use super::config::{MAX_FRAME, TcpConfig};
 pub struct Local {
     /// Its name and disk.
     pub peer: Peer,
-    /// This run of its process.
+    /// Its boot: this life of the process.
     pub boot: Boot,
     /// Its cluster; none while it is blank.
     pub cluster: Option<ClusterId>,
@@ -47,7 +47,7 @@ pub struct Local {
     /// The newest boots of its directory, oldest first, this one last; empty if no list is kept. Of a list longer
     /// than [`wire::MAX_BOOTS`] the newest are told.
     pub boots: Vec<Boot>,
-    /// In which runs earlier runs of this one met the disks of other members.
+    /// In which boots the disks of other members were met before this start.
     pub met: Vec<Met>,
     /// Where others dial it, as `host:port`, at most [`wire::MAX_ADDRESS`] bytes. Empty:
     /// where it listens, unless that is every address of the host.
@@ -70,7 +70,7 @@ impl Local {
 pub struct Introduction {
     /// Its name and disk.
     pub peer: Peer,
-    /// The run of its process.
+    /// Its boot.
     pub boot: Boot,
     /// Its cluster, if it has one.
     pub cluster: Option<ClusterId>,
@@ -107,7 +107,7 @@ impl Introduction {
     }
 }
 
-/// Why a [`Tcp::probe`] found no node.
+/// Why a [`Tcp::probe`] met no node, or not the right one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProbeError {
     /// Nothing listens there.
@@ -277,7 +277,7 @@ impl Tcp {
         self.shared.peer(peer)
     }
 
-    /// In which runs the disks of the members were met last, by id.
+    /// In which boots the disks of the members were met last, by id.
     pub fn met(&self) -> Vec<Met> {
         self.shared.met()
     }

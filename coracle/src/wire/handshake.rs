@@ -32,7 +32,7 @@ pub struct Facts {
     pub cluster: Option<ClusterId>,
     /// Its name and disk.
     pub from: Peer,
-    /// This run of its process.
+    /// Its boot: this life of its process.
     pub boot: Boot,
     /// The newest membership that it has.
     pub membership: LogId,
@@ -99,7 +99,7 @@ pub struct Refused {
     pub text: String,
     /// Who answers: a stranger at an address is a sign that the node expected there is gone.
     pub from: Peer,
-    /// Which run of its process answers.
+    /// Which of its boots answers.
     pub boot: Boot,
 }
 
@@ -159,7 +159,7 @@ pub enum CloseReason {
 pub struct Alarm {
     /// What.
     pub reason: AlarmReason,
-    /// The receiver's boot that plays a part: the one that its list lacks, or its other run.
+    /// The receiver's boot that plays a part: the one that its list lacks, or another one of it.
     pub boot: Boot,
     /// The number of that boot; 0 if it plays no part.
     pub number: u64,
@@ -172,7 +172,7 @@ pub enum AlarmReason {
     Copy,
     /// The boot in which it was met last is older than all that it lists.
     Forgotten,
-    /// Two runs answer for it at once.
+    /// Two boots answer for it at once.
     TwoRuns,
     /// A reason that this version does not know.
     Other(u32),

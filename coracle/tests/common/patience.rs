@@ -1,7 +1,7 @@
 //! Time in tests, for all crates: how long to wait for what must happen, and what to do where time itself is the claim.
 //!
 //! A test passes by what happened and in which order, never by how fast. What only bounds hanging is [`PATIENCE`].
-//! A machine that is busy may break some orders of events, such as that a link which is alive is kept; it can never
+//! A computer that is busy may break some orders of events, such as that a link which is alive is kept; it can never
 //! make them up. For these there is [`unless_starved`].
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Longer than anything takes on a busy machine; reached only where a test fails.
+/// Longer than anything takes on a busy computer; reached only where a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A time limit, a timeout of elections or whatever else that must not come to pass while a test runs.
@@ -19,10 +19,10 @@ pub const NEVER: Duration = Duration::from_secs(3600);
 /// What the control thread sleeps for, again and again.
 const SLEEP: Duration = Duration::from_millis(10);
 
-/// A machine is starved if that took longer than this.
+/// A computer is starved if that took longer than this.
 const STARVED: Duration = Duration::from_millis(50);
 
-/// How often something is tried on a machine that is starved each time.
+/// How often something is tried on a computer that is starved each time.
 const TRIES: usize = 5;
 
 /// A thread that needs the processor now and then, and remembers how late it once got it.
@@ -56,7 +56,7 @@ impl Control {
     }
 }
 
-/// Tries something that only a machine without a processor to spare may keep from coming true. A failure counts
+/// Tries something that only a computer without a processor to spare may keep from coming true. A failure counts
 /// at once if a control thread was never starved meanwhile; otherwise it says nothing, and there is another try. Five
 /// failures that say nothing are no success either.
 pub async fn unless_starved<T>(mut attempt: impl AsyncFnMut() -> Result<T, String>) -> T {
@@ -71,7 +71,7 @@ pub async fn unless_starved<T>(mut attempt: impl AsyncFnMut() -> Result<T, Strin
             Err(failure) => failures.push(format!("{failure} (a sleep of {SLEEP:?} took {longest:?})")),
         }
     }
-    panic!("inconclusive {TRIES} times, since the machine was starved: {failures:#?}");
+    panic!("inconclusive {TRIES} times, since the computer was starved: {failures:#?}");
 }
 
 /// Calls what must not wait for anything, on the thread that would have to do what it might wait for. Ends the process

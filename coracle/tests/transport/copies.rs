@@ -45,7 +45,7 @@ async fn welcome(node: &Node, hello: &Hello) -> Stranger {
     stranger
 }
 
-/// In which run a disk was met is known after a restart too, as soon as the node gives it to its transport again.
+/// In which boot a disk was met is known after a restart too, as soon as the node gives it to its transport again.
 #[tokio::test]
 async fn a_copy_is_noticed_by_a_node_that_met_the_original_in_an_earlier_boot() {
     let a = Node::start(started(1, &[5])).await;
@@ -132,7 +132,7 @@ async fn a_boot_older_than_the_whole_list_raises_an_alarm_of_its_own() {
     assert_eq!((alarm.reason, alarm.other, alarm.number), (AlarmReason::Forgotten, Boot(10), 1));
 }
 
-/// The older link is asked first: only an answer shows that its run is still there.
+/// The older link is asked first: only an answer shows that its boot is still there.
 #[tokio::test]
 async fn two_live_runs_of_one_disk_raise_an_alarm_on_all_sides() {
     let mut a = Node::start(started(1, &[5])).await;
@@ -190,7 +190,7 @@ async fn two_processes_on_one_directory_learn_of_each_other() {
     tokio::time::timeout(PATIENCE, heard).await.expect("in time");
 }
 
-/// Whoever comes again and again, each time as another run, leaves one connection behind and not all of them.
+/// Whoever comes again and again, each time as another boot, leaves one connection behind and not all of them.
 #[tokio::test]
 async fn sh_2_ever_new_runs_leave_one_question_open_at_a_time() {
     let config = TcpConfig { close_timeout: PATIENCE * 6, ..TcpConfig::default() };

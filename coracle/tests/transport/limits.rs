@@ -173,7 +173,7 @@ async fn tr_6_a_member_takes_the_place_of_a_stranger_when_all_are_taken() {
     );
 }
 
-/// Somebody says a frame until it has arrived: a busy machine may take longer over it than it may.
+/// Somebody says a frame until it has arrived: a busy computer may take longer over it than it may.
 async fn arrives(node: &mut Node, from: u64, frame: &[u8]) {
     loop {
         let mut stranger = Stranger::connect(&node.address()).await;

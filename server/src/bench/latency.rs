@@ -46,7 +46,7 @@ impl Latencies {
         self.0.max() as f64 / 1000.0
     }
 
-    /// For machines.
+    /// For programs.
     pub fn json(&self) -> Value {
         json!({
             "count": self.count(),

@@ -2,7 +2,7 @@
 //!
 //! `--to` measures a running cluster from the outside. `--probe` starts a cluster of its own beside three
 //! bare processes that move and sync the same bytes without Raft, and compares the two, turn by turn on
-//! the same machine: what is left between them is the price of consensus and of our code.
+//! the same computer: what is left between them is the price of consensus and of our code.
 
 mod bare;
 mod latency;

@@ -1,6 +1,6 @@
 //! `coracle bench --probe`: a cluster of three beside three bare processes, turn by turn.
 //!
-//! Machines differ and drift, so nothing here is judged by itself. In each round both get the same load,
+//! Computers differ and drift, so nothing here is judged by itself. In each round both get the same load,
 //! in the order cluster, bare, bare, cluster and the next time the other way around, so that whatever
 //! changes slowly weighs on both alike; what counts is the ratio within a round, and of all rounds the
 //! median.
@@ -288,7 +288,7 @@ impl Comparison {
         Spread { median: at(all.len() / 2), least: at(0), greatest: at(all.len().saturating_sub(1)) }
     }
 
-    /// For machines: the medians over all rounds, and each round.
+    /// For programs: the medians over all rounds, and each round.
     pub fn json(&self) -> Value {
         let clients: serde_json::Map<_, _> = CLIENTS
             .iter()

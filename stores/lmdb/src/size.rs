@@ -6,7 +6,7 @@
 //! be shorter, where the last pages were taken and given back by one transaction and never written; then both
 //! trees are walked, and each page that they name has to be there.
 //!
-//! The layout is that of LMDB's `mdb.c`, data version 1, in the order of bytes of the machine.
+//! The layout is that of LMDB's `mdb.c`, data version 1, in the order of bytes of the computer.
 
 use coracle::storage::StoreError;
 use std::fs::File;

@@ -17,7 +17,7 @@ use super::operation::History;
 use super::search::{Found, search};
 
 /// How much work a check may do, over all parts of a history. It counts work, not time, so that the same
-/// history gets the same verdict on every machine.
+/// history gets the same verdict on every computer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// Calls of [`Model::step`] and comparisons of configurations. The default, 50 million, is a few seconds.

@@ -101,7 +101,7 @@ struct Worker {
 struct Done(usize, Result<Blank, StoreError>);
 
 impl Spares {
-    /// Takes over what earlier runs left: at most `count` files of `size` bytes; others are removed. With
+    /// Takes over what earlier boots left: at most `count` files of `size` bytes; others are removed. With
     /// `ahead`, a thread does what takes time.
     pub(super) fn open(
         disk: Arc<dyn Disk>,
