@@ -167,7 +167,7 @@ pub struct Peer {
     pub incarnation: Incarnation,
 }
 
-/// 128 random bits that name a cluster, drawn when it is bootstrapped.
+/// 128 bits that name a cluster: a hash over its first members and their incarnations, which are random.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClusterId(pub u128);
 
