@@ -379,7 +379,7 @@ fn a_follower_refuses_its_reads_when_it_loses_its_leader() {
     assert_eq!(c.refused(B, read), Some(RefusedReason::NotLeader(None)), "A does not lead any more");
 }
 
-/// An answer counts only for the very question, in the very run of the process, from the very leader.
+/// An answer counts only for the very question, in the very boot, from the very leader.
 #[test]
 fn an_answer_to_another_question_is_dropped() {
     let mut c = quiet(3);

@@ -29,7 +29,7 @@ const EACH: usize = 32;
 /// As many are read at most: four times the members that a cluster may have.
 const MOST: usize = 4096;
 
-/// The newest run in which a disk was met.
+/// The newest boot in which a disk was met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Met {
     /// Whose disk it is.
