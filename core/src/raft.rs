@@ -59,7 +59,7 @@ impl Raft {
     /// A node as it was when it stopped. It starts as a follower; the commit index is found out anew.
     ///
     /// `seed` decides the election timeouts: give every start of every node another one. `boot` names this
-    /// run of the process.
+    /// life of the process.
     pub fn new(
         me: Peer,
         boot: Boot,

@@ -2,7 +2,7 @@
 //!
 //! [`LogStore`] is the contract; the write-ahead log ([`wal`]) is its default and durable
 //! implementation, [`memory`] the one for tests and for clusters that may forget. The store belongs to
-//! the writer's thread; a [`LogReader`] is shared and never waits behind a sync.
+//! the writer's thread; a [`LogReader`] is shared and never waits for a sync.
 
 #[cfg(feature = "contract")]
 #[cfg_attr(docsrs, doc(cfg(feature = "contract")))]

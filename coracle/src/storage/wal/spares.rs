@@ -35,7 +35,7 @@ const SPARE: &str = "spare-";
 const PIECE: u64 = 64 << 10;
 
 /// How many zeros are synced at once in the background, in bytes: large enough to be fast, small enough for
-/// the log's own syncs not to wait behind a long one.
+/// the log's own syncs not to wait for a long one.
 const STRETCH: u64 = 1 << 20;
 
 /// After a spare that could not be made, so many batches pass before the next is tried: a full disk is not kept busy.
@@ -338,7 +338,7 @@ fn zeros(disk: &dyn Disk, size: u64, stop: &AtomicBool) -> Result<Blank, StoreEr
 }
 
 /// A new file of zeros, not synced. In the background it can be stopped, and every stretch is synced by
-/// itself, so that no sync of the log waits behind a long one.
+/// itself, so that no sync of the log waits for a long one.
 ///
 /// What a failure leaves takes no room: others may need that.
 fn fill(
