@@ -148,7 +148,9 @@ impl Work<'_> {
                 match self.disk.map_or(Ok(()), |disk| met::save(disk, &all)) {
                     // Nothing that this node promised depends on it: where there is no room, the old file stays.
                     Err(StoreError::Io { source, .. }) if no_room(&source) => {
-                        tracing::warn!("no room to write down in which boots other members were met");
+                        tracing::warn!(
+                            "no room on the disk to note which boots of the other members were met: after a restart a copy of their directories may go unnoticed"
+                        );
                     }
                     result => result?,
                 }

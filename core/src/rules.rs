@@ -1,9 +1,9 @@
 //! The rules, on one page: those of Figure 2 in its order, then those of the thesis and of this design.
 //!
 //! Each is a small question with its sentence and its source; the roles ask them and carry out the answers.
-//! A quotation without another source is from Figure 2, cited as there: §5.4.1 is a section of the paper (extended
-//! version), "thesis, section 6.4" one of Ongaro's thesis, and D5.1.3 a rule of this design, which neither of them has
-//! (`docs/design-rules.md`).
+//! A quotation without another source is from Figure 2, and the section after it explains it: §5.4.1 is one of the paper
+//! (extended version), "thesis, section 6.4" one of Ongaro's thesis, and D5.1.3 a rule of this design, which goes beyond
+//! both (`docs/design-rules.md`).
 //!
 //! The names in quotation marks within the code are mutants: rules that can be broken on purpose, so that the
 //! simulator can show that it would notice (`docs/testing.md` lists what finds each). They stand here and nowhere else
@@ -34,8 +34,8 @@ pub(crate) enum Quorum {
 
 /// State.
 impl Rules {
-    /// currentTerm and votedFor are "updated on stable storage before responding to RPCs" (§5.2): what is
-    /// written of them.
+    /// currentTerm and votedFor are "updated on stable storage before responding to RPCs": what is written of
+    /// them.
     pub(crate) fn hard_state_to_write(self, state: HardState) -> Option<HardState> {
         if self.broken.is("new-term-not-written") && state.vote.is_none() {
             return None;
