@@ -1,6 +1,6 @@
 //! The way from the handles to consensus: whoever asks at the same time goes over in one hop.
 //!
-//! The first of a batch lets the other tasks of its runtime run before it rings, so that those which are ready
+//! The first of those lets the other tasks of its runtime run before it rings, so that those which are ready
 //! to ask join it: under load one wake-up is shared by all of them, and the log gets larger batches. If it is
 //! dropped meanwhile it rings all the same, and if it is held up, consensus looks at its next tick.
 
@@ -34,7 +34,7 @@ struct Shared<T> {
 
 struct State<T> {
     waiting: Vec<T>,
-    /// Somebody has rung since consensus took the last batch.
+    /// Somebody has rung since consensus last took what was there.
     rung: bool,
     /// Consensus takes no more.
     closed: bool,

@@ -1,7 +1,7 @@
 //! The world of the state machine: turns the [`Applier`] on a thread of its own, or as a task of the runtime
 //! that the node was started on.
 //!
-//! Consensus never waits for it. Work comes in batches, one for each turn of consensus; answers go straight to
+//! Consensus never waits for it. Work comes once for each turn of consensus; answers go straight to
 //! whoever waits. A turn takes a tick at most, so that reads and a stop get theirs.
 
 use crate::applier::{Applier, Outcome, Progress};

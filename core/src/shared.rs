@@ -83,7 +83,7 @@ impl Shared {
         self.rng.in_range(self.settings.election_min, self.settings.election_max)
     }
 
-    /// Sends a message that promises nothing beyond what is durable: at once, unless the very term that it
+    /// Sends a message that says nothing beyond what is durable: at once, unless the very term that it
     /// is sent in is not durable yet.
     pub(crate) fn send(&mut self, to: Peer, message: Message) {
         let envelope = self.envelope(to, message);

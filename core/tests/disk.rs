@@ -190,7 +190,7 @@ fn votes_wait_for_every_write_before_them() {
     assert!(asks(&c) && !c.mail(B, C).is_empty());
 }
 
-/// D5.1.3: a heartbeat's answer, which promises nothing new, waits for no entry.
+/// D5.1.3: a heartbeat's answer, which says nothing new, waits for no entry.
 #[test]
 fn answers_to_heartbeats_do_not_wait_for_entries() {
     let mut c = Cluster::of(3);

@@ -39,7 +39,7 @@ pub struct Sim {
     /// Replay a shrunk run: only these faults and requests happen, and every step is printed
     #[arg(long, value_name = "DECISIONS", requires = "seed")]
     only: Option<String>,
-    /// Break this rule, to see it found; only in a build with the feature `mutants`
+    /// Break this rule, to see that it is noticed; only in a build with the feature `mutants`
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
     /// Print JSON

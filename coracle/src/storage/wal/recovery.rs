@@ -2,7 +2,7 @@
 //!
 //! The idea: a batch that was acknowledged was synced, and what was written later says so. Every batch
 //! and every segment names the newest batch whose sync had returned (it *attests* it). So when a batch is
-//! not whole, recovery asks whether anything attests it. If so, bytes that were promised are gone: the
+//! not whole, recovery asks whether anything attests it. If so, bytes that were acknowledged are gone: the
 //! start fails and names the place. If not, nobody was ever told of it: it is dropped with all after it.
 //! A batch that is whole but that nothing attests is *in doubt*: it may live in the page cache only. It is
 //! kept, and written again.
