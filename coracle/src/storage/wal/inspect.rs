@@ -17,8 +17,9 @@
 use super::format::{BLOCK, Record};
 use super::index::{Log, Shared};
 use super::reader::WalReader;
-use super::recovery::{self, Extent, Known, Survey, Visited, is_there};
-use super::{segment, spares};
+use super::recovery::{self, Extent, Known, Survey, Visited};
+use super::segment::{self, is_there};
+use super::spares;
 use crate::storage::disk::{Disk, failed};
 use crate::storage::{Identity, LogReader, Recovered, StoreError, identity};
 use coracle_core::{Broken, Index, LogId};

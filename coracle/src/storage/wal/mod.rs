@@ -88,7 +88,7 @@ impl std::fmt::Debug for WalConfig {
 /// Whether the directory holds any log, whole or not: what
 /// [`identity::open_or_create`] wants to know.
 pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
-    recovery::any_segment(disk)
+    segment::any(disk)
 }
 
 /// Removes what a crash left half-made. First of all at a start: on a full disk, it makes the room that

@@ -5,10 +5,11 @@
 //! is synced in its turn. So a file with such a name is part of the log, and everything else (`*.tmp`,
 //! `spare-*`) is not. Where the files come from is the business of [`spares`](super::spares).
 
-use super::format::BLOCK;
+use super::format::{BLOCK, HEADER, SegmentHeader};
 use crate::storage::StoreError;
-use crate::storage::disk::{Disk, DiskFile, failed, no_room};
+use crate::storage::disk::{Disk, DiskFile, failed, no_room, read_full};
 use coracle_core::Broken;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -46,6 +47,26 @@ pub(super) fn name(number: u64) -> String {
 pub(super) fn number(file: &str) -> Option<u64> {
     let number = u64::from_str_radix(file.strip_suffix(SUFFIX)?, 16).ok()?;
     (name(number) == file).then_some(number)
+}
+
+/// Whether the file of a segment is the one that was listed.
+pub(super) fn is_there(disk: &dyn Disk, number: u64, generation: Option<u64>) -> Result<bool, StoreError> {
+    let name = name(number);
+    let path = disk.path().join(&name);
+    let file = match disk.open(&name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        opened => opened.map_err(failed("open", &path))?,
+    };
+    let mut block = [0; HEADER];
+    let count = read_full(&*file, &mut block, 0).map_err(failed("read", &path))?;
+    let header = SegmentHeader::decode(&block[..count]).ok().flatten();
+    Ok(header.map(|header| header.generation) == generation)
+}
+
+/// Whether there is any file of a log.
+pub(super) fn any(disk: &dyn Disk) -> Result<bool, StoreError> {
+    let names = disk.list().map_err(failed("list", disk.path()))?;
+    Ok(names.iter().any(|name| number(name).is_some()))
 }
 
 /// A file that will be a segment, and the name that it has until then.
