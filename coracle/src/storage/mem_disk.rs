@@ -12,6 +12,10 @@
 //! And it can go bad: be full ([`MemDisk::set_full`]), fail a read ([`MemDisk::fail_read`]), and change, lose
 //! or misplace bytes that it once synced ([`MemDisk::damage`]).
 
+mod damage;
+
+pub use self::damage::{Aim, Damage};
+
 use super::disk::{Disk, DiskFile};
 use std::collections::BTreeMap;
 use std::io;
@@ -76,30 +80,6 @@ struct SyncedWrite {
     file: usize,
     offset: usize,
     len: usize,
-}
-
-/// What a disk does to bytes that it had kept.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Damage {
-    /// One bit is another.
-    Flip,
-    /// The write never happened, though its sync said so.
-    Lost,
-    /// The write went to the place of another.
-    Misplaced,
-}
-
-/// Where a damage hits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Aim {
-    /// Any write that a later sync followed.
-    Anywhere,
-    /// The newest of these.
-    Newest,
-    /// What the last file begins with, after its first 4 KiB, once something else was synced after it.
-    TopsFirst,
-    /// The whole last file, once something else was synced after its beginning: its name is gone.
-    Top,
 }
 
 #[derive(Clone, Default)]
@@ -181,95 +161,6 @@ impl MemDisk {
         state.full = false;
         state.bad_read = None;
         std::mem::take(&mut state.bitten)
-    }
-
-    /// Damages a write that was synced before another one was, in a file that still has a synced name which
-    /// ends with `suffix`, as the other's file does. `choose` picks a number below its argument.
-    /// The name of the file and the offset, or nothing if there is no such write.
-    pub fn damage(
-        &self,
-        damage: Damage,
-        aim: Aim,
-        suffix: &str,
-        mut choose: impl FnMut(u64) -> u64,
-    ) -> Option<(String, usize)> {
-        let mut state = self.state();
-        let State { files, names, synced_names, synced_writes, .. } = &mut *state;
-        let counts = |name: &&String| name.ends_with(suffix) && synced_names.get(*name) == names.get(*name);
-        let named: BTreeMap<usize, String> =
-            names.keys().filter(counts).map(|name| (names[name], name.clone())).collect();
-        let alive: Vec<SyncedWrite> = synced_writes
-            .iter()
-            .filter(|w| named.contains_key(&w.file) && w.offset + w.len <= files[w.file].now.len())
-            .copied()
-            .collect();
-        let newest = alive.last()?.sync;
-        // What was written over since, in a recycled file, is not there any more; in its place lies perhaps the newest.
-        let is_over = |later: &SyncedWrite, w: &SyncedWrite| {
-            later.sync > w.sync
-                && later.file == w.file
-                && later.offset < w.offset + w.len
-                && w.offset < later.offset + later.len
-        };
-        let mut older: Vec<SyncedWrite> = alive
-            .iter()
-            .filter(|w| w.sync < newest && w.len > 0 && !alive.iter().any(|later| is_over(later, w)))
-            .copied()
-            .collect();
-        match aim {
-            Aim::Anywhere => {}
-            Aim::Newest => {
-                let last = older.iter().map(|w| w.sync).max()?;
-                older.retain(|w| w.sync == last);
-            }
-            Aim::TopsFirst | Aim::Top => {
-                let name = names.keys().rfind(counts)?.clone();
-                let top = names[&name];
-                let begins = |w: &&SyncedWrite| w.file == top && (w.offset..w.offset + w.len).contains(&4096);
-                let first = *synced_writes.iter().rfind(begins)?;
-                let named = |w: &SyncedWrite| synced_names.values().any(|file| *file == w.file);
-                if !synced_writes.iter().any(|w| w.sync > first.sync && w.file != top && named(w)) {
-                    return None;
-                }
-                if aim == Aim::Top {
-                    names.remove(&name);
-                    synced_names.remove(&name);
-                    return Some((name, 0));
-                }
-                older = vec![first];
-            }
-        }
-        if older.is_empty() {
-            return None;
-        }
-        let victim = older[choose(older.len() as u64) as usize];
-        let other = older[choose(older.len() as u64) as usize];
-        let bit = choose(victim.len as u64 * 8) as usize;
-        let file = &mut files[victim.file];
-        let at = victim.offset + bit / 8;
-        match damage {
-            Damage::Flip => {
-                for image in [&mut file.now, &mut file.synced] {
-                    image[at] ^= 1 << (bit % 8);
-                }
-            }
-            Damage::Lost | Damage::Misplaced => {
-                let bytes = file.now[victim.offset..victim.offset + victim.len].to_vec();
-                for image in [&mut file.now, &mut file.synced] {
-                    image[victim.offset..victim.offset + victim.len].fill(0);
-                }
-                let elsewhere = (other.file, other.offset) != (victim.file, victim.offset);
-                if damage == Damage::Misplaced && elsewhere {
-                    let len = bytes.len().min(other.len);
-                    let file = &mut files[other.file];
-                    for image in [&mut file.now, &mut file.synced] {
-                        image[other.offset..other.offset + len].copy_from_slice(&bytes[..len]);
-                    }
-                }
-            }
-        }
-        let at = if damage == Damage::Flip { at } else { victim.offset };
-        Some((named.get(&victim.file)?.clone(), at))
     }
 
     /// The disk as it may be found after a loss of power now. What was synced is there. Each unsynced
@@ -659,25 +550,6 @@ mod tests {
         assert!(disk.create("c").is_err());
         assert!(disk.clear_faults() && !disk.clear_faults());
         disk.create("c").unwrap();
-    }
-
-    #[test]
-    fn damage_hits_what_a_later_sync_followed() {
-        let disk = MemDisk::new();
-        let file = disk.create("a.log").unwrap();
-        disk.sync_dir().unwrap();
-        file.write_at(&[1; 512], 0).unwrap();
-        file.sync_data().unwrap();
-        assert_eq!(disk.damage(Damage::Flip, Aim::Anywhere, ".log", |_| 0), None, "nothing came later");
-        file.write_at(&[2; 512], 512).unwrap();
-        file.sync_data().unwrap();
-        assert_eq!(
-            disk.damage(Damage::Flip, Aim::Anywhere, ".log", |below| below - 1),
-            Some(("a.log".to_owned(), 511))
-        );
-        assert_eq!(disk.damage(Damage::Lost, Aim::Anywhere, ".log", |_| 0), Some(("a.log".to_owned(), 0)));
-        let bytes = disk.power_cut(512, || false).contents("a.log").unwrap();
-        assert_eq!(bytes, [[0; 512], [2; 512]].concat());
     }
 
     #[test]
