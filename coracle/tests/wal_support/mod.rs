@@ -7,6 +7,7 @@ pub(crate) use coracle::storage::contract::model::{Model, Step, append, changes,
 use coracle::core::{Broken, Incarnation, Index, LogId, NodeId};
 use coracle::entry::Entry;
 use coracle::storage::disk::Disk;
+use coracle::storage::mem_disk::MemDisk;
 use coracle::storage::wal::{self, Wal, WalConfig};
 use coracle::storage::{
     Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch, identity,
@@ -164,4 +165,61 @@ impl Dice {
     pub(crate) fn coin(&mut self) -> bool {
         self.roll() & 0x100 != 0
     }
+}
+
+/// The same disk, to be used as any other.
+pub(crate) fn shared(disk: &MemDisk) -> Arc<dyn Disk> {
+    Arc::new(disk.clone())
+}
+
+/// Starts on the disk and takes all the steps; how many succeeded before one did not.
+pub(crate) fn run(disk: &MemDisk, steps: &[Step]) -> usize {
+    let Ok((mut wal, _)) = start(&shared(disk)) else { return 0 };
+    steps.iter().take_while(|step| step.run(&mut wal).is_ok()).count()
+}
+
+/// Starts, and checks that what is there is the state after `done` steps, or, since the step under way may
+/// have made it, the one after. Returns which.
+#[track_caller]
+pub(crate) fn check(disk: &MemDisk, states: &[Model], done: usize) -> usize {
+    let (_, found) = start_and_read(&shared(disk)).unwrap_or_else(|e| panic!("after {done} steps: {e}"));
+    let which = (done..states.len().min(done + 2)).find(|at| states[*at] == found);
+    which.unwrap_or_else(|| panic!("after {done} steps: {found:?}\nexpected {:?}", states[done]))
+}
+
+/// The names of segments, and their bytes as far as they were used.
+pub(crate) type Segments = Vec<(String, Vec<u8>)>;
+
+/// The stream that a run writes, segment by segment, and its length after each step.
+pub(crate) fn stream(steps: &[Step], config: WalConfig) -> (MemDisk, Segments, Vec<usize>) {
+    let disk = MemDisk::new();
+    let (mut wal, _) = start_with(&shared(&disk), config).unwrap();
+    let used = || {
+        let segments = disk.list().unwrap().into_iter().filter(|name| name.ends_with(".log"));
+        let segments = segments.map(|name| {
+            let mut bytes = disk.contents(&name).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+            bytes.truncate(used.next_multiple_of(4096));
+            (name, bytes)
+        });
+        segments.collect::<Segments>()
+    };
+    let total = |parts: &Segments| parts.iter().map(|(_, bytes)| bytes.len()).sum();
+    let mut ends = vec![total(&used())];
+    for step in steps {
+        step.run(&mut wal).unwrap();
+        ends.push(total(&used()));
+    }
+    (disk.copy(), used(), ends)
+}
+
+/// A workload that frees no segment, so that its whole stream is there in the end.
+pub(crate) fn without_purges() -> Vec<Step> {
+    let resets = |step: &Step| match step {
+        Step::Write(batch) => batch.changes.iter().any(|change| matches!(change, Change::Reset(_))),
+        _ => false,
+    };
+    let kept = workload().into_iter().take_while(|step| !resets(step));
+    let kept = kept.filter(|step| !matches!(step, Step::Purge(_)));
+    kept.chain([Step::Idle, changes(vec![append(6, 34..=35, 77)]), Step::Idle]).collect()
 }
