@@ -21,9 +21,41 @@ impl Cluster {
         if let Some(members) = out.members {
             node.members = Some(members);
         }
-        let before = node.memory.last();
-        let mut first_new = before.next();
-        for change in out.tail {
+        self.change_tail(id, out.tail, input, &received);
+        let follow_ups = out.replicate.into_iter().filter_map(|replicate| self.replicate(id, replicate));
+        let follow_ups = follow_ups.collect();
+        for envelope in out.send {
+            self.post(id, Mail { envelope, entries: Vec::new(), posted: 0 });
+        }
+        if let Some(write) = out.write {
+            self.queue_write(id, write);
+        }
+        for Held { after: until, term, envelope } in out.send_after_sync {
+            let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
+            if self.nodes[&id].done >= until {
+                self.post(id, mail);
+            } else {
+                self.nodes.get_mut(&id).unwrap().held.push(Waiting { until, term, mail });
+            }
+        }
+        self.judge_answers(id, &out.reads, &out.refused);
+        let node = self.nodes.get_mut(&id).unwrap();
+        node.reads.extend(out.reads);
+        node.refused.extend(out.refused);
+        node.alarms.extend(out.alarms);
+        node.dropped.extend(out.dropped);
+        follow_ups
+    }
+
+    /// Changes the log in memory, and notes which entries are new in it.
+    fn change_tail(&mut self, id: u64, changes: Vec<TailChange>, input: &Input, received: &[Entry]) {
+        let node = self.nodes.get_mut(&id).unwrap();
+        let mut first_new = node.memory.last().next();
+        for change in changes {
+            let mut create = |at: LogId, membership| {
+                self.contents += 1;
+                Entry { term: at.term, content: self.contents, membership }
+            };
             match change {
                 TailChange::Truncate(last) => {
                     assert!(!node.raft.as_ref().unwrap().is_leader(), "S2: node {id} leads and truncates");
@@ -42,73 +74,62 @@ impl Cluster {
                 TailChange::TakeProposed { first, count, ticket } => {
                     assert_eq!(first.index, node.memory.last().next());
                     node.accepted.push((ticket, first));
-                    for _ in 0..count {
-                        self.contents += 1;
-                        let entry = Entry { term: first.term, content: self.contents, membership: None };
-                        node.memory.log.push(entry);
-                    }
+                    node.memory.log.extend((0..count).map(|_| create(first, None)));
                 }
                 TailChange::TakeNoop(noop) => {
                     assert_eq!(noop.index, node.memory.last().next());
-                    self.contents += 1;
-                    let entry = Entry { term: noop.term, content: self.contents, membership: None };
-                    node.memory.log.push(entry);
+                    node.memory.log.push(create(noop, None));
                 }
                 TailChange::TakeMembership { id: at, membership, ticket } => {
                     assert_eq!(at.index, node.memory.last().next());
                     node.accepted.push((ticket, at));
-                    self.contents += 1;
-                    let membership = Some(Box::new(membership));
-                    node.memory.log.push(Entry { term: at.term, content: self.contents, membership });
+                    node.memory.log.push(create(at, Some(Box::new(membership))));
                 }
             }
         }
         let memory = node.memory.clone_tail(first_new.prev());
         self.note_entries(&memory, first_new);
+    }
 
-        let mut follow_ups = Vec::new();
-        for replicate in out.replicate {
-            let to = replicate.to;
-            match self.sending {
-                Sending::ByHand => self.nodes.get_mut(&id).unwrap().open.push(replicate),
-                Sending::Connected if self.cut.contains(&(id, to.id.0)) => {
-                    let AppendEntries { term, prev, .. } = replicate.append;
-                    follow_ups.push(Input::Unsent { to, term, prev });
-                }
-                _ => follow_ups.push(self.send_entries(id, replicate, u64::MAX)),
+    /// Sends entries now, or leaves that to the script. What the core is to be told of it.
+    fn replicate(&mut self, id: u64, replicate: Replicate) -> Option<Input> {
+        let to = replicate.to;
+        match self.sending {
+            Sending::ByHand => {
+                self.nodes.get_mut(&id).unwrap().open.push(replicate);
+                None
             }
+            Sending::Connected if self.cut.contains(&(id, to.id.0)) => {
+                let AppendEntries { term, prev, .. } = replicate.append;
+                Some(Input::Unsent { to, term, prev })
+            }
+            _ => Some(self.send_entries(id, replicate, u64::MAX)),
         }
-        for envelope in out.send {
-            let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
-            self.post(id, mail);
-        }
+    }
+
+    /// Queues a write, with the entries as they are now. The hard state counts in memory at once.
+    fn queue_write(&mut self, id: u64, write: Write) {
         let node = self.nodes.get_mut(&id).unwrap();
-        if let Some(write) = out.write {
-            let range = write.append.map_or(0..0, |(first, last)| first.0..last.next().0);
-            let entries = range.map(|at| node.memory.get(Index(at)).expect("in the tail").clone()).collect();
-            if let Some(hard_state) = write.hard_state {
-                let old = node.memory.hard_state;
-                assert!(hard_state.term >= old.term, "S9: the term of {id} goes back");
-                let kept = hard_state.term > old.term || old.vote.is_none() || old.vote == hard_state.vote;
-                assert!(kept, "S10: {id} changes its vote within a term");
-                node.memory.hard_state = hard_state;
-            }
-            node.jobs.push_back(Job { write, entries });
+        let range = write.append.map_or(0..0, |(first, last)| first.0..last.next().0);
+        let entries = range.map(|at| node.memory.get(Index(at)).expect("in the tail").clone()).collect();
+        if let Some(hard_state) = write.hard_state {
+            let old = node.memory.hard_state;
+            assert!(hard_state.term >= old.term, "S9: the term of {id} goes back");
+            let kept = hard_state.term > old.term || old.vote.is_none() || old.vote == hard_state.vote;
+            assert!(kept, "S10: {id} changes its vote within a term");
+            node.memory.hard_state = hard_state;
         }
-        for Held { after: until, term, envelope } in out.send_after_sync {
-            let mail = Mail { envelope, entries: Vec::new(), posted: 0 };
-            if self.nodes[&id].done >= until {
-                self.post(id, mail);
-            } else {
-                self.nodes.get_mut(&id).unwrap().held.push(Waiting { until, term, mail });
-            }
-        }
-        for grant in &out.reads {
+        node.jobs.push_back(Job { write, entries });
+    }
+
+    /// Judges what those are told who asked to read or to write.
+    fn judge_answers(&mut self, id: u64, reads: &[ReadGrant], refused: &[Refused]) {
+        for grant in reads {
             let (asked, floor) = self.history.reads.remove(&grant.ticket).expect("S21: one answer each");
             assert_eq!(asked, id, "an answer is given where it was asked for");
             assert!(grant.index >= floor, "S19: {id} reads at {} what was {floor} before", grant.index);
         }
-        for refused in &out.refused {
+        for refused in refused {
             let proposal = self.history.proposals.get(&refused.ticket);
             let accepted = self.nodes[&id].accepted.iter().any(|(ticket, _)| *ticket == refused.ticket);
             assert!(!accepted, "S21: {id} refuses what it has in its log");
@@ -116,12 +137,6 @@ impl Cluster {
                 self.history.reads.remove(&refused.ticket);
             }
         }
-        let node = self.nodes.get_mut(&id).unwrap();
-        node.reads.extend(out.reads);
-        node.refused.extend(out.refused);
-        node.alarms.extend(out.alarms);
-        node.dropped.extend(out.dropped);
-        follow_ups
     }
 
     /// Loads the entries and posts them, one byte each.

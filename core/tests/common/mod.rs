@@ -19,6 +19,7 @@ mod image;
 mod judge;
 mod script;
 mod transcript;
+pub(crate) mod votes;
 
 pub(crate) use image::*;
 
