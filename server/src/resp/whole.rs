@@ -3,7 +3,7 @@
 //! Its arguments are copied once, into memory of just their size. Whatever else comes is left to the parser, wrong
 //! input too.
 
-use super::{Command, MAX_ARGUMENT};
+use super::command::{Command, MAX_ARGUMENT};
 
 /// How many arguments a command, and how many digits a number, has at most to be taken this way. Together the arguments
 /// are no more than [`MAX_COMMAND`](super::MAX_COMMAND) then.
