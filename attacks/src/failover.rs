@@ -182,23 +182,7 @@ fn freeze(cluster: &Cluster, duration: Duration, interrupt: &Interrupt) -> Resul
     };
     moved(50)?;
     cluster.freeze(leader, true)?;
-    let thaw = Instant::now() + duration;
-    // Questions that the frozen leader finds when it wakes up, each with what it must answer at least.
-    let mut questions = Vec::new();
-    // Writes that were under way wait for their time limit; this connection has none of those.
-    let mut fresh = Client::connect(&others[0], REQUEST_LIMIT).map_err(text)?;
-    while Instant::now() < thaw {
-        if report(&others[0], REQUEST_LIMIT)?.leader.is_some_and(|id| id != leader)
-            && let Value::Number(number) = fresh.ask(&[b"INCR", b"counter"]).map_err(text)?
-        {
-            newest.fetch_max(number as u64, Ordering::SeqCst);
-        }
-        let mut client = Client::connect(&address(leader), REQUEST_LIMIT).map_err(text)?;
-        let floor = newest.load(Ordering::SeqCst);
-        client.send(&[&[b"GET", b"counter"]]).map_err(text)?;
-        questions.push((floor, client));
-        sleep(duration / QUESTIONS);
-    }
+    let questions = ask_the_frozen(&address(leader), leader, &others[0], duration, &newest)?;
     let counted = newest.load(Ordering::SeqCst);
     cluster.freeze(leader, false)?;
     let (asked, first_floor) = (questions.len(), questions.first().map_or(0, |(floor, _)| *floor));
@@ -226,6 +210,34 @@ fn freeze(cluster: &Cluster, duration: Duration, interrupt: &Interrupt) -> Resul
         counted - first_floor
     );
     Ok(())
+}
+
+/// Asks the frozen leader, all the time, what it will find when it wakes up, while the counting goes on elsewhere. Each
+/// question comes with the least that it may be answered by then.
+fn ask_the_frozen(
+    frozen: &str,
+    leader: u64,
+    other: &str,
+    duration: Duration,
+    newest: &AtomicU64,
+) -> Result<Vec<(u64, Client)>, String> {
+    let thaw = Instant::now() + duration;
+    let mut questions = Vec::new();
+    // Writes that were under way wait for their time limit; this connection has none of those.
+    let mut fresh = Client::connect(other, REQUEST_LIMIT).map_err(text)?;
+    while Instant::now() < thaw {
+        if report(other, REQUEST_LIMIT)?.leader.is_some_and(|id| id != leader)
+            && let Value::Number(number) = fresh.ask(&[b"INCR", b"counter"]).map_err(text)?
+        {
+            newest.fetch_max(number as u64, Ordering::SeqCst);
+        }
+        let mut client = Client::connect(frozen, REQUEST_LIMIT).map_err(text)?;
+        let floor = newest.load(Ordering::SeqCst);
+        client.send(&[&[b"GET", b"counter"]]).map_err(text)?;
+        questions.push((floor, client));
+        sleep(duration / QUESTIONS);
+    }
+    Ok(questions)
 }
 
 fn count_up(addresses: &[String], stop: &AtomicBool, newest: &AtomicU64) {

@@ -63,16 +63,8 @@ impl Demo {
     fn story(self, directory: &Path, out: &mut dyn Write) -> Result<(), String> {
         let mut say = |text: String| writeln!(out, "{text}").map_err(|error| error.to_string());
         let interrupt = self.interrupt;
-
         let mut cluster = Cluster::start(directory, self.programs, interrupt.clone())?;
-        say(format!("Started three server processes, with their data in {}:", directory.display()))?;
-        for id in cluster.ids() {
-            let node = cluster.node(id);
-            say(format!(
-                "  node {id}: clients on {}, peers on {}",
-                node.place.client_addr, node.place.peer_addr
-            ))?;
-        }
+        introduce(&cluster, directory, &mut say)?;
         cluster.form()?;
         let (leader, term) = cluster.leader()?;
         say(format!("Made them a cluster. Node {leader} was elected leader of term {term}."))?;
@@ -123,18 +115,39 @@ impl Demo {
         say("Everything held: the cluster lost its leader and nothing else.".into())?;
 
         if self.keep {
-            let node = &cluster.node(new_leader).place;
-            let (host, port) = node.client_addr.rsplit_once(':').unwrap_or_default();
-            say("\nThe cluster goes on running until you press Ctrl-C. In another terminal, try:".into())?;
-            say(format!("  redis-cli -h {host} -p {port}"))?;
-            say(format!("  coracle status --to {}", node.client_addr))?;
-            out.flush().map_err(|error| error.to_string())?;
-            while !interrupt.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(50));
-            }
+            stay(&cluster.node(new_leader).place, &interrupt, out)?;
         }
         Ok(())
     }
+}
+
+/// Tells which processes there are, and where to reach them.
+fn introduce(
+    cluster: &Cluster,
+    directory: &Path,
+    say: &mut dyn FnMut(String) -> Result<(), String>,
+) -> Result<(), String> {
+    say(format!("Started three server processes, with their data in {}:", directory.display()))?;
+    for id in cluster.ids() {
+        let place = &cluster.node(id).place;
+        say(format!("  node {id}: clients on {}, peers on {}", place.client_addr, place.peer_addr))?;
+    }
+    Ok(())
+}
+
+/// Lets the cluster run until it is interrupted, and tells how to talk to it.
+fn stay(place: &Place, interrupt: &Interrupt, out: &mut dyn Write) -> Result<(), String> {
+    let (host, port) = place.client_addr.rsplit_once(':').unwrap_or_default();
+    let text = format!(
+        "\nThe cluster goes on running until you press Ctrl-C. In another terminal, try:\n  \
+         redis-cli -h {host} -p {port}\n  coracle status --to {}",
+        place.client_addr
+    );
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| error.to_string())?;
+    while !interrupt.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
 }
 
 /// One write through a follower, read from everywhere.

@@ -295,130 +295,81 @@ fn ov_2_a_log_of_more_segments_than_files_may_be_open_is_verified() {
 
 // Damage.
 
+/// What is done to which file, and where it must be seen: in this file, at this offset.
+struct Deed {
+    what: &'static str,
+    deed: fn(&Path, &str),
+    to: String,
+    seen: (String, u64),
+}
+
+/// Every kind of damage, to a log of these segments.
+fn deeds(names: &[String]) -> Vec<Deed> {
+    let (second, last) = (&*names[1], &*names[names.len() - 1]);
+    let on = |what, deed, to: &str, file: &str, offset| {
+        let seen = (file.to_owned(), offset);
+        Deed { what, deed, to: to.to_owned(), seen }
+    };
+    let own = |what, deed, to: &str, offset| on(what, deed, to, to, offset);
+    vec![
+        own("a segment's header", |d, f| flip(d, f, 20, 1), second, 0),
+        own("a checkpoint", |d, f| flip(d, f, 4096 + 100, 3), second, 4096),
+        own("a batch's header", |d, f| flip(d, f, 8192 + 30, 3), second, 8192),
+        own("an entry", |d, f| flip(d, f, 8192 + 1000, 3), second, 8192),
+        own("an entry of the newest segment", |d, f| flip(d, f, 8192 + 1000, 3), last, 8192),
+        own("a cut file", |d, f| cut(d, f, 9000), second, 8192),
+        own("an empty file", |d, f| cut(d, f, 0), second, 0),
+        on("a missing segment", remove, second, &names[2], 4096),
+        own("the newest segment, missing", remove, last, 0),
+        own("another segment's bytes", put_oldest_over, second, 0),
+        own("the identity", |d, f| flip(d, f, 16, 0), "identity", 0),
+        own("a cut identity", |d, f| cut(d, f, 4), "identity", 4),
+    ]
+}
+
+fn cut(dir: &Path, file: &str, len: u64) {
+    fs::OpenOptions::new().write(true).open(dir.join(file)).unwrap().set_len(len).unwrap();
+}
+
+fn remove(dir: &Path, file: &str) {
+    fs::remove_file(dir.join(file)).unwrap();
+}
+
+fn put_oldest_over(dir: &Path, file: &str) {
+    let oldest = files(dir).into_keys().find(|name| name.ends_with(".log")).unwrap();
+    fs::copy(dir.join(oldest), dir.join(file)).unwrap();
+}
+
 #[test]
 fn every_kind_of_damage_is_named_with_its_file() {
     let sound = tempfile::tempdir().unwrap();
     let names = several(sound.path());
-    let (first, second, last) = (&names[0], &names[1], &names[names.len() - 1]);
-    // What is done, to which file, and where verify should see it.
-    type Deed = Box<dyn Fn(&Path)>;
-    let deeds: Vec<(&str, Deed, &str, u64)> = vec![
-        (
-            "a segment's header",
-            Box::new({
-                let f = second.clone();
-                move |d| flip(d, &f, 20, 1)
-            }),
-            second,
-            0,
-        ),
-        (
-            "a checkpoint",
-            Box::new({
-                let f = second.clone();
-                move |d| flip(d, &f, 4096 + 100, 3)
-            }),
-            second,
-            4096,
-        ),
-        (
-            "a batch's header",
-            Box::new({
-                let f = second.clone();
-                move |d| flip(d, &f, 8192 + 30, 3)
-            }),
-            second,
-            8192,
-        ),
-        (
-            "an entry",
-            Box::new({
-                let f = second.clone();
-                move |d| flip(d, &f, 8192 + 1000, 3)
-            }),
-            second,
-            8192,
-        ),
-        (
-            "an entry of the newest segment",
-            Box::new({
-                let f = last.clone();
-                move |d| flip(d, &f, 8192 + 1000, 3)
-            }),
-            last,
-            8192,
-        ),
-        (
-            "a cut file",
-            Box::new({
-                let f = second.clone();
-                move |d| fs::OpenOptions::new().write(true).open(d.join(&f)).unwrap().set_len(9000).unwrap()
-            }),
-            second,
-            8192,
-        ),
-        (
-            "an empty file",
-            Box::new({
-                let f = second.clone();
-                move |d| fs::write(d.join(&f), b"").unwrap()
-            }),
-            second,
-            0,
-        ),
-        (
-            "a missing segment",
-            Box::new({
-                let f = second.clone();
-                move |d| fs::remove_file(d.join(&f)).unwrap()
-            }),
-            &names[2],
-            4096,
-        ),
-        (
-            "the newest segment, missing",
-            Box::new({
-                let f = last.clone();
-                move |d| fs::remove_file(d.join(&f)).unwrap()
-            }),
-            last,
-            0,
-        ),
-        (
-            "another segment's bytes",
-            Box::new({
-                let (f, g) = (first.clone(), second.clone());
-                move |d| assert!(fs::copy(d.join(&f), d.join(&g)).is_ok())
-            }),
-            second,
-            0,
-        ),
-        ("the identity", Box::new(|d| flip(d, "identity", 16, 0)), "identity", 0),
-        ("a cut identity", Box::new(|d| fs::write(d.join("identity"), b"CRID").unwrap()), "identity", 4),
-    ];
-    for (what, deed, file, offset) in deeds {
+    for Deed { what, deed, to, seen: (file, offset) } in deeds(&names) {
         let dir = copy(sound.path());
-        deed(dir.path());
+        deed(dir.path(), &to);
         let before = files(dir.path());
         let (code, text) = verify(dir.path());
         assert_eq!(code, 1, "{what}: {text}");
-        assert!(text.contains(file) && text.contains("damaged: "), "{what}: {text}");
+        assert!(text.contains(&file) && text.contains("damaged: "), "{what}: {text}");
         let (code, all) = dump(dir.path());
         assert_eq!(code, 1, "{what}");
         let damage = of(&all, "damage").next().unwrap_or_else(|| panic!("{what}"));
-        assert_eq!(
-            (damage["file"].as_str().unwrap(), damage["offset"].as_u64()),
-            (file, Some(offset)),
-            "{what}"
-        );
+        let found = (damage["file"].as_str().unwrap(), damage["offset"].as_u64());
+        assert_eq!(found, (&*file, Some(offset)), "{what}");
         assert_eq!(all.last().unwrap(), &json!({ "type": "end", "intact": false }));
         assert_eq!(files(dir.path()), before, "{what}");
     }
+}
+
+#[test]
+fn a_directory_without_its_identity_or_its_log_is_refused() {
+    let sound = tempfile::tempdir().unwrap();
+    let names = several(sound.path());
     for (what, gone) in
         [("no identity", vec!["identity"]), ("no log", names.iter().map(String::as_str).collect())]
     {
         let dir = copy(sound.path());
-        gone.iter().for_each(|name| fs::remove_file(dir.path().join(name)).unwrap());
+        gone.iter().for_each(|name| remove(dir.path(), name));
         assert_eq!(verify(dir.path()).0, 1, "{what}");
         assert_eq!(dump(dir.path()).0, 1, "{what}");
     }

@@ -97,64 +97,30 @@ fn alone(target: &Target, many: u64) -> Result<(), Failure> {
 /// One of three, now the leader and now not, from its start on or while it works.
 fn among_others(target: &Target, many: u64) -> Result<(), Failure> {
     let directory = target.subdirectory("errors")?;
-    let trace = directory.join("trace");
     let plain = target.program(&directory);
     let started = Cluster::start(&directory, vec![plain.clone(); 3], target.interrupt.clone());
-    let mut cluster = started.map_err(Failure::Trouble)?;
-    cluster.form().map_err(Failure::Trouble)?;
-    let mut ledger = load::Ledger::default();
-    let (mut round, mut stops, mut quiet, mut leaders) = (0, 0, 0, 0);
+    let mut three = Three {
+        target,
+        trace: directory.join("trace"),
+        directory,
+        plain,
+        cluster: started.map_err(Failure::Trouble)?,
+        ledger: load::Ledger::default(),
+        round: 0,
+        stops: 0,
+        quiet: 0,
+        leaders: 0,
+    };
+    three.cluster.form().map_err(Failure::Trouble)?;
     let each = (many / 5).clamp(1, 20);
     for fault in FAULTS {
         for number in 1..=each {
-            round += 1;
             // The first calls one by one, then wider apart.
             let when = if number <= 5 { number } else { number * number / 2 };
-            let found = |problem: String| {
-                Failure::Found(format!("{} number {when} fails with {}: {problem}", fault.call, fault.error))
-            };
-            let load = Load::start(&cluster, round, target.seed ^ round);
-            let (leader, _) = cluster.leader().map_err(Failure::Trouble)?;
-            let working = round % 2 == 0;
-            let (victim, tracer) = if working {
-                // The leader every other time.
-                let victim = if round % 4 == 0 { leader } else { leader % 3 + 1 };
-                (victim, Some(Tracer::attach(&cluster, victim, fault, when, &trace)?))
-            } else {
-                let victim = leader % 3 + 1;
-                cluster.kill(victim);
-                cluster.set_program(victim, from_start(&plain, fault, when, &trace));
-                cluster.spawn(victim).map_err(Failure::Trouble)?;
-                (victim, None)
-            };
-            let failed = || fs::read_to_string(&trace).is_ok_and(|trace| trace.lines().any(is_missed));
-            let reached = wait("the call", REACHED, &target.interrupt, || Ok(failed().then_some(()))).is_ok();
-            if reached {
-                let end = wait("the end of the node", STOPPED, &target.interrupt, || cluster.ended(victim));
-                let status = end.map_err(found)?;
-                let words = cluster.node(victim).last_words();
-                says(&words, fault, &directory).map_err(found)?;
-                if status.code() != Some(1) {
-                    return Err(found(format!("it ended with {status}")));
-                }
-                let before = load.acknowledged();
-                wait("the others going on", STOPPED, &target.interrupt, || {
-                    Ok((load.acknowledged() > before + 10).then_some(()))
-                })
-                .map_err(found)?;
-                stops += 1;
-                leaders += u64::from(victim == leader);
-            } else {
-                quiet += 1;
-            }
-            cluster.kill(victim);
-            drop(tracer);
-            cluster.set_program(victim, plain.clone());
-            cluster.restart(victim).map_err(found)?;
-            let seen = load.stop();
-            cluster.leader().and_then(|_| ledger.judge(&cluster, seen, false)).map_err(found)?;
+            three.fail_one(fault, when)?;
         }
     }
+    let Three { round, stops, quiet, leaders, ledger, .. } = three;
     println!(
         "one of three, {round} times with {} kinds of failing call: it stopped {stops} times ({leaders} times as \
          the leader) with the file and the cause while the others went on, and {quiet} times no call that \
@@ -165,6 +131,87 @@ fn among_others(target: &Target, many: u64) -> Result<(), Failure> {
         return Err(Failure::Trouble("so few calls failed that this shows little".into()));
     }
     ledger.is_enough(round)
+}
+
+/// A cluster of which one node at a time has a call fail.
+struct Three<'a> {
+    target: &'a Target,
+    directory: PathBuf,
+    /// Where the failing calls are written down.
+    trace: PathBuf,
+    /// The program, with no call failing.
+    plain: Program,
+    cluster: Cluster,
+    ledger: load::Ledger,
+    /// How many calls were made to fail.
+    round: u64,
+    /// How many nodes stopped.
+    stops: u64,
+    /// How often no call came.
+    quiet: u64,
+    /// How many that stopped led.
+    leaders: u64,
+}
+
+impl Three<'_> {
+    /// Has this call fail on one node, under load, and judges what comes of it.
+    fn fail_one(&mut self, fault: &'static Fault, when: u64) -> Result<(), Failure> {
+        self.round += 1;
+        let found = |problem: String| {
+            Failure::Found(format!("{} number {when} fails with {}: {problem}", fault.call, fault.error))
+        };
+        let load = Load::start(&self.cluster, self.round, self.target.seed ^ self.round);
+        let (leader, _) = self.cluster.leader().map_err(Failure::Trouble)?;
+        let (victim, tracer) = self.inject(leader, fault, when)?;
+        let failed = || fs::read_to_string(&self.trace).is_ok_and(|trace| trace.lines().any(is_missed));
+        let reached = wait("the call", REACHED, &self.target.interrupt, || Ok(failed().then_some(())));
+        if reached.is_ok() {
+            self.judge_end(victim, fault, &load).map_err(found)?;
+            self.stops += 1;
+            self.leaders += u64::from(victim == leader);
+        } else {
+            self.quiet += 1;
+        }
+        self.cluster.kill(victim);
+        drop(tracer);
+        self.cluster.set_program(victim, self.plain.clone());
+        self.cluster.restart(victim).map_err(found)?;
+        let seen = load.stop();
+        self.cluster.leader().and_then(|_| self.ledger.judge(&self.cluster, seen, false)).map_err(found)
+    }
+
+    /// Has the call fail: at work, of the leader every other time, or from the start on, of another node.
+    fn inject(
+        &mut self,
+        leader: u64,
+        fault: &'static Fault,
+        when: u64,
+    ) -> Result<(u64, Option<Tracer>), Failure> {
+        if self.round.is_multiple_of(2) {
+            let victim = if self.round.is_multiple_of(4) { leader } else { leader % 3 + 1 };
+            return Ok((victim, Some(Tracer::attach(&self.cluster, victim, fault, when, &self.trace)?)));
+        }
+        let victim = leader % 3 + 1;
+        self.cluster.kill(victim);
+        self.cluster.set_program(victim, from_start(&self.plain, fault, when, &self.trace));
+        self.cluster.spawn(victim).map_err(Failure::Trouble)?;
+        Ok((victim, None))
+    }
+
+    /// The node ends, says why, and the others go on.
+    fn judge_end(&mut self, victim: u64, fault: &Fault, load: &Load) -> Result<(), String> {
+        let interrupt = &self.target.interrupt;
+        let status = wait("the end of the node", STOPPED, interrupt, || self.cluster.ended(victim))?;
+        let words = self.cluster.node(victim).last_words();
+        says(&words, fault, &self.directory)?;
+        if status.code() != Some(1) {
+            return Err(format!("it ended with {status}"));
+        }
+        let before = load.acknowledged();
+        wait("the others going on", STOPPED, interrupt, || {
+            Ok((load.acknowledged() > before + 10).then_some(()))
+        })
+    }
 }
 
 /// Whether a line of the trace tells of a failed call that a node must not go on after. RocksDB's messages and the copy of its
