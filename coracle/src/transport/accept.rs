@@ -5,14 +5,15 @@
 //! connection is taken from the system only when there is a place for its socket, which is given back after the
 //! socket is closed: so however many come and however fast, the descriptors that they take are bounded.
 
+use super::farewell::{finish, reject};
 use super::founding;
 use super::handshake::{ReadError, Stream, Verdict, judge};
 use super::shared::{HandshakeSlot, Origin, Shared};
-use crate::wire::{Close, CloseReason, Incoming, Refused, RefusedReason, Welcome, WireError};
+use crate::wire::{Incoming, Refused, RefusedReason, Welcome, WireError};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -110,30 +111,4 @@ where
     }
     let refused = Refused { reason, text, from: local.peer, boot: local.boot };
     finish(shared, stream, &refused.encode()).await;
-}
-
-/// Ends a connection on which something else than a Hello arrived.
-pub(super) async fn reject<R, W>(shared: &Shared, stream: Stream<R, W>, remote: &str, error: &WireError)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-    shared.strangers.warn(remote, "garbage", &format_args!("refused a connection: {error}"));
-    let close = Close { reason: CloseReason::Protocol, text: error.to_string() };
-    finish(shared, stream, &close.encode()).await;
-}
-
-/// Writes the last frame, and waits a moment for the other side to have read it.
-pub(super) async fn finish<R, W>(shared: &Shared, mut stream: Stream<R, W>, last: &bytes::Bytes)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let _ = timeout(shared.config.close_timeout, async {
-        if stream.send(last).await.is_ok() && stream.writer.shutdown().await.is_ok() {
-            stream.reader.drain().await;
-        }
-    })
-    .await;
 }

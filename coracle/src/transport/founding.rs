@@ -1,8 +1,9 @@
 //! The conversation before there is a cluster: a handshake, one question, one answer.
 
 use super::Inbound;
-use super::accept::{finish, reject};
+
 use super::dial::{DialError, dial};
+use super::farewell::{finish, reject};
 use super::handshake::{ReadError, Stream};
 use super::shared::Shared;
 use crate::wire::{Answer, Ask, Hello, Incoming, MAX_LIST, WireError, frame_limit};

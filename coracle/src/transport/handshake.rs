@@ -5,7 +5,8 @@
 //! the second for the one who dialed. Until it is over, a connection may make its receiver hold a few
 //! kilobytes and no more.
 
-use super::tcp::{Local, TcpConfig};
+use super::config::TcpConfig;
+use super::introduction::Local;
 use crate::wire::{
     self, Decoder, Facts, Hello, Incoming, MAX_BOOTS, Purpose, RefusedReason, Welcome, WireError,
 };

@@ -9,9 +9,12 @@ pub mod tcp;
 mod accept;
 pub(crate) mod alarm;
 mod config;
+mod conversation;
 mod dial;
+mod farewell;
 mod founding;
 mod handshake;
+mod introduction;
 mod link;
 mod outbox;
 #[cfg(test)]
@@ -19,67 +22,13 @@ mod outbox_tests;
 mod quiet;
 mod shared;
 
+pub use crate::wire::{Forward, ForwardReply, PeerMessage};
 pub use alarm::Alarm;
 
-use crate::entry::Entry;
-use crate::error::WriteError;
 use crate::primitives;
 use crate::wire::{Answer, Ask};
-use bytes::Bytes;
-use coracle_core::{ClusterId, Envelope, Message, Peer, Term};
+use coracle_core::{ClusterId, Peer};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
-
-/// Everything that one node says to another.
-#[derive(Clone, PartialEq, Debug)]
-pub enum PeerMessage {
-    /// A message of the consensus core, with the bytes of the entries that an AppendEntries carries.
-    Raft {
-        /// The message.
-        envelope: Envelope,
-        /// Exactly the entries that it names; empty for everything but AppendEntries.
-        entries: Vec<Entry>,
-    },
-    /// A write that a follower hands to the leader: at most once, one hop.
-    Forward(Forward),
-    /// The answer to a [`Forward`].
-    ForwardReply(ForwardReply),
-}
-
-impl PeerMessage {
-    /// Whether a blank node joins the sender's cluster to answer this, if that names it: a vote request or an
-    /// AppendEntries.
-    pub fn binds(&self) -> bool {
-        let PeerMessage::Raft { envelope, .. } = self else { return false };
-        matches!(envelope.message, Message::RequestVote(_) | Message::AppendEntries(_))
-    }
-}
-
-/// A forwarded write.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Forward {
-    /// The sender's name for it, to match the answer.
-    pub id: u64,
-    /// How long the caller still waits, in milliseconds.
-    pub time_left: u64,
-    /// The client session; 0 for none.
-    pub session: u64,
-    /// The number within the session.
-    pub sequence: u64,
-    /// The term of the leader that it is meant for. In another term it is refused: a leader that slept must
-    /// not do what its sender has long given up, after newer commands of the same caller.
-    pub term: Term,
-    /// The encoded command.
-    pub command: Bytes,
-}
-
-/// The answer to a forwarded write.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ForwardReply {
-    /// Echo of [`Forward::id`].
-    pub id: u64,
-    /// The encoded reply of the machine, or why there is none.
-    pub outcome: Result<Bytes, WriteError>,
-}
 
 /// What the transport tells the node.
 #[derive(Debug)]

@@ -12,10 +12,10 @@
 use super::alarm::{Alarm, Kept};
 use super::config::{TcpConfig, descriptors};
 use super::handshake::facts;
+use super::introduction::{Introduction, Local};
 use super::link::{Challenge, End, Link};
 use super::outbox::Outbox;
 use super::quiet::Quiet;
-use super::tcp::{Introduction, Local};
 use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};

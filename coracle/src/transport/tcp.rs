@@ -7,8 +7,9 @@
 //! Nothing here ever waits for a peer: [`Tcp::send`] queues or drops. What peers send waits for the node, in
 //! a queue that is bounded in messages and in bytes, and when that is full the peers wait.
 //!
-//! The pieces: `accept` and `dial` make connections, `handshake` has the rules of who may talk, `link` runs
-//! a connection, `outbox` is what waits to be written to it, and `shared` knows them all.
+//! The pieces: `accept` and `dial` make connections, `introduction` is what both sides say of themselves,
+//! `handshake` has the rules of who may talk, `link` is a connection, `outbox` what waits to be written to it, `shared`
+//! knows them all, and `conversation` carries messages over each.
 
 use super::accept::accept;
 use super::dial::{DialError, dial, keep};
@@ -16,9 +17,8 @@ use super::founding;
 use super::shared::Shared;
 use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
-use crate::wire::{self, Answer, Ask, CloseReason, Facts, Hello, Purpose, RefusedReason, WireError};
-use bytes::Bytes;
-use coracle_core::{Boot, ClusterId, LogId, Membership, NodeId, Peer};
+use crate::wire::{self, Answer, Ask, CloseReason, Hello, Purpose, RefusedReason, WireError};
+use coracle_core::{ClusterId, LogId, Membership, NodeId, Peer};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -30,84 +30,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use super::config::{MAX_FRAME, TcpConfig};
+pub use super::introduction::{Introduction, Local};
 
-/// What a node says of itself when it connects.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Local {
-    /// Its name and disk.
-    pub peer: Peer,
-    /// Its boot: this life of the process.
-    pub boot: Boot,
-    /// Its cluster; none while it is blank.
-    pub cluster: Option<ClusterId>,
-    /// The newest membership that it has.
-    pub membership: LogId,
-    /// How often its directory was started, which is the number of this boot; 0 if no list is kept.
-    pub boot_number: u64,
-    /// The newest boots of its directory, oldest first, this one last; empty if no list is kept. Of a list longer
-    /// than [`wire::MAX_BOOTS`] the newest are told.
-    pub boots: Vec<Boot>,
-    /// In which boots the disks of other members were met before this start.
-    pub met: Vec<Met>,
-    /// Where others dial it, as `host:port`, at most [`wire::MAX_ADDRESS`] bytes. Empty:
-    /// where it listens, unless that is every address of the host.
-    pub address: String,
-    /// What the application wants known of this member, at most
-    /// [`wire::MAX_METADATA`] bytes.
-    pub metadata: Bytes,
-}
-
-impl Local {
-    /// A node that has no list of boots and no metadata, and is to be dialed where it listens.
-    pub fn new(peer: Peer, boot: Boot, cluster: Option<ClusterId>, membership: LogId) -> Local {
-        let (boots, met, address, metadata) = (Vec::new(), Vec::new(), String::new(), Bytes::new());
-        Local { peer, boot, cluster, membership, boot_number: 0, boots, met, address, metadata }
-    }
-}
-
-/// What another node said of itself, and what came of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Introduction {
-    /// Its name and disk.
-    pub peer: Peer,
-    /// Its boot.
-    pub boot: Boot,
-    /// Its cluster, if it has one.
-    pub cluster: Option<ClusterId>,
-    /// The newest membership that it had when it said so.
-    pub membership: LogId,
-    /// Where it says it is to be dialed; empty if it does not know.
-    pub address: String,
-    /// What that membership says of this node: its name, on the disk that it names.
-    pub names: Option<Peer>,
-    /// The features that both sides offer: the ones that may be used on this connection.
-    pub features: u64,
-    /// What its application wants known of it.
-    pub metadata: Bytes,
-}
-
-impl Introduction {
-    /// What came of these facts, to one who offers these features.
-    pub(super) fn new(facts: &Facts, features: u64) -> Introduction {
-        Introduction {
-            peer: facts.from,
-            boot: facts.boot,
-            cluster: facts.cluster,
-            membership: facts.membership,
-            address: facts.address.clone(),
-            names: facts.names,
-            features: features & (facts.required | facts.optional),
-            metadata: facts.metadata.clone(),
-        }
-    }
-
-    /// Whether the node was never told a cluster.
-    pub fn is_blank(&self) -> bool {
-        self.cluster.is_none()
-    }
-}
-
-/// Why a [`Tcp::probe`] met no node, or not the right one.
+/// Why a [`Tcp::probe`] found no node.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProbeError {
     /// Nothing listens there.
@@ -277,7 +202,7 @@ impl Tcp {
         self.shared.peer(peer)
     }
 
-    /// In which boots the disks of the members were met last, by id.
+    /// In which runs the disks of the members were met last, by id.
     pub fn met(&self) -> Vec<Met> {
         self.shared.met()
     }

@@ -3,10 +3,9 @@
 //! The list of members is the bulk of both: in the question the one that it is about, in the answer the one that
 //! stands against it.
 
-use super::frame::{Frame, Raw, Type, body_checksum};
+use super::convert::cut;
+use super::frame::{Frame, Raw, Type, seal_piece};
 use super::membership::{MAX_LIST, decode_membership, encode_membership};
-use super::outcome::cut;
-use super::peer::{piece_sum, seal_piece};
 use super::{WireError, proto};
 use bytes::Bytes;
 use coracle_core::{ClusterId, Membership, NodeId};
@@ -84,7 +83,7 @@ impl Ask {
     }
 
     pub(super) fn open(raw: Raw) -> Result<Ask, WireError> {
-        let (meta, bulk) = unseal(raw)?;
+        let (meta, bulk) = raw.piece()?;
         let meta = proto::FoundingAsk::decode(meta)?;
         let step = match meta.step {
             1 => Step::Found,
@@ -128,7 +127,7 @@ impl Answer {
     }
 
     pub(super) fn open(raw: Raw) -> Result<Answer, WireError> {
-        let (meta, bulk) = unseal(raw)?;
+        let (meta, bulk) = raw.piece()?;
         let meta = proto::FoundingAnswer::decode(meta)?;
         if meta.outcome != code::PROMISED_TO_ANOTHER && !bulk.is_empty() {
             return Err(WireError::Invalid("a list where none belongs"));
@@ -148,15 +147,6 @@ impl Answer {
         };
         Ok(Answer::Refused(NodeId(meta.node), objection))
     }
-}
-
-/// Verifies a frame. Its meta and its bulk.
-fn unseal(raw: Raw) -> Result<(Bytes, Bytes), WireError> {
-    let Raw { checksum, meta, bulk, .. } = raw;
-    if body_checksum(&meta, piece_sum(&bulk)) != checksum {
-        return Err(WireError::BodyChecksum);
-    }
-    Ok((meta, bulk))
 }
 
 fn list(bytes: &Bytes) -> Result<Membership, WireError> {

@@ -18,8 +18,7 @@
 //! is one piece. So every byte is covered, the entries are tied to the message that carries them, and a
 //! payload that was summed when its entry was made is not summed again for each peer.
 
-use super::{Incoming, WireError, peer};
-use crate::entry;
+use super::WireError;
 use bytes::{BufMut, Bytes, BytesMut};
 
 /// The length of a frame's header, in bytes.
@@ -142,9 +141,20 @@ pub(super) fn seal(
     Frame { head: head.freeze(), bulk }
 }
 
+/// Encodes a frame whose bulk is one piece.
+pub(super) fn seal_piece(kind: Type, meta: &impl prost::Message, piece: &Bytes) -> Frame {
+    let bulk = if piece.is_empty() { Vec::new() } else { vec![piece.clone()] };
+    seal(kind, meta, bulk, piece_sum(piece))
+}
+
 /// The checksum over a meta and the checksums of its bulk's parts.
 pub(super) fn body_checksum(meta: &[u8], sums: impl IntoIterator<Item = u32>) -> u32 {
     sums.into_iter().fold(crc32c::crc32c(meta), |sum, part| crc32c::crc32c_append(sum, &part.to_le_bytes()))
+}
+
+/// The checksum of a bulk that is one piece; an empty one is no piece.
+fn piece_sum(piece: &Bytes) -> Option<u32> {
+    (!piece.is_empty()).then(|| crc32c::crc32c(piece))
 }
 
 /// A frame whose header was verified; its body was not.
@@ -153,6 +163,30 @@ pub(super) struct Raw {
     pub(super) checksum: u32,
     pub(super) meta: Bytes,
     pub(super) bulk: Bytes,
+}
+
+impl Raw {
+    /// The meta and the bulk of a frame whose bulk is one piece, verified.
+    pub(super) fn piece(self) -> Result<(Bytes, Bytes), WireError> {
+        let sums = piece_sum(&self.bulk);
+        self.verified(sums)
+    }
+
+    /// The meta of a frame that is nothing else, verified.
+    pub(super) fn plain(self) -> Result<Bytes, WireError> {
+        if !self.bulk.is_empty() {
+            return Err(WireError::Invalid("bulk after a message that has none"));
+        }
+        self.verified([]).map(|(meta, _)| meta)
+    }
+
+    /// The meta and the bulk, if these are the checksums of the bulk's parts.
+    pub(super) fn verified(self, sums: impl IntoIterator<Item = u32>) -> Result<(Bytes, Bytes), WireError> {
+        if body_checksum(&self.meta, sums) != self.checksum {
+            return Err(WireError::BodyChecksum);
+        }
+        Ok((self.meta, self.bulk))
+    }
 }
 
 /// A header that passed every check that needs no body.
@@ -173,7 +207,7 @@ impl Header {
 
 /// Takes frames off a stream of bytes.
 #[derive(Debug)]
-pub struct Decoder {
+pub(super) struct Frames {
     max_frame: usize,
     /// The header in front, once it was judged.
     header: Option<Header>,
@@ -181,20 +215,20 @@ pub struct Decoder {
     skip: usize,
 }
 
-impl Decoder {
+impl Frames {
     /// A decoder that refuses frames longer than `max_frame` bytes.
-    pub fn new(max_frame: usize) -> Decoder {
-        Decoder { max_frame, header: None, skip: 0 }
+    pub(super) fn new(max_frame: usize) -> Frames {
+        Frames { max_frame, header: None, skip: 0 }
     }
 
     /// Changes the limit: the handshake has a far smaller one than what follows.
-    pub fn set_max_frame(&mut self, max_frame: usize) {
+    pub(super) fn set_max_frame(&mut self, max_frame: usize) {
         self.max_frame = max_frame;
     }
 
     /// Takes the next frame off the front of `stream`, with its length, or nothing if more bytes are needed.
     /// After an error the stream is of no more use.
-    pub fn next(&mut self, stream: &mut BytesMut) -> Result<Option<(Incoming, usize)>, WireError> {
+    pub(super) fn next(&mut self, stream: &mut BytesMut) -> Result<Option<(Raw, usize)>, WireError> {
         loop {
             let skipped = self.skip.min(stream.len());
             let _ = stream.split_to(skipped);
@@ -220,18 +254,18 @@ impl Decoder {
             let mut body = bytes.split_off(HEADER);
             let bulk = body.split_off(header.meta);
             let raw = Raw { kind, checksum: header.checksum, meta: body, bulk };
-            return peer::open(raw).map(|incoming| Some((incoming, header.len())));
+            return Ok(Some((raw, header.len())));
         }
     }
 
     /// The length of the frame that has begun; 0 while its header is not there, and for one that is skipped.
-    pub fn begun(&self) -> usize {
+    pub(super) fn begun(&self) -> usize {
         self.header.map_or(0, |header| header.len())
     }
 
-    /// How many bytes are certainly still missing before [`Decoder::next`] can say more, given that `have`
+    /// How many bytes are certainly still missing before [`Frames::next`] can say more, given that `have`
     /// are there.
-    pub fn missing(&self, have: usize) -> usize {
+    pub(super) fn missing(&self, have: usize) -> usize {
         let need = self.skip + self.header.map_or(HEADER, |header| header.len());
         need.saturating_sub(have).max(1)
     }
@@ -270,26 +304,6 @@ fn parse_header(bytes: &[u8], max_frame: usize) -> Result<Header, WireError> {
         return Err(WireError::Group(group));
     }
     Ok(header)
-}
-
-/// Entries of fewer bytes together leave the buffer that they came in, which they would keep alive as long as they
-/// are cached: half of what is read at once.
-const SMALL: usize = 16 << 10;
-
-/// Cuts a bulk into entries, each verified.
-pub(super) fn entries(mut bulk: Bytes) -> Result<Vec<entry::Entry>, WireError> {
-    let mut entries = Vec::new();
-    if bulk.len() < SMALL {
-        bulk = Bytes::copy_from_slice(&bulk);
-    }
-    while !bulk.is_empty() {
-        let length = entry::Entry::encoded_len(&bulk)?;
-        if length > bulk.len() {
-            return Err(WireError::Short);
-        }
-        entries.push(entry::Entry::decode(bulk.split_to(length))?);
-    }
-    Ok(entries)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> u32 {

@@ -3,10 +3,9 @@
 //! The one who dials says [`Hello`], the other answers [`Welcome`] or [`Refused`], and from then on both
 //! send messages. [`Close`] is the last frame; a connection that ends without one was cut.
 
+use super::convert::{cut, from_log_id, from_peer, to_log_id, to_peer};
 use super::frame::{Type, seal};
 use super::membership::MAX_ADDRESS;
-use super::outcome::cut;
-use super::peer::{from_log_id, from_peer, to_log_id, to_peer};
 use super::{WireError, proto};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, Incarnation, LogId, NodeId, Peer};

@@ -14,10 +14,13 @@
 //! Nothing in here does I/O: [`encode`] makes bytes and [`Decoder`] takes them, over sockets and in the
 //! simulator alike. `docs/wire-format.md` has the tables.
 
+mod convert;
 mod founding;
 mod frame;
 mod handshake;
+mod incoming;
 mod membership;
+mod message;
 mod outcome;
 mod peer;
 mod proto;
@@ -25,20 +28,21 @@ mod proto;
 mod tests;
 
 pub use founding::{Answer, Ask, Objection, Step};
-pub use frame::{Decoder, Frame, HEADER, MAX_META, frame_limit};
+pub use frame::{Frame, HEADER, MAX_META, frame_limit};
 pub use handshake::{
     Alarm, AlarmReason, Close, CloseReason, Facts, Hello, MAX_BOOTS, MAX_METADATA, Purpose, Refused,
     RefusedReason, Welcome,
 };
 pub(crate) use handshake::{ping, pong};
+pub use incoming::{Decoder, Incoming, decode};
 pub use membership::{
     MAX_ADDRESS, MAX_LIST, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership,
     encode_membership,
 };
-pub use peer::{decode, encode};
+pub use message::{Forward, ForwardReply, PeerMessage};
+pub use peer::encode;
 
 use crate::entry::EntryError;
-use crate::transport::PeerMessage;
 
 /// The oldest protocol that this version speaks. 1 was spoken before handshakes told of boots and of what a
 /// membership says of the receiver, and is spoken no more.
@@ -51,31 +55,6 @@ pub const FEATURES: u64 = 0;
 pub const LEVEL_MIN: u32 = 0;
 /// The newest feature level of the log that this version can apply.
 pub const LEVEL_MAX: u32 = 0;
-
-/// One frame, decoded and verified.
-#[derive(Clone, PartialEq, Debug)]
-pub enum Incoming {
-    /// The first frame on a connection, from the one who dialed.
-    Hello(Hello),
-    /// The answer to a [`Hello`] that is welcome.
-    Welcome(Welcome),
-    /// The answer to one that is not.
-    Refused(Refused),
-    /// The last frame on a connection.
-    Close(Close),
-    /// A question for a sign of life, with a number.
-    Ping(u64),
-    /// The answer to it, with its number.
-    Pong(u64),
-    /// The sender holds that something is wrong with the receiver's disk.
-    Alarm(Alarm),
-    /// A question about a list of members that may found a cluster.
-    FoundingAsk(Ask),
-    /// The answer to it.
-    FoundingAnswer(Answer),
-    /// Anything else.
-    Message(PeerMessage),
-}
 
 /// Why bytes are not a frame that this version accepts. After any of these the stream is out of step, so the
 /// connection ends.

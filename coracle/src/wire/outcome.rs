@@ -1,14 +1,12 @@
 //! Why a forwarded write failed, as a number and a text.
 //!
 //! The one rule: a number that this version does not know is read as "outcome unknown", never as "certainly
-//! not done". Texts are cut to [`MAX_TEXT`] so that they always fit into a meta.
+//! not done". Texts are cut to [`MAX_TEXT`](super::convert::MAX_TEXT) so that they always fit into a meta.
 
-use super::{peer, proto};
+use super::convert::{cut, from_log_id, to_log_id};
+use super::proto;
 use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
 use coracle_core::NodeId;
-
-/// The longest text of an error, in bytes: a few lines, and two of them fit into a meta.
-pub(super) const MAX_TEXT: usize = 4 << 10;
 
 mod code {
     pub(super) const NOT_LEADER: u32 = 1;
@@ -32,12 +30,6 @@ mod code {
     pub(super) const STOP_PANICKED: u32 = 3;
     pub(super) const STOP_APPLY: u32 = 4;
     pub(super) const STOP_INVARIANT: u32 = 5;
-}
-
-/// The part of a text that is sent: its start, cut between two characters.
-pub(super) fn cut(text: &str) -> String {
-    let end = (0..=text.len().min(MAX_TEXT)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    text[..end].to_owned()
 }
 
 pub(super) fn from_error(error: &WriteError) -> proto::Failure {
@@ -100,7 +92,7 @@ fn from_stop(reason: &StopReason) -> proto::Stop {
             proto::Stop { at: cut(at), ..plain(code::STOP_PANICKED, message) }
         }
         StopReason::Apply { id, problem } => {
-            proto::Stop { id: Some(peer::from_log_id(*id)), ..plain(code::STOP_APPLY, problem) }
+            proto::Stop { id: Some(from_log_id(*id)), ..plain(code::STOP_APPLY, problem) }
         }
         StopReason::Invariant(text) => plain(code::STOP_INVARIANT, text),
     }
@@ -110,7 +102,7 @@ fn to_stop(stop: proto::Stop) -> StopReason {
     match stop.code {
         code::STOP_STORAGE => StopReason::Storage(stop.text),
         code::STOP_PANICKED => StopReason::Panicked { at: stop.at, message: stop.text },
-        code::STOP_APPLY => StopReason::Apply { id: peer::to_log_id(stop.id), problem: stop.text },
+        code::STOP_APPLY => StopReason::Apply { id: to_log_id(stop.id), problem: stop.text },
         code::STOP_INVARIANT => StopReason::Invariant(stop.text),
         _ => StopReason::Requested,
     }

@@ -3,14 +3,15 @@
 //! One function each way and, inside it, one arm for each message. Whatever a frame leaves out that the
 //! message needs makes it invalid: nothing is guessed.
 
-use super::frame::{self, Frame, Raw, Type, body_checksum, seal};
-use super::{Answer, Ask, Decoder, Incoming, WireError, membership, outcome, proto};
+use super::convert::{from_digest, from_log_id, from_route, to_digest, to_envelope, to_log_id, to_refusal};
+use super::frame::{Frame, Raw, Type, seal, seal_piece};
+use super::message::{Forward, ForwardReply, PeerMessage};
+use super::{WireError, membership, outcome, proto};
 use crate::entry::{Entry, Kind};
-use crate::transport::{Forward, ForwardReply, PeerMessage};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use coracle_core::{
-    AppendEntries, AppendEntriesReply, Boot, Digest, Envelope, Incarnation, Index, LogId, Message, NodeId,
-    Peer, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Term,
+    AppendEntries, AppendEntriesReply, Boot, Envelope, Index, Message, NodeId, ReadIndex, ReadIndexReply,
+    RequestVote, RequestVoteReply, Round, Term,
 };
 use prost::Message as _;
 
@@ -42,28 +43,8 @@ pub fn encode(message: &PeerMessage) -> Frame {
     }
 }
 
-/// Decodes exactly one frame that holds a message, as the simulator does: bytes in, message out. None if it
-/// is of a type that this version may skip. There is no limit on its length: the bytes are here already.
-pub fn decode(bytes: &[u8]) -> Result<Option<PeerMessage>, WireError> {
-    let mut stream = BytesMut::from(bytes);
-    let mut decoder = Decoder::new(usize::MAX);
-    match decoder.next(&mut stream)? {
-        Some((Incoming::Message(message), _)) if stream.is_empty() => Ok(Some(message)),
-        Some((Incoming::Message(_), _)) => Err(WireError::Trailing(stream.len())),
-        Some(_) => Err(WireError::Invalid("a frame of the connection itself where a message is expected")),
-        None if decoder.missing(0) > frame::HEADER || !stream.is_empty() || bytes.is_empty() => {
-            Err(WireError::Short)
-        }
-        None => Ok(None),
-    }
-}
-
 fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
-    let route = Some(proto::Route {
-        from: Some(from_peer(envelope.from)),
-        to: Some(from_peer(envelope.to)),
-        membership: Some(from_log_id(envelope.membership)),
-    });
+    let route = Some(from_route(envelope));
     let carries = matches!(envelope.message, Message::AppendEntries(_));
     assert!(carries || entries.is_empty(), "only AppendEntries carries entries");
     match &envelope.message {
@@ -142,79 +123,46 @@ fn encode_append(route: Option<proto::Route>, append: &AppendEntries, entries: &
     seal(Type::AppendEntries, &meta, bulk, entries.iter().map(Entry::checksum))
 }
 
-pub(super) fn seal_piece(kind: Type, meta: &impl prost::Message, piece: &Bytes) -> Frame {
-    let bulk = if piece.is_empty() { Vec::new() } else { vec![piece.clone()] };
-    seal(kind, meta, bulk, piece_sum(piece))
-}
-
-/// The checksum of a bulk that is one piece; an empty one is no piece.
-pub(super) fn piece_sum(piece: &Bytes) -> Option<u32> {
-    (!piece.is_empty()).then(|| crc32c::crc32c(piece))
-}
-
-/// Verifies and decodes a frame.
-pub(super) fn open(raw: Raw) -> Result<Incoming, WireError> {
+/// Verifies and decodes a message.
+pub(super) fn open(raw: Raw) -> Result<PeerMessage, WireError> {
     match raw.kind {
-        Type::FoundingAsk => return Ok(Incoming::FoundingAsk(Ask::open(raw)?)),
-        Type::FoundingAnswer => return Ok(Incoming::FoundingAnswer(Answer::open(raw)?)),
-        _ => {}
-    }
-    let Raw { kind, checksum, meta, bulk } = raw;
-    let verify = |sum: u32| if sum == checksum { Ok(()) } else { Err(WireError::BodyChecksum) };
-    let message = match kind {
         Type::AppendEntries => {
-            let entries = frame::entries(bulk)?;
-            verify(body_checksum(&meta, entries.iter().map(Entry::checksum)))?;
-            open_append(proto::AppendEntries::decode(meta)?, entries)?
+            let entries = entries(raw.bulk.clone())?;
+            let (meta, _) = raw.verified(entries.iter().map(Entry::checksum))?;
+            open_append(proto::AppendEntries::decode(meta)?, entries)
         }
         Type::Forward => {
-            verify(body_checksum(&meta, piece_sum(&bulk)))?;
+            let (meta, command) = raw.piece()?;
             let meta = proto::Forward::decode(meta)?;
-            PeerMessage::Forward(Forward {
+            Ok(PeerMessage::Forward(Forward {
                 id: meta.id,
                 time_left: meta.time_left,
                 session: meta.session,
                 sequence: meta.sequence,
                 term: Term(meta.term),
-                command: bulk,
-            })
+                command,
+            }))
         }
         Type::ForwardReply => {
-            verify(body_checksum(&meta, piece_sum(&bulk)))?;
+            let (meta, reply) = raw.piece()?;
             let meta = proto::ForwardReply::decode(meta)?;
             let outcome = match meta.failure {
-                None => Ok(bulk),
-                Some(failure) if bulk.is_empty() => Err(outcome::to_error(failure)),
+                None => Ok(reply),
+                Some(failure) if reply.is_empty() => Err(outcome::to_error(failure)),
                 Some(_) => return Err(WireError::Invalid("a reply beside a failure")),
             };
-            PeerMessage::ForwardReply(ForwardReply { id: meta.id, outcome })
+            Ok(PeerMessage::ForwardReply(ForwardReply { id: meta.id, outcome }))
         }
-        _ if !bulk.is_empty() => return Err(WireError::Invalid("bulk after a message that has none")),
-        _ => {
-            verify(body_checksum(&meta, []))?;
-            return open_plain(kind, meta);
+        kind => {
+            let (route, message) = open_plain(kind, raw.plain()?)?;
+            Ok(PeerMessage::Raft { envelope: to_envelope(route, message)?, entries: Vec::new() })
         }
-    };
-    Ok(Incoming::Message(message))
+    }
 }
 
-/// Decodes a frame that is nothing but its meta.
-fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
-    let (route, message) = match kind {
-        Type::Hello => return Ok(Incoming::Hello(proto::Hello::decode(meta)?.try_into()?)),
-        Type::Welcome => return Ok(Incoming::Welcome(proto::Welcome::decode(meta)?.try_into()?)),
-        Type::Refused => return Ok(Incoming::Refused(proto::Refused::decode(meta)?.into())),
-        Type::Close => return Ok(Incoming::Close(proto::Close::decode(meta)?.into())),
-        Type::Ping => return Ok(Incoming::Ping(proto::Ping::decode(meta)?.number)),
-        Type::Pong => return Ok(Incoming::Pong(proto::Ping::decode(meta)?.number)),
-        Type::Alarm => return Ok(Incoming::Alarm(proto::Alarm::decode(meta)?.into())),
-        Type::AppendEntries
-        | Type::Forward
-        | Type::ForwardReply
-        | Type::FoundingAsk
-        | Type::FoundingAnswer => {
-            return Err(WireError::Invalid("a message with bulk among those without"));
-        }
+/// Decodes a message of the core that is nothing but its meta.
+fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message), WireError> {
+    match kind {
         Type::RequestVote => {
             let meta = proto::RequestVote::decode(meta)?;
             let vote = RequestVote {
@@ -223,7 +171,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 question: meta.question,
                 last: to_log_id(meta.last),
             };
-            (meta.route, Message::RequestVote(vote))
+            Ok((meta.route, Message::RequestVote(vote)))
         }
         Type::RequestVoteReply => {
             let meta = proto::RequestVoteReply::decode(meta)?;
@@ -235,7 +183,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 refusal: to_refusal(meta.granted, meta.refusal)?,
                 leader: (meta.leader != 0).then_some(NodeId(meta.leader)),
             };
-            (meta.route, Message::RequestVoteReply(reply))
+            Ok((meta.route, Message::RequestVoteReply(reply)))
         }
         Type::AppendEntriesReply => {
             let meta = proto::AppendEntriesReply::decode(meta)?;
@@ -249,12 +197,12 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 disk_age: meta.disk_age,
                 digest: meta.digest.map(to_digest),
             };
-            (meta.route, Message::AppendEntriesReply(reply))
+            Ok((meta.route, Message::AppendEntriesReply(reply)))
         }
         Type::ReadIndex => {
             let meta = proto::ReadIndex::decode(meta)?;
             let ask = ReadIndex { term: Term(meta.term), boot: Boot(meta.boot), sequence: meta.sequence };
-            (meta.route, Message::ReadIndex(ask))
+            Ok((meta.route, Message::ReadIndex(ask)))
         }
         Type::ReadIndexReply => {
             let meta = proto::ReadIndexReply::decode(meta)?;
@@ -264,11 +212,10 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<Incoming, WireError> {
                 sequence: meta.sequence,
                 index: meta.index.map(Index),
             };
-            (meta.route, Message::ReadIndexReply(reply))
+            Ok((meta.route, Message::ReadIndexReply(reply)))
         }
-    };
-    let envelope = to_envelope(route, message)?;
-    Ok(Incoming::Message(PeerMessage::Raft { envelope, entries: Vec::new() }))
+        _ => Err(WireError::Invalid("a frame that is no message of the core")),
+    }
 }
 
 /// Builds an AppendEntries from what its meta says and its entries are.
@@ -309,53 +256,22 @@ fn open_append(meta: proto::AppendEntries, entries: Vec<Entry>) -> Result<PeerMe
     Ok(PeerMessage::Raft { envelope, entries })
 }
 
-fn to_envelope(route: Option<proto::Route>, message: Message) -> Result<Envelope, WireError> {
-    let missing = WireError::Invalid("a message without its sender or receiver");
-    let (Some(from), Some(to), membership) =
-        route.map_or((None, None, None), |r| (r.from, r.to, r.membership))
-    else {
-        return Err(missing);
-    };
-    Ok(Envelope { from: to_peer(from), to: to_peer(to), membership: to_log_id(membership), message })
-}
+/// Entries of fewer bytes together leave the buffer that they came in, which they would keep alive as long as they
+/// are cached: half of what is read at once.
+const SMALL: usize = 16 << 10;
 
-/// An unknown refusal must never be read as a vote, so a number that is not known is an error.
-fn to_refusal(granted: bool, number: u32) -> Result<Option<Refusal>, WireError> {
-    match (granted, number) {
-        (true, 0) => Ok(None),
-        (false, 1) => Ok(Some(Refusal::Term)),
-        (false, 2) => Ok(Some(Refusal::Voted)),
-        (false, 3) => Ok(Some(Refusal::Log)),
-        (false, 4) => Ok(Some(Refusal::Leader)),
-        (false, 5) => Ok(Some(Refusal::Rival)),
-        _ => Err(WireError::Invalid("a vote that is neither granted nor refused for a known reason")),
+/// Cuts a bulk into entries, each verified.
+pub(super) fn entries(mut bulk: Bytes) -> Result<Vec<Entry>, WireError> {
+    let mut entries = Vec::new();
+    if bulk.len() < SMALL {
+        bulk = Bytes::copy_from_slice(&bulk);
     }
-}
-
-pub(super) fn from_log_id(id: LogId) -> proto::LogId {
-    proto::LogId { term: id.term.0, index: id.index.0 }
-}
-
-pub(super) fn to_log_id(id: Option<proto::LogId>) -> LogId {
-    id.map_or(LogId::ZERO, |id| LogId::new(id.term, id.index))
-}
-
-fn from_digest(digest: Digest) -> proto::Digest {
-    let Digest { index, format, version, bytes } = digest;
-    let number = u128::from_le_bytes(bytes);
-    proto::Digest { index: index.0, format, version, low: number as u64, high: (number >> 64) as u64 }
-}
-
-fn to_digest(digest: proto::Digest) -> Digest {
-    let proto::Digest { index, format, version, low, high } = digest;
-    let number = u128::from(high) << 64 | u128::from(low);
-    Digest { index: Index(index), format, version, bytes: number.to_le_bytes() }
-}
-
-pub(super) fn from_peer(peer: Peer) -> proto::Peer {
-    proto::Peer { id: peer.id.0, incarnation: peer.incarnation.0 }
-}
-
-pub(super) fn to_peer(peer: proto::Peer) -> Peer {
-    Peer { id: NodeId(peer.id), incarnation: Incarnation(peer.incarnation) }
+    while !bulk.is_empty() {
+        let length = Entry::encoded_len(&bulk)?;
+        if length > bulk.len() {
+            return Err(WireError::Short);
+        }
+        entries.push(Entry::decode(bulk.split_to(length))?);
+    }
+    Ok(entries)
 }

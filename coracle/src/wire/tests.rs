@@ -7,9 +7,9 @@ use super::{
     RefusedReason, Step, Welcome, WireError, check_membership, decode, decode_membership, encode,
     encode_membership, ping, pong, proto,
 };
+use super::{Forward, ForwardReply, PeerMessage};
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
-use crate::transport::{Forward, ForwardReply, PeerMessage};
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index, LogId, Member,
@@ -107,7 +107,17 @@ fn facts() -> Facts {
 
 /// One frame of each type, by name.
 fn samples() -> Vec<(&'static str, Bytes)> {
-    let message = |message: PeerMessage| encode(&message).to_bytes();
+    let mut all = samples_of_a_connection();
+    all.extend(samples_of_the_core());
+    all.extend(samples_of_forwards());
+    all
+}
+
+fn sample(message: PeerMessage) -> Bytes {
+    encode(&message).to_bytes()
+}
+
+fn samples_of_a_connection() -> Vec<(&'static str, Bytes)> {
     let hello =
         Hello { facts: facts(), to: NodeId(2), to_incarnation: Some(Incarnation(0)), purpose: Purpose::Raft };
     let refused = Refused {
@@ -116,12 +126,28 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         from: facts().from,
         boot: facts().boot,
     };
+    let answer = Answer::Refused(NodeId(3), Objection::Promised(membership()));
+    vec![
+        ("hello", hello.encode()),
+        ("welcome", Welcome { facts: facts() }.encode()),
+        ("refused", refused.encode()),
+        ("close", Close { reason: CloseReason::Stopping, text: "bye".to_owned() }.encode()),
+        ("ping", ping(0)),
+        ("pong", pong(9)),
+        ("alarm", Alarm { reason: AlarmReason::Copy, boot: Boot(0xbc), number: 4 }.encode()),
+        ("founding ask", Ask { step: Step::Promise, list: membership(), round: 7 }.encode().to_bytes()),
+        ("founding answer", answer.encode().to_bytes()),
+    ]
+}
+
+fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
     let (campaign, term) = (Term(6), Term(6));
-    let last = LogId::new(5, 42);
+    let vote = RequestVote { campaign, pre: false, question: 79, last: LogId::new(5, 42) };
+    let refusal = Some(Refusal::Log);
+    let vote_reply =
+        RequestVoteReply { campaign, pre: true, question: 79, term, refusal, leader: Some(NodeId(3)) };
     let entries =
         vec![entry(5, 8, Kind::Noop, b""), entry(5, 9, Kind::Membership, &encode_membership(&membership()))];
-    let (boot, sequence) = (Boot(77), 78);
-    let command = Bytes::from_static(b"set x 1");
     let append_reply = AppendEntriesReply {
         term,
         round: Round(17),
@@ -132,52 +158,25 @@ fn samples() -> Vec<(&'static str, Bytes)> {
         disk_age: 1,
         digest: Some(Digest { index: Index(2), format: 1, version: 3, bytes: *b"0123456789abcdef" }),
     };
-    let refusal = Some(Refusal::Log);
-    let vote_reply =
-        RequestVoteReply { campaign, pre: true, question: 79, term, refusal, leader: Some(NodeId(3)) };
-    let failed = Err(WriteError::Unknown(Cause::Timeout));
+    let (boot, sequence) = (Boot(77), 78);
+    let granted = ReadIndexReply { term, boot, sequence, index: Some(Index(0)) };
     vec![
-        ("hello", hello.encode()),
-        ("welcome", Welcome { facts: facts() }.encode()),
-        ("refused", refused.encode()),
-        ("close", Close { reason: CloseReason::Stopping, text: "bye".to_owned() }.encode()),
-        ("ping", ping(0)),
-        ("pong", pong(9)),
-        ("alarm", Alarm { reason: AlarmReason::Copy, boot: Boot(0xbc), number: 4 }.encode()),
-        ("founding ask", Ask { step: Step::Promise, list: membership(), round: 7 }.encode().to_bytes()),
-        (
-            "founding answer",
-            Answer::Refused(NodeId(3), Objection::Promised(membership())).encode().to_bytes(),
-        ),
-        (
-            "vote",
-            message(raft(Message::RequestVote(RequestVote { campaign, pre: false, question: 79, last }))),
-        ),
-        ("vote reply", message(raft(Message::RequestVoteReply(vote_reply)))),
-        ("append", message(append(LogId::new(4, 7), 6, entries))),
-        ("append reply", message(raft(Message::AppendEntriesReply(append_reply)))),
-        ("read index", message(raft(Message::ReadIndex(ReadIndex { term, boot, sequence })))),
-        (
-            "read index reply",
-            message(raft(Message::ReadIndexReply(ReadIndexReply {
-                term,
-                boot,
-                sequence,
-                index: Some(Index(0)),
-            }))),
-        ),
-        (
-            "forward",
-            message(PeerMessage::Forward(Forward {
-                id: 1,
-                time_left: 2,
-                session: 3,
-                sequence: 4,
-                term,
-                command,
-            })),
-        ),
-        ("forward reply", message(PeerMessage::ForwardReply(ForwardReply { id: 1, outcome: failed }))),
+        ("vote", sample(raft(Message::RequestVote(vote)))),
+        ("vote reply", sample(raft(Message::RequestVoteReply(vote_reply)))),
+        ("append", sample(append(LogId::new(4, 7), 6, entries))),
+        ("append reply", sample(raft(Message::AppendEntriesReply(append_reply)))),
+        ("read index", sample(raft(Message::ReadIndex(ReadIndex { term, boot, sequence })))),
+        ("read index reply", sample(raft(Message::ReadIndexReply(granted)))),
+    ]
+}
+
+fn samples_of_forwards() -> Vec<(&'static str, Bytes)> {
+    let command = Bytes::from_static(b"set x 1");
+    let forward = Forward { id: 1, time_left: 2, session: 3, sequence: 4, term: Term(6), command };
+    let failed = ForwardReply { id: 1, outcome: Err(WriteError::Unknown(Cause::Timeout)) };
+    vec![
+        ("forward", sample(PeerMessage::Forward(forward))),
+        ("forward reply", sample(PeerMessage::ForwardReply(failed))),
     ]
 }
 
@@ -678,7 +677,7 @@ fn small_entries_leave_the_buffer_that_brought_them_and_large_ones_are_not_copie
         let entry = Entry::new(LogId::new(1, 1), Kind::Command, Stamp::default(), &vec![7; payload]);
         let buffer = Bytes::from([&entry.bytes()[..], &[0; 32 << 10]].concat());
         let bulk = buffer.slice(..entry.bytes().len());
-        let entries = super::frame::entries(bulk).unwrap();
+        let entries = super::peer::entries(bulk).unwrap();
         assert_eq!(entries, [entry]);
         assert_eq!(entries[0].bytes().as_ptr() != buffer.as_ptr(), copied, "{payload}");
     }
