@@ -32,7 +32,10 @@
 //! enters the log. What comes back as something else cannot be noticed. Both refuse bytes after the end. Use postcard
 //! for no type that contains itself: nothing bounds its depth, and an overflown stack ends the process.
 
-use crate::state_machine::CodecError;
+/// A command or reply could not be turned into bytes, or back.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CodecError(pub String);
 
 /// MessagePack with the names of the fields.
 pub mod message_pack {

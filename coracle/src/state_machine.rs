@@ -4,6 +4,8 @@
 //! stay equal as long as [`apply`](StateMachine::apply) depends on nothing but the machine and the
 //! command: no clock, no random numbers, no iteration over a `HashMap` that shows in a reply.
 
+pub use crate::codec::CodecError;
+
 use crate::codec;
 use crate::snapshot::Save;
 use bytes::Bytes;
@@ -133,8 +135,3 @@ impl QueryContext {
         QueryContext { applied, cluster_time }
     }
 }
-
-/// A command or reply could not be turned into bytes, or back.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct CodecError(pub String);

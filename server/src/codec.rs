@@ -8,7 +8,7 @@
 //! never panics and never believes a length: a string is taken only when its bytes are there, and lists
 //! grow item by item while input remains, at least one byte each.
 
-use crate::kv::{Operation, Outcome, When};
+use crate::operation::{Operation, Outcome, When};
 use bytes::Bytes;
 use coracle::CodecError;
 

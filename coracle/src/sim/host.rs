@@ -4,6 +4,10 @@
 //! It does what the runtime does in production, one step at a time, and leaves to the world what the world
 //! decides: when a message arrives, when a write is done, when the machine gets on, when the power goes.
 
+mod twin;
+
+pub(super) use self::twin::Twin;
+
 use super::clock::Clock;
 use super::dice::Dice;
 use super::machine::{Ask, Kv};
@@ -66,7 +70,7 @@ pub(super) struct Host {
     /// An earlier state of its disk, and in which boot that was.
     pub(super) old: Option<(u64, MemDisk)>,
     /// The other of two processes that run on the directory and on a copy of it.
-    pub(super) twin: Option<Box<super::copies::Twin>>,
+    pub(super) twin: Option<Box<Twin>>,
     /// The newest run of either.
     pub(super) newest_run: u64,
     /// Whether its disk went back to that.

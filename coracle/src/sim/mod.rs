@@ -5,32 +5,21 @@
 //! by its seed alone, and thousands of runs take a minute. After every step a judge that no fault
 //! touches compares what the nodes say with what really happened.
 
-mod asking;
-mod bounds;
 mod campaign;
 mod chance;
 mod clients;
 mod clock;
 mod contest;
-mod copies;
 mod dice;
-mod dues;
-mod faults;
-mod founding;
 mod ghost;
-mod heal;
 pub mod history;
 mod host;
 mod machine;
-mod network;
 mod paces;
 mod plan;
-mod power;
-mod reads;
 mod shrink;
 mod situations;
 mod story;
-mod turns;
 mod witness;
 mod world;
 
@@ -97,7 +86,7 @@ pub struct Report {
     pub operations: u64,
     /// Simulated time.
     pub sim_millis: u64,
-    /// A hash over everything that happened: equal for equal seeds, on every computer.
+    /// A hash over everything that happened: equal for equal seeds, on every machine.
     pub trace_hash: u64,
     /// How often each of the [situations](SITUATIONS) came up.
     pub counts: BTreeMap<&'static str, u64>,

@@ -3,18 +3,30 @@
 //! Everything that happens is an event at a moment of true time. The world takes the earliest, lets one
 //! node handle it, has the judge look at what changed, and schedules what follows. Nothing here knows what
 //! is right: that is the business of the [`ghost`](super::ghost). What goes wrong is in
-//! [`faults`](super::faults), [`power`](super::power) and [`network`](super::network), what must come
-//! right again in [`heal`](super::heal).
+//! [`faults`], [`power`] and [`network`], what must come
+//! right again in [`heal`].
 
+mod asking;
+mod bounds;
+mod copies;
+mod faults;
+mod founding;
+mod heal;
+mod network;
+mod power;
+mod reads;
+mod turns;
+
+use self::copies::Aside;
+use self::network::{Network, Parcel};
+use self::reads::Reading;
+use self::turns::Turn;
 use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
 use super::ghost::{Ghost, Verdict, Violation, broken};
 use super::host::{Event, Heard, Host, Wants, Written};
-use super::network::Network;
 use super::plan::{ELECTION, MS, Plan};
-use super::reads::Reading;
 use super::situations::{Met, Rare, SITUATIONS};
-use super::turns::Turn;
 use super::{Options, Report, story};
 use crate::digests::Finding;
 use crate::driver::RequestId;
@@ -40,7 +52,7 @@ pub(super) enum Happening {
     /// A node's timer.
     Tick { node: usize, run: u64 },
     /// A message arrives.
-    Deliver(super::network::Parcel),
+    Deliver(Parcel),
     /// The disk has done the batch that it was working on.
     Written { node: usize, run: u64 },
     /// The node is told that a write is done.
@@ -100,6 +112,8 @@ pub(super) struct World {
     pub(super) counts_flight: bool,
     /// Of each node, the turn that goes on.
     pub(super) turns: Vec<Option<Turn>>,
+    /// For each node, what waits with the process that is not in front.
+    aside: Vec<Aside>,
     /// Questions about the founding that have no answer yet, by name: who asks, and what.
     pub(super) questions: BTreeMap<u64, (usize, Question)>,
 }
@@ -121,6 +135,7 @@ impl World {
             hosts,
             network: Network::new(plan.nodes),
             turns: (0..plan.nodes).map(|_| None).collect(),
+            aside: (0..plan.nodes).map(|_| Aside::default()).collect(),
             questions: BTreeMap::new(),
             counts_flight: plan.gather == 0,
             plan,

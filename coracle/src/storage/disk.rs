@@ -9,8 +9,10 @@
 //!
 //! One disk is one flat directory. Names are plain file names, without separators.
 
+mod open_files;
+
+use self::open_files::OpenFiles;
 use super::StoreError;
-use super::open_files::OpenFiles;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};

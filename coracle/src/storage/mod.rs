@@ -14,7 +14,6 @@ pub mod keyed;
 pub mod mem_disk;
 pub mod memory;
 pub(crate) mod met;
-mod open_files;
 pub mod queue;
 mod shape;
 pub mod wal;

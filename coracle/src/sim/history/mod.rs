@@ -26,7 +26,9 @@
 //! assert!(matches!(checker::check(&Register, &history, Budget::default()), Verdict::NotLinearizable(_)));
 //! ```
 
+mod budget;
 pub mod checker;
+mod command;
 mod explain;
 pub mod generate;
 pub mod kv;
@@ -38,7 +40,8 @@ pub mod register;
 mod search;
 mod seen;
 
-pub use checker::{Budget, Verdict};
+pub use budget::Budget;
+pub use checker::Verdict;
 pub use explain::Explanation;
 pub use model::Model;
 pub use operation::{History, Operation, OperationId, Outcome};

@@ -18,7 +18,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::kv::{Command, Output, is_pure};
+use super::command::{Command, Output, is_pure};
 use super::model::Model;
 use super::operation::{History, Operation, Outcome};
 

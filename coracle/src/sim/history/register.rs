@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::checker::{Budget, Verdict};
+use super::budget::Budget;
+use super::checker::Verdict;
 use super::explain::Explanation;
 use super::model::Model;
 use super::operation::{History, Operation, Outcome};

@@ -25,7 +25,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use super::checker::Budget;
+use super::budget::Budget;
 use super::model::Model;
 use super::operation::{History, Outcome};
 use super::seen::{Mixer, Seen};

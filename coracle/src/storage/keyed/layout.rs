@@ -150,6 +150,13 @@ pub(super) fn read_starts(value: &[u8]) -> Result<u64, String> {
     numbers(STARTS, value).map(|[count]| count)
 }
 
+/// The entry under this key, verified.
+pub(super) fn read_entry(key: &[u8], value: &[u8]) -> Result<Entry, String> {
+    let at = index(key).ok_or_else(|| format!("a key of {} bytes", key.len()))?;
+    let entry = Entry::decode(Bytes::copy_from_slice(value)).map_err(|error| error.to_string())?;
+    if entry.index() == at { Ok(entry) } else { Err(format!("entry {} lies there", entry.id())) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Reads a whole log and believes none of it: every sum, every index, every term.
 
 use super::reader::KeyedReader;
-use super::{KeyValue, layout as keys};
+use super::{KeyValue, damaged, layout as keys};
 use crate::entry::{Entry, Kind};
 use crate::storage::shape::Shape;
 use crate::storage::{Identity, LogReader, Recovered, StoreError};
@@ -57,11 +57,6 @@ pub fn inspect<K: KeyValue + 'static>(map: K) -> Result<Option<Inspected>, Store
         recovered: found.shape.recovered(),
         reader: Arc::new(KeyedReader::alone(map)?),
     }))
-}
-
-/// A damaged value; there are no offsets in a map, so the key is named.
-pub(super) fn damaged(map: &dyn KeyValue, what: &str, detail: &str) -> StoreError {
-    StoreError::Damaged { path: map.path().to_owned(), offset: 0, detail: format!("{what}: {detail}") }
 }
 
 /// The records beside the entries.
@@ -225,7 +220,7 @@ impl Way {
 
     fn step(&mut self, map: &dyn KeyValue, key: &[u8], value: &[u8], progress: &mut dyn FnMut(f32)) {
         let Way { records, shape, walk, total } = self;
-        let problem = match decode(key, value) {
+        let problem = match keys::read_entry(key, value) {
             Ok(entry) => {
                 let problem = if walk.damage.is_empty() { take(shape, &entry).err() } else { None };
                 walk.pass(entry.id());
@@ -256,13 +251,6 @@ impl Way {
 fn take(shape: &mut Shape, entry: &Entry) -> Result<(), String> {
     let membership = (entry.kind() == Kind::Membership).then(|| entry.payload());
     shape.append(entry.id(), membership)
-}
-
-/// The entry under this key, verified.
-pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<Entry, String> {
-    let index = keys::index(key).ok_or_else(|| format!("a key of {} bytes", key.len()))?;
-    let entry = Entry::decode(Bytes::copy_from_slice(value)).map_err(|error| error.to_string())?;
-    if entry.index() == index { Ok(entry) } else { Err(format!("entry {} lies there", entry.id())) }
 }
 
 /// Whether the log is of this node, on this disk.

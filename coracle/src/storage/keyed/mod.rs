@@ -285,3 +285,8 @@ fn operations(shape: &Shape, batch: &WriteBatch) -> Vec<Operation> {
     }
     operations
 }
+
+/// A damaged value; there are no offsets in a map, so the key is named.
+fn damaged(map: &dyn KeyValue, what: &str, detail: &str) -> StoreError {
+    StoreError::Damaged { path: map.path().to_owned(), offset: 0, detail: format!("{what}: {detail}") }
+}

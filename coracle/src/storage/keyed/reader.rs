@@ -3,8 +3,7 @@
 //! A scan is of one moment, in which the log has no gaps: the entries come one after the other, or
 //! something is damaged. Only whether the first one is gone or has not come yet needs a second look.
 
-use super::load::{damaged, decode};
-use super::{KeyValue, layout as keys};
+use super::{KeyValue, damaged, layout as keys};
 use crate::entry::Entry;
 use crate::storage::{LogReader, ReadLogError, StoreError};
 use coracle_core::Index;
@@ -69,7 +68,7 @@ impl<K: KeyValue> LogReader for KeyedReader<K> {
                 if bytes > max_bytes && !entries.is_empty() {
                     return ControlFlow::Break(());
                 }
-                let entry = match decode(key, value) {
+                let entry = match keys::read_entry(key, value) {
                     Ok(entry) if entry.index() != next => Err("it is missing, but the log goes on".into()),
                     Ok(entry) if entries.last().is_some_and(|before| before.term() > entry.term()) => {
                         Err(format!("its term {} descends", entry.term()))

@@ -14,7 +14,8 @@ mod register;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::checker::{Budget, Verdict};
+use super::budget::Budget;
+use super::checker::Verdict;
 use super::operation::{History, OperationId};
 use super::{kv, register as model};
 

@@ -7,7 +7,7 @@
 //! long as its handles live. So does one with writes that no sync has followed: what a failed write left is told
 //! to whoever held the file, and perhaps to nobody who opens it later.
 
-use super::disk::DiskFile;
+use super::DiskFile;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -221,7 +221,7 @@ impl DiskFile for OpenFile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::disk::{DirDisk, Disk};
+    use super::super::{DirDisk, Disk};
     use super::*;
 
     /// How many descriptors of this process point into the directory.

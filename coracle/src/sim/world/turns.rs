@@ -4,18 +4,18 @@
 //! sends and answers. So does a simulated one now and then, for as long as its plan says: what comes in
 //! meanwhile is of the same turn, and commands and reads are handed over together at its end.
 
-use super::chance::Kind;
-use super::ghost::{Verdict, broken};
-use super::host::{Event, Heard, NotDone};
-use super::plan::MS;
-use super::situations::Rare;
-use super::story;
-use super::world::{Before, Happening, World};
+use super::{Before, Happening, World};
+use crate::sim::chance::Kind;
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::host::{Event, Heard, NotDone};
+use crate::sim::plan::MS;
+use crate::sim::situations::Rare;
+use crate::sim::story;
 use crate::storage::WriteBatch;
 use coracle_core::Raft;
 
 /// What a node has taken in of a turn that goes on.
-pub(super) struct Turn {
+pub(in crate::sim) struct Turn {
     run: u64,
     /// The node as the turn began.
     before: Before,
@@ -26,7 +26,7 @@ pub(super) struct Turn {
 
 impl World {
     /// Lets a node handle an event, and carries out what it wants: at once, or when its turn ends.
-    pub(super) fn turn(&mut self, node: usize, event: Event) -> Verdict {
+    pub(in crate::sim) fn turn(&mut self, node: usize, event: Event) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         let (before, run) = (Before::of(up.raft()), self.hosts[node].run);
         if self.turns[node].as_ref().is_some_and(|turn| turn.run == run) {
@@ -77,7 +77,7 @@ impl World {
     }
 
     /// A turn ends.
-    pub(super) fn on_turn(&mut self, node: usize, run: u64) -> Verdict {
+    pub(in crate::sim) fn on_turn(&mut self, node: usize, run: u64) -> Verdict {
         if !self.lives(node, run) {
             return Ok(());
         }
@@ -98,8 +98,8 @@ impl World {
     }
 
     /// The judge looks at what a node has queued for its disk, and at the node.
-    pub(super) fn judge(&mut self, node: usize, queued: &[WriteBatch]) -> Verdict {
-        let raft = self.hosts[node].up.as_ref().map(super::host::Running::raft);
+    pub(in crate::sim) fn judge(&mut self, node: usize, queued: &[WriteBatch]) -> Verdict {
+        let raft = self.hosts[node].up.as_ref().map(crate::sim::host::Running::raft);
         let term = raft.filter(|raft| raft.is_leader()).map(Raft::term);
         let leads = term.is_some() && term == self.ghost.leads(node);
         let mut added = 0;

@@ -1,15 +1,15 @@
 //! Clients ask nodes: those that are up, those that are gone, and those that sleep.
 
-use super::chance::Kind;
-use super::clients::Question;
-use super::ghost::Verdict;
-use super::host::{Event, encode};
-use super::plan::ELECTION;
-use super::situations::Rare;
-use super::world::{Happening, World};
+use super::{Happening, World};
+use crate::sim::chance::Kind;
+use crate::sim::clients::Question;
+use crate::sim::ghost::Verdict;
+use crate::sim::host::{Event, encode};
+use crate::sim::plan::ELECTION;
+use crate::sim::situations::Rare;
 
 impl World {
-    pub(super) fn on_client(&mut self, client: usize) -> Verdict {
+    pub(in crate::sim) fn on_client(&mut self, client: usize) -> Verdict {
         let committed = self.ghost.committed();
         let (decision, mut dice) = self.chance.next(Kind::Ask, client);
         let pause = dice.within(1, self.plan.think.max(1));
@@ -44,7 +44,7 @@ impl World {
         self.on_asked(run, question)
     }
 
-    pub(super) fn on_asked(&mut self, run: u64, question: Question) -> Verdict {
+    pub(in crate::sim) fn on_asked(&mut self, run: u64, question: Question) -> Verdict {
         let Question { node, request, ask } = question;
         if !self.lives(node, run) {
             return Ok(());

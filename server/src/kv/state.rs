@@ -6,8 +6,9 @@
 //! what was claimed. Lengths are judged by the limits of the machine before anything is allocated, and the
 //! checksum is the library's.
 
+use super::{Kv, Record};
 use crate::key::Key;
-use crate::kv::{Kv, MAX_KEY, MAX_VALUE, Record};
+use crate::operation::{MAX_KEY, MAX_VALUE};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};

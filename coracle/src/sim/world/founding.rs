@@ -1,10 +1,10 @@
 //! How the cluster of a run comes about: all nodes promise themselves to one list, and the lowest founds it. Nothing
 //! goes wrong here; what can is the subject of the [`contest`](super::contest).
 
-use super::ghost::{Verdict, broken};
-use super::host::{Event, Running};
-use super::world::World;
+use super::World;
 use crate::founding::{Question, proposal};
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::host::{Event, Running};
 use crate::storage::identity;
 use crate::storage::mem_disk::MemDisk;
 use crate::wire::{Answer, Ask, Step};
@@ -12,7 +12,7 @@ use coracle_core::*;
 
 impl World {
     /// The first node is asked to found a cluster of all.
-    pub(super) fn found(&mut self) -> Verdict {
+    pub(in crate::sim) fn found(&mut self) -> Verdict {
         self.tell(|| "node 1 is asked to found the cluster".to_owned());
         let members = self.hosts.iter().map(|host| Member {
             id: host.me.id,
@@ -25,7 +25,7 @@ impl World {
     }
 
     /// Nodes speak of a founding, and everything arrives and is durable at once.
-    pub(super) fn converse(
+    pub(in crate::sim) fn converse(
         &mut self,
         node: usize,
         promises: usize,
@@ -64,14 +64,14 @@ impl World {
 
 impl Running {
     /// The identity keeps the next promise.
-    pub(super) fn keep_promise(&mut self, disk: &MemDisk) -> Result<(), String> {
+    pub(in crate::sim) fn keep_promise(&mut self, disk: &MemDisk) -> Result<(), String> {
         let Some(promise) = self.promises.pop_front() else { return Ok(()) };
         let kept = promise.map(|promise| promise.to_kept());
         identity::set_promise(disk, kept).map_err(|error| error.to_string())
     }
 
     /// Names the cluster in the identity, after all promises that it was given before.
-    pub(super) fn name(&mut self, disk: &MemDisk, cluster: ClusterId) -> Result<(), String> {
+    pub(in crate::sim) fn name(&mut self, disk: &MemDisk, cluster: ClusterId) -> Result<(), String> {
         while !self.promises.is_empty() {
             self.keep_promise(disk)?;
             self.driver.on_promised();

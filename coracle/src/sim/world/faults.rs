@@ -1,17 +1,17 @@
 //! What goes wrong: the one list of faults. A new one is a line in [`World::schedule_faults`] and an arm in
-//! [`World::on_fault`], with a rate in [`Plan`](super::plan::Plan) and a name in
-//! [`Kind`](super::chance::Kind).
+//! [`World::on_fault`], with a rate in [`Plan`](crate::sim::plan::Plan) and a name in
+//! [`Kind`](crate::sim::chance::Kind).
 //!
 //! Each fault comes again and again, with random pauses, until everything heals. What exactly it does is
 //! drawn from the dice of its decision.
 
-use super::chance::Kind;
-use super::dice::Dice;
-use super::ghost::Verdict;
-use super::host::Event;
-use super::plan::{ELECTION, MS};
-use super::situations::Rare;
-use super::world::{Happening, World, named};
+use super::{Happening, World, named};
+use crate::sim::chance::Kind;
+use crate::sim::dice::Dice;
+use crate::sim::ghost::Verdict;
+use crate::sim::host::Event;
+use crate::sim::plan::{ELECTION, MS};
+use crate::sim::situations::Rare;
 use crate::storage::disk::Disk;
 use crate::storage::mem_disk::{Aim, Damage, Op};
 use coracle_core::Index;
@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    pub(super) fn schedule_faults(&mut self) {
+    pub(in crate::sim) fn schedule_faults(&mut self) {
         for &kind in Kind::ALL {
             let mean = self.mean(kind);
             if mean > 0 {
@@ -50,7 +50,7 @@ impl World {
         }
     }
 
-    pub(super) fn on_fault(&mut self, kind: Kind) -> Verdict {
+    pub(in crate::sim) fn on_fault(&mut self, kind: Kind) -> Verdict {
         let mean = self.mean(kind);
         if self.healed || mean == 0 {
             return Ok(());
@@ -235,7 +235,7 @@ impl World {
         self.on_turnover(leader, 0);
     }
 
-    pub(super) fn on_turnover(&mut self, leader: usize, stage: u8) {
+    pub(in crate::sim) fn on_turnover(&mut self, leader: usize, stage: u8) {
         if self.healed || self.hosts.len() < 3 {
             return;
         }
@@ -269,7 +269,7 @@ impl World {
     }
 
     /// A link goes and comes, every few messages.
-    pub(super) fn on_flap(&mut self, from: usize, to: usize, more: u64) -> Verdict {
+    pub(in crate::sim) fn on_flap(&mut self, from: usize, to: usize, more: u64) -> Verdict {
         if self.healed {
             return Ok(());
         }
@@ -313,7 +313,7 @@ impl World {
         self.tell(|| format!("the disk of node {} goes wrong: {what:?}", node + 1));
     }
 
-    pub(super) fn end_disk_faults(&mut self, node: usize) {
+    pub(in crate::sim) fn end_disk_faults(&mut self, node: usize) {
         let host = &mut self.hosts[node];
         // Whoever was refused something has stopped by now, or waits for room.
         if host.up.is_some() {

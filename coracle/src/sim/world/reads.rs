@@ -1,18 +1,18 @@
 //! Reads of the log: each is planned, waits for the disk, and is done, perhaps in two parts; the log goes on
 //! meanwhile, purges, truncates and uses its files again.
 
-use super::chance::Kind;
-use super::ghost::Verdict;
-use super::host::Event;
-use super::situations::Rare;
-use super::world::{Happening, World};
+use super::{Happening, World};
 use crate::entry::Entry;
 use crate::replica::{Load, Purpose};
+use crate::sim::chance::Kind;
+use crate::sim::ghost::Verdict;
+use crate::sim::host::Event;
+use crate::sim::situations::Rare;
 use crate::storage::ReadLogError;
 use crate::storage::wal::PlannedRead;
 
 /// A read under way.
-pub(super) struct Reading {
+pub(in crate::sim) struct Reading {
     load: Load,
     planned: Result<PlannedRead, ReadLogError>,
     entries: Vec<Entry>,
@@ -28,7 +28,7 @@ impl std::fmt::Debug for Reading {
 
 impl World {
     /// Begins to read.
-    pub(super) fn read(&mut self, node: usize, load: Load) {
+    pub(in crate::sim) fn read(&mut self, node: usize, load: Load) {
         let Some(up) = &self.hosts[node].up else { return };
         let (planned, changes) = (up.plan_load(&load), up.changes);
         let reading = Reading { load, planned, entries: Vec::new(), changes };
@@ -41,7 +41,7 @@ impl World {
         self.at(delay, Happening::Loaded { node, run, reading: Box::new(reading) });
     }
 
-    pub(super) fn on_loaded(&mut self, node: usize, run: u64, mut reading: Box<Reading>) -> Verdict {
+    pub(in crate::sim) fn on_loaded(&mut self, node: usize, run: u64, mut reading: Box<Reading>) -> Verdict {
         if !self.lives(node, run) {
             return Ok(());
         }

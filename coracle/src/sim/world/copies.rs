@@ -5,26 +5,18 @@
 //! whoever is met (D5.2.10): the copy lacks the start in which the original was met, so what it says counts with
 //! nobody. At last the original is in front, and the copy gone.
 
-use super::ghost::Verdict;
-use super::host::{Host, Running};
-use super::plan::{ELECTION, MS};
-use super::situations::Rare;
 use super::turns::Turn;
-use super::world::{Happening, World};
-use crate::storage::identity::Boots;
+use super::{Happening, World};
+use crate::sim::ghost::Verdict;
+use crate::sim::host::Twin;
+use crate::sim::plan::{ELECTION, MS};
+use crate::sim::situations::Rare;
 use crate::storage::mem_disk::MemDisk;
 
-/// The process that waits, or the place of one that does not run.
-pub(super) struct Twin {
-    disk: MemDisk,
-    run: u64,
-    up: Option<Running>,
-    boots: Boots,
-    torn: bool,
+/// What the world holds for the process that waits at a node, until it is in front.
+#[derive(Default)]
+pub(in crate::sim) struct Aside {
     turn: Option<Turn>,
-    /// Whether this is the copy.
-    copy: bool,
-    /// What is due to this process, for when it is in front.
     due: Vec<Happening>,
 }
 
@@ -45,28 +37,19 @@ impl Happening {
     }
 }
 
-impl Host {
-    /// Whether the copy is in front.
-    pub(super) fn copied(&self) -> bool {
-        self.twin.as_ref().is_some_and(|twin| !twin.copy)
-    }
-}
-
 impl World {
     /// A process starts on an old image of a node's directory, and the node's own goes on.
-    pub(super) fn copy(&mut self, node: usize, image: MemDisk) -> Verdict {
+    pub(in crate::sim) fn copy(&mut self, node: usize, image: MemDisk) -> Verdict {
         self.tell(|| format!("a copy of the directory of node {} is used too", node + 1));
         self.met.count(Rare::Copied);
-        let boots = Boots::default();
-        let (run, up, torn, turn, due) = (0, None, false, None, Vec::new());
-        self.hosts[node].twin =
-            Some(Box::new(Twin { disk: image, run, up, boots, torn, turn, copy: true, due }));
+        self.hosts[node].twin = Some(Box::new(Twin::on(image)));
+        self.aside[node] = Aside::default();
         let changes = self.chance.plain(16, node, self.now).within(1, 8);
         self.change_places(node, changes * 2 - 1)
     }
 
     /// The two processes of a node change places, and will so many times more.
-    pub(super) fn change_places(&mut self, node: usize, more: u64) -> Verdict {
+    pub(in crate::sim) fn change_places(&mut self, node: usize, more: u64) -> Verdict {
         if self.hosts[node].twin.is_none() {
             return Ok(());
         }
@@ -76,8 +59,7 @@ impl World {
             self.at(1, Happening::Start { node });
         }
         if more == 0 {
-            self.hosts[node].twin = None;
-            self.ghost.forget_copy(node);
+            self.end_copy(node);
             return Ok(());
         }
         let pause = self.chance.plain(17, node, self.now).within(MS, 2 * ELECTION);
@@ -86,30 +68,32 @@ impl World {
     }
 
     /// At the end of all faults the original is in front, and the copy gone.
-    pub(super) fn end_copies(&mut self) {
+    pub(in crate::sim) fn end_copies(&mut self) {
         for node in 0..self.hosts.len() {
             if self.hosts[node].copied() {
                 self.exchange(node);
             }
-            self.hosts[node].twin = None;
-            self.ghost.forget_copy(node);
+            self.end_copy(node);
         }
+    }
+
+    fn end_copy(&mut self, node: usize) {
+        self.hosts[node].twin = None;
+        self.aside[node] = Aside::default();
+        self.ghost.forget_copy(node);
     }
 
     fn exchange(&mut self, node: usize) {
         let host = &mut self.hosts[node];
         host.disk.clear_faults();
         (host.faulty, host.frozen_until) = (false, 0);
-        let Some(twin) = &mut host.twin else { return };
-        std::mem::swap(&mut host.disk, &mut twin.disk);
-        std::mem::swap(&mut host.run, &mut twin.run);
-        std::mem::swap(&mut host.up, &mut twin.up);
-        std::mem::swap(&mut host.boots, &mut twin.boots);
-        std::mem::swap(&mut host.torn, &mut twin.torn);
-        std::mem::swap(&mut self.turns[node], &mut twin.turn);
-        twin.copy = !twin.copy;
-        let (copied, id) = (!twin.copy, host.me.id);
-        let due = std::mem::take(&mut twin.due);
+        if !host.change_places() {
+            return;
+        }
+        let aside = &mut self.aside[node];
+        std::mem::swap(&mut self.turns[node], &mut aside.turn);
+        let (copied, id) = (host.copied(), host.me.id);
+        let due = std::mem::take(&mut aside.due);
         due.into_iter().for_each(|what| self.at(1, what));
         self.tell(|| format!("node {} is its {} now", node + 1, if copied { "copy" } else { "original" }));
         self.ghost.exchange(node, copied);
@@ -121,14 +105,12 @@ impl World {
     }
 
     /// Keeps what is due to a process that is not in front. None: it waits.
-    pub(super) fn due(&mut self, what: Happening) -> Option<Happening> {
+    pub(in crate::sim) fn due(&mut self, what: Happening) -> Option<Happening> {
         let Some((node, run)) = what.process() else { return Some(what) };
-        match &mut self.hosts[node].twin {
-            Some(twin) if twin.run == run && twin.up.is_some() => {
-                twin.due.push(what);
-                None
-            }
-            _ => Some(what),
+        if !self.hosts[node].runs_aside(run) {
+            return Some(what);
         }
+        self.aside[node].due.push(what);
+        None
     }
 }

@@ -1,14 +1,14 @@
 //! The network: links that lose, repeat, hold and cut messages, and break with what is under way.
 
-use super::chance::Kind;
-use super::ghost::{Verdict, broken};
-use super::host::Event;
-use super::plan::{ELECTION, MS};
-use super::situations::Rare;
-use super::story;
-use super::world::{Happening, World};
+use super::{Happening, World};
 use crate::driver::Unsent;
 use crate::entry::Entry;
+use crate::sim::chance::Kind;
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::host::Event;
+use crate::sim::plan::{ELECTION, MS};
+use crate::sim::situations::Rare;
+use crate::sim::story;
 use crate::transport::PeerMessage;
 use crate::wire;
 use bytes::Bytes;
@@ -23,10 +23,10 @@ const KEPT_ACKS: usize = 8;
 
 /// A message under way.
 #[derive(Clone, Debug)]
-pub(super) struct Parcel {
-    pub(super) from: usize,
-    pub(super) to: usize,
-    /// The boots of the two processes when it left.
+pub(in crate::sim) struct Parcel {
+    pub(in crate::sim) from: usize,
+    pub(in crate::sim) to: usize,
+    /// The runs of the two processes when it left.
     runs: (u64, u64),
     /// The connection that it travels by.
     connection: u64,
@@ -36,9 +36,9 @@ pub(super) struct Parcel {
     bytes: Bytes,
 }
 
-/// An answer to a question of a boot that has ended.
+/// An answer to a question of a run that has ended.
 struct Echo {
-    /// The boot that asked.
+    /// The run that asked.
     run: u64,
     /// The question's number.
     sequence: u64,
@@ -46,16 +46,16 @@ struct Echo {
 }
 
 /// All links.
-pub(super) struct Network {
+pub(in crate::sim) struct Network {
     /// Which links are cut: from, to.
-    pub(super) cut: Vec<Vec<bool>>,
+    pub(in crate::sim) cut: Vec<Vec<bool>>,
     /// The connection of each link; what travels by an older one is lost.
     connection: Vec<Vec<u64>>,
     under_way: Vec<Vec<u64>>,
     recent: VecDeque<(Envelope, Vec<Entry>)>,
     /// The bytes of the most entries that a node added to its log at once so far: a limit on what waits is
     /// passed by so much at most.
-    pub(super) largest: u64,
+    pub(in crate::sim) largest: u64,
     /// For each node an answer that it was about to get when its process was ended.
     echo: Vec<Option<Echo>>,
     /// Copies of acknowledgements that each node got as a leader, until it leads again.
@@ -67,7 +67,7 @@ pub(super) struct Network {
 }
 
 impl Network {
-    pub(super) fn new(nodes: usize) -> Network {
+    pub(in crate::sim) fn new(nodes: usize) -> Network {
         Network {
             cut: vec![vec![false; nodes]; nodes],
             connection: vec![vec![0; nodes]; nodes],
@@ -82,7 +82,7 @@ impl Network {
     }
 
     /// Cuts exactly these links.
-    pub(super) fn cut_where(&mut self, mut cut: impl FnMut(usize, usize) -> bool) {
+    pub(in crate::sim) fn cut_where(&mut self, mut cut: impl FnMut(usize, usize) -> bool) {
         for (from, row) in self.cut.iter_mut().enumerate() {
             for (to, link) in row.iter_mut().enumerate() {
                 *link = from != to && cut(from, to);
@@ -91,7 +91,7 @@ impl Network {
     }
 
     /// What is under way between the two, in both directions, is lost. How much that is.
-    pub(super) fn reset(&mut self, a: usize, b: usize) -> u64 {
+    pub(in crate::sim) fn reset(&mut self, a: usize, b: usize) -> u64 {
         let mut lost = 0;
         for (from, to) in [(a, b), (b, a)] {
             self.connection[from][to] += 1;
@@ -108,7 +108,7 @@ fn index(id: NodeId) -> usize {
 impl World {
     /// Sends a message. An error is what the sender's transport refused, and says so; whatever else is lost is lost
     /// without a word.
-    pub(super) fn send(
+    pub(in crate::sim) fn send(
         &mut self,
         from: usize,
         envelope: Envelope,
@@ -195,7 +195,7 @@ impl World {
 
     /// A node leads: what it was told when it led before comes once more, as by a connection that hung; and so do
     /// entries of leaders before it, to whom they were for.
-    pub(super) fn tell_old_acks(&mut self, node: usize) {
+    pub(in crate::sim) fn tell_old_acks(&mut self, node: usize) {
         let acks = std::mem::take(&mut self.network.old_acks[node]);
         self.come_again(11, ELECTION, Rare::AckOfOldTerm, acks);
         for to in 0..self.hosts.len() {
@@ -205,13 +205,13 @@ impl World {
     }
 
     /// A node campaigns: what it was granted before comes once more.
-    pub(super) fn tell_old_votes(&mut self, node: usize) {
+    pub(in crate::sim) fn tell_old_votes(&mut self, node: usize) {
         let votes = std::mem::take(&mut self.network.old_votes[node]);
         self.come_again(14, 3 * MS, Rare::VoteOfOldTerm, votes);
     }
 
     /// A node has dropped entries: they come once more.
-    pub(super) fn tell_old_entries(&mut self, node: usize) {
+    pub(in crate::sim) fn tell_old_entries(&mut self, node: usize) {
         let entries = std::mem::take(&mut self.network.old_entries[node]);
         self.come_again(15, 2 * self.plan.latency, Rare::EntriesOfOldTerm, entries);
     }
@@ -247,7 +247,7 @@ impl World {
 
     /// A forwarded write, or the answer to one: comes once, by the connection that it was sent by, or that
     /// connection ends.
-    pub(super) fn send_reliably(&mut self, from: usize, to: Peer, message: PeerMessage) {
+    pub(in crate::sim) fn send_reliably(&mut self, from: usize, to: Peer, message: PeerMessage) {
         self.report.messages += 1;
         let to = index(to.id);
         let link = (from + 1) * 10 + to + 1;
@@ -312,7 +312,7 @@ impl World {
         status.peers.iter().any(|peer| peer.id == follower && peer.probing)
     }
 
-    pub(super) fn on_deliver(&mut self, parcel: Parcel) -> Verdict {
+    pub(in crate::sim) fn on_deliver(&mut self, parcel: Parcel) -> Verdict {
         let Parcel { from, to, runs, connection, .. } = parcel;
         if let Some(thaw) = self.frozen(to) {
             self.at(thaw, Happening::Deliver(parcel));
@@ -352,7 +352,7 @@ impl World {
         };
         let at = self.report.story.len();
         let look = |world: &World| {
-            let raft = world.hosts[to].up.as_ref().map(super::host::Running::raft);
+            let raft = world.hosts[to].up.as_ref().map(crate::sim::host::Running::raft);
             let (id, peer) = (NodeId(to as u64 + 1), NodeId(from as u64 + 1));
             raft.map(|r| (id, r.leader(), r.hard_state(), r.commit(), r.last(), r.matched(peer)))
         };
@@ -464,7 +464,7 @@ impl World {
 
     /// A message that somebody once sent comes to the wrong node, or from a node that is none: nothing may
     /// come of it (S23).
-    pub(super) fn stray(&mut self, dice: &mut super::dice::Dice) -> Verdict {
+    pub(in crate::sim) fn stray(&mut self, dice: &mut crate::sim::dice::Dice) -> Verdict {
         let count = self.network.recent.len() as u64;
         let at = dice.below(count) as usize;
         let Some((mut envelope, entries)) = self.network.recent.get(at).cloned() else { return Ok(()) };

@@ -3,16 +3,16 @@
 //! Before that, in some runs, only a partition is left: one in which a node with an up-to-date log still
 //! reaches a quorum. As long as it lasts, the cluster must go on (L7).
 
-use super::chance::Kind;
-use super::ghost::{Verdict, broken};
-use super::host::{Host, Running};
-use super::plan::{ELECTION, MS};
-use super::situations::Rare;
-use super::world::{Happening, World};
+use super::{Happening, World};
+use crate::sim::chance::Kind;
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::host::{Host, Running};
+use crate::sim::plan::{ELECTION, MS};
+use crate::sim::situations::Rare;
 use coracle_core::*;
 
 impl World {
-    pub(super) fn heal(&mut self) -> Verdict {
+    pub(in crate::sim) fn heal(&mut self) -> Verdict {
         let ticks = self.ticks;
         self.report.pace("leaderless", ticks.0, ticks.1 * 1000);
         self.calm()?;

@@ -1,13 +1,13 @@
 //! Processes that start, stop and crash, and what their disks keep of it.
 
-use super::chance::Kind;
-use super::dice::Dice;
-use super::ghost::{Verdict, broken};
-use super::plan::{ELECTION, MS};
-use super::situations::Rare;
-use super::world::{Happening, World};
+use super::{Happening, World};
 use crate::entry::Entry;
 use crate::replica::{Load, Purpose};
+use crate::sim::chance::Kind;
+use crate::sim::dice::Dice;
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::plan::{ELECTION, MS};
+use crate::sim::situations::Rare;
 use crate::storage::mem_disk::Op;
 use coracle_core::*;
 
@@ -28,7 +28,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn start(&mut self, node: usize) -> Verdict {
+    pub(in crate::sim) fn start(&mut self, node: usize) -> Verdict {
         if self.hosts[node].up.is_some() || self.hosts[node].dead {
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl World {
     }
 
     /// The disk has refused something, and so the node must stop.
-    pub(super) fn on_disk_refused(&mut self, node: usize, error: &str) -> Verdict {
+    pub(in crate::sim) fn on_disk_refused(&mut self, node: usize, error: &str) -> Verdict {
         self.tell(|| format!("node {} stops: {error}", node + 1));
         let host = &mut self.hosts[node];
         let bitten = host.faulty && host.disk.clear_faults();
@@ -168,7 +168,7 @@ impl World {
     }
 
     /// Ends a process, or its power, in the middle of whatever its disk is doing.
-    pub(super) fn crash(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+    pub(in crate::sim) fn crash(&mut self, node: usize, dice: &mut Dice) -> Verdict {
         let power = dice.chance(self.plan.power);
         let (operations, delay) = (dice.below(10), dice.within(MS, 4 * ELECTION));
         let host = &mut self.hosts[node];
@@ -210,7 +210,7 @@ impl World {
     }
 
     /// A process ends and comes back so soon that its leader does not notice.
-    pub(super) fn restart(&mut self, node: usize, run: u64) -> Verdict {
+    pub(in crate::sim) fn restart(&mut self, node: usize, run: u64) -> Verdict {
         if self.healed || !self.lives(node, run) {
             return Ok(());
         }

@@ -1,9 +1,9 @@
 //! What waits, and what is under way, is bounded: the judge's view of S22.
 
-use super::ghost::{Verdict, broken};
-use super::situations::Rare;
-use super::world::World;
+use super::World;
 use crate::entry::Entry;
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::situations::Rare;
 use coracle_core::*;
 
 /// An empty entry has at most so many bytes.
@@ -12,7 +12,7 @@ const NOOP: u64 = 100;
 impl World {
     /// What waits for the disk, and at a leader for a quorum, passes its limit by what came at once at most
     /// (S22).
-    pub(super) fn watch_room(&mut self, node: usize, added: u64) -> Verdict {
+    pub(in crate::sim) fn watch_room(&mut self, node: usize, added: u64) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         self.network.largest = self.network.largest.max(added);
         // A new leader adds its empty entry, whatever waits.
@@ -47,7 +47,7 @@ impl World {
 
     /// Whether a node has room for another write, as the judge counts: for its disk, for a quorum, and for its
     /// machine.
-    pub(super) fn has_room(&self, node: usize) -> bool {
+    pub(in crate::sim) fn has_room(&self, node: usize) -> bool {
         let Some(up) = &self.hosts[node].up else { return false };
         let (raft, room) = (up.raft(), self.plan.room);
         let after = |index| self.ghost.bytes_after(node, index);
@@ -58,7 +58,7 @@ impl World {
     }
 
     /// What is under way is bounded (S22).
-    pub(super) fn watch_window(&mut self, node: usize) -> Verdict {
+    pub(in crate::sim) fn watch_window(&mut self, node: usize) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         let (messages, bytes) = up.limits.in_flight;
         if !up.raft().is_leader() {
@@ -74,7 +74,7 @@ impl World {
     }
 
     /// A message carries no more entries, and no more bytes, than it may (S22).
-    pub(super) fn watch_message(&self, node: usize, entries: &[Entry]) -> Verdict {
+    pub(in crate::sim) fn watch_message(&self, node: usize, entries: &[Entry]) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         let (count, bytes) = up.limits.message;
         let all = entries.iter().map(Entry::len).sum::<usize>() as u64;
@@ -87,7 +87,12 @@ impl World {
 
     /// What left for a follower and was not answered yet is bounded, as the judge counts it (S22). What was
     /// loaded for a place that the follower has left meanwhile is one more, twice at most.
-    pub(super) fn watch_flight(&mut self, node: usize, envelope: &Envelope, entries: &[Entry]) -> Verdict {
+    pub(in crate::sim) fn watch_flight(
+        &mut self,
+        node: usize,
+        envelope: &Envelope,
+        entries: &[Entry],
+    ) -> Verdict {
         let Some(up) = self.hosts[node].up.as_ref().filter(|_| !entries.is_empty()) else { return Ok(()) };
         let bytes = entries.iter().map(Entry::len).sum::<usize>() as u64;
         let (messages, most) = up.limits.in_flight;
