@@ -400,6 +400,11 @@ impl<W, R> Replica<W, R> {
         {
             self.clock.hear(now.tick, time);
         }
+        self.carry_out(now, output, &received);
+    }
+
+    /// Does what the core wants, up to where the driver is needed.
+    fn carry_out(&mut self, now: Moment, output: Output, received: &[Entry]) {
         let Output {
             members,
             tail,
@@ -420,7 +425,7 @@ impl<W, R> Replica<W, R> {
             self.effects.members = members;
         }
         for change in tail {
-            self.change_tail(now, change, &received);
+            self.change_tail(now, change, received);
         }
         if let Some(write) = write {
             let batch = self.batch(&write);
@@ -432,7 +437,16 @@ impl<W, R> Replica<W, R> {
             }
             self.effects.send.push((envelope, Vec::new()));
         }
-        for Held { mut after, term, envelope } in send_after_sync {
+        self.hold(send_after_sync);
+        self.release_held();
+        self.answer(refused, reads);
+        self.effects.alarms.extend(alarms);
+        self.replicate.extend(replicate);
+    }
+
+    /// Holds messages until the disk has come so far.
+    fn hold(&mut self, messages: Vec<Held>) {
+        for Held { mut after, term, envelope } in messages {
             if self.breaks("held-for-next-write-only") {
                 after = after.min(self.raft.written().next());
             }
@@ -443,7 +457,10 @@ impl<W, R> Replica<W, R> {
             self.held.retain(|held| !same(&held.envelope));
             self.held.push_back(Held { after, term, envelope });
         }
-        self.release_held();
+    }
+
+    /// Passes on what the core refuses and grants to whoever asked.
+    fn answer(&mut self, refused: Vec<Refused>, reads: Vec<ReadGrant>) {
         for Refused { ticket, reason } in refused {
             let why = || NotDone::Refused(reason);
             match self.tickets.remove(&ticket) {
@@ -462,8 +479,6 @@ impl<W, R> Replica<W, R> {
                 self.effects.granted.extend(requests.into_iter().map(|request| (request, index)));
             }
         }
-        self.effects.alarms.extend(alarms);
-        self.replicate.extend(replicate);
     }
 
     fn change_tail(&mut self, now: Moment, change: TailChange, received: &[Entry]) {

@@ -7,12 +7,14 @@
 //!   same past · S4 a leader has all that is committed · S5 all machines agree at each index
 //! - S6 what is committed is durable on a quorum · S7 and never changes · S9 terms and votes never go back
 //! - S8 a leader counts for entries of its own term only, and a follower follows no further than what the
-//!   message has verified · S10 one vote per term · S11 nothing is said before it is durable
+//!   message has verified · S10 one vote per term · S11 nothing is promised before it is durable
 //! - S12 a leader knows no more of a follower than is true, which drops nothing of it in that term · S13 votes go to logs that are up-to-date, and
 //!   a leader has a quorum of durable ones · S14 the membership in force is the newest in the own log
 //! - S15 nothing is applied that is not committed and durable here · S22 what waits is bounded
 //! - S19 a read is not older than what was committed when it was asked · S20 what was durable is there
 //!   after a crash · S21 what was refused never happens
+
+mod queued;
 
 use super::situations::{Met, Rare};
 use crate::driver::Unsent;
@@ -95,7 +97,7 @@ struct Record {
     /// What survives a loss of power now.
     durable: Image,
     durable_state: HardState,
-    /// The newest term and vote, durable or not, of this boot.
+    /// The newest term and vote, durable or not, of this run of the process.
     state: HardState,
     commit: Index,
     applied: Index,
@@ -179,99 +181,6 @@ impl Ghost {
         if *since == NOT_YET {
             *since = local;
         }
-    }
-
-    /// A node's log in memory changes. `leads`: it led in this term before, and still does.
-    /// `office`: the term in which it leads now. `local`: what its own clock shows, in milliseconds.
-    pub(super) fn on_queued(
-        &mut self,
-        node: usize,
-        leads: bool,
-        office: Option<Term>,
-        local: u64,
-        batch: &WriteBatch,
-    ) -> Verdict {
-        let record = &mut self.nodes[node];
-        if let Some(state) = batch.hard_state
-            && state.term > record.acknowledged.0
-        {
-            record.acknowledged = (state.term, Index::ZERO);
-        }
-        for change in &batch.changes {
-            match change {
-                Change::Truncate(last) => {
-                    // Its leader never drops an entry, so what is acknowledged in a term stays as long as that.
-                    let (term, acknowledged) = record.acknowledged;
-                    if *last < acknowledged {
-                        let detail = format!(
-                            "node {} drops what it acknowledged in this very {term}: {acknowledged} down to {last}",
-                            self.ids[node]
-                        );
-                        return broken("S12", detail);
-                    }
-                    if leads && *last < record.log.last() {
-                        return broken("S2", format!("leader {} drops entries after {last}", self.ids[node]));
-                    }
-                    if *last < record.commit {
-                        let commit = record.commit;
-                        return broken(
-                            "S7",
-                            format!("node {} truncates to {last} below its commit {commit}", self.ids[node]),
-                        );
-                    }
-                }
-                Change::Append(entries) => {
-                    let last = entries.first().and_then(|first| record.log.get(first.index().prev()));
-                    let mut before = last.map_or(Term::ZERO, |seen| seen.term);
-                    let mut time = last.map_or(0, |seen| seen.cluster_time);
-                    for entry in entries {
-                        let known = self.entry_of.entry((entry.index(), entry.term()));
-                        let known = *known.or_insert((entry.checksum(), before));
-                        if known != (entry.checksum(), before) {
-                            let id = entry.id();
-                            return broken(
-                                "S3",
-                                format!(
-                                    "node {} has another entry {id}, or another past of it",
-                                    self.ids[node]
-                                ),
-                            );
-                        }
-                        before = entry.term();
-                        let (id, earlier) = (entry.id(), time);
-                        time = entry.stamp().cluster_time;
-                        if time < earlier {
-                            let detail =
-                                format!("the cluster's clock goes back from {earlier} to {time} at {id}");
-                            return broken("clock", detail);
-                        }
-                        if time > self.latest {
-                            let latest = self.latest;
-                            let detail =
-                                format!("the cluster's clock shows {time} at {id}, {latest} at most is true");
-                            return broken("clock", detail);
-                        }
-                        // By the node's own clock, which ticks every 10 ms (D5.5.2): in no role, and at no
-                        // change of leader, does the cluster's clock stand still.
-                        let (showed, since) = record.time;
-                        let goes_on = showed + local.saturating_sub(since.saturating_add(CLOCK_SLACK));
-                        let own = office == Some(entry.term()) && entry.index() > Index(1);
-                        if own && time < goes_on {
-                            let detail = format!(
-                                "the cluster's clock stands still: {time} at {id}, where {goes_on} had to come"
-                            );
-                            return broken("clock", detail);
-                        }
-                        if time > showed + local.saturating_sub(since) {
-                            record.time = (time, local);
-                        }
-                    }
-                }
-                Change::Reset(_) => {}
-            }
-            record.log.change(change);
-        }
-        Ok(())
     }
 
     /// Bytes of entries that are in a node's log in memory, and not on its disk.
@@ -605,7 +514,7 @@ impl Ghost {
         Ok(())
     }
 
-    /// A message leaves a node: what it says must be durable.
+    /// A message leaves a node: what it promises must be durable.
     pub(super) fn on_send(&mut self, node: usize, envelope: &Envelope) -> Verdict {
         let (id, record) = (self.ids[node], &mut self.nodes[node]);
         let term = match &envelope.message {

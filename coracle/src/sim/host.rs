@@ -4,8 +4,10 @@
 //! It does what the runtime does in production, one step at a time, and leaves to the world what the world
 //! decides: when a message arrives, when a write is done, when the machine gets on, when the power goes.
 
+mod heard;
 mod twin;
 
+pub(super) use self::heard::{Heard, NotDone};
 pub(super) use self::twin::Twin;
 
 use super::clock::Clock;
@@ -14,9 +16,8 @@ use super::machine::{Ask, Kv};
 use super::plan::Plan;
 use crate::applier::{Applier, Outcome};
 use crate::digests::Finding;
-use crate::driver::{Actions, Answer, Driver, Order, RequestId, Unsent, Work};
+use crate::driver::{Actions, Driver, Order, RequestId, Unsent, Work};
 use crate::entry::Entry;
-use crate::error::{ReadError, WriteError};
 use crate::founding::{Promise, Question};
 use crate::open::{newest_time, promise, restore};
 use crate::replica::{Load, Moment, Replica};
@@ -167,50 +168,6 @@ pub(super) enum Event {
     Promised,
 }
 
-/// What happened to requests, for the clients.
-#[derive(Debug)]
-pub(super) enum Heard {
-    /// The machine's reply to a write.
-    Reply(super::machine::Told),
-    /// The machine's answer to a read, and how far it had applied.
-    Answer(Option<String>, Index),
-    /// Certainly not done.
-    NotDone(NotDone),
-    /// May happen.
-    Unknown,
-}
-
-/// Why a request was certainly not done.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum NotDone {
-    /// Another node leads, or none that is known.
-    NotLeader(Option<NodeId>),
-    /// Too much is under way.
-    Busy,
-    /// Something else.
-    Other,
-}
-
-impl Heard {
-    fn of_write(error: &WriteError) -> Heard {
-        match error {
-            WriteError::Unknown(_) => Heard::Unknown,
-            WriteError::Busy(_) => Heard::NotDone(NotDone::Busy),
-            WriteError::NotLeader { leader } => Heard::NotDone(NotDone::NotLeader(Some(leader.id))),
-            WriteError::NoLeader => Heard::NotDone(NotDone::NotLeader(None)),
-            _ => Heard::NotDone(NotDone::Other),
-        }
-    }
-
-    fn of_read(error: &ReadError) -> Heard {
-        Heard::NotDone(match error {
-            ReadError::Busy => NotDone::Busy,
-            ReadError::NoLeader => NotDone::NotLeader(None),
-            _ => NotDone::Other,
-        })
-    }
-}
-
 /// What a host wants of the world, after it was turned.
 #[derive(Default)]
 pub(super) struct Wants {
@@ -324,13 +281,7 @@ impl Host {
         let exists = wal::exists(&*disk).map_err(text)?;
         let fresh = self.me.incarnation;
         let mut identity = identity::open_or_create(&*disk, self.me.id, exists, || fresh).map_err(text)?;
-        let draws = Arc::new(AtomicU64::new(dice.bits()));
-        let config = WalConfig {
-            segment_bytes: plan.segment,
-            prepare_ahead: false,
-            spares: 2,
-            draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
-        };
+        let config = wal_config(plan.segment, dice.bits());
         let mut log = Wal::open(disk.clone(), identity, config);
         log.broken = self.broken;
         let recovered = log.load(&mut |_| {}).map_err(text)?;
@@ -356,10 +307,7 @@ impl Host {
             .map_err(|error| error.to_string())?;
         #[cfg(feature = "mutants")]
         raft.break_rule(self.broken);
-        let snapshot = self.snapshots.get(&recovered.purged.index);
-        let restored = snapshot.map(|snapshot| snapshot.reborn(Kv::default())).transpose();
-        let restored = restored.map_err(|error| error.to_string())?;
-        let mut replicated = restored.unwrap_or_else(|| Replicated::new(Kv::default()));
+        let mut replicated = self.machine(recovered.purged.index)?;
         newest = newest.max(replicated.cluster_time());
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
@@ -389,6 +337,14 @@ impl Host {
             committed: Index::ZERO,
         });
         Ok(recovered)
+    }
+
+    /// The machine as its snapshot up to here has it; an empty one if there is none.
+    fn machine(&self, purged: Index) -> Result<Replicated<Kv>, String> {
+        let snapshot = self.snapshots.get(&purged);
+        let restored = snapshot.map(|snapshot| snapshot.reborn(Kv::default())).transpose();
+        let restored = restored.map_err(|error| error.to_string())?;
+        Ok(restored.unwrap_or_else(|| Replicated::new(Kv::default())))
     }
 
     /// Feeds an event, and carries nothing out: of writes and reads not even the first step. The batches that
@@ -576,6 +532,33 @@ impl Running {
             findings,
             fatal,
         } = actions;
+        let mut again = self.obey(orders, disk, wants);
+        wants.send.extend(send);
+        wants.asks.extend(asks);
+        wants.told.extend(told);
+        wants.loads.extend(loads);
+        for work in work {
+            wants.leadership_lost |= matches!(work, Work::Deposed);
+            if let Work::Apply(entries) = &work {
+                let bytes: u64 = entries.iter().map(|entry| entry.len() as u64).sum();
+                if entries.len() > 1 && bytes > self.limits.feed {
+                    wants.unbounded = Some(format!("{bytes} bytes of entries are handed over at once"));
+                }
+            }
+            self.applier.take(work);
+        }
+        again |= self.outcomes(wants);
+        for answer in answers {
+            wants.heard.push(Heard::of(answer));
+        }
+        wants.alarms.extend(alarms);
+        wants.findings.extend(findings);
+        wants.fatal = wants.fatal.take().or(fatal);
+        again
+    }
+
+    /// Carries out what concerns the disk. True if the driver has to be turned again at once.
+    fn obey(&mut self, orders: Vec<Order>, disk: &MemDisk, wants: &mut Wants) -> bool {
         let mut again = false;
         let mut seen = std::mem::take(&mut self.seen);
         for order in orders {
@@ -604,34 +587,6 @@ impl Running {
                 }
             }
         }
-        wants.send.extend(send);
-        wants.asks.extend(asks);
-        wants.told.extend(told);
-        wants.loads.extend(loads);
-        for work in work {
-            wants.leadership_lost |= matches!(work, Work::Deposed);
-            if let Work::Apply(entries) = &work {
-                let bytes: u64 = entries.iter().map(|entry| entry.len() as u64).sum();
-                if entries.len() > 1 && bytes > self.limits.feed {
-                    wants.unbounded = Some(format!("{bytes} bytes of entries are handed over at once"));
-                }
-            }
-            self.applier.take(work);
-        }
-        again |= self.outcomes(wants);
-        for answer in answers {
-            wants.heard.push(match answer {
-                Answer::Write(request, Ok(reply)) => match Kv::decode_reply(&reply) {
-                    Ok(told) => (request, Heard::Reply(told)),
-                    Err(_) => (request, Heard::Unknown),
-                },
-                Answer::Write(request, Err(error)) => (request, Heard::of_write(&error)),
-                Answer::Read((_, request), error) => (request, Heard::of_read(&error)),
-            });
-        }
-        wants.alarms.extend(alarms);
-        wants.findings.extend(findings);
-        wants.fatal = wants.fatal.take().or(fatal);
         again
     }
 
@@ -687,4 +642,15 @@ pub(super) enum Written {
     Whole(WriteId),
     /// There is no room for it; it is tried again.
     NoRoom,
+}
+
+/// A log without a thread of its own, whose generations follow from a seed.
+fn wal_config(segment_bytes: u64, seed: u64) -> WalConfig {
+    let draws = Arc::new(AtomicU64::new(seed));
+    WalConfig {
+        segment_bytes,
+        prepare_ahead: false,
+        spares: 2,
+        draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
+    }
 }

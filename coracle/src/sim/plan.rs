@@ -116,8 +116,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Draws a plan.
+    /// Draws a plan. What came later is drawn last, so that it changes nothing before it.
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
+        let first = Plan::draw_first(dice, nodes);
+        first.draw_later(dice, nodes)
+    }
+
+    fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let sometimes = |dice: &mut Dice, odds: u64, value: u64| if dice.chance(odds) { value } else { 0 };
         let drop = dice.within(0, 300);
         let crash = dice.within(1, 30) * ELECTION / 10;
@@ -129,7 +134,7 @@ impl Plan {
         let disk_error = dice.within(5, 40) * ELECTION / 10;
         let damage = dice.within(10, 60) * ELECTION / 10;
         let stray = dice.within(1, 10) * ELECTION / 10;
-        let plan = Plan {
+        Plan {
             nodes: nodes.unwrap_or(*dice.pick(&[3, 3, 3, 4, 5, 5, 6, 7])),
             clients: dice.within(2, 6) as usize,
             keys: dice.within(1, 4) as u8,
@@ -178,16 +183,18 @@ impl Plan {
             unapplied: 1 << 20,
             founders: 1,
             lists: 1,
-        };
-        // What came later is drawn last, so that it changes nothing before it.
+        }
+    }
+
+    fn draw_later(self, dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let large = *dice.pick(&[0, 200, 1000]);
         // The smallest clusters are soon told all; a few runs are enough.
         let small = nodes.is_none() && dice.chance(50);
         let smallest = *dice.pick(&[1, 2]);
         Plan {
-            nodes: if small { smallest } else { plan.nodes },
+            nodes: if small { smallest } else { self.nodes },
             // Where there is no limit to reach, large values only take time.
-            large: if plan.room < 1 << 20 { large } else { 0 },
+            large: if self.room < 1 << 20 { large } else { 0 },
             echo: *dice.pick(&[0, 0, 50, 300]),
             put_back: *dice.pick(&[0, 0, 0, 0, 0, 0, 0, ELECTION / 2]),
             old_acks: *dice.pick(&[0, 300, 300]),
@@ -206,7 +213,7 @@ impl Plan {
             rot: *dice.pick(&[0, 0, 0, 2 * ELECTION]),
             turnover: *dice.pick(&[0, 0, 2 * ELECTION, 5 * ELECTION]),
             lists: *dice.pick(&[1, 2, 2, 3]),
-            ..plan
+            ..self
         }
     }
 

@@ -4,6 +4,7 @@ use super::{Happening, World};
 use crate::driver::Unsent;
 use crate::entry::Entry;
 use crate::sim::chance::Kind;
+use crate::sim::dice::Dice;
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::Event;
 use crate::sim::plan::{ELECTION, MS};
@@ -128,22 +129,8 @@ impl World {
         if !self.connects(from, to) {
             return Err(Unsent::of(&PeerMessage::Raft { envelope, entries }));
         }
-        let dropped = self.chance.happens(Kind::Drop, link, self.plan.drop);
-        let name = || format!("node {} to {}: {}", from + 1, to + 1, envelope.message);
-        if let Some(mut dice) = dropped {
-            self.met.count(Rare::Dropped);
-            let probes = match &envelope.message {
-                Message::AppendEntries(append) if append.count() > 0 => self.probes(from, envelope.to.id),
-                _ => false,
-            };
-            self.met.count_if(probes, Rare::ProbeLost);
-            self.tell(|| format!("lost: {}", name()));
-            if dice.below(2) == 0 {
-                return Ok(());
-            }
-            let unsent = Unsent::of(&PeerMessage::Raft { envelope, entries });
-            self.met.count_if(matches!(unsent, Unsent::Entries(..)), Rare::Unsent);
-            return Err(unsent);
+        if let Some(dice) = self.chance.happens(Kind::Drop, link, self.plan.drop) {
+            return self.drop_one(from, envelope, entries, dice);
         }
         let copies = match self.chance.happens(Kind::Duplicate, link, self.plan.duplicate) {
             Some(mut dice) => dice.within(2, 3),
@@ -162,21 +149,9 @@ impl World {
             matches!(&envelope.message, Message::RequestVoteReply(it) if !it.pre && it.refusal.is_none());
         let brings = !entries.is_empty();
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
-        if (acknowledges || brings || grants)
-            && self.plan.old_acks > 0
-            && let Some(mut dice) = self.chance.happens(Kind::OldAck, link, self.plan.old_acks)
-        {
-            let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
-            let network = &mut self.network;
-            let kept = match () {
-                () if brings => &mut network.old_entries[to],
-                () if grants => &mut network.old_votes[to],
-                () => &mut network.old_acks[to],
-            };
-            if kept.len() == KEPT_ACKS {
-                kept.remove(dice.below(KEPT_ACKS as u64) as usize);
-            }
-            kept.push_front(parcel);
+        let parcel = Parcel { from, to, runs, connection, cluster, names, bytes };
+        if acknowledges || brings || grants {
+            self.keep_old(link, &parcel, brings, grants);
         }
         for _ in 0..copies {
             let delay = match self.chance.happens(Kind::Hold, link, self.plan.hold) {
@@ -187,10 +162,51 @@ impl World {
                 None => self.chance.within(Kind::Delay, link, MS / 5, self.plan.latency.max(MS)),
             };
             self.network.under_way[from][to] += 1;
-            let parcel = Parcel { from, to, runs, connection, cluster, names, bytes: bytes.clone() };
-            self.at(delay, Happening::Deliver(parcel));
+            self.at(delay, Happening::Deliver(parcel.clone()));
         }
         Ok(())
+    }
+
+    /// Loses a message, half of the time with the knowledge of its sender.
+    fn drop_one(
+        &mut self,
+        from: usize,
+        envelope: Envelope,
+        entries: Vec<Entry>,
+        mut dice: Dice,
+    ) -> Result<(), Unsent> {
+        self.met.count(Rare::Dropped);
+        let probes = match &envelope.message {
+            Message::AppendEntries(append) if append.count() > 0 => self.probes(from, envelope.to.id),
+            _ => false,
+        };
+        self.met.count_if(probes, Rare::ProbeLost);
+        let (from, to) = (from + 1, index(envelope.to.id) + 1);
+        self.tell(|| format!("lost: node {from} to {to}: {}", envelope.message));
+        if dice.below(2) == 0 {
+            return Ok(());
+        }
+        let unsent = Unsent::of(&PeerMessage::Raft { envelope, entries });
+        self.met.count_if(matches!(unsent, Unsent::Entries(..)), Rare::Unsent);
+        Err(unsent)
+    }
+
+    /// Keeps a message now and then, to come again when it is old.
+    fn keep_old(&mut self, link: usize, parcel: &Parcel, brings: bool, grants: bool) {
+        if self.plan.old_acks == 0 {
+            return;
+        }
+        let Some(mut dice) = self.chance.happens(Kind::OldAck, link, self.plan.old_acks) else { return };
+        let (network, to) = (&mut self.network, parcel.to);
+        let kept = match () {
+            () if brings => &mut network.old_entries[to],
+            () if grants => &mut network.old_votes[to],
+            () => &mut network.old_acks[to],
+        };
+        if kept.len() == KEPT_ACKS {
+            kept.remove(dice.below(KEPT_ACKS as u64) as usize);
+        }
+        kept.push_front(parcel.clone());
     }
 
     /// A node leads: what it was told when it led before comes once more, as by a connection that hung; and so do
@@ -385,22 +401,12 @@ impl World {
         self.turn(to, Event::Message(from, cluster, names, message))
     }
 
-    /// A node handles a message, and the judge what it made of it.
-    fn receive(
-        &mut self,
-        from: usize,
-        to: usize,
-        (cluster, names): (Option<ClusterId>, bool),
-        envelope: Envelope,
-        entries: Vec<Entry>,
-    ) -> Verdict {
-        let Some(up) = &self.hosts[to].up else { return Ok(()) };
-        let raft = up.raft();
-        let (commit, state, term) = (raft.commit(), raft.hard_state(), raft.term());
-        let message = envelope.message.clone();
-        let sender = envelope.from;
-        let roomy = self.ghost.bytes_after(to, raft.persisted()) <= self.plan.room;
-        match &message {
+    /// Counts what is rare about a message that arrives.
+    fn count_received(&mut self, from: usize, to: usize, envelope: &Envelope) {
+        let Some(up) = &self.hosts[to].up else { return };
+        let (raft, sender) = (up.raft(), envelope.from);
+        let term = raft.term();
+        match &envelope.message {
             Message::RequestVoteReply(reply) => {
                 let rare = match (reply.refusal, reply.pre) {
                     (Some(Refusal::Leader), true) => Some(Rare::Sticky),
@@ -434,6 +440,24 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A node handles a message, and the judge what it made of it.
+    fn receive(
+        &mut self,
+        from: usize,
+        to: usize,
+        (cluster, names): (Option<ClusterId>, bool),
+        envelope: Envelope,
+        entries: Vec<Entry>,
+    ) -> Verdict {
+        let Some(up) = &self.hosts[to].up else { return Ok(()) };
+        let raft = up.raft();
+        let (commit, state) = (raft.commit(), raft.hard_state());
+        let message = envelope.message.clone();
+        let sender = envelope.from;
+        let roomy = self.ghost.bytes_after(to, raft.persisted()) <= self.plan.room;
+        self.count_received(from, to, &envelope);
         if let Message::AppendEntriesReply(reply) = &message {
             self.ghost.on_answered(to, from, reply);
         }
@@ -464,7 +488,7 @@ impl World {
 
     /// A message that somebody once sent comes to the wrong node, or from a node that is none: nothing may
     /// come of it (S23).
-    pub(in crate::sim) fn stray(&mut self, dice: &mut crate::sim::dice::Dice) -> Verdict {
+    pub(in crate::sim) fn stray(&mut self, dice: &mut Dice) -> Verdict {
         let count = self.network.recent.len() as u64;
         let at = dice.below(count) as usize;
         let Some((mut envelope, entries)) = self.network.recent.get(at).cloned() else { return Ok(()) };

@@ -87,67 +87,69 @@ fn extra(flaw: Flaw, play: &mut Play) -> Option<Extra> {
         })
         .collect();
     let start = play.dice.below(writes.len() as u64) as usize;
+    rotated(&writes, start).find_map(|n| after_write(flaw, play, &spans, &writes, n))
+}
+
+/// The places of all writes, from this one on and around.
+fn rotated(writes: &[Write], start: usize) -> impl Iterator<Item = usize> + use<> {
     let count = writes.len();
-    let rotated = |start: usize| (0..count).map(move |n| (start + n) % count);
-    let read = |key: &Bytes, value: Bytes, earliest: usize| Extra {
-        key: key.clone(),
-        command: Command::Get,
-        output: Output::Value(Some(value)),
-        earliest,
-    };
-    for (n, a) in rotated(start).map(|n| (n, &writes[n])) {
-        let (act, Some(value), Some(returned)) = (&play.acts[a.at], &a.after, a.returned) else { continue };
-        // Writes of the same key that certainly came after this one.
-        let later = || {
-            rotated(n).map(|n| &writes[n]).filter(|b| play.acts[b.at].key == act.key && b.invoked > returned)
-        };
-        let found = match flaw {
-            Flaw::Stale => {
-                later().find_map(|b| b.returned).map(|over| read(&act.key, value.clone(), over + 1))
-            }
-            Flaw::Backwards => later().find_map(|b| {
-                let seen = |(at, act): (usize, &Act)| {
-                    let saw = act.command == Command::Get
-                        && act.effect.as_ref().is_some_and(|effect| effect.writer == Some(b.at));
-                    spans[at].1.filter(|_| saw)
-                };
-                b.after.as_ref()?; // that a key is absent tells nobody who deleted it
-                let over = play.acts.iter().enumerate().find_map(seen)?;
-                Some(read(&act.key, value.clone(), over + 1))
-            }),
-            Flaw::SwappedTwice => match &act.command {
-                Command::Cas { from: Some(from), .. } => {
-                    let (from, key) = (Some(from.clone()), act.key.clone());
-                    let command = Command::Cas { from, to: play.value() };
-                    return Some(Extra { key, command, output: Output::Swapped(true), earliest: a.invoked });
-                }
-                _ => None,
-            },
-            Flaw::AppendedTwice => match &act.command {
-                Command::Append(tail) => {
-                    Some(read(&act.key, [&value[..], tail].concat().into(), returned + 1))
-                }
-                _ => None,
-            },
-            Flaw::Reordered => later().find_map(|b| {
-                let (Command::Append(first), Command::Append(second)) =
-                    (&act.command, &play.acts[b.at].command)
-                else {
-                    return None;
-                };
-                // Only where the second one's value still holds the first, right before it.
-                let both = [&value[..], second].concat();
-                let kept = value.len() - first.len();
-                let swapped = [&value[..kept], second, first].concat();
-                (b.after.as_deref() == Some(&both)).then(|| read(&act.key, swapped.into(), b.invoked))
-            }),
-            Flaw::Phantom => None,
-        };
-        if found.is_some() {
-            return found;
-        }
+    (0..count).map(move |n| (start + n) % count)
+}
+
+fn read(key: &Bytes, value: Bytes, earliest: usize) -> Extra {
+    Extra { key: key.clone(), command: Command::Get, output: Output::Value(Some(value)), earliest }
+}
+
+/// An answer that is wrong because of this write, if it allows for one.
+fn after_write(
+    flaw: Flaw,
+    play: &mut Play,
+    spans: &[(usize, Option<usize>)],
+    writes: &[Write],
+    n: usize,
+) -> Option<Extra> {
+    let a = &writes[n];
+    let (value, returned) = (a.after.as_ref()?, a.returned?);
+    if let (Flaw::SwappedTwice, Command::Cas { from: Some(from), .. }) = (flaw, &play.acts[a.at].command) {
+        let (from, key) = (Some(from.clone()), play.acts[a.at].key.clone());
+        let command = Command::Cas { from, to: play.value() };
+        return Some(Extra { key, command, output: Output::Swapped(true), earliest: a.invoked });
     }
-    None
+    let act = &play.acts[a.at];
+    // Writes of the same key that certainly came after this one.
+    let later = || {
+        let all = rotated(writes, n).map(|n| &writes[n]);
+        all.filter(|b| play.acts[b.at].key == act.key && b.invoked > returned)
+    };
+    match flaw {
+        Flaw::Stale => later().find_map(|b| b.returned).map(|over| read(&act.key, value.clone(), over + 1)),
+        Flaw::Backwards => later().find_map(|b| {
+            let seen = |(at, act): (usize, &Act)| {
+                let saw = act.command == Command::Get
+                    && act.effect.as_ref().is_some_and(|effect| effect.writer == Some(b.at));
+                spans[at].1.filter(|_| saw)
+            };
+            b.after.as_ref()?; // that a key is absent tells nobody who deleted it
+            let over = play.acts.iter().enumerate().find_map(seen)?;
+            Some(read(&act.key, value.clone(), over + 1))
+        }),
+        Flaw::AppendedTwice => match &act.command {
+            Command::Append(tail) => Some(read(&act.key, [&value[..], tail].concat().into(), returned + 1)),
+            _ => None,
+        },
+        Flaw::Reordered => later().find_map(|b| {
+            let (Command::Append(first), Command::Append(second)) = (&act.command, &play.acts[b.at].command)
+            else {
+                return None;
+            };
+            // Only where the second one's value still holds the first, right before it.
+            let both = [&value[..], second].concat();
+            let kept = value.len() - first.len();
+            let swapped = [&value[..kept], second, first].concat();
+            (b.after.as_deref() == Some(&both)).then(|| read(&act.key, swapped.into(), b.invoked))
+        }),
+        Flaw::SwappedTwice | Flaw::Phantom => None,
+    }
 }
 
 /// For each act, the places of its question and its answer among the events.
