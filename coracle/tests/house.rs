@@ -1,0 +1,336 @@
+//! The rules of the house, held against its sources: what `docs/architecture.md` says of who may use whom, and how long
+//! a function and a file may be. A rule that is broken is named with its file, its line and the way out.
+//!
+//! It reads the text of every source of the workspace and understands as much of it as it needs: comments and strings
+//! are blanked, `use` and other paths are followed to the file that they lead to, re-exports included. What only tests
+//! use is no part of a module.
+
+mod house_support;
+
+use house_support::{Crate, Edge, Source, read_workspace};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Write;
+
+/// The most lines of a function.
+const FUNCTION: usize = 70;
+
+/// The most lines of a file.
+const FILE: usize = 700;
+
+/// Functions that are longer than that, until they are split: file and name.
+const LONGER: &[(&str, &str)] =
+    &[("coracle/src/node.rs", "assemble"), ("coracle/src/runtime.rs", "carry_out")];
+
+/// The crates that have an inside: modules that use each other.
+const CRATES: [&str; 3] = ["core", "coracle", "server"];
+
+/// Who is below whom, as `docs/architecture.md` draws it: each uses only what is before it in the row, and what is not in
+/// the row.
+const ROWS: &[(&str, &[&[&str]])] = &[
+    (
+        "core",
+        &[
+            &["types"],
+            &["message", "log", "membership", "output"],
+            &["progress", "read"],
+            &["follower", "candidate", "leader"],
+            &["raft"],
+        ],
+    ),
+    (
+        "coracle",
+        &[
+            &["entry"],
+            &["storage", "wire"],
+            &["transport", "replica"],
+            &["driver"],
+            &["runtime"],
+            &["open"],
+            &["node"],
+            &["bootstrap"],
+            &["sim"],
+        ],
+    ),
+    ("coracle", &[&["state_machine"], &["replicated"], &["applier"], &["machine"], &["runtime"]]),
+];
+
+/// These never use each other, in either direction.
+const APART: &[(&str, &[&str])] =
+    &[("core", &["follower", "candidate", "leader"]), ("coracle", &["storage", "wire"])];
+
+/// The halves of one thing that lie beside each other: the applier takes the work that the driver hands out, and the others
+/// are parts of the driver. Crate, half, and the one that it may use.
+const PARTS: &[(&str, &str, &str)] = &[
+    ("coracle", "applier", "driver"),
+    ("coracle", "fencing", "driver"),
+    ("coracle", "forwarding", "driver"),
+    ("coracle", "founding", "driver"),
+];
+
+/// Who must not name what, and what to do instead.
+struct Ban {
+    /// The files, by the beginnings of their paths.
+    files: &'static [&'static str],
+    /// Those among them that may.
+    except: &'static [&'static str],
+    words: &'static [&'static str],
+    instead: &'static str,
+}
+
+const BANS: &[Ban] = &[
+    Ban {
+        files: &["coracle/src/sim/"],
+        except: &[],
+        words: &["tokio", "std::thread", "Instant", "SystemTime", "getrandom"],
+        instead: "a run of the simulator is a function of its seed: take the time and the chance of the `World`",
+    },
+    Ban {
+        files: &["coracle/src/sim/"],
+        except: &["coracle/src/sim/history/"],
+        words: &["HashMap", "HashSet"],
+        instead: "a run of the simulator is a function of its seed: take a map that has an order",
+    },
+    Ban {
+        files: &["coracle/src/sim/"],
+        except: &[],
+        words: &["crate::runtime", "crate::machine", "crate::node", "crate::transport::tcp", "crate::writer"],
+        instead: "the simulator turns `Driver`, `Applier` and `WriteQueue` itself, as the threads of production do",
+    },
+    Ban {
+        files: &["coracle/src/"],
+        except: &[
+            "coracle/src/bootstrap.rs",
+            "coracle/src/clock.rs",
+            "coracle/src/machine.rs",
+            "coracle/src/open.rs",
+            "coracle/src/runtime.rs",
+            "coracle/src/transport/",
+            "coracle/src/writer.rs",
+        ],
+        words: &["Instant::now", "SystemTime", "tokio::spawn"],
+        instead: "have the time handed in: only the loops of production read clocks and spawn",
+    },
+    Ban {
+        files: &["core/src/"],
+        except: &[],
+        words: &["std", "unreachable!", "f32", "f64"],
+        instead: "the core is `no_std`, counts in whole numbers, and says with a type what cannot happen",
+    },
+    Ban {
+        files: &["coracle/src/", "server/src/", "stores/"],
+        except: &["coracle/src/wire/"],
+        words: &["prost"],
+        instead: "only `wire/` knows the bytes of a message: ask it to encode or decode",
+    },
+    Ban {
+        files: &["server/src/", "stores/"],
+        except: &[],
+        words: &["coracle_core"],
+        instead: "use the library's public API, `coracle::`",
+    },
+    Ban {
+        files: &["core/", "coracle/", "server/", "stores/", "attacks/", "powercut/"],
+        except: &[],
+        words: &["dbg!", "todo!", "unimplemented!"],
+        instead: "finish it, or leave it out",
+    },
+];
+
+/// Words that are always wrong, in code and in prose.
+const WORDS: &[(&str, &str)] = &[
+    ("TODO", "do it, or open an issue"),
+    ("FIXME", "fix it, or open an issue"),
+    ("XXX", "say what is meant"),
+    ("HACK", "say what it does and why it has to"),
+    ("utilize", "say use"),
+    ("leverage", "say use"),
+    ("whitelist", "say what is allowed"),
+    ("blacklist", "say what is refused"),
+];
+
+#[test]
+fn nothing_is_used_in_a_circle() {
+    let sources = read_workspace();
+    let mut wrong = String::new();
+    for name in CRATES {
+        let part =
+            |edge: &Edge| PARTS.iter().any(|part| (part.0, part.1, part.2) == (name, &edge.from, &edge.to));
+        let edges: Vec<Edge> =
+            Crate::of(name, &sources).edges().into_iter().filter(|edge| !part(edge)).collect();
+        for circle in circles(&edges) {
+            let _ = writeln!(wrong, "these use each other in a circle:");
+            for edge in circle {
+                let _ = writeln!(wrong, "  {edge}");
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{wrong}Move what both need into a module of its own, below them, or to the one that owns it."
+    );
+}
+
+#[test]
+fn nobody_uses_what_is_above() {
+    let sources = read_workspace();
+    let room = |module: &str| module.split("::").next().unwrap_or_default().to_owned();
+    let mut wrong = String::new();
+    for (name, row) in ROWS {
+        let place = |room: &str| row.iter().position(|rooms| rooms.contains(&room));
+        for edge in Crate::of(name, &sources).edges() {
+            let (from, to) = (place(&room(&edge.from)), place(&room(&edge.to)));
+            if from.is_some_and(|from| to.is_some_and(|to| to > from)) {
+                let _ = writeln!(wrong, "{edge}, which is above it");
+            }
+        }
+    }
+    for (name, apart) in APART {
+        for edge in Crate::of(name, &sources).edges() {
+            let (from, to) = (room(&edge.from), room(&edge.to));
+            if from != to && apart.contains(&&*from) && apart.contains(&&*to) {
+                let _ = writeln!(wrong, "{edge}, and these two never use each other");
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{wrong}docs/architecture.md says who may use whom: move what is needed down, or have it handed in."
+    );
+}
+
+#[test]
+fn nobody_names_what_is_not_theirs() {
+    let mut wrong = String::new();
+    for source in read_workspace() {
+        let mine = |ban: &&Ban| {
+            let begins = |paths: &[&str]| paths.iter().any(|path| source.path.starts_with(path));
+            begins(ban.files) && !begins(ban.except)
+        };
+        for ban in BANS.iter().filter(mine) {
+            for (number, line) in source.shipped.lines().enumerate() {
+                for word in ban.words.iter().filter(|word| names(line, word)) {
+                    let _ = writeln!(wrong, "{}:{}: `{word}`: {}", source.path, number + 1, ban.instead);
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn no_word_is_one_that_is_always_wrong() {
+    let mut wrong = String::new();
+    for source in read_workspace().into_iter().filter(|source| !source.path.contains("tests/house")) {
+        for (number, line) in source.text.lines().enumerate() {
+            for (word, instead) in WORDS.iter().filter(|(word, _)| names(line, word)) {
+                let _ = writeln!(wrong, "{}:{}: `{word}`: {instead}", source.path, number + 1);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn no_function_is_longer_than_a_screen_and_no_file_than_a_few_hundred_lines() {
+    let mut wrong = String::new();
+    for source in read_workspace() {
+        let lines = source.text.lines().count();
+        if lines > FILE {
+            let _ = writeln!(
+                wrong,
+                "{}:{FILE}: {lines} lines, where {FILE} are allowed: split it by what its parts are about",
+                source.path
+            );
+        }
+        let known = |name: &str| LONGER.contains(&(&source.path, name));
+        let is_long = |(name, _, lines): &(String, usize, usize)| *lines > FUNCTION && !known(name);
+        for (name, first, lines) in functions(&source).into_iter().filter(is_long) {
+            let _ = writeln!(
+                wrong,
+                "{}:{first}: `{name}` has {lines} lines, where {FUNCTION} are allowed: give its steps names",
+                source.path
+            );
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Whether a line has this word, and not only as a part of another.
+fn names(line: &str, word: &str) -> bool {
+    let part = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    line.match_indices(word).any(|(at, _)| {
+        let (before, after) = (&line.as_bytes()[..at], &line.as_bytes()[at + word.len()..]);
+        !part(before.last().copied()) && !part(after.first().copied())
+    })
+}
+
+/// The functions of a file: name, first line, and number of lines. Formatted code ends one where a brace stands as far
+/// in as it began.
+fn functions(source: &Source) -> Vec<(String, usize, usize)> {
+    let lines: Vec<&str> = source.code.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let text = line.trim_start();
+        let Some(name) = declared(text) else { continue };
+        let indent = &line[..line.len() - text.len()];
+        let (brace, unbodied) = (format!("{indent}}}"), format!("{indent})"));
+        let ends = |line: &&str| **line == brace || (line.starts_with(&unbodied) && line.ends_with(';'));
+        let is_whole = line.ends_with(['}', ';']);
+        let length = if is_whole { 1 } else { lines[at..].iter().position(ends).map_or(1, |last| last + 1) };
+        found.push((name.to_owned(), at + 1, length));
+    }
+    found
+}
+
+/// The name of the function that a line declares.
+fn declared(line: &str) -> Option<&str> {
+    let (before, after) = line.split_once("fn ")?;
+    let known =
+        |word: &str| word.starts_with("pub") || ["const", "async", "unsafe", "extern"].contains(&word);
+    let before = before.replace("pub(in ", "pub(in_");
+    let name = after.split(|c: char| !c.is_alphanumeric() && c != '_').next()?;
+    (before.split_whitespace().all(known) && !name.is_empty()).then_some(name)
+}
+
+/// One circle for each set of modules that reach each other.
+fn circles(edges: &[Edge]) -> Vec<Vec<&Edge>> {
+    let mut from: BTreeMap<&str, Vec<&Edge>> = BTreeMap::new();
+    for edge in edges {
+        from.entry(&edge.from).or_default().push(edge);
+    }
+    let (mut found, mut named) = (Vec::new(), BTreeSet::new());
+    for start in from.keys() {
+        if named.contains(start) {
+            continue;
+        }
+        if let Some(circle) = shortest_back(start, &from) {
+            named.extend(circle.iter().map(|edge| &*edge.from));
+            found.push(circle);
+        }
+    }
+    found
+}
+
+/// The shortest way from a module to itself.
+fn shortest_back<'a>(start: &str, from: &BTreeMap<&str, Vec<&'a Edge>>) -> Option<Vec<&'a Edge>> {
+    let mut came: BTreeMap<&str, &Edge> = BTreeMap::new();
+    let mut next = VecDeque::from([start]);
+    while let Some(module) = next.pop_front() {
+        for edge in from.get(module).into_iter().flatten().copied() {
+            if came.contains_key(&*edge.to) {
+                continue;
+            }
+            came.insert(&edge.to, edge);
+            if edge.to == start {
+                let mut way = vec![edge];
+                while way[way.len() - 1].from != start {
+                    way.push(came[&*way[way.len() - 1].from]);
+                }
+                way.reverse();
+                return Some(way);
+            }
+            next.push_back(&edge.to);
+        }
+    }
+    None
+}
