@@ -264,7 +264,7 @@ fn joined(module: &str, name: &str) -> String {
 }
 
 /// Whether a module is another, or inside it. Everything is inside the root.
-fn is_part(part: &str, whole: &str) -> bool {
+pub(crate) fn is_part(part: &str, whole: &str) -> bool {
     whole.is_empty() || part.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
