@@ -79,7 +79,7 @@ async fn silent_nodes_are_named_within_the_time_limit() {
     let mut list = cluster.list();
     list.push((3, "127.0.0.1:1".to_owned()));
     list.push((4, cluster.addresses[1].clone()));
-    // On a busy machine one that is there may answer too late as well.
+    // On a busy computer one that is there may answer too late as well.
     unless_starved(async || {
         let Err(ConfigurationError::NotReady(missing)) =
             cluster.node(1).set_configuration(list.clone()).await
@@ -100,7 +100,7 @@ async fn silent_nodes_are_named_within_the_time_limit() {
     cluster.leader().await;
 }
 
-/// 5.3.1: nodes that are started after `set_configuration` was called are waited for.
+/// D5.3.1: nodes that are started after `set_configuration` was called are waited for.
 #[tokio::test]
 async fn a_late_node_is_waited_for() {
     let mut cluster = Cluster::blank(2, false, |_| {}).await;

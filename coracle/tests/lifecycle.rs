@@ -256,7 +256,7 @@ async fn a_taken_port_is_named() {
     assert!(matches!(&error, StartError::Listen { address, .. } if *address == taken), "{error}");
 }
 
-/// 5.2.5, SN-9: a log whose beginning is gone, with no snapshot in its place, is a gap and not a start.
+/// D5.2.5, SN-9: a log whose beginning is gone, with no snapshot in its place, is a gap and not a start.
 #[tokio::test]
 async fn sn_9_a_log_that_begins_late_is_refused() {
     use coracle::storage::{LogStore, disk::DirDisk, identity, wal};

@@ -150,7 +150,7 @@ fn st_10_files_under_way_never_refuse_the_next_start() {
     assert_eq!(start_and_read(&shared(&disk)).unwrap().1.entries.len(), 1);
 }
 
-/// Design 5.2.9: without room for the next segment, nothing is in doubt. Reads go on, and so do votes and the purge
+/// D5.2.9: without room for the next segment, nothing is in doubt. Reads go on, and so do votes and the purge
 /// that makes room; and once there is room, the same write succeeds.
 #[test]
 fn st_10_no_room_for_the_next_segment_puts_nothing_in_doubt() {
@@ -218,7 +218,7 @@ fn st_10_a_purge_makes_room_on_a_full_disk() {
     assert_eq!((found.purged, found.entries.len() as u64), (LogId::new(1, 90), full - 90));
 }
 
-/// Design 5.2.9: descriptors are bounded whatever the length of the log, while it is written, opened and read.
+/// D5.2.9: descriptors are bounded whatever the length of the log, while it is written, opened and read.
 #[test]
 fn ov_2_a_log_of_two_thousand_segments_takes_few_descriptors() {
     let memory = Path::new("/dev/shm");

@@ -275,7 +275,7 @@ fn a_reader_keeps_what_it_found_while_segments_are_purged() {
     assert!(matches!(reader.entries(Index(21), Index(29), 1), Err(ReadLogError::Missing)));
 }
 
-/// Design 5.1.12: what a start would refuse is never written.
+/// D5.1.12: what a start would refuse is never written.
 #[test]
 fn the_largest_entry_is_read_back() {
     let disk = MemDisk::new();

@@ -42,7 +42,7 @@
 //!
 //! The leader sends heartbeats. A follower that has heard none for its *election timeout* concludes that
 //! there is no leader. It asks all others whether they would vote for it in the next term (`PreVote`, thesis,
-//! section 9.6), which changes nothing anywhere. If a majority would, it enters the next term, votes for
+//! §9.6), which changes nothing anywhere. If a majority would, it enters the next term, votes for
 //! itself, and asks them for their votes (`RequestVote`). With the votes of a majority it leads. Since any
 //! two majorities have a node in common, and each node votes once in a term, no term has two leaders. A node
 //! remembers on its disk which term it is in and whom it voted for ([`HardState`]): a vote that were forgotten

@@ -1,4 +1,4 @@
-//! How a leader comes about, and how none comes about where none should: section 5.2 of the paper, pre-vote,
+//! How a leader comes about, and how none comes about where none should: §5.2, pre-vote,
 //! check-quorum and stickiness, and what other implementations got wrong (hazards EL and VT).
 
 mod common;
@@ -253,7 +253,7 @@ fn el_13_who_has_no_vote_never_campaigns() {
     assert_eq!((c.role(C), c.leader_of(C)), (RoleName::Learner, None));
 }
 
-/// Design 5.1.14: a node whose machine is wrong steps down, campaigns no more, and goes on storing and voting.
+/// D5.1.14: a node whose machine is wrong steps down, campaigns no more, and goes on storing and voting.
 #[test]
 fn a_fenced_node_leads_no_more_and_still_votes() {
     let mut c = Cluster::of(3);

@@ -1,5 +1,5 @@
 //! What a vote is worth: whom it is given to, that it is given once, for which question it counts, and what is durable
-//! before anybody hears of it. Section 5.2 and 5.4.1 of the paper, and hazards EL and VT.
+//! before anybody hears of it. §5.2 and 5.4.1 of the paper, and hazards EL and VT.
 
 mod common;
 use common::votes::*;
@@ -180,7 +180,7 @@ fn el_3_only_a_log_at_least_as_up_to_date_gets_the_vote() {
     }
 }
 
-/// 5.1.13: a pre-vote binds nobody, so a grant given to an earlier candidacy says nothing of now, though the
+/// D5.1.13: a pre-vote binds nobody, so a grant given to an earlier candidacy says nothing of now, though the
 /// term that it was asked for is still the next one.
 #[test]
 fn el_6_an_old_grant_of_the_same_campaign_term_is_dropped() {
@@ -364,7 +364,7 @@ fn a_term_at_the_end_of_all_terms_is_refused() {
     assert_eq!(out.dropped, Some(Dropped::Malformed), "nor does anybody campaign for term zero");
 }
 
-/// 5.1.11: one message with the last term that is believed at all does not end elections: the term rises by a
+/// D5.1.11: one message with the last term that is believed at all does not end elections: the term rises by a
 /// bounded amount, durably, and the cluster goes on.
 #[test]
 fn tr_1_a_term_far_ahead_is_believed_in_part_and_the_cluster_goes_on() {

@@ -7,7 +7,7 @@
 //!   same past · S4 a leader has all that is committed · S5 all machines agree at each index
 //! - S6 what is committed is durable on a quorum · S7 and never changes · S9 terms and votes never go back
 //! - S8 a leader counts for entries of its own term only, and a follower follows no further than what the
-//!   message has verified · S10 one vote per term · S11 nothing is promised before it is durable
+//!   message has verified · S10 one vote per term · S11 nothing is said before it is durable
 //! - S12 a leader knows no more of a follower than is true, which drops nothing of it in that term · S13 votes go to logs that are up-to-date, and
 //!   a leader has a quorum of durable ones · S14 the membership in force is the newest in the own log
 //! - S15 nothing is applied that is not committed and durable here · S22 what waits is bounded
@@ -97,7 +97,7 @@ struct Record {
     /// What survives a loss of power now.
     durable: Image,
     durable_state: HardState,
-    /// The newest term and vote, durable or not, of this run of the process.
+    /// The newest term and vote, durable or not, of this boot.
     state: HardState,
     commit: Index,
     applied: Index,
@@ -514,7 +514,7 @@ impl Ghost {
         Ok(())
     }
 
-    /// A message leaves a node: what it promises must be durable.
+    /// A message leaves a node: what it says must be durable.
     pub(super) fn on_send(&mut self, node: usize, envelope: &Envelope) -> Verdict {
         let (id, record) = (self.ids[node], &mut self.nodes[node]);
         let term = match &envelope.message {

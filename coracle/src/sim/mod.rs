@@ -86,7 +86,7 @@ pub struct Report {
     pub operations: u64,
     /// Simulated time.
     pub sim_millis: u64,
-    /// A hash over everything that happened: equal for equal seeds, on every machine.
+    /// A hash over everything that happened: equal for equal seeds, on every computer.
     pub trace_hash: u64,
     /// How often each of the [situations](SITUATIONS) came up.
     pub counts: BTreeMap<&'static str, u64>,

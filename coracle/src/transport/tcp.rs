@@ -32,7 +32,7 @@ use tokio::time::timeout;
 pub use super::config::{MAX_FRAME, TcpConfig};
 pub use super::introduction::{Introduction, Local};
 
-/// Why a [`Tcp::probe`] found no node.
+/// Why a [`Tcp::probe`] met no node, or not the right one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProbeError {
     /// Nothing listens there.
@@ -202,7 +202,7 @@ impl Tcp {
         self.shared.peer(peer)
     }
 
-    /// In which runs the disks of the members were met last, by id.
+    /// In which boots the disks of the members were met last, by id.
     pub fn met(&self) -> Vec<Met> {
         self.shared.met()
     }

@@ -37,9 +37,9 @@ pub(in crate::sim) struct Parcel {
     bytes: Bytes,
 }
 
-/// An answer to a question of a run that has ended.
+/// An answer to a question of a boot that has ended.
 struct Echo {
-    /// The run that asked.
+    /// The boot that asked.
     run: u64,
     /// The question's number.
     sequence: u64,
