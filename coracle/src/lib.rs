@@ -106,7 +106,7 @@ mod writer;
 mod writer_tests;
 
 pub use config::{Config, MachineThread, Storage};
-pub use coracle_core as core;
+pub use coracle_core as raft;
 pub use error::*;
 pub use node::Node;
 pub use replicated::Digest;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use coracle::core::{NodeId, RoleName};
+use coracle::raft::{NodeId, RoleName};
 use coracle::*;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -368,7 +368,7 @@ async fn a_thousand_concurrent_writers_each_get_their_own_reply() {
 /// has given up.
 #[tokio::test]
 async fn a_forwarded_write_of_another_term_is_refused() {
-    use coracle::core::{Boot, Term};
+    use coracle::raft::{Boot, Term};
     use coracle::transport::tcp::{Local, Tcp, TcpConfig};
     use coracle::transport::{Forward, ForwardReply, Inbound, PeerMessage};
     let mut cluster = Cluster::founded(3, false, steady).await;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::eventually;
-use coracle::core::NodeId;
+use coracle::raft::NodeId;
 use coracle::snapshot::{self, Save};
 use coracle::{Config, Context, Node, QueryContext, StateMachine, Status, Storage};
 use std::io;

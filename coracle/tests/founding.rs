@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use coracle::core::{Boot, Incarnation, LogId, Membership, NodeId, Peer};
+use coracle::raft::{Boot, Incarnation, LogId, Membership, NodeId, Peer};
 use coracle::transport::Inbound;
 use coracle::transport::tcp::{Local, Tcp, TcpConfig};
 use coracle::wire::{Answer, Ask, Step};

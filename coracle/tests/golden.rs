@@ -10,7 +10,7 @@
 
 mod wal_support;
 
-use coracle::core::{Boot, ClusterId, Index, LogId};
+use coracle::raft::{Boot, ClusterId, Index, LogId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::MemDisk;
 use coracle::storage::{Change, WriteBatch, identity, wal};

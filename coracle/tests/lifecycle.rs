@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use coracle::core::{NodeId, RoleName};
+use coracle::raft::{NodeId, RoleName};
 use coracle::*;
 use std::time::Duration;
 use tokio::task::JoinSet;

@@ -7,7 +7,7 @@
 #[path = "common/patience.rs"]
 mod patience;
 
-use coracle::core::{Boot, ClusterId, Incarnation, LogId, Member, Membership, NodeId, Peer};
+use coracle::raft::{Boot, ClusterId, Incarnation, LogId, Member, Membership, NodeId, Peer};
 use coracle::transport::tcp::{Local, Tcp, TcpConfig};
 use coracle::wire::{self, Facts, Hello, Purpose};
 use patience::PATIENCE;

@@ -11,7 +11,7 @@
 
 mod wal_support;
 
-use coracle::core::{Broken, Index, LogId};
+use coracle::raft::{Broken, Index, LogId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::{Change, LogStore, StoreError, WriteBatch};

@@ -3,7 +3,7 @@
 
 mod wal_support;
 
-use coracle::core::{ClusterId, Incarnation, Index, LogId};
+use coracle::raft::{ClusterId, Incarnation, Index, LogId};
 use coracle::storage::contract::model::entry;
 use coracle::storage::disk::{Disk, DiskFile};
 use coracle::storage::mem_disk::MemDisk;

@@ -2,7 +2,7 @@
 
 mod wal_support;
 
-use coracle::core::{Index, LogId};
+use coracle::raft::{Index, LogId};
 use coracle::storage::disk::{DirDisk, Disk};
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::wal::{self, WalConfig};

@@ -2,7 +2,7 @@
 
 mod wal_support;
 
-use coracle::core::{ClusterId, Index, LogId};
+use coracle::raft::{ClusterId, Index, LogId};
 use coracle::storage::disk::{Disk, DiskFile};
 use coracle::storage::identity;
 use coracle::storage::mem_disk::MemDisk;

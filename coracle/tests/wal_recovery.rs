@@ -3,7 +3,7 @@
 
 mod wal_support;
 
-use coracle::core::{Incarnation, Index, LogId};
+use coracle::raft::{Incarnation, Index, LogId};
 use coracle::entry::MAX_PAYLOAD;
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::{MemDisk, Op};

@@ -4,7 +4,7 @@ use crate::Failure;
 use crate::raft_engine::RaftEngine;
 use crate::raw::Raw;
 use crate::store::Store;
-use coracle::core::LogId;
+use coracle::raft::LogId;
 use coracle::storage::WriteBatch;
 use std::path::Path;
 

@@ -3,8 +3,8 @@
 use crate::Failure;
 use crate::contender::Contender;
 use crate::device::Device;
-use coracle::core::LogId;
 use coracle::entry::{Entry, Kind, Stamp};
+use coracle::raft::LogId;
 use coracle::storage::{Change, WriteBatch};
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -6,8 +6,8 @@
 
 use crate::Failure;
 use crate::contender::Contender;
-use coracle::core::LogId;
 use coracle::entry::Entry;
+use coracle::raft::LogId;
 use coracle::storage::{Change, WriteBatch};
 use protobuf::reflect::MessageDescriptor;
 use protobuf::{Clear, CodedInputStream, CodedOutputStream, Message, ProtobufResult, UnknownFields};

@@ -5,7 +5,7 @@
 
 use crate::Failure;
 use crate::contender::{BASELINE, Contender};
-use coracle::core::LogId;
+use coracle::raft::LogId;
 use coracle::storage::disk::{DirDisk, Disk, DiskFile};
 use coracle::storage::{Change, WriteBatch};
 use std::path::Path;

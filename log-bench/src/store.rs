@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use crate::contender::{Contender, MEMORY, OURS};
-use coracle::core::{Incarnation, LogId, NodeId};
+use coracle::raft::{Incarnation, LogId, NodeId};
 use coracle::storage::disk::DirDisk;
 use coracle::storage::memory::MemoryStore;
 use coracle::storage::wal::{Wal, WalConfig};

@@ -6,7 +6,7 @@
 use crate::commands::unknown_subcommand;
 use crate::kv::Machine;
 use crate::resp::{Command, Replies};
-use coracle::core::Membership;
+use coracle::raft::Membership;
 use coracle::{ConfigurationError, Node, Status, StopReason};
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +91,7 @@ impl Report {
 }
 
 fn members(membership: &Membership) -> Vec<ReportedMember> {
-    let report = |member: &coracle::core::Member| ReportedMember {
+    let report = |member: &coracle::raft::Member| ReportedMember {
         id: member.id.0,
         address: member.address.clone(),
         voter: membership.is_voter(member.peer()),
@@ -164,7 +164,7 @@ fn stopped(reason: &StopReason) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle::core::{ClusterId, NodeId};
+    use coracle::raft::{ClusterId, NodeId};
 
     /// A disagreement between two lists is named, with the way out of it.
     #[test]

@@ -336,7 +336,7 @@ pub fn number(bytes: &[u8]) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle::core::LogId;
+    use coracle::raft::LogId;
     use proptest::prelude::*;
 
     fn apply(kv: &mut Kv, batch: Vec<Operation>) -> Vec<Outcome> {

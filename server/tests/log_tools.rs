@@ -3,8 +3,8 @@
 mod support;
 
 use bytes::Bytes;
-use coracle::core::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Peer, Term};
 use coracle::entry::{Entry, Kind, Stamp};
+use coracle::raft::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Peer, Term};
 use coracle::storage::disk::{DirDisk, Disk};
 use coracle::storage::wal::{self, Wal, WalConfig};
 use coracle::storage::{Change, LogStore, StoreError, WriteBatch, identity};

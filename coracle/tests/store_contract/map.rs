@@ -214,8 +214,8 @@ impl Engine for MapEngine {
 /// A tool looks at a log that moves between any two of its scans.
 mod moving {
     use super::*;
-    use coracle::core::{Incarnation, LogId, NodeId};
     use coracle::entry::{Kind, Stamp};
+    use coracle::raft::{Incarnation, LogId, NodeId};
     use coracle::storage::keyed::inspect;
     use coracle::storage::{Change, WriteBatch};
 

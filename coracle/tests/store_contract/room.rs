@@ -1,8 +1,8 @@
 //! A key-value store that has no room, for a while.
 
 use crate::map::Map;
-use coracle::core::{Incarnation, Index, LogId, NodeId};
 use coracle::entry::{Entry, Kind, Stamp};
+use coracle::raft::{Incarnation, Index, LogId, NodeId};
 use coracle::storage::keyed::{KeyValue, KeyedStore, Operation, Visit};
 use coracle::storage::{Change, Identity, LogStore, StoreError, WriteBatch};
 use std::io;

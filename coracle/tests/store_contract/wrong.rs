@@ -2,7 +2,7 @@
 
 use crate::map::MapEngine;
 use crate::wrong_kinds::{WrongReader, WrongStore};
-use coracle::core::{Incarnation, NodeId};
+use coracle::raft::{Incarnation, NodeId};
 use coracle::storage::contract::{Clause, Contract};
 use coracle::storage::{Engine, Identity, LogReader, LogStore, StoreError};
 use std::path::Path;

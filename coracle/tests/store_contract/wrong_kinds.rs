@@ -1,8 +1,8 @@
 //! Around a right store: calls that are made differently.
 
 use crate::wrong::{Flaw, wrap};
-use coracle::core::{HardState, Index, LogId, Term};
 use coracle::entry::{Entry, HEADER};
+use coracle::raft::{HardState, Index, LogId, Term};
 use coracle::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 
 /// A store whose calls are flawed.

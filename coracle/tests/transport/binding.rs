@@ -3,7 +3,7 @@
 use crate::common::Cluster;
 use crate::kit::*;
 use bytes::Bytes;
-use coracle::core::{
+use coracle::raft::{
     AppendEntries, ClusterId, Envelope, Incarnation, Index, LogId, Message, Peer, RequestVote, Round, Run,
     Term,
 };

@@ -2,7 +2,7 @@
 
 use crate::common::{Cluster, Journal};
 use crate::kit::*;
-use coracle::core::{Boot, LogId};
+use coracle::raft::{Boot, LogId};
 use coracle::transport::tcp::{Local, Tcp, TcpConfig};
 use coracle::transport::{Alarm, Inbound};
 use coracle::wire::{self, AlarmReason, CloseReason, Hello, Incoming};
@@ -227,8 +227,8 @@ async fn a_copied_directory_that_is_started_is_noticed_by_its_peers() {
     };
     let watch = |watcher: &Node, address: &str| {
         let member =
-            coracle::core::Member { id: me.id, incarnation: me.incarnation, address: address.to_owned() };
-        let membership = coracle::core::Membership::of_voters(CLUSTER, [member]);
+            coracle::raft::Member { id: me.id, incarnation: me.incarnation, address: address.to_owned() };
+        let membership = coracle::raft::Membership::of_voters(CLUSTER, [member]);
         watcher.tcp.set_membership(LogId::new(1, 1), &membership);
     };
     watch(&watcher, &cluster.addresses[0]);

@@ -1,7 +1,7 @@
 //! Peers that die, and networks that fail: what the node is told, and how it goes on.
 
 use crate::kit::*;
-use coracle::core::{Boot, LogId};
+use coracle::raft::{Boot, LogId};
 use coracle::transport::Inbound;
 use coracle::transport::tcp::{Local, TcpConfig};
 use std::time::Duration;

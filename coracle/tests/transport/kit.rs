@@ -1,7 +1,7 @@
 //! What the tests share: nodes, a stranger who speaks the protocol by hand, and a wire that can be cut.
 
 use bytes::{Bytes, BytesMut};
-use coracle::core::{
+use coracle::raft::{
     Boot, ClusterId, Envelope, Incarnation, LogId, Member, Membership, Message, NodeId, Peer, ReadIndex, Term,
 };
 use coracle::transport::tcp::{Local, Tcp, TcpConfig};

@@ -1,7 +1,7 @@
 //! Who is sent away, and that nobody else notices.
 
 use crate::kit::*;
-use coracle::core::{Incarnation, NodeId, Peer};
+use coracle::raft::{Incarnation, NodeId, Peer};
 use coracle::wire::{self, CloseReason, Hello, Incoming, Purpose, RefusedReason};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;

@@ -2,8 +2,8 @@
 
 use crate::kit::*;
 use bytes::Bytes;
-use coracle::core::{AppendEntries, Envelope, Index, LogId, Message, NodeId, Round, Run, Term};
 use coracle::entry::{Entry, Kind, Stamp};
+use coracle::raft::{AppendEntries, Envelope, Index, LogId, Message, NodeId, Round, Run, Term};
 use coracle::transport::tcp::{ProbeError, Tcp, TcpConfig};
 use coracle::transport::{ForwardReply, PeerMessage};
 use coracle::wire::RefusedReason;

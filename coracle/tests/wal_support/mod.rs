@@ -4,8 +4,8 @@
 
 pub(crate) use coracle::storage::contract::model::{Model, Step, append, changes, hard_state, membership};
 
-use coracle::core::{Broken, Incarnation, Index, LogId, NodeId};
 use coracle::entry::Entry;
+use coracle::raft::{Broken, Incarnation, Index, LogId, NodeId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::MemDisk;
 use coracle::storage::wal::{self, Wal, WalConfig};

@@ -7,8 +7,8 @@
 use super::Failure;
 use super::look::Look;
 use crate::codec;
-use coracle::core::{Index, LogId};
 use coracle::entry::{Entry, Kind};
+use coracle::raft::{Index, LogId};
 use coracle::storage::{ReadLogError, StoreError};
 use coracle::wire::decode_membership;
 use serde::Serialize;

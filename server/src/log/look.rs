@@ -2,7 +2,7 @@
 
 use super::Failure;
 use crate::store;
-use coracle::core::{Index, LogId};
+use coracle::raft::{Index, LogId};
 use coracle::storage::disk::{Disk, ReadOnlyDir};
 use coracle::storage::identity::{self, IDENTITY};
 use coracle::storage::keyed::Inspected;

@@ -1,6 +1,6 @@
 //! LMDB keeps the contract, grows, fills up, survives kills, and can be looked at.
 
-use coracle::core::{Incarnation, Index, NodeId};
+use coracle::raft::{Incarnation, Index, NodeId};
 use coracle::storage::contract::model::{append, changes};
 use coracle::storage::contract::{Victim, check, check_killed, write_until_killed};
 use coracle::storage::{Engine, Identity, StoreError};

@@ -114,7 +114,7 @@ fn fill(file: &dyn DiskFile, mut bytes: &mut [u8], mut offset: u64) -> io::Resul
 mod tests {
     use super::*;
     use crate::RocksDb;
-    use coracle::core::{Incarnation, NodeId};
+    use coracle::raft::{Incarnation, NodeId};
     use coracle::storage::contract::model::{append, changes};
     use coracle::storage::{Engine, Identity};
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::RocksDb;
-use coracle::core::{Incarnation, Index, NodeId};
+use coracle::raft::{Incarnation, Index, NodeId};
 use coracle::storage::contract::model::{append, changes, hard_state};
 use coracle::storage::disk::DirDisk;
 use coracle::storage::{Engine, Identity, LogStore, WriteBatch};
