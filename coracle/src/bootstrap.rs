@@ -5,9 +5,8 @@
 
 use crate::error::*;
 use crate::founding::{founder, proposal};
-use crate::node::Node;
+use crate::node::Inner;
 use crate::requests::{Request, Status};
-use crate::state_machine::StateMachine;
 use crate::transport::tcp::{Introduction, ProbeError};
 use crate::wire::{
     Answer, Ask, MAX_LIST, Objection, RefusedReason, Step, check_membership, encode_membership,
@@ -31,7 +30,7 @@ const INCARNATION: usize = 9;
 /// How long a founder waits, once the membership is committed, until all members hold it.
 const EVERYWHERE: Duration = Duration::from_secs(1);
 
-impl<S: StateMachine> Node<S> {
+impl Inner {
     /// Founds a cluster of these members, and waits a moment until all of them hold the membership.
     pub(crate) async fn bootstrap(
         &self,
@@ -51,7 +50,7 @@ impl<S: StateMachine> Node<S> {
 
     /// Founds the cluster. Returns the membership once it is committed.
     async fn found(&self, addresses: &BTreeMap<NodeId, String>) -> Result<Membership, ConfigurationError> {
-        let deadline = Instant::now() + self.inner.config.bootstrap_timeout;
+        let deadline = Instant::now() + self.config.bootstrap_timeout;
         loop {
             // Another member may have been asked too, and be ahead.
             if let Some(existing) = self.existing(addresses, deadline).await? {
@@ -90,9 +89,9 @@ impl<S: StateMachine> Node<S> {
         };
         let ask = Ask { step: Step::Found, list, round: 0 };
         let not_ready = |node, why| Err(ConfigurationError::NotReady(vec![(node, why)]));
-        let answer = if founder.peer() == self.inner.me {
+        let answer = if founder.peer() == self.me {
             let (answer, answered) = oneshot::channel();
-            if self.inner.requests.send_always(Request::Found { ask: Box::new(ask), answer }).await.is_err() {
+            if self.requests.send_always(Request::Found { ask: Box::new(ask), answer }).await.is_err() {
                 return Err(ConfigurationError::Stopped(self.stop_reason()));
             }
             match timeout_at(deadline, answered).await {
@@ -101,7 +100,7 @@ impl<S: StateMachine> Node<S> {
                 Err(_) => return not_ready(founder.id, "no answer in time".to_owned()),
             }
         } else {
-            let asked = self.inner.transport.ask(&founder.address, founder.peer(), &ask);
+            let asked = self.transport.ask(&founder.address, founder.peer(), &ask);
             match timeout_at(deadline, asked).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => return not_ready(founder.id, error.to_string()),
@@ -158,7 +157,7 @@ impl<S: StateMachine> Node<S> {
                 return invalid(format!("it takes {length} bytes, and at most {MAX_LIST} are kept"));
             }
         }
-        let me = self.inner.me.id;
+        let me = self.me.id;
         if addresses.contains_key(&me) {
             Ok(addresses)
         } else {
@@ -203,11 +202,11 @@ impl<S: StateMachine> Node<S> {
         addresses: &BTreeMap<NodeId, String>,
         deadline: Instant,
     ) -> Result<Membership, Vec<(NodeId, String)>> {
-        let me = self.inner.me;
+        let me = self.me;
         let (mut missing, mut clusters, mut members) = (Vec::new(), Vec::new(), Vec::new());
         for (id, address) in addresses {
             let (id, address) = (*id, address.clone());
-            let why = match timeout_at(deadline, self.inner.transport.probe(&address, id)).await {
+            let why = match timeout_at(deadline, self.transport.probe(&address, id)).await {
                 // Whoever dials itself is told that its name is taken: so the address is right.
                 Ok(Err(ProbeError::Refused { reason: RefusedReason::OwnName, .. })) if id == me.id => {
                     members.push(Member { id, incarnation: me.incarnation, address });

@@ -93,6 +93,20 @@ pub(crate) enum Work<W, R> {
     Fence,
 }
 
+impl<W, R> Work<W, R> {
+    /// The same, with what each read asks beside whoever asks it. None: it asks nothing.
+    pub(crate) fn with_queries<Q>(self, query: impl FnOnce(&R) -> Option<Q>) -> Option<Work<W, (Q, R)>> {
+        Some(match self {
+            Work::Read(index, reader) => Work::Read(index, (query(&reader)?, reader)),
+            Work::Expect(id, caller) => Work::Expect(id, caller),
+            Work::Apply(entries) => Work::Apply(entries),
+            Work::Deposed => Work::Deposed,
+            Work::Check(from, forward) => Work::Check(from, forward),
+            Work::Fence => Work::Fence,
+        })
+    }
+}
+
 /// What the log's writer is given, in this order.
 #[derive(Debug)]
 pub(crate) enum Order {

@@ -16,7 +16,7 @@ pub(crate) enum Refused {
     Closed,
 }
 
-/// The handles' end. Consensus is told when the last one is dropped.
+/// The handles' end.
 pub(crate) struct Sender<T> {
     shared: Arc<Shared<T>>,
 }
@@ -38,13 +38,11 @@ struct State<T> {
     rung: bool,
     /// Consensus takes no more.
     closed: bool,
-    /// Nobody can ask any more.
-    abandoned: bool,
 }
 
 /// An inbox in which so many wait at most.
 pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let state = Mutex::new(State { waiting: Vec::new(), rung: false, closed: false, abandoned: false });
+    let state = Mutex::new(State { waiting: Vec::new(), rung: false, closed: false });
     let shared = Arc::new(Shared { state, bell: Notify::new(), capacity });
     (Sender { shared: shared.clone() }, Receiver { shared })
 }
@@ -78,15 +76,6 @@ impl<T> Sender<T> {
     }
 }
 
-impl<T> Drop for Sender<T> {
-    fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        (state.abandoned, state.rung) = (true, true);
-        drop(state);
-        self.shared.bell.notify_one();
-    }
-}
-
 /// Rings when it is dropped, if that is its owner's part.
 struct Bell<'a, T> {
     shared: Option<&'a Shared<T>>,
@@ -114,15 +103,9 @@ impl<T> Drop for Bell<'_, T> {
 }
 
 impl<T> Receiver<T> {
-    /// Waits until somebody has rung. False: nobody can ask any more. Cancel safe.
-    pub(crate) async fn rung(&self) -> bool {
-        loop {
-            {
-                let state = self.shared.lock();
-                if state.rung {
-                    return !(state.abandoned && state.waiting.is_empty());
-                }
-            }
+    /// Waits until somebody has rung. Cancel safe.
+    pub(crate) async fn rung(&self) {
+        while !self.shared.lock().rung {
             // The bell may have rung for what is taken already.
             self.shared.bell.notified().await;
         }
@@ -132,7 +115,7 @@ impl<T> Receiver<T> {
     pub(crate) fn take(&self, most: usize) -> Vec<T> {
         let mut state = self.shared.lock();
         if state.waiting.len() <= most {
-            state.rung = state.abandoned;
+            state.rung = false;
             return std::mem::take(&mut state.waiting);
         }
         // For the rest, consensus comes again at once.

@@ -26,7 +26,7 @@ async fn all_that_are_ready_to_ask_go_over_with_one_ring() {
         let sender = sender.clone();
         tokio::spawn(async move { sender.send(number).await });
     }
-    assert!(receiver.rung().await);
+    receiver.rung().await;
     assert_eq!(receiver.take(10), [0, 1, 2, 3, 4]);
     assert!(poll_once(receiver.rung()).is_none(), "nobody rang again");
 }
@@ -39,7 +39,7 @@ async fn the_first_one_lets_others_join_before_it_rings() {
     assert!(poll_once(receiver.rung()).is_none(), "it has not rung yet");
     sender.send(2).await.unwrap();
     first.await.unwrap();
-    assert!(receiver.rung().await);
+    receiver.rung().await;
     assert_eq!(receiver.take(10), [1, 2]);
 }
 
@@ -47,7 +47,7 @@ async fn the_first_one_lets_others_join_before_it_rings() {
 async fn a_first_one_that_is_dropped_rings_for_those_after_it() {
     let (sender, receiver) = bounded(10);
     assert!(poll_once(sender.send(1)).is_none(), "it lets others run first");
-    assert!(receiver.rung().await);
+    receiver.rung().await;
     sender.send(2).await.unwrap();
     assert_eq!(receiver.take(10), [1, 2]);
 }
@@ -61,19 +61,13 @@ async fn what_is_over_a_turn_comes_in_the_next() {
     assert_eq!(sender.send(3).await, Err(Refused::Full));
     sender.send_always(3).await.unwrap();
     assert_eq!(receiver.take(2), [0, 1]);
-    assert!(receiver.rung().await);
+    receiver.rung().await;
     assert_eq!(receiver.take(2), [2, 3]);
     assert!(poll_once(receiver.rung()).is_none());
 }
 
 #[tokio::test]
-async fn both_ends_hear_of_the_end_of_the_other() {
-    let (sender, receiver) = bounded(3);
-    push(&sender, 1);
-    drop(sender);
-    assert!(receiver.rung().await, "there is still one to take");
-    assert_eq!(receiver.take(2), [1]);
-    assert!(!receiver.rung().await);
+async fn whoever_asks_hears_that_consensus_has_ended() {
     let (sender, receiver) = bounded(3);
     push(&sender, 1);
     assert_eq!(receiver.close(), [1]);

@@ -78,6 +78,7 @@ mod founding;
 mod inbox;
 #[cfg(test)]
 mod inbox_tests;
+mod launch;
 mod machine;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -89,12 +90,12 @@ mod primitives;
 mod race;
 mod replica;
 mod replicated;
-
 mod requests;
 mod runtime;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
+mod slot;
 pub mod snapshot;
 mod state_machine;
 pub mod storage;

@@ -9,7 +9,7 @@ use crate::config::{MachineThread, TICK};
 use crate::driver::Work;
 use crate::error::StopReason;
 use crate::replicated::Replicated;
-use crate::requests::{Reader, Replied, Writer};
+use crate::requests::{Reader, Writer};
 use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
 use crate::transport::Forward;
@@ -30,7 +30,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What consensus hands over in one turn.
-pub(crate) type Batch<S> = Vec<Work<Writer<S>, (<S as StateMachine>::Query, Reader<S>)>>;
+pub(crate) type Batch = Vec<Work<Writer, Reader>>;
 
 /// What the machine reports to consensus.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub(crate) enum Report {
 }
 
 /// The way to the machine.
-pub(crate) struct Machine<S: StateMachine> {
-    inbox: mpsc::UnboundedSender<Batch<S>>,
+pub(crate) struct Machine {
+    inbox: mpsc::UnboundedSender<Batch>,
     progress: Arc<Mutex<Progress>>,
     ended: oneshot::Receiver<()>,
 }
@@ -64,9 +64,12 @@ pub(crate) struct Surroundings {
     pub(crate) disk: Option<Arc<dyn Disk>>,
 }
 
-impl<S: StateMachine> Machine<S> {
-    /// Starts it.
-    pub(crate) fn start(replicated: Replicated<S>, around: Surroundings) -> io::Result<Machine<S>> {
+impl Machine {
+    /// Starts it. From here on only its own thread knows of what type it is.
+    pub(crate) fn start<S: StateMachine>(
+        replicated: Replicated<S>,
+        around: Surroundings,
+    ) -> io::Result<Machine> {
         let (inbox, work) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
         let applier = Applier::new(replicated);
@@ -96,7 +99,7 @@ impl<S: StateMachine> Machine<S> {
     }
 
     /// Hands a turn's work over. After its end it is lost, as the node stops anyway.
-    pub(crate) fn hand_over(&self, batch: Batch<S>) {
+    pub(crate) fn hand_over(&self, batch: Batch) {
         drop(self.inbox.send(batch));
     }
 
@@ -129,8 +132,8 @@ impl Drop for Guard {
 }
 
 struct Turning<S: StateMachine> {
-    applier: Applier<S, Writer<S>, Reader<S>>,
-    work: mpsc::UnboundedReceiver<Batch<S>>,
+    applier: Applier<S, Writer, Reader>,
+    work: mpsc::UnboundedReceiver<Batch>,
     progress: Arc<Mutex<Progress>>,
     transport: Arc<Tcp>,
     reports: Guard,
@@ -175,12 +178,14 @@ impl<S: StateMachine> Turning<S> {
         }
     }
 
-    fn take(&mut self, batch: Batch<S>) {
+    fn take(&mut self, batch: Batch) {
         for work in batch {
-            if let Work::Read(_, (_, reader)) = &work {
+            if let Work::Read(_, reader) = &work {
                 reader.confirm();
             }
-            self.applier.take(work);
+            if let Some(work) = work.with_queries(Reader::query::<S>) {
+                self.applier.take(work);
+            }
         }
     }
 
@@ -206,9 +211,9 @@ impl<S: StateMachine> Turning<S> {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.applier.progress();
         for outcome in self.applier.outcomes() {
             match outcome {
-                Outcome::Reply(writer, reply) => writer.answer(Ok(Replied::Here(reply))),
+                Outcome::Reply(writer, reply) => writer.reply::<S>(reply),
                 Outcome::Failed(writer, error) => writer.answer(Err(error)),
-                Outcome::Answer(reader, answer) => reader.answer(answer),
+                Outcome::Answer(reader, answer) => reader.answer::<S>(answer),
                 Outcome::Send(to, message) => {
                     // If the connection is gone, the other side has answered its caller already.
                     if !self.transport.send(to, message) {

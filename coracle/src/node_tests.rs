@@ -7,8 +7,11 @@ use crate::state_machine::{Context, QueryContext};
 use crate::storage::identity::Boots;
 use crate::storage::memory::MemoryStore;
 use crate::storage::{LogReader, LogStore, Recovered, StoreError, WriteBatch};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
+use std::time::Instant;
+use tokio::time::sleep;
 
 #[path = "../tests/common/patience.rs"]
 mod patience;
@@ -154,4 +157,67 @@ async fn ov_4_sh_1_a_leader_with_a_hung_disk_gives_up_and_can_be_stopped() {
     assert_eq!(nodes[next.unwrap().id.0 as usize - 1].write(1).await, Ok(3));
     timeout(PATIENCE, leader.stop()).await.expect("a hung disk does not hang the stop");
     hung.hang(false);
+}
+
+/// A leader alone in its cluster, of which a write is under way to a disk that hangs.
+async fn hung() -> (Moody, Node<Count>) {
+    let store = Moody::default();
+    let (mut nodes, leader) = cluster(std::slice::from_ref(&store)).await;
+    nodes.clear();
+    store.hang(true);
+    drop(tokio::spawn(leader.write(1)));
+    while leader.status().await.unwrap().raft.writes_under_way == 0 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    (store, leader)
+}
+
+/// Whoever stops taking requests hears of it while the node still works on its end.
+#[tokio::test]
+async fn a_node_says_that_it_stops_before_it_has_stopped() {
+    for _ in 0..5 {
+        let (store, node) = hung().await;
+        let began = Instant::now();
+        drop(tokio::spawn(node.stop()));
+        let both = tokio::select! {
+            biased;
+            _ = node.stopped() => true,
+            reason = node.stopping() => {
+                assert_eq!(reason, StopReason::Requested);
+                false
+            }
+        };
+        let took = began.elapsed();
+        store.hang(false);
+        assert_eq!(node.stopped().await, StopReason::Requested);
+        if !both {
+            return;
+        }
+        // The disk holds it for so long, unless this test was held up itself.
+        assert!(took >= crate::runtime::DISK_PATIENCE, "it had stopped already, after {took:?}");
+    }
+    panic!("it never said that it stops before it had");
+}
+
+/// What waits for an answer is no handle.
+#[tokio::test]
+async fn a_node_stops_with_its_last_handle_though_its_futures_wait() {
+    let (store, node) = hung().await;
+    let write = tokio::spawn(node.clone().write(2));
+    let (stopping, stopped) = (tokio::spawn(node.clone().stopping()), tokio::spawn(node.stopped()));
+    // One more write that nobody has polled.
+    let late = node.write(3);
+    while node.status().await.unwrap().pending < 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let other = node.clone();
+    drop(node);
+    assert!(other.status().await.is_ok(), "one handle is left");
+    drop(other);
+    assert_eq!(timeout(PATIENCE, stopping).await.unwrap().unwrap(), StopReason::Requested);
+    store.hang(false);
+    assert_eq!(timeout(PATIENCE, stopped).await.unwrap().unwrap(), StopReason::Requested);
+    let unknown = WriteError::Unknown(Cause::Stopped(StopReason::Requested));
+    assert_eq!(write.await.unwrap(), Err(unknown));
+    assert_eq!(late.await, Err(WriteError::Stopped(StopReason::Requested)));
 }

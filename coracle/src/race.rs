@@ -83,17 +83,12 @@ fn questions_reach_consensus() {
     drop(sender);
     block_on(async {
         let mut taken = Vec::new();
-        loop {
-            if perhaps() {
-                match poll_once(receiver.rung()).await {
-                    None => taken.extend(receiver.take(2)),
-                    Some(false) => break,
-                    Some(true) => {}
-                }
+        while taken.len() < 6 {
+            if perhaps() && poll_once(receiver.rung()).await.is_none() {
+                taken.extend(receiver.take(2));
+                continue;
             }
-            if !receiver.rung().await {
-                break;
-            }
+            receiver.rung().await;
             taken.extend(receiver.take(2));
         }
         taken.sort_unstable();
@@ -116,9 +111,8 @@ fn consensus_ends() {
         .collect();
     block_on(async {
         let mut taken = Vec::new();
-        if receiver.rung().await {
-            taken.extend(receiver.take(1));
-        }
+        receiver.rung().await;
+        taken.extend(receiver.take(1));
         taken.extend(receiver.close());
         drop(receiver);
         for (number, handle) in handles.into_iter().enumerate() {

@@ -4,13 +4,15 @@ use crate::driver::Waits;
 use crate::entry::Entry;
 use crate::error::*;
 use crate::replicated::Digest;
+use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::wire::{Answer, Ask};
 use bytes::Bytes;
 use coracle_core::{ClusterId, Index, LogId, NodeId};
+use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -45,12 +47,12 @@ pub struct Status {
     pub disk_bytes: u64,
 }
 
-/// What a handle asks.
-pub(crate) enum Request<S: StateMachine> {
+/// What a handle asks. It does not know the machine's types: what has them is in the [`slot`](crate::slot)s of the callers.
+pub(crate) enum Request {
     /// Replicate an encoded command.
-    Write { command: Bytes, limit: Duration, writer: Writer<S> },
+    Write { command: Bytes, limit: Duration, writer: Writer },
     /// Answer a query from a state that is not older than the request.
-    Read { query: S::Query, reader: Reader<S> },
+    Read { reader: Reader },
     /// Found the cluster of a list whose lowest node this is.
     Found { ask: Box<Ask>, answer: oneshot::Sender<Answer> },
     /// Tell how the node stands, at the end of a turn.
@@ -59,13 +61,13 @@ pub(crate) enum Request<S: StateMachine> {
     Entry { index: Index, answer: oneshot::Sender<Result<Entry, EntryLookupError>> },
 }
 
-impl<S: StateMachine> Request<S> {
+impl Request {
     /// Answers a request that was never looked at: the node has stopped.
     pub(crate) fn turn_away(self, reason: &StopReason) {
         let reason = reason.clone();
         match self {
             Request::Write { writer, .. } => writer.answer(Err(WriteError::Stopped(reason))),
-            Request::Read { reader, .. } => reader.answer(Err(ReadError::Stopped(reason))),
+            Request::Read { reader } => reader.refuse(ReadError::Stopped(reason)),
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
             // The handle finds the reason by itself.
             Request::Found { answer, .. } => drop(answer),
@@ -94,41 +96,184 @@ impl<S: StateMachine> Replied<S> {
     }
 }
 
-/// Whom the outcome of a write goes to.
-pub(crate) struct Writer<S: StateMachine>(pub(crate) oneshot::Sender<Result<Replied<S>, WriteError>>);
+/// Where the outcome of a write goes.
+pub(crate) struct Written<S: StateMachine>(Slot<Result<Replied<S>, WriteError>>);
 
-impl<S: StateMachine> Writer<S> {
-    /// Whoever has gone away meanwhile misses the answer, and nothing else.
-    pub(crate) fn answer(self, outcome: Result<Replied<S>, WriteError>) {
-        drop(self.0.send(outcome));
-    }
-}
-
-impl<S: StateMachine> Waits for Writer<S> {
-    fn gave_up(&self) -> bool {
-        self.0.is_closed()
-    }
-}
-
-/// Whom the answer to a query goes to.
-pub(crate) struct Reader<S: StateMachine> {
-    pub(crate) answer: oneshot::Sender<Result<S::Answer, ReadError>>,
+/// Where the answer to a query goes, and until the machine takes it the query itself.
+pub(crate) struct Asked<S: StateMachine> {
+    query: Mutex<Option<S::Query>>,
+    answer: Slot<Result<S::Answer, ReadError>>,
     /// Set once a quorum has confirmed the read, and only the machine is waited for.
-    pub(crate) confirmed: Arc<AtomicBool>,
+    confirmed: AtomicBool,
 }
 
-impl<S: StateMachine> Reader<S> {
-    pub(crate) fn answer(self, outcome: Result<S::Answer, ReadError>) {
-        drop(self.answer.send(outcome));
+impl<S: StateMachine> Written<S> {
+    /// Both sides of a write.
+    pub(crate) fn new() -> (Writer, Waiting<Written<S>>) {
+        let written = Arc::new(Written::<S>(Slot::new()));
+        (Writer(Some(written.clone())), Waiting(written))
+    }
+}
+
+impl<S: StateMachine> Asked<S> {
+    /// Both sides of a read.
+    pub(crate) fn new(query: S::Query) -> (Reader, Waiting<Asked<S>>) {
+        let (query, confirmed) = (Mutex::new(Some(query)), AtomicBool::new(false));
+        let asked = Arc::new(Asked::<S> { query, answer: Slot::new(), confirmed });
+        (Reader(Some(asked.clone())), Waiting(asked))
     }
 
-    pub(crate) fn confirm(&self) {
+    /// Whether a quorum has confirmed the read, and only the machine is waited for.
+    pub(crate) fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Relaxed)
+    }
+}
+
+impl<S: StateMachine> Holds for Written<S> {
+    type Answer = Result<Replied<S>, WriteError>;
+
+    fn slot(&self) -> &Slot<Result<Replied<S>, WriteError>> {
+        &self.0
+    }
+}
+
+impl<S: StateMachine> Holds for Asked<S> {
+    type Answer = Result<S::Answer, ReadError>;
+
+    fn slot(&self) -> &Slot<Result<S::Answer, ReadError>> {
+        &self.answer
+    }
+}
+
+/// What consensus needs of whoever waits for a write.
+trait Write: Any + Send + Sync {
+    fn gave_up(&self) -> bool;
+    fn answer(&self, outcome: Result<Bytes, WriteError>);
+    fn lose(&self);
+}
+
+impl<S: StateMachine> Write for Written<S> {
+    fn gave_up(&self) -> bool {
+        self.0.is_left()
+    }
+
+    fn answer(&self, outcome: Result<Bytes, WriteError>) {
+        self.0.answer(outcome.map(Replied::Encoded));
+    }
+
+    fn lose(&self) {
+        self.0.lose();
+    }
+}
+
+/// What consensus needs of whoever waits for a read.
+trait Read: Any + Send + Sync {
+    fn gave_up(&self) -> bool;
+    fn refuse(&self, why: ReadError);
+    fn confirm(&self);
+    fn lose(&self);
+}
+
+impl<S: StateMachine> Read for Asked<S> {
+    fn gave_up(&self) -> bool {
+        self.answer.is_left()
+    }
+
+    fn refuse(&self, why: ReadError) {
+        self.answer.answer(Err(why));
+    }
+
+    fn confirm(&self) {
         self.confirmed.store(true, Ordering::Relaxed);
     }
+
+    fn lose(&self) {
+        self.answer.lose();
+    }
 }
 
-impl<S: StateMachine> Waits for Reader<S> {
+/// Whom the outcome of a write goes to, whatever the machine is. Dropped without an answer, it says that none will come.
+pub(crate) struct Writer(Option<Arc<dyn Write>>);
+
+impl Writer {
+    /// An encoded reply, or why there is none.
+    pub(crate) fn answer(mut self, outcome: Result<Bytes, WriteError>) {
+        if let Some(write) = self.0.take() {
+            write.answer(outcome);
+        }
+    }
+
+    /// The reply of this node's machine. Only that machine's own callers come to it.
+    pub(crate) fn reply<S: StateMachine>(mut self, reply: S::Reply) {
+        let Some(write) = &self.0 else { return };
+        if let Some(Written(slot)) = (&**write as &dyn Any).downcast_ref::<Written<S>>() {
+            slot.answer(Ok(Replied::Here(reply)));
+            self.0 = None;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Some(write) = &self.0 {
+            write.lose();
+        }
+    }
+}
+
+impl Waits for Writer {
     fn gave_up(&self) -> bool {
-        self.answer.is_closed()
+        self.0.as_ref().is_none_or(|write| write.gave_up())
+    }
+}
+
+/// Whom the answer to a query goes to, with the query, whatever the machine is. Dropped without an answer, it says that
+/// none will come.
+pub(crate) struct Reader(Option<Arc<dyn Read>>);
+
+impl Reader {
+    /// Why there is no answer.
+    pub(crate) fn refuse(mut self, why: ReadError) {
+        if let Some(read) = self.0.take() {
+            read.refuse(why);
+        }
+    }
+
+    /// A quorum has confirmed the read.
+    pub(crate) fn confirm(&self) {
+        if let Some(read) = &self.0 {
+            read.confirm();
+        }
+    }
+
+    /// What is asked. Only the machine's own callers come to it, and each once.
+    pub(crate) fn query<S: StateMachine>(&self) -> Option<S::Query> {
+        self.asked::<S>()?.query.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What the machine said.
+    pub(crate) fn answer<S: StateMachine>(mut self, answer: Result<S::Answer, ReadError>) {
+        if let Some(asked) = self.asked::<S>() {
+            asked.answer.answer(answer);
+            self.0 = None;
+        }
+    }
+
+    fn asked<S: StateMachine>(&self) -> Option<&Asked<S>> {
+        (&**self.0.as_ref()? as &dyn Any).downcast_ref()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if let Some(read) = &self.0 {
+            read.lose();
+        }
+    }
+}
+
+impl Waits for Reader {
+    fn gave_up(&self) -> bool {
+        self.0.as_ref().is_none_or(|read| read.gave_up())
     }
 }

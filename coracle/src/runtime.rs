@@ -16,8 +16,7 @@ use crate::founding::Question;
 use crate::inbox;
 use crate::machine::{self, Machine};
 use crate::replica::Load;
-use crate::requests::{Reader, Replied, Request, Status, Writer};
-use crate::state_machine::StateMachine;
+use crate::requests::{Reader, Request, Status, Writer};
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
@@ -41,13 +40,13 @@ const TURN: usize = 1024;
 const REMEMBER: u64 = 100;
 
 /// How long a stop waits for the disk. A sync that takes longer hangs, and the stop must not.
-const DISK_PATIENCE: Duration = Duration::from_secs(4);
+pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Everything that a running node consists of.
-pub(crate) struct Parts<S: StateMachine> {
+pub(crate) struct Parts {
     pub(crate) config: Config,
-    pub(crate) driver: Driver<Writer<S>, (S::Query, Reader<S>)>,
-    pub(crate) machine: Machine<S>,
+    pub(crate) driver: Driver<Writer, Reader>,
+    pub(crate) machine: Machine,
     pub(crate) machine_reports: mpsc::UnboundedReceiver<machine::Report>,
     pub(crate) transport: Arc<Tcp>,
     pub(crate) writer: writer::Writer,
@@ -55,7 +54,7 @@ pub(crate) struct Parts<S: StateMachine> {
     pub(crate) reader: Arc<dyn LogReader>,
     /// None for a store in memory.
     pub(crate) disk: Option<Arc<dyn Disk>>,
-    pub(crate) requests: inbox::Receiver<Request<S>>,
+    pub(crate) requests: inbox::Receiver<Request>,
     pub(crate) inbound: mpsc::Receiver<Inbound>,
     pub(crate) leader: watch::Sender<Option<Leader>>,
     pub(crate) stop: watch::Receiver<bool>,
@@ -85,8 +84,8 @@ impl Drop for Stopped {
 type Loaded = (Load, Result<Vec<Entry>, ReadLogError>);
 type Asked = (Question, Result<wire::Answer, String>);
 
-pub(crate) struct Runtime<S: StateMachine> {
-    parts: Parts<S>,
+pub(crate) struct Runtime {
+    parts: Parts,
     loaded: mpsc::UnboundedReceiver<Loaded>,
     loads: mpsc::UnboundedSender<Loaded>,
     asked: mpsc::UnboundedReceiver<Asked>,
@@ -104,8 +103,8 @@ pub(crate) struct Runtime<S: StateMachine> {
     end: Option<StopReason>,
 }
 
-impl<S: StateMachine> Runtime<S> {
-    pub(crate) fn new(parts: Parts<S>) -> Runtime<S> {
+impl Runtime {
+    pub(crate) fn new(parts: Parts) -> Runtime {
         let (loads, loaded) = mpsc::unbounded_channel();
         let told = (parts.driver.raft().role_name(), parts.driver.raft().term());
         let (asks, asked) = mpsc::unbounded_channel();
@@ -140,9 +139,7 @@ impl<S: StateMachine> Runtime<S> {
                 },
                 Some(report) = self.parts.machine_reports.recv() => self.on_machine(report),
                 Some(inbound) = self.parts.inbound.recv() => self.on_inbound(inbound),
-                anybody = self.parts.requests.rung() => if !anybody {
-                    self.end = Some(StopReason::Requested);
-                },
+                () = self.parts.requests.rung() => {}
                 Some((load, result)) = self.loaded.recv() => self.parts.driver.on_loaded(load, result),
                 Some((question, answer)) = self.asked.recv() => {
                     self.parts.driver.on_founding_answer(&question, answer);
@@ -242,10 +239,10 @@ impl<S: StateMachine> Runtime<S> {
         }
     }
 
-    fn on_request(&mut self, request: Request<S>) {
+    fn on_request(&mut self, request: Request) {
         match request {
             Request::Write { command, limit, writer } => self.parts.driver.on_write(command, limit, writer),
-            Request::Read { query, reader } => self.parts.driver.on_read((query, reader)),
+            Request::Read { reader } => self.parts.driver.on_read(reader),
             Request::Found { ask, answer } => {
                 let me = self.parts.driver.raft().me();
                 self.on_founding(me, *ask, answer);
@@ -279,7 +276,7 @@ impl<S: StateMachine> Runtime<S> {
         });
     }
 
-    fn carry_out(&mut self, actions: Actions<Writer<S>, (S::Query, Reader<S>)>) {
+    fn carry_out(&mut self, actions: Actions<Writer, Reader>) {
         let Actions {
             cluster,
             members,
@@ -306,38 +303,20 @@ impl<S: StateMachine> Runtime<S> {
         for order in orders {
             self.parts.writer.order(order);
         }
-        for (to, message) in send {
-            let what = Unsent::of(&message);
-            if !transport.send(to, message) {
-                tracing::trace!(peer = %to.id, "a message was dropped: there is no connection");
-                self.parts.driver.unsent(what);
-            }
-        }
-        for question in asks {
-            let (transport, asks) = (transport.clone(), self.asks.clone());
-            tokio::spawn(async move {
-                let answer = transport.ask(&question.to.address, question.to.peer(), &question.ask).await;
-                drop(asks.send((question, answer.map_err(|error| error.to_string()))));
-            });
-        }
+        self.send(send);
+        self.ask(asks);
         for (name, answer) in told {
             // Whoever has gone away meanwhile asks again.
             self.founders.remove(&name).map(|waits| waits.send(answer));
         }
-        for load in loads {
-            let (reader, loads) = (self.parts.reader.clone(), self.loads.clone());
-            tokio::task::spawn_blocking(move || {
-                let result = reader.entries(load.first, load.last, load.max_bytes as usize);
-                drop(loads.send((load, result)));
-            });
-        }
+        self.load(loads);
         if !work.is_empty() {
             self.parts.machine.hand_over(work);
         }
         for answer in answers {
             match answer {
-                Answer::Write(writer, outcome) => writer.answer(outcome.map(Replied::Encoded)),
-                Answer::Read((_, reader), error) => reader.answer(Err(error)),
+                Answer::Write(writer, outcome) => writer.answer(outcome),
+                Answer::Read(reader, error) => reader.refuse(error),
             }
         }
         for alarm in alarms {
@@ -351,6 +330,39 @@ impl<S: StateMachine> Runtime<S> {
         }
         if let Some(reason) = fatal {
             self.end = Some(StopReason::Storage(reason));
+        }
+    }
+
+    /// Sends, and tells the driver what cannot be sent.
+    fn send(&mut self, messages: Vec<(Peer, PeerMessage)>) {
+        for (to, message) in messages {
+            let what = Unsent::of(&message);
+            if !self.parts.transport.send(to, message) {
+                tracing::trace!(peer = %to.id, "a message was dropped: there is no connection");
+                self.parts.driver.unsent(what);
+            }
+        }
+    }
+
+    /// Asks other nodes about a founding, each in a task of its own.
+    fn ask(&self, questions: Vec<Question>) {
+        for question in questions {
+            let (transport, asks) = (self.parts.transport.clone(), self.asks.clone());
+            tokio::spawn(async move {
+                let answer = transport.ask(&question.to.address, question.to.peer(), &question.ask).await;
+                drop(asks.send((question, answer.map_err(|error| error.to_string()))));
+            });
+        }
+    }
+
+    /// Reads from the store, on other threads.
+    fn load(&self, loads: Vec<Load>) {
+        for load in loads {
+            let (reader, loaded) = (self.parts.reader.clone(), self.loads.clone());
+            tokio::task::spawn_blocking(move || {
+                let result = reader.entries(load.first, load.last, load.max_bytes as usize);
+                drop(loaded.send((load, result)));
+            });
         }
     }
 
@@ -412,8 +424,8 @@ impl<S: StateMachine> Runtime<S> {
                 }
             }
         }
-        for (_, reader) in reads {
-            reader.answer(Err(ReadError::Stopped(reason.clone())));
+        for reader in reads {
+            reader.refuse(ReadError::Stopped(reason.clone()));
         }
         let Runtime { parts, loaded, loads, .. } = self;
         let Parts { config, writer, reader, disk, transport, stopped, leader, machine, .. } = parts;

@@ -1,0 +1,204 @@
+//! Starts a node: opens its store, puts its parts together on a thread and a runtime of its own, and hands out the
+//! handle.
+
+use crate::alarms;
+use crate::clock;
+use crate::config::Config;
+use crate::driver::Driver;
+use crate::error::*;
+use crate::inbox;
+use crate::machine::{self, Machine, Surroundings};
+use crate::node::{Handles, Inner};
+use crate::open::{Opened, newest_time, open, random, restore};
+use crate::replica::Replica;
+use crate::runtime::{Parts, Runtime, Stopped};
+use crate::storage::LogReader;
+use crate::storage::disk::Disk;
+use crate::storage::met::Met;
+use crate::transport::Inbound;
+use crate::transport::tcp::{Local, Tcp, TcpConfig};
+use crate::writer;
+use coracle_core::*;
+use std::io;
+use std::panic::catch_unwind;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::sleep;
+
+/// Messages that wait for consensus at most; more wait in the sockets.
+const INBOUND: usize = 1024;
+
+/// What starts the machine. It alone knows of what type that is.
+type StartMachine = Box<dyn FnOnce(Surroundings) -> io::Result<Machine> + Send>;
+
+/// Judges the settings, and opens the store off the runtime's threads, since that reads files.
+pub(crate) async fn open_store(config: Config) -> Result<Opened, StartError> {
+    config.validate()?;
+    // Otherwise every time limit would panic later.
+    if catch_unwind(|| drop(sleep(Duration::ZERO))).is_err() {
+        let source = io::Error::other("enable_time or enable_all on its Builder gives it some");
+        return Err(StartError::System { action: "use a tokio runtime without timers", source });
+    }
+    let opened = tokio::task::spawn_blocking(move || open(&config)).await;
+    opened
+        .map_err(|error| StartError::System { action: "open the store", source: io::Error::other(error) })?
+}
+
+/// Starts a node on what its store held.
+pub(crate) async fn launch(
+    config: Config,
+    machine: StartMachine,
+    opened: Opened,
+) -> Result<(Arc<Inner>, Handles), StartError> {
+    let (handed, node) = oneshot::channel();
+    let callers = Handle::current();
+    let name = format!("coracle-{}", config.id);
+    let own = thread::Builder::new().name(name).spawn(move || {
+        let own = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let own = match own {
+            Ok(own) => own,
+            Err(source) => {
+                let action = "start the runtime of consensus";
+                return drop(handed.send(Err(StartError::System { action, source })));
+            }
+        };
+        own.block_on(async move {
+            match assemble(config, machine, opened, callers).await {
+                Err(error) => drop(handed.send(Err(error))),
+                Ok((inner, runtime)) => {
+                    // If nobody takes them, the handles are gone, and so it stops at once.
+                    let handles = Handles(inner.stop.clone());
+                    drop(handed.send(Ok((inner, handles))));
+                    runtime.run().await;
+                }
+            }
+        });
+        // A read that hangs in the disk does not hold the thread.
+        own.shutdown_background();
+    });
+    own.map_err(|source| StartError::System { action: "start the thread of consensus", source })?;
+    let lost =
+        || StartError::System { action: "start the node", source: io::Error::other("its thread panicked") };
+    node.await.map_err(|_| lost())?
+}
+
+/// Puts a node together, on its own thread and runtime. `callers` is the runtime that it was started on.
+async fn assemble(
+    config: Config,
+    machine: StartMachine,
+    opened: Opened,
+    callers: Handle,
+) -> Result<(Arc<Inner>, Runtime), StartError> {
+    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise } = opened;
+    let (me, start) = (Peer { id: config.id, incarnation }, boots.count);
+    let boot = boots.newest.last().copied().unwrap_or_default();
+    let reader: Arc<dyn LogReader> = Arc::from(store.reader());
+    let newest_time = newest_time(&*reader, &recovered)?;
+    let raft = core(&config, me, boot, restore(recovered)?)?;
+    let local = Local {
+        boot_number: start,
+        boots: boots.newest,
+        ..Local::new(me, boot, cluster, raft.membership_id())
+    };
+    let (transport, inbound) = listen(&config, local, met, raft.membership()).await?;
+    let system = |action| move |source| StartError::System { action, source };
+    let (reports_out, reports) = mpsc::unbounded_channel();
+    let name = format!("coracle-log-{}", config.id);
+    let writer = writer::Writer::start(name, store, disk.clone(), reports_out, config.broken)
+        .map_err(system("start the log's thread"))?;
+    let (requests_out, requests) = inbox::bounded(config.max_pending);
+    let (leader_out, leader) = watch::channel(None);
+    let (stop_out, stop) = watch::channel(false);
+    let (ending_out, ending) = watch::channel(None);
+    let (stopped_out, stopped) = watch::channel(None);
+    let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending);
+    let machine = machine(around).map_err(system("start the machine's thread"))?;
+    let peer_addr = transport.local_addr();
+    let (settings, way) = (config.clone(), transport.clone());
+    let inner = Inner {
+        config: settings,
+        me,
+        peer_addr,
+        requests: requests_out,
+        transport: way,
+        leader,
+        stop: stop_out,
+        ending,
+        stopped,
+    };
+    let replica = Replica::new(raft, &config, newest_time);
+    let driver = Driver::new(replica, cluster, boot, &config).fenced_at(fenced).remembering(promise, start);
+    if let Some(index) = fenced {
+        tracing::error!(node = %config.id, %index, "{}", alarms::FENCED);
+    }
+    let (leader, ending, stopped) = (leader_out, ending_out, Stopped(stopped_out));
+    let parts = Parts {
+        driver,
+        machine,
+        machine_reports,
+        config,
+        transport,
+        writer,
+        reports,
+        reader,
+        disk,
+        requests,
+        inbound,
+        leader,
+        stop,
+        ending,
+        stopped,
+    };
+    Ok((Arc::new(inner), Runtime::new(parts)))
+}
+
+/// The consensus core, as it was when the node stopped.
+fn core(config: &Config, me: Peer, boot: Boot, restored: Restored) -> Result<Raft, StartError> {
+    #[cfg_attr(not(feature = "mutants"), expect(unused_mut))]
+    let mut raft = Raft::new(me, boot, config.core(), random()?, restored, clock::now().tick)
+        .map_err(|bad| StartError::Config { setting: bad.setting, problem: bad.to_string() })?;
+    #[cfg(feature = "mutants")]
+    raft.break_rule(config.broken);
+    Ok(raft)
+}
+
+/// What the machine needs besides itself, and what it will report.
+fn around(
+    config: &Config,
+    runtime: Handle,
+    transport: &Arc<Tcp>,
+    disk: &Option<Arc<dyn Disk>>,
+    ending: &watch::Receiver<Option<StopReason>>,
+) -> (Surroundings, mpsc::UnboundedReceiver<machine::Report>) {
+    let (reports, reported) = mpsc::unbounded_channel();
+    let around = Surroundings {
+        on: config.machine_thread,
+        runtime,
+        name: format!("coracle-app-{}", config.id),
+        transport: transport.clone(),
+        reports,
+        ending: ending.clone(),
+        disk: disk.clone(),
+    };
+    (around, reported)
+}
+
+/// The way to the peers, and what comes from them.
+async fn listen(
+    config: &Config,
+    local: Local,
+    met: Vec<Met>,
+    membership: &Membership,
+) -> Result<(Arc<Tcp>, mpsc::Receiver<Inbound>), StartError> {
+    let (inbox, inbound) = mpsc::channel(INBOUND);
+    let newest = local.membership;
+    let local = Local { met, metadata: config.metadata.clone().into(), ..local };
+    let transport = Tcp::bind(&config.peer_addr, TcpConfig::default(), local, inbox)
+        .await
+        .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;
+    transport.set_membership(newest, membership);
+    Ok((Arc::new(transport), inbound))
+}
