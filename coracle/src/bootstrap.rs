@@ -5,8 +5,10 @@
 
 use crate::error::*;
 use crate::founding::{founder, proposal};
+use crate::launch::Boxed;
 use crate::node::Inner;
-use crate::requests::{Request, Status};
+use crate::requests::Request;
+use crate::status::Status;
 use crate::transport::tcp::{Introduction, ProbeError};
 use crate::wire::{
     Answer, Ask, MAX_LIST, Objection, RefusedReason, Step, check_membership, encode_membership,
@@ -32,9 +34,16 @@ const EVERYWHERE: Duration = Duration::from_secs(1);
 
 impl Inner {
     /// Founds a cluster of these members, and waits a moment until all of them hold the membership.
-    pub(crate) async fn bootstrap(
+    pub(crate) fn bootstrap(
         &self,
-        members: impl Iterator<Item = (NodeId, String)>,
+        members: Vec<(NodeId, String)>,
+    ) -> Boxed<'_, Result<Membership, ConfigurationError>> {
+        Box::pin(self.found_everywhere(members))
+    }
+
+    async fn found_everywhere(
+        &self,
+        members: Vec<(NodeId, String)>,
     ) -> Result<Membership, ConfigurationError> {
         let addresses = self.check_list(members)?;
         let membership = self.found(&addresses).await?;
@@ -129,7 +138,7 @@ impl Inner {
 
     fn check_list(
         &self,
-        members: impl Iterator<Item = (NodeId, String)>,
+        members: Vec<(NodeId, String)>,
     ) -> Result<BTreeMap<NodeId, String>, ConfigurationError> {
         let invalid = |problem: String| Err(ConfigurationError::Invalid(problem));
         let mut addresses = BTreeMap::new();

@@ -106,6 +106,10 @@ pub struct Config {
     pub max_command_bytes: usize,
     /// Requests that may wait in this node; more are [`Busy`](crate::WriteError::Busy). Default 65,536.
     pub max_pending: usize,
+    /// Bytes of encoded commands that may wait until consensus takes them, which it does within milliseconds unless the
+    /// machine is overloaded; more are [`Busy`](crate::WriteError::Busy), but a single one may exceed it. Without this
+    /// bound `max_pending` commands of the largest size might wait. Default 64 MiB.
+    pub max_unproposed_bytes: u64,
     /// Bytes of entries that may wait for this node's disk. A leader refuses more as `Busy`; a follower
     /// drops what its leader sends too fast. Default 64 MiB.
     pub max_unpersisted_bytes: u64,
@@ -156,6 +160,7 @@ impl Config {
             forward: false,
             max_command_bytes: 8 << 20,
             max_pending: 65_536,
+            max_unproposed_bytes: 64 << 20,
             max_unpersisted_bytes: 64 << 20,
             max_uncommitted_bytes: 128 << 20,
             max_unapplied_bytes: 16 << 20,
@@ -221,6 +226,7 @@ impl Config {
             ("max_command_bytes", self.max_command_bytes == 0, "it must not be zero"),
             ("max_command_bytes", self.max_command_bytes > MAX_PAYLOAD, "it must be at most 32 MiB"),
             ("max_pending", self.max_pending == 0, "it must not be zero"),
+            ("max_unproposed_bytes", self.max_unproposed_bytes == 0, "it must not be zero"),
             ("max_unpersisted_bytes", self.max_unpersisted_bytes == 0, "it must not be zero"),
             ("max_uncommitted_bytes", self.max_uncommitted_bytes == 0, "it must not be zero"),
             ("max_unapplied_bytes", self.max_unapplied_bytes == 0, "it must not be zero"),
@@ -287,6 +293,7 @@ mod tests {
         assert_eq!(refused(|c| c.max_command_bytes = 0), "max_command_bytes");
         assert_eq!(refused(|c| c.max_command_bytes = MAX_PAYLOAD + 1), "max_command_bytes");
         assert_eq!(refused(|c| c.max_pending = 0), "max_pending");
+        assert_eq!(refused(|c| c.max_unproposed_bytes = 0), "max_unproposed_bytes");
         assert_eq!(refused(|c| c.max_unpersisted_bytes = 0), "max_unpersisted_bytes");
         assert_eq!(refused(|c| c.max_uncommitted_bytes = 0), "max_uncommitted_bytes");
         assert_eq!(refused(|c| c.max_unapplied_bytes = 0), "max_unapplied_bytes");

@@ -14,7 +14,7 @@ use crate::applier::Progress;
 use crate::config::Config;
 use crate::digests::{Digests, Finding};
 use crate::entry::Entry;
-use crate::error::{Busy, Leader, ReadError, WriteError};
+use crate::error::{Busy, Leader, ReadError, StopReason, WriteError};
 use crate::forwarding::Forwarding;
 use crate::founding::{Founding, Promise, Question};
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
@@ -155,7 +155,7 @@ pub(crate) struct Actions<W, R> {
     /// Machines that are not alike.
     pub(crate) findings: Vec<Finding>,
     /// The node must stop, for this reason.
-    pub(crate) fatal: Option<String>,
+    pub(crate) fatal: Option<StopReason>,
 }
 
 impl<W, R> Default for Actions<W, R> {
@@ -357,7 +357,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             return self.actions.answers.push(Answer::Read(read, ReadError::Diverged));
         }
         if self.pending() >= self.max_pending {
-            return self.actions.answers.push(Answer::Read(read, ReadError::Busy));
+            return self.actions.answers.push(Answer::Read(read, ReadError::Busy(Busy::Requests)));
         }
         self.open += 1;
         self.reads.push(read);
@@ -557,11 +557,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         (writes, reads)
     }
 
-    /// Who leads, with the address.
+    /// Who leads, with the address, and without the metadata, which the transport knows.
     pub(crate) fn leader(&self) -> Option<Leader> {
         let raft = self.replica.raft();
         let member = raft.leader().and_then(|id| raft.membership().members.get(&id))?;
-        Some(Leader { id: member.id, address: member.address.clone() })
+        Some(Leader::new(member.id, member.address.clone()))
     }
 
     // ---- how
@@ -633,7 +633,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         for (read, why) in refused_reads {
             self.open -= usize::from(!self.raft().broken().is("refused-read-counted"));
             let error = match self.refusal(&why) {
-                WriteError::Busy(_) => ReadError::Busy,
+                WriteError::Busy(why) => ReadError::Busy(why),
                 WriteError::NotConfigured => ReadError::NotConfigured,
                 _ => ReadError::NoLeader,
             };

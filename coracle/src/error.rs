@@ -5,20 +5,47 @@
 
 use crate::state_machine::CodecError;
 use crate::storage::StoreError;
+use bytes::Bytes;
 use coracle_core::{ClusterId, NodeId};
+use std::error::Error;
 use std::io;
+use std::sync::Arc;
+
+/// An error with all that it came from, on one line. An error of this library says what it came from either in its own
+/// text or by [`source`](Error::source), and never both ways; so its text alone may say too little for a log.
+pub fn in_full(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
 
 /// The node that a request should go to.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Leader {
     /// Its name.
     pub id: NodeId,
     /// Its peer address, as the membership has it.
     pub address: String,
+    /// What its application wants known of it ([`Config::metadata`](crate::Config::metadata)), such as where its clients
+    /// reach it. Empty as long as this node has not met it.
+    pub metadata: Bytes,
+}
+
+impl Leader {
+    /// One of which nothing more is known.
+    pub(crate) fn new(id: NodeId, address: String) -> Leader {
+        Leader { id, address, metadata: Bytes::new() }
+    }
 }
 
 /// Why a write has no reply.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WriteError {
     /// Certainly not done: another node leads. Ask that one.
     #[error("node {} at {} is the leader", .leader.id, .leader.address)]
@@ -42,7 +69,7 @@ pub enum WriteError {
     #[error("the outcome is unknown: {0}")]
     Unknown(Cause),
     /// Certainly not done: this node has stopped.
-    #[error("the node has stopped: {0}")]
+    #[error("the node has stopped: {}", in_full(.0))]
     Stopped(StopReason),
 }
 
@@ -54,10 +81,12 @@ impl WriteError {
     }
 }
 
-/// What has no room for another write.
+/// What has no room for another request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Busy {
-    /// As many requests wait in the node as [`max_pending`](crate::Config::max_pending) allows.
+    /// As many requests wait in the node as [`max_pending`](crate::Config::max_pending) allows, or as many bytes of
+    /// commands as [`max_unproposed_bytes`](crate::Config::max_unproposed_bytes) does.
     #[error("too many requests wait")]
     Requests,
     /// [`max_unpersisted_bytes`](crate::Config::max_unpersisted_bytes) wait for the leader's disk.
@@ -77,6 +106,7 @@ pub enum Busy {
 
 /// Why the outcome of a write is unknown.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Cause {
     /// No reply came in time.
     #[error("no reply came within the time limit")]
@@ -92,12 +122,13 @@ pub enum Cause {
     #[error("it was done, but its reply cannot be carried to this node")]
     ReplyLost,
     /// The node stopped before it knew.
-    #[error("the node stopped: {0}")]
+    #[error("the node stopped: {}", in_full(.0))]
     Stopped(StopReason),
 }
 
 /// Why a read has no answer. A read changes nothing, so it can always be tried again.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// No leader is known now, so no node can tell what is newest.
     #[error("there is no leader now")]
@@ -105,9 +136,9 @@ pub enum ReadError {
     /// The node was never told its cluster.
     #[error("the node is not configured: call set_configuration on one node of the cluster")]
     NotConfigured,
-    /// Too many reads are under way already.
-    #[error("too much is under way: try again later")]
-    Busy,
+    /// Too much is under way already. Try again after a pause.
+    #[error("{0}: try again later")]
+    Busy(Busy),
     /// No quorum confirmed the leader in time.
     #[error("no quorum confirmed the leader within the time limit")]
     Timeout,
@@ -123,12 +154,13 @@ pub enum ReadError {
     #[error("the state machine panicked over the query: {0}")]
     Panicked(String),
     /// This node has stopped.
-    #[error("the node has stopped: {0}")]
+    #[error("the node has stopped: {}", in_full(.0))]
     Stopped(StopReason),
 }
 
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StartError {
     /// A setting makes no sense, or two of them do not fit each other.
     #[error("the setting {setting} is not valid: {problem}")]
@@ -150,7 +182,7 @@ pub enum StartError {
         problem: String,
     },
     /// The peer address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address asked for.
         address: String,
@@ -158,7 +190,7 @@ pub enum StartError {
         source: io::Error,
     },
     /// The system refused something else that the node needs.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     System {
         /// What was tried.
         action: &'static str,
@@ -169,6 +201,7 @@ pub enum StartError {
 
 /// Why a cluster could not be bootstrapped.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigurationError {
     /// The list is empty, has a name twice or a name 0, or leaves out the node that is asked.
     #[error("the list of members is not valid: {0}")]
@@ -199,19 +232,20 @@ pub enum ConfigurationError {
     #[error("the configuration was not committed within the time limit; it may still be")]
     Timeout,
     /// This node has stopped.
-    #[error("the node has stopped: {0}")]
+    #[error("the node has stopped: {}", in_full(.0))]
     Stopped(StopReason),
 }
 
 /// Why a node is no longer running.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StopReason {
     /// It was asked to, or its last handle was dropped.
     #[error("it was asked to")]
     Requested,
     /// The log could not be written or read. What is on disk is as it was; a failed sync is never retried.
-    #[error("{0}")]
-    Storage(String),
+    #[error("the log cannot be written or read")]
+    Storage(#[source] Arc<StoreError>),
     /// The state machine panicked.
     #[error("the state machine panicked at {at}: {message}")]
     Panicked {
@@ -235,20 +269,70 @@ pub enum StopReason {
 
 /// Why [`Node::get_entry`](crate::Node::get_entry) has no entry.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EntryLookupError {
     /// The log ends before it, or begins after it.
     #[error("the log does not hold this entry")]
     NotFound,
     /// It could not be read from disk.
-    #[error("{0}")]
-    Storage(String),
+    #[error("the entry cannot be read")]
+    Storage(#[source] Arc<StoreError>),
     /// This node has stopped.
-    #[error("the node has stopped: {0}")]
+    #[error("the node has stopped: {}", in_full(.0))]
     Stopped(StopReason),
 }
+
+/// Two are the same if they say the same.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &StoreError) -> bool {
+        in_full(self) == in_full(other)
+    }
+}
+
+impl Eq for StoreError {}
 
 impl From<CodecError> for WriteError {
     fn from(error: CodecError) -> WriteError {
         WriteError::Invalid(error.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unreadable() -> StoreError {
+        StoreError::Io { action: "sync", path: "log-7".into(), source: io::Error::other("the disk is gone") }
+    }
+
+    /// What an error came from is in its text or in its source, and nothing is told twice or lost.
+    #[test]
+    fn an_error_says_what_it_came_from_once() {
+        let store = || Arc::new(unreadable());
+        let stop = || StopReason::Storage(store());
+        let system = || io::Error::other("the disk is gone");
+        let errors: Vec<Box<dyn Error>> = vec![
+            Box::new(unreadable()),
+            Box::new(StoreError::NoSpace { path: "log-7".into(), source: system() }),
+            Box::new(StartError::Listen { address: "a:1".to_owned(), source: system() }),
+            Box::new(StartError::System { action: "do it", source: system() }),
+            Box::new(StartError::Store(unreadable())),
+            Box::new(stop()),
+            Box::new(EntryLookupError::Storage(store())),
+            Box::new(EntryLookupError::Stopped(stop())),
+            Box::new(WriteError::Stopped(stop())),
+            Box::new(WriteError::Unknown(Cause::Stopped(stop()))),
+            Box::new(ReadError::Stopped(stop())),
+            Box::new(ConfigurationError::Stopped(stop())),
+        ];
+        for error in errors {
+            let full = in_full(&*error);
+            assert_eq!(full.matches("the disk is gone").count(), 1, "{full}");
+        }
+        assert_eq!(
+            in_full(&stop()),
+            "the log cannot be written or read: cannot sync log-7: the disk is gone"
+        );
+        assert!(stop().source().is_some(), "the error is kept");
     }
 }

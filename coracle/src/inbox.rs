@@ -10,7 +10,7 @@ use std::sync::{Arc, PoisonError};
 /// Why nothing more is taken in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Refused {
-    /// So many wait already.
+    /// So much waits already.
     Full,
     /// Consensus has ended.
     Closed,
@@ -29,21 +29,39 @@ pub(crate) struct Receiver<T> {
 struct Shared<T> {
     state: Mutex<State<T>>,
     bell: Notify,
-    capacity: usize,
+    limits: Limits,
+    /// How many bytes a question holds.
+    weigh: fn(&T) -> usize,
+}
+
+/// What may wait in an inbox.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// So many questions at most.
+    pub(crate) questions: usize,
+    /// So many bytes of questions at most; a single one may hold more.
+    pub(crate) bytes: usize,
+}
+
+impl Limits {
+    /// None at all.
+    const NONE: Limits = Limits { questions: usize::MAX, bytes: usize::MAX };
 }
 
 struct State<T> {
     waiting: Vec<T>,
+    /// How many bytes they hold.
+    bytes: usize,
     /// Somebody has rung since consensus last took what was there.
     rung: bool,
     /// Consensus takes no more.
     closed: bool,
 }
 
-/// An inbox in which so many wait at most.
-pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
-    let state = Mutex::new(State { waiting: Vec::new(), rung: false, closed: false });
-    let shared = Arc::new(Shared { state, bell: Notify::new(), capacity });
+/// An inbox in which only so much waits, of questions that hold so many bytes.
+pub(crate) fn bounded<T>(limits: Limits, weigh: fn(&T) -> usize) -> (Sender<T>, Receiver<T>) {
+    let state = Mutex::new(State { waiting: Vec::new(), bytes: 0, rung: false, closed: false });
+    let shared = Arc::new(Shared { state, bell: Notify::new(), limits, weigh });
     (Sender { shared: shared.clone() }, Receiver { shared })
 }
 
@@ -51,24 +69,26 @@ impl<T> Sender<T> {
     /// Asks this, and sees to it that consensus is woken. What is refused is dropped. Dropping the future does
     /// not take the question back.
     pub(crate) async fn send(&self, question: T) -> Result<(), Refused> {
-        self.push(question, self.shared.capacity)?.ring().await;
+        self.push(question, self.shared.limits)?.ring().await;
         Ok(())
     }
 
-    /// The same for a question that is answered however many wait.
+    /// The same for a question that is answered however much waits.
     pub(crate) async fn send_always(&self, question: T) -> Result<(), Refused> {
-        self.push(question, usize::MAX)?.ring().await;
+        self.push(question, Limits::NONE)?.ring().await;
         Ok(())
     }
 
-    fn push(&self, question: T, capacity: usize) -> Result<Bell<'_, T>, Refused> {
+    fn push(&self, question: T, limits: Limits) -> Result<Bell<'_, T>, Refused> {
         let mut state = self.shared.lock();
         if state.closed {
             return Err(Refused::Closed);
         }
-        if state.waiting.len() >= capacity {
+        let bytes = state.bytes.saturating_add((self.shared.weigh)(&question));
+        if state.waiting.len() >= limits.questions || (state.bytes > 0 && bytes > limits.bytes) {
             return Err(Refused::Full);
         }
+        state.bytes = bytes;
         state.waiting.push(question);
         // Whoever was first rings, for all that come until consensus looks.
         let first = state.waiting.len() == 1;
@@ -115,19 +135,20 @@ impl<T> Receiver<T> {
     pub(crate) fn take(&self, most: usize) -> Vec<T> {
         let mut state = self.shared.lock();
         if state.waiting.len() <= most {
-            state.rung = false;
+            (state.rung, state.bytes) = (false, 0);
             return std::mem::take(&mut state.waiting);
         }
         // For the rest, consensus comes again at once.
         state.rung = true;
         let rest = state.waiting.split_off(most);
+        state.bytes = rest.iter().map(self.shared.weigh).sum();
         std::mem::replace(&mut state.waiting, rest)
     }
 
     /// Refuses what comes from now on, and takes what waits.
     pub(crate) fn close(&self) -> Vec<T> {
         let mut state = self.shared.lock();
-        state.closed = true;
+        (state.closed, state.bytes) = (true, 0);
         std::mem::take(&mut state.waiting)
     }
 }

@@ -1,6 +1,6 @@
 //! The [inbox](super::inbox), one step at a time.
 
-use super::inbox::*;
+use super::inbox::{Limits, Receiver, Refused, Sender};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -11,6 +11,11 @@ fn poll_once<F: Future>(future: F) -> Option<F::Output> {
         Poll::Ready(output) => Some(output),
         Poll::Pending => None,
     }
+}
+
+/// One in which so many wait at most.
+fn bounded(questions: usize) -> (Sender<i32>, Receiver<i32>) {
+    super::inbox::bounded(Limits { questions, bytes: usize::MAX }, |_| 1)
 }
 
 /// Asks, and waits for nothing.
@@ -72,4 +77,24 @@ async fn whoever_asks_hears_that_consensus_has_ended() {
     push(&sender, 1);
     assert_eq!(receiver.close(), [1]);
     assert_eq!(sender.send(2).await, Err(Refused::Closed));
+}
+
+/// Few questions can hold much: their bytes are bounded as well, but for a single one.
+#[tokio::test]
+async fn what_waits_is_bounded_in_bytes() {
+    let weigh = |question: &i32| *question as usize;
+    let (sender, receiver) = super::inbox::bounded(Limits { questions: 10, bytes: 100 }, weigh);
+    for number in [60, 40, 0] {
+        push(&sender, number);
+    }
+    assert_eq!(sender.send(1).await, Err(Refused::Full));
+    sender.send_always(50).await.unwrap();
+    assert_eq!(receiver.take(1), [60]);
+    assert_eq!(sender.send(11).await, Err(Refused::Full), "90 are left");
+    push(&sender, 10);
+    assert_eq!(receiver.take(10), [40, 0, 50, 10]);
+    push(&sender, 1000);
+    assert_eq!(receiver.take(10), [1000], "one may be larger than all");
+    push(&sender, 100);
+    assert_eq!(receiver.take(10), [100], "what was taken weighs nothing");
 }

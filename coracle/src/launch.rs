@@ -6,11 +6,12 @@ use crate::clock;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::*;
-use crate::inbox;
+use crate::inbox::{self, Limits};
 use crate::machine::{self, Machine, Surroundings};
 use crate::node::{Handles, Inner};
 use crate::open::{Opened, newest_time, open, random, restore};
 use crate::replica::Replica;
+use crate::requests::Request;
 use crate::runtime::{Parts, Runtime, Stopped};
 use crate::storage::LogReader;
 use crate::storage::disk::Disk;
@@ -21,6 +22,7 @@ use crate::writer;
 use coracle_core::*;
 use std::io;
 use std::panic::catch_unwind;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -34,8 +36,25 @@ const INBOUND: usize = 1024;
 /// What starts the machine. It alone knows of what type that is.
 type StartMachine = Box<dyn FnOnce(Surroundings) -> io::Result<Machine> + Send>;
 
-/// Judges the settings, and opens the store off the runtime's threads, since that reads files.
-pub(crate) async fn open_store(config: Config) -> Result<Opened, StartError> {
+/// A future that is compiled with this crate. One of an `async fn` would be compiled where it is polled, with all that
+/// it runs, and so with every program that has a machine.
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What a start makes: the node, and what all its handles share.
+pub(crate) type Started = Result<(Arc<Inner>, Handles), StartError>;
+
+/// Judges the settings, and opens the store.
+pub(crate) fn open_store(config: Config) -> Boxed<'static, Result<Opened, StartError>> {
+    Box::pin(judge_and_open(config))
+}
+
+/// Starts a node on what its store held.
+pub(crate) fn launch(config: Config, machine: StartMachine, opened: Opened) -> Boxed<'static, Started> {
+    Box::pin(on_own_thread(config, machine, opened))
+}
+
+/// Off the runtime's threads, since it reads files.
+async fn judge_and_open(config: Config) -> Result<Opened, StartError> {
     config.validate()?;
     // Otherwise every time limit would panic later.
     if catch_unwind(|| drop(sleep(Duration::ZERO))).is_err() {
@@ -47,12 +66,7 @@ pub(crate) async fn open_store(config: Config) -> Result<Opened, StartError> {
         .map_err(|error| StartError::System { action: "open the store", source: io::Error::other(error) })?
 }
 
-/// Starts a node on what its store held.
-pub(crate) async fn launch(
-    config: Config,
-    machine: StartMachine,
-    opened: Opened,
-) -> Result<(Arc<Inner>, Handles), StartError> {
+async fn on_own_thread(config: Config, machine: StartMachine, opened: Opened) -> Started {
     let (handed, node) = oneshot::channel();
     let callers = Handle::current();
     let name = format!("coracle-{}", config.id);
@@ -109,7 +123,10 @@ async fn assemble(
     let name = format!("coracle-log-{}", config.id);
     let writer = writer::Writer::start(name, store, disk.clone(), reports_out, config.broken)
         .map_err(system("start the log's thread"))?;
-    let (requests_out, requests) = inbox::bounded(config.max_pending);
+    let (requests_out, requests) = inbox::bounded(
+        Limits { questions: config.max_pending, bytes: config.max_unproposed_bytes as usize },
+        Request::bytes,
+    );
     let (leader_out, leader) = watch::channel(None);
     let (stop_out, stop) = watch::channel(false);
     let (ending_out, ending) = watch::channel(None);

@@ -98,6 +98,7 @@ pub mod sim;
 mod slot;
 pub mod snapshot;
 mod state_machine;
+mod status;
 pub mod storage;
 mod tail;
 pub mod transport;
@@ -111,8 +112,17 @@ pub use coracle_core as raft;
 pub use error::*;
 pub use node::Node;
 pub use replicated::Digest;
-pub use requests::Status;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
+pub use status::{MemberStatus, Status};
+pub use storage::{Engine, StoreError};
+
+// What the items above return or hold.
+pub use bytes::Bytes;
+pub use coracle_core::{
+    ClusterId, Incarnation, Index, LogId, Member, Membership, NodeId, Peer, PeerStatus, RoleName, Run, Term,
+};
+pub use entry::{Entry, Kind, Stamp};
+pub use snapshot::Save;
 
 #[doc = include_str!("../embedding.md")]
 pub mod embedding {}

@@ -8,6 +8,7 @@ use crate::applier::{Applier, Outcome, Progress};
 use crate::config::{MachineThread, TICK};
 use crate::driver::Work;
 use crate::error::StopReason;
+use crate::launch::Boxed;
 use crate::replicated::Replicated;
 use crate::requests::{Reader, Writer};
 use crate::state_machine::StateMachine;
@@ -19,6 +20,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::yield_now;
 use tokio::time::timeout;
@@ -53,7 +55,7 @@ pub(crate) struct Surroundings {
     /// Where it runs.
     pub(crate) on: MachineThread,
     /// The runtime that the node was started on.
-    pub(crate) runtime: tokio::runtime::Handle,
+    pub(crate) runtime: Handle,
     /// The name of its thread.
     pub(crate) name: String,
     pub(crate) transport: Arc<Tcp>,
@@ -84,17 +86,11 @@ impl Machine {
             ending,
             swept: Instant::now(),
         };
-        let whole = async move {
+        let whole = Box::pin(async move {
             turning.run().await;
             drop((disk, end));
-        };
-        match on {
-            MachineThread::Runtime => drop(runtime.spawn(whole)),
-            MachineThread::Own => {
-                let alone = tokio::runtime::Builder::new_current_thread().build()?;
-                thread::Builder::new().name(name).spawn(move || alone.block_on(whole))?;
-            }
-        }
+        });
+        spawn(whole, on, &runtime, name)?;
         Ok(Machine { inbox, progress, ended })
     }
 
@@ -114,6 +110,18 @@ impl Machine {
         drop(inbox);
         timeout(PATIENCE, ended).await.is_ok()
     }
+}
+
+/// Runs the machine's loop where it is to run.
+fn spawn(whole: Boxed<'static, ()>, on: MachineThread, runtime: &Handle, name: String) -> io::Result<()> {
+    match on {
+        MachineThread::Runtime => drop(runtime.spawn(whole)),
+        MachineThread::Own => {
+            let alone = tokio::runtime::Builder::new_current_thread().build()?;
+            thread::Builder::new().name(name).spawn(move || alone.block_on(whole))?;
+        }
+    }
+    Ok(())
 }
 
 /// Tells consensus that the machine is gone, however that came about.

@@ -6,12 +6,13 @@ use crate::config::Config;
 use crate::entry::Entry;
 use crate::error::*;
 use crate::inbox::{self, Refused};
-use crate::launch::{launch, open_store};
+use crate::launch::{Boxed, launch, open_store};
 use crate::machine::Machine;
 use crate::open::Opened;
 use crate::replicated::Replicated;
-use crate::requests::{Asked, Request, Status, Written};
+use crate::requests::{Asked, Request, Written};
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 use crate::transport::tcp::Tcp;
 use bytes::Bytes;
 use coracle_core::*;
@@ -127,7 +128,8 @@ impl<S: StateMachine> Node<S> {
         &self,
         members: impl IntoIterator<Item = (u64, A)>,
     ) -> Result<Membership, ConfigurationError> {
-        self.inner.bootstrap(members.into_iter().map(|(id, address)| (NodeId(id), address.into()))).await
+        let members = members.into_iter().map(|(id, address)| (NodeId(id), address.into()));
+        self.inner.bootstrap(members.collect()).await
     }
 
     /// Replicates a command, and returns what the state machine replied once it is committed and applied.
@@ -289,12 +291,16 @@ impl Inner {
 
     fn read_refused(&self, refused: Refused) -> ReadError {
         match refused {
-            Refused::Full => ReadError::Busy,
+            Refused::Full => ReadError::Busy(Busy::Requests),
             Refused::Closed => ReadError::Stopped(self.stop_reason()),
         }
     }
 
-    pub(crate) async fn status(&self) -> Result<Status, StopReason> {
+    pub(crate) fn status(&self) -> Boxed<'_, Result<Status, StopReason>> {
+        Box::pin(self.ask_status())
+    }
+
+    async fn ask_status(&self) -> Result<Status, StopReason> {
         let (answer, answered) = oneshot::channel();
         if self.requests.send_always(Request::Status { answer }).await.is_err() {
             return Err(self.stop_reason());
@@ -302,7 +308,11 @@ impl Inner {
         answered.await.map_err(|_| self.stop_reason())
     }
 
-    async fn get_entry(&self, index: Index) -> Result<Entry, EntryLookupError> {
+    fn get_entry(&self, index: Index) -> Boxed<'_, Result<Entry, EntryLookupError>> {
+        Box::pin(self.ask_entry(index))
+    }
+
+    async fn ask_entry(&self, index: Index) -> Result<Entry, EntryLookupError> {
         let (answer, answered) = oneshot::channel();
         if self.requests.send_always(Request::Entry { index, answer }).await.is_err() {
             return Err(EntryLookupError::Stopped(self.stop_reason()));

@@ -115,8 +115,11 @@ async fn st_4_a_failed_sync_stops_the_node_with_the_reason() {
     let outcome = leader.write(1).await;
     let reason = leader.stopped().await;
     assert_eq!(outcome, Err(WriteError::Unknown(Cause::Stopped(reason.clone()))));
-    let StopReason::Storage(text) = &reason else { panic!("{reason:?}") };
-    assert!(text.contains("cannot sync log-7"), "{text}");
+    let StopReason::Storage(error) = &reason else { panic!("{reason:?}") };
+    let StoreError::Io { source, .. } = &**error else { panic!("{error:?}") };
+    assert_eq!(source.raw_os_error(), Some(5), "the error is kept");
+    let text = in_full(&reason);
+    assert!(text.contains("cannot sync log-7: ") && text.contains("os error 5"), "{text}");
     assert_eq!(leader.write(1).await, Err(WriteError::Stopped(reason)));
 }
 

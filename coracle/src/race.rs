@@ -63,7 +63,7 @@ async fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 /// Three handles ask; one gives up while it lets others run. Consensus takes two at a time, looks by itself now and then,
 /// and gives up waiting now and then, as it does at a tick. All that was asked is taken, each once.
 fn questions_reach_consensus() {
-    let (sender, receiver) = inbox::bounded(100);
+    let (sender, receiver) = inbox::bounded(inbox::Limits { questions: 100, bytes: 100 }, |_| 1);
     let sender = Arc::new(sender);
     let handles: Vec<_> = (0..3)
         .map(|handle| {
@@ -101,7 +101,7 @@ fn questions_reach_consensus() {
 
 /// Consensus ends while handles ask: each question is taken, or refused; nobody waits for ever.
 fn consensus_ends() {
-    let (sender, receiver) = inbox::bounded(100);
+    let (sender, receiver) = inbox::bounded(inbox::Limits { questions: 100, bytes: 100 }, |_| 1);
     let sender = Arc::new(sender);
     let handles: Vec<_> = (0..3)
         .map(|handle| {

@@ -10,7 +10,7 @@
 
 use crate::config::Config;
 use crate::entry::{self, Entry, Kind, Stamp};
-use crate::error::Busy;
+use crate::error::{Busy, StopReason};
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
 use crate::wire::encode_membership;
@@ -18,6 +18,7 @@ use bytes::Bytes;
 use coracle_core::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
+use std::sync::Arc;
 
 /// When something happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,7 +106,7 @@ pub(crate) struct Effects<W, R> {
     /// Something worth an operator's attention.
     pub(crate) alarms: Vec<Alarm>,
     /// The log cannot be read: the node must stop, for this reason.
-    pub(crate) fatal: Option<String>,
+    pub(crate) fatal: Option<StopReason>,
 }
 
 impl<W, R> Default for Effects<W, R> {
@@ -577,7 +578,9 @@ impl<W, R> Replica<W, R> {
                     .all(|(entry, at)| entry.index().0 == at && range.contains(&at))
         };
         if result.as_ref().is_ok_and(|entries| !asked(entries)) {
-            return self.fail(&"the store gave other entries than it was asked for");
+            return self.fail(StopReason::Invariant(
+                "the store gave other entries than it was asked for".to_owned(),
+            ));
         }
         // Time has passed: an entry counts only if the log still holds that very entry.
         let holds = |entry: &Entry| self.raft.term_at(entry.index()) == Some(entry.term());
@@ -590,7 +593,7 @@ impl<W, R> Replica<W, R> {
                     Ok(entries) if self.raft.is_leader() && self.raft.term() == term && current(&entries) => {
                         self.send_entries(now, *replicate, entries);
                     }
-                    Err(ReadLogError::Store(error)) => self.fail(&error),
+                    Err(ReadLogError::Store(error)) => self.fail(StopReason::Storage(Arc::new(error))),
                     _ => self.step(now, Input::Unsent { to, term, prev }, Vec::new()),
                 }
             }
@@ -599,8 +602,15 @@ impl<W, R> Replica<W, R> {
                 match result {
                     _ if self.fenced => {}
                     Ok(entries) if current(&entries) => self.hand_over(entries),
-                    Ok(_) => self.fail(&"the store gave other entries than the committed ones"),
-                    Err(error) => self.fail(&error),
+                    Ok(_) => self.fail(StopReason::Invariant(
+                        "the store gave other entries than the committed ones".to_owned(),
+                    )),
+                    Err(ReadLogError::Store(error)) => self.fail(StopReason::Storage(Arc::new(error))),
+                    Err(error) => {
+                        self.fail(StopReason::Invariant(format!(
+                            "the store lost committed entries: {error}"
+                        )));
+                    }
                 }
             }
         }
@@ -648,8 +658,8 @@ impl<W, R> Replica<W, R> {
         self.effects.apply.extend(entries);
     }
 
-    fn fail(&mut self, error: &dyn std::fmt::Display) {
-        self.effects.fatal.get_or_insert(error.to_string());
+    fn fail(&mut self, reason: StopReason) {
+        self.effects.fatal.get_or_insert(reason);
     }
 }
 

@@ -375,7 +375,7 @@ fn a_damaged_log_is_fatal() {
     let load = replica.take().loads.remove(0);
     let damaged = StoreError::Damaged { path: "log-1".into(), offset: 4096, detail: "checksum".into() };
     replica.on_event(at(1), Event::Loaded(load, Err(damaged.into())));
-    let reason = replica.take().fatal.unwrap();
+    let reason = crate::error::in_full(&replica.take().fatal.unwrap());
     assert!(reason.contains("log-1") && reason.contains("4096"), "{reason}");
 }
 

@@ -3,49 +3,17 @@
 use crate::driver::Waits;
 use crate::entry::Entry;
 use crate::error::*;
-use crate::replicated::Digest;
 use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
+use crate::status::Status;
 use crate::wire::{Answer, Ask};
 use bytes::Bytes;
-use coracle_core::{ClusterId, Index, LogId, NodeId};
+use coracle_core::Index;
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// A node at one moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Status {
-    /// The consensus core: role, term, leader, marks, membership, peers.
-    pub raft: coracle_core::Status,
-    /// The cluster that the node belongs to; none while it is blank.
-    pub cluster: Option<ClusterId>,
-    /// The newest entry that the state machine has applied.
-    pub applied: LogId,
-    /// The digest of everything up to exactly [`applied`](Status::applied): equal on all nodes.
-    pub digest: Digest,
-    /// Bytes of committed entries that the state machine has not applied yet, as far as they are in memory.
-    pub unapplied_bytes: u64,
-    /// Whether the state machine has come, since the start of the node, as far as the log was committed when a
-    /// leader was first heard of. Until then reads may take long.
-    pub caught_up: bool,
-    /// Requests of this node's callers that wait.
-    pub pending: usize,
-    /// Why the log has no room for more, while that is so: writes are refused as `Busy`, and reads go on.
-    pub no_space: Option<String>,
-    /// Known to a leader: the nodes whose state machine turned out to differ from that of a majority, and the
-    /// index at which. Machines are compared every 1,024 entries.
-    pub diverged: BTreeMap<NodeId, Index>,
-    /// Where this node's own state machine turned out to differ from that of a majority, with authenticated peers: since
-    /// then it applies and answers nothing, and does not lead.
-    pub fenced: Option<Index>,
-    /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.
-    pub disk_bytes: u64,
-}
 
 /// What a handle asks. It does not know the machine's types: what has them is in the [`slot`](crate::slot)s of the callers.
 pub(crate) enum Request {
@@ -62,6 +30,14 @@ pub(crate) enum Request {
 }
 
 impl Request {
+    /// The bytes that it holds. What a query holds is not known: queries are only counted.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Request::Write { command, .. } => command.len(),
+            _ => 0,
+        }
+    }
+
     /// Answers a request that was never looked at: the node has stopped.
     pub(crate) fn turn_away(self, reason: &StopReason) {
         let reason = reason.clone();

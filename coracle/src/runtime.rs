@@ -16,7 +16,8 @@ use crate::founding::Question;
 use crate::inbox;
 use crate::machine::{self, Machine};
 use crate::replica::Load;
-use crate::requests::{Reader, Request, Status, Writer};
+use crate::requests::{Reader, Request, Writer};
+use crate::status::{MemberStatus, Status};
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
@@ -24,6 +25,7 @@ use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
 use crate::wire;
 use crate::writer::{self, Report};
+use bytes::Bytes;
 use coracle_core::*;
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -97,6 +99,8 @@ pub(crate) struct Runtime {
     statuses: Vec<oneshot::Sender<Status>>,
     /// In which boots the disks of other members were met, as it was written down last, and when that was looked at.
     met: (Vec<Met>, u64),
+    /// What the applications of members want known of them, as far as those were met.
+    metadata: BTreeMap<Peer, Bytes>,
     /// What the role was when it was last told of, for the log.
     told: (RoleName, Term),
     /// Set when the node has to stop.
@@ -119,6 +123,7 @@ impl Runtime {
             newest_founder: 0,
             statuses: Vec::new(),
             met,
+            metadata: BTreeMap::new(),
             told,
             end: None,
         }
@@ -135,7 +140,7 @@ impl Runtime {
                 _ = self.parts.stop.changed() => self.end = Some(StopReason::Requested),
                 report = self.parts.reports.recv() => match report {
                     Some(report) => self.on_report(report),
-                    None => self.end = Some(StopReason::Storage("the log's writer ended".to_owned())),
+                    None => self.end = Some(StopReason::Invariant("the log's writer ended".to_owned())),
                 },
                 Some(report) = self.parts.machine_reports.recv() => self.on_machine(report),
                 Some(inbound) = self.parts.inbound.recv() => self.on_inbound(inbound),
@@ -181,10 +186,11 @@ impl Runtime {
         self.parts.driver.on_progress(self.parts.machine.progress());
         let actions = self.parts.driver.turn(clock::now(), tick);
         self.carry_out(actions);
-        self.tell();
         if tick {
+            self.meet_leader();
             self.remember();
         }
+        self.tell();
         for answer in std::mem::take(&mut self.statuses) {
             drop(answer.send(self.status()));
         }
@@ -215,7 +221,7 @@ impl Runtime {
                 tracing::info!("there is room on the disk again: writes are accepted");
                 self.parts.driver.on_space(None);
             }
-            Report::Failed(error) => self.end = Some(StopReason::Storage(error.to_string())),
+            Report::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
         }
     }
 
@@ -269,7 +275,7 @@ impl Runtime {
             let entry = match reader.entries(index, index, 0) {
                 Ok(entries) => entries.into_iter().next().ok_or(EntryLookupError::NotFound),
                 Err(ReadLogError::Purged | ReadLogError::Missing) => Err(EntryLookupError::NotFound),
-                Err(ReadLogError::Store(error)) => Err(EntryLookupError::Storage(error.to_string())),
+                Err(ReadLogError::Store(error)) => Err(EntryLookupError::Storage(Arc::new(error))),
             };
             drop(answer.send(entry));
             drop((reader, under_way));
@@ -315,7 +321,7 @@ impl Runtime {
         }
         for answer in answers {
             match answer {
-                Answer::Write(writer, outcome) => writer.answer(outcome),
+                Answer::Write(writer, outcome) => writer.answer(outcome.map_err(|error| self.named(error))),
                 Answer::Read(reader, error) => reader.refuse(error),
             }
         }
@@ -328,9 +334,7 @@ impl Runtime {
         if fences {
             tracing::error!(node = %id, "{}", alarms::FENCED);
         }
-        if let Some(reason) = fatal {
-            self.end = Some(StopReason::Storage(reason));
-        }
+        self.end = fatal.or(self.end.take());
     }
 
     /// Sends, and tells the driver what cannot be sent.
@@ -366,12 +370,14 @@ impl Runtime {
         }
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
+        let members = self.members();
         let driver = &self.parts.driver;
         let progress = self.parts.machine.progress();
         Status {
             raft: driver.raft().status(),
             cluster: driver.cluster(),
+            members,
             applied: progress.applied,
             digest: progress.digest,
             unapplied_bytes: driver.replica().unapplied_bytes(),
@@ -384,9 +390,62 @@ impl Runtime {
         }
     }
 
+    /// The members, and what is known of them by their connections.
+    fn members(&mut self) -> Vec<MemberStatus> {
+        let raft = self.parts.driver.raft();
+        let (me, membership) = (raft.me(), raft.membership().clone());
+        let members = membership.members.values().map(|member| {
+            let peer = member.peer();
+            let connected = self.meet(peer) || peer == me;
+            let metadata = self.metadata_of(peer);
+            let (id, incarnation, address) = (member.id, member.incarnation, member.address.clone());
+            MemberStatus { id, incarnation, address, voter: membership.is_voter(peer), connected, metadata }
+        });
+        members.collect()
+    }
+
+    /// Whether there is a connection to a member. If so, what it says of itself is kept.
+    fn meet(&mut self, peer: Peer) -> bool {
+        let Some(introduction) = self.parts.transport.peer(peer) else { return false };
+        let members = &self.parts.driver.raft().membership().members;
+        self.metadata.retain(|peer, _| members.get(&peer.id).is_some_and(|member| member.peer() == *peer));
+        self.metadata.insert(peer, introduction.metadata);
+        true
+    }
+
+    fn meet_leader(&mut self) {
+        let raft = self.parts.driver.raft();
+        if let Some(member) = raft.leader().and_then(|id| raft.membership().members.get(&id)) {
+            self.meet(member.peer());
+        }
+    }
+
+    /// What the application of a member wants known of it, if it was met.
+    fn metadata_of(&self, peer: Peer) -> Bytes {
+        if peer == self.parts.driver.raft().me() {
+            return self.parts.config.metadata.clone().into();
+        }
+        self.metadata.get(&peer).cloned().unwrap_or_default()
+    }
+
+    /// The leader with what is known of it.
+    fn introduced(&self, leader: Leader) -> Leader {
+        let member = self.parts.driver.raft().membership().members.get(&leader.id);
+        let metadata = member.map(|member| self.metadata_of(member.peer())).unwrap_or_default();
+        Leader { metadata, ..leader }
+    }
+
+    /// The same error, which says of the leader what is known.
+    fn named(&self, error: WriteError) -> WriteError {
+        match error {
+            WriteError::NotLeader { leader } => WriteError::NotLeader { leader: self.introduced(leader) },
+            error => error,
+        }
+    }
+
     /// Tells the handles, and the log, of a new leader or role.
     fn tell(&mut self) {
-        let leader = self.parts.driver.leader();
+        let leader = self.parts.driver.leader().map(|leader| self.introduced(leader));
         self.parts.leader.send_if_modified(|told| {
             let changed = *told != leader;
             told.clone_from(&leader);
@@ -406,7 +465,7 @@ impl Runtime {
         let reason = self.end.take().unwrap_or(StopReason::Requested);
         if reason != StopReason::Requested {
             // Whoever runs the node is told by `stopped`, and reports it.
-            tracing::info!(node = %self.parts.config.id, %reason, "the node stops");
+            tracing::info!(node = %self.parts.config.id, reason = in_full(&reason), "the node stops");
         }
         // Before the requests are closed: whoever finds them so looks for the reason here.
         self.parts.ending.send_replace(Some(reason.clone()));

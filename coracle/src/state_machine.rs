@@ -15,8 +15,13 @@ use std::io::{self, Read};
 
 /// A deterministic machine that turns commands into replies, and queries into answers.
 pub trait StateMachine: Send + 'static {
-    /// Which version of the machine this is. Raise it when `apply` means something else for an old command,
-    /// or when a command gains what older programs cannot know.
+    /// Which version of the machine this is. Every entry carries that of the leader that made it, and a program of an
+    /// older version stops at it rather than misunderstand it. So raise it when a command gains what older programs
+    /// cannot know.
+    ///
+    /// It does *not* make room for another meaning of an old command: the whole log is applied again by the new program,
+    /// and must give what it gave before. A command that is to mean something else needs another name, or a field that
+    /// old commands do not have.
     const VERSION: u16 = 1;
 
     /// What changes the machine. Goes through the log.

@@ -7,6 +7,7 @@
 use super::primitives::mpsc::{self, RecvTimeoutError};
 use super::primitives::thread;
 use crate::driver::Order;
+use crate::error::in_full;
 use crate::storage::disk::{Disk, no_room};
 use crate::storage::queue::WriteQueue;
 use crate::storage::{LogStore, StoreError, WriteBatch, identity, met};
@@ -183,7 +184,7 @@ impl Work<'_> {
                     return Ok(true);
                 }
                 Err(error @ StoreError::NoSpace { .. }) if first => {
-                    self.report(Report::NoSpace(error.to_string()));
+                    self.report(Report::NoSpace(in_full(&error)));
                 }
                 Err(StoreError::NoSpace { .. }) => {}
                 Err(error) => return Err(error),

@@ -135,7 +135,8 @@ async fn a_follower_says_who_leads_and_an_unconfigured_node_what_to_do() {
     let follower = (1..=3).find(|id| *id != leader).unwrap();
     let refused = cluster.node(follower).write("here?".into()).await;
     let address = cluster.addresses[leader as usize - 1].clone();
-    assert_eq!(refused, Err(WriteError::NotLeader { leader: Leader { id: NodeId(leader), address } }));
+    let Err(WriteError::NotLeader { leader: told }) = refused else { panic!("{refused:?}") };
+    assert_eq!((told.id, told.address), (NodeId(leader), address));
 
     let blank = Cluster::blank(1, false, |_| {}).await;
     assert_eq!(blank.node(1).write("?".into()).await, Err(WriteError::NotConfigured));
@@ -211,7 +212,7 @@ async fn entries_of_the_log_can_be_looked_at() {
     cluster.write("look").await;
     for round in ["from memory", "from disk"] {
         let node = cluster.node(1);
-        let kinds = [entry::Kind::Membership, entry::Kind::Noop, entry::Kind::Command];
+        let kinds = [Kind::Membership, Kind::Noop, Kind::Command];
         for (index, kind) in (1..).zip(kinds) {
             let entry = node.get_entry(index).await.unwrap();
             assert_eq!((entry.index().0, entry.kind()), (index, kind), "{round}");

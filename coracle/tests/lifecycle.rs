@@ -156,7 +156,7 @@ async fn sh_2_starting_and_stopping_leaks_nothing() {
 async fn a_second_node_on_the_same_directory_is_refused() {
     let cluster = Cluster::blank(1, true, |_| {}).await;
     let second = Node::start(cluster.config(1, "127.0.0.1:0"), Journal::default()).await;
-    let Err(error @ StartError::Store(storage::StoreError::Locked { .. })) = second else { panic!() };
+    let Err(error @ StartError::Store(StoreError::Locked { .. })) = second else { panic!() };
     assert!(error.to_string().contains("node-1"), "{error}");
 }
 
@@ -168,7 +168,7 @@ async fn rs_1_a_directory_of_another_node_is_refused() {
     let mut config = cluster.config(1, "127.0.0.1:0");
     config.id = NodeId(2);
     let refused = Node::start(config, Journal::default()).await;
-    let Err(error @ StartError::Store(storage::StoreError::Identity { .. })) = refused else { panic!() };
+    let Err(error @ StartError::Store(StoreError::Identity { .. })) = refused else { panic!() };
     let text = error.to_string();
     assert!(text.contains("node 1") && text.contains("node 2"), "{text}");
 }
@@ -270,7 +270,7 @@ async fn sn_9_a_log_that_begins_late_is_refused() {
     log.purge(last).unwrap();
     drop((log, disk));
     let refused = Node::start(cluster.config(1, "127.0.0.1:0"), Journal::default()).await;
-    let Err(StartError::Store(error @ storage::StoreError::Damaged { .. })) = refused else { panic!() };
+    let Err(StartError::Store(error @ StoreError::Damaged { .. })) = refused else { panic!() };
     assert!(error.to_string().contains("no snapshot reaches it"), "{error}");
 }
 

@@ -5,99 +5,12 @@
 
 use crate::commands::unknown_subcommand;
 use crate::kv::Machine;
+use crate::report::Report;
 use crate::resp::{Command, Replies};
-use coracle::raft::Membership;
-use coracle::{ConfigurationError, Node, Status, StopReason};
-use serde::{Deserialize, Serialize};
+use coracle::{ConfigurationError, Node, StopReason, in_full};
 
 /// The most members that can be named at once: far more than any cluster has.
 const MAX_MEMBERS: usize = 100;
-
-/// A node as it sees itself: what `CORACLE STATUS` answers, as JSON.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct Report {
-    /// The node's id.
-    pub id: u64,
-    /// leader, follower, candidate, learner or unconfigured.
-    pub role: String,
-    /// Its term.
-    pub term: u64,
-    /// The node that it holds for the leader, if any.
-    pub leader: Option<u64>,
-    /// The newest index that it knows to be committed.
-    pub commit: u64,
-    /// The newest index that its machine has applied.
-    pub applied: u64,
-    /// The newest index of its log.
-    pub last_index: u64,
-    /// Its cluster.
-    pub members: Vec<ReportedMember>,
-    /// The digest of everything that it applied, at exactly `applied`: 32 hexadecimal digits. Two nodes
-    /// that applied the same entries show the same.
-    pub digest: String,
-    /// Bytes that its log takes on disk, spare files included; 0 if it uses no disk.
-    #[serde(default)]
-    pub disk_bytes: u64,
-    /// Whether its machine has come, since the start, as far as the log was then. Until then reads may take long.
-    #[serde(default)]
-    pub caught_up: bool,
-    /// Bytes of committed entries that its machine has not applied yet.
-    #[serde(default)]
-    pub unapplied_bytes: u64,
-    /// Why its log has no room for more, while that is so: writes are refused as BUSY.
-    #[serde(default)]
-    pub no_space: Option<String>,
-    /// Known to the leader: nodes whose machine is another one than that of a majority. They answer wrongly.
-    #[serde(default)]
-    pub diverged: Vec<u64>,
-    /// Where this node's machine turned out to differ from that of a majority. It answers nothing since.
-    #[serde(default)]
-    pub fenced: Option<u64>,
-}
-
-/// One member of the cluster.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ReportedMember {
-    /// Its id.
-    pub id: u64,
-    /// Where its peers reach it.
-    pub address: String,
-    /// Whether it votes.
-    pub voter: bool,
-}
-
-impl Report {
-    /// Tells what operators want to know of a status.
-    pub fn new(status: &Status) -> Report {
-        let raft = &status.raft;
-        Report {
-            id: raft.me.id.0,
-            role: raft.role.to_string(),
-            term: raft.term.0,
-            leader: raft.leader.map(|leader| leader.0),
-            commit: raft.commit.0,
-            applied: status.applied.index.0,
-            last_index: raft.last.index.0,
-            members: members(&raft.membership),
-            digest: status.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-            disk_bytes: status.disk_bytes,
-            caught_up: status.caught_up,
-            unapplied_bytes: status.unapplied_bytes,
-            no_space: status.no_space.clone(),
-            diverged: status.diverged.keys().map(|id| id.0).collect(),
-            fenced: status.fenced.map(|index| index.0),
-        }
-    }
-}
-
-fn members(membership: &Membership) -> Vec<ReportedMember> {
-    let report = |member: &coracle::raft::Member| ReportedMember {
-        id: member.id.0,
-        address: member.address.clone(),
-        voter: membership.is_voter(member.peer()),
-    };
-    membership.members.values().map(report).collect()
-}
 
 /// Answers a `CORACLE …` command.
 pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut Replies) {
@@ -145,6 +58,7 @@ fn refusal(error: &ConfigurationError) -> String {
         }
         ConfigurationError::Timeout => format!("UNKNOWN {error}"),
         ConfigurationError::Stopped(reason) => stopped(reason),
+        other => format!("ERR {other}"),
     }
 }
 
@@ -158,7 +72,7 @@ pub fn member(word: &str) -> Option<(u64, String)> {
 }
 
 fn stopped(reason: &StopReason) -> String {
-    format!("CLUSTERDOWN the node has stopped: {reason}")
+    format!("CLUSTERDOWN the node has stopped: {}", in_full(reason))
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
 use crate::{admin, client};
-use admin::Report;
 use clap::{Args, Parser, Subcommand};
 use client::{Client, Value};
 use coracle::Config;
@@ -267,7 +266,7 @@ pub fn run_server<M: crate::kv::Machine>(
             // Nobody may be reading.
             let _ = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
         };
-        serve::serve(options, machine, shutdown, ready).await.map_err(|error| error.to_string())
+        serve::serve(options, machine, shutdown, ready).await.map_err(|error| coracle::in_full(&error))
     })
 }
 
@@ -308,29 +307,9 @@ fn status(to: &str, json: bool) -> Result<(), String> {
     if json {
         println!("{}", serde_json::to_string(&report).map_err(|error| error.to_string())?);
     } else {
-        print!("{}", table(&report));
+        print!("{report}");
     }
     Ok(())
-}
-
-/// A status for people.
-fn table(report: &Report) -> String {
-    let leader = report.leader.map_or("unknown".into(), |leader| format!("node {leader}"));
-    let mut text = format!("node {}: {} in term {}, leader: {leader}\n", report.id, report.role, report.term);
-    for (name, value) in [
-        ("last index", report.last_index.to_string()),
-        ("commit", report.commit.to_string()),
-        ("applied", report.applied.to_string()),
-        ("digest", report.digest.clone()),
-        ("on disk", format!("{:.1} MiB", report.disk_bytes as f64 / f64::from(1 << 20))),
-    ] {
-        text += &format!("  {name:<12}{value}\n");
-    }
-    for member in &report.members {
-        let vote = if member.voter { "votes" } else { "does not vote" };
-        text += &format!("  member {:<5}{}  {vote}\n", member.id, member.address);
-    }
-    text
 }
 
 fn demo(keep: bool, store: Store) -> Result<(), String> {

@@ -5,8 +5,8 @@
 //! standard error goes to a file beside its data directory, so that the reason of a failed start can be
 //! shown.
 
-use crate::admin::Report;
 use crate::client::{Client, Value};
+use crate::report::Report;
 use crate::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeSet;

@@ -22,6 +22,7 @@ pub mod kv;
 pub mod log;
 pub mod operation;
 mod patience;
+pub mod report;
 pub mod resp;
 pub mod serve;
 pub mod session;

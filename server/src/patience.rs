@@ -33,11 +33,13 @@ pub(crate) async fn write<M: Machine>(
             Ok(outcomes) => return Ok(outcomes),
             Err(error) => error,
         };
-        let again = match &error {
-            WriteError::NotLeader { .. } | WriteError::NoLeader => true,
-            WriteError::NotConfigured | WriteError::Busy(_) => true,
-            WriteError::Invalid(_) | WriteError::Unknown(_) | WriteError::Stopped(_) => false,
-        };
+        let again = matches!(
+            error,
+            WriteError::NotLeader { .. }
+                | WriteError::NoLeader
+                | WriteError::NotConfigured
+                | WriteError::Busy(_)
+        );
         if !again || !patience.pause().await {
             return Err(match error {
                 WriteError::NotLeader { .. } | WriteError::NoLeader => no_leader(limit),
@@ -45,7 +47,7 @@ pub(crate) async fn write<M: Machine>(
                 WriteError::Busy(why) => format!("BUSY {why}; this was not done"),
                 WriteError::Invalid(problem) => format!("ERR {problem}"),
                 WriteError::Unknown(cause) => format!("UNKNOWN {cause}; this may or may not take effect"),
-                WriteError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),
+                other => format!("CLUSTERDOWN {other}"),
             });
         }
         left = patience.left();
@@ -65,25 +67,20 @@ pub(crate) async fn read<M: Machine>(
             Ok(answers) => return Ok(answers),
             Err(error) => error,
         };
-        let again = match &error {
-            ReadError::NoLeader | ReadError::NotConfigured | ReadError::Busy => true,
-            ReadError::Timeout | ReadError::Lagging | ReadError::Diverged => false,
-            ReadError::Panicked(_) | ReadError::Stopped(_) => false,
-        };
+        let again = matches!(error, ReadError::NoLeader | ReadError::NotConfigured | ReadError::Busy(_));
         if !again || !patience.pause().await {
             return Err(match error {
                 ReadError::NoLeader => no_leader(limit),
                 ReadError::NotConfigured => not_configured(),
-                ReadError::Busy => "BUSY too much is under way; this was not done".into(),
+                ReadError::Busy(why) => format!("BUSY {why}; this was not done"),
                 ReadError::Lagging => {
                     format!(
                         "CLUSTERDOWN this node lags, and did not catch up within {limit:?}; another may not"
                     )
                 }
-                ReadError::Diverged => format!("CLUSTERDOWN {error}"),
                 ReadError::Panicked(_) => format!("ERR {error}"),
                 ReadError::Timeout => format!("CLUSTERDOWN no majority confirmed the read within {limit:?}"),
-                ReadError::Stopped(reason) => format!("CLUSTERDOWN the node has stopped: {reason}"),
+                other => format!("CLUSTERDOWN {other}"),
             });
         }
         left = patience.left();

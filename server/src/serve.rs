@@ -10,7 +10,7 @@ use crate::budget::Budget;
 use crate::connection::{self, Limits, Shared};
 use crate::kv::Machine;
 use crate::session::About;
-use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage};
+use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage, in_full};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::io::{self, Write};
@@ -74,7 +74,7 @@ pub struct Ready {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The client address cannot be listened on.
-    #[error("cannot listen for clients on {address}: {source}")]
+    #[error("cannot listen for clients on {address}")]
     Listen {
         /// The address asked for.
         address: String,
@@ -85,7 +85,7 @@ pub enum ServeError {
     #[error(transparent)]
     Start(#[from] StartError),
     /// The node stopped by itself.
-    #[error("the node stopped: {0}")]
+    #[error("the node stopped: {}", in_full(.0))]
     Stopped(StopReason),
 }
 

@@ -354,11 +354,23 @@ fn status_has_its_keys_as_json_and_a_table_for_people() {
     assert_eq!(json["applied"], applied);
     assert_eq!(json["last_index"], applied);
     assert_eq!(json["digest"], digest);
-    let member =
-        |id: u64| serde_json::json!({ "id": id, "address": cluster.node(id).place.peer_addr, "voter": true });
-    assert_eq!(json["members"], serde_json::json!([member(1), member(2), member(3)]));
+    for (id, member) in (1..).zip(json["members"].as_array().unwrap()) {
+        assert_eq!((&member["id"], &member["voter"]), (&id.into(), &true.into()));
+        assert_eq!(member["address"], cluster.node(id).place.peer_addr);
+    }
+    let (leader, _) = cluster.leader().unwrap();
+    let at_leader = wait("all peers", || {
+        let report = cluster.node(leader).report().unwrap();
+        let settled = report.peers.iter().all(|peer| (peer.state.as_str(), peer.lag) == ("replicate", 0));
+        let connected = report.members.iter().all(|member| member.connected);
+        Some(report).filter(|_| settled && connected)
+    });
+    assert_eq!(at_leader.peers.len(), 2, "the leader says how the others stand");
     let table = String::from_utf8(run(&["status", "--to", to]).stdout).unwrap();
-    assert!(table.starts_with("node 2: ") && table.contains(&digest), "{table}");
+    assert!(
+        table.starts_with("node 2 ") && table.contains(" in term ") && table.contains(&digest),
+        "{table}"
+    );
 
     let nobody = format!("127.0.0.1:{}", free_port().unwrap());
     let output = run(&["status", "--to", &nobody]);

@@ -18,6 +18,7 @@ use crate::applier::{Applier, Outcome};
 use crate::digests::Finding;
 use crate::driver::{Actions, Driver, Order, RequestId, Unsent, Work};
 use crate::entry::Entry;
+use crate::error::{StopReason, in_full};
 use crate::founding::{Promise, Question};
 use crate::open::{newest_time, promise, restore};
 use crate::replica::{Load, Moment, Replica};
@@ -276,7 +277,7 @@ impl Host {
         self.run = self.newest_run;
         self.rotten = None;
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
-        let text = |error: StoreError| error.to_string();
+        let text = |error: StoreError| in_full(&error);
         wal::tidy(&*disk).map_err(text)?;
         let exists = wal::exists(&*disk).map_err(text)?;
         let fresh = self.me.incarnation;
@@ -286,8 +287,8 @@ impl Host {
         log.broken = self.broken;
         let recovered = log.load(&mut |_| {}).map_err(text)?;
         let reader = log.reader();
-        let mut newest = newest_time(&*reader, &recovered).map_err(|error| error.to_string())?;
-        let restored = restore(recovered.clone()).map_err(|error| error.to_string())?;
+        let mut newest = newest_time(&*reader, &recovered).map_err(|error| in_full(&error))?;
+        let restored = restore(recovered.clone()).map_err(|error| in_full(&error))?;
         // A founder names the cluster in its identity only after its first entry was durable.
         if let (None, Some((_, membership))) = (identity.cluster, restored.memberships.last()) {
             identity = identity::set_cluster(&*disk, membership.cluster).map_err(text)?;
@@ -304,7 +305,7 @@ impl Host {
         let tick = self.clock.moment(now).tick;
         #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
         let mut raft = Raft::new(self.me, boot, config.core(), dice.bits(), restored, tick)
-            .map_err(|error| error.to_string())?;
+            .map_err(|error| in_full(&error))?;
         #[cfg(feature = "mutants")]
         raft.break_rule(self.broken);
         let mut replicated = self.machine(recovered.purged.index)?;
@@ -343,7 +344,7 @@ impl Host {
     fn machine(&self, purged: Index) -> Result<Replicated<Kv>, String> {
         let snapshot = self.snapshots.get(&purged);
         let restored = snapshot.map(|snapshot| snapshot.reborn(Kv::default())).transpose();
-        let restored = restored.map_err(|error| error.to_string())?;
+        let restored = restored.map_err(|error| in_full(&error))?;
         Ok(restored.unwrap_or_else(|| Replicated::new(Kv::default())))
     }
 
@@ -407,7 +408,7 @@ impl Host {
         if newest.index > upto.min(up.applied()) {
             return Ok(None);
         }
-        up.log.purge(newest).map_err(|error| error.to_string())?;
+        up.log.purge(newest).map_err(|error| in_full(&error))?;
         up.purged = newest.index;
         up.changes += 1;
         Ok(Some(newest))
@@ -473,7 +474,7 @@ impl Running {
                 self.writing = Some((id, batch));
                 return Ok(Written::NoRoom);
             }
-            Err(error) => return Err(error.to_string()),
+            Err(error) => return Err(in_full(&error)),
         }
         self.unsealed = Some(now);
         self.changes += batch.changes.iter().filter(|it| matches!(it, Change::Truncate(_))).count() as u64;
@@ -483,7 +484,7 @@ impl Running {
     /// The queue was empty for a while.
     pub(super) fn seal(&mut self) -> Result<(), String> {
         self.unsealed = None;
-        self.log.idle().map_err(|error| error.to_string())
+        self.log.idle().map_err(|error| in_full(&error))
     }
 
     pub(super) fn load(&self, load: &Load) -> Result<Vec<Entry>, ReadLogError> {
@@ -553,7 +554,7 @@ impl Running {
         }
         wants.alarms.extend(alarms);
         wants.findings.extend(findings);
-        wants.fatal = wants.fatal.take().or(fatal);
+        wants.fatal = wants.fatal.take().or(fatal.map(|reason| said(&reason)));
         again
     }
 
@@ -575,7 +576,7 @@ impl Running {
                 Order::Met(_) => {}
                 Order::Fence(index) => match identity::set_fence(disk, index) {
                     Ok(()) => wants.fenced = true,
-                    Err(error) => wants.fatal = Some(error.to_string()),
+                    Err(error) => wants.fatal = Some(in_full(&error)),
                 },
                 Order::Name(cluster) => match self.name(disk, cluster) {
                     Ok(()) => again = true,
@@ -642,6 +643,14 @@ pub(super) enum Written {
     Whole(WriteId),
     /// There is no room for it; it is tried again.
     NoRoom,
+}
+
+/// Why a node stops, in full.
+fn said(reason: &StopReason) -> String {
+    match reason {
+        StopReason::Storage(error) => in_full(&**error),
+        other => in_full(other),
+    }
 }
 
 /// A log without a thread of its own, whose generations follow from a seed.

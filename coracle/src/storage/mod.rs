@@ -75,9 +75,10 @@ pub struct Recovered {
 
 /// Why a store cannot do what it was asked to.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
     /// The operating system refused. After a failed write or sync the store refuses all further writes.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}", path.display())]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
@@ -88,7 +89,7 @@ pub enum StoreError {
     },
     /// There is no room for what the store would have to make next: no space on the disk, no open file left. Nothing
     /// was written and nothing is in doubt. The store goes on, and the same write may be tried again.
-    #[error("no room to make {}: {source}; make room, and the log goes on", path.display())]
+    #[error("no room to make {}; make room, and the log goes on", path.display())]
     NoSpace {
         /// The file that could not be made.
         path: PathBuf,
@@ -147,6 +148,9 @@ pub enum StoreError {
     /// The batch breaks the contract: a gap, a descending term, a truncation of purged entries.
     #[error("the write was refused: {0}")]
     Refused(String),
+    /// The store of another node failed, and this is what that node said.
+    #[error("{0}")]
+    Remote(String),
 }
 
 /// Durable storage of the log and the hard state.
@@ -179,6 +183,7 @@ pub trait LogStore: Send {
 
 /// Why a reader has no entries to give.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadLogError {
     /// The first wanted entry was purged.
     #[error("the entry was purged")]

@@ -5,8 +5,10 @@
 
 use super::convert::{cut, from_log_id, to_log_id};
 use super::proto;
-use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
+use crate::error::{Busy, Cause, Leader, StopReason, WriteError, in_full};
+use crate::storage::StoreError;
 use coracle_core::NodeId;
+use std::sync::Arc;
 
 mod code {
     pub(super) const NOT_LEADER: u32 = 1;
@@ -63,7 +65,7 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
     let stop = to_stop(failure.stop.unwrap_or_default());
     match failure.code {
         code::NOT_LEADER => {
-            WriteError::NotLeader { leader: Leader { id: NodeId(failure.leader), address: failure.text } }
+            WriteError::NotLeader { leader: Leader::new(NodeId(failure.leader), failure.text) }
         }
         code::NO_LEADER => WriteError::NoLeader,
         code::NOT_CONFIGURED => WriteError::NotConfigured,
@@ -87,7 +89,7 @@ fn from_stop(reason: &StopReason) -> proto::Stop {
     let plain = |code, text: &str| proto::Stop { code, text: cut(text), ..Default::default() };
     match reason {
         StopReason::Requested => plain(code::STOP_REQUESTED, ""),
-        StopReason::Storage(text) => plain(code::STOP_STORAGE, text),
+        StopReason::Storage(error) => plain(code::STOP_STORAGE, &in_full(&**error)),
         StopReason::Panicked { at, message } => {
             proto::Stop { at: cut(at), ..plain(code::STOP_PANICKED, message) }
         }
@@ -100,7 +102,7 @@ fn from_stop(reason: &StopReason) -> proto::Stop {
 
 fn to_stop(stop: proto::Stop) -> StopReason {
     match stop.code {
-        code::STOP_STORAGE => StopReason::Storage(stop.text),
+        code::STOP_STORAGE => StopReason::Storage(Arc::new(StoreError::Remote(stop.text))),
         code::STOP_PANICKED => StopReason::Panicked { at: stop.at, message: stop.text },
         code::STOP_APPLY => StopReason::Apply { id: to_log_id(stop.id), problem: stop.text },
         code::STOP_INVARIANT => StopReason::Invariant(stop.text),

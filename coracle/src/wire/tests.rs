@@ -10,6 +10,7 @@ use super::{
 use super::{Forward, ForwardReply, PeerMessage};
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
+use crate::storage::StoreError;
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index, LogId, Member,
@@ -17,6 +18,7 @@ use coracle_core::{
     Round, Term,
 };
 use proptest::prelude::*;
+use std::sync::Arc;
 
 const LIMIT: usize = 1 << 20;
 
@@ -536,13 +538,13 @@ fn any_append() -> impl Strategy<Value = PeerMessage> {
 fn any_error() -> impl Strategy<Value = WriteError> {
     let stop = (0..5, any_log_id(), ".{0,20}", ".{0,20}").prop_map(|(which, id, text, at)| match which {
         0 => StopReason::Requested,
-        1 => StopReason::Storage(text),
+        1 => StopReason::Storage(Arc::new(StoreError::Remote(text))),
         2 => StopReason::Panicked { at, message: text },
         3 => StopReason::Apply { id, problem: text },
         _ => StopReason::Invariant(text),
     });
     (0..10, 1u64.., ".{0,20}", stop).prop_map(|(which, id, text, stop)| match which {
-        0 => WriteError::NotLeader { leader: Leader { id: NodeId(id), address: text } },
+        0 => WriteError::NotLeader { leader: Leader::new(NodeId(id), text) },
         1 => WriteError::NoLeader,
         2 => WriteError::NotConfigured,
         3 => WriteError::Busy(

@@ -22,7 +22,7 @@ const STRETCH: usize = 64 << 10;
 /// A file of zeros that is on the disk already, as the log's are: to overwrite it changes no metadata.
 /// It is made, or made anew, as `name` in this directory, which nobody else uses meanwhile.
 pub fn zeros(directory: &Path, name: &str, len: u64) -> Result<Arc<dyn DiskFile>, String> {
-    let disk = DirDisk::open(directory).map_err(|error: StoreError| error.to_string())?;
+    let disk = DirDisk::open(directory).map_err(|error: StoreError| coracle::in_full(&error))?;
     let make = || {
         let file = disk.create(name)?;
         for at in (0..len).step_by(STRETCH) {

@@ -6,8 +6,10 @@
 
 use super::Failure;
 use super::look::Look;
+use super::unused;
 use crate::codec;
 use coracle::entry::{Entry, Kind};
+use coracle::in_full;
 use coracle::raft::{Index, LogId};
 use coracle::storage::{ReadLogError, StoreError};
 use coracle::wire::decode_membership;
@@ -166,7 +168,7 @@ impl<W: Write> Printer<'_, W> {
                 let incarnation = hex16(identity.incarnation.0);
                 writeln!(out, "node {}, incarnation {incarnation}, {cluster}", identity.node)?;
             }
-            None => writeln!(out, "of an unknown node")?,
+            None => writeln!(out, "no identity can be read, so whose log it is cannot be told")?,
         }
         writeln!(out, "{} log: {}", look.store, look.range())?;
         for segment in &look.segments {
@@ -182,14 +184,14 @@ impl<W: Write> Printer<'_, W> {
             )?;
         }
         for name in &look.others {
-            writeln!(out, "  unused: {name}")?;
+            writeln!(out, "  {}", unused(name))?;
         }
         let recovered = &look.recovered;
         let vote = match recovered.hard_state.vote {
             Some(vote) => format!("vote for node {}, incarnation {}", vote.id, hex16(vote.incarnation.0)),
             None => "no vote".into(),
         };
-        let doubt = if look.hard_state_in_doubt { ", in doubt" } else { "" };
+        let doubt = if look.hard_state_in_doubt { ", perhaps not durable" } else { "" };
         writeln!(out, "  term {}, {vote}{doubt}", recovered.hard_state.term)?;
         for run in &recovered.runs {
             writeln!(out, "  term {} from index {} on", run.term, run.first)?;
@@ -229,7 +231,7 @@ impl<W: Write> Printer<'_, W> {
             Kind::Membership => members(&payload),
             Kind::Noop => payload.escape_ascii().to_string(),
         };
-        let doubt = if in_doubt { " (in doubt)" } else { "" };
+        let doubt = if in_doubt { " (perhaps not durable)" } else { "" };
         let (index, term, len) = (entry.index(), entry.term(), payload.len());
         writeln!(self.out, "{index} term {term} {kind}{doubt}, {len} bytes: {}", shortened(&says))
     }
@@ -266,12 +268,12 @@ impl<W: Write> Printer<'_, W> {
     fn flaw(&mut self, error: &StoreError, forgiven: bool) -> io::Result<()> {
         if !self.json {
             let verdict = if forgiven { "forgiven, since it is purged" } else { "damaged" };
-            return writeln!(self.out, "{verdict}: {error}");
+            return writeln!(self.out, "{verdict}: {}", in_full(error));
         }
         let (path, offset, detail) = match error {
             StoreError::Damaged { path, offset, detail } => (Some(path), Some(*offset), detail.clone()),
             StoreError::Identity { path, detail } => (Some(path), None, detail.clone()),
-            other => (None, None, other.to_string()),
+            other => (None, None, in_full(other)),
         };
         let file = path.map(|path| path.file_name().unwrap_or(path.as_os_str()).to_string_lossy());
         self.line(&json!({

@@ -2,6 +2,7 @@
 
 use super::Failure;
 use crate::store;
+use coracle::in_full;
 use coracle::raft::{Index, LogId};
 use coracle::storage::disk::{Disk, ReadOnlyDir};
 use coracle::storage::identity::{self, IDENTITY};
@@ -34,7 +35,7 @@ pub(super) struct Look {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
-        Failure::Unreadable(error.to_string())
+        Failure::Unreadable(in_full(&error))
     }
 }
 
@@ -166,7 +167,10 @@ impl Look {
             parts.push(format!("purged up to {}", self.recovered.purged.index));
         }
         if self.last() > self.attested.index {
-            parts.push(format!("in doubt after {}", self.attested.index));
+            parts.push(format!(
+                "those after {} were written last, and a loss of power may take them: the next start makes them durable",
+                self.attested.index
+            ));
         }
         parts.join(", ")
     }

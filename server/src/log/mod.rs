@@ -8,6 +8,7 @@ mod dump;
 mod look;
 
 use clap::Subcommand;
+use coracle::in_full;
 use look::Look;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -76,18 +77,38 @@ fn unreadable(problem: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// A file that holds nothing of the log.
+fn unused(name: &str) -> String {
+    if name.starts_with("spare-") {
+        format!("{name} holds nothing: it is kept to become the next segment")
+    } else {
+        format!("{name} does not count: a crash or a purge left it, and the next start removes it")
+    }
+}
+
 /// Says what is wrong, a line each, and then what there is.
 fn verify(dir: &std::path::Path, out: &mut impl Write) -> Result<bool, Failure> {
     let look = Look::at(dir)?;
     for flaw in &look.flaws {
         let verdict = if flaw.forgiven { "forgiven, since it is purged" } else { "damaged" };
-        writeln!(out, "{verdict}: {}", flaw.error)?;
+        writeln!(out, "{verdict}: {}", in_full(&flaw.error))?;
     }
     for name in &look.others {
-        writeln!(out, "unused: {name}")?;
+        writeln!(out, "{}", unused(name))?;
     }
     let verdict = if look.intact() { "intact" } else { "damaged" };
     let range = look.range();
     writeln!(out, "{}: {verdict}: {} log, {range}", dir.display(), look.store)?;
     Ok(look.intact())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_holds_nothing_of_the_log_is_explained() {
+        assert_eq!(unused("spare-0"), "spare-0 holds nothing: it is kept to become the next segment");
+        assert!(unused("000000000000001a.log").contains("does not count: a crash or a purge left it"));
+    }
 }

@@ -55,7 +55,7 @@ impl Heard {
 
     pub(super) fn of_read(error: &ReadError) -> Heard {
         Heard::NotDone(match error {
-            ReadError::Busy => NotDone::Busy,
+            ReadError::Busy(_) => NotDone::Busy,
             ReadError::NoLeader => NotDone::NotLeader(None),
             _ => NotDone::Other,
         })

@@ -2,6 +2,7 @@
 //! goes wrong here; what can is the subject of the [`contest`](super::contest).
 
 use super::World;
+use crate::error::in_full;
 use crate::founding::{Question, proposal};
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::{Event, Running};
@@ -67,7 +68,7 @@ impl Running {
     pub(in crate::sim) fn keep_promise(&mut self, disk: &MemDisk) -> Result<(), String> {
         let Some(promise) = self.promises.pop_front() else { return Ok(()) };
         let kept = promise.map(|promise| promise.to_kept());
-        identity::set_promise(disk, kept).map_err(|error| error.to_string())
+        identity::set_promise(disk, kept).map_err(|error| in_full(&error))
     }
 
     /// Names the cluster in the identity, after all promises that it was given before.
@@ -76,7 +77,7 @@ impl Running {
             self.keep_promise(disk)?;
             self.driver.on_promised();
         }
-        identity::set_cluster(disk, cluster).map_err(|error| error.to_string())?;
+        identity::set_cluster(disk, cluster).map_err(|error| in_full(&error))?;
         self.driver.on_named(cluster);
         Ok(())
     }

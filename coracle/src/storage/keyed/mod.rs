@@ -22,6 +22,7 @@ use self::reader::KeyedReader;
 use super::shape::Shape;
 use super::{Change, Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch};
 use crate::entry::Entry;
+use crate::error::in_full;
 use bytes::Bytes;
 use coracle_core::{Index, LogId};
 use std::ops::ControlFlow;
@@ -143,7 +144,7 @@ impl<K: KeyValue + 'static> KeyedStore<K> {
     fn unless_failed<T>(&mut self, result: Result<T, StoreError>) -> Result<T, StoreError> {
         result.inspect_err(|error| {
             if !matches!(error, StoreError::NoSpace { .. }) {
-                self.state = State::Finished(error.to_string());
+                self.state = State::Finished(in_full(&error));
             }
         })
     }
@@ -191,7 +192,7 @@ impl<K: KeyValue + 'static> LogStore for KeyedStore<K> {
             return Err(StoreError::Refused("the log was loaded before".into()));
         }
         if let Err(error) = self.start(progress) {
-            self.state = State::Finished(error.to_string());
+            self.state = State::Finished(in_full(&error));
             return Err(error);
         }
         self.state = State::Open;

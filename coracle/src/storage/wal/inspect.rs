@@ -20,6 +20,7 @@ use super::reader::WalReader;
 use super::recovery::{self, Extent, Known, Survey, Visited};
 use super::segment::{self, is_there};
 use super::spares;
+use crate::error::in_full;
 use crate::storage::disk::{Disk, failed};
 use crate::storage::{Identity, LogReader, Recovered, StoreError, identity};
 use coracle_core::{Broken, Index, LogId};
@@ -112,7 +113,7 @@ pub fn inspect(disk: &dyn Disk, identity: Option<&Identity>) -> Result<Inspectio
         let mut survey = recovery::survey(disk, owner.as_ref(), Extent::All, &mut known, none, &mut |_| {})?;
         seen.add(&survey);
         let purged = seen.settle(disk, &mut survey)?;
-        let damage: Vec<String> = survey.damage.iter().map(|damage| damage.error.to_string()).collect();
+        let damage: Vec<String> = survey.damage.iter().map(|damage| in_full(&damage.error)).collect();
         // Even the top is gone, and what follows it was not listed.
         let outrun = purged.is_some_and(|purged| survey.listed.last().is_some_and(|(top, _)| purged >= *top));
         if !outrun && damage.iter().all(|one| before.contains(one)) {

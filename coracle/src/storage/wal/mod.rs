@@ -36,6 +36,7 @@ use self::writer::{Content, Writer};
 use super::disk::{Disk, failed};
 use super::shape::Shape;
 use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch, identity, met};
+use crate::error::in_full;
 use coracle_core::{Broken, LogId};
 use std::sync::Arc;
 
@@ -166,7 +167,7 @@ impl Wal {
         if let Err(error) = &result
             && !matches!(error, StoreError::NoSpace { .. })
         {
-            self.state = State::Finished(error.to_string());
+            self.state = State::Finished(in_full(&error));
         }
         result
     }
@@ -192,7 +193,7 @@ impl LogStore for Wal {
         match started {
             Ok(writer) => self.state = State::Open(Box::new(writer)),
             Err(error) => {
-                self.state = State::Finished(error.to_string());
+                self.state = State::Finished(in_full(&error));
                 return Err(error);
             }
         }

@@ -1,0 +1,306 @@
+//! What `coracle status` shows: a node as it sees itself, and at the leader how the others stand.
+
+use coracle::raft::PeerStatus;
+use coracle::{MemberStatus, Status};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// The length of the core's tick, in milliseconds.
+const TICK_MS: u64 = 10;
+
+/// A node as it sees itself: what `CORACLE STATUS` answers, as JSON.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// The node's id.
+    pub id: u64,
+    /// leader, follower, candidate, learner or unconfigured.
+    pub role: String,
+    /// Its term.
+    pub term: u64,
+    /// The node that it holds for the leader, if any.
+    pub leader: Option<u64>,
+    /// The newest index that it knows to be committed.
+    pub commit: u64,
+    /// The newest index that its machine has applied.
+    pub applied: u64,
+    /// The newest index of its log.
+    pub last_index: u64,
+    /// Its cluster.
+    pub members: Vec<ReportedMember>,
+    /// At the leader: how the other members stand.
+    #[serde(default)]
+    pub peers: Vec<ReportedPeer>,
+    /// The digest of everything that it applied, at exactly `applied`: 32 hexadecimal digits. Two nodes
+    /// that applied the same entries show the same.
+    pub digest: String,
+    /// Bytes that its log takes on disk, spare files included; 0 if it uses no disk.
+    #[serde(default)]
+    pub disk_bytes: u64,
+    /// Whether its machine has come, since the start, as far as the log was then. Until then reads may take long.
+    #[serde(default)]
+    pub caught_up: bool,
+    /// Bytes of committed entries that its machine has not applied yet.
+    #[serde(default)]
+    pub unapplied_bytes: u64,
+    /// Why its log has no room for more, while that is so: writes are refused as BUSY.
+    #[serde(default)]
+    pub no_space: Option<String>,
+    /// Known to the leader: nodes whose machine is another one than that of a majority. They answer wrongly.
+    #[serde(default)]
+    pub diverged: Vec<u64>,
+    /// Where this node's machine was found to differ from that of a majority. It answers nothing since.
+    #[serde(default)]
+    pub fenced: Option<u64>,
+}
+
+/// One member of the cluster.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReportedMember {
+    /// Its id.
+    pub id: u64,
+    /// Where its peers reach it.
+    pub address: String,
+    /// Whether it votes.
+    pub voter: bool,
+    /// Whether there is a connection to it now; so too for the node itself.
+    #[serde(default)]
+    pub connected: bool,
+}
+
+/// Another member as its leader knows it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReportedPeer {
+    /// Its id.
+    pub id: u64,
+    /// The newest index that it is known to hold durably, as the leader has it.
+    pub matched: u64,
+    /// How many entries of the leader it is not known to hold.
+    pub lag: u64,
+    /// How far its machine has applied, as it last said.
+    pub applied: u64,
+    /// `probe`: the leader looks for the place where the two logs part. `replicate`: entries are sent ahead.
+    /// `distrusted`: it lost entries that it had acknowledged, and does not count in this term.
+    pub state: String,
+    /// How long ago it last answered in this term, or, if it never did, since when this node leads; in milliseconds.
+    pub silent_ms: u64,
+}
+
+impl Report {
+    /// Tells what operators want to know of a status.
+    pub fn new(status: &Status) -> Report {
+        let raft = &status.raft;
+        Report {
+            id: raft.me.id.0,
+            role: raft.role.to_string(),
+            term: raft.term.0,
+            leader: raft.leader.map(|leader| leader.0),
+            commit: raft.commit.0,
+            applied: status.applied.index.0,
+            last_index: raft.last.index.0,
+            members: status.members.iter().map(ReportedMember::new).collect(),
+            peers: raft.peers.iter().map(|peer| ReportedPeer::new(peer, raft.last.index.0)).collect(),
+            digest: status.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            disk_bytes: status.disk_bytes,
+            caught_up: status.caught_up,
+            unapplied_bytes: status.unapplied_bytes,
+            no_space: status.no_space.clone(),
+            diverged: status.diverged.keys().map(|id| id.0).collect(),
+            fenced: status.fenced.map(|index| index.0),
+        }
+    }
+}
+
+impl ReportedMember {
+    fn new(member: &MemberStatus) -> ReportedMember {
+        ReportedMember {
+            id: member.id.0,
+            address: member.address.clone(),
+            voter: member.voter,
+            connected: member.connected,
+        }
+    }
+}
+
+impl ReportedPeer {
+    fn new(peer: &PeerStatus, last: u64) -> ReportedPeer {
+        let state = match (peer.lost_entries, peer.probing) {
+            (true, _) => "distrusted",
+            (false, true) => "probe",
+            (false, false) => "replicate",
+        };
+        ReportedPeer {
+            id: peer.id.0,
+            matched: peer.matched.0,
+            lag: last.saturating_sub(peer.matched.0),
+            applied: peer.applied.0,
+            state: state.to_owned(),
+            silent_ms: peer.silent_for.saturating_mul(TICK_MS),
+        }
+    }
+}
+
+/// For people.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "node {} {}", self.id, self.role())?;
+        let on_disk = format!("{:.1} MiB", self.disk_bytes as f64 / f64::from(1 << 20));
+        let caught_up = match self.caught_up {
+            true => "yes".to_owned(),
+            false => {
+                "no: it still applies what the log held at its start, and reads may take long".to_owned()
+            }
+        };
+        for (name, value) in [
+            ("last index", self.last_index.to_string()),
+            ("commit", self.commit.to_string()),
+            ("applied", format!("{}, {} bytes wait", self.applied, self.unapplied_bytes)),
+            ("caught up", caught_up),
+            ("digest", self.digest.clone()),
+            ("on disk", on_disk),
+        ] {
+            writeln!(f, "  {name:<12}{value}")?;
+        }
+        if let Some(why) = &self.no_space {
+            writeln!(f, "  no space    writes are refused, and reads go on: {why}")?;
+        }
+        if let Some(index) = self.fenced {
+            writeln!(
+                f,
+                "  fenced      its machine differed from that of a majority at index {index}: it answers nothing and does \
+                 not lead, but stores and votes"
+            )?;
+        }
+        for id in &self.diverged {
+            writeln!(
+                f,
+                "  diverged    the machine of node {id} differs from that of a majority: restart it"
+            )?;
+        }
+        self.members.iter().try_for_each(|member| self.member(f, member))
+    }
+}
+
+impl Report {
+    /// What it does, in words.
+    fn role(&self) -> String {
+        let term = self.term;
+        match (self.role.as_str(), self.leader) {
+            ("leader", _) => format!("leads in term {term}"),
+            ("candidate", _) => format!("asks to be elected, and knows no leader in term {term}"),
+            ("unconfigured", _) => {
+                "has no cluster yet: found one with it by 'coracle members init'".to_owned()
+            }
+            ("learner", Some(leader)) => format!("has no vote, and follows node {leader} in term {term}"),
+            ("learner", None) => format!("has no vote, and knows no leader in term {term}"),
+            (_, Some(leader)) => format!("follows node {leader} in term {term}"),
+            (_, None) => format!("knows no leader in term {term}"),
+        }
+    }
+
+    fn member(&self, f: &mut fmt::Formatter<'_>, member: &ReportedMember) -> fmt::Result {
+        let vote = if member.voter { "votes" } else { "does not vote" };
+        let here = match member.connected {
+            _ if member.id == self.id => "is this node",
+            true => "is connected",
+            false => "is not connected",
+        };
+        writeln!(f, "  member {:<5}{}  {vote}, {here}", member.id, member.address)?;
+        let Some(peer) = self.peers.iter().find(|peer| peer.id == member.id) else { return Ok(()) };
+        let state = match peer.state.as_str() {
+            "replicate" => "entries are sent as they come",
+            "probe" => "its log is being compared with this one",
+            _ => "it lost entries that it had acknowledged, and does not count in this term: check its disk",
+        };
+        let ReportedPeer { matched, lag, applied, silent_ms, .. } = peer;
+        writeln!(
+            f,
+            "              holds {matched}, lags by {lag}, has applied {applied}, answered {silent_ms} ms ago; {state}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let member =
+            |id| ReportedMember { id, address: format!("host{id}:7000"), voter: id < 4, connected: id != 3 };
+        let peer = |id, state: &str| ReportedPeer {
+            id,
+            matched: 100 + id,
+            lag: 20 - id,
+            applied: 90,
+            state: state.to_owned(),
+            silent_ms: 10 * id,
+        };
+        Report {
+            id: 1,
+            role: "leader".to_owned(),
+            term: 7,
+            leader: Some(1),
+            commit: 118,
+            applied: 117,
+            last_index: 120,
+            members: (1..=4).map(member).collect(),
+            peers: vec![peer(2, "replicate"), peer(3, "probe"), peer(4, "distrusted")],
+            digest: "ab".repeat(16),
+            disk_bytes: 3 << 19,
+            caught_up: true,
+            unapplied_bytes: 512,
+            no_space: None,
+            diverged: vec![],
+            fenced: None,
+        }
+    }
+
+    #[test]
+    fn a_leader_shows_how_the_others_stand() {
+        let expected = "\
+node 1 leads in term 7
+  last index  120
+  commit      118
+  applied     117, 512 bytes wait
+  caught up   yes
+  digest      abababababababababababababababab
+  on disk     1.5 MiB
+  member 1    host1:7000  votes, is this node
+  member 2    host2:7000  votes, is connected
+              holds 102, lags by 18, has applied 90, answered 20 ms ago; entries are sent as they come
+  member 3    host3:7000  votes, is not connected
+              holds 103, lags by 17, has applied 90, answered 30 ms ago; its log is being compared with this one
+  member 4    host4:7000  does not vote, is connected
+              holds 104, lags by 16, has applied 90, answered 40 ms ago; it lost entries that it had acknowledged, and \
+              does not count in this term: check its disk
+";
+        assert_eq!(report().to_string(), expected);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_node_stands_in_its_status() {
+        let no_space = Some("no room to make log-9".to_owned());
+        let wrong = Report { caught_up: false, no_space, diverged: vec![3], fenced: Some(1024), ..report() }
+            .to_string();
+        for line in [
+            "  caught up   no: it still applies what the log held at its start, and reads may take long\n",
+            "  no space    writes are refused, and reads go on: no room to make log-9\n",
+            "  fenced      its machine differed from that of a majority at index 1024: it answers nothing",
+            "  diverged    the machine of node 3 differs from that of a majority: restart it\n",
+        ] {
+            assert!(wrong.contains(line), "{line} is not in {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_role_is_a_sentence() {
+        let said = |role: &str, leader| Report { role: role.to_owned(), leader, ..report() }.role();
+        assert_eq!(said("follower", Some(3)), "follows node 3 in term 7");
+        assert_eq!(said("follower", None), "knows no leader in term 7");
+        assert_eq!(said("candidate", None), "asks to be elected, and knows no leader in term 7");
+        assert_eq!(said("learner", Some(3)), "has no vote, and follows node 3 in term 7");
+        assert_eq!(
+            said("unconfigured", None),
+            "has no cluster yet: found one with it by 'coracle members init'"
+        );
+    }
+}
