@@ -123,10 +123,9 @@ async fn assemble(
     let name = format!("coracle-log-{}", config.id);
     let writer = writer::Writer::start(name, store, disk.clone(), reports_out, config.broken)
         .map_err(system("start the log's thread"))?;
-    let (requests_out, requests) = inbox::bounded(
-        Limits { questions: config.max_pending, bytes: config.max_unproposed_bytes as usize },
-        Request::bytes,
-    );
+    let bytes = config.max_unproposed_bytes as usize;
+    let limits = Limits { questions: config.max_pending, bytes };
+    let (requests_out, requests) = inbox::bounded(limits, Request::bytes);
     let (leader_out, leader) = watch::channel(None);
     let (stop_out, stop) = watch::channel(false);
     let (ending_out, ending) = watch::channel(None);

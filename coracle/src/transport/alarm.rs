@@ -275,6 +275,7 @@ mod tests {
             "boot 000000000000000b, number 2",
             "is a copy",
             "Stop this process",
+            "or, if there is none, leave node 2 stopped: the others go on as long as they are a majority",
         ] {
             assert!(text.contains(part), "{text}");
         }
