@@ -3,8 +3,8 @@
 
 mod wal_support;
 
-use coracle::raft::{Incarnation, Index, LogId};
 use coracle::entry::MAX_PAYLOAD;
+use coracle::raft::{Incarnation, Index, LogId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::{MemDisk, Op};
 use coracle::storage::wal::WalConfig;

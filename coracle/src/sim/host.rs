@@ -305,7 +305,7 @@ impl Host {
         let tick = self.clock.moment(now).tick;
         #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
         let mut raft = Raft::new(self.me, boot, config.core(), dice.bits(), restored, tick)
-            .map_err(|error| in_full(&error))?;
+            .map_err(|error| error.to_string())?;
         #[cfg(feature = "mutants")]
         raft.break_rule(self.broken);
         let mut replicated = self.machine(recovered.purged.index)?;

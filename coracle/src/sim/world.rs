@@ -9,6 +9,7 @@
 mod asking;
 mod bounds;
 mod copies;
+mod dues;
 mod faults;
 mod founding;
 mod heal;

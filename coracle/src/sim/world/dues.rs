@@ -1,12 +1,12 @@
 //! What a node says of itself: whom it still owes an answer, and that it has come as far again as it was.
 
-use super::ghost::{Verdict, broken};
-use super::host::Running;
-use super::plan::ELECTION;
-use super::world::World;
+use super::World;
 use crate::applier::Outcome;
 use crate::driver::{Caller, RequestId};
 use crate::error::StopReason;
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::host::Running;
+use crate::sim::plan::ELECTION;
 use std::collections::BTreeSet;
 
 impl Running {
@@ -31,7 +31,7 @@ impl Running {
 impl World {
     /// A process ends. Had it been asked to stop at this moment, everybody who waits there would have been told (L4).
     /// In a turn that goes on the node has not even looked at some of them.
-    pub(super) fn watch_stop(&self, node: usize, up: &mut Running) -> Verdict {
+    pub(in crate::sim) fn watch_stop(&self, node: usize, up: &mut Running) -> Verdict {
         if self.turns[node].is_some() {
             return Ok(());
         }
@@ -46,7 +46,7 @@ impl World {
 
     /// A node that says that it has caught up has applied all that was committed, and in its log, when it started
     /// ("ready").
-    pub(super) fn watch_ready(&self, node: usize) -> Verdict {
+    pub(in crate::sim) fn watch_ready(&self, node: usize) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         if up.driver.caught_up() && up.applied() < up.committed {
             let (applied, committed) = (up.applied(), up.committed);
@@ -60,7 +60,7 @@ impl World {
     }
 
     /// Where nobody waits, no node counts anybody as waiting: it would refuse others for those (L8).
-    pub(super) fn watch_counts(&mut self) -> Verdict {
+    pub(in crate::sim) fn watch_counts(&mut self) -> Verdict {
         self.until("L8", 20 * ELECTION, "end to who is counted as waiting, and does not wait", |world| {
             let mut up = world.hosts.iter().filter_map(|host| host.up.as_ref());
             up.all(|up| up.driver.pending() == 0)
