@@ -5,8 +5,7 @@
 
 use crate::error::*;
 use crate::founding::{founder, proposal};
-use crate::launch::Boxed;
-use crate::node::Inner;
+use crate::inner::{Boxed, Inner};
 use crate::requests::Request;
 use crate::status::Status;
 use crate::transport::tcp::{Introduction, ProbeError};

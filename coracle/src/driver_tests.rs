@@ -182,8 +182,8 @@ fn a_node_whose_machine_differs_from_a_majoritys_uses_it_no_more() {
     }
 }
 
-/// Lets it become the leader by the votes of all others. What it said as it won.
-fn win(driver: &mut Driver<RequestId, RequestId>) -> Vec<(Peer, PeerMessage)> {
+/// Lets it become the leader by the votes of all others. When that was, and what it said then.
+fn win(driver: &mut Driver<RequestId, RequestId>) -> (u64, Vec<(Peer, PeerMessage)>) {
     let (mut tick, mut said) = (1000, Vec::new());
     while !driver.raft().is_leader() {
         let mut send = driver.turn(at(tick), true).send;
@@ -213,7 +213,7 @@ fn win(driver: &mut Driver<RequestId, RequestId>) -> Vec<(Peer, PeerMessage)> {
         tick += 1;
         assert!(tick < 1100, "it is never elected");
     }
-    said
+    (tick, said)
 }
 
 /// A leader is not held for right because it leads.
@@ -297,11 +297,16 @@ fn entries_that_the_transport_refused_are_sent_again() {
         let sent = sent.iter().map(|(_, message)| Unsent::of(message));
         sent.filter(|what| matches!(what, Unsent::Entries(..))).collect()
     };
-    let first = entries(win(&mut driver));
+    let (won, said) = win(&mut driver);
+    let first = entries(said);
     let [what @ Unsent::Entries(to, term, prev)] = first[..] else { panic!("{first:?}") };
     assert_eq!((to.id, term, prev), (NodeId(2), driver.raft().term(), LogId::new(1, 1)));
-    assert_eq!(entries(driver.turn(at(1101), true).send), [], "one probe is under way");
+    assert_eq!(entries(driver.turn(at(won + 1), true).send), [], "one probe is under way");
     driver.unsent(what);
-    assert_eq!(entries(driver.turn(at(1102), true).send), [], "not at once: there is no connection, perhaps");
-    assert_eq!(entries(driver.turn(at(1110), true).send), first);
+    assert_eq!(
+        entries(driver.turn(at(won + 2), true).send),
+        [],
+        "not at once: there is no connection, perhaps"
+    );
+    assert_eq!(entries(driver.turn(at(won + 10), true).send), first);
 }

@@ -267,6 +267,13 @@ pub enum StopReason {
     Invariant(String),
 }
 
+impl StopReason {
+    /// The store of another node failed, as that node says.
+    pub(crate) fn remote_storage(problem: String) -> StopReason {
+        StopReason::Storage(Arc::new(StoreError::Remote(problem)))
+    }
+}
+
 /// Why [`Node::get_entry`](crate::Node::get_entry) has no entry.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

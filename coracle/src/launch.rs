@@ -7,8 +7,8 @@ use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::*;
 use crate::inbox::{self, Limits};
+use crate::inner::{Boxed, Handles, Inner};
 use crate::machine::{self, Machine, Surroundings};
-use crate::node::{Handles, Inner};
 use crate::open::{Opened, newest_time, open, random, restore};
 use crate::replica::Replica;
 use crate::requests::Request;
@@ -22,7 +22,6 @@ use crate::writer;
 use coracle_core::*;
 use std::io;
 use std::panic::catch_unwind;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -35,10 +34,6 @@ const INBOUND: usize = 1024;
 
 /// What starts the machine. It alone knows of what type that is.
 type StartMachine = Box<dyn FnOnce(Surroundings) -> io::Result<Machine> + Send>;
-
-/// A future that is compiled with this crate. One of an `async fn` would be compiled where it is polled, with all that
-/// it runs, and so with every program that has a machine.
-pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a start makes: the node, and what all its handles share.
 pub(crate) type Started = Result<(Arc<Inner>, Handles), StartError>;

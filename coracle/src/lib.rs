@@ -66,6 +66,7 @@ mod alarms;
 mod applier;
 mod bootstrap;
 mod clock;
+mod cluster_clock;
 pub mod codec;
 mod config;
 mod digests;
@@ -78,6 +79,7 @@ mod founding;
 mod inbox;
 #[cfg(test)]
 mod inbox_tests;
+mod inner;
 mod launch;
 mod machine;
 #[cfg(feature = "mutants")]

@@ -8,7 +8,7 @@ use crate::applier::{Applier, Outcome, Progress};
 use crate::config::{MachineThread, TICK};
 use crate::driver::Work;
 use crate::error::StopReason;
-use crate::launch::Boxed;
+use crate::inner::Boxed;
 use crate::replicated::Replicated;
 use crate::requests::{Reader, Writer};
 use crate::state_machine::StateMachine;

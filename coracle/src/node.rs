@@ -5,23 +5,21 @@
 use crate::config::Config;
 use crate::entry::Entry;
 use crate::error::*;
-use crate::inbox::{self, Refused};
-use crate::launch::{Boxed, launch, open_store};
+use crate::inner::{Handles, Inner};
+use crate::launch::{launch, open_store};
 use crate::machine::Machine;
 use crate::open::Opened;
 use crate::replicated::Replicated;
 use crate::requests::{Asked, Request, Written};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
-use crate::transport::tcp::Tcp;
-use bytes::Bytes;
 use coracle_core::*;
 use std::fmt;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// A node of a cluster, running in this process. Clone it freely; all clones are the same node.
@@ -43,28 +41,6 @@ pub struct Node<S: StateMachine> {
     handles: Arc<Handles>,
     /// A handle holds no machine, and may go wherever it likes.
     machine: PhantomData<fn(S) -> S>,
-}
-
-/// What all handles share: when the last one is dropped, the node stops.
-pub(crate) struct Handles(pub(crate) watch::Sender<bool>);
-
-impl Drop for Handles {
-    fn drop(&mut self) {
-        self.0.send_replace(true);
-    }
-}
-
-/// A running node, whatever its machine is. It keeps nothing running.
-pub(crate) struct Inner {
-    pub(crate) config: Config,
-    pub(crate) me: Peer,
-    pub(crate) peer_addr: SocketAddr,
-    pub(crate) requests: inbox::Sender<Request>,
-    pub(crate) transport: Arc<Tcp>,
-    pub(crate) leader: watch::Receiver<Option<Leader>>,
-    pub(crate) stop: watch::Sender<bool>,
-    pub(crate) ending: watch::Receiver<Option<StopReason>>,
-    pub(crate) stopped: watch::Receiver<Option<StopReason>>,
 }
 
 impl<S: StateMachine> Clone for Node<S> {
@@ -269,75 +245,6 @@ impl<S: StateMachine> Node<S> {
     pub fn stopped(&self) -> impl Future<Output = StopReason> + Send + use<S> {
         let inner = self.inner.clone();
         async move { inner.stopped().await }
-    }
-}
-
-impl Inner {
-    fn check_length(&self, command: &Bytes) -> Result<(), WriteError> {
-        let max = self.config.max_command_bytes;
-        if command.len() > max {
-            let problem = format!("it takes {} bytes, and max_command_bytes is {max}", command.len());
-            return Err(WriteError::Invalid(problem));
-        }
-        Ok(())
-    }
-
-    fn write_refused(&self, refused: Refused) -> WriteError {
-        match refused {
-            Refused::Full => WriteError::Busy(Busy::Requests),
-            Refused::Closed => WriteError::Stopped(self.stop_reason()),
-        }
-    }
-
-    fn read_refused(&self, refused: Refused) -> ReadError {
-        match refused {
-            Refused::Full => ReadError::Busy(Busy::Requests),
-            Refused::Closed => ReadError::Stopped(self.stop_reason()),
-        }
-    }
-
-    pub(crate) fn status(&self) -> Boxed<'_, Result<Status, StopReason>> {
-        Box::pin(self.ask_status())
-    }
-
-    async fn ask_status(&self) -> Result<Status, StopReason> {
-        let (answer, answered) = oneshot::channel();
-        if self.requests.send_always(Request::Status { answer }).await.is_err() {
-            return Err(self.stop_reason());
-        }
-        answered.await.map_err(|_| self.stop_reason())
-    }
-
-    fn get_entry(&self, index: Index) -> Boxed<'_, Result<Entry, EntryLookupError>> {
-        Box::pin(self.ask_entry(index))
-    }
-
-    async fn ask_entry(&self, index: Index) -> Result<Entry, EntryLookupError> {
-        let (answer, answered) = oneshot::channel();
-        if self.requests.send_always(Request::Entry { index, answer }).await.is_err() {
-            return Err(EntryLookupError::Stopped(self.stop_reason()));
-        }
-        answered.await.unwrap_or_else(|_| Err(EntryLookupError::Stopped(self.stop_reason())))
-    }
-
-    async fn stopping(&self) -> StopReason {
-        self.told(self.ending.clone()).await
-    }
-
-    async fn stopped(&self) -> StopReason {
-        self.told(self.stopped.clone()).await
-    }
-
-    async fn told(&self, mut reason: watch::Receiver<Option<StopReason>>) -> StopReason {
-        match reason.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().unwrap_or(StopReason::Requested),
-            Err(_) => self.stop_reason(),
-        }
-    }
-
-    pub(crate) fn stop_reason(&self) -> StopReason {
-        let told = self.ending.borrow().clone();
-        told.or_else(|| self.stopped.borrow().clone()).unwrap_or(StopReason::Requested)
     }
 }
 

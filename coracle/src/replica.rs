@@ -8,6 +8,7 @@
 //! It also keeps those who ask until the core has decided about them: `W` is whom the outcome of a write
 //! goes to, `R` whom that of a read does.
 
+use crate::cluster_clock::ClusterClock;
 use crate::config::Config;
 use crate::entry::{self, Entry, Kind, Stamp};
 use crate::error::{Busy, StopReason};
@@ -196,7 +197,7 @@ impl<W, R> Replica<W, R> {
             held: VecDeque::new(),
             tickets: BTreeMap::new(),
             next_ticket: Ticket(0),
-            clock: ClusterClock { showed: newest_time, at: None },
+            clock: ClusterClock::new(newest_time),
             fed: raft.status().purged.index,
             feeding: false,
             fenced: false,
@@ -385,7 +386,7 @@ impl<W, R> Replica<W, R> {
         };
         self.clock.start(now.tick);
         if led.is_none() && self.breaks("clock-stands-still") {
-            self.clock.at = Some(now.tick);
+            self.clock.stop(now.tick);
         }
         let output = self.raft.step(now.tick, input);
         let leads = self.raft.is_leader().then(|| self.raft.term());
@@ -660,42 +661,6 @@ impl<W, R> Replica<W, R> {
 
     fn fail(&mut self, reason: StopReason) {
         self.effects.fatal.get_or_insert(reason);
-    }
-}
-
-/// The cluster's clock (D5.5.2): goes on from the newest time in the log by this node's monotonic clock, in
-/// every role, so that it stands still for no election, never runs backwards, and no wall clock can make it
-/// jump. Heartbeats pull it forward to the leader's, within bounds: who lies cannot make it race.
-struct ClusterClock {
-    /// What it showed at `at`.
-    showed: u64,
-    /// When that was; none before the first event.
-    at: Option<Tick>,
-}
-
-impl ClusterClock {
-    fn start(&mut self, now: Tick) {
-        self.at.get_or_insert(now);
-    }
-
-    fn since(&self, now: Tick) -> u64 {
-        self.at.map_or(0, |at| now.since(at))
-    }
-
-    /// What it shows now.
-    fn read(&self, now: Tick) -> u64 {
-        self.showed.saturating_add(self.since(now).saturating_mul(10))
-    }
-
-    /// The log holds an entry of this time, so it is at least as late.
-    fn saw(&mut self, now: Tick, time: u64) {
-        (self.showed, self.at) = (self.read(now).max(time), Some(now));
-    }
-
-    /// A leader says what its clock shows: believed at most 1.1 times as fast as the own one runs.
-    fn hear(&mut self, now: Tick, time: u64) {
-        let fastest = self.showed.saturating_add(self.since(now).saturating_mul(11));
-        self.saw(now, time.min(fastest));
     }
 }
 

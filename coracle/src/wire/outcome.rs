@@ -6,9 +6,7 @@
 use super::convert::{cut, from_log_id, to_log_id};
 use super::proto;
 use crate::error::{Busy, Cause, Leader, StopReason, WriteError, in_full};
-use crate::storage::StoreError;
 use coracle_core::NodeId;
-use std::sync::Arc;
 
 mod code {
     pub(super) const NOT_LEADER: u32 = 1;
@@ -102,7 +100,7 @@ fn from_stop(reason: &StopReason) -> proto::Stop {
 
 fn to_stop(stop: proto::Stop) -> StopReason {
     match stop.code {
-        code::STOP_STORAGE => StopReason::Storage(Arc::new(StoreError::Remote(stop.text))),
+        code::STOP_STORAGE => StopReason::remote_storage(stop.text),
         code::STOP_PANICKED => StopReason::Panicked { at: stop.at, message: stop.text },
         code::STOP_APPLY => StopReason::Apply { id: to_log_id(stop.id), problem: stop.text },
         code::STOP_INVARIANT => StopReason::Invariant(stop.text),

@@ -140,7 +140,10 @@ fn is_for_tests(attribute: &str) -> bool {
 fn test_files(source: &Source) -> Vec<String> {
     let mut found = Vec::new();
     let mut for_tests = false;
-    for line in source.code.lines().map(str::trim) {
+    let beside = source.path.rsplit_once('/').map_or("", |(directory, _)| directory);
+    for line in source.text.lines().map(str::trim) {
+        let path = line.strip_prefix("#[path = \"").and_then(|rest| rest.strip_suffix("\"]"));
+        found.extend(path.filter(|_| for_tests).map(|path| format!("{beside}/{path}")));
         let name = line.strip_suffix(';').and_then(|line| line.rsplit_once("mod ")).map(|(_, name)| name);
         if let Some(name) = name.filter(|_| for_tests) {
             let directory = directory_of(&source.path);

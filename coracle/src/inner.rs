@@ -1,0 +1,110 @@
+//! A running node as its handles share it, whatever its machine is.
+
+use crate::config::Config;
+use crate::entry::Entry;
+use crate::error::*;
+use crate::inbox::{self, Refused};
+use crate::requests::Request;
+use crate::status::Status;
+use crate::transport::tcp::Tcp;
+use bytes::Bytes;
+use coracle_core::{Index, Peer};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::{oneshot, watch};
+
+/// A future that is compiled with this crate. One of an `async fn` would be compiled where it is polled, with all that
+/// it runs, and so with every program that has a machine.
+pub(crate) type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What all handles share: when the last one is dropped, the node stops.
+pub(crate) struct Handles(pub(crate) watch::Sender<bool>);
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+/// A running node, whatever its machine is. It keeps nothing running.
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) me: Peer,
+    pub(crate) peer_addr: SocketAddr,
+    pub(crate) requests: inbox::Sender<Request>,
+    pub(crate) transport: Arc<Tcp>,
+    pub(crate) leader: watch::Receiver<Option<Leader>>,
+    pub(crate) stop: watch::Sender<bool>,
+    pub(crate) ending: watch::Receiver<Option<StopReason>>,
+    pub(crate) stopped: watch::Receiver<Option<StopReason>>,
+}
+
+impl Inner {
+    pub(crate) fn check_length(&self, command: &Bytes) -> Result<(), WriteError> {
+        let max = self.config.max_command_bytes;
+        if command.len() > max {
+            let problem = format!("it takes {} bytes, and max_command_bytes is {max}", command.len());
+            return Err(WriteError::Invalid(problem));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_refused(&self, refused: Refused) -> WriteError {
+        match refused {
+            Refused::Full => WriteError::Busy(Busy::Requests),
+            Refused::Closed => WriteError::Stopped(self.stop_reason()),
+        }
+    }
+
+    pub(crate) fn read_refused(&self, refused: Refused) -> ReadError {
+        match refused {
+            Refused::Full => ReadError::Busy(Busy::Requests),
+            Refused::Closed => ReadError::Stopped(self.stop_reason()),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Boxed<'_, Result<Status, StopReason>> {
+        Box::pin(self.ask_status())
+    }
+
+    async fn ask_status(&self) -> Result<Status, StopReason> {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send_always(Request::Status { answer }).await.is_err() {
+            return Err(self.stop_reason());
+        }
+        answered.await.map_err(|_| self.stop_reason())
+    }
+
+    pub(crate) fn get_entry(&self, index: Index) -> Boxed<'_, Result<Entry, EntryLookupError>> {
+        Box::pin(self.ask_entry(index))
+    }
+
+    async fn ask_entry(&self, index: Index) -> Result<Entry, EntryLookupError> {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send_always(Request::Entry { index, answer }).await.is_err() {
+            return Err(EntryLookupError::Stopped(self.stop_reason()));
+        }
+        answered.await.unwrap_or_else(|_| Err(EntryLookupError::Stopped(self.stop_reason())))
+    }
+
+    pub(crate) async fn stopping(&self) -> StopReason {
+        self.told(self.ending.clone()).await
+    }
+
+    pub(crate) async fn stopped(&self) -> StopReason {
+        self.told(self.stopped.clone()).await
+    }
+
+    async fn told(&self, mut reason: watch::Receiver<Option<StopReason>>) -> StopReason {
+        match reason.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or(StopReason::Requested),
+            Err(_) => self.stop_reason(),
+        }
+    }
+
+    pub(crate) fn stop_reason(&self) -> StopReason {
+        let told = self.ending.borrow().clone();
+        told.or_else(|| self.stopped.borrow().clone()).unwrap_or(StopReason::Requested)
+    }
+}
