@@ -1,5 +1,6 @@
 //! LMDB keeps the contract, grows, fills up, survives kills, and can be looked at.
 
+use coracle::in_full;
 use coracle::raft::{Incarnation, Index, NodeId};
 use coracle::storage::contract::model::{append, changes};
 use coracle::storage::contract::{Victim, check, check_killed, write_until_killed};
@@ -33,9 +34,9 @@ fn a_map_that_may_not_grow_is_told_and_loses_nothing() {
     assert!(
         matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
     );
-    assert!(error.to_string().contains("max_map_bytes"), "{error}");
+    assert!(in_full(&error).contains("max_map_bytes"), "{error}");
     let finished = changes(vec![append(1, last + 1..=last + 1, 0)]).run(&mut *store).unwrap_err();
-    assert!(finished.to_string().contains("finished by an earlier failure"), "{finished}");
+    assert!(in_full(&finished).contains("finished by an earlier failure"), "{finished}");
     drop(store);
     let mut store = Lmdb::default().open(dir.path(), IDENTITY).unwrap();
     assert_eq!(store.load(&mut |_| {}).unwrap().last.index, Index(last));

@@ -86,7 +86,7 @@ fn st_5_where_too_little_is_free_nothing_is_begun() {
     let dir = tempfile::tempdir().unwrap();
     let greedy = RocksDb { write_buffer_bytes: 1 << 60, ..RocksDb::default() };
     let identity = Identity { node: NodeId(1), incarnation: Incarnation(7), cluster: None };
-    let error = greedy.open(dir.path(), identity).err().unwrap().to_string();
+    let error = coracle::in_full(&greedy.open(dir.path(), identity).err().unwrap());
     assert!(error.contains("No space left on device") && error.contains("2305843009213693952"), "{error}");
     assert!(error.contains(&dir.path().display().to_string()), "{error}");
     assert!(!greedy.exists(dir.path()).unwrap());
