@@ -170,7 +170,9 @@ impl World {
     /// Ends a process, or its power, in the middle of whatever its disk is doing.
     pub(in crate::sim) fn crash(&mut self, node: usize, dice: &mut Dice) -> Verdict {
         let power = dice.chance(self.plan.power);
-        let (operations, delay) = (dice.below(10), dice.within(MS, 4 * ELECTION));
+        // Mostly at the write or the sync of a batch; where the log turns, there are more operations.
+        let operations = if dice.chance(600) { dice.below(2) } else { dice.below(8) };
+        let delay = dice.within(MS, 4 * ELECTION);
         let host = &mut self.hosts[node];
         let Some(mut up) = host.up.take() else { return Ok(()) };
         self.watch_stop(node, &mut up)?;
@@ -187,7 +189,7 @@ impl World {
             self.met.count(Rare::CrashWriting);
             host.torn = true;
             // Some of its operations happen, and the one at which it is cut may happen in part.
-            host.disk.fail_from(before + operations.saturating_sub(2));
+            host.disk.fail_from(before + operations);
             // Whether it failed or got through in time: nobody is there to hear of it.
             drop(up.write(self.now));
             let turned = host.disk.trace().iter().skip(before as usize).any(|op| *op == Op::Create);
@@ -225,8 +227,15 @@ impl World {
         let odds: u64 = *dice.pick(&[0, 300, 700, 1000]);
         let disk = &mut self.hosts[node].disk;
         if power {
-            let sector = if odds.is_multiple_of(3) { 512 } else { 4096 };
-            *disk = disk.power_cut(sector, || dice.chance(odds));
+            // Nothing relies on sectors: checksums alone tell what is whole.
+            let sector = *dice.pick(&[64, 512, 4096]);
+            // A disk that writes in order keeps the front of what it was given: a header without its body.
+            let (in_order, mut so_far) = (dice.chance(500), true);
+            *disk = disk.power_cut(sector, || {
+                let survives = dice.chance(odds);
+                so_far &= survives;
+                if in_order { so_far } else { survives }
+            });
         } else {
             // The page cache outlives the process.
             disk.clear_faults();
