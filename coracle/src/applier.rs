@@ -6,15 +6,20 @@
 //!
 //! `W` is whom the reply to a write goes to, `A` whom the answer to a query does.
 
-use crate::driver::{Caller, Waits, Work};
 use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
-use crate::replicated::{Digest, Replicated};
+use crate::replicated::{Digest, Replicated, SaveState};
 use crate::state_machine::{CodecError, StateMachine};
+use crate::storage::StoreError;
+use crate::storage::disk::Disk;
+use crate::storage::snapshots::{self, Meta};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
+use crate::work::{Caller, Waits, Work};
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer};
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
+use std::sync::Arc;
 
 /// How far a machine has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -43,6 +48,19 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
     Send(Peer, PeerMessage),
     /// Back to consensus: this forwarded command can be applied.
     Checked(Peer, Forward),
+    /// What a snapshot holds, to be written beside the machine.
+    Snapshot(Meta, SaveState),
+}
+
+/// What a machine has just done.
+#[derive(Debug)]
+pub(crate) enum Done {
+    /// It applied this entry.
+    Applied(Entry),
+    /// It took the state of this snapshot.
+    Restored(LogId),
+    /// It took hold of its state, for a snapshot.
+    SnapshotTaken,
 }
 
 /// A state machine with those who wait for it.
@@ -50,6 +68,12 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     replicated: Replicated<S>,
     /// Entries that it was handed and has not applied.
     backlog: VecDeque<Entry>,
+    /// The snapshot from which the machine is to take its state, before it applies what is in the backlog.
+    restoring: Option<LogId>,
+    /// Whether a snapshot is to be taken before the next entry.
+    snapshot: bool,
+    /// Where snapshots are.
+    files: Arc<dyn Disk>,
     /// Who wants the reply of which entry, by index.
     writers: VecDeque<(LogId, Caller<W>)>,
     /// Who wants to read once the machine has come so far.
@@ -65,10 +89,14 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
 }
 
 impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
-    pub(crate) fn new(replicated: Replicated<S>) -> Applier<S, W, A> {
+    /// `files` is where snapshots are.
+    pub(crate) fn new(replicated: Replicated<S>, files: Arc<dyn Disk>) -> Applier<S, W, A> {
         Applier {
             replicated,
             backlog: VecDeque::new(),
+            restoring: None,
+            snapshot: false,
+            files,
             writers: VecDeque::new(),
             readers: BTreeMap::new(),
             outcomes: Vec::new(),
@@ -78,12 +106,6 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             #[cfg(feature = "mutants")]
             newest_reply: None,
         }
-    }
-
-    /// The machine, to look at.
-    #[cfg(feature = "sim")]
-    pub(crate) fn replicated(&self) -> &Replicated<S> {
-        &self.replicated
     }
 
     /// What the machine holds changes by itself.
@@ -100,7 +122,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// Whether there is nothing left to apply.
     pub(crate) fn is_idle(&self) -> bool {
-        self.backlog.is_empty()
+        self.backlog.is_empty() && self.restoring.is_none() && !self.snapshot
     }
 
     /// What it was handed and has not applied.
@@ -109,7 +131,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         self.backlog.iter()
     }
 
-    /// Takes what consensus hands over. Entries wait for [`apply_next`](Applier::apply_next).
+    /// Takes what consensus hands over. Entries wait for [`next`](Applier::next).
     pub(crate) fn take(&mut self, work: Work<W, (S::Query, A)>) {
         let broken = self.replicated.broken;
         match work {
@@ -138,6 +160,11 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 }
             }
             Work::Deposed => self.deposed(),
+            Work::Snapshot => self.snapshot = true,
+            Work::Restore(snapshot) => {
+                self.bytes += self.backlog.drain(..).map(|entry| entry.len() as u64).sum::<u64>();
+                self.restoring = Some(snapshot);
+            }
             Work::Check(from, forward) => {
                 // What a peer sends becomes an entry only as this machine understands it: all nodes can apply that,
                 // and apply the same, whatever version of the machine encoded the command.
@@ -155,8 +182,33 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         }
     }
 
-    /// Applies the next entry that waits, and answers those who wait for it. None: there is nothing left.
-    pub(crate) fn apply_next(&mut self) -> Option<Result<Entry, StopReason>> {
+    /// Does the next thing that waits, and answers those who wait for it. None: there is nothing left.
+    pub(crate) fn next(&mut self) -> Option<Result<Done, StopReason>> {
+        if let Some(snapshot) = self.restoring.take() {
+            return Some(self.restore(snapshot));
+        }
+        if mem::take(&mut self.snapshot) && self.replicated.applied().0 != LogId::ZERO {
+            return Some(self.replicated.snapshot().map(|(meta, save)| {
+                self.outcomes.push(Outcome::Snapshot(meta, save));
+                Done::SnapshotTaken
+            }));
+        }
+        self.apply_next()
+    }
+
+    fn restore(&mut self, snapshot: LogId) -> Result<Done, StopReason> {
+        let unreadable = |error: StoreError| StopReason::Storage(Arc::new(error));
+        self.replicated.restore(snapshots::open(&*self.files, snapshot).map_err(unreadable)?)?;
+        let index = snapshot.index;
+        while self.writers.front().is_some_and(|(other, _)| other.index <= index) {
+            let Some((_, caller)) = self.writers.pop_front() else { break };
+            self.fail(caller, WriteError::Unknown(Cause::LeadershipLost));
+        }
+        self.answer_readers(index);
+        Ok(Done::Restored(snapshot))
+    }
+
+    fn apply_next(&mut self) -> Option<Result<Done, StopReason>> {
         let entry = self.backlog.pop_front()?;
         let id = entry.id();
         let mut applied = match self.replicated.apply(&entry) {
@@ -180,19 +232,23 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 None => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
             }
         }
+        self.answer_readers(id.index);
+        Some(Ok(Done::Applied(entry)))
+    }
+
+    fn answer_readers(&mut self, applied: Index) {
         while let Some(first) = self.readers.first_entry()
-            && *first.key() <= id.index
+            && *first.key() <= applied
         {
             for (query, reader) in first.remove() {
                 self.query(query, reader);
             }
         }
-        Some(Ok(entry))
     }
 
     /// What went out since the last call.
     pub(crate) fn outcomes(&mut self) -> Vec<Outcome<S, W, A>> {
-        std::mem::take(&mut self.outcomes)
+        mem::take(&mut self.outcomes)
     }
 
     /// Forgets reads that nobody waits for any more.
@@ -207,10 +263,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// The machine stops: whoever waits hears why.
     pub(crate) fn stop(&mut self, reason: &StopReason) {
-        for (_, caller) in std::mem::take(&mut self.writers) {
+        for (_, caller) in mem::take(&mut self.writers) {
             self.fail(caller, WriteError::Unknown(Cause::Stopped(reason.clone())));
         }
-        for (_, reader) in std::mem::take(&mut self.readers).into_values().flatten() {
+        for (_, reader) in mem::take(&mut self.readers).into_values().flatten() {
             self.refuse(reader, ReadError::Stopped(reason.clone()));
         }
     }
@@ -219,10 +275,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     fn fence(&mut self) {
         self.fenced = true;
         self.backlog.clear();
-        for (_, caller) in std::mem::take(&mut self.writers) {
+        for (_, caller) in mem::take(&mut self.writers) {
             self.fail(caller, WriteError::Unknown(Cause::LeadershipLost));
         }
-        for (_, reader) in std::mem::take(&mut self.readers).into_values().flatten() {
+        for (_, reader) in mem::take(&mut self.readers).into_values().flatten() {
             self.refuse(reader, ReadError::Diverged);
         }
     }
@@ -235,7 +291,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             Work::Check(from, forward) => {
                 self.outcomes.push(Outcome::Send(from, reply(forward.id, Err(WriteError::NoLeader))));
             }
-            Work::Apply(_) | Work::Deposed | Work::Fence => {}
+            Work::Apply(_) | Work::Deposed | Work::Fence | Work::Snapshot | Work::Restore(_) => {}
         }
     }
 
@@ -299,10 +355,11 @@ fn reply(id: u64, outcome: Result<Bytes, WriteError>) -> PeerMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::RequestId;
     use crate::entry::{Kind, Stamp};
     use crate::snapshot::{self, Save};
     use crate::state_machine::{Context, QueryContext};
+    use crate::storage::mem_disk::MemDisk;
+    use crate::work::RequestId;
     use coracle_core::{Incarnation, NodeId, Term};
     use std::io;
 
@@ -336,7 +393,7 @@ mod tests {
     type Test = Applier<Sum, RequestId, RequestId>;
 
     fn applier() -> Test {
-        Applier::new(Replicated::new(Sum::default()))
+        Applier::new(Replicated::new(Sum::default()), Arc::new(MemDisk::new()))
     }
 
     fn entry(term: u64, index: u64, command: u64) -> Entry {
@@ -353,7 +410,7 @@ mod tests {
     }
 
     fn apply_all(applier: &mut Test) {
-        while let Some(applied) = applier.apply_next() {
+        while let Some(applied) = applier.next() {
             applied.unwrap();
         }
     }
@@ -518,7 +575,8 @@ mod tests {
                 Ok(())
             }
         }
-        let mut applier: Applier<Older, RequestId, RequestId> = Applier::new(Replicated::new(Older));
+        let mut applier: Applier<Older, RequestId, RequestId> =
+            Applier::new(Replicated::new(Older), Arc::new(MemDisk::new()));
         let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
         let command = crate::codec::message_pack::encode(&New { amount: 3, note: "new" }).unwrap();
         let forward = Forward { id: 4, time_left: 1, session: 0, sequence: 0, term: Term(1), command };

@@ -133,6 +133,14 @@ pub struct Config {
     pub inflight_bytes: u64,
     /// The size of one segment of the write-ahead log, in bytes. Default 64 MiB, at least 64 KiB.
     pub segment_bytes: u64,
+    /// A snapshot is taken once so many bytes were written to the log since the newest one, or so many entries
+    /// ([`snapshot_entries`](Config::snapshot_entries)); and not before twice what that one took, so that a
+    /// large state is not written over and over. Default 64 MiB.
+    pub snapshot_bytes: u64,
+    /// See [`snapshot_bytes`](Config::snapshot_bytes): bounds what a start has to apply again. Default 100,000.
+    pub snapshot_entries: u64,
+    /// Bytes of a snapshot sent in one message, one at a time. Default 256 KiB, at most 8 MiB.
+    pub snapshot_piece_bytes: u64,
     /// What the application wants the other members to know of this one. Raft does not look into it. Default
     /// empty, at most 1 KiB.
     pub metadata: Vec<u8>,
@@ -171,6 +179,9 @@ impl Config {
             inflight_messages: core.inflight_messages,
             inflight_bytes: core.inflight_bytes,
             segment_bytes: 64 << 20,
+            snapshot_bytes: 64 << 20,
+            snapshot_entries: 100_000,
+            snapshot_piece_bytes: 256 << 10,
             metadata: Vec::new(),
             apply_bytes: 4 << 20,
             machine: (0, false),
@@ -232,6 +243,10 @@ impl Config {
             ("max_unapplied_bytes", self.max_unapplied_bytes == 0, "it must not be zero"),
             // A message over the largest frame would be dropped again and again.
             ("message_bytes", self.message_bytes > MAX_PAYLOAD as u64, "it must be at most 32 MiB"),
+            ("snapshot_bytes", self.snapshot_bytes == 0, "it must not be zero"),
+            ("snapshot_entries", self.snapshot_entries == 0, "it must not be zero"),
+            ("snapshot_piece_bytes", self.snapshot_piece_bytes == 0, "it must not be zero"),
+            ("snapshot_piece_bytes", self.snapshot_piece_bytes > 8 << 20, "it must be at most 8 MiB"),
             ("segment_bytes", self.segment_bytes < 64 << 10, "it must be at least 64 KiB"),
             ("metadata", self.metadata.len() > MAX_METADATA, "it must be at most 1 KiB"),
         ];

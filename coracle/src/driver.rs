@@ -12,16 +12,16 @@
 
 use crate::applier::Progress;
 use crate::config::Config;
-use crate::digests::{Digests, Finding};
+use crate::digests::Digests;
 use crate::entry::Entry;
-use crate::error::{Busy, Leader, ReadError, StopReason, WriteError};
+use crate::error::{Busy, Leader, ReadError, WriteError};
 use crate::forwarding::Forwarding;
-use crate::founding::{Founding, Promise, Question};
+use crate::founding::Founding;
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
-use crate::storage::met::Met;
-use crate::storage::{ReadLogError, WriteBatch};
-use crate::transport::{Forward, ForwardReply, PeerMessage};
-use crate::wire::Answer as FoundingAnswer;
+use crate::snapshots::Snapshots;
+use crate::storage::ReadLogError;
+use crate::transport::{ForwardReply, PeerMessage};
+use crate::work::{Actions, Answer, Caller, Order, Unsent, Waits, Work};
 use bytes::Bytes;
 use coracle_core::*;
 use std::collections::VecDeque;
@@ -33,174 +33,6 @@ const SWEEP: u64 = 100;
 
 /// Messages kept while the name of a cluster is made durable. More are lost, which is always safe.
 const HELD: usize = 64;
-
-/// Somebody who waits for an answer.
-pub(crate) trait Waits {
-    /// Whether nobody waits there any more.
-    fn gave_up(&self) -> bool;
-}
-
-impl<Q, A: Waits> Waits for (Q, A) {
-    fn gave_up(&self) -> bool {
-        self.1.gave_up()
-    }
-}
-
-/// A request that is known by its number: for the simulator and for tests, where everybody is patient.
-#[cfg(any(test, feature = "sim"))]
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) struct RequestId(pub(crate) u64);
-
-#[cfg(any(test, feature = "sim"))]
-impl Waits for RequestId {
-    fn gave_up(&self) -> bool {
-        false
-    }
-}
-
-/// Whose write it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Caller<W> {
-    /// A caller of this node.
-    Here(W),
-    /// Another node forwarded it, under this number.
-    Forwarded(Peer, u64),
-}
-
-impl<W: Waits> Waits for Caller<W> {
-    fn gave_up(&self) -> bool {
-        match self {
-            Caller::Here(caller) => caller.gave_up(),
-            // The other node knows, and drops the answer.
-            Caller::Forwarded(..) => false,
-        }
-    }
-}
-
-/// What the machine is handed, in this order.
-pub(crate) enum Work<W, R> {
-    /// The reply to this entry is for this caller.
-    Expect(LogId, Caller<W>),
-    /// The next committed entries.
-    Apply(Vec<Entry>),
-    /// Answer this from a state that has applied at least up to there.
-    Read(Index, R),
-    /// Leadership was lost.
-    Deposed,
-    /// Look whether this forwarded command can be applied; if so, it comes back.
-    Check(Peer, Forward),
-    /// Apply and answer nothing any more: this machine differs from that of a majority.
-    Fence,
-}
-
-impl<W, R> Work<W, R> {
-    /// The same, with what each read asks beside whoever asks it. None: it asks nothing.
-    pub(crate) fn with_queries<Q>(self, query: impl FnOnce(&R) -> Option<Q>) -> Option<Work<W, (Q, R)>> {
-        Some(match self {
-            Work::Read(index, reader) => Work::Read(index, (query(&reader)?, reader)),
-            Work::Expect(id, caller) => Work::Expect(id, caller),
-            Work::Apply(entries) => Work::Apply(entries),
-            Work::Deposed => Work::Deposed,
-            Work::Check(from, forward) => Work::Check(from, forward),
-            Work::Fence => Work::Fence,
-        })
-    }
-}
-
-/// What the log's writer is given, in this order.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Make this durable.
-    Write(WriteId, WriteBatch),
-    /// Name the cluster in the identity.
-    Name(ClusterId),
-    /// Write into the identity that the machine differs from that of a majority, and where that was noticed.
-    Fence(Index),
-    /// Write down in which boots the disks of other members were met.
-    Met(Vec<Met>),
-    /// Keep this promise in the identity, or none.
-    Promise(Option<Promise>),
-}
-
-/// An answer that needs no machine.
-pub(crate) enum Answer<W, R> {
-    /// The encoded reply of another node's machine, or why there is none.
-    Write(W, Result<Bytes, WriteError>),
-    /// Why there is no answer.
-    Read(R, ReadError),
-}
-
-/// What is to be done after a turn, in the order of the fields.
-pub(crate) struct Actions<W, R> {
-    /// The cluster that the node has just become part of.
-    pub(crate) cluster: Option<ClusterId>,
-    /// Whom to know from now on.
-    pub(crate) members: Option<Membership>,
-    /// To the log's writer.
-    pub(crate) orders: Vec<Order>,
-    /// To send. Tell [`unsent`](Driver::unsent) what cannot be.
-    pub(crate) send: Vec<(Peer, PeerMessage)>,
-    /// To ask other nodes about a founding. Each comes back by [`on_founding_answer`](Driver::on_founding_answer).
-    pub(crate) asks: Vec<Question>,
-    /// Answers to those who asked about a founding, by the name that they were given.
-    pub(crate) told: Vec<(u64, FoundingAnswer)>,
-    /// To load from the store, on another thread.
-    pub(crate) loads: Vec<Load>,
-    /// To the machine.
-    pub(crate) work: Vec<Work<W, R>>,
-    /// To callers.
-    pub(crate) answers: Vec<Answer<W, R>>,
-    /// Something worth an operator's attention.
-    pub(crate) alarms: Vec<Alarm>,
-    /// Machines that are not alike.
-    pub(crate) findings: Vec<Finding>,
-    /// The node must stop, for this reason.
-    pub(crate) fatal: Option<StopReason>,
-}
-
-impl<W, R> Default for Actions<W, R> {
-    fn default() -> Actions<W, R> {
-        Actions {
-            cluster: None,
-            members: None,
-            orders: Vec::new(),
-            send: Vec::new(),
-            asks: Vec::new(),
-            told: Vec::new(),
-            loads: Vec::new(),
-            work: Vec::new(),
-            answers: Vec::new(),
-            alarms: Vec::new(),
-            findings: Vec::new(),
-            fatal: None,
-        }
-    }
-}
-
-/// A message that could not be sent, in as many words as the driver needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Unsent {
-    /// A forwarded write.
-    Forward(u64),
-    /// Entries: to whom, in which term, and after which entry.
-    Entries(Peer, Term, LogId),
-    /// Losing it is always safe.
-    Other,
-}
-
-impl Unsent {
-    /// What to say if this cannot be sent.
-    pub(crate) fn of(message: &PeerMessage) -> Unsent {
-        match message {
-            PeerMessage::Forward(forward) => Unsent::Forward(forward.id),
-            PeerMessage::Raft {
-                envelope: Envelope { to, message: Message::AppendEntries(append), .. },
-                ..
-            } if append.count() > 0 => Unsent::Entries(*to, append.term, append.prev),
-            _ => Unsent::Other,
-        }
-    }
-}
 
 /// A node that somebody else turns.
 pub(crate) struct Driver<W, R> {
@@ -237,9 +69,10 @@ pub(crate) struct Driver<W, R> {
     term: Term,
     /// The end of the log at the start, until the machine has come there again.
     catching_up: Option<Index>,
-    ticks: u64,
+    pub(crate) ticks: u64,
     /// Why the log has no room for more.
     no_space: Option<String>,
+    pub(crate) snapshots: Snapshots,
 }
 
 struct Joining<W, R> {
@@ -279,6 +112,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             replica,
             ticks: 0,
             no_space: None,
+            snapshots: Snapshots::new(config),
         }
     }
 
@@ -324,6 +158,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             () if self.no_space.is_some() && self.replica.raft().is_leader() => Some(Busy::Space),
             () => None,
         }
+    }
+
+    /// How far the machine has applied.
+    pub(crate) fn machine_applied(&self) -> Index {
+        self.machine.applied.index
     }
 
     /// How many wait for an answer.
@@ -409,6 +248,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             (PeerMessage::Raft { envelope, entries }, Some(held)) if held.len() < HELD => {
                 held.push(Event::Message(envelope, entries));
             }
+            (PeerMessage::Piece { envelope, bytes }, None) => self.events.push(Event::Piece(envelope, bytes)),
             (PeerMessage::Forward(forward), None) => self.on_forward(from, forward),
             (PeerMessage::ForwardReply(ForwardReply { id, outcome }), None) => {
                 if self.forwarding.awaits(id, from) {
@@ -522,6 +362,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                 break;
             }
         }
+        self.look_after_snapshots();
         // An identity that named a cluster without its first entry would be of one that nobody can continue.
         let durable = self.replica.raft().persisted() > Index::ZERO;
         if let Some(cluster) = self.founded.take_if(|_| durable) {
@@ -585,6 +426,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             members,
             writes,
             send,
+            purge,
+            pieces,
+            taken,
+            installed,
             loads,
             accepted,
             refused,
@@ -600,6 +445,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if members.is_some() {
             actions.members = members;
         }
+        self.snapshots.on_writes(&writes);
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
         let (own, agreed) = (self.digests.newest(self.replica.raft().me()), self.digests.agreed());
         actions.send.extend(send.into_iter().map(|(mut envelope, entries)| {
@@ -611,6 +457,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             (envelope.to, PeerMessage::Raft { envelope, entries })
         }));
         actions.loads.extend(loads);
+        actions.work.extend(installed.map(Work::Restore));
         self.expecting.extend(accepted.into_iter().map(|(caller, id)| (id, caller)));
         (self.open, self.handed) = (self.open - granted.len(), self.handed + granted.len() as u64);
         if !apply.is_empty() {
@@ -630,6 +477,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                 Caller::Forwarded(peer, id) => self.reply(peer, id, Err(error)),
             }
         }
+        self.absorb_snapshots(purge, pieces, taken);
         for (read, why) in refused_reads {
             self.open -= usize::from(!self.raft().broken().is("refused-read-counted"));
             let error = match self.refusal(&why) {

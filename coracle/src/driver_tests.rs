@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::config::Storage;
+use crate::digests::Finding;
 use crate::entry::{Kind, Stamp};
+use crate::work::RequestId;
 
 const ME: Peer = Peer { id: NodeId(1), incarnation: Incarnation(11) };
 

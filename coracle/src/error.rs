@@ -181,6 +181,9 @@ pub enum StartError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The state machine could not take the state of the newest snapshot.
+    #[error("the newest snapshot cannot be used: {0}")]
+    Machine(StopReason),
     /// The peer address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {

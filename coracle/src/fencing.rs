@@ -1,8 +1,9 @@
 //! Machines that are not alike, as the driver acts on it (D5.1.14): each node finds out about its own machine, and
 //! one that differs from that of a majority is fenced. What is compared is in [`digests`](crate::digests).
 
-use crate::driver::{Driver, Order, Waits, Work};
+use crate::driver::Driver;
 use crate::replica::Event;
+use crate::work::{Order, Waits, Work};
 use coracle_core::{Digest, Index, Peer};
 
 impl<W: Waits, R: Waits> Driver<W, R> {

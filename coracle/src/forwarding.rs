@@ -3,9 +3,10 @@
 //! The sender keeps who waits until the answer comes or certainly will not; the leader has its machine look at
 //! the command first, and answers in any case. What is lost on the way is `Unknown`, and never tried again.
 
-use crate::driver::{Answer, Caller, Driver, Waits, Work};
+use crate::driver::Driver;
 use crate::error::{Cause, WriteError};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
+use crate::work::{Answer, Caller, Waits, Work};
 use bytes::Bytes;
 use coracle_core::{Boot, Broken, Peer, Term};
 use std::collections::BTreeMap;

@@ -17,12 +17,13 @@
 //! crash before it was durable, and then nobody has seen it. Meeting a member of a cluster ends it all: whoever has a
 //! cluster promises nothing.
 
-use crate::driver::{Driver, Order, Waits};
+use crate::driver::Driver;
 use crate::replica::{Event, Moment};
 use crate::storage::identity;
 use crate::wire::{
     Answer, Ask, MAX_LIST, Objection, Step, WireError, check_membership, decode_membership, encode_membership,
 };
+use crate::work::{Order, Waits};
 use coracle_core::{Broken, ClusterId, Member, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
 use std::mem;

@@ -6,18 +6,21 @@ use crate::clock;
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::error::*;
+use crate::files::{self, SnapshotWriter};
 use crate::inbox::{self, Limits};
 use crate::inner::{Boxed, Handles, Inner};
 use crate::machine::{self, Machine, Surroundings};
 use crate::open::{Opened, newest_time, open, random, restore};
 use crate::replica::Replica;
-use crate::requests::Request;
+use crate::requests::{Reader, Request, Writer};
 use crate::runtime::{Parts, Runtime, Stopped};
-use crate::storage::LogReader;
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
+use crate::storage::snapshots::Kept;
+use crate::storage::{LogReader, Recovered};
 use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
+use crate::work::Caller;
 use crate::writer;
 use coracle_core::*;
 use std::io;
@@ -31,6 +34,9 @@ use tokio::time::sleep;
 
 /// Messages that wait for consensus at most; more wait in the sockets.
 const INBOUND: usize = 1024;
+
+/// The replica of a real node.
+type NodeReplica = Replica<Caller<Writer>, Reader>;
 
 /// What starts the machine. It alone knows of what type that is.
 type StartMachine = Box<dyn FnOnce(Surroundings) -> io::Result<Machine> + Send>;
@@ -101,34 +107,33 @@ async fn assemble(
     opened: Opened,
     callers: Handle,
 ) -> Result<(Arc<Inner>, Runtime), StartError> {
-    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise } = opened;
+    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise, files, snapshot } =
+        opened;
     let (me, start) = (Peer { id: config.id, incarnation }, boots.count);
     let boot = boots.newest.last().copied().unwrap_or_default();
     let reader: Arc<dyn LogReader> = Arc::from(store.reader());
-    let newest_time = newest_time(&*reader, &recovered)?;
-    let raft = core(&config, me, boot, restore(recovered)?)?;
+    let replica = replica(&config, me, boot, &*reader, recovered, snapshot.as_ref())?;
     let local = Local {
         boot_number: start,
         boots: boots.newest,
-        ..Local::new(me, boot, cluster, raft.membership_id())
+        ..Local::new(me, boot, cluster, replica.raft().membership_id())
     };
-    let (transport, inbound) = listen(&config, local, met, raft.membership()).await?;
+    let (transport, inbound) = listen(&config, local, met, replica.raft().membership()).await?;
     let system = |action| move |source| StartError::System { action, source };
     let (reports_out, reports) = mpsc::unbounded_channel();
     let name = format!("coracle-log-{}", config.id);
     let writer = writer::Writer::start(name, store, disk.clone(), reports_out, config.broken)
         .map_err(system("start the log's thread"))?;
-    let bytes = config.max_unproposed_bytes as usize;
-    let limits = Limits { questions: config.max_pending, bytes };
-    let (requests_out, requests) = inbox::bounded(limits, Request::bytes);
+    let (requests_out, requests) = requests(&config);
     let (leader_out, leader) = watch::channel(None);
     let (stop_out, stop) = watch::channel(false);
     let (ending_out, ending) = watch::channel(None);
     let (stopped_out, stopped) = watch::channel(None);
-    let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending);
+    let (files, snapshots, filed) = files::start(format!("coracle-snap-{}", config.id), files, config.broken)
+        .map_err(system("start the thread for snapshots"))?;
+    let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots);
     let machine = machine(around).map_err(system("start the machine's thread"))?;
-    let peer_addr = transport.local_addr();
-    let (settings, way) = (config.clone(), transport.clone());
+    let (settings, way, peer_addr) = (config.clone(), transport.clone(), transport.local_addr());
     let inner = Inner {
         config: settings,
         me,
@@ -140,11 +145,10 @@ async fn assemble(
         ending,
         stopped,
     };
-    let replica = Replica::new(raft, &config, newest_time);
-    let driver = Driver::new(replica, cluster, boot, &config).fenced_at(fenced).remembering(promise, start);
-    if let Some(index) = fenced {
-        tracing::error!(node = %config.id, %index, "{}", alarms::FENCED);
-    }
+    let driver = Driver::new(replica, cluster, boot, &config);
+    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config));
+    let driver = driver.fenced_at(fenced).remembering(promise, start);
+    fenced.inspect(|index| tracing::error!(node = %config.id, %index, "{}", alarms::FENCED));
     let (leader, ending, stopped) = (leader_out, ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,
@@ -154,6 +158,8 @@ async fn assemble(
         transport,
         writer,
         reports,
+        files,
+        filed,
         reader,
         disk,
         requests,
@@ -164,6 +170,30 @@ async fn assemble(
         stopped,
     };
     Ok((Arc::new(inner), Runtime::new(parts)))
+}
+
+/// Consensus and its log, as they were when the node stopped.
+fn replica(
+    config: &Config,
+    me: Peer,
+    boot: Boot,
+    reader: &dyn LogReader,
+    recovered: Recovered,
+    snapshot: Option<&Kept>,
+) -> Result<NodeReplica, StartError> {
+    let newest = newest_time(reader, &recovered)?.max(snapshot.map_or(0, |kept| kept.meta.cluster_time));
+    Ok(Replica::new(core(config, me, boot, restore(recovered, snapshot)?)?, config, newest))
+}
+
+/// About how many bytes the log has: files that are kept to be used again are not the log.
+fn log_bytes(reader: &dyn LogReader, config: &Config) -> u64 {
+    reader.disk_bytes().saturating_sub(4 * config.segment_bytes)
+}
+
+/// The way to consensus for whoever asks something.
+fn requests(config: &Config) -> (inbox::Sender<Request>, inbox::Receiver<Request>) {
+    let bytes = config.max_unproposed_bytes as usize;
+    inbox::bounded(Limits { questions: config.max_pending, bytes }, Request::bytes)
 }
 
 /// The consensus core, as it was when the node stopped.
@@ -183,6 +213,7 @@ fn around(
     transport: &Arc<Tcp>,
     disk: &Option<Arc<dyn Disk>>,
     ending: &watch::Receiver<Option<StopReason>>,
+    snapshots: SnapshotWriter,
 ) -> (Surroundings, mpsc::UnboundedReceiver<machine::Report>) {
     let (reports, reported) = mpsc::unbounded_channel();
     let around = Surroundings {
@@ -191,6 +222,7 @@ fn around(
         name: format!("coracle-app-{}", config.id),
         transport: transport.clone(),
         reports,
+        snapshots,
         ending: ending.clone(),
         disk: disk.clone(),
     };

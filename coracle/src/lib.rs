@@ -71,9 +71,11 @@ pub mod codec;
 mod config;
 mod digests;
 mod driver;
+mod effects;
 pub mod entry;
 mod error;
 mod fencing;
+mod files;
 mod forwarding;
 mod founding;
 mod inbox;
@@ -99,12 +101,14 @@ mod runtime;
 pub mod sim;
 mod slot;
 pub mod snapshot;
+mod snapshots;
 mod state_machine;
 mod status;
 pub mod storage;
 mod tail;
 pub mod transport;
 pub mod wire;
+mod work;
 mod writer;
 #[cfg(test)]
 mod writer_tests;
@@ -115,7 +119,7 @@ pub use error::*;
 pub use node::Node;
 pub use replicated::Digest;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
-pub use status::{MemberStatus, Status};
+pub use status::{MemberStatus, SnapshotStatus, Status};
 pub use storage::{Engine, StoreError};
 
 // What the items above return or hold.

@@ -6,8 +6,8 @@
 
 use crate::applier::{Applier, Outcome, Progress};
 use crate::config::{MachineThread, TICK};
-use crate::driver::Work;
 use crate::error::StopReason;
+use crate::files::SnapshotWriter;
 use crate::inner::Boxed;
 use crate::replicated::Replicated;
 use crate::requests::{Reader, Writer};
@@ -15,6 +15,7 @@ use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
 use crate::transport::Forward;
 use crate::transport::tcp::Tcp;
+use crate::work::Work;
 use coracle_core::Peer;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -60,6 +61,7 @@ pub(crate) struct Surroundings {
     pub(crate) name: String,
     pub(crate) transport: Arc<Tcp>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
+    pub(crate) snapshots: SnapshotWriter,
     /// Why the node stops, once it does.
     pub(crate) ending: watch::Receiver<Option<StopReason>>,
     /// Keeps the directory locked until the machine has ended.
@@ -74,15 +76,16 @@ impl Machine {
     ) -> io::Result<Machine> {
         let (inbox, work) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
-        let applier = Applier::new(replicated);
+        let applier = Applier::new(replicated, around.snapshots.files.clone());
         let progress = Arc::new(Mutex::new(applier.progress()));
-        let Surroundings { on, runtime, name, transport, reports, ending, disk } = around;
+        let Surroundings { on, runtime, name, transport, reports, snapshots, ending, disk } = around;
         let turning = Turning {
             applier,
             work,
             progress: progress.clone(),
             transport,
             reports: Guard(reports),
+            snapshots,
             ending,
             swept: Instant::now(),
         };
@@ -145,6 +148,7 @@ struct Turning<S: StateMachine> {
     progress: Arc<Mutex<Progress>>,
     transport: Arc<Tcp>,
     reports: Guard,
+    snapshots: SnapshotWriter,
     ending: watch::Receiver<Option<StopReason>>,
     swept: Instant,
 }
@@ -200,7 +204,7 @@ impl<S: StateMachine> Turning<S> {
     /// Applies for a tick at most.
     fn turn(&mut self) -> Result<(), StopReason> {
         let began = Instant::now();
-        while let Some(applied) = self.applier.apply_next() {
+        while let Some(applied) = self.applier.next() {
             self.deliver();
             applied?;
             if began.elapsed() >= TICK {
@@ -228,6 +232,7 @@ impl<S: StateMachine> Turning<S> {
                         tracing::debug!(peer = %to.id, "the answer to a forwarded write was dropped: there is no connection");
                     }
                 }
+                Outcome::Snapshot(meta, save) => self.snapshots.save(meta, save),
                 Outcome::Checked(from, forward) => {
                     drop(self.reports.0.send(Report::Checked(from, forward)));
                 }

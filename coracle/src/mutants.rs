@@ -142,6 +142,14 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("fenced-node-leads", "D5.1.14", "leads with such a machine"),
     mutant("fenced-machine-applies", "D5.1.14", "goes on applying to such a machine, and answers from it"),
     mutant("leader-holds-itself-right", "D5.1.14", "a leader takes its own machine for a majority's"),
+    // Snapshots.
+    mutant(
+        "snapshot-keeps-any-log",
+        "SN-1",
+        "keeps a log whose entry at the snapshot's place is another one",
+    ),
+    mutant("snapshots-term-forgotten", "D5.1.9", "a start takes a snapshot of a term later than its own"),
+    mutant("whole-snapshot-told-once", "SN-11", "does not install what came during another install"),
     // The log.
     mutant("batch-not-synced", "ST-12", "does not sync a batch"),
     mutant("checkpoint-not-synced", "ST-3", "gives a segment its name before its contents are synced"),

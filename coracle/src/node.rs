@@ -13,13 +13,16 @@ use crate::replicated::Replicated;
 use crate::requests::{Asked, Request, Written};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
+use crate::storage::snapshots;
 use coracle_core::*;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// A node of a cluster, running in this process. Clone it freely; all clones are the same node.
@@ -78,6 +81,19 @@ impl<S: StateMachine> Node<S> {
     pub(crate) async fn launch(config: Config, machine: S, opened: Opened) -> Result<Node<S>, StartError> {
         let mut replicated = Replicated::new(machine);
         replicated.broken = config.broken;
+        if let Some(kept) = &opened.snapshot {
+            // Off the runtime's threads, since it reads a file, and whatever the machine does with it.
+            let (files, id) = (opened.files.clone(), kept.meta.id);
+            let restored = spawn_blocking(move || {
+                replicated.restore(snapshots::open(&*files, id)?).map_err(StartError::Machine)?;
+                Ok::<_, StartError>(replicated)
+            });
+            let lost = |error| StartError::System {
+                action: "take the state of the newest snapshot",
+                source: io::Error::other(error),
+            };
+            replicated = restored.await.map_err(lost)??;
+        }
         let start = Box::new(move |around| Machine::start(replicated, around));
         let (inner, handles) = launch(config, start, opened).await?;
         Ok(Node { inner, handles: Arc::new(handles), machine: PhantomData })

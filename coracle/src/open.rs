@@ -7,10 +7,14 @@ use crate::founding::Promise;
 use crate::storage::disk::{DirDisk, Disk, failed};
 use crate::storage::engine::{self, Engine, WAL};
 use crate::storage::identity::{self, Boots, IDENTITY};
+use crate::storage::mem_disk::MemDisk;
 use crate::storage::memory::MemoryStore;
 use crate::storage::met::{self, Met};
+use crate::storage::snapshots::{self, Kept, Meta};
 use crate::storage::wal::{self, Wal, WalConfig};
-use crate::storage::{Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError};
+use crate::storage::{
+    Change, Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch,
+};
 use crate::wire::decode_membership;
 use coracle_core::*;
 use std::io;
@@ -33,6 +37,9 @@ pub(crate) struct Opened {
     pub(crate) met: Vec<Met>,
     /// To which list the node has promised itself.
     pub(crate) promise: Option<Promise>,
+    /// Where snapshots are, and the newest of them.
+    pub(crate) files: Arc<dyn Disk>,
+    pub(crate) snapshot: Option<Kept>,
 }
 
 /// Opens and recovers the store. A long log takes a while.
@@ -44,11 +51,24 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
             let mut store = MemoryStore::new();
             let recovered = store.load(&mut |_| {})?;
             let store = Box::new(store);
-            let (disk, cluster, fenced, promise, met) = (None, None, None, None, Vec::new());
-            Ok(Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise })
+            Ok(Opened {
+                store,
+                recovered,
+                disk: None,
+                incarnation,
+                cluster: None,
+                boots,
+                fenced: None,
+                met: Vec::new(),
+                promise: None,
+                files: Arc::new(MemDisk::new()),
+                snapshot: None,
+            })
         }
-        Storage::Dir(path) => open_dir(id, incarnation, path, Keeper::Wal { segment_bytes, broken }),
-        Storage::Engine { dir, engine } => open_dir(id, incarnation, dir, Keeper::Engine(engine.clone())),
+        Storage::Dir(path) => open_dir(id, incarnation, path, Keeper::Wal { segment_bytes, broken }, broken),
+        Storage::Engine { dir, engine } => {
+            open_dir(id, incarnation, dir, Keeper::Engine(engine.clone()), broken)
+        }
     }
 }
 
@@ -93,7 +113,13 @@ impl Keeper {
     }
 }
 
-fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Result<Opened, StartError> {
+fn open_dir(
+    id: NodeId,
+    fresh: Incarnation,
+    path: &Path,
+    keeper: Keeper,
+    broken: Broken,
+) -> Result<Opened, StartError> {
     let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(path)?);
     wal::tidy(&*disk)?;
     let exists = keeper.log_exists(&*disk)?;
@@ -101,18 +127,14 @@ fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Resu
     let mut store = keeper.open(&disk, identity)?;
     let began = Instant::now();
     let mut told = Duration::ZERO;
-    let recovered = store.load(&mut |share| {
+    let mut recovered = store.load(&mut |share| {
         // Most starts take no time worth a line.
         if began.elapsed() >= told + Duration::from_secs(1) {
             told = began.elapsed();
             tracing::info!(node = %id, percent = (share * 100.0) as u32, "reading the log");
         }
     })?;
-    // A log that begins late is right only if a snapshot reaches it, and there are none yet.
-    if recovered.purged != LogId::ZERO {
-        let detail = format!("the log begins after {}, and no snapshot reaches it", recovered.purged);
-        return Err(StoreError::Damaged { path: path.to_owned(), offset: 0, detail }.into());
-    }
+    let snapshot = newest_snapshot(&*disk, &mut *store, &mut recovered, broken)?;
     // A founder names the cluster in its identity only after its first entry was durable.
     if identity.cluster.is_none()
         && let Some((entry, payload)) = recovered.memberships.last()
@@ -130,10 +152,59 @@ fn open_dir(id: NodeId, fresh: Incarnation, path: &Path, keeper: Keeper) -> Resu
         fenced: identity::fenced(&*disk)?,
         met: met::load(&*disk)?,
         promise,
+        files: disk.clone(),
+        snapshot,
         disk: Some(disk),
         incarnation: identity.incarnation,
         cluster: identity.cluster,
     })
+}
+
+/// The newest snapshot that is whole, and the log as it is with it. A log that it does not belong to goes on after it: a
+/// crash came between the two halves of an install (design, 5.1.9).
+pub(crate) fn newest_snapshot(
+    disk: &dyn Disk,
+    store: &mut dyn LogStore,
+    recovered: &mut Recovered,
+    broken: Broken,
+) -> Result<Option<Kept>, StoreError> {
+    let (newest, damaged) = snapshots::newest(disk)?;
+    for error in damaged {
+        tracing::error!(%error, "a snapshot is damaged, and the one before it is used: check the disk");
+    }
+    let reaches = newest.as_ref().map_or(LogId::ZERO, |kept| kept.meta.id);
+    // A log that begins late is right only if a snapshot reaches it.
+    if recovered.purged.index > reaches.index {
+        let detail = format!("the log begins after {}, and no snapshot reaches it", recovered.purged);
+        return Err(StoreError::Damaged { path: disk.path().to_owned(), offset: 0, detail });
+    }
+    let Some(kept) = newest else { return Ok(None) };
+    let Meta { id, membership, .. } = &kept.meta;
+    if term_at(recovered, id.index) != Some(id.term) {
+        // From now on the log relies on it.
+        snapshots::settle(disk, *id)?;
+        // The snapshot may have become durable before the term in which it came.
+        let later = id.term > recovered.hard_state.term && !broken.is("snapshots-term-forgotten");
+        let later = later.then_some(HardState { term: id.term, vote: None });
+        store.write(&WriteBatch { hard_state: later, changes: vec![Change::Reset(*id)] })?;
+        let hard_state = later.unwrap_or(recovered.hard_state);
+        *recovered = Recovered { hard_state, purged: *id, last: *id, ..Recovered::default() };
+    }
+    let at = recovered.memberships.partition_point(|(known, _)| known.index < membership.0.index);
+    if recovered.memberships.get(at).is_none_or(|(known, _)| *known != membership.0) {
+        recovered.memberships.insert(at, membership.clone());
+    }
+    Ok(Some(kept))
+}
+
+/// The term of the entry at `index`, if the log holds it or begins after it.
+fn term_at(log: &Recovered, index: Index) -> Option<Term> {
+    if index == log.purged.index {
+        return Some(log.purged.term);
+    }
+    let held = index > log.purged.index && index <= log.last.index;
+    let after = log.runs.partition_point(|run| run.first <= index);
+    after.checked_sub(1).filter(|_| held).map(|at| log.runs[at].term)
 }
 
 /// To which list the node has promised itself.
@@ -146,11 +217,12 @@ pub(crate) fn promise(disk: &dyn Disk) -> Result<Option<Promise>, StoreError> {
     Ok(Some(promise))
 }
 
-pub(crate) fn restore(recovered: Recovered) -> Result<Restored, StartError> {
+pub(crate) fn restore(recovered: Recovered, snapshot: Option<&Kept>) -> Result<Restored, StartError> {
+    let snapshot = snapshot.map_or(LogId::ZERO, |kept| kept.meta.id);
     let Recovered { hard_state, purged, last, runs, memberships } = recovered;
     let memberships = memberships.iter().map(|(id, payload)| Ok((*id, decode(*id, payload)?)));
     let memberships = memberships.collect::<Result<_, StartError>>()?;
-    Ok(Restored { hard_state, purged, runs, last: last.index, memberships })
+    Ok(Restored { hard_state, purged, snapshot, runs, last: last.index, memberships })
 }
 
 fn decode(id: LogId, payload: &[u8]) -> Result<Membership, StartError> {

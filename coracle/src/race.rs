@@ -17,11 +17,11 @@ mod primitives;
 #[allow(clippy::duplicate_mod, dead_code, reason = "compiled a second time, on purpose")]
 mod writer;
 
-use crate::driver::Order;
 use crate::entry::{Entry, Kind, Stamp};
 use crate::storage::memory::MemoryStore;
 use crate::storage::{Change, LogReader, LogStore, Recovered, StoreError, WriteBatch};
 use crate::wire::Frame;
+use crate::work::Order;
 use bytes::Bytes;
 use coracle_core::{Broken, LogId, WriteId};
 use inbox::Refused;

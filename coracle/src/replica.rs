@@ -10,6 +10,7 @@
 
 use crate::cluster_clock::ClusterClock;
 use crate::config::Config;
+pub(crate) use crate::effects::{Effects, Event, Load, Moment, NotDone, Purpose};
 use crate::entry::{self, Entry, Kind, Stamp};
 use crate::error::{Busy, StopReason};
 use crate::storage::{Change, ReadLogError, WriteBatch};
@@ -20,124 +21,6 @@ use coracle_core::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
-
-/// When something happens.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Moment {
-    /// On the monotonic clock that runs through suspend.
-    pub(crate) tick: Tick,
-    /// On the wall clock, in milliseconds since 1970.
-    pub(crate) wall: u64,
-}
-
-/// What a driver tells a replica.
-#[derive(Debug)]
-pub(crate) enum Event<W, R> {
-    /// About every 10 ms, after the turn's messages.
-    Tick,
-    /// A message came in, with the entries of an AppendEntries.
-    Message(Envelope, Vec<Entry>),
-    /// These commands want to be written, in this order.
-    Propose(Vec<(W, Bytes)>),
-    /// These callers want to read.
-    Read(Vec<R>),
-    /// The first membership of a cluster.
-    Bootstrap(Membership),
-    /// This write and all before it are durable.
-    Persisted(WriteId),
-    /// The answer to a [`Load`].
-    Loaded(Load, Result<Vec<Entry>, ReadLogError>),
-    /// Entries that the core was told had left did not: to whom, in which term, and after which entry.
-    Unsent(Peer, Term, LogId),
-    /// This peer's process is certainly gone.
-    PeerDown(NodeId),
-    /// The machine has applied up to here, and so many bytes of entries since the start.
-    Applied(Index, u64),
-    /// The machine differs from that of a majority: it is fed no more, and this node leads no more.
-    Fence,
-}
-
-/// Entries to read from the store.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Load {
-    /// The first entry wanted.
-    pub(crate) first: Index,
-    /// The last entry wanted.
-    pub(crate) last: Index,
-    /// As many as fit in this; at least one.
-    pub(crate) max_bytes: u64,
-    /// What for.
-    pub(crate) purpose: Purpose,
-}
-
-/// What entries are loaded for.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Purpose {
-    /// A follower that is behind.
-    Replicate(Box<Replicate>),
-    /// The state machine.
-    Apply,
-}
-
-/// What a replica wants done, in the order of the fields.
-#[derive(Debug)]
-pub(crate) struct Effects<W, R> {
-    /// Whom to know from now on.
-    pub(crate) members: Option<Membership>,
-    /// To the log's writer, in this order. Report `Persisted`.
-    pub(crate) writes: Vec<(WriteId, WriteBatch)>,
-    /// To send. Losing one is always safe.
-    pub(crate) send: Vec<(Envelope, Vec<Entry>)>,
-    /// To load from the store, off this thread. Report `Loaded` for each.
-    pub(crate) loads: Vec<Load>,
-    /// Writes that are in the log now, each with its entry.
-    pub(crate) accepted: Vec<(W, LogId)>,
-    /// Writes that certainly took no effect.
-    pub(crate) refused: Vec<(W, NotDone)>,
-    /// Reads that get no index.
-    pub(crate) refused_reads: Vec<(R, NotDone)>,
-    /// What came of a bootstrap.
-    pub(crate) bootstrapped: Option<Result<(), RefusedReason>>,
-    /// The next entries for the state machine.
-    pub(crate) apply: Vec<Entry>,
-    /// Reads that may be served once the machine has applied up to the index.
-    pub(crate) granted: Vec<(R, Index)>,
-    /// Leadership was lost: the fate of what is in the log but not applied is unknown here.
-    pub(crate) leadership_lost: bool,
-    /// Something worth an operator's attention.
-    pub(crate) alarms: Vec<Alarm>,
-    /// The log cannot be read: the node must stop, for this reason.
-    pub(crate) fatal: Option<StopReason>,
-}
-
-impl<W, R> Default for Effects<W, R> {
-    fn default() -> Effects<W, R> {
-        Effects {
-            members: None,
-            writes: Vec::new(),
-            send: Vec::new(),
-            loads: Vec::new(),
-            accepted: Vec::new(),
-            refused: Vec::new(),
-            refused_reads: Vec::new(),
-            bootstrapped: None,
-            apply: Vec::new(),
-            granted: Vec::new(),
-            leadership_lost: false,
-            alarms: Vec::new(),
-            fatal: None,
-        }
-    }
-}
-
-/// Why a request took no effect.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum NotDone {
-    /// The core refused.
-    Refused(RefusedReason),
-    /// Too much waits.
-    Busy(Busy),
-}
 
 /// A node without threads, sockets and files.
 pub(crate) struct Replica<W, R> {
@@ -161,6 +44,8 @@ pub(crate) struct Replica<W, R> {
     /// Bytes of entries handed to the machine, and applied by it, since the start.
     handed: u64,
     applied: u64,
+    /// The bytes of the piece of a snapshot that is being looked at.
+    piece: Bytes,
     /// What the core wants replicated and was not looked at yet.
     replicate: VecDeque<Replicate>,
     effects: Effects<W, R>,
@@ -198,11 +83,12 @@ impl<W, R> Replica<W, R> {
             tickets: BTreeMap::new(),
             next_ticket: Ticket(0),
             clock: ClusterClock::new(newest_time),
-            fed: raft.status().purged.index,
+            fed: raft.status().applied,
             feeding: false,
             fenced: false,
             handed: 0,
             applied: 0,
+            piece: Bytes::new(),
             replicate: VecDeque::new(),
             effects: Effects::default(),
             raft,
@@ -231,6 +117,21 @@ impl<W, R> Replica<W, R> {
             Event::Persisted(id) => {
                 self.step(now, Input::Persisted(id), Vec::new());
                 self.release_held();
+            }
+            Event::Piece(envelope, bytes) => {
+                self.piece = bytes;
+                self.step(now, Input::Receive(envelope), Vec::new());
+                self.piece = Bytes::new();
+            }
+            Event::PieceTaken(from, reply) => {
+                self.step(now, Input::PieceTaken { from, reply }, Vec::new());
+            }
+            Event::SnapshotReceived(snapshot, membership, time) => {
+                self.clock.saw(now.tick, time);
+                self.step(now, Input::SnapshotReceived { snapshot, membership }, Vec::new());
+            }
+            Event::SnapshotSaved(snapshot, purge) => {
+                self.step(now, Input::SnapshotSaved { snapshot, purge }, Vec::new());
             }
             Event::Loaded(load, result) => self.on_loaded(now, load, result),
             Event::Unsent(to, term, prev) => {
@@ -414,6 +315,10 @@ impl<W, R> Replica<W, R> {
             send,
             write,
             send_after_sync,
+            purge,
+            pieces,
+            taken,
+            installed,
             commit: _,
             reads,
             refused,
@@ -441,9 +346,23 @@ impl<W, R> Replica<W, R> {
         }
         self.hold(send_after_sync);
         self.release_held();
+        self.effects.purge = purge.or(self.effects.purge);
+        self.effects.taken.extend(taken);
+        let bytes = &self.piece;
+        self.effects.pieces.extend(pieces.into_iter().map(|(from, install)| (from, install, bytes.clone())));
+        if let Some(snapshot) = installed {
+            self.pass_over(snapshot);
+        }
         self.answer(refused, reads);
         self.effects.alarms.extend(alarms);
         self.replicate.extend(replicate);
+    }
+
+    /// The machine goes on from a snapshot: what was to be applied before that is in it.
+    fn pass_over(&mut self, snapshot: LogId) {
+        self.handed -= self.effects.apply.drain(..).map(|entry| entry.len() as u64).sum::<u64>();
+        self.effects.installed = Some(snapshot);
+        self.fed = snapshot.index;
     }
 
     /// Holds messages until the disk has come so far.
@@ -486,6 +405,7 @@ impl<W, R> Replica<W, R> {
     fn change_tail(&mut self, now: Moment, change: TailChange, received: &[Entry]) {
         match change {
             TailChange::Truncate(last) => self.tail.truncate(last),
+            TailChange::Reset(snapshot) => self.tail = Tail::new(snapshot.index),
             TailChange::TakeReceived(first) => {
                 for entry in received.iter().filter(|entry| entry.index() >= first) {
                     self.clock.saw(now.tick, entry.stamp().cluster_time);
@@ -524,11 +444,15 @@ impl<W, R> Replica<W, R> {
     }
 
     fn batch(&self, write: &Write) -> WriteBatch {
+        let reset = write.reset.map(Change::Reset);
         let truncate = write.truncate.map(Change::Truncate);
         let append = write.append.map(|(first, last)| {
             Change::Append(self.tail.range(first, last, u64::MAX).expect("what is written was just appended"))
         });
-        WriteBatch { hard_state: write.hard_state, changes: truncate.into_iter().chain(append).collect() }
+        WriteBatch {
+            hard_state: write.hard_state,
+            changes: reset.into_iter().chain(truncate).chain(append).collect(),
+        }
     }
 
     /// Lets go of what waited for writes that are done. Messages of an older term are pointless by now.
@@ -601,7 +525,8 @@ impl<W, R> Replica<W, R> {
             Purpose::Apply => {
                 self.feeding = false;
                 match result {
-                    _ if self.fenced => {}
+                    // A snapshot took its place meanwhile.
+                    _ if self.fenced || load.first != self.fed.next() => {}
                     Ok(entries) if current(&entries) => self.hand_over(entries),
                     Ok(_) => self.fail(StopReason::Invariant(
                         "the store gave other entries than the committed ones".to_owned(),

@@ -2,11 +2,11 @@
 
 use super::{Moment, NotDone, Purpose};
 use crate::config::{Config, Storage};
-use crate::driver::RequestId;
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::Busy;
 use crate::storage::Change;
 use crate::storage::StoreError;
+use crate::work::RequestId;
 use bytes::Bytes;
 use coracle_core::*;
 

@@ -7,9 +7,11 @@ use crate::digests::CHECKED_EVERY;
 use crate::entry::{Entry, Kind};
 use crate::error::{ReadError, StopReason};
 use crate::state_machine::{Context, QueryContext, StateMachine};
+use crate::storage::snapshots::{Meta, Reader};
 use bytes::Bytes;
 use coracle_core::{Broken, LogId};
 use std::any::Any;
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -21,6 +23,9 @@ pub type Digest = [u8; 16];
 const OF_THE_STATE: u32 = 1;
 const OF_THE_CHAIN: u32 = 2;
 
+/// What writes a machine's state, on a thread of its own.
+pub(crate) type SaveState = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
+
 /// What a command returned, and the encoding of it if it has one.
 type Replied<S> = (<S as StateMachine>::Reply, Option<Bytes>);
 
@@ -31,6 +36,8 @@ pub(crate) struct Replicated<S> {
     applied: LogId,
     digest: Digest,
     cluster_time: u64,
+    /// The membership in force there, with its entry.
+    membership: (LogId, Bytes),
     /// What the state looked like at the newest index at which it is compared with others.
     compared: Option<coracle_core::Digest>,
     /// At which multiples that is.
@@ -48,6 +55,7 @@ impl<S: StateMachine> Replicated<S> {
             applied,
             digest,
             cluster_time: 0,
+            membership: (LogId::ZERO, Bytes::new()),
             compared,
             compared_every,
             broken: Broken::default(),
@@ -64,12 +72,6 @@ impl<S: StateMachine> Replicated<S> {
         self.compared
     }
 
-    /// The cluster's clock, in milliseconds, as far as entries have brought it.
-    #[cfg(feature = "sim")]
-    pub(crate) fn cluster_time(&self) -> u64 {
-        self.cluster_time
-    }
-
     /// What the machine holds changes by itself, as in bad memory.
     #[cfg(feature = "sim")]
     pub(crate) fn rot(&mut self, bits: u64) {
@@ -77,14 +79,45 @@ impl<S: StateMachine> Replicated<S> {
         self.digest.iter_mut().zip(bits).for_each(|(byte, bits)| *byte ^= bits);
     }
 
-    /// The same, in a machine that has read what this one wrote.
-    #[cfg(feature = "sim")]
-    pub(crate) fn reborn(&self, mut blank: S) -> std::io::Result<Replicated<S>> {
-        let mut bytes = Vec::new();
-        self.machine.snapshot()(&mut bytes)?;
-        blank.restore(&mut &bytes[..])?;
-        let Replicated { applied, digest, cluster_time, compared, compared_every, broken, .. } = *self;
-        Ok(Replicated { machine: blank, applied, digest, cluster_time, compared, compared_every, broken })
+    /// What a snapshot holds as of now, and what writes the machine's state beside it.
+    pub(crate) fn snapshot(&self) -> Result<(Meta, SaveState), StopReason> {
+        let meta = Meta {
+            id: self.applied,
+            digest: self.digest,
+            cluster_time: self.cluster_time,
+            machine_version: S::VERSION,
+            compared: self.compared,
+            membership: self.membership.clone(),
+        };
+        let save = catch_unwind(AssertUnwindSafe(|| Box::new(self.machine.snapshot()) as SaveState));
+        let save = save.map_err(|panic| StopReason::Panicked {
+            at: format!("snapshot, after entry {}", self.applied),
+            message: said(&*panic),
+        })?;
+        Ok((meta, save))
+    }
+
+    /// Takes the state of a snapshot. After an error it is neither the old nor the new one.
+    pub(crate) fn restore(&mut self, mut from: Reader) -> Result<(), StopReason> {
+        let Meta { id, digest, cluster_time, machine_version, compared, membership } = from.meta.clone();
+        let failed = |problem: String| StopReason::Apply { id, problem };
+        if machine_version > S::VERSION {
+            return Err(failed(format!(
+                "the snapshot was written by version {machine_version} of the state machine, and this program has \
+                 version {}: upgrade the program",
+                S::VERSION
+            )));
+        }
+        let machine = &mut self.machine;
+        let restored = catch_unwind(AssertUnwindSafe(|| machine.restore(&mut from)));
+        let restored = restored.map_err(|panic| StopReason::Panicked {
+            at: format!("restore, of the snapshot up to {id}"),
+            message: said(&*panic),
+        })?;
+        restored.map_err(|error| failed(format!("the snapshot cannot be restored: {error}")))?;
+        (self.applied, self.digest, self.membership) = (id, digest, membership);
+        (self.cluster_time, self.compared) = (cluster_time, compared);
+        Ok(())
     }
 
     /// Applies the next entry. Of a command: the reply, and its encoding if it has one: a reply
@@ -107,7 +140,11 @@ impl<S: StateMachine> Replicated<S> {
         self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
         let reply = match entry.kind() {
             Kind::Command => Some(self.command(entry)?),
-            Kind::Noop | Kind::Membership => None,
+            Kind::Membership => {
+                self.membership = (id, Bytes::copy_from_slice(&entry.payload()));
+                None
+            }
+            Kind::Noop => None,
         };
         let reply = reply.map(|reply| {
             let encoded = S::encode_reply(&reply).inspect_err(|error| {

@@ -1,12 +1,12 @@
 //! What a handle asks of its node, and how the answers come back.
 
-use crate::driver::Waits;
 use crate::entry::Entry;
 use crate::error::*;
 use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::status::Status;
 use crate::wire::{Answer, Ask};
+use crate::work::Waits;
 use bytes::Bytes;
 use coracle_core::Index;
 use std::any::Any;

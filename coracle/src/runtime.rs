@@ -9,21 +9,24 @@
 use crate::alarms;
 use crate::clock;
 use crate::config::{Config, TICK};
-use crate::driver::{Actions, Answer, Caller, Driver, Order, Unsent};
+use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::*;
+use crate::files::Filed;
 use crate::founding::Question;
 use crate::inbox;
 use crate::machine::{self, Machine};
 use crate::replica::Load;
 use crate::requests::{Reader, Request, Writer};
-use crate::status::{MemberStatus, Status};
+use crate::snapshots::FileOrder;
+use crate::status::{MemberStatus, SnapshotStatus, Status};
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
 use crate::wire;
+use crate::work::{Actions, Answer, Caller, Order, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
 use coracle_core::*;
@@ -53,6 +56,9 @@ pub(crate) struct Parts {
     pub(crate) transport: Arc<Tcp>,
     pub(crate) writer: writer::Writer,
     pub(crate) reports: mpsc::UnboundedReceiver<Report>,
+    /// To the worker for the files of snapshots, and what it and those who write one say.
+    pub(crate) files: std::sync::mpsc::Sender<FileOrder>,
+    pub(crate) filed: mpsc::UnboundedReceiver<Filed>,
     pub(crate) reader: Arc<dyn LogReader>,
     /// None for a store in memory.
     pub(crate) disk: Option<Arc<dyn Disk>>,
@@ -143,6 +149,7 @@ impl Runtime {
                     None => self.end = Some(StopReason::Invariant("the log's writer ended".to_owned())),
                 },
                 Some(report) = self.parts.machine_reports.recv() => self.on_machine(report),
+                Some(filed) = self.parts.filed.recv() => self.on_filed(filed),
                 Some(inbound) = self.parts.inbound.recv() => self.on_inbound(inbound),
                 () = self.parts.requests.rung() => {}
                 Some((load, result)) = self.loaded.recv() => self.parts.driver.on_loaded(load, result),
@@ -169,6 +176,9 @@ impl Runtime {
         }
         while let Ok(report) = self.parts.machine_reports.try_recv() {
             self.on_machine(report);
+        }
+        while let Ok(filed) = self.parts.filed.try_recv() {
+            self.on_filed(filed);
         }
         while let Ok((load, result)) = self.loaded.try_recv() {
             self.parts.driver.on_loaded(load, result);
@@ -222,6 +232,22 @@ impl Runtime {
                 self.parts.driver.on_space(None);
             }
             Report::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
+        }
+    }
+
+    fn on_filed(&mut self, filed: Filed) {
+        let driver = &mut self.parts.driver;
+        match filed {
+            Filed::Piece(to, piece) => driver.on_piece(to, piece),
+            Filed::Stored(from, reply) => driver.on_stored(from, reply),
+            Filed::Received(kept) => driver.on_received(kept),
+            Filed::Saved(saved) => {
+                let saved = saved.inspect_err(|problem| {
+                    tracing::error!("a snapshot could not be written; the log grows until one is: {problem}");
+                });
+                driver.on_saved(saved.ok());
+            }
+            Filed::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
         }
     }
 
@@ -290,6 +316,7 @@ impl Runtime {
             send,
             asks,
             told,
+            files,
             loads,
             work,
             answers,
@@ -314,6 +341,9 @@ impl Runtime {
         for (name, answer) in told {
             // Whoever has gone away meanwhile asks again.
             self.founders.remove(&name).map(|waits| waits.send(answer));
+        }
+        for order in files {
+            drop(self.parts.files.send(order));
         }
         self.load(loads);
         if !work.is_empty() {
@@ -387,6 +417,10 @@ impl Runtime {
             diverged: driver.digests().diverged().clone(),
             fenced: driver.fenced(),
             disk_bytes: self.parts.reader.disk_bytes(),
+            snapshot: driver
+                .snapshots
+                .newest()
+                .map(|kept| SnapshotStatus { last: kept.meta.id, bytes: kept.bytes }),
         }
     }
 
@@ -487,7 +521,8 @@ impl Runtime {
             reader.refuse(ReadError::Stopped(reason.clone()));
         }
         let Runtime { parts, loaded, loads, .. } = self;
-        let Parts { config, writer, reader, disk, transport, stopped, leader, machine, .. } = parts;
+        let Parts { config, writer, reader, disk, transport, stopped, leader, machine, files, filed, .. } =
+            parts;
         leader.send_replace(None);
         if !machine.finish().await {
             let node = config.id;
@@ -502,15 +537,21 @@ impl Runtime {
         }
         // Loads under way hold the store's files: wait until the last of them is done.
         drop((reader, loads));
-        let mut loaded = loaded;
-        let drained = async { while loaded.recv().await.is_some() {} };
-        if timeout(DISK_PATIENCE, drained).await.is_err() {
-            tracing::error!(
-                "a read has not finished; the node stops without it, and the data directory stays locked until it does: check the \
-                 disk"
-            );
-        }
+        drain(loaded, "a read").await;
+        // And so do the snapshots that are read, received and written.
+        drop(files);
+        drain(filed, "the work on a snapshot").await;
         drop(disk);
         stopped.0.send_replace(Some(reason));
+    }
+}
+
+/// Waits until nobody can report any more: whoever does so holds files.
+async fn drain<T>(mut reports: mpsc::UnboundedReceiver<T>, what: &str) {
+    let drained = async { while reports.recv().await.is_some() {} };
+    if timeout(DISK_PATIENCE, drained).await.is_err() {
+        tracing::error!(
+            "{what} has not finished; the node stops without it, and the data directory stays locked until it does: check the disk"
+        );
     }
 }

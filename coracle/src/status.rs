@@ -37,6 +37,18 @@ pub struct Status {
     pub fenced: Option<Index>,
     /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.
     pub disk_bytes: u64,
+    /// The newest snapshot of the state machine that is durable here; none before the first.
+    pub snapshot: Option<SnapshotStatus>,
+}
+
+/// A snapshot of the state machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SnapshotStatus {
+    /// The entry up to which it stands for the log.
+    pub last: LogId,
+    /// The bytes of its file.
+    pub bytes: u64,
 }
 
 /// A member as a node's connections know it.
@@ -90,6 +102,7 @@ impl Serialize for Status {
             diverged: self.diverged.iter().map(|(id, index)| (id.0, index.0)).collect(),
             fenced: self.fenced.map(|index| index.0),
             disk_bytes: self.disk_bytes,
+            snapshot: self.snapshot.map(|it| Snapshot { last: Place::of(it.last), bytes: it.bytes }),
         };
         shown.serialize(serializer)
     }
@@ -121,6 +134,13 @@ struct Shown<'a> {
     diverged: BTreeMap<u64, u64>,
     fenced: Option<u64>,
     disk_bytes: u64,
+    snapshot: Option<Snapshot>,
+}
+
+#[derive(Serialize)]
+struct Snapshot {
+    last: Place,
+    bytes: u64,
 }
 
 /// An entry's place.

@@ -6,11 +6,11 @@
 
 use super::primitives::mpsc::{self, RecvTimeoutError};
 use super::primitives::thread;
-use crate::driver::Order;
 use crate::error::in_full;
 use crate::storage::disk::{Disk, no_room};
 use crate::storage::queue::WriteQueue;
 use crate::storage::{LogStore, StoreError, WriteBatch, identity, met};
+use crate::work::Order;
 use coracle_core::{Broken, ClusterId, WriteId};
 use std::io;
 use std::sync::Arc;
@@ -156,6 +156,13 @@ impl Work<'_> {
                     result => result?,
                 }
             }
+            Order::Purge(upto) => match self.store.purge(upto) {
+                // Nothing waits for it, and the next purge goes further.
+                Err(error @ StoreError::NoSpace { .. }) => {
+                    tracing::warn!(%error, "no room to purge the log");
+                }
+                purged => purged?,
+            },
             Order::Fence(index) => {
                 if let Some(disk) = self.disk {
                     identity::set_fence(disk, index)?;

@@ -1,10 +1,10 @@
 //! The log's [writer](super::writer), one event at a time.
 
 use super::writer::{Report, Writer};
-use crate::driver::Order;
 use crate::entry::{Entry, Kind, Stamp};
 use crate::storage::memory::MemoryStore;
 use crate::storage::{Change, LogReader, LogStore, Recovered, StoreError, WriteBatch};
+use crate::work::Order;
 use bytes::Bytes;
 use coracle_core::{Broken, LogId, WriteId};
 use std::io;

@@ -58,13 +58,15 @@ const APART: &[(&str, &[&str])] =
 /// these.
 const NOT_SIMULATED: &[&str] = &["runtime", "machine", "node", "transport::tcp", "writer"];
 
-/// The halves of one thing that lie beside each other: the applier takes the work that the driver hands out, and the others
-/// are parts of the driver. Crate, half, and the one that it may use.
+/// The halves of one thing that lie beside each other: all of them
+/// are parts of the driver, and what it hands out (`work`) names what they want. Crate, half, and the one that it may use.
 const PARTS: &[(&str, &str, &str)] = &[
-    ("coracle", "applier", "driver"),
     ("coracle", "fencing", "driver"),
     ("coracle", "forwarding", "driver"),
     ("coracle", "founding", "driver"),
+    ("coracle", "snapshots", "driver"),
+    ("coracle", "founding", "work"),
+    ("coracle", "snapshots", "work"),
 ];
 
 /// Who must not name what, and what to do instead.

@@ -85,6 +85,12 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (49, None, 2000, None),
     // An older entry in the place of a committed one may go.
     (604, None, 2000, None),
+    // A snapshot that came while another was being installed is installed next.
+    (594, None, 2000, None),
+    // A snapshot may be durable before the term in which it came.
+    (638, None, 2000, None),
+    // What a start finds of a snapshot may be in the page cache only.
+    (3_001_420, None, 2000, None),
     // A quorum that has never heard of the membership elects nobody.
     (4925, None, 2000, None),
     // What a follower acknowledged to an older leader it may have dropped for a newer one.

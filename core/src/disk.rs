@@ -87,6 +87,14 @@ impl Disk {
         }
     }
 
+    /// The log is durable up to a snapshot that it was reset to, and nothing that was written before says more.
+    pub(crate) fn reset(&mut self, snapshot: Index) {
+        self.persisted = snapshot;
+        for write in &mut self.under_way {
+            write.safe = snapshot;
+        }
+    }
+
     /// The write `id`, and so all before it, is done. False if that is no news.
     pub(crate) fn complete(&mut self, rules: Rules, id: WriteId) -> bool {
         if id <= self.done || id > self.newest {

@@ -4,9 +4,9 @@
 //! these lines, so a run reads as a conversation and two runs are compared as text.
 
 use crate::{
-    Alarm, AppendEntries, AppendEntriesReply, Dropped, Envelope, Held, Index, Input, Message, Output,
-    ReadGrant, ReadIndex, ReadIndexReply, Refusal, Refused, RefusedReason, Replicate, RequestVote,
-    RequestVoteReply, TailChange, Write,
+    Alarm, AppendEntries, AppendEntriesReply, Dropped, Envelope, Held, Index, Input, InstallSnapshot,
+    InstallSnapshotReply, Message, Output, ReadGrant, ReadIndex, ReadIndexReply, Refusal, Refused,
+    RefusedReason, Replicate, RequestVote, RequestVoteReply, TailChange, Write,
 };
 use core::fmt;
 
@@ -26,6 +26,8 @@ impl fmt::Display for Message {
             Message::AppendEntriesReply(reply) => reply.fmt(f),
             Message::ReadIndex(ask) => ask.fmt(f),
             Message::ReadIndexReply(reply) => reply.fmt(f),
+            Message::InstallSnapshot(install) => install.fmt(f),
+            Message::InstallSnapshotReply(reply) => reply.fmt(f),
         }
     }
 }
@@ -113,6 +115,20 @@ impl fmt::Display for ReadIndexReply {
     }
 }
 
+impl fmt::Display for InstallSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InstallSnapshot { term, snapshot, offset, length, .. } = self;
+        write!(f, "InstallSnapshot term {term}, up to {snapshot}, from byte {offset} of {length}")
+    }
+}
+
+impl fmt::Display for InstallSnapshotReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let InstallSnapshotReply { term, snapshot, next, .. } = self;
+        write!(f, "InstallSnapshot reply term {term}, up to {snapshot}, next byte {next}")
+    }
+}
+
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -133,6 +149,11 @@ impl fmt::Display for Input {
             Input::Sent { to, prev, last, .. } => write!(f, "sent to {}, after {prev} up to {last}", to.id),
             Input::Unsent { to, .. } => write!(f, "not sent to {}", to.id),
             Input::Applied(index) => write!(f, "applied up to {index}"),
+            Input::SnapshotSaved { snapshot, purge } => {
+                write!(f, "a snapshot up to {snapshot} is durable; purge up to {purge}")
+            }
+            Input::PieceTaken { from, reply } => write!(f, "took a piece from {}: {reply}", from.id),
+            Input::SnapshotReceived { snapshot, .. } => write!(f, "a snapshot up to {snapshot} is here"),
             Input::LeaderDown(id) => write!(f, "the process of {id} is gone"),
             Input::Campaign => f.write_str("campaign"),
             Input::Fence => f.write_str("the machine differs from a majority's"),
@@ -153,6 +174,14 @@ impl fmt::Display for Output {
         lines(f, "send", &self.send)?;
         lines(f, "write", &self.write)?;
         lines(f, "send once durable", &self.send_after_sync)?;
+        lines(f, "purge up to", &self.purge)?;
+        for (from, piece) in &self.pieces {
+            writeln!(f, "store a piece from {}: {piece}", from.id)?;
+        }
+        for (to, reply) in &self.taken {
+            writeln!(f, "taken by {}: {reply}", to.id)?;
+        }
+        lines(f, "restore", &self.installed)?;
         lines(f, "commit", &self.commit)?;
         lines(f, "read", &self.reads)?;
         lines(f, "refused", &self.refused)?;
@@ -172,6 +201,7 @@ fn lines<'a, T: fmt::Display + 'a>(
 impl fmt::Display for TailChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            TailChange::Reset(snapshot) => write!(f, "drops everything; a snapshot stands up to {snapshot}"),
             TailChange::Truncate(last) => write!(f, "drops everything after {last}"),
             TailChange::TakeReceived(first) => write!(f, "takes the entries received, from {first} on"),
             TailChange::TakeProposed { first, count: 1, ticket } => {
@@ -205,6 +235,9 @@ impl fmt::Display for Write {
                 Some(vote) => write!(f, " vote {}", vote.id)?,
                 None => write!(f, " no vote")?,
             }
+        }
+        if let Some(snapshot) = self.reset {
+            write!(f, " reset to {snapshot}")?;
         }
         if let Some(last) = self.truncate {
             write!(f, " truncate after {last}")?;

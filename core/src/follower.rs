@@ -7,8 +7,8 @@ use crate::log::Accept;
 use crate::read::FollowerReads;
 use crate::shared::{Shared, Transition};
 use crate::{
-    AppendEntries, Dropped, Index, LogId, Message, Peer, ReadGrant, ReadIndexReply, RefusedReason, RoleName,
-    Round, TailChange, Tick, Ticket,
+    AppendEntries, Dropped, Index, InstallSnapshot, LogId, Message, Peer, ReadGrant, ReadIndexReply,
+    RefusedReason, RoleName, Round, TailChange, Tick, Ticket,
 };
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -81,6 +81,14 @@ impl Follower {
         }
         self.leader = Some(from);
         self.since = shared.now;
+        if shared.installing.is_some() {
+            // The log is about to go: of all this only that the leader lives counts.
+            if append.round > self.round {
+                self.round = append.round;
+                self.acknowledge(shared, None);
+            }
+            return Transition::Stay;
+        }
         let accept = shared.log.accept(shared.rules, &append);
         if accept == Accept::Impossible {
             return shared.drop_input(Dropped::ContradictsCommitted);
@@ -116,6 +124,40 @@ impl Follower {
             self.acknowledge(shared, conflict);
         }
         Transition::Stay
+    }
+
+    /// InstallSnapshot (Figure 13). The term is ours: `raft.rs` has seen to that.
+    pub(crate) fn on_install(
+        &mut self,
+        shared: &mut Shared,
+        from: Peer,
+        install: InstallSnapshot,
+    ) -> Transition {
+        if shared.rules.is_second_leader(from, self.leader) {
+            return shared.drop_input(Dropped::SecondLeader);
+        }
+        self.leader = Some(from);
+        self.since = shared.now;
+        let snapshot = install.snapshot;
+        if snapshot.index > shared.log.commit() {
+            if shared.installing.is_none() {
+                shared.out.pieces.push((from, install));
+            }
+            return Transition::Stay;
+        }
+        if shared.log.term_at(snapshot.index).is_some_and(|term| term != snapshot.term) {
+            return shared.drop_input(Dropped::ContradictsCommitted);
+        }
+        // It has all that already (SN-3): what is committed is in its leader's log.
+        self.verified = self.verified.max(snapshot.index);
+        self.acknowledge(shared, None);
+        Transition::Stay
+    }
+
+    /// The log was reset to a snapshot of what is committed, which is in its leader's log.
+    pub(crate) fn on_installed(&mut self, shared: &mut Shared, snapshot: LogId) {
+        self.verified = self.verified.max(snapshot.index);
+        self.acknowledge(shared, None);
     }
 
     /// A write is done: what it made durable can be acknowledged now.

@@ -5,8 +5,8 @@ use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
 use crate::shared::{Shared, Transition};
 use crate::{
-    Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, LogId, Message, Peer, ReadGrant, ReadIndex,
-    ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick, Ticket,
+    Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, InstallSnapshotReply, LogId, Message, Peer,
+    ReadGrant, ReadIndex, ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick, Ticket,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -139,12 +139,38 @@ impl Leader {
             Some(_) => {}
             None => progress.on_no_conflict(),
         }
+        if progress.needs_snapshot() && shared.log.term_at(progress.matched).is_some() {
+            progress.on_installed();
+        }
         if news {
             self.advance_commit(shared);
         }
         self.confirm_reads(shared);
         self.replicate_to(shared, from);
         Transition::Stay
+    }
+
+    pub(crate) fn on_install_reply(
+        &mut self,
+        shared: &mut Shared,
+        from: Peer,
+        reply: InstallSnapshotReply,
+    ) -> Transition {
+        let member = shared.log.membership().contains(from);
+        let Some(progress) = self.progress.get_mut(&from).filter(|_| member) else {
+            return shared.drop_input(Dropped::NotMember);
+        };
+        if !progress.needs_snapshot() {
+            return shared.drop_input(Dropped::Stale);
+        }
+        progress.on_contact(shared.now);
+        shared.out.taken.push((from, reply));
+        Transition::Stay
+    }
+
+    /// Who lacks entries that are purged here.
+    pub(crate) fn needs_snapshot(&self) -> impl Iterator<Item = Peer> + '_ {
+        self.progress.iter().filter(|(_, progress)| progress.needs_snapshot()).map(|(peer, _)| *peer)
     }
 
     pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {
@@ -263,10 +289,11 @@ impl Leader {
         if progress.next > shared.log.last() {
             return;
         }
+        // Whatever is under way: an answer to what was lost meanwhile never comes.
+        let Some(prev) = shared.log.id_at(progress.next.prev()) else { return progress.on_purged() };
         let window = progress.budget(&shared.settings);
         let (idle, message_bytes) = (progress.open.is_none(), shared.settings.message_bytes);
         let Some(max_bytes) = shared.rules.may_send(window, idle, message_bytes) else { return };
-        let Some(prev) = shared.log.id_at(progress.next.prev()) else { return };
         progress.open = Some(prev);
         let furthest = Index(prev.index.0.saturating_add(shared.settings.message_entries));
         let last = furthest.min(shared.log.last());

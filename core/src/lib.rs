@@ -127,6 +127,7 @@ mod config;
 mod disk;
 mod display;
 mod follower;
+mod install;
 mod leader;
 mod log;
 mod membership;
@@ -145,8 +146,8 @@ mod types;
 pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
 pub use message::{
-    AppendEntries, AppendEntriesReply, Digest, Envelope, Message, ReadIndex, ReadIndexReply, Refusal,
-    RequestVote, RequestVoteReply,
+    AppendEntries, AppendEntriesReply, Digest, Envelope, InstallSnapshot, InstallSnapshotReply, Message,
+    ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply,
 };
 #[doc(hidden)]
 pub use mutants::Broken;

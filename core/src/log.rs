@@ -43,9 +43,10 @@ impl Log {
         purged: LogId,
         runs: Vec<Run>,
         last: Index,
+        commit: Index,
         memberships: Vec<(LogId, Membership)>,
     ) -> Log {
-        let mut log = Log { purged, runs, last, commit: purged.index, memberships };
+        let mut log = Log { purged, runs, last, commit, memberships };
         // Before its first membership there was none, and there may be none again: that one may be truncated.
         if log.memberships.first().is_none_or(|(id, _)| id.index > purged.index) {
             log.memberships.insert(0, (LogId::ZERO, Membership::default()));
@@ -112,7 +113,11 @@ impl Log {
             index = index.min(run.first.prev());
             runs = older;
         }
-        self.purged
+        if self.purged.index <= limit.index && self.purged.term <= limit.term {
+            return self.purged;
+        }
+        // Only what is purged could match, of which the log knows no more than that it was there.
+        LogId { index: limit.index.min(self.purged.index.prev()), ..limit }
     }
 
     /// The membership in force: the newest in the log, committed or not (§6).
@@ -223,6 +228,33 @@ impl Log {
         self.memberships.retain(|(id, _)| id.index <= last);
     }
 
+    /// Forgets the entries up to `upto`, for which a snapshot stands. The newest of them; none if that is no news.
+    pub(crate) fn compact(&mut self, upto: Index) -> Option<LogId> {
+        let upto = upto.min(self.commit);
+        let id = self.id_at(upto).filter(|_| upto > self.purged.index)?;
+        let next = (upto < self.last).then(|| self.term_at(upto.next())).flatten();
+        self.purged = id;
+        self.runs.drain(..self.runs.partition_point(|run| run.first <= upto.next()));
+        if let Some(term) = next {
+            self.runs.insert(0, Run { first: upto.next(), term });
+        }
+        let older = self.memberships.partition_point(|(at, _)| at.index <= upto);
+        self.memberships.drain(..older.saturating_sub(1));
+        Some(id)
+    }
+
+    /// Forgets everything: a snapshot stands for the log up to `snapshot`, where this membership was in force.
+    pub(crate) fn reset(&mut self, snapshot: LogId, membership: (LogId, Membership)) {
+        let memberships = alloc::vec![membership];
+        *self = Log {
+            purged: snapshot,
+            runs: Vec::new(),
+            last: snapshot.index,
+            commit: snapshot.index,
+            memberships,
+        };
+    }
+
     /// Says which of its own rules the log breaks, if any.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         let ascending = self.runs.windows(2).all(|w| w[0].first < w[1].first && w[0].term < w[1].term);
@@ -254,7 +286,7 @@ mod tests {
     /// The terms of the entries from `purged + 1` on.
     fn log(purged: LogId, terms: &[u64]) -> Log {
         let last = Index(purged.index.0 + terms.len() as u64);
-        Log::new(purged, runs(purged.index.0 + 1, terms), last, vec![])
+        Log::new(purged, runs(purged.index.0 + 1, terms), last, purged.index, vec![])
     }
 
     fn runs(first: u64, terms: &[u64]) -> Vec<Run> {
@@ -337,12 +369,13 @@ mod tests {
     #[test]
     fn a_restored_log_has_a_membership_before_its_first() {
         let id = LogId::new(1, 1);
-        let mut log = Log::new(LogId::ZERO, vec![Run::new(1, 1)], Index(1), vec![(id, of_one(1))]);
+        let mut log =
+            Log::new(LogId::ZERO, vec![Run::new(1, 1)], Index(1), Index::ZERO, vec![(id, of_one(1))]);
         assert!(log.committed_membership().1.is_empty());
         log.truncate(Index(0));
         assert_eq!(log.membership_id(), LogId::ZERO);
         // One that a snapshot covers needs none before it.
-        let log = Log::new(LogId::new(1, 3), vec![], Index(3), vec![(id, of_one(1))]);
+        let log = Log::new(LogId::new(1, 3), vec![], Index(3), Index(3), vec![(id, of_one(1))]);
         assert_eq!(log.committed_membership().0, id);
     }
 

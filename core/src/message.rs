@@ -36,6 +36,10 @@ pub enum Message {
     ReadIndex(ReadIndex),
     /// The answer to [`ReadIndex`].
     ReadIndexReply(ReadIndexReply),
+    /// InstallSnapshot: a piece of a snapshot.
+    InstallSnapshot(InstallSnapshot),
+    /// The answer to [`InstallSnapshot`].
+    InstallSnapshotReply(InstallSnapshotReply),
 }
 
 /// RequestVote (§5.2), or with `pre` PreVote: the question whether one would succeed (thesis, section 9.6).
@@ -172,6 +176,35 @@ pub struct ReadIndexReply {
     pub index: Option<Index>,
 }
 
+/// InstallSnapshot (section 7): one piece of the file that holds a snapshot, for a follower that lacks entries which the
+/// leader has no more. The shell carries the piece's bytes beside it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InstallSnapshot {
+    /// The leader's term.
+    pub term: Term,
+    /// The entry up to which the snapshot stands for the log.
+    pub snapshot: LogId,
+    /// Names the file: two leaders' snapshots up to the same entry need not be the same bytes.
+    pub file: u64,
+    /// The length of the whole file, in bytes.
+    pub length: u64,
+    /// Where in it this piece begins.
+    pub offset: u64,
+}
+
+/// The answer to an [`InstallSnapshot`]. That the whole of it is installed, an [`AppendEntriesReply`] says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InstallSnapshotReply {
+    /// The follower's term.
+    pub term: Term,
+    /// Echo of the snapshot.
+    pub snapshot: LogId,
+    /// Echo of the file.
+    pub file: u64,
+    /// Where the next piece begins that is wanted; the length of the file if none is.
+    pub next: u64,
+}
+
 impl Message {
     /// The term that the sender is in, and that the receiver enters if it is newer. A pre-vote's campaign
     /// is not one: its sender has not entered that term.
@@ -184,6 +217,8 @@ impl Message {
             Message::AppendEntriesReply(reply) => reply.term,
             Message::ReadIndex(ask) => ask.term,
             Message::ReadIndexReply(reply) => reply.term,
+            Message::InstallSnapshot(install) => install.term,
+            Message::InstallSnapshotReply(reply) => reply.term,
         }
     }
 
@@ -191,7 +226,10 @@ impl Message {
     pub fn is_answer(&self) -> bool {
         matches!(
             self,
-            Message::RequestVoteReply(_) | Message::AppendEntriesReply(_) | Message::ReadIndexReply(_)
+            Message::RequestVoteReply(_)
+                | Message::AppendEntriesReply(_)
+                | Message::ReadIndexReply(_)
+                | Message::InstallSnapshotReply(_)
         )
     }
 
@@ -200,9 +238,21 @@ impl Message {
         let fits = match self {
             Message::RequestVote(vote) => vote.campaign > Term::ZERO && vote.campaign < Term::LIMIT,
             Message::AppendEntries(append) => append.is_well_formed(),
+            Message::InstallSnapshot(install) => install.is_well_formed(),
             _ => true,
         };
         fits && self.term() < Term::LIMIT
+    }
+}
+
+impl InstallSnapshot {
+    /// Whether the fields can all be true of one leader's snapshot.
+    pub fn is_well_formed(&self) -> bool {
+        self.snapshot.index > Index::ZERO
+            && self.snapshot.index < Index::LIMIT
+            && self.snapshot.term > Term::ZERO
+            && self.snapshot.term <= self.term
+            && self.offset <= self.length
     }
 }
 

@@ -5,7 +5,8 @@
 //! documentation says and needs to know no more of Raft.
 
 use crate::{
-    AppendEntries, Envelope, HardState, Index, LogId, Membership, NodeId, Peer, Term, Ticket, WriteId,
+    AppendEntries, Envelope, HardState, Index, InstallSnapshot, InstallSnapshotReply, LogId, Membership,
+    NodeId, Peer, Term, Ticket, WriteId,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -65,6 +66,27 @@ pub enum Input {
     },
     /// The state machine has applied everything up to here.
     Applied(Index),
+    /// A snapshot of this node's own machine is durable, and was read back: it stands for the log.
+    SnapshotSaved {
+        /// The entry up to which.
+        snapshot: LogId,
+        /// The newest entry that may go; what lies between it and the snapshot is kept for slow followers.
+        purge: Index,
+    },
+    /// A piece of a snapshot was taken as [`Output::pieces`] asked for, or was not wanted.
+    PieceTaken {
+        /// Who sent it.
+        from: Peer,
+        /// What is to be answered: the term is that in which it came.
+        reply: InstallSnapshotReply,
+    },
+    /// A snapshot that a leader sent is here as a whole, durable, and was read back.
+    SnapshotReceived {
+        /// The entry up to which it stands for the log.
+        snapshot: LogId,
+        /// The membership that was in force there.
+        membership: (LogId, Membership),
+    },
     /// This node's process is certainly gone (and with it its leadership, if it led).
     LeaderDown(NodeId),
     /// Campaign now, as after an election timeout.
@@ -89,6 +111,14 @@ pub struct Output {
     pub write: Option<Write>,
     /// Hold each until its write is done, then send it, unless the term has changed by then.
     pub send_after_sync: Vec<Held>,
+    /// Entries up to this one are not needed any more: a durable snapshot stands for them. To the log's writer.
+    pub purge: Option<LogId>,
+    /// Pieces of a snapshot that came with the message: store each, and report `PieceTaken`.
+    pub pieces: Vec<(Peer, InstallSnapshot)>,
+    /// What followers say of the pieces that they were sent.
+    pub taken: Vec<(Peer, InstallSnapshotReply)>,
+    /// The log was reset to this snapshot, durably: the state machine takes its state from there.
+    pub installed: Option<LogId>,
     /// The new commit index. The state machine gets min(this, what is persisted here).
     pub commit: Option<Index>,
     /// Reads that may be served as soon as the state machine has applied up to their index.
@@ -106,6 +136,8 @@ pub struct Output {
 pub enum TailChange {
     /// Forget the entries after this index.
     Truncate(Index),
+    /// Forget every entry: the log goes on after this one, up to which a snapshot stands for it.
+    Reset(LogId),
     /// Take the entries of the message just received, from this index on.
     TakeReceived(Index),
     /// Take the commands of this proposal: they are in the log now, and may still be lost with their leader.
@@ -130,13 +162,15 @@ pub enum TailChange {
     },
 }
 
-/// A write for the log's writer, atomic: hard state, then truncation, then new entries.
+/// A write for the log's writer, atomic: hard state, then reset, then truncation, then new entries.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Write {
     /// Its name.
     pub id: WriteId,
     /// The new term and vote, if they changed.
     pub hard_state: Option<HardState>,
+    /// Drop every entry: the log goes on after this one.
+    pub reset: Option<LogId>,
     /// Drop every entry after this index.
     pub truncate: Option<Index>,
     /// Append the entries of the tail from the first to the second index.

@@ -39,23 +39,34 @@ pub(crate) struct Progress {
 }
 
 /// Where a member stands.
-///
-/// ```text
-///              no conflict                   lost entries
-///     Probe  <------------->  Replicate  ------------------>  Distrusted
-///              conflict                    (from Probe too)    (probes and replicates likewise)
-/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     /// The leader itself: its log is the leader's, and nothing is sent to it.
     Own,
+    /// Another node, on this way to the leader's log.
+    Trusted(Way),
+    /// It lost entries that it had acknowledged. It is brought up again, but nothing that it says of its disk counts in
+    /// this term any more.
+    Distrusted(Way),
+}
+
+/// How a member comes to hold the leader's log.
+///
+/// ```text
+///             no conflict
+///     Probe  <----------->  Replicate
+///        |     conflict       ^   |
+///        | purged   installed |   | purged
+///        +---->  Snapshot ----+<--+
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
     /// The logs are being matched, so that one message at a time is enough.
     Probe(Probe),
     /// The logs match: messages are sent ahead.
     Replicate,
-    /// It lost entries that it had acknowledged. It is brought up again, by probing (if some) and then by sending
-    /// ahead, but nothing that it says of its disk counts in this term any more.
-    Distrusted(Option<Probe>),
+    /// It lacks entries that the leader has no more: it is sent a snapshot, and no entries.
+    Snapshot,
 }
 
 /// A search for the place where two logs part.
@@ -73,7 +84,7 @@ impl Progress {
     /// A member that the leader has sent nothing yet.
     pub(crate) fn new(next: Index, now: Tick) -> Progress {
         Progress {
-            state: State::Probe(Probe::NEW),
+            state: State::Trusted(Way::Probe(Probe::NEW)),
             matched: Index::ZERO,
             next,
             open: None,
@@ -108,21 +119,32 @@ impl Progress {
         matches!(self.state, State::Distrusted(_))
     }
 
-    fn probe(&self) -> Option<Probe> {
+    /// Whether it lacks entries that the leader has no more.
+    pub(crate) fn needs_snapshot(&self) -> bool {
+        self.way() == Some(Way::Snapshot)
+    }
+
+    fn way(&self) -> Option<Way> {
         match self.state {
-            State::Probe(probe) | State::Distrusted(Some(probe)) => Some(probe),
-            State::Own | State::Replicate | State::Distrusted(None) => None,
+            State::Own => None,
+            State::Trusted(way) | State::Distrusted(way) => Some(way),
         }
     }
 
-    /// Starts or ends probing, and is trusted as before.
-    fn set_probe(&mut self, probe: Option<Probe>) {
-        self.state = match (self.state, probe) {
-            (State::Own, _) => State::Own,
-            (State::Distrusted(_), probe) => State::Distrusted(probe),
-            (State::Probe(_) | State::Replicate, Some(probe)) => State::Probe(probe),
-            (State::Probe(_) | State::Replicate, None) => State::Replicate,
+    fn probe(&self) -> Option<Probe> {
+        match self.way() {
+            Some(Way::Probe(probe)) => Some(probe),
+            _ => None,
         }
+    }
+
+    /// Goes another way, and is trusted as before.
+    fn go(&mut self, way: Way) {
+        self.state = match self.state {
+            State::Own => State::Own,
+            State::Trusted(_) => State::Trusted(way),
+            State::Distrusted(_) => State::Distrusted(way),
+        };
     }
 
     /// What counts towards the commit index.
@@ -136,7 +158,7 @@ impl Progress {
         match self.state {
             State::Own => now,
             State::Distrusted(_) => Tick::default(),
-            State::Probe(_) | State::Replicate => self.heard,
+            State::Trusted(_) => self.heard,
         }
     }
 
@@ -149,7 +171,11 @@ impl Progress {
     pub(crate) fn budget(&self, settings: &Settings) -> Option<u64> {
         let window = if self.is_probing() { 1 } else { settings.inflight_messages };
         let bytes = settings.inflight_bytes.saturating_sub(self.in_flight_bytes);
-        let free = self.open.is_none() && self.paused.is_none() && self.in_flight.len() < window && bytes > 0;
+        let free = !self.needs_snapshot()
+            && self.open.is_none()
+            && self.paused.is_none()
+            && self.in_flight.len() < window
+            && bytes > 0;
         free.then(|| bytes.min(settings.message_bytes))
     }
 
@@ -231,11 +257,15 @@ impl Progress {
     pub(crate) fn on_conflict(&mut self, rules: Rules, limit: Index, heard: Round, newest: Round) -> bool {
         let backed_off = self.probe().and_then(|probe| probe.backed_off);
         let repeated = backed_off.is_some_and(|(at, since)| limit >= at && heard <= since);
-        if !rules.may_back_up(limit, self.matched) || limit.next() > self.next || repeated {
+        if self.needs_snapshot()
+            || !rules.may_back_up(limit, self.matched)
+            || limit.next() > self.next
+            || repeated
+        {
             return false;
         }
         self.next = limit.next();
-        self.set_probe(Some(Probe { backed_off: Some((limit, newest)) }));
+        self.go(Way::Probe(Probe { backed_off: Some((limit, newest)) }));
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         true
@@ -243,12 +273,33 @@ impl Progress {
 
     /// The follower took what it was sent: the logs match.
     pub(crate) fn on_no_conflict(&mut self) {
-        self.set_probe(None);
+        if self.is_probing() {
+            self.go(Way::Replicate);
+        }
+    }
+
+    /// What it lacks next is not in the log any more.
+    pub(crate) fn on_purged(&mut self) {
+        self.go(Way::Snapshot);
+        self.open = None;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+    }
+
+    /// It holds a snapshot that reaches the log, or came that far otherwise.
+    pub(crate) fn on_installed(&mut self) {
+        self.next = self.matched.next();
+        self.go(Way::Replicate);
+    }
+
+    /// It answered something else than an AppendEntries.
+    pub(crate) fn on_contact(&mut self, now: Tick) {
+        self.heard = now;
     }
 
     /// The follower's log ends at `last`, before what it had acknowledged. It is brought up again from there.
     fn on_lost_entries(&mut self, last: Index) {
-        self.state = State::Distrusted(Some(Probe::NEW));
+        self.state = State::Distrusted(Way::Probe(Probe::NEW));
         self.matched = Index::ZERO;
         self.next = last.next();
         self.in_flight.clear();

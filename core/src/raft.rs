@@ -29,12 +29,12 @@ use core::mem;
 /// deterministic, so the same inputs give the same outputs, and cheap to clone, so a run can be forked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Raft {
-    shared: Shared,
-    role: Role,
+    pub(crate) shared: Shared,
+    pub(crate) role: Role,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Role {
+pub(crate) enum Role {
     Follower(Follower),
     Candidate(Candidate),
     Leader(Leader),
@@ -47,6 +47,9 @@ pub struct Restored {
     pub hard_state: HardState,
     /// The newest entry that is no longer in the log because a snapshot covers it.
     pub purged: LogId,
+    /// The entry up to which the newest durable snapshot stands for the log: not before `purged`, and in the log, or
+    /// equal to it.
+    pub snapshot: LogId,
     /// The terms of the entries after it.
     pub runs: Vec<Run>,
     /// The index of the last entry; `purged.index` if there is none.
@@ -69,7 +72,8 @@ impl Raft {
         now: Tick,
     ) -> Result<Raft, BadSetting> {
         settings.validate()?;
-        let Restored { hard_state, purged, runs, last, memberships } = restored;
+        let Restored { hard_state, purged, snapshot, runs, last, memberships } = restored;
+        let commit = snapshot.index.max(purged.index);
         let mut shared = Shared {
             me,
             boot,
@@ -78,9 +82,10 @@ impl Raft {
             rng: Rng::new(seed ^ me.id.0.rotate_left(32)),
             now,
             hard_state,
-            log: Log::new(purged, runs, last, memberships),
+            log: Log::new(purged, runs, last, commit, memberships),
             disk: Disk::new(last),
-            applied: purged.index,
+            applied: commit,
+            installing: None,
             fenced: false,
             question: 0,
             term_window: (now, hard_state.term),
@@ -122,6 +127,11 @@ impl Raft {
             Input::Sent { to, term, prev, last, bytes } => self.on_sent(to, term, prev, last, bytes),
             Input::Unsent { to, term, prev } => self.on_unsent(to, term, prev),
             Input::Applied(index) => self.on_applied(index),
+            Input::SnapshotSaved { snapshot, purge } => self.on_snapshot_saved(snapshot, purge),
+            Input::PieceTaken { from, reply } => self.on_piece_taken(from, reply),
+            Input::SnapshotReceived { snapshot, membership } => {
+                self.on_snapshot_received(snapshot, membership)
+            }
             Input::LeaderDown(id) => self.on_leader_down(id),
             Input::Campaign => self.on_campaign(),
             Input::Fence => self.on_fence(),
@@ -233,6 +243,11 @@ impl Raft {
         self.shared.envelope(to, Message::AppendEntries(append))
     }
 
+    /// The same of any message that says nothing that is not durable.
+    pub fn envelope_of(&self, to: Peer, message: Message) -> Envelope {
+        self.shared.envelope(to, message)
+    }
+
     /// The term of the entry at `index`, if the log holds it.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.shared.log.term_at(index)
@@ -340,6 +355,8 @@ impl Raft {
                 Role::Leader(leader) => leader.on_append_reply(&mut self.shared, from, reply),
                 _ => self.shared.drop_input(Dropped::Unexpected),
             },
+            Message::InstallSnapshot(install) => self.on_install_snapshot(from, install),
+            Message::InstallSnapshotReply(reply) => self.on_install_snapshot_reply(from, reply),
             Message::ReadIndexReply(reply) if reply.term < current => self.shared.drop_input(Dropped::Stale),
             Message::ReadIndexReply(reply) => match &mut self.role {
                 Role::Follower(follower) => follower.on_read_index_reply(&mut self.shared, from, reply),
@@ -384,7 +401,7 @@ impl Raft {
     }
 
     fn judge_vote(&self, from: Peer, vote: RequestVote) -> Option<Refusal> {
-        let (state, last) = (self.shared.hard_state, self.shared.log.last_id());
+        let (state, last) = (self.shared.hard_state, self.shared.newest_held());
         if let Some(refusal) = self.shared.rules.refusal(&vote, from, state, last) {
             return Some(refusal);
         }
@@ -422,7 +439,7 @@ impl Raft {
     }
 
     /// A leader of an older term learns from the answer that it was deposed.
-    fn on_old_append(&mut self, from: Peer) -> Transition {
+    pub(crate) fn on_old_append(&mut self, from: Peer) -> Transition {
         if !self.shared.rules.tells_old_leader() {
             return self.shared.drop_input(Dropped::Stale);
         }
@@ -505,6 +522,11 @@ impl Raft {
         if !self.shared.disk.complete(self.shared.rules, id) {
             return self.shared.drop_input(Dropped::Stale);
         }
+        if let Some(snapshot) = self.shared.end_installing(id)
+            && let Role::Follower(follower) = &mut self.role
+        {
+            follower.on_installed(&mut self.shared, snapshot);
+        }
         match &mut self.role {
             Role::Follower(follower) => follower.on_persisted(&mut self.shared),
             Role::Leader(leader) => leader.on_persisted(&mut self.shared),
@@ -560,7 +582,7 @@ impl Raft {
     }
 
     /// Carries out what a handler decided, and what follows from that.
-    fn change_role(&mut self, mut transition: Transition) {
+    pub(crate) fn change_role(&mut self, mut transition: Transition) {
         while transition != Transition::Stay {
             transition = self.enter(transition);
         }
@@ -625,6 +647,7 @@ fn peers_of(leader: &Leader, now: Tick) -> Vec<PeerStatus> {
             last: progress.last,
             applied: progress.applied,
             probing: progress.is_probing(),
+            receives_snapshot: progress.needs_snapshot(),
             messages_in_flight,
             bytes_in_flight,
             silent_for: progress.silent_for(now),

@@ -193,6 +193,12 @@ impl Rules {
         leader_commit.min(if self.broken.is("commit-unverified") { last } else { verified })
     }
 
+    /// "If existing log entry has same index and term as snapshot's last included entry, retain log entries following it
+    /// and reply"; else "discard the entire log" (Figure 13, 6 and 7).
+    pub(crate) fn keeps_suffix(self, own_term: Option<Term>, snapshot: LogId) -> bool {
+        own_term == Some(snapshot.term) || (own_term.is_some() && self.broken.is("snapshot-keeps-any-log"))
+    }
+
     /// The log is "updated on stable storage before responding to RPCs": a follower acknowledges what is durable, and
     /// verified by its leader in this term (D5.1.2).
     pub(crate) fn acknowledged(self, verified: Index, persisted: Index) -> Index {

@@ -8,8 +8,8 @@ use crate::log::Log;
 use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::{
-    AppendEntriesReply, Boot, Dropped, Envelope, HardState, Index, LogId, Message, Output, Peer, Refused,
-    RefusedReason, Round, Settings, TailChange, Term, Tick, Ticket, Write,
+    AppendEntriesReply, Boot, Dropped, Envelope, HardState, Index, LogId, Membership, Message, Output, Peer,
+    Refused, RefusedReason, Round, Settings, TailChange, Term, Tick, Ticket, Write, WriteId,
 };
 use alloc::vec::Vec;
 
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) disk: Disk,
     /// How far the state machine has applied.
     pub(crate) applied: Index,
+    /// A snapshot that is being installed: the write that resets the log to it must be done first.
+    pub(crate) installing: Option<Installing>,
     /// Whether its machine turned out to differ from that of a majority.
     pub(crate) fenced: bool,
     /// The number of this boot's newest question to a leader. Lives here since it is never used twice.
@@ -39,6 +41,14 @@ pub(crate) struct Shared {
     pub(crate) out: Output,
     /// What it wants said when the writes handed out until its end are done.
     pub(crate) held: Vec<Envelope>,
+}
+
+/// A snapshot whose reset of the log is on its way to the disk. Until it is there nothing is appended (design, 5.1.9).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Installing {
+    pub(crate) write: WriteId,
+    pub(crate) snapshot: LogId,
+    pub(crate) membership: (LogId, Membership),
 }
 
 /// What a handler decides about the role. `raft.rs` alone carries it out.
@@ -75,7 +85,8 @@ impl Shared {
     /// Whether this node may campaign and lead: it votes in the membership in force, in this life, and its machine
     /// is not known to differ from that of a majority.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.rules.may_campaign(self.log.membership().is_voter(self.me), self.fenced)
+        let votes = self.log.membership().is_voter(self.me) && self.installing.is_none();
+        self.rules.may_campaign(votes, self.fenced)
     }
 
     /// A timeout for this election, drawn from (min, max] (§5.2).
@@ -165,6 +176,32 @@ impl Shared {
         self.write().truncate = Some(last);
     }
 
+    /// The log is to go on after a snapshot, once that is durable.
+    pub(crate) fn write_reset(&mut self, snapshot: LogId, membership: (LogId, Membership)) {
+        let write = self.write();
+        write.reset = Some(snapshot);
+        let write = write.id;
+        self.installing = Some(Installing { write, snapshot, membership });
+    }
+
+    /// Its newest entry: a snapshot that is being installed counts, since a start would find it.
+    pub(crate) fn newest_held(&self) -> LogId {
+        let installing = self.installing.as_ref().map_or(LogId::ZERO, |it| it.snapshot);
+        self.log.last_id().max(installing)
+    }
+
+    /// Writes up to `done` are durable. The snapshot that the log was reset to, if that was one of them.
+    pub(crate) fn end_installing(&mut self, done: WriteId) -> Option<LogId> {
+        let Installing { snapshot, membership, .. } = self.installing.take_if(|it| it.write <= done)?;
+        self.disk.reset(snapshot.index);
+        self.log.reset(snapshot, membership);
+        self.out.tail.push(TailChange::Reset(snapshot));
+        self.out.installed = Some(snapshot);
+        self.out.commit = Some(snapshot.index);
+        self.announce_members();
+        Some(snapshot)
+    }
+
     /// Follows the commit index up to `index`, if that rises.
     pub(crate) fn commit_to(&mut self, index: Index) -> bool {
         let rises = self.log.commit_to(self.rules, index);
@@ -194,6 +231,7 @@ impl Shared {
         self.out.write.get_or_insert_with(|| Write {
             id: disk.hand_out(),
             hard_state: None,
+            reset: None,
             truncate: None,
             append: None,
         })

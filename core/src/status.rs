@@ -84,6 +84,8 @@ pub struct PeerStatus {
     pub incarnation: Incarnation,
     /// The newest index known to be durable there and equal to the leader's.
     pub matched: Index,
+    /// Whether it lacks entries that the leader has no more, and so is sent a snapshot.
+    pub receives_snapshot: bool,
     /// The next index to send.
     pub next: Index,
     /// Where its log ends, as it last said.

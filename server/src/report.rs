@@ -33,6 +33,12 @@ pub struct Report {
     /// The digest of everything that it applied, at exactly `applied`: 32 hexadecimal digits. Two nodes
     /// that applied the same entries show the same.
     pub digest: String,
+    /// The oldest index of its log.
+    #[serde(default)]
+    pub first_index: u64,
+    /// Its newest snapshot, which stands for the log up to its index.
+    #[serde(default)]
+    pub snapshot: Option<ReportedSnapshot>,
     /// Bytes that its log takes on disk, spare files included; 0 if it uses no disk.
     #[serde(default)]
     pub disk_bytes: u64,
@@ -51,6 +57,15 @@ pub struct Report {
     /// Where this node's machine was found to differ from that of a majority. It answers nothing since.
     #[serde(default)]
     pub fenced: Option<u64>,
+}
+
+/// A snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReportedSnapshot {
+    /// The newest entry that it stands for.
+    pub index: u64,
+    /// The bytes of its file.
+    pub bytes: u64,
 }
 
 /// One member of the cluster.
@@ -100,6 +115,8 @@ impl Report {
             members: status.members.iter().map(ReportedMember::new).collect(),
             peers: raft.peers.iter().map(|peer| ReportedPeer::new(peer, raft.last.index.0)).collect(),
             digest: status.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            first_index: raft.purged.index.0 + 1,
+            snapshot: status.snapshot.map(|it| ReportedSnapshot { index: it.last.index.0, bytes: it.bytes }),
             disk_bytes: status.disk_bytes,
             caught_up: status.caught_up,
             unapplied_bytes: status.unapplied_bytes,
@@ -245,6 +262,8 @@ mod tests {
             members: (1..=4).map(member).collect(),
             peers: vec![peer(2, "replicate"), peer(3, "probe"), peer(4, "distrusted")],
             digest: "ab".repeat(16),
+            first_index: 1,
+            snapshot: None,
             disk_bytes: 3 << 19,
             caught_up: true,
             unapplied_bytes: 512,

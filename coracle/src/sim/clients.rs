@@ -9,9 +9,9 @@ use super::machine::{Ask, Kv, Told};
 use super::plan::{ELECTION, Plan};
 use super::situations::{Met, Rare};
 use super::witness;
-use crate::driver::RequestId;
 use crate::entry::{Entry, Kind};
 use crate::state_machine::StateMachine;
+use crate::work::RequestId;
 use coracle_core::{Index, NodeId};
 use std::collections::BTreeMap;
 

@@ -17,9 +17,9 @@
 mod queued;
 
 use super::situations::{Met, Rare};
-use crate::driver::Unsent;
 use crate::entry::{Entry, Kind};
 use crate::storage::{Change, Recovered, WriteBatch};
+use crate::work::Unsent;
 use coracle_core::*;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,11 +74,12 @@ impl Image {
         self.entries.iter().skip(index.0 as usize).map(|entry| entry.bytes).sum()
     }
 
-    fn change(&mut self, change: &Change) {
+    fn change(&mut self, change: &Change, committed: &[Seen]) {
         match change {
             Change::Truncate(last) => self.entries.truncate(last.0 as usize),
             Change::Append(entries) => self.entries.extend(entries.iter().map(seen)),
-            Change::Reset(_) => {}
+            // What a snapshot stands for counts as if it were there.
+            Change::Reset(to) => self.entries = committed[..to.index.0 as usize].to_vec(),
         }
     }
 }
@@ -114,8 +115,6 @@ struct Record {
     /// A time that an entry of its log showed, and what its own clock showed then, in milliseconds: from there the
     /// cluster's clock goes on.
     time: (u64, u64),
-    /// Whether its disk went back to an earlier state, and it has not started since.
-    put_back: bool,
     /// What was durable when it went back: what was acknowledged until then was true.
     before: Image,
 }
@@ -236,7 +235,12 @@ impl Ghost {
     /// A node's disk has made a batch durable.
     pub(super) fn on_durable(&mut self, node: usize, batch: &WriteBatch) -> Verdict {
         let record = &mut self.nodes[node];
-        batch.changes.iter().for_each(|change| record.durable.change(change));
+        for change in &batch.changes {
+            record.durable.change(change, &self.committed);
+            if matches!(change, Change::Reset(_)) {
+                record.log.change(change, &self.committed);
+            }
+        }
         if let Some(state) = batch.hard_state {
             record.durable_state = state;
             return self.on_vote(node, state);
@@ -266,14 +270,13 @@ impl Ghost {
     /// A node's disk went back to an earlier state.
     pub(super) fn on_put_back(&mut self, node: usize) {
         let before = std::mem::take(&mut self.nodes[node].durable);
-        self.nodes[node] = Record { put_back: true, before, ..Record::default() };
+        self.nodes[node] = Record { before, ..Record::default() };
         self.went_back.insert(node);
     }
 
     /// The process on a node's directory, and that on its copy, change places: `copied`: the copy is in front now.
     pub(super) fn exchange(&mut self, node: usize, copied: bool) {
-        let copy = || Record { put_back: true, ..Record::default() };
-        let aside = self.aside.entry(node).or_insert_with(copy);
+        let aside = self.aside.entry(node).or_default();
         std::mem::swap(aside, &mut self.nodes[node]);
         if copied {
             // What the original acknowledged is true, wherever it is now.
@@ -290,18 +293,28 @@ impl Ghost {
     }
 
     /// A node came back. What was durable must be there; more may be.
-    pub(super) fn on_start(&mut self, node: usize, recovered: &Recovered, entries: &[Entry]) -> Verdict {
+    pub(super) fn on_start(
+        &mut self,
+        node: usize,
+        recovered: &Recovered,
+        entries: &[Entry],
+        snapshot: LogId,
+    ) -> Verdict {
         let id = self.ids[node];
         let record = &mut self.nodes[node];
         // What was purged was committed and durable here: it counts as if it were still there.
         let purged = recovered.purged.index;
-        if record.put_back {
-            record.durable.entries = self.committed[..(purged.0 as usize).min(self.committed.len())].to_vec();
+        let reached = self.committed.get((snapshot.index.0 as usize).wrapping_sub(1));
+        if snapshot != LogId::ZERO && reached.is_none_or(|entry| entry.term != snapshot.term) {
+            return broken("S16", format!("node {id} starts from {snapshot}, which is not committed"));
         }
-        if purged > record.durable.last() || purged.0 > self.committed.len() as u64 {
-            return broken("S20", format!("the log of node {id} begins after {purged}, which it never held"));
+        if purged > snapshot.index {
+            return broken(
+                "S20",
+                format!("the log of node {id} begins after {purged}, and no snapshot reaches it"),
+            );
         }
-        let kept = record.durable.entries.iter().take(purged.0 as usize).copied();
+        let kept = self.committed[..purged.0 as usize].iter().copied();
         let image = Image { entries: kept.chain(entries.iter().map(seen)).collect() };
         // A truncation that was under way may have become durable with the rest of its batch: then the
         // entries after it are new ones. So the promise is judged on the entries that anyone committed:
@@ -326,8 +339,8 @@ impl Ghost {
             durable: image,
             durable_state: new,
             state: new,
-            commit: purged,
-            applied: purged,
+            commit: snapshot.index,
+            applied: snapshot.index,
             time: (newest, NOT_YET),
             before: std::mem::take(&mut record.before),
             acknowledged: record.acknowledged,
@@ -389,7 +402,9 @@ impl Ghost {
             record.inherited = record.log.bytes_after(record.commit);
         }
         let newest = self.nodes[node].log.entries.iter().rposition(|entry| entry.membership);
-        if raft.membership_id().index.0 != newest.map_or(0, |at| at as u64 + 1) {
+        // The reset to a snapshot is on its way to the disk, and the node has not moved to it yet.
+        let moves = raft.is_installing();
+        if !moves && raft.membership_id().index.0 != newest.map_or(0, |at| at as u64 + 1) {
             let id = raft.membership_id();
             return broken("S14", format!("node {} goes by membership {id}, not its newest", self.ids[node]));
         }
@@ -580,6 +595,35 @@ impl Ghost {
             );
         }
         Ok(())
+    }
+
+    /// A machine has taken the state of a snapshot.
+    pub(super) fn on_restored(&mut self, node: usize, id: LogId, digest: [u8; 16]) -> Verdict {
+        let record = &mut self.nodes[node];
+        let (name, applied) = (self.ids[node], record.applied);
+        if id.index <= applied {
+            return broken("S16", format!("the machine of node {name} goes back from {applied} to {id}"));
+        }
+        record.applied = id.index;
+        if record.durable.last() < id.index {
+            return broken(
+                "S16",
+                format!("node {name} takes a state up to {id} before its log is durably there"),
+            );
+        }
+        let known = self.committed.get(id.index.0 as usize - 1).map(|entry| entry.term);
+        if known != Some(id.term) {
+            return broken("S16", format!("node {name} takes a state up to {id}, which is not committed"));
+        }
+        self.on_state(node, id, digest)
+    }
+
+    /// The state of a node's machine is that of a snapshot.
+    pub(super) fn on_state(&mut self, node: usize, id: LogId, digest: [u8; 16]) -> Verdict {
+        if *self.digests.entry(id.index).or_insert(digest) == digest {
+            return Ok(());
+        }
+        broken("S16", format!("node {} has another digest at {id}, from a snapshot", self.ids[node]))
     }
 
     /// A machine has applied an entry. One that rotted has a digest that says nothing.

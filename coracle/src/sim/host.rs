@@ -4,6 +4,8 @@
 //! It does what the runtime does in production, one step at a time, and leaves to the world what the world
 //! decides: when a message arrives, when a write is done, when the machine gets on, when the power goes.
 
+mod files;
+mod found;
 mod heard;
 mod twin;
 
@@ -14,29 +16,33 @@ use super::clock::Clock;
 use super::dice::Dice;
 use super::machine::{Ask, Kv};
 use super::plan::Plan;
-use crate::applier::{Applier, Outcome};
+use crate::applier::{Applier, Done, Outcome};
+use crate::config::Config;
 use crate::digests::Finding;
-use crate::driver::{Actions, Driver, Order, RequestId, Unsent, Work};
+use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{StopReason, in_full};
+use crate::files::{Filed, Files};
 use crate::founding::{Promise, Question};
-use crate::open::{newest_time, promise, restore};
+use crate::open::{newest_snapshot, newest_time, promise, restore};
 use crate::replica::{Load, Moment, Replica};
-use crate::replicated::Replicated;
+use crate::replicated::{Digest, SaveState};
+use crate::snapshots::FileOrder;
 use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
 use crate::storage::identity::{self, Boots};
 use crate::storage::mem_disk::{MemDisk, Op};
 use crate::storage::queue::WriteQueue;
-use crate::storage::wal::{self, PlannedRead, Wal, WalConfig};
+use crate::storage::snapshots::Meta;
+use crate::storage::wal::{self, PlannedRead, Wal};
 use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
 use crate::wire::{AlarmReason, Answer as FoundingAnswer, Ask as FoundingAsk, Facts};
+use crate::work::{Actions, Order, RequestId, Unsent, Work};
 use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// A node, up or down.
@@ -61,8 +67,6 @@ pub(super) struct Host {
     pub(super) torn: bool,
     /// Whether its disk hangs: what it is given now takes for ever.
     pub(super) hung: bool,
-    /// The snapshots that its log was, or may be, purged to. The simulator keeps them, and they are durable.
-    snapshots: BTreeMap<Index, Replicated<Kv>>,
     /// The starts of its directory.
     pub(super) boots: Boots,
     /// What it knows of the starts of others, durably.
@@ -96,8 +100,14 @@ pub(super) struct Running {
     pub(super) promises: VecDeque<Option<Promise>>,
     log: Wal,
     reader: Box<dyn LogReader>,
-    /// Up to where the log was purged.
-    purged: Index,
+    /// Up to where the log is to be purged.
+    purge: Option<LogId>,
+    /// The files of snapshots, what is to be done with them, and whether that is under way.
+    files: Files,
+    filing: VecDeque<FileOrder>,
+    pub(super) files_busy: bool,
+    /// A snapshot that is being written.
+    saving: Option<(Meta, SaveState)>,
     /// The batch that the disk is working on.
     pub(super) writing: Option<(Option<WriteId>, WriteBatch)>,
     /// When the newest batch that is not a seal was written.
@@ -140,6 +150,16 @@ pub(super) struct Limits {
     feed: u64,
 }
 
+impl Limits {
+    fn of(config: &Config) -> Limits {
+        Limits {
+            in_flight: (config.inflight_messages, config.inflight_bytes + LARGEST),
+            message: (config.message_entries as usize, config.message_bytes),
+            feed: config.apply_bytes,
+        }
+    }
+}
+
 /// What happens to a node.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -167,6 +187,10 @@ pub(super) enum Event {
     FoundingAnswer(Box<Question>, Result<FoundingAnswer, String>),
     /// One more promise is durable.
     Promised,
+    /// What came of an order for the files of snapshots.
+    Filed(Filed),
+    /// Somebody wants a snapshot taken.
+    WantSnapshot,
 }
 
 /// What a host wants of the world, after it was turned.
@@ -181,6 +205,10 @@ pub(super) struct Wants {
     /// The batches queued for the disk, in order: what the log in memory says now.
     pub(super) queued: Vec<WriteBatch>,
     pub(super) applied: Vec<(Entry, [u8; 16])>,
+    /// The snapshots from which the machine took its state, and its digest then, before any of `applied` after it.
+    pub(super) restored: Vec<(LogId, [u8; 16])>,
+    /// A snapshot is to be written.
+    pub(super) saves: bool,
     pub(super) heard: Vec<(RequestId, Heard)>,
     pub(super) alarms: Vec<Alarm>,
     pub(super) findings: Vec<Finding>,
@@ -208,7 +236,6 @@ impl Host {
             fault: None,
             torn: false,
             hung: false,
-            snapshots: BTreeMap::new(),
             boots: Boots::default(),
             kept: Kept::default(),
             met: BTreeMap::new(),
@@ -271,8 +298,13 @@ impl Host {
         self.met.get(&other.me.id).is_some_and(|(run, _)| *run == other.run)
     }
 
-    /// Starts the process on what the disk holds. Returns what it recovered.
-    pub(super) fn start(&mut self, now: u64, plan: &Plan, dice: &mut Dice) -> Result<Recovered, String> {
+    /// Starts the process on what the disk holds. Returns what it recovered, and where its machine stands.
+    pub(super) fn start(
+        &mut self,
+        now: u64,
+        plan: &Plan,
+        dice: &mut Dice,
+    ) -> Result<(Recovered, (LogId, Digest)), String> {
         self.newest_run += 1;
         self.run = self.newest_run;
         self.rotten = None;
@@ -282,13 +314,14 @@ impl Host {
         let exists = wal::exists(&*disk).map_err(text)?;
         let fresh = self.me.incarnation;
         let mut identity = identity::open_or_create(&*disk, self.me.id, exists, || fresh).map_err(text)?;
-        let config = wal_config(plan.segment, dice.bits());
+        let config = found::wal_config(plan.segment, dice.bits());
         let mut log = Wal::open(disk.clone(), identity, config);
         log.broken = self.broken;
-        let recovered = log.load(&mut |_| {}).map_err(text)?;
+        let mut recovered = log.load(&mut |_| {}).map_err(text)?;
+        let snapshot = newest_snapshot(&*disk, &mut log, &mut recovered, self.broken).map_err(text)?;
         let reader = log.reader();
         let mut newest = newest_time(&*reader, &recovered).map_err(|error| in_full(&error))?;
-        let restored = restore(recovered.clone()).map_err(|error| in_full(&error))?;
+        let restored = restore(recovered.clone(), snapshot.as_ref()).map_err(|error| in_full(&error))?;
         // A founder names the cluster in its identity only after its first entry was durable.
         if let (None, Some((_, membership))) = (identity.cluster, restored.memberships.last()) {
             identity = identity::set_cluster(&*disk, membership.cluster).map_err(text)?;
@@ -297,39 +330,36 @@ impl Host {
         self.boots = identity::begin_run(&*disk, || Boot(dice.bits())).map_err(text)?;
         let boot = self.boots.newest.last().copied().unwrap_or_default();
         let config = plan.config(self.me.id, dice);
-        let limits = Limits {
-            in_flight: (config.inflight_messages, config.inflight_bytes + LARGEST),
-            message: (config.message_entries as usize, config.message_bytes),
-            feed: config.apply_bytes,
-        };
         let tick = self.clock.moment(now).tick;
-        #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
-        let mut raft = Raft::new(self.me, boot, config.core(), dice.bits(), restored, tick)
-            .map_err(|error| error.to_string())?;
-        #[cfg(feature = "mutants")]
-        raft.break_rule(self.broken);
-        let mut replicated = self.machine(recovered.purged.index)?;
-        newest = newest.max(replicated.cluster_time());
+        let raft = self.core(boot, &config, dice.bits(), restored, tick)?;
+        let mut replicated = self.machine(&disk, snapshot.as_ref())?;
+        newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
+        let began = (recovered, replicated.applied());
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
         let replica = Replica::new(raft, &config, newest);
         let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated();
         self.up = Some(Running {
             driver: driver
+                .starting_from(snapshot, 0)
                 .fenced_at(identity::fenced(&*disk).map_err(text)?)
                 .remembering(promise, self.boots.count),
-            applier: Applier::new(replicated),
+            applier: Applier::new(replicated, disk.clone()),
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             promises: VecDeque::new(),
             log,
             reader,
-            purged: recovered.purged.index,
+            purge: None,
+            files: Files::new(disk.clone(), self.broken),
+            filing: VecDeque::new(),
+            files_busy: false,
+            saving: None,
             writing: None,
             unsealed: None,
             reported: WriteId(0),
             seen: 0,
             slow: plan.apply > 0,
-            limits,
+            limits: Limits::of(&config),
             last_report: 0,
             truncated_at: None,
             changes: 0,
@@ -337,15 +367,7 @@ impl Host {
             applies: false,
             committed: Index::ZERO,
         });
-        Ok(recovered)
-    }
-
-    /// The machine as its snapshot up to here has it; an empty one if there is none.
-    fn machine(&self, purged: Index) -> Result<Replicated<Kv>, String> {
-        let snapshot = self.snapshots.get(&purged);
-        let restored = snapshot.map(|snapshot| snapshot.reborn(Kv::default())).transpose();
-        let restored = restored.map_err(|error| in_full(&error))?;
-        Ok(restored.unwrap_or_else(|| Replicated::new(Kv::default())))
+        Ok(began)
     }
 
     /// Feeds an event, and carries nothing out: of writes and reads not even the first step. The batches that
@@ -370,6 +392,12 @@ impl Host {
             Event::Founding(name, from, ask) => driver.on_founding(name, from, ask),
             Event::FoundingAnswer(question, answer) => driver.on_founding_answer(&question, answer),
             Event::Promised => driver.on_promised(),
+            Event::Filed(Filed::Piece(to, piece)) => driver.on_piece(to, piece),
+            Event::Filed(Filed::Stored(from, reply)) => driver.on_stored(from, reply),
+            Event::Filed(Filed::Received(kept)) => driver.on_received(kept),
+            Event::Filed(Filed::Saved(saved)) => driver.on_saved(saved.ok()),
+            Event::Filed(Filed::Failed(_)) => {}
+            Event::WantSnapshot => driver.want_snapshot(),
         }
         driver.handle(moment, tick);
         let writes = driver.replica().writes();
@@ -385,33 +413,6 @@ impl Host {
         let Some(running) = &mut self.up else { return wants };
         running.turn(moment, &self.disk, &mut wants);
         wants
-    }
-
-    /// Purges the log up to the newest snapshot, if that is not after `upto`; otherwise takes a new
-    /// one. Does neither while the disk works. Returns up to where it purged.
-    pub(super) fn purge(&mut self, upto: Index) -> Result<Option<LogId>, String> {
-        // What a rotten machine would write is never restored from: it is replaced, not started again.
-        let sound = self.rotten.is_none() && !self.fenced;
-        let Some(up) = self.up.as_mut().filter(|up| sound && up.writing.is_none()) else { return Ok(None) };
-        let purged = up.purged;
-        let newest =
-            self.snapshots.last_key_value().map_or(LogId::ZERO, |(_, snapshot)| snapshot.applied().0);
-        if newest.index <= purged {
-            let snapshot = up.applier.replicated();
-            let applied = snapshot.applied().0.index;
-            if applied > purged {
-                self.snapshots.insert(applied, snapshot.clone());
-            }
-            return Ok(None);
-        }
-        // After a restart the machine may not have come so far again.
-        if newest.index > upto.min(up.applied()) {
-            return Ok(None);
-        }
-        up.log.purge(newest).map_err(|error| in_full(&error))?;
-        up.purged = newest.index;
-        up.changes += 1;
-        Ok(Some(newest))
     }
 
     /// How it stands, in a few words.
@@ -526,6 +527,7 @@ impl Running {
             send,
             asks,
             told,
+            files,
             loads,
             work,
             answers,
@@ -538,6 +540,7 @@ impl Running {
         wants.asks.extend(asks);
         wants.told.extend(told);
         wants.loads.extend(loads);
+        self.filing.extend(files);
         for work in work {
             wants.leadership_lost |= matches!(work, Work::Deposed);
             if let Work::Apply(entries) = &work {
@@ -572,6 +575,7 @@ impl Running {
                     }
                     self.queue.push(id, batch);
                 }
+                Order::Purge(upto) => self.purge = Some(upto),
                 // What a host knows of others it keeps by itself.
                 Order::Met(_) => {}
                 Order::Fence(index) => match identity::set_fence(disk, index) {
@@ -593,9 +597,11 @@ impl Running {
 
     fn apply(&mut self, count: usize, wants: &mut Wants) {
         for _ in 0..count {
-            match self.applier.apply_next() {
+            match self.applier.next() {
                 None => break,
-                Some(Ok(entry)) => wants.applied.push((entry, self.applier.progress().digest)),
+                Some(Ok(Done::Applied(entry))) => wants.applied.push((entry, self.applier.progress().digest)),
+                Some(Ok(Done::Restored(id))) => wants.restored.push((id, self.applier.progress().digest)),
+                Some(Ok(Done::SnapshotTaken)) => {}
                 Some(Err(reason)) => {
                     wants.fatal = Some(reason.to_string());
                     break;
@@ -618,6 +624,10 @@ impl Running {
                 Outcome::Answer(request, Err(error)) => wants.heard.push((request, Heard::of_read(&error))),
                 Outcome::Failed(request, error) => wants.heard.push((request, Heard::of_write(&error))),
                 Outcome::Send(peer, message) => wants.send.push((peer, message)),
+                Outcome::Snapshot(meta, save) => {
+                    self.saving = Some((meta, save));
+                    wants.saves = true;
+                }
                 Outcome::Checked(from, forward) => {
                     self.driver.on_checked(from, forward);
                     turn = true;
@@ -650,16 +660,5 @@ fn said(reason: &StopReason) -> String {
     match reason {
         StopReason::Storage(error) => in_full(&**error),
         other => in_full(other),
-    }
-}
-
-/// A log without a thread of its own, whose generations follow from a seed.
-fn wal_config(segment_bytes: u64, seed: u64) -> WalConfig {
-    let draws = Arc::new(AtomicU64::new(seed));
-    WalConfig {
-        segment_bytes,
-        prepare_ahead: false,
-        spares: 2,
-        draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
     }
 }

@@ -230,6 +230,9 @@ impl Plan {
         config.apply_bytes = self.feed;
         config.max_unapplied_bytes = self.unapplied;
         config.forward = self.forward;
+        config.snapshot_bytes = u64::MAX;
+        config.snapshot_entries = if self.purge == 0 { u64::MAX } else { *dice.pick(&[5, 30, u64::MAX]) };
+        config.snapshot_piece_bytes = *dice.pick(&[50, 300, 1 << 18]);
         config
     }
 

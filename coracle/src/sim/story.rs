@@ -14,7 +14,9 @@ pub(super) fn forwarded(message: &PeerMessage) -> String {
         PeerMessage::ForwardReply(ForwardReply { id, outcome: Err(error) }) => {
             format!("{error} (forward {id})")
         }
-        PeerMessage::Raft { envelope, .. } => envelope.message.to_string(),
+        PeerMessage::Raft { envelope, .. } | PeerMessage::Piece { envelope, .. } => {
+            envelope.message.to_string()
+        }
     }
 }
 

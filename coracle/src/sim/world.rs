@@ -9,6 +9,7 @@
 mod asking;
 mod bounds;
 mod copies;
+mod disk;
 mod dues;
 mod faults;
 mod founding;
@@ -16,6 +17,7 @@ mod heal;
 mod network;
 mod power;
 mod reads;
+mod snapshots;
 mod turns;
 
 use self::copies::Aside;
@@ -25,15 +27,15 @@ use self::turns::Turn;
 use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
 use super::ghost::{Ghost, Verdict, Violation, broken};
-use super::host::{Event, Heard, Host, Wants, Written};
+use super::host::{Event, Heard, Host, Wants};
 use super::plan::{ELECTION, MS, Plan};
 use super::situations::{Met, Rare, SITUATIONS};
-use super::{Options, Report, story};
+use super::{Options, Report};
 use crate::digests::Finding;
-use crate::driver::RequestId;
 use crate::founding::Question;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
+use crate::work::RequestId;
 use coracle_core::*;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -51,41 +53,100 @@ const NO_ROOM_PAUSE: u64 = 50 * MS;
 #[derive(Debug)]
 pub(super) enum Happening {
     /// A node's timer.
-    Tick { node: usize, run: u64 },
+    Tick {
+        node: usize,
+        run: u64,
+    },
     /// A message arrives.
     Deliver(Parcel),
     /// The disk has done the batch that it was working on.
-    Written { node: usize, run: u64 },
+    Written {
+        node: usize,
+        run: u64,
+    },
     /// The node is told that a write is done.
-    Reported { node: usize, run: u64, id: WriteId },
+    Reported {
+        node: usize,
+        run: u64,
+        id: WriteId,
+    },
     /// The log was quiet for a while.
-    Seal { node: usize, run: u64 },
+    Seal {
+        node: usize,
+        run: u64,
+    },
     /// Entries were read from the store.
-    Loaded { node: usize, run: u64, reading: Box<Reading> },
+    Loaded {
+        node: usize,
+        run: u64,
+        reading: Box<Reading>,
+    },
     /// A slow machine gets on.
-    Apply { node: usize, run: u64 },
+    Apply {
+        node: usize,
+        run: u64,
+    },
     /// A node carries out what it has taken in.
-    Turn { node: usize, run: u64 },
+    Turn {
+        node: usize,
+        run: u64,
+    },
+    /// A node's disk has done what was asked of the files of snapshots, or has written one.
+    Filed {
+        node: usize,
+        run: u64,
+    },
+    Saved {
+        node: usize,
+        run: u64,
+        sound: bool,
+    },
     /// A node's transport tells it something.
-    Noticed { node: usize, run: u64, event: Event },
+    Noticed {
+        node: usize,
+        run: u64,
+        event: Event,
+    },
     /// A node's process ends, and starts again soon.
-    Restart { node: usize, run: u64 },
+    Restart {
+        node: usize,
+        run: u64,
+    },
     /// A node's process starts again.
-    Start { node: usize },
+    Start {
+        node: usize,
+    },
     /// A client wakes: it asks, or gives up on what it asked.
-    Client { client: usize },
+    Client {
+        client: usize,
+    },
     /// Something goes wrong.
     Fault(Kind),
     /// A link goes or comes, and so many more times.
-    Flap { from: usize, to: usize, more: u64 },
+    Flap {
+        from: usize,
+        to: usize,
+        more: u64,
+    },
     /// The next stage of a leader that is deposed, comes back and leads again.
-    Turnover { leader: usize, stage: u8 },
+    Turnover {
+        leader: usize,
+        stage: u8,
+    },
     /// The two processes of a node and of a copy of its directory change places.
-    ChangePlaces { node: usize, more: u64 },
+    ChangePlaces {
+        node: usize,
+        more: u64,
+    },
     /// A node that was frozen gets what a client asked meanwhile.
-    Asked { run: u64, question: super::clients::Question },
+    Asked {
+        run: u64,
+        question: super::clients::Question,
+    },
     /// A disk has room again.
-    Room { node: usize },
+    Room {
+        node: usize,
+    },
 }
 
 /// One simulated run.
@@ -262,6 +323,8 @@ impl World {
             Happening::Loaded { node, run, reading } => self.on_loaded(node, run, reading),
             Happening::Apply { node, run } => self.on_apply(node, run),
             Happening::Turn { node, run } => self.on_turn(node, run),
+            Happening::Filed { node, run } => self.on_filed(node, run),
+            Happening::Saved { node, run, sound } => self.on_saved(node, run, sound),
             Happening::Noticed { node, run, event } => self.on_noticed(node, run, event),
             Happening::Restart { node, run } => self.restart(node, run),
             Happening::Start { node } => self.start(node),
@@ -361,92 +424,6 @@ impl World {
         Ok(())
     }
 
-    fn on_written(&mut self, node: usize, run: u64) -> Verdict {
-        if !self.lives(node, run) {
-            return Ok(());
-        }
-        if let Some(thaw) = self.frozen(node) {
-            self.at(thaw, Happening::Written { node, run });
-            return Ok(());
-        }
-        let Some(up) = &mut self.hosts[node].up else { return Ok(()) };
-        let batch = up.writing.as_ref().map(|(_, batch)| batch.clone()).unwrap_or_default();
-        let id = match up.write(self.now) {
-            Ok(Written::Whole(id)) => id,
-            Ok(Written::Nothing) => return Ok(()),
-            Ok(Written::Part) => {
-                self.ghost.on_durable(node, &batch)?;
-                self.work(node);
-                return Ok(());
-            }
-            // As the log's writer does, until the fault is over.
-            Ok(Written::NoRoom) => {
-                self.met.count(Rare::DiskFull);
-                self.at(NO_ROOM_PAUSE, Happening::Written { node, run });
-                return Ok(());
-            }
-            Err(error) => return self.on_disk_refused(node, &error),
-        };
-        self.step(3, node, id.0);
-        self.tell(|| format!("node {} has on disk: {}", node + 1, story::batch(&batch)));
-        self.ghost.on_durable(node, &batch)?;
-        if self.chance.happens(Kind::LateWord, node, self.plan.late).is_none() {
-            return self.on_reported(node, run, id);
-        }
-        // The disk goes on; the node hears of this write at some later time.
-        let (_, mut dice) = self.chance.next(Kind::LateWord, node);
-        let limit = *dice.pick(&[5 * MS, 50 * MS, ELECTION]);
-        let delay = dice.within(1, limit);
-        // Some gather, as words for a node that was busy do.
-        let gathers = if dice.chance(500) { 10 * MS - (self.now + delay) % (10 * MS) } else { 0 };
-        let delay = delay + gathers;
-        self.at(delay, Happening::Reported { node, run, id });
-        self.work(node);
-        Ok(())
-    }
-
-    fn on_reported(&mut self, node: usize, run: u64, id: WriteId) -> Verdict {
-        if !self.lives(node, run) {
-            return Ok(());
-        }
-        if let Some(thaw) = self.frozen(node) {
-            self.at(thaw, Happening::Reported { node, run, id });
-            return Ok(());
-        }
-        let now = self.now;
-        let Some(up) = &mut self.hosts[node].up else { return Ok(()) };
-        let stale = id < up.reported;
-        up.reported = up.reported.max(id);
-        let twice = up.last_report == now;
-        up.last_report = now;
-        let before = up.raft().persisted();
-        self.met.count_if(stale, Rare::StaleDone);
-        self.met.count_if(twice, Rare::TwoDone);
-        self.turn(node, Event::Persisted(id))?;
-        if let Some(up) = &mut self.hosts[node].up {
-            let gone = up.truncated_at.take_if(|truncated| id <= *truncated).is_some();
-            let gone = gone && up.raft().persisted() <= before;
-            self.met.count_if(gone, Rare::GoneDone);
-        }
-        Ok(())
-    }
-
-    fn on_seal(&mut self, node: usize, run: u64) -> Verdict {
-        if !self.lives(node, run) {
-            return Ok(());
-        }
-        let Some(up) = &mut self.hosts[node].up else { return Ok(()) };
-        let quiet = up.unsealed.is_some_and(|since| self.now - since >= QUIET);
-        if up.writing.is_some() || !quiet {
-            return Ok(());
-        }
-        self.met.count(Rare::Sealed);
-        match up.seal() {
-            Ok(()) => Ok(()),
-            Err(error) => self.on_disk_refused(node, &error),
-        }
-    }
-
     fn on_apply(&mut self, node: usize, run: u64) -> Verdict {
         if !self.lives(node, run) {
             return Ok(());
@@ -473,6 +450,8 @@ impl World {
             promises,
             queued,
             applied,
+            restored,
+            saves,
             heard,
             alarms,
             findings,
@@ -485,6 +464,7 @@ impl World {
         if let Some(detail) = unbounded {
             return broken("S22", format!("node {}: {detail}", node + 1));
         }
+        self.look_after_files(node, &restored, saves)?;
         let rotten = self.hosts[node].rotten.is_some();
         for (entry, digest) in &applied {
             self.ghost.on_applied(node, entry, Some(*digest).filter(|_| !rotten))?;
@@ -505,9 +485,26 @@ impl World {
         if let Some(reason) = fatal {
             return self.on_disk_refused(node, &reason);
         }
+        self.purge(node)?;
         self.work(node);
         let run = self.hosts[node].run;
         loads.into_iter().for_each(|load| self.read(node, load));
+        self.send_all(node, send)?;
+        for (request, heard) in heard {
+            self.hear(node, request, heard)?;
+        }
+        self.converse(node, promises, asks, told)?;
+        let up = self.hosts[node].up.as_mut();
+        if let Some(up) = up.filter(|up| up.lags() && !up.applies) {
+            up.applies = true;
+            let delay = self.chance.within(Kind::SlowApply, node, 1, self.plan.apply.max(1));
+            self.at(delay, Happening::Apply { node, run });
+        }
+        Ok(())
+    }
+
+    fn send_all(&mut self, node: usize, send: Vec<(Peer, PeerMessage)>) -> Verdict {
+        let run = self.hosts[node].run;
         for (to, message) in send {
             match message {
                 PeerMessage::Raft { envelope, entries } => {
@@ -518,18 +515,9 @@ impl World {
                         self.at(0, Happening::Noticed { node, run, event: Event::Unsent(unsent) });
                     }
                 }
+                PeerMessage::Piece { envelope, bytes } => self.send_piece(node, envelope, bytes),
                 message => self.send_reliably(node, to, message),
             }
-        }
-        for (request, heard) in heard {
-            self.hear(node, request, heard)?;
-        }
-        self.converse(node, promises, asks, told)?;
-        let up = self.hosts[node].up.as_mut();
-        if let Some(up) = up.filter(|up| up.lags() && !up.applies) {
-            up.applies = true;
-            let delay = self.chance.within(Kind::SlowApply, node, 1, self.plan.apply.max(1));
-            self.at(delay, Happening::Apply { node, run });
         }
         Ok(())
     }
@@ -567,7 +555,8 @@ impl World {
         self.tell(|| format!("the machine of node {} is fenced", node + 1));
         let host = &mut self.hosts[node];
         host.fenced = true;
-        if host.rotten.is_none() {
+        // It may have taken another state since, from a snapshot, and give that up for what the old one looked like.
+        if !host.rotted {
             return broken("S5", format!("node {} gives up a machine that is right", node + 1));
         }
         self.met.count(Rare::Fenced);

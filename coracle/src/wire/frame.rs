@@ -57,13 +57,15 @@ pub(super) enum Type {
     AppendEntriesReply = 19,
     ReadIndex = 20,
     ReadIndexReply = 21,
+    InstallSnapshot = 22,
+    InstallSnapshotReply = 23,
     Forward = 32,
     ForwardReply = 33,
 }
 
 impl Type {
     /// Every type that this version knows.
-    pub(super) const ALL: [Type; 17] = [
+    pub(super) const ALL: [Type; 19] = [
         Type::Hello,
         Type::Welcome,
         Type::Refused,
@@ -79,6 +81,8 @@ impl Type {
         Type::AppendEntriesReply,
         Type::ReadIndex,
         Type::ReadIndexReply,
+        Type::InstallSnapshot,
+        Type::InstallSnapshotReply,
         Type::Forward,
         Type::ForwardReply,
     ];

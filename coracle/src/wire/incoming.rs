@@ -105,6 +105,8 @@ fn open(raw: Raw) -> Result<Incoming, WireError> {
         | Type::AppendEntriesReply
         | Type::ReadIndex
         | Type::ReadIndexReply
+        | Type::InstallSnapshot
+        | Type::InstallSnapshotReply
         | Type::Forward
         | Type::ForwardReply => Incoming::Message(peer::open(raw)?),
     })

@@ -15,6 +15,13 @@ pub enum PeerMessage {
         /// Exactly the entries that it names; empty for everything but AppendEntries.
         entries: Vec<Entry>,
     },
+    /// A piece of a snapshot: an InstallSnapshot, with the bytes that it says are beside it.
+    Piece {
+        /// The message.
+        envelope: Envelope,
+        /// The bytes of the file, from its offset on.
+        bytes: Bytes,
+    },
     /// A write that a follower hands to the leader: at most once, one hop.
     Forward(Forward),
     /// The answer to a [`Forward`].
@@ -22,11 +29,14 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
-    /// Whether a blank node joins the sender's cluster to answer this, if that names it: a vote request or an
-    /// AppendEntries.
+    /// Whether a blank node joins the sender's cluster to answer this, if that names it: a vote request, an
+    /// AppendEntries, or a piece of a snapshot.
     pub fn binds(&self) -> bool {
-        let PeerMessage::Raft { envelope, .. } = self else { return false };
-        matches!(envelope.message, Message::RequestVote(_) | Message::AppendEntries(_))
+        let (PeerMessage::Raft { envelope, .. } | PeerMessage::Piece { envelope, .. }) = self else {
+            return false;
+        };
+        let asks = &envelope.message;
+        matches!(asks, Message::RequestVote(_) | Message::AppendEntries(_) | Message::InstallSnapshot(_))
     }
 }
 

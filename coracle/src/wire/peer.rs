@@ -10,8 +10,8 @@ use super::{WireError, membership, outcome, proto};
 use crate::entry::{Entry, Kind};
 use bytes::Bytes;
 use coracle_core::{
-    AppendEntries, AppendEntriesReply, Boot, Envelope, Index, Message, NodeId, ReadIndex, ReadIndexReply,
-    RequestVote, RequestVoteReply, Round, Term,
+    AppendEntries, AppendEntriesReply, Boot, Envelope, Index, InstallSnapshot, InstallSnapshotReply, Message,
+    NodeId, ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply, Round, Term,
 };
 use prost::Message as _;
 
@@ -24,6 +24,7 @@ use prost::Message as _;
 pub fn encode(message: &PeerMessage) -> Frame {
     match message {
         PeerMessage::Raft { envelope, entries } => encode_raft(envelope, entries),
+        PeerMessage::Piece { envelope, bytes } => encode_piece(envelope, bytes),
         PeerMessage::Forward(forward) => {
             let meta = proto::Forward {
                 id: forward.id,
@@ -96,7 +97,33 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
             };
             seal(Type::ReadIndexReply, &meta, Vec::new(), [])
         }
+        Message::InstallSnapshot(_) => encode_piece(envelope, &Bytes::new()),
+        Message::InstallSnapshotReply(reply) => {
+            let meta = proto::InstallSnapshotReply {
+                route,
+                term: reply.term.0,
+                snapshot: Some(from_log_id(reply.snapshot)),
+                file: reply.file,
+                next: reply.next,
+            };
+            seal(Type::InstallSnapshotReply, &meta, Vec::new(), [])
+        }
     }
+}
+
+fn encode_piece(envelope: &Envelope, bytes: &Bytes) -> Frame {
+    let Message::InstallSnapshot(install) = &envelope.message else {
+        panic!("only InstallSnapshot carries a piece of a snapshot");
+    };
+    let meta = proto::InstallSnapshot {
+        route: Some(from_route(envelope)),
+        term: install.term.0,
+        snapshot: Some(from_log_id(install.snapshot)),
+        file: install.file,
+        length: install.length,
+        offset: install.offset,
+    };
+    seal_piece(Type::InstallSnapshot, &meta, bytes)
 }
 
 fn encode_append(route: Option<proto::Route>, append: &AppendEntries, entries: &[Entry]) -> Frame {
@@ -142,6 +169,10 @@ pub(super) fn open(raw: Raw) -> Result<PeerMessage, WireError> {
                 term: Term(meta.term),
                 command,
             }))
+        }
+        Type::InstallSnapshot => {
+            let (meta, bytes) = raw.piece()?;
+            open_piece(proto::InstallSnapshot::decode(meta)?, bytes)
         }
         Type::ForwardReply => {
             let (meta, reply) = raw.piece()?;
@@ -214,8 +245,34 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
             };
             Ok((meta.route, Message::ReadIndexReply(reply)))
         }
+        Type::InstallSnapshotReply => {
+            let meta = proto::InstallSnapshotReply::decode(meta)?;
+            let reply = InstallSnapshotReply {
+                term: Term(meta.term),
+                snapshot: to_log_id(meta.snapshot),
+                file: meta.file,
+                next: meta.next,
+            };
+            Ok((meta.route, Message::InstallSnapshotReply(reply)))
+        }
         _ => Err(WireError::Invalid("a frame that is no message of the core")),
     }
+}
+
+/// Builds an InstallSnapshot from what its meta says and the piece beside it.
+fn open_piece(meta: proto::InstallSnapshot, bytes: Bytes) -> Result<PeerMessage, WireError> {
+    let install = InstallSnapshot {
+        term: Term(meta.term),
+        snapshot: to_log_id(meta.snapshot),
+        file: meta.file,
+        length: meta.length,
+        offset: meta.offset,
+    };
+    if install.offset.checked_add(bytes.len() as u64).is_none_or(|end| end > install.length) {
+        return Err(WireError::Invalid("a piece of a snapshot goes on after its end"));
+    }
+    let envelope = to_envelope(meta.route, Message::InstallSnapshot(install))?;
+    Ok(PeerMessage::Piece { envelope, bytes })
 }
 
 /// Builds an AppendEntries from what its meta says and its entries are.

@@ -283,6 +283,38 @@ pub(super) struct ReadIndexReply {
     pub(super) index: Option<u64>,
 }
 
+/// Type 22.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct InstallSnapshot {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) snapshot: Option<LogId>,
+    #[prost(fixed64, tag = "4")]
+    pub(super) file: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) length: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) offset: u64,
+}
+
+/// Type 23.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct InstallSnapshotReply {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) snapshot: Option<LogId>,
+    #[prost(fixed64, tag = "4")]
+    pub(super) file: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) next: u64,
+}
+
 // Forwarded writes.
 
 #[derive(Clone, Copy, PartialEq, Message)]

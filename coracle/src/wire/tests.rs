@@ -13,9 +13,9 @@ use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
 use crate::storage::StoreError;
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
-    AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index, LogId, Member,
-    Membership, Message, NodeId, Peer, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply,
-    Round, Term,
+    AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index,
+    InstallSnapshot, InstallSnapshotReply, LogId, Member, Membership, Message, NodeId, Peer, ReadIndex,
+    ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Term,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -162,6 +162,10 @@ fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
     };
     let (boot, sequence) = (Boot(77), 78);
     let granted = ReadIndexReply { term, boot, sequence, index: Some(Index(0)) };
+    let (snapshot, file) = (LogId::new(5, 42), 80);
+    let install = InstallSnapshot { term, snapshot, file, length: 1000, offset: 300 };
+    let PeerMessage::Raft { envelope, .. } = raft(Message::InstallSnapshot(install)) else { unreachable!() };
+    let installed = InstallSnapshotReply { term, snapshot, file, next: 307 };
     vec![
         ("vote", sample(raft(Message::RequestVote(vote)))),
         ("vote reply", sample(raft(Message::RequestVoteReply(vote_reply)))),
@@ -169,6 +173,8 @@ fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
         ("append reply", sample(raft(Message::AppendEntriesReply(append_reply)))),
         ("read index", sample(raft(Message::ReadIndex(ReadIndex { term, boot, sequence })))),
         ("read index reply", sample(raft(Message::ReadIndexReply(granted)))),
+        ("install snapshot", sample(PeerMessage::Piece { envelope, bytes: Bytes::from_static(b"a piece") })),
+        ("install snapshot reply", sample(raft(Message::InstallSnapshotReply(installed)))),
     ]
 }
 

@@ -22,8 +22,8 @@ impl Cluster {
             node.members = Some(members);
         }
         self.change_tail(id, out.tail, input, &received);
-        let follow_ups = out.replicate.into_iter().filter_map(|replicate| self.replicate(id, replicate));
-        let follow_ups = follow_ups.collect();
+        let mut follow_ups = self.keep_snapshots(id, &out.pieces, out.purge);
+        follow_ups.extend(out.replicate.into_iter().filter_map(|replicate| self.replicate(id, replicate)));
         for envelope in out.send {
             self.post(id, Mail { envelope, entries: Vec::new(), posted: 0 });
         }
@@ -61,6 +61,11 @@ impl Cluster {
                     assert!(!node.raft.as_ref().unwrap().is_leader(), "S2: node {id} leads and truncates");
                     node.memory.truncate(last);
                     first_new = first_new.min(last.next());
+                }
+                TailChange::Reset(id) => {
+                    let snapshot = node.snapshot.as_ref().filter(|snapshot| snapshot.id == id);
+                    node.memory.reset(snapshot.expect("S16: a log is reset to a durable snapshot"));
+                    first_new = id.index.next();
                 }
                 TailChange::TakeReceived(first) => {
                     let Input::Receive(Envelope { message: Message::AppendEntries(append), .. }) = input

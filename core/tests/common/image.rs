@@ -33,6 +33,21 @@ impl Image {
         self.id_at(self.last()).expect("the last entry")
     }
 
+    /// Forgets the entries up to `upto`, for which a snapshot stands.
+    pub(super) fn purge(&mut self, upto: LogId) {
+        assert_eq!(self.id_at(upto.index), Some(upto), "what is purged was in the log");
+        self.base = self.memberships().into_iter().rfind(|(id, _)| id.index <= upto.index);
+        self.log.drain(..(upto.index.0 - self.purged.index.0) as usize);
+        self.purged = upto;
+    }
+
+    /// Forgets everything: the log goes on after a snapshot.
+    pub(super) fn reset(&mut self, snapshot: &Snapshot) {
+        self.purged = snapshot.id;
+        self.base = Some(snapshot.membership.clone());
+        self.log.clear();
+    }
+
     pub(super) fn truncate(&mut self, last: Index) {
         self.log.truncate((last.0 - self.purged.index.0) as usize);
     }
@@ -59,6 +74,7 @@ impl Image {
         Restored {
             hard_state: self.hard_state,
             purged: self.purged,
+            snapshot: self.purged,
             runs: self.runs(),
             last: self.last(),
             memberships: self.memberships(),
@@ -77,6 +93,13 @@ impl Image {
         let skip = (last.0 - self.purged.index.0) as usize;
         Image { hard_state: self.hard_state, purged, base: None, log: self.log[skip..].to_vec() }
     }
+}
+
+/// A snapshot, as far as the core knows one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) id: LogId,
+    pub(crate) membership: (LogId, Membership),
 }
 
 /// An entry of a log that a script starts with. What it holds follows from its name.

@@ -124,7 +124,10 @@ impl Cluster {
         }
         let term = raft.term();
         let mut first_of_all = false;
-        for at in old.0 + 1..=new.0 {
+        if let Some((known, ..)) = self.history.committed.get(&node.memory.purged.index) {
+            assert_eq!(*known, node.memory.purged, "S16: the log of {id} goes on after what is committed");
+        }
+        for at in old.0.max(node.memory.purged.index.0) + 1..=new.0 {
             let entry = node.memory.get(Index(at)).expect("S15: what is committed is in the log");
             let name = LogId { term: entry.term, index: Index(at) };
             let known = *self.history.committed.entry(Index(at)).or_insert_with(|| {
@@ -145,7 +148,12 @@ impl Cluster {
         let leader = self.history.leaders.values().next_back().map(|id| &self.nodes[id]);
         let Some(leader) = leader.filter(|node| node.raft.is_some()) else { return };
         let membership = leader.raft.as_ref().unwrap().membership();
-        let holds = |id: u64| self.nodes.get(&id).is_some_and(|n| n.disk.id_at(entry.index) == Some(entry));
+        let holds = |id: u64| {
+            let node = self.nodes.get(&id);
+            node.is_some_and(|n| {
+                n.disk.purged.index > entry.index || n.disk.id_at(entry.index) == Some(entry)
+            })
+        };
         assert!(is_quorum(membership, holds), "S6: {entry} is committed and not durable on a quorum");
     }
 
@@ -159,7 +167,7 @@ impl Cluster {
             if !moved_on {
                 let (here, there) =
                     (leader.memory.id_at(follower.matched), node.disk.id_at(follower.matched));
-                let purged = follower.matched <= node.disk.purged.index;
+                let purged = follower.matched <= node.disk.purged.index.max(leader.memory.purged.index);
                 assert!(purged || here == there, "S12: {} does not hold {here:?} for good", follower.id);
             }
             assert!(follower.messages_in_flight <= self.settings.inflight_messages, "S22: the window");

@@ -18,6 +18,7 @@ mod driver;
 mod image;
 mod judge;
 mod script;
+mod snapshots;
 mod transcript;
 pub(crate) mod votes;
 
@@ -73,6 +74,8 @@ pub(crate) struct Node {
     pub(crate) memory: Image,
     /// What a power loss would leave.
     pub(crate) disk: Image,
+    /// Its newest durable snapshot.
+    pub(crate) snapshot: Option<Snapshot>,
     jobs: VecDeque<Job>,
     done: WriteId,
     held: Vec<Waiting>,
@@ -214,6 +217,7 @@ impl Cluster {
             clock: 1000 * id,
             memory: Image::default(),
             disk: image,
+            snapshot: None,
             jobs: VecDeque::new(),
             done: WriteId(0),
             held: Vec::new(),

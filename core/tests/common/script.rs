@@ -201,6 +201,10 @@ impl Cluster {
             node.disk.hard_state = hard_state;
         }
         let mut cut_off = Vec::new();
+        if let Some(id) = write.reset {
+            let snapshot = node.snapshot.as_ref().filter(|snapshot| snapshot.id == id);
+            node.disk.reset(snapshot.expect("S16: a log is reset to a durable snapshot"));
+        }
         if let Some(last) = write.truncate {
             let before = node.disk.last().0;
             cut_off = (last.0 + 1..=before).filter_map(|at| node.disk.id_at(Index(at))).collect();
@@ -257,10 +261,18 @@ impl Cluster {
         assert!(node.disk.hard_state.term >= spoken, "S9: node {id} spoke in {spoken} and has forgotten it");
         node.boot += 1;
         node.clock += 7;
+        // What a start does with a log that its newest snapshot does not belong to.
+        if let Some(snapshot) = &node.snapshot
+            && snapshot.id.index > node.disk.purged.index
+            && node.disk.id_at(snapshot.id.index) != Some(snapshot.id)
+        {
+            node.disk.reset(snapshot);
+        }
         node.memory = node.disk.clone();
         node.done = WriteId(0);
         let (boot, seed) = (Boot(1000 * id + node.boot), self.seed.wrapping_mul(1_000_003) + node.boot);
-        let restored = node.disk.restored();
+        let mut restored = node.disk.restored();
+        restored.snapshot = node.snapshot.as_ref().map_or(restored.purged, |snapshot| snapshot.id);
         let settings = self.settings.clone();
         let raft = Raft::new(node.peer, boot, settings, seed, restored, Tick(node.clock)).expect("settings");
         assert_eq!(raft.check(), Ok(()));

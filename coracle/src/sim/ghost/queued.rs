@@ -3,7 +3,7 @@
 use super::{CLOCK_SLACK, Ghost, Verdict, broken};
 use crate::entry::Entry;
 use crate::storage::{Change, WriteBatch};
-use coracle_core::{Index, Term};
+use coracle_core::{Index, LogId, Term};
 
 impl Ghost {
     /// A node's log in memory changes. `leads`: it led in this term before, and still does.
@@ -26,9 +26,25 @@ impl Ghost {
             match change {
                 Change::Truncate(last) => self.on_truncated(node, leads, *last)?,
                 Change::Append(entries) => self.on_added(node, office, local, entries)?,
-                Change::Reset(_) => {}
+                Change::Reset(to) => self.on_reset(node, leads, *to)?,
             }
-            self.nodes[node].log.change(change);
+            // A node moves to a snapshot when the reset of its log is durable.
+            if !matches!(change, Change::Reset(_)) {
+                self.nodes[node].log.change(change, &self.committed);
+            }
+        }
+        Ok(())
+    }
+
+    /// A node's log is to go on after a snapshot.
+    fn on_reset(&self, node: usize, leads: bool, to: LogId) -> Verdict {
+        let (id, commit) = (self.ids[node], self.nodes[node].commit);
+        let known = self.committed.get((to.index.0 as usize).wrapping_sub(1));
+        if known.is_none_or(|entry| entry.term != to.term) {
+            return broken("S16", format!("node {id} resets its log to {to}, which is not committed"));
+        }
+        if to.index <= commit || leads {
+            return broken("S16", format!("node {id} resets its log to {to} at commit {commit}"));
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! What a client hears of its request.
 
-use crate::driver::{Answer, RequestId};
 use crate::error::{ReadError, WriteError};
 use crate::sim::machine::{Kv, Told};
 use crate::state_machine::StateMachine;
+use crate::work::{Answer, RequestId};
 use coracle_core::{Index, NodeId};
 
 /// What happened to requests, for the clients.

@@ -2,11 +2,11 @@
 
 use super::World;
 use crate::applier::Outcome;
-use crate::driver::{Caller, RequestId};
 use crate::error::StopReason;
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::Running;
 use crate::sim::plan::ELECTION;
+use crate::work::{Caller, RequestId};
 use std::collections::BTreeSet;
 
 impl Running {
@@ -22,7 +22,7 @@ impl Running {
             Outcome::Reply(request, _) | Outcome::Failed(request, _) | Outcome::Answer(request, _) => {
                 Some(request)
             }
-            Outcome::Send(..) | Outcome::Checked(..) => None,
+            Outcome::Send(..) | Outcome::Checked(..) | Outcome::Snapshot(..) => None,
         });
         writers.chain(reads.into_iter().map(|(_, request)| request)).chain(answered).collect()
     }

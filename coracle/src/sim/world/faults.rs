@@ -12,7 +12,6 @@ use crate::sim::ghost::Verdict;
 use crate::sim::host::Event;
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
-use crate::storage::disk::Disk;
 use crate::storage::mem_disk::{Aim, Damage, Op};
 use coracle_core::Index;
 use std::io::ErrorKind;
@@ -98,37 +97,11 @@ impl World {
             Kind::DiskError => self.disk_error(node, &mut dice),
             Kind::Damage => self.damage(node, &mut dice),
             Kind::Stray => return self.stray(&mut dice),
-            Kind::Purge => return self.purge(node),
+            Kind::Purge => return self.turn(node, Event::WantSnapshot),
             Kind::PutBack => return self.put_back(node, &mut dice),
             Kind::Rot => self.rot(node, &mut dice),
             Kind::Turnover => self.turnover(node),
             _ => {}
-        }
-        Ok(())
-    }
-
-    /// A node purges what its newest snapshot covers, or takes a new one. Nobody could give an entry back that
-    /// another lacks, so only what is durable on all of them goes; and of a leader's log only what it knows to
-    /// be durable there, since it has to send the rest.
-    fn purge(&mut self, node: usize) -> Verdict {
-        let living = (0..self.hosts.len()).filter(|other| !self.hosts[*other].dead);
-        let everywhere = living.map(|other| self.ghost.durable_prefix(other)).min().unwrap_or_default();
-        let up = self.hosts[node].up.as_ref();
-        let peers = up.map_or(vec![], |up| up.raft().status().peers);
-        let known = peers.iter().filter(|peer| !self.hosts[peer.id.0 as usize - 1].dead);
-        let known = known.map(|peer| if peer.lost_entries { Index::ZERO } else { peer.matched }).min();
-        let everywhere = known.map_or(everywhere, |known| known.min(everywhere));
-        let purged = match self.hosts[node].purge(everywhere) {
-            Ok(purged) => purged,
-            Err(error) => return self.on_disk_refused(node, &error),
-        };
-        if let Some(upto) = purged {
-            self.met.count(Rare::Purged);
-            let recycled =
-                self.hosts[node].disk.list().is_ok_and(|names| names.iter().any(|n| n.starts_with("spare")));
-            self.met.count_if(recycled, Rare::Recycled);
-            self.step(10, node, upto.index.0);
-            self.tell(|| format!("node {} purges its log up to {upto}", node + 1));
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! The network: links that lose, repeat, hold and cut messages, and break with what is under way.
 
 use super::{Happening, World};
-use crate::driver::Unsent;
 use crate::entry::Entry;
 use crate::sim::chance::Kind;
 use crate::sim::dice::Dice;
@@ -12,6 +11,7 @@ use crate::sim::situations::Rare;
 use crate::sim::story;
 use crate::transport::PeerMessage;
 use crate::wire;
+use crate::work::Unsent;
 use bytes::Bytes;
 use coracle_core::*;
 use std::collections::VecDeque;
@@ -28,13 +28,13 @@ pub(in crate::sim) struct Parcel {
     pub(in crate::sim) from: usize,
     pub(in crate::sim) to: usize,
     /// The runs of the two processes when it left.
-    runs: (u64, u64),
+    pub(super) runs: (u64, u64),
     /// The connection that it travels by.
-    connection: u64,
+    pub(super) connection: u64,
     /// The sender's cluster, and whether the sender's newest membership names the receiver.
-    cluster: Option<ClusterId>,
-    names: bool,
-    bytes: Bytes,
+    pub(super) cluster: Option<ClusterId>,
+    pub(super) names: bool,
+    pub(super) bytes: Bytes,
 }
 
 /// An answer to a question of a boot that has ended.
@@ -51,7 +51,7 @@ pub(in crate::sim) struct Network {
     /// Which links are cut: from, to.
     pub(in crate::sim) cut: Vec<Vec<bool>>,
     /// The connection of each link; what travels by an older one is lost.
-    connection: Vec<Vec<u64>>,
+    pub(super) connection: Vec<Vec<u64>>,
     under_way: Vec<Vec<u64>>,
     recent: VecDeque<(Envelope, Vec<Entry>)>,
     /// The bytes of the most entries that a node added to its log at once so far: a limit on what waits is
@@ -245,7 +245,7 @@ impl World {
 
     /// Whether the two go on with their connection. A copy of a directory, or an old state of it, is refused by
     /// whoever has met the newer one.
-    fn connects(&mut self, from: usize, to: usize) -> bool {
+    pub(super) fn connects(&mut self, from: usize, to: usize) -> bool {
         let (low, high) = self.hosts.split_at_mut(from.max(to));
         let (one, other) = (&mut low[from.min(to)], &mut high[0]);
         let mut fine = true;
@@ -256,7 +256,7 @@ impl World {
     }
 
     /// What the sender's handshake says: its cluster, and whether it names the receiver.
-    fn handshake(&self, from: usize, to: usize) -> (Option<ClusterId>, bool) {
+    pub(super) fn handshake(&self, from: usize, to: usize) -> (Option<ClusterId>, bool) {
         let Some(up) = &self.hosts[from].up else { return (None, false) };
         (up.driver.cluster(), up.names(self.hosts[to].me))
     }
@@ -340,6 +340,7 @@ impl World {
         let same_link = connection == self.network.connection[from][to];
         let (envelope, entries) = match message {
             PeerMessage::Raft { envelope, entries } => (envelope, entries),
+            PeerMessage::Piece { .. } => return self.on_piece(&parcel, message),
             message => {
                 let same_runs = runs == (self.hosts[from].run, self.hosts[to].run);
                 if !same_link || !same_runs || self.hosts[to].up.is_none() {
@@ -385,7 +386,7 @@ impl World {
     }
 
     /// A message from a node with a cluster reaches another.
-    fn hand(
+    pub(super) fn hand(
         &mut self,
         from: usize,
         to: usize,
@@ -395,7 +396,7 @@ impl World {
     ) -> Verdict {
         let Some(cluster) = cluster else { return Ok(()) };
         let from = match &message {
-            PeerMessage::Raft { envelope, .. } => envelope.from,
+            PeerMessage::Raft { envelope, .. } | PeerMessage::Piece { envelope, .. } => envelope.from,
             _ => self.hosts[from].me,
         };
         self.turn(to, Event::Message(from, cluster, names, message))
@@ -470,7 +471,8 @@ impl World {
                 self.ghost.on_appended(to, commit, append, raft.commit())?;
                 let follows = raft.leader() == Some(sender.id) && raft.term() == append.term;
                 let matches = raft.term_at(append.prev.index) == Some(append.prev.term);
-                if roomy && follows && matches && raft.last().index < append.last {
+                let takes = follows && matches && !raft.is_installing();
+                if roomy && takes && raft.last().index < append.last {
                     let (node, last) = (to + 1, append.last);
                     return broken("L8", format!("node {node} leaves out {last}, though it has room for it"));
                 }

@@ -39,8 +39,8 @@ impl World {
         }
         let host = &mut self.hosts[node];
         let mut dice = self.chance.plain(5, node, host.newest_run);
-        let recovered = match host.start(self.now, &self.plan, &mut dice) {
-            Ok(recovered) => recovered,
+        let (recovered, (snapshot, digest)) = match host.start(self.now, &self.plan, &mut dice) {
+            Ok(began) => began,
             Err(error) => return self.refuse_start(node, &error, true),
         };
         let run = host.run;
@@ -75,7 +75,10 @@ impl World {
             self.met.count_if(torn, Rare::TornDropped);
         }
         self.hosts[node].torn = false;
-        self.ghost.on_start(node, &recovered, &entries)?;
+        self.ghost.on_start(node, &recovered, &entries, snapshot)?;
+        if snapshot != LogId::ZERO {
+            self.ghost.on_state(node, snapshot, digest)?;
+        }
         let committed = self.ghost.durable_prefix(node);
         if let Some(up) = &mut self.hosts[node].up {
             up.committed = committed;

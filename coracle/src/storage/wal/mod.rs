@@ -35,7 +35,7 @@ use self::reader::WalReader;
 use self::writer::{Content, Writer};
 use super::disk::{Disk, failed};
 use super::shape::Shape;
-use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch, identity, met};
+use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch, identity, met, snapshots};
 use crate::error::in_full;
 use coracle_core::{Broken, LogId};
 use std::sync::Arc;
@@ -96,7 +96,11 @@ pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
 /// everything else needs.
 pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
     for name in disk.list().map_err(failed("list", disk.path()))? {
-        if spares::is_temporary(&name) || name == identity::TEMPORARY || name == met::TEMPORARY {
+        if spares::is_temporary(&name)
+            || snapshots::is_temporary(&name)
+            || name == identity::TEMPORARY
+            || name == met::TEMPORARY
+        {
             disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
         }
     }

@@ -1,0 +1,182 @@
+//! The worker for the files of snapshots: reads pieces for followers, and puts those that come together.
+//!
+//! [`Files`] is passive; in production a thread turns it, and the simulator turns the very same.
+
+use crate::error::in_full;
+use crate::replicated::SaveState;
+use crate::snapshots::{FileOrder, Piece};
+use crate::storage::StoreError;
+use crate::storage::disk::{Disk, DiskFile, failed};
+use crate::storage::snapshots::{self, Incoming, Kept, Meta};
+use bytes::Bytes;
+use coracle_core::{Broken, InstallSnapshot, InstallSnapshotReply, LogId, Peer};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::{io, thread};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+/// Snapshots that are kept: the newest, and the one before it.
+pub(crate) const KEPT: usize = 2;
+
+/// What came of an order.
+#[derive(Debug)]
+pub(crate) enum Filed {
+    /// A piece for this follower; none if it cannot be read.
+    Piece(Peer, Option<Piece>),
+    /// A piece from this leader was stored, or not: the answer.
+    Stored(Peer, InstallSnapshotReply),
+    /// A snapshot is here as a whole, durable, and was read back.
+    Received(Kept),
+    /// A snapshot of the own machine was written and read back; or not, and why.
+    Saved(Result<Kept, String>),
+    /// The disk failed.
+    Failed(StoreError),
+}
+
+/// The files that are being read and written.
+pub(crate) struct Files {
+    disk: Arc<dyn Disk>,
+    /// What is read for each follower. A file that is open here can be read though it was removed meanwhile.
+    reading: BTreeMap<Peer, Open>,
+    incoming: Option<Incoming>,
+    /// The newest snapshot that came as a whole.
+    whole: Option<Kept>,
+    broken: Broken,
+}
+
+struct Open {
+    snapshot: LogId,
+    file: u64,
+    length: u64,
+    handle: Arc<dyn DiskFile>,
+}
+
+impl Files {
+    pub(crate) fn new(disk: Arc<dyn Disk>, broken: Broken) -> Files {
+        Files { disk, reading: BTreeMap::new(), incoming: None, whole: None, broken }
+    }
+
+    /// Carries out an order. An error is one of the own disk, after which nothing is to be relied on.
+    pub(crate) fn carry_out(&mut self, order: FileOrder) -> Result<Vec<Filed>, StoreError> {
+        match order {
+            FileOrder::Read { to, snapshot, offset, most } => {
+                // One that cannot be read is not sent: another will be.
+                let piece = self.read(to, snapshot, offset, most).inspect_err(|error| {
+                    tracing::warn!(%error, "a snapshot cannot be read to be sent");
+                });
+                Ok(vec![Filed::Piece(to, piece.ok())])
+            }
+            FileOrder::Close { to } => {
+                self.reading.remove(&to);
+                Ok(Vec::new())
+            }
+            FileOrder::Take { from, install, bytes } => self.take(from, &install, &bytes),
+        }
+    }
+
+    fn read(&mut self, to: Peer, snapshot: LogId, offset: u64, most: usize) -> Result<Piece, StoreError> {
+        if self.reading.get(&to).is_none_or(|open| open.snapshot != snapshot) {
+            let (file, handle) = snapshots::open_raw(&*self.disk, snapshot)?;
+            let length = handle.len().map_err(failed("read the length of", self.disk.path()))?;
+            self.reading.insert(to, Open { snapshot, file, length, handle });
+        }
+        let Open { file, length, handle, .. } = &self.reading[&to];
+        let bytes = snapshots::read_piece(&**handle, offset, most);
+        let bytes = bytes.map_err(failed("read", self.disk.path()))?;
+        Ok(Piece { snapshot, file: *file, length: *length, offset, bytes })
+    }
+
+    fn take(
+        &mut self,
+        from: Peer,
+        install: &InstallSnapshot,
+        bytes: &Bytes,
+    ) -> Result<Vec<Filed>, StoreError> {
+        let InstallSnapshot { term, snapshot, file, length, offset } = *install;
+        let stored = |next| Filed::Stored(from, InstallSnapshotReply { term, snapshot, file, next });
+        // Consensus could not use it when it came, perhaps: another was being installed.
+        if let Some(whole) = self.whole.as_ref().filter(|whole| whole.file == file) {
+            let told = self.broken.is("whole-snapshot-told-once");
+            let again = (!told).then(|| Filed::Received(whole.clone()));
+            return Ok([stored(length)].into_iter().chain(again).collect());
+        }
+        let mut incoming = match self.incoming.take() {
+            Some(incoming) if incoming.file() == file => incoming,
+            _ => Incoming::open(&*self.disk, file)?,
+        };
+        incoming.take(&*self.disk, offset, bytes)?;
+        let here = incoming.here();
+        if here < length {
+            self.incoming = Some(incoming);
+            return Ok(vec![stored(here)]);
+        }
+        match incoming.end(&*self.disk, snapshot) {
+            Ok(kept) => {
+                self.whole = Some(kept.clone());
+                snapshots::tidy(&*self.disk, KEPT)?;
+                Ok(vec![stored(length), Filed::Received(kept)])
+            }
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::warn!(%error, "a snapshot that came is not whole, and comes again");
+                Ok(vec![stored(0)])
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a snapshot that is being written needs.
+#[derive(Clone)]
+pub(crate) struct SnapshotWriter {
+    /// Where snapshots are.
+    pub(crate) files: Arc<dyn Disk>,
+    /// Who is told.
+    pub(crate) reports: UnboundedSender<Filed>,
+}
+
+impl SnapshotWriter {
+    /// Writes a snapshot, on a thread of its own.
+    pub(crate) fn save(&self, meta: Meta, save: SaveState) {
+        let SnapshotWriter { files, reports } = self.clone();
+        let unable = reports.clone();
+        let work = move || {
+            let file = getrandom::u64().map_err(|error| error.to_string());
+            let write = AssertUnwindSafe(|| -> Result<Kept, String> {
+                let kept = snapshots::save(&*files, &meta, file?, save).map_err(|error| in_full(&error))?;
+                snapshots::tidy(&*files, KEPT).map_err(|error| in_full(&error))?;
+                Ok(kept)
+            });
+            let panicked = |_| Err("the state machine panicked while its snapshot was written".to_owned());
+            // Nobody listens any more if the node is gone already.
+            drop(reports.send(Filed::Saved(catch_unwind(write).unwrap_or_else(panicked))));
+        };
+        if let Err(error) = thread::Builder::new().name("coracle-snapshot".to_owned()).spawn(work) {
+            drop(unable.send(Filed::Saved(Err(error.to_string()))));
+        }
+    }
+}
+
+/// The way to the worker's thread, whoever writes snapshots, and what all of them report.
+pub(crate) type Worker = (mpsc::Sender<FileOrder>, SnapshotWriter, UnboundedReceiver<Filed>);
+
+/// Starts the thread. It ends when nobody can send orders any more, or after an error.
+pub(crate) fn start(name: String, disk: Arc<dyn Disk>, broken: Broken) -> io::Result<Worker> {
+    let (orders, inbox) = mpsc::channel();
+    let (reports, reported) = unbounded_channel();
+    let writer = SnapshotWriter { files: disk.clone(), reports: reports.clone() };
+    thread::Builder::new().name(name).spawn(move || {
+        let mut files = Files::new(disk, broken);
+        for order in inbox {
+            match files.carry_out(order) {
+                // Nobody listens any more if the node is gone already.
+                Ok(filed) => filed.into_iter().for_each(|filed| drop(reports.send(filed))),
+                Err(error) => {
+                    drop(reports.send(Filed::Failed(error)));
+                    return;
+                }
+            }
+        }
+    })?;
+    Ok((orders, writer, reported))
+}

@@ -1,0 +1,47 @@
+//! What a node's disk does with snapshots: it writes them, reads and takes pieces of them, and lets the log go.
+
+use super::Running;
+use crate::error::in_full;
+use crate::files::{Filed, KEPT};
+use crate::storage::mem_disk::MemDisk;
+use crate::storage::{LogStore, StoreError, snapshots};
+use coracle_core::LogId;
+
+impl Running {
+    /// Purges the log, if that is due and the disk is idle. Up to where.
+    pub(in crate::sim) fn purge(&mut self) -> Result<Option<LogId>, String> {
+        if self.writing.is_some() {
+            return Ok(None);
+        }
+        let Some(upto) = self.purge.take() else { return Ok(None) };
+        match self.log.purge(upto) {
+            Ok(()) => self.changes += 1,
+            Err(StoreError::NoSpace { .. }) => {}
+            Err(error) => return Err(in_full(&error)),
+        }
+        Ok(Some(upto))
+    }
+
+    /// Whether something is to be done with the files of snapshots, and nothing is.
+    pub(in crate::sim) fn files_wait(&self) -> bool {
+        !self.files_busy && !self.filing.is_empty()
+    }
+
+    /// Does the next thing with the files of snapshots.
+    pub(in crate::sim) fn file(&mut self) -> Result<Vec<Filed>, String> {
+        self.files_busy = false;
+        let Some(order) = self.filing.pop_front() else { return Ok(Vec::new()) };
+        self.files.carry_out(order).map_err(|error| in_full(&error))
+    }
+
+    /// Writes the snapshot that was taken, under this name, unless the machine is known not to be sound.
+    pub(in crate::sim) fn save(&mut self, disk: &MemDisk, file: u64, sound: bool) -> Option<Filed> {
+        let (meta, save) = self.saving.take()?;
+        if !sound {
+            return Some(Filed::Saved(Err("the machine is not sound".to_owned())));
+        }
+        let saved = snapshots::save(disk, &meta, file, save);
+        let saved = saved.and_then(|kept| snapshots::tidy(disk, KEPT).map(|()| kept));
+        Some(Filed::Saved(saved.map_err(|error| in_full(&error))))
+    }
+}

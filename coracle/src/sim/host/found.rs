@@ -1,0 +1,57 @@
+//! What a start makes of what its disk holds.
+
+use super::{Host, said};
+use crate::config::Config;
+use crate::error::in_full;
+use crate::replicated::Replicated;
+use crate::sim::machine::Kv;
+use crate::storage::disk::Disk;
+use crate::storage::snapshots;
+use crate::storage::wal::WalConfig;
+use coracle_core::{Boot, Raft, Restored, Tick};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+impl Host {
+    /// The core, as it was when the process ended.
+    pub(super) fn core(
+        &self,
+        boot: Boot,
+        config: &Config,
+        seed: u64,
+        restored: Restored,
+        tick: Tick,
+    ) -> Result<Raft, String> {
+        #[cfg_attr(not(feature = "mutants"), allow(unused_mut, reason = "only mutants change it"))]
+        let mut raft = Raft::new(self.me, boot, config.core(), seed, restored, tick)
+            .map_err(|error| error.to_string())?;
+        #[cfg(feature = "mutants")]
+        raft.break_rule(self.broken);
+        Ok(raft)
+    }
+
+    /// The machine as the newest snapshot has it.
+    pub(super) fn machine(
+        &self,
+        disk: &Arc<dyn Disk>,
+        snapshot: Option<&snapshots::Kept>,
+    ) -> Result<Replicated<Kv>, String> {
+        let mut replicated = Replicated::new(Kv::default());
+        if let Some(kept) = snapshot {
+            let from = snapshots::open(&**disk, kept.meta.id).map_err(|error| in_full(&error))?;
+            replicated.restore(from).map_err(|reason| said(&reason))?;
+        }
+        Ok(replicated)
+    }
+}
+
+/// A log without a thread of its own, whose generations follow from a seed.
+pub(super) fn wal_config(segment_bytes: u64, seed: u64) -> WalConfig {
+    let draws = Arc::new(AtomicU64::new(seed));
+    WalConfig {
+        segment_bytes,
+        prepare_ahead: false,
+        spares: 2,
+        draw: Arc::new(move || draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)),
+    }
+}

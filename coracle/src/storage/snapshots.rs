@@ -1,0 +1,511 @@
+//! Snapshots as files: written whole or not at all, verified by reading before anything relies on them.
+//!
+//! One file is one snapshot, `snapshot-INDEX-TERM`. It is prepared as `snapshot.tmp`, synced, read back, renamed, and
+//! the directory synced; so what has the name is whole, and what a crash leaves is removed at the next start. One that
+//! is being received grows as `incoming-FILE`, stays over a restart, and goes the same way once it is whole. All is
+//! checksummed in chunks and as a whole:
+//!
+//! ```text
+//! header   u32 CRC-32C of the rest   magic "CRSN"   u32 version, 1   u32 length of the header
+//!          u64 file   u64 index   u64 term   16 bytes digest   u64 cluster time   u32 machine's version
+//!          u32 format of the digest that is compared, 0: none   u64 its index   u32 its machine's version   16 bytes
+//!          u64 index, u64 term of the membership's entry   u32 length   the membership
+//! chunks   u32 length, 1 to 1 MiB   u32 CRC-32C over file, number of the chunk, and bytes   the bytes
+//! end      u32 0   u32 CRC-32C of the rest   u64 bytes of all chunks   u64 chunks   u64 XXH3 of all bytes
+//! ```
+
+use super::StoreError;
+use super::disk::{Disk, DiskFile, failed, read_full};
+use bytes::Bytes;
+use coracle_core::{Index, LogId, Term};
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use xxhash_rust::xxh3::Xxh3Default;
+
+const MAGIC: [u8; 4] = *b"CRSN";
+const VERSION: u32 = 1;
+
+/// Where a snapshot of this node's own machine is prepared.
+const TEMPORARY: &str = "snapshot.tmp";
+const PREFIX: &str = "snapshot-";
+const INCOMING: &str = "incoming-";
+
+/// The bytes of a full chunk.
+const CHUNK: usize = 1 << 20;
+
+/// The bytes of a header without the membership, and of the end.
+const FIXED: usize = 120;
+const END: usize = 32;
+
+/// No membership is longer: what a header claims beyond that is not believed.
+const MAX_MEMBERSHIP: usize = 4 << 20;
+
+/// What a snapshot says besides the state of the machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Meta {
+    /// The entry up to which it stands for the log.
+    pub(crate) id: LogId,
+    /// The digest of everything up to there.
+    pub(crate) digest: [u8; 16],
+    /// The cluster's clock there, in milliseconds.
+    pub(crate) cluster_time: u64,
+    /// The version of the machine that wrote it.
+    pub(crate) machine_version: u16,
+    /// The newest digest that is compared with those of other nodes.
+    pub(crate) compared: Option<coracle_core::Digest>,
+    /// The entry of the membership that was in force there, and its payload.
+    pub(crate) membership: (LogId, Bytes),
+}
+
+/// A snapshot that is durable and was read back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Kept {
+    /// What it says.
+    pub(crate) meta: Meta,
+    /// Names the file.
+    pub(crate) file: u64,
+    /// The length of the file, in bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Removes what a crash left of a snapshot that was being written.
+pub(crate) fn is_temporary(name: &str) -> bool {
+    name == TEMPORARY
+}
+
+/// Writes a snapshot: durable, read back, and under its name. Older ones than the newest two go.
+pub(crate) fn save(
+    disk: &dyn Disk,
+    meta: &Meta,
+    file: u64,
+    save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Kept, StoreError> {
+    let path = disk.path().join(TEMPORARY);
+    let handle = disk.create(TEMPORARY).map_err(failed("create", &path))?;
+    let mut writer = Writer::new(&*handle, file, encode(meta, file)).map_err(failed("write", &path))?;
+    save(&mut writer).and_then(|()| writer.end()).map_err(failed("write", &path))?;
+    handle.sync_data().map_err(failed("sync", &path))?;
+    drop(handle);
+    keep(disk, TEMPORARY)
+}
+
+/// Gives a file that holds a whole snapshot its name, once it was read back.
+fn keep(disk: &dyn Disk, from: &str) -> Result<Kept, StoreError> {
+    let kept = verify(disk, from)?;
+    let name = name(kept.meta.id);
+    disk.rename(from, &name).map_err(failed("rename", disk.path().join(from)))?;
+    disk.sync_dir().map_err(failed("sync", disk.path()))?;
+    Ok(kept)
+}
+
+/// The snapshots that are there, newest first, none of them read.
+pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<LogId>, StoreError> {
+    let names = disk.list().map_err(failed("list", disk.path()))?;
+    let mut all: Vec<LogId> = names.iter().filter_map(|name| parse(name)).collect();
+    all.sort_by_key(|id| std::cmp::Reverse(id.index));
+    Ok(all)
+}
+
+/// Removes all snapshots but the newest `count`.
+pub(crate) fn tidy(disk: &dyn Disk, count: usize) -> Result<(), StoreError> {
+    for old in list(disk)?.into_iter().skip(count) {
+        let name = name(old);
+        disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
+    }
+    Ok(())
+}
+
+/// The newest snapshot that is whole. One that is damaged is passed over, and named; it is left where it is.
+pub(crate) fn newest(disk: &dyn Disk) -> Result<(Option<Kept>, Vec<StoreError>), StoreError> {
+    let mut damaged = Vec::new();
+    for id in list(disk)? {
+        match verify(disk, &name(id)) {
+            Ok(kept) => return Ok((Some(kept), damaged)),
+            Err(error @ StoreError::Damaged { .. }) => damaged.push(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((None, damaged))
+}
+
+/// Makes durable what a start has found, by writing it again: if the process ended right after the file got its name,
+/// both may be in the page cache only, and a sync that failed then is not made good by another one.
+pub(crate) fn settle(disk: &dyn Disk, id: LogId) -> Result<Kept, StoreError> {
+    let (from, to) = (disk.path().join(name(id)), disk.path().join(TEMPORARY));
+    let (_, old) = open_raw(disk, id)?;
+    let new = disk.create(TEMPORARY).map_err(failed("create", &to))?;
+    let mut at = 0;
+    loop {
+        let piece = read_piece(&*old, at, CHUNK).map_err(failed("read", &from))?;
+        if piece.is_empty() {
+            break;
+        }
+        new.write_at(&piece, at).map_err(failed("write", &to))?;
+        at += piece.len() as u64;
+    }
+    new.sync_data().map_err(failed("sync", &to))?;
+    drop(new);
+    keep(disk, TEMPORARY)
+}
+
+/// A snapshot by its entry, to read the machine's state from. What is read is verified chunk by chunk.
+pub(crate) fn open(disk: &dyn Disk, id: LogId) -> Result<Reader, StoreError> {
+    Reader::open(disk, &name(id))
+}
+
+/// Opens a snapshot as it is on the disk, to send it: the name of the file, and the file.
+pub(crate) fn open_raw(disk: &dyn Disk, id: LogId) -> Result<(u64, Arc<dyn DiskFile>), StoreError> {
+    let Reader { file, from, .. } = open(disk, id)?;
+    Ok((file, from))
+}
+
+/// Up to `most` bytes of a file from `offset` on.
+pub(crate) fn read_piece(file: &dyn DiskFile, offset: u64, most: usize) -> io::Result<Bytes> {
+    let mut bytes = vec![0; most];
+    let length = read_full(file, &mut bytes, offset)?;
+    bytes.truncate(length);
+    Ok(bytes.into())
+}
+
+fn verify(disk: &dyn Disk, name: &str) -> Result<Kept, StoreError> {
+    let mut reader = Reader::open(disk, name)?;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(error) => return Err(reader.failure(error)),
+        }
+    }
+    let Reader { meta, file, at, .. } = reader;
+    Ok(Kept { meta, file, bytes: at })
+}
+
+fn name(id: LogId) -> String {
+    format!("{PREFIX}{}-{}", id.index, id.term)
+}
+
+fn parse(name: &str) -> Option<LogId> {
+    let (index, term) = name.strip_prefix(PREFIX)?.split_once('-')?;
+    let number = |text: &str| text.parse::<u64>().ok().filter(|number| number.to_string() == text);
+    Some(LogId { term: Term(number(term)?), index: Index(number(index)?) })
+}
+
+fn encode(meta: &Meta, file: u64) -> Vec<u8> {
+    let Meta { id, digest, cluster_time, machine_version, compared, membership } = meta;
+    let (of, payload) = membership;
+    let mut bytes = Vec::with_capacity(FIXED + payload.len());
+    bytes.extend([0; 4]);
+    bytes.extend(MAGIC);
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(((FIXED + payload.len()) as u32).to_le_bytes());
+    for number in [file, id.index.0, id.term.0] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend(digest);
+    bytes.extend(cluster_time.to_le_bytes());
+    bytes.extend(u32::from(*machine_version).to_le_bytes());
+    let none = coracle_core::Digest { index: Index::ZERO, format: 0, version: 0, bytes: [0; 16] };
+    let compared = compared.unwrap_or(none);
+    bytes.extend(compared.format.to_le_bytes());
+    bytes.extend(compared.index.0.to_le_bytes());
+    bytes.extend(compared.version.to_le_bytes());
+    bytes.extend(compared.bytes);
+    for number in [of.index.0, of.term.0] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend((payload.len() as u32).to_le_bytes());
+    bytes.extend(payload);
+    let sum = crc32c::crc32c(&bytes[4..]);
+    bytes[..4].copy_from_slice(&sum.to_le_bytes());
+    bytes
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(std::array::from_fn(|i| bytes[at + i]))
+}
+
+/// What binds a chunk to its place: no chunk of another file, or from elsewhere in this one, passes for it.
+fn chunk_sum(file: u64, number: u64, bytes: &[u8]) -> u32 {
+    let place = crc32c::crc32c_append(crc32c::crc32c(&file.to_le_bytes()), &number.to_le_bytes());
+    crc32c::crc32c_append(place, bytes)
+}
+
+/// Writes the machine's bytes in chunks.
+struct Writer<'a> {
+    to: &'a dyn DiskFile,
+    file: u64,
+    at: u64,
+    chunk: Vec<u8>,
+    chunks: u64,
+    bytes: u64,
+    whole: Xxh3Default,
+}
+
+impl<'a> Writer<'a> {
+    fn new(to: &'a dyn DiskFile, file: u64, header: Vec<u8>) -> io::Result<Writer<'a>> {
+        to.write_at(&header, 0)?;
+        let (at, chunk) = (header.len() as u64, Vec::with_capacity(CHUNK));
+        Ok(Writer { to, file, at, chunk, chunks: 0, bytes: 0, whole: Xxh3Default::new() })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.to.write_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> io::Result<()> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let chunk = std::mem::take(&mut self.chunk);
+        let sum = chunk_sum(self.file, self.chunks, &chunk);
+        self.put(&[(chunk.len() as u32).to_le_bytes(), sum.to_le_bytes()].concat())?;
+        self.put(&chunk)?;
+        self.whole.update(&chunk);
+        (self.chunks, self.bytes) = (self.chunks + 1, self.bytes + chunk.len() as u64);
+        self.chunk = chunk;
+        self.chunk.clear();
+        Ok(())
+    }
+
+    fn end(mut self) -> io::Result<()> {
+        self.end_chunk()?;
+        let numbers = [self.bytes, self.chunks, self.whole.digest()].map(u64::to_le_bytes).concat();
+        let sum = crc32c::crc32c(&numbers);
+        self.put(&[&[0; 4][..], &sum.to_le_bytes(), &numbers].concat())
+    }
+}
+
+impl Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(CHUNK - self.chunk.len());
+        self.chunk.extend_from_slice(&bytes[..taken]);
+        if self.chunk.len() == CHUNK {
+            self.end_chunk()?;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads the machine's bytes back, each chunk verified before any of it is given out. That the whole was read, and
+/// nothing else, the end of the reading says: it is an error where something is missing.
+pub(crate) struct Reader {
+    pub(crate) meta: Meta,
+    from: Arc<dyn DiskFile>,
+    path: std::path::PathBuf,
+    file: u64,
+    at: u64,
+    chunk: Vec<u8>,
+    /// What of the chunk was given out.
+    given: usize,
+    chunks: u64,
+    bytes: u64,
+    whole: Xxh3Default,
+    ended: bool,
+}
+
+impl Reader {
+    fn open(disk: &dyn Disk, name: &str) -> Result<Reader, StoreError> {
+        let path = disk.path().join(name);
+        let from = disk.open(name).map_err(failed("open", &path))?;
+        let mut header = vec![0; FIXED];
+        let length = read_full(&*from, &mut header, 0).map_err(failed("read", &path))?;
+        let damaged = |offset: u64, detail: &str| damaged(&path, offset, detail);
+        if length < FIXED || header[4..8] != MAGIC {
+            return Err(damaged(0, "it does not begin like a snapshot"));
+        }
+        let whole = u32_at(&header, 12) as usize;
+        let payload = whole.checked_sub(FIXED).filter(|length| *length <= MAX_MEMBERSHIP);
+        let Some(payload) = payload else { return Err(damaged(12, "its header has an impossible length")) };
+        header.resize(whole, 0);
+        let rest = read_full(&*from, &mut header[FIXED..], FIXED as u64).map_err(failed("read", &path))?;
+        if rest < payload || u32_at(&header, 0) != crc32c::crc32c(&header[4..]) {
+            return Err(damaged(0, "the checksum of its header is wrong"));
+        }
+        if u32_at(&header, 8) != VERSION {
+            let detail = format!("version {}", u32_at(&header, 8));
+            return Err(StoreError::Newer { path, offset: 8, detail });
+        }
+        let (file, meta) = decode(&header).ok_or_else(|| damaged(16, "its header cannot be true"))?;
+        let at = whole as u64;
+        Ok(Reader {
+            meta,
+            from,
+            path,
+            file,
+            at,
+            chunk: Vec::new(),
+            given: 0,
+            chunks: 0,
+            bytes: 0,
+            whole: Xxh3Default::new(),
+            ended: false,
+        })
+    }
+
+    /// The error behind one that a read gave.
+    pub(crate) fn failure(&self, error: io::Error) -> StoreError {
+        match error.kind() {
+            io::ErrorKind::InvalidData => damaged(&self.path, self.at, &error.to_string()),
+            _ => failed("read", &self.path)(error),
+        }
+    }
+
+    fn next_chunk(&mut self) -> io::Result<()> {
+        let wrong = |detail: &str| io::Error::new(io::ErrorKind::InvalidData, detail.to_owned());
+        let mut head = [0; 8];
+        if read_full(&*self.from, &mut head, self.at)? < head.len() {
+            return Err(wrong("it ends in the middle"));
+        }
+        let (length, sum) = (u32_at(&head, 0) as usize, u32_at(&head, 4));
+        if length > CHUNK {
+            return Err(wrong("a chunk has an impossible length"));
+        }
+        if length == 0 {
+            let mut end = [0; END - 8 + 1];
+            let found = read_full(&*self.from, &mut end, self.at + 8)?;
+            let numbers = &end[..END - 8];
+            let counted = [self.bytes, self.chunks, self.whole.digest()].map(u64::to_le_bytes).concat();
+            if found != END - 8 || crc32c::crc32c(numbers) != sum || numbers != counted {
+                return Err(wrong("its end does not fit what it holds"));
+            }
+            (self.at, self.ended) = (self.at + END as u64, true);
+            self.chunk.clear();
+            return Ok(());
+        }
+        self.chunk.resize(length, 0);
+        let found = read_full(&*self.from, &mut self.chunk, self.at + 8)?;
+        if found < length || chunk_sum(self.file, self.chunks, &self.chunk) != sum {
+            self.chunk.clear();
+            return Err(wrong("the checksum of a chunk is wrong"));
+        }
+        self.whole.update(&self.chunk);
+        self.at += 8 + length as u64;
+        (self.given, self.chunks, self.bytes) = (0, self.chunks + 1, self.bytes + length as u64);
+        Ok(())
+    }
+}
+
+impl Read for Reader {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.given == self.chunk.len() && !self.ended && !to.is_empty() {
+            self.next_chunk()?;
+            self.given = 0;
+        }
+        let taken = to.len().min(self.chunk.len() - self.given);
+        to[..taken].copy_from_slice(&self.chunk[self.given..self.given + taken]);
+        self.given += taken;
+        Ok(taken)
+    }
+}
+
+fn damaged(path: &std::path::Path, offset: u64, detail: &str) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), offset, detail: detail.to_owned() }
+}
+
+/// What a header whose checksum holds says; none if it cannot be true.
+fn decode(header: &[u8]) -> Option<(u64, Meta)> {
+    let id_at = |at: usize| LogId::new(u64_at(header, at + 8), u64_at(header, at));
+    let bytes_at = |at: usize| std::array::from_fn::<u8, 16, _>(|i| header[at + i]);
+    let compared = coracle_core::Digest {
+        index: Index(u64_at(header, 72)),
+        format: u32_at(header, 68),
+        version: u32_at(header, 80),
+        bytes: bytes_at(84),
+    };
+    let meta = Meta {
+        id: id_at(24),
+        digest: bytes_at(40),
+        cluster_time: u64_at(header, 56),
+        machine_version: u16::try_from(u32_at(header, 64)).ok()?,
+        compared: (compared.format != 0).then_some(compared),
+        membership: (id_at(100), Bytes::copy_from_slice(&header[FIXED..])),
+    };
+    let sound = meta.id.index > Index::ZERO
+        && meta.id.index < Index::LIMIT
+        && meta.membership.0.index <= meta.id.index
+        && u32_at(header, 116) as usize == header.len() - FIXED;
+    sound.then_some((u64_at(header, 16), meta))
+}
+
+/// A snapshot that comes in piece by piece.
+pub(crate) struct Incoming {
+    file: u64,
+    name: String,
+    handle: Arc<dyn DiskFile>,
+    /// How much of it is here.
+    here: u64,
+}
+
+impl Incoming {
+    /// The one with this name, as far as it came before; any other that was coming goes.
+    pub(crate) fn open(disk: &dyn Disk, file: u64) -> Result<Incoming, StoreError> {
+        let wanted = format!("{INCOMING}{file:016x}");
+        let mut there = false;
+        for name in disk.list().map_err(failed("list", disk.path()))? {
+            if name == wanted {
+                there = true;
+            } else if name.starts_with(INCOMING) {
+                disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
+            }
+        }
+        let path = disk.path().join(&wanted);
+        let handle = if there { disk.open(&wanted) } else { disk.create(&wanted) };
+        let handle = handle.map_err(failed("open", &path))?;
+        let here = handle.len().map_err(failed("read the length of", &path))?;
+        Ok(Incoming { file, name: wanted, handle, here })
+    }
+
+    pub(crate) fn file(&self) -> u64 {
+        self.file
+    }
+
+    /// How much of it is here: where the next piece begins.
+    pub(crate) fn here(&self) -> u64 {
+        self.here
+    }
+
+    /// Takes a piece, if it is the next one.
+    pub(crate) fn take(&mut self, disk: &dyn Disk, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        if offset == self.here && !bytes.is_empty() {
+            let path = disk.path().join(&self.name);
+            self.handle.write_at(bytes, offset).map_err(failed("write", path))?;
+            self.here += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// All of it is here: makes it durable and gives it its name. If it is not what it was said to be, it is forgotten,
+    /// and why is the error.
+    pub(crate) fn end(self, disk: &dyn Disk, id: LogId) -> Result<Kept, StoreError> {
+        let Incoming { file, name, handle, .. } = self;
+        let path = disk.path().join(&name);
+        handle.sync_data().map_err(failed("sync", &path))?;
+        drop(handle);
+        let kept = verify(disk, &name).and_then(|kept| {
+            let same = kept.file == file && kept.meta.id == id;
+            if same { Ok(kept) } else { Err(damaged(&path, 0, "it is another snapshot than was said")) }
+        });
+        match kept {
+            Ok(_) => keep(disk, &name),
+            Err(error) => {
+                disk.remove(&name).map_err(failed("remove", &path))?;
+                Err(error)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "snapshots_tests.rs"]
+mod tests;

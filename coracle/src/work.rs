@@ -1,0 +1,193 @@
+//! What the driver hands out: work for the machine, orders for the log's writer, messages, answers; and whom they are for.
+
+use crate::digests::Finding;
+use crate::entry::Entry;
+use crate::error::{ReadError, StopReason, WriteError};
+use crate::founding::{Promise, Question};
+use crate::replica::Load;
+use crate::snapshots::FileOrder;
+use crate::storage::WriteBatch;
+use crate::storage::met::Met;
+use crate::transport::{Forward, PeerMessage};
+use crate::wire::Answer as FoundingAnswer;
+use bytes::Bytes;
+use coracle_core::*;
+
+/// Somebody who waits for an answer.
+pub(crate) trait Waits {
+    /// Whether nobody waits there any more.
+    fn gave_up(&self) -> bool;
+}
+
+impl<Q, A: Waits> Waits for (Q, A) {
+    fn gave_up(&self) -> bool {
+        self.1.gave_up()
+    }
+}
+
+/// A request that is known by its number: for the simulator and for tests, where everybody is patient.
+#[cfg(any(test, feature = "sim"))]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+#[cfg(any(test, feature = "sim"))]
+impl Waits for RequestId {
+    fn gave_up(&self) -> bool {
+        false
+    }
+}
+
+/// Whose write it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Caller<W> {
+    /// A caller of this node.
+    Here(W),
+    /// Another node forwarded it, under this number.
+    Forwarded(Peer, u64),
+}
+
+impl<W: Waits> Waits for Caller<W> {
+    fn gave_up(&self) -> bool {
+        match self {
+            Caller::Here(caller) => caller.gave_up(),
+            // The other node knows, and drops the answer.
+            Caller::Forwarded(..) => false,
+        }
+    }
+}
+
+/// What the machine is handed, in this order.
+pub(crate) enum Work<W, R> {
+    /// The reply to this entry is for this caller.
+    Expect(LogId, Caller<W>),
+    /// The next committed entries.
+    Apply(Vec<Entry>),
+    /// Answer this from a state that has applied at least up to there.
+    Read(Index, R),
+    /// Leadership was lost.
+    Deposed,
+    /// Look whether this forwarded command can be applied; if so, it comes back.
+    Check(Peer, Forward),
+    /// Apply and answer nothing any more: this machine differs from that of a majority.
+    Fence,
+    /// Take a snapshot: it is to be written beside the machine.
+    Snapshot,
+    /// Take the state of this snapshot, and forget what was still to be applied.
+    Restore(LogId),
+}
+
+impl<W, R> Work<W, R> {
+    /// The same, with what each read asks beside whoever asks it. None: it asks nothing.
+    pub(crate) fn with_queries<Q>(self, query: impl FnOnce(&R) -> Option<Q>) -> Option<Work<W, (Q, R)>> {
+        Some(match self {
+            Work::Read(index, reader) => Work::Read(index, (query(&reader)?, reader)),
+            Work::Expect(id, caller) => Work::Expect(id, caller),
+            Work::Apply(entries) => Work::Apply(entries),
+            Work::Deposed => Work::Deposed,
+            Work::Check(from, forward) => Work::Check(from, forward),
+            Work::Fence => Work::Fence,
+            Work::Snapshot => Work::Snapshot,
+            Work::Restore(snapshot) => Work::Restore(snapshot),
+        })
+    }
+}
+
+/// What the log's writer is given, in this order.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Make this durable.
+    Write(WriteId, WriteBatch),
+    /// Name the cluster in the identity.
+    Name(ClusterId),
+    /// Write into the identity that the machine differs from that of a majority, and where that was noticed.
+    Fence(Index),
+    /// Write down in which boots the disks of other members were met.
+    Met(Vec<Met>),
+    /// Keep this promise in the identity, or none.
+    Promise(Option<Promise>),
+    /// Forget the entries up to this one, for which a durable snapshot stands.
+    Purge(LogId),
+}
+
+/// An answer that needs no machine.
+pub(crate) enum Answer<W, R> {
+    /// The encoded reply of another node's machine, or why there is none.
+    Write(W, Result<Bytes, WriteError>),
+    /// Why there is no answer.
+    Read(R, ReadError),
+}
+
+/// What is to be done after a turn, in the order of the fields.
+pub(crate) struct Actions<W, R> {
+    /// The cluster that the node has just become part of.
+    pub(crate) cluster: Option<ClusterId>,
+    /// Whom to know from now on.
+    pub(crate) members: Option<Membership>,
+    /// To the log's writer.
+    pub(crate) orders: Vec<Order>,
+    /// To send. Tell [`unsent`](Driver::unsent) what cannot be.
+    pub(crate) send: Vec<(Peer, PeerMessage)>,
+    /// To ask other nodes about a founding. Each comes back by [`on_founding_answer`](Driver::on_founding_answer).
+    pub(crate) asks: Vec<Question>,
+    /// Answers to those who asked about a founding, by the name that they were given.
+    pub(crate) told: Vec<(u64, FoundingAnswer)>,
+    /// What is to be done with the files of snapshots, on another thread, in this order.
+    pub(crate) files: Vec<FileOrder>,
+    /// To load from the store, on another thread.
+    pub(crate) loads: Vec<Load>,
+    /// To the machine.
+    pub(crate) work: Vec<Work<W, R>>,
+    /// To callers.
+    pub(crate) answers: Vec<Answer<W, R>>,
+    /// Something worth an operator's attention.
+    pub(crate) alarms: Vec<Alarm>,
+    /// Machines that are not alike.
+    pub(crate) findings: Vec<Finding>,
+    /// The node must stop, for this reason.
+    pub(crate) fatal: Option<StopReason>,
+}
+
+impl<W, R> Default for Actions<W, R> {
+    fn default() -> Actions<W, R> {
+        Actions {
+            cluster: None,
+            members: None,
+            orders: Vec::new(),
+            send: Vec::new(),
+            asks: Vec::new(),
+            told: Vec::new(),
+            files: Vec::new(),
+            loads: Vec::new(),
+            work: Vec::new(),
+            answers: Vec::new(),
+            alarms: Vec::new(),
+            findings: Vec::new(),
+            fatal: None,
+        }
+    }
+}
+
+/// A message that could not be sent, in as many words as the driver needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unsent {
+    /// A forwarded write.
+    Forward(u64),
+    /// Entries: to whom, in which term, and after which entry.
+    Entries(Peer, Term, LogId),
+    /// Losing it is always safe.
+    Other,
+}
+
+impl Unsent {
+    /// What to say if this cannot be sent.
+    pub(crate) fn of(message: &PeerMessage) -> Unsent {
+        match message {
+            PeerMessage::Forward(forward) => Unsent::Forward(forward.id),
+            PeerMessage::Raft {
+                envelope: Envelope { to, message: Message::AppendEntries(append), .. },
+                ..
+            } if append.count() > 0 => Unsent::Entries(*to, append.term, append.prev),
+            _ => Unsent::Other,
+        }
+    }
+}
