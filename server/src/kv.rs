@@ -27,7 +27,7 @@ use crate::value::Value;
 use bytes::Bytes;
 use coracle::snapshot::Save;
 use coracle::{CodecError, Context, QueryContext, StateMachine};
-use std::collections::BTreeMap;
+use imbl::OrdMap;
 use std::io;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -60,7 +60,7 @@ pub struct Record {
 /// The keys. See the [module](self).
 #[derive(Clone, Default, Debug)]
 pub struct Kv {
-    pub(crate) records: BTreeMap<Key, Record>,
+    pub(crate) records: OrdMap<Key, Record>,
     pub(crate) revision: u64,
     pub(crate) prints: u128,
 }

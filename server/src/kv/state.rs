@@ -10,7 +10,7 @@ use super::{Kv, Record};
 use crate::key::Key;
 use crate::operation::{MAX_KEY, MAX_VALUE};
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use imbl::OrdMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
 /// The version of the format.
@@ -48,7 +48,7 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
         )));
     }
     let (revision, count) = (number(&mut from)?, number(&mut from)?);
-    let mut kv = Kv { records: BTreeMap::new(), revision, prints: 0 };
+    let mut kv = Kv { records: OrdMap::new(), revision, prints: 0 };
     for _ in 0..count {
         let key = Key::from(&string(&mut from, MAX_KEY, "key")?[..]);
         let value = string(&mut from, MAX_VALUE, "value")?.into();
@@ -57,7 +57,7 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
         if record.created > record.modified || record.modified > revision {
             return Err(wrong("a key is newer than the whole".to_owned()));
         }
-        if kv.records.last_key_value().is_some_and(|(last, _)| *last >= key) {
+        if kv.records.get_max().is_some_and(|(last, _)| *last >= key) {
             return Err(wrong("the keys are not in order".to_owned()));
         }
         record.print = record.fresh_print(key.as_bytes());
