@@ -30,6 +30,9 @@ const AGAIN: u64 = 20;
 /// A follower that has not taken a piece for so long holds nothing back any more, in ticks.
 const GIVEN_UP: u64 = 1000;
 
+/// After one that could not be written, for want of space perhaps, the next is begun so much later, in ticks.
+const PAUSE: u64 = 1000;
+
 /// What is to be done with the files of snapshots.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FileOrder {
@@ -61,6 +64,8 @@ pub(crate) struct Snapshots {
     taking: bool,
     /// Whether somebody wants one now.
     wanted: bool,
+    /// Until then none is begun, since one could not be written.
+    not_before: u64,
     /// Bytes written to the log since the newest was begun.
     log_bytes: u64,
     policy: Policy,
@@ -97,6 +102,7 @@ impl Snapshots {
             older: Index::ZERO,
             taking: false,
             wanted: false,
+            not_before: 0,
             log_bytes: 0,
             policy,
             sending,
@@ -153,8 +159,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// A snapshot of the own machine is durable and was read back; or it could not be written.
     pub(crate) fn on_saved(&mut self, saved: Option<Kept>) {
         self.snapshots.taking = false;
-        if let Some(kept) = saved {
-            self.keep(kept);
+        match saved {
+            Some(kept) => self.keep(kept),
+            None => self.snapshots.not_before = self.ticks + PAUSE,
         }
     }
 
@@ -240,7 +247,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// Has a snapshot taken when it is time, and sent to whoever lacks what is gone.
     pub(crate) fn look_after_snapshots(&mut self) {
         let applied = self.machine_applied();
-        if self.snapshots.is_due(applied) && self.caught_up() {
+        let may = self.ticks >= self.snapshots.not_before && self.caught_up();
+        if may && self.snapshots.is_due(applied) {
             (self.snapshots.taking, self.snapshots.wanted) = (true, false);
             self.actions.work.push(Work::Snapshot);
         }

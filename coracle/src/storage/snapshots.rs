@@ -80,6 +80,20 @@ pub(crate) fn save(
     file: u64,
     save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Kept, StoreError> {
+    let kept = write(disk, meta, file, save);
+    if kept.is_err() {
+        // On a full disk it would take the room that the log needs. If it cannot go now, the next start removes it.
+        drop(disk.remove(TEMPORARY));
+    }
+    kept
+}
+
+fn write(
+    disk: &dyn Disk,
+    meta: &Meta,
+    file: u64,
+    save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<Kept, StoreError> {
     let path = disk.path().join(TEMPORARY);
     let handle = disk.create(TEMPORARY).map_err(failed("create", &path))?;
     let mut writer = Writer::new(&*handle, file, encode(meta, file)).map_err(failed("write", &path))?;
