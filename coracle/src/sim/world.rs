@@ -486,8 +486,12 @@ impl World {
             return self.on_disk_refused(node, &reason);
         }
         self.purge(node)?;
-        self.work(node);
         let run = self.hosts[node].run;
+        if !self.lives(node, run) {
+            // Its disk refused something of this turn: a process that is gone sends nothing.
+            return Ok(());
+        }
+        self.work(node);
         loads.into_iter().for_each(|load| self.read(node, load));
         self.send_all(node, send)?;
         for (request, heard) in heard {
