@@ -9,7 +9,7 @@ use crate::storage::StoreError;
 use crate::storage::disk::{Disk, DiskFile, failed};
 use crate::storage::snapshots::{self, Incoming, Kept, Meta};
 use bytes::Bytes;
-use coracle_core::{Broken, InstallSnapshot, InstallSnapshotReply, LogId, Peer};
+use coracle_core::{InstallSnapshot, InstallSnapshotReply, LogId, Peer};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
@@ -42,7 +42,6 @@ pub(crate) struct Files {
     incoming: Option<Incoming>,
     /// The newest snapshot that came as a whole.
     whole: Option<Kept>,
-    broken: Broken,
 }
 
 struct Open {
@@ -53,8 +52,8 @@ struct Open {
 }
 
 impl Files {
-    pub(crate) fn new(disk: Arc<dyn Disk>, broken: Broken) -> Files {
-        Files { disk, reading: BTreeMap::new(), incoming: None, whole: None, broken }
+    pub(crate) fn new(disk: Arc<dyn Disk>) -> Files {
+        Files { disk, reading: BTreeMap::new(), incoming: None, whole: None }
     }
 
     /// Carries out an order. An error is one of the own disk, after which nothing is to be relied on.
@@ -97,9 +96,7 @@ impl Files {
         let stored = |next| Filed::Stored(from, InstallSnapshotReply { term, snapshot, file, next });
         // Consensus could not use it when it came, perhaps: another was being installed.
         if let Some(whole) = self.whole.as_ref().filter(|whole| whole.file == file) {
-            let told = self.broken.is("whole-snapshot-told-once");
-            let again = (!told).then(|| Filed::Received(whole.clone()));
-            return Ok([stored(length)].into_iter().chain(again).collect());
+            return Ok(vec![stored(length), Filed::Received(whole.clone())]);
         }
         let mut incoming = match self.incoming.take() {
             Some(incoming) if incoming.file() == file => incoming,
@@ -161,12 +158,12 @@ impl SnapshotWriter {
 pub(crate) type Worker = (mpsc::Sender<FileOrder>, SnapshotWriter, UnboundedReceiver<Filed>);
 
 /// Starts the thread. It ends when nobody can send orders any more, or after an error.
-pub(crate) fn start(name: String, disk: Arc<dyn Disk>, broken: Broken) -> io::Result<Worker> {
+pub(crate) fn start(name: String, disk: Arc<dyn Disk>) -> io::Result<Worker> {
     let (orders, inbox) = mpsc::channel();
     let (reports, reported) = unbounded_channel();
     let writer = SnapshotWriter { files: disk.clone(), reports: reports.clone() };
     thread::Builder::new().name(name).spawn(move || {
-        let mut files = Files::new(disk, broken);
+        let mut files = Files::new(disk);
         for order in inbox {
             match files.carry_out(order) {
                 // Nobody listens any more if the node is gone already.
@@ -179,4 +176,44 @@ pub(crate) fn start(name: String, disk: Arc<dyn Disk>, broken: Broken) -> io::Re
         }
     })?;
     Ok((orders, writer, reported))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::mem_disk::MemDisk;
+    use crate::storage::snapshots::{open_raw, read_piece};
+    use coracle_core::{Incarnation, NodeId, Term};
+
+    /// SN-11: consensus takes one snapshot at a time. One that came whole while another was installed is told again
+    /// when the leader asks what became of it.
+    #[test]
+    fn sn_11_a_snapshot_that_came_whole_is_told_whenever_it_is_asked_for() {
+        let (theirs, ours) = (MemDisk::new(), MemDisk::new());
+        let snapshot = LogId::new(3, 9);
+        let meta = Meta {
+            id: snapshot,
+            digest: [7; 16],
+            cluster_time: 99,
+            machine_version: 2,
+            compared: None,
+            membership: (LogId::new(1, 1), Bytes::from_static(b"who takes part")),
+        };
+        let kept = snapshots::save(&theirs, &meta, 77, |to| to.write_all(&[5; 3000])).unwrap();
+        let whole = read_piece(&*open_raw(&theirs, snapshot).unwrap().1, 0, 1 << 20).unwrap();
+        let from = Peer { id: NodeId(1), incarnation: Incarnation(1) };
+        let (file, length) = (kept.file, whole.len() as u64);
+        let mut files = Files::new(Arc::new(ours));
+        let mut take = |offset: usize, bytes: Bytes| {
+            let install = InstallSnapshot { term: Term(4), snapshot, file, length, offset: offset as u64 };
+            files.carry_out(FileOrder::Take { from, install, bytes }).unwrap()
+        };
+        assert!(matches!(&take(0, whole.slice(..1000))[..], [Filed::Stored(_, reply)] if reply.next == 1000));
+        assert!(matches!(&take(1000, whole.slice(1000..))[..], [Filed::Stored(..), Filed::Received(_)]));
+        for again in [Bytes::new(), whole.slice(1000..)] {
+            let filed = take(whole.len() - again.len(), again);
+            let [Filed::Stored(_, reply), Filed::Received(told)] = &filed[..] else { panic!("{filed:?}") };
+            assert_eq!((reply.next, &told.meta), (length, &meta));
+        }
+    }
 }

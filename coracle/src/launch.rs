@@ -129,7 +129,7 @@ async fn assemble(
     let (stop_out, stop) = watch::channel(false);
     let (ending_out, ending) = watch::channel(None);
     let (stopped_out, stopped) = watch::channel(None);
-    let (files, snapshots, filed) = files::start(format!("coracle-snap-{}", config.id), files, config.broken)
+    let (files, snapshots, filed) = files::start(format!("coracle-snap-{}", config.id), files)
         .map_err(system("start the thread for snapshots"))?;
     let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots);
     let machine = machine(around).map_err(system("start the machine's thread"))?;

@@ -149,7 +149,6 @@ pub const MUTANTS: &[Mutant] = &[
         "keeps a log whose entry at the snapshot's place is another one",
     ),
     mutant("snapshots-term-forgotten", "D5.1.9", "a start takes a snapshot of a term later than its own"),
-    mutant("whole-snapshot-told-once", "SN-11", "does not install what came during another install"),
     // The log.
     mutant("batch-not-synced", "ST-12", "does not sync a batch"),
     mutant("checkpoint-not-synced", "ST-3", "gives a segment its name before its contents are synced"),

@@ -350,7 +350,7 @@ impl Host {
             log,
             reader,
             purge: None,
-            files: Files::new(disk.clone(), self.broken),
+            files: Files::new(disk.clone()),
             filing: VecDeque::new(),
             files_busy: false,
             saving: None,

@@ -587,8 +587,11 @@ impl World {
         }
         up.writing = up.queue.take();
         let unsealed = up.unsealed == Some(self.now);
-        if up.writing.is_some() {
-            let stalls = self.chance.happens(Kind::Stall, node, self.plan.stall);
+        if let Some((_, batch)) = &up.writing {
+            // A log that is slow to give way to a snapshot meets the next leader's.
+            let resets = !self.healed && batch.changes.iter().any(|it| matches!(it, Change::Reset(_)));
+            let odds = if resets { self.plan.stall.max(200) } else { self.plan.stall };
+            let stalls = self.chance.happens(Kind::Stall, node, odds);
             let delay = match stalls {
                 _ if self.hosts[node].hung => 30 * ELECTION,
                 Some(mut dice) => {
