@@ -141,6 +141,10 @@ pub struct Config {
     pub snapshot_entries: u64,
     /// Bytes of a snapshot sent in one message, one at a time. Default 256 KiB, at most 8 MiB.
     pub snapshot_piece_bytes: u64,
+    /// Bytes of snapshots that this node sends in a second at most, to all followers together; and that it writes, and then
+    /// reads back, of its own, in parts of 4 MiB with a rest after each, so that the log's disk is not held up. 0: no
+    /// limit. Default 64 MiB.
+    pub snapshot_bytes_per_second: u64,
     /// What the application wants the other members to know of this one. Raft does not look into it. Default
     /// empty, at most 1 KiB.
     pub metadata: Vec<u8>,
@@ -182,6 +186,7 @@ impl Config {
             snapshot_bytes: 64 << 20,
             snapshot_entries: 100_000,
             snapshot_piece_bytes: 256 << 10,
+            snapshot_bytes_per_second: 64 << 20,
             metadata: Vec::new(),
             apply_bytes: 4 << 20,
             machine: (0, false),

@@ -7,17 +7,15 @@ use crate::replicated::SaveState;
 use crate::snapshots::{FileOrder, Piece};
 use crate::storage::StoreError;
 use crate::storage::disk::{Disk, DiskFile, failed};
-use crate::storage::snapshots::{self, Incoming, Kept, Meta};
+use crate::storage::snapshots::{self, Incoming, KEPT, Kept, Meta, Pace};
 use bytes::Bytes;
 use coracle_core::{InstallSnapshot, InstallSnapshotReply, LogId, Peer};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::{io, thread};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-
-/// Snapshots that are kept: the newest, and the one before it.
-pub(crate) const KEPT: usize = 2;
 
 /// What came of an order.
 #[derive(Debug)]
@@ -37,6 +35,7 @@ pub(crate) enum Filed {
 /// The files that are being read and written.
 pub(crate) struct Files {
     disk: Arc<dyn Disk>,
+    pace: Pace,
     /// What is read for each follower. A file that is open here can be read though it was removed meanwhile.
     reading: BTreeMap<Peer, Open>,
     incoming: Option<Incoming>,
@@ -52,8 +51,8 @@ struct Open {
 }
 
 impl Files {
-    pub(crate) fn new(disk: Arc<dyn Disk>) -> Files {
-        Files { disk, reading: BTreeMap::new(), incoming: None, whole: None }
+    pub(crate) fn new(disk: Arc<dyn Disk>, pace: Pace) -> Files {
+        Files { disk, pace, reading: BTreeMap::new(), incoming: None, whole: None }
     }
 
     /// Carries out an order. An error is one of the own disk, after which nothing is to be relied on.
@@ -100,7 +99,7 @@ impl Files {
         }
         let mut incoming = match self.incoming.take() {
             Some(incoming) if incoming.file() == file => incoming,
-            _ => Incoming::open(&*self.disk, file)?,
+            _ => Incoming::open(&*self.disk, file, &self.pace)?,
         };
         incoming.take(&*self.disk, offset, bytes)?;
         let here = incoming.here();
@@ -128,6 +127,8 @@ impl Files {
 pub(crate) struct SnapshotWriter {
     /// Where snapshots are.
     pub(crate) files: Arc<dyn Disk>,
+    /// How they are written there.
+    pub(crate) pace: Pace,
     /// Who is told.
     pub(crate) reports: UnboundedSender<Filed>,
 }
@@ -135,12 +136,13 @@ pub(crate) struct SnapshotWriter {
 impl SnapshotWriter {
     /// Writes a snapshot, on a thread of its own.
     pub(crate) fn save(&self, meta: Meta, save: SaveState) {
-        let SnapshotWriter { files, reports } = self.clone();
+        let SnapshotWriter { files, pace, reports } = self.clone();
         let unable = reports.clone();
         let work = move || {
             let file = getrandom::u64().map_err(|error| error.to_string());
             let write = AssertUnwindSafe(|| -> Result<Kept, String> {
-                let kept = snapshots::save(&*files, &meta, file?, save).map_err(|error| in_full(&error))?;
+                let kept =
+                    snapshots::save(&*files, &meta, file?, &pace, save).map_err(|error| in_full(&error))?;
                 snapshots::tidy(&*files, KEPT).map_err(|error| in_full(&error))?;
                 Ok(kept)
             });
@@ -157,23 +159,28 @@ impl SnapshotWriter {
 /// The way to the worker's thread, whoever writes snapshots, and what all of them report.
 pub(crate) type Worker = (mpsc::Sender<FileOrder>, SnapshotWriter, UnboundedReceiver<Filed>);
 
-/// Starts the thread. It ends when nobody can send orders any more, or after an error.
-pub(crate) fn start(name: String, disk: Arc<dyn Disk>) -> io::Result<Worker> {
+/// Starts the thread. It ends when nobody can send orders any more, or after an error, and with it
+/// the writing of snapshots.
+pub(crate) fn start(name: String, disk: Arc<dyn Disk>, pace: Pace) -> io::Result<Worker> {
     let (orders, inbox) = mpsc::channel();
     let (reports, reported) = unbounded_channel();
-    let writer = SnapshotWriter { files: disk.clone(), reports: reports.clone() };
+    let ended = Arc::new(AtomicBool::new(false));
+    let stopped = ended.clone();
+    let pace = Pace { stops: Some(Arc::new(move || stopped.load(Ordering::Relaxed))), ..pace };
+    let writer = SnapshotWriter { files: disk.clone(), pace: pace.clone(), reports: reports.clone() };
     thread::Builder::new().name(name).spawn(move || {
-        let mut files = Files::new(disk);
+        let mut files = Files::new(disk, pace);
         for order in inbox {
             match files.carry_out(order) {
                 // Nobody listens any more if the node is gone already.
                 Ok(filed) => filed.into_iter().for_each(|filed| drop(reports.send(filed))),
                 Err(error) => {
                     drop(reports.send(Filed::Failed(error)));
-                    return;
+                    break;
                 }
             }
         }
+        ended.store(true, Ordering::Relaxed);
     })?;
     Ok((orders, writer, reported))
 }
@@ -184,12 +191,13 @@ mod tests {
     use crate::storage::mem_disk::MemDisk;
     use crate::storage::snapshots::{open_raw, read_piece};
     use coracle_core::{Incarnation, NodeId, Term};
+    use std::time::Duration;
 
     /// SN-11: consensus takes one snapshot at a time. One that came whole while another was installed is told again
     /// when the leader asks what became of it.
     #[test]
     fn sn_11_a_snapshot_that_came_whole_is_told_whenever_it_is_asked_for() {
-        let (theirs, ours) = (MemDisk::new(), MemDisk::new());
+        let (theirs, ours, pace) = (MemDisk::new(), MemDisk::new(), Pace::at_most(0));
         let snapshot = LogId::new(3, 9);
         let meta = Meta {
             id: snapshot,
@@ -199,11 +207,11 @@ mod tests {
             compared: None,
             membership: (LogId::new(1, 1), Bytes::from_static(b"who takes part")),
         };
-        let kept = snapshots::save(&theirs, &meta, 77, |to| to.write_all(&[5; 3000])).unwrap();
+        let kept = snapshots::save(&theirs, &meta, 77, &pace, |to| to.write_all(&[5; 3000])).unwrap();
         let whole = read_piece(&*open_raw(&theirs, snapshot).unwrap().1, 0, 1 << 20).unwrap();
         let from = Peer { id: NodeId(1), incarnation: Incarnation(1) };
         let (file, length) = (kept.file, whole.len() as u64);
-        let mut files = Files::new(Arc::new(ours));
+        let mut files = Files::new(Arc::new(ours), pace);
         let mut take = |offset: usize, bytes: Bytes| {
             let install = InstallSnapshot { term: Term(4), snapshot, file, length, offset: offset as u64 };
             files.carry_out(FileOrder::Take { from, install, bytes }).unwrap()
@@ -215,5 +223,35 @@ mod tests {
             let [Filed::Stored(_, reply), Filed::Received(told)] = &filed[..] else { panic!("{filed:?}") };
             assert_eq!((reply.next, &told.meta), (length, &meta));
         }
+    }
+
+    /// However slowly a snapshot is written, a node that stops does not wait for it.
+    #[tokio::test]
+    async fn a_snapshot_that_is_being_written_ends_with_its_node() {
+        let disk = MemDisk::new();
+        let pace = Pace { part: 100, pause: Duration::from_secs(1 << 20), stops: None };
+        let (orders, writer, mut filed) = start("files".to_owned(), Arc::new(disk.clone()), pace).unwrap();
+        let meta = Meta {
+            id: LogId::new(3, 9),
+            digest: [7; 16],
+            cluster_time: 99,
+            machine_version: 2,
+            compared: None,
+            membership: (LogId::new(1, 1), Bytes::new()),
+        };
+        let (tell, begun) = mpsc::channel();
+        writer.save(
+            meta,
+            Box::new(move |to| {
+                tell.send(()).map_err(io::Error::other)?;
+                to.write_all(&[5; 3000])
+            }),
+        );
+        begun.recv().unwrap();
+        drop((orders, writer));
+        let Some(Filed::Saved(Err(problem))) = filed.recv().await else { panic!("it is written") };
+        assert!(problem.contains("the node stops"), "{problem}");
+        // Whoever writes lets go of the way to the node last of all.
+        assert!(filed.recv().await.is_none() && disk.list().unwrap().is_empty());
     }
 }

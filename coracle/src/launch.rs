@@ -16,7 +16,7 @@ use crate::requests::{Reader, Request, Writer};
 use crate::runtime::{Parts, Runtime, Stopped};
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
-use crate::storage::snapshots::Kept;
+use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, Recovered};
 use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
@@ -129,8 +129,7 @@ async fn assemble(
     let (stop_out, stop) = watch::channel(false);
     let (ending_out, ending) = watch::channel(None);
     let (stopped_out, stopped) = watch::channel(None);
-    let (files, snapshots, filed) = files::start(format!("coracle-snap-{}", config.id), files)
-        .map_err(system("start the thread for snapshots"))?;
+    let (files, snapshots, filed) = snapshot_worker(&config, files)?;
     let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots);
     let machine = machine(around).map_err(system("start the machine's thread"))?;
     let (settings, way, peer_addr) = (config.clone(), transport.clone(), transport.local_addr());
@@ -183,6 +182,13 @@ fn replica(
 ) -> Result<NodeReplica, StartError> {
     let newest = newest_time(reader, &recovered)?.max(snapshot.map_or(0, |kept| kept.meta.cluster_time));
     Ok(Replica::new(core(config, me, boot, restore(recovered, snapshot)?)?, config, newest))
+}
+
+/// Starts the thread that works on the files of snapshots.
+fn snapshot_worker(config: &Config, files: Arc<dyn Disk>) -> Result<files::Worker, StartError> {
+    let pace = Pace::at_most(config.snapshot_bytes_per_second);
+    files::start(format!("coracle-snap-{}", config.id), files, pace)
+        .map_err(|source| StartError::System { action: "start the thread for snapshots", source })
 }
 
 /// About how many bytes the log has: files that are kept to be used again are not the log.
@@ -244,4 +250,61 @@ async fn listen(
         .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;
     transport.set_membership(newest, membership);
     Ok((Arc::new(transport), inbound))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Storage;
+    use crate::replica::{Event, Moment};
+    use crate::storage::memory::MemoryStore;
+    use crate::storage::snapshots::Meta;
+    use crate::storage::{Change, LogStore};
+    use crate::wire::encode_membership;
+
+    /// A log that was reset to a snapshot knows neither the time nor the membership: a start has both from the snapshot.
+    #[test]
+    fn a_start_from_a_snapshot_alone_knows_the_cluster_time_and_the_membership() {
+        let (me, id) = (Peer { id: NodeId(1), incarnation: Incarnation(11) }, LogId::new(3, 70));
+        let member = Member { id: me.id, incarnation: me.incarnation, address: "a:1".to_owned() };
+        let membership = Membership::of_voters(ClusterId(1), [member]);
+        let payload = encode_membership(&membership);
+        let meta = Meta {
+            id,
+            digest: [7; 16],
+            cluster_time: 90_000,
+            machine_version: 0,
+            compared: None,
+            membership: (LogId::new(2, 5), payload.clone()),
+        };
+        let kept = Kept { meta, file: 1, bytes: 500 };
+        let recovered = Recovered {
+            hard_state: HardState { term: Term(3), vote: None },
+            purged: id,
+            last: id,
+            memberships: vec![(LogId::new(2, 5), payload)],
+            ..Recovered::default()
+        };
+        let config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+        let reader = MemoryStore::new().reader();
+        let mut replica = replica(&config, me, Boot(1), &*reader, recovered, Some(&kept)).unwrap();
+        assert_eq!(replica.raft().membership(), &membership);
+        // Alone in its cluster, it leads as soon as it has waited, and writes its first entry.
+        let mut times = Vec::new();
+        for tick in 0..200 {
+            let now = clock::now().tick.0 + tick;
+            replica.on_event(Moment { tick: Tick(now), wall: 0 }, Event::Tick);
+            replica.on_event(
+                Moment { tick: Tick(now), wall: 0 },
+                Event::Persisted(replica.raft().newest_write()),
+            );
+            for (_, batch) in replica.take().writes {
+                for change in batch.changes {
+                    let Change::Append(entries) = change else { continue };
+                    times.extend(entries.iter().map(|entry| entry.stamp().cluster_time));
+                }
+            }
+        }
+        assert!(!times.is_empty() && times.iter().all(|time| *time >= 90_000), "{times:?}");
+    }
 }

@@ -101,6 +101,8 @@ mod runtime;
 pub mod sim;
 mod slot;
 pub mod snapshot;
+#[cfg(test)]
+mod snapshot_crashes;
 mod snapshots;
 mod state_machine;
 mod status;

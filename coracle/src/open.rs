@@ -169,6 +169,11 @@ pub(crate) fn newest_snapshot(
     broken: Broken,
 ) -> Result<Option<Kept>, StoreError> {
     let (newest, damaged) = snapshots::newest(disk)?;
+    // A crash may have come before old ones were removed, or a loss of power may have brought them back. Damage is no
+    // reason to delete.
+    if damaged.is_empty() {
+        snapshots::tidy(disk, snapshots::KEPT)?;
+    }
     for error in damaged {
         tracing::error!(%error, "a snapshot is damaged, and the one before it is used: check the disk");
     }

@@ -350,7 +350,7 @@ impl Host {
             log,
             reader,
             purge: None,
-            files: Files::new(disk.clone()),
+            files: Files::new(disk.clone(), files::PACE),
             filing: VecDeque::new(),
             files_busy: false,
             saving: None,

@@ -2,8 +2,9 @@
 //!
 //! One file is one snapshot, `snapshot-INDEX-TERM`. It is prepared as `snapshot.tmp`, synced, read back, renamed, and
 //! the directory synced; so what has the name is whole, and what a crash leaves is removed at the next start. One that
-//! is being received grows as `incoming-FILE`, stays over a restart, and goes the same way once it is whole. All is
-//! checksummed in chunks and as a whole:
+//! is being received grows as `incoming-FILE`, stays over a restart, and goes the same way once it is whole. Both are
+//! synced part by part, so that a large one does not hold up the log on the same disk. All is checksummed in chunks and
+//! as a whole:
 //!
 //! ```text
 //! header   u32 CRC-32C of the rest   magic "CRSN"   u32 version, 1   u32 length of the header
@@ -20,6 +21,7 @@ use bytes::Bytes;
 use coracle_core::{Index, LogId, Term};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3Default;
 
 const MAGIC: [u8; 4] = *b"CRSN";
@@ -68,9 +70,57 @@ pub(crate) struct Kept {
     pub(crate) bytes: u64,
 }
 
-/// Removes what a crash left of a snapshot that was being written.
-pub(crate) fn is_temporary(name: &str) -> bool {
-    name == TEMPORARY
+/// How files are written, and read back.
+#[derive(Clone)]
+pub(crate) struct Pace {
+    /// So many bytes are synced together. What comes in is never written past the end of a part before that part was
+    /// synced.
+    pub(crate) part: u64,
+    /// After each part that this node writes or reads back, the log's disk is left alone for so long.
+    pub(crate) pause: Duration,
+    /// Whether the node stops: then nothing more is written or read back.
+    pub(crate) stops: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
+
+/// A pause is looked at again after so long, since the node may stop meanwhile.
+const LOOK: Duration = Duration::from_millis(50);
+
+impl Pace {
+    /// Parts of 4 MiB, at most so many bytes in a second; 0: no limit.
+    pub(crate) fn at_most(bytes_per_second: u64) -> Pace {
+        let part: u64 = 4 << 20;
+        let nanos = (part * 1_000_000_000).checked_div(bytes_per_second).unwrap_or(0);
+        Pace { part, pause: Duration::from_nanos(nanos), stops: None }
+    }
+
+    /// After so many bytes of a part. How many there are of the next one.
+    fn rest(&self, done: u64) -> io::Result<u64> {
+        if done < self.part {
+            return Ok(done);
+        }
+        let mut left = self.pause;
+        loop {
+            if self.stops.as_ref().is_some_and(|stops| stops()) {
+                return Err(io::Error::other("the node stops"));
+            }
+            if left.is_zero() {
+                return Ok(0);
+            }
+            let now = left.min(LOOK);
+            std::thread::sleep(now);
+            left -= now;
+        }
+    }
+}
+
+/// Snapshots that are kept: the newest, and the one before it.
+pub(crate) const KEPT: usize = 2;
+
+/// Whether a crash left this file of a snapshot that was being written; or of one that came in, where another came after
+/// it: which of them is wanted still, nobody knows, and it comes again.
+pub(crate) fn is_left(name: &str, names: &[String]) -> bool {
+    let came = |name: &str| name.starts_with(INCOMING);
+    name == TEMPORARY || came(name) && names.iter().filter(|name| came(name)).count() > 1
 }
 
 /// Writes a snapshot: durable, read back, and under its name. Older ones than the newest two go.
@@ -78,9 +128,10 @@ pub(crate) fn save(
     disk: &dyn Disk,
     meta: &Meta,
     file: u64,
+    pace: &Pace,
     save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Kept, StoreError> {
-    let kept = write(disk, meta, file, save);
+    let kept = write(disk, meta, file, pace, save);
     if kept.is_err() {
         // On a full disk it would take the room that the log needs. If it cannot go now, the next start removes it.
         drop(disk.remove(TEMPORARY));
@@ -92,20 +143,20 @@ fn write(
     disk: &dyn Disk,
     meta: &Meta,
     file: u64,
+    pace: &Pace,
     save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> Result<Kept, StoreError> {
     let path = disk.path().join(TEMPORARY);
     let handle = disk.create(TEMPORARY).map_err(failed("create", &path))?;
-    let mut writer = Writer::new(&*handle, file, encode(meta, file)).map_err(failed("write", &path))?;
+    let mut writer = Writer::new(&*handle, file, encode(meta, file), pace).map_err(failed("write", &path))?;
     save(&mut writer).and_then(|()| writer.end()).map_err(failed("write", &path))?;
     handle.sync_data().map_err(failed("sync", &path))?;
     drop(handle);
-    keep(disk, TEMPORARY)
+    keep(disk, TEMPORARY, verify(disk, TEMPORARY, pace)?)
 }
 
-/// Gives a file that holds a whole snapshot its name, once it was read back.
-fn keep(disk: &dyn Disk, from: &str) -> Result<Kept, StoreError> {
-    let kept = verify(disk, from)?;
+/// Gives a file that holds a whole snapshot its name, since it was read back.
+fn keep(disk: &dyn Disk, from: &str, kept: Kept) -> Result<Kept, StoreError> {
     let name = name(kept.meta.id);
     disk.rename(from, &name).map_err(failed("rename", disk.path().join(from)))?;
     disk.sync_dir().map_err(failed("sync", disk.path()))?;
@@ -120,11 +171,14 @@ pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<LogId>, StoreError> {
     Ok(all)
 }
 
-/// Removes all snapshots but the newest `count`.
+/// Removes all snapshots but the newest `count`. Whoever receives one and whoever writes one may do so at the same time.
 pub(crate) fn tidy(disk: &dyn Disk, count: usize) -> Result<(), StoreError> {
     for old in list(disk)?.into_iter().skip(count) {
         let name = name(old);
-        disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
+        match disk.remove(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(failed("remove", disk.path().join(&name)))?,
+        }
     }
     Ok(())
 }
@@ -133,7 +187,7 @@ pub(crate) fn tidy(disk: &dyn Disk, count: usize) -> Result<(), StoreError> {
 pub(crate) fn newest(disk: &dyn Disk) -> Result<(Option<Kept>, Vec<StoreError>), StoreError> {
     let mut damaged = Vec::new();
     for id in list(disk)? {
-        match verify(disk, &name(id)) {
+        match verify(disk, &name(id), &Pace::at_most(0)) {
             Ok(kept) => return Ok((Some(kept), damaged)),
             Err(error @ StoreError::Damaged { .. }) => damaged.push(error),
             Err(error) => return Err(error),
@@ -159,7 +213,7 @@ pub(crate) fn settle(disk: &dyn Disk, id: LogId) -> Result<Kept, StoreError> {
     }
     new.sync_data().map_err(failed("sync", &to))?;
     drop(new);
-    keep(disk, TEMPORARY)
+    keep(disk, TEMPORARY, verify(disk, TEMPORARY, &Pace::at_most(0))?)
 }
 
 /// A snapshot by its entry, to read the machine's state from. What is read is verified chunk by chunk.
@@ -181,13 +235,16 @@ pub(crate) fn read_piece(file: &dyn DiskFile, offset: u64, most: usize) -> io::R
     Ok(bytes.into())
 }
 
-fn verify(disk: &dyn Disk, name: &str) -> Result<Kept, StoreError> {
+fn verify(disk: &dyn Disk, name: &str, pace: &Pace) -> Result<Kept, StoreError> {
     let mut reader = Reader::open(disk, name)?;
     let mut buffer = vec![0; CHUNK];
+    let mut done = 0;
     loop {
         match reader.read(&mut buffer) {
             Ok(0) => break,
-            Ok(_) => {}
+            Ok(length) => {
+                done = pace.rest(done + length as u64).map_err(failed("read back", &reader.path))?;
+            }
             Err(error) => return Err(reader.failure(error)),
         }
     }
@@ -253,7 +310,10 @@ fn chunk_sum(file: u64, number: u64, bytes: &[u8]) -> u32 {
 struct Writer<'a> {
     to: &'a dyn DiskFile,
     file: u64,
+    pace: &'a Pace,
     at: u64,
+    /// Bytes written and not synced yet.
+    unsynced: u64,
     chunk: Vec<u8>,
     chunks: u64,
     bytes: u64,
@@ -261,15 +321,20 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(to: &'a dyn DiskFile, file: u64, header: Vec<u8>) -> io::Result<Writer<'a>> {
+    fn new(to: &'a dyn DiskFile, file: u64, header: Vec<u8>, pace: &'a Pace) -> io::Result<Writer<'a>> {
         to.write_at(&header, 0)?;
         let (at, chunk) = (header.len() as u64, Vec::with_capacity(CHUNK));
-        Ok(Writer { to, file, at, chunk, chunks: 0, bytes: 0, whole: Xxh3Default::new() })
+        let (unsynced, whole) = (at, Xxh3Default::new());
+        Ok(Writer { to, file, pace, at, unsynced, chunk, chunks: 0, bytes: 0, whole })
     }
 
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.to.write_at(bytes, self.at)?;
-        self.at += bytes.len() as u64;
+        (self.at, self.unsynced) = (self.at + bytes.len() as u64, self.unsynced + bytes.len() as u64);
+        if self.unsynced >= self.pace.part {
+            self.to.sync_data()?;
+        }
+        self.unsynced = self.pace.rest(self.unsynced)?;
         Ok(())
     }
 
@@ -452,32 +517,49 @@ fn decode(header: &[u8]) -> Option<(u64, Meta)> {
     sound.then_some((u64_at(header, 16), meta))
 }
 
+/// Removes what has come of snapshots, but for this file. Whether that is there.
+pub(crate) fn forget_incoming(disk: &dyn Disk, but: Option<&str>) -> Result<bool, StoreError> {
+    let mut there = false;
+    for name in disk.list().map_err(failed("list", disk.path()))? {
+        if but == Some(name.as_str()) {
+            there = true;
+        } else if name.starts_with(INCOMING) {
+            disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
+        }
+    }
+    Ok(there)
+}
+
 /// A snapshot that comes in piece by piece.
+///
+/// What one boot could not sync, a later one must not rely on, though a sync of the same file says yes then. So
+/// nothing is written past the end of a part before that part was synced; of what an earlier boot left, the part that
+/// it ended in comes again, and all before it is durable.
 pub(crate) struct Incoming {
     file: u64,
     name: String,
     handle: Arc<dyn DiskFile>,
     /// How much of it is here.
     here: u64,
+    /// The bytes of a part.
+    part: u64,
 }
 
 impl Incoming {
     /// The one with this name, as far as it came before; any other that was coming goes.
-    pub(crate) fn open(disk: &dyn Disk, file: u64) -> Result<Incoming, StoreError> {
+    pub(crate) fn open(disk: &dyn Disk, file: u64, pace: &Pace) -> Result<Incoming, StoreError> {
         let wanted = format!("{INCOMING}{file:016x}");
-        let mut there = false;
-        for name in disk.list().map_err(failed("list", disk.path()))? {
-            if name == wanted {
-                there = true;
-            } else if name.starts_with(INCOMING) {
-                disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
-            }
-        }
+        let there = forget_incoming(disk, Some(&wanted))?;
         let path = disk.path().join(&wanted);
         let handle = if there { disk.open(&wanted) } else { disk.create(&wanted) };
         let handle = handle.map_err(failed("open", &path))?;
-        let here = handle.len().map_err(failed("read the length of", &path))?;
-        Ok(Incoming { file, name: wanted, handle, here })
+        let length = handle.len().map_err(failed("read the length of", &path))?;
+        let part = pace.part.max(1);
+        let here = length.saturating_sub(1) / part * part;
+        if here < length {
+            handle.set_len(here).map_err(failed("cut", &path))?;
+        }
+        Ok(Incoming { file, name: wanted, handle, here, part })
     }
 
     pub(crate) fn file(&self) -> u64 {
@@ -491,10 +573,16 @@ impl Incoming {
 
     /// Takes a piece, if it is the next one.
     pub(crate) fn take(&mut self, disk: &dyn Disk, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
-        if offset == self.here && !bytes.is_empty() {
-            let path = disk.path().join(&self.name);
-            self.handle.write_at(bytes, offset).map_err(failed("write", path))?;
-            self.here += bytes.len() as u64;
+        let path = || disk.path().join(&self.name);
+        let mut left = if offset == self.here { bytes } else { &[] };
+        while !left.is_empty() {
+            let room = (self.part - self.here % self.part).min(left.len() as u64);
+            let (now, later) = left.split_at(room as usize);
+            self.handle.write_at(now, self.here).map_err(failed("write", path()))?;
+            (self.here, left) = (self.here + room, later);
+            if self.here.is_multiple_of(self.part) {
+                self.handle.sync_data().map_err(failed("sync", path()))?;
+            }
         }
         Ok(())
     }
@@ -503,15 +591,16 @@ impl Incoming {
     /// and why is the error.
     pub(crate) fn end(self, disk: &dyn Disk, id: LogId) -> Result<Kept, StoreError> {
         let Incoming { file, name, handle, .. } = self;
+        let pace = Pace::at_most(0);
         let path = disk.path().join(&name);
         handle.sync_data().map_err(failed("sync", &path))?;
         drop(handle);
-        let kept = verify(disk, &name).and_then(|kept| {
+        let kept = verify(disk, &name, &pace).and_then(|kept| {
             let same = kept.file == file && kept.meta.id == id;
             if same { Ok(kept) } else { Err(damaged(&path, 0, "it is another snapshot than was said")) }
         });
         match kept {
-            Ok(_) => keep(disk, &name),
+            Ok(kept) => keep(disk, &name, kept),
             Err(error) => {
                 disk.remove(&name).map_err(failed("remove", &path))?;
                 Err(error)

@@ -1,5 +1,8 @@
 use super::*;
-use crate::storage::mem_disk::MemDisk;
+use crate::storage::mem_disk::{MemDisk, Op};
+
+/// Parts of a few pieces.
+const PACE: Pace = Pace { part: 150, pause: Duration::ZERO, stops: None };
 
 fn meta(index: u64) -> Meta {
     Meta {
@@ -17,7 +20,7 @@ fn state(bytes: usize) -> Vec<u8> {
 }
 
 fn saved(disk: &MemDisk, index: u64, bytes: usize) -> Kept {
-    save(disk, &meta(index), 77, |to| to.write_all(&state(bytes))).unwrap()
+    save(disk, &meta(index), 77, &PACE, |to| to.write_all(&state(bytes))).unwrap()
 }
 
 fn read(disk: &MemDisk, id: LogId) -> Result<(Meta, Vec<u8>), StoreError> {
@@ -56,7 +59,7 @@ fn a_snapshot_is_read_as_it_was_written_whatever_its_length() {
 fn nothing_is_compared_where_nothing_was() {
     let disk = MemDisk::new();
     let meta = Meta { compared: None, ..meta(9) };
-    assert_eq!(save(&disk, &meta, 1, |_| Ok(())).unwrap().meta, meta);
+    assert_eq!(save(&disk, &meta, 1, &PACE, |_| Ok(())).unwrap().meta, meta);
 }
 
 /// SN-5: a file that was cut anywhere is noticed, before any of what is missing is relied on.
@@ -104,7 +107,7 @@ fn a_chunk_of_another_file_or_from_elsewhere_in_this_one_does_not_pass() {
 #[test]
 fn a_failed_save_leaves_nothing_that_counts() {
     let disk = MemDisk::new();
-    let failed = save(&disk, &meta(9), 1, |to| {
+    let failed = save(&disk, &meta(9), 1, &PACE, |to| {
         to.write_all(&state(10))?;
         Err(io::ErrorKind::StorageFull.into())
     });
@@ -130,7 +133,7 @@ fn sn_4_a_snapshot_comes_in_pieces_whatever_happens_to_them() {
     let (from, to) = (MemDisk::new(), MemDisk::new());
     let kept = saved(&from, 9, 1000);
     let (_, file) = open_raw(&from, kept.meta.id).unwrap();
-    let mut incoming = Incoming::open(&to, kept.file).unwrap();
+    let mut incoming = Incoming::open(&to, kept.file, &PACE).unwrap();
     let mut turns = 0;
     while incoming.here() < kept.bytes {
         let here = incoming.here();
@@ -139,12 +142,42 @@ fn sn_4_a_snapshot_comes_in_pieces_whatever_happens_to_them() {
         }
         turns += 1;
         if turns % 5 == 0 {
-            incoming = Incoming::open(&to, kept.file).unwrap();
+            incoming = Incoming::open(&to, kept.file, &PACE).unwrap();
         }
     }
     assert_eq!(incoming.end(&to, kept.meta.id).unwrap(), kept);
     assert_eq!(to.list().unwrap(), ["snapshot-9-3"]);
     assert_eq!(read(&to, kept.meta.id).unwrap().1, state(1000));
+}
+
+/// ST-4: a part that one boot could not sync comes again in the next, and all that came before stays.
+#[test]
+fn st_4_the_part_that_could_not_be_synced_comes_again() {
+    let (from, to) = (MemDisk::new(), MemDisk::new());
+    let kept = saved(&from, 9, 1000);
+    let whole = read_piece(&*open_raw(&from, kept.meta.id).unwrap().1, 0, 4000).unwrap();
+    let mut incoming = Incoming::open(&to, kept.file, &PACE).unwrap();
+    incoming.take(&to, 0, &whole[..290]).unwrap();
+    to.fail_next(Op::Sync, io::ErrorKind::Other);
+    assert!(incoming.take(&to, 290, &whole[290..500]).is_err());
+    let mut incoming = Incoming::open(&to, kept.file, &PACE).unwrap();
+    assert_eq!(incoming.here(), 150, "one part was synced, and another not");
+    incoming.take(&to, 150, &whole[150..]).unwrap();
+    assert_eq!(incoming.end(&to, kept.meta.id).unwrap(), kept);
+    let cut = to.power_cut(512, || false);
+    assert_eq!(read(&cut, kept.meta.id).unwrap().1, state(1000));
+}
+
+#[test]
+fn what_is_written_is_synced_part_by_part_and_rests_between() {
+    let pace = Pace::at_most(4 << 30);
+    assert_eq!((pace.part, pace.pause), (4 << 20, Duration::from_nanos(976_562)));
+    assert_eq!(Pace::at_most(0).pause, Duration::ZERO);
+    let disk = MemDisk::new();
+    let length = 9 << 20;
+    save(&disk, &meta(9), 1, &pace, |to| to.write_all(&state(length))).unwrap();
+    assert_eq!(disk.trace().iter().filter(|op| **op == Op::Sync).count(), 3, "two parts, and the rest");
+    saved(&disk, 12, 1000);
 }
 
 /// SN-5: what is not what it was said to be is forgotten, and so comes again from its beginning.
@@ -155,14 +188,14 @@ fn sn_5_an_incoming_file_that_is_damaged_is_forgotten() {
     let mut bytes = read_piece(&*open_raw(&from, kept.meta.id).unwrap().1, 0, 4000).unwrap().to_vec();
     for (flip, id) in [(true, kept.meta.id), (false, LogId::new(3, 10))] {
         bytes[500] ^= u8::from(flip);
-        let mut incoming = Incoming::open(&to, kept.file).unwrap();
+        let mut incoming = Incoming::open(&to, kept.file, &PACE).unwrap();
         incoming.take(&to, 0, &bytes).unwrap();
         assert!(matches!(incoming.end(&to, id), Err(StoreError::Damaged { .. })));
         assert!(to.list().unwrap().is_empty());
         bytes[500] ^= u8::from(flip);
     }
     // Another that was coming goes when a new one begins.
-    Incoming::open(&to, 1).unwrap();
-    Incoming::open(&to, 2).unwrap();
+    Incoming::open(&to, 1, &PACE).unwrap();
+    Incoming::open(&to, 2, &PACE).unwrap();
     assert_eq!(to.list().unwrap().len(), 1);
 }

@@ -2,10 +2,15 @@
 
 use super::Running;
 use crate::error::in_full;
-use crate::files::{Filed, KEPT};
+use crate::files::Filed;
 use crate::storage::mem_disk::MemDisk;
-use crate::storage::{LogStore, StoreError, snapshots};
+use crate::storage::snapshots::{self, KEPT, Pace};
+use crate::storage::{LogStore, StoreError};
 use coracle_core::LogId;
+use std::time::Duration;
+
+/// Small parts, of which even small snapshots have several.
+pub(in crate::sim) const PACE: Pace = Pace { part: 256, pause: Duration::ZERO, stops: None };
 
 impl Running {
     /// Purges the log, if that is due and the disk is idle. Up to where.
@@ -40,7 +45,7 @@ impl Running {
         if !sound {
             return Some(Filed::Saved(Err("the machine is not sound".to_owned())));
         }
-        let saved = snapshots::save(disk, &meta, file, save);
+        let saved = snapshots::save(disk, &meta, file, &PACE, save);
         let saved = saved.and_then(|kept| snapshots::tidy(disk, KEPT).map(|()| kept));
         Some(Filed::Saved(saved.map_err(|error| in_full(&error))))
     }

@@ -95,13 +95,14 @@ pub fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
 /// Removes what a crash left half-made. First of all at a start: on a full disk, it makes the room that
 /// everything else needs.
 pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
-    for name in disk.list().map_err(failed("list", disk.path()))? {
-        if spares::is_temporary(&name)
-            || snapshots::is_temporary(&name)
+    let names = disk.list().map_err(failed("list", disk.path()))?;
+    for name in &names {
+        if spares::is_temporary(name)
+            || snapshots::is_left(name, &names)
             || name == identity::TEMPORARY
             || name == met::TEMPORARY
         {
-            disk.remove(&name).map_err(failed("remove", disk.path().join(&name)))?;
+            disk.remove(name).map_err(failed("remove", disk.path().join(name)))?;
         }
     }
     Ok(())
