@@ -312,21 +312,3 @@ fn entries_that_the_transport_refused_are_sent_again() {
     );
     assert_eq!(entries(driver.turn(at(won + 10), true).send), first);
 }
-
-/// A snapshot that could not be written, for want of space perhaps, is not begun again and again.
-#[test]
-fn after_a_snapshot_that_failed_the_next_one_waits() {
-    let mut driver = ready();
-    let one = Entry::new(LogId::new(1, 1), Kind::Membership, Stamp::default(), &[]).len() as u64;
-    driver.on_progress(Progress { applied: LogId::new(2, 2), bytes: 2 * one, ..Progress::default() });
-    let mut begun = Vec::new();
-    for tick in 1002..4000 {
-        driver.want_snapshot();
-        let work = driver.turn(at(tick), true).work;
-        if work.iter().any(|work| matches!(work, Work::Snapshot)) {
-            begun.push(tick);
-            driver.on_saved(None);
-        }
-    }
-    assert!(begun.len() == 3 && begun.windows(2).all(|pair| pair[1] - pair[0] >= 1000), "{begun:?}");
-}

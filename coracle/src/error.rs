@@ -292,6 +292,24 @@ pub enum EntryLookupError {
     Stopped(StopReason),
 }
 
+/// Why [`Node::snapshot`](crate::Node::snapshot) has made none.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// The state machine of this node has applied nothing yet.
+    #[error("the state machine has applied nothing yet: there is nothing to take a snapshot of")]
+    NothingApplied,
+    /// The state machine of this node turned out to differ from that of a majority: nothing is taken from it.
+    #[error("the state machine of this node differs from that of a majority: take one on another node")]
+    Diverged,
+    /// It could not be written, or what was read back is not what was written. The one before it stays.
+    #[error("the snapshot could not be written: {0}")]
+    Failed(String),
+    /// This node has stopped.
+    #[error("the node has stopped: {}", in_full(.0))]
+    Stopped(StopReason),
+}
+
 /// Two are the same if they say the same.
 impl PartialEq for StoreError {
     fn eq(&self, other: &StoreError) -> bool {
@@ -333,6 +351,7 @@ mod tests {
             Box::new(WriteError::Stopped(stop())),
             Box::new(WriteError::Unknown(Cause::Stopped(stop()))),
             Box::new(ReadError::Stopped(stop())),
+            Box::new(SnapshotError::Stopped(stop())),
             Box::new(ConfigurationError::Stopped(stop())),
         ];
         for error in errors {

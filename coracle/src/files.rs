@@ -70,6 +70,11 @@ impl Files {
                 Ok(Vec::new())
             }
             FileOrder::Take { from, install, bytes } => self.take(from, &install, &bytes),
+            FileOrder::Forget => {
+                self.incoming = None;
+                snapshots::forget_incoming(&*self.disk, None)?;
+                Ok(Vec::new())
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use crate::entry::Entry;
 use crate::error::*;
 use crate::inbox::{self, Refused};
 use crate::requests::Request;
-use crate::status::Status;
+use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
 use bytes::Bytes;
 use coracle_core::{Index, Peer};
@@ -74,6 +74,18 @@ impl Inner {
             return Err(self.stop_reason());
         }
         answered.await.map_err(|_| self.stop_reason())
+    }
+
+    pub(crate) fn snapshot(&self) -> Boxed<'_, Result<SnapshotStatus, SnapshotError>> {
+        Box::pin(self.ask_snapshot())
+    }
+
+    async fn ask_snapshot(&self) -> Result<SnapshotStatus, SnapshotError> {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send_always(Request::Snapshot { answer }).await.is_err() {
+            return Err(SnapshotError::Stopped(self.stop_reason()));
+        }
+        answered.await.unwrap_or_else(|_| Err(SnapshotError::Stopped(self.stop_reason())))
     }
 
     pub(crate) fn get_entry(&self, index: Index) -> Boxed<'_, Result<Entry, EntryLookupError>> {

@@ -121,7 +121,7 @@ pub use error::*;
 pub use node::Node;
 pub use replicated::Digest;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
-pub use status::{MemberStatus, SnapshotStatus, Status};
+pub use status::{MemberStatus, SnapshotStatus, SnapshotTransfer, Snapshots, Status};
 pub use storage::{Engine, StoreError};
 
 // What the items above return or hold.

@@ -12,7 +12,7 @@ use crate::open::Opened;
 use crate::replicated::Replicated;
 use crate::requests::{Asked, Request, Written};
 use crate::state_machine::StateMachine;
-use crate::status::Status;
+use crate::status::{SnapshotStatus, Status};
 use crate::storage::snapshots;
 use coracle_core::*;
 use std::fmt;
@@ -219,6 +219,16 @@ impl<S: StateMachine> Node<S> {
     /// How the node stands, by its own knowledge alone.
     pub async fn status(&self) -> Result<Status, StopReason> {
         self.inner.status().await
+    }
+
+    /// Takes a snapshot of this node's state machine now, whatever the policy says, and returns when it is durable and was
+    /// read back: up to which entry it stands for the log, and how large it is. It holds at least what the machine had
+    /// applied at the call; if the newest one does, it is that one.
+    ///
+    /// A node that is still applying what its log held at the start takes it afterwards. Waits as long as that, the writing
+    /// and the reading take. Cancel safe: the snapshot is taken all the same.
+    pub async fn snapshot(&self) -> Result<SnapshotStatus, SnapshotError> {
+        self.inner.snapshot().await
     }
 
     /// The entry at `index` of this node's log, committed or not. For inspection.

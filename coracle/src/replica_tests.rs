@@ -5,7 +5,7 @@ use crate::config::{Config, Storage};
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::Busy;
 use crate::storage::Change;
-use crate::storage::StoreError;
+use crate::storage::{ReadLogError, StoreError};
 use crate::work::RequestId;
 use bytes::Bytes;
 use coracle_core::*;
@@ -525,4 +525,61 @@ fn a_fenced_node_holds_no_entries_for_its_machine() {
     replica.on_event(at(102), Event::Fence);
     assert!(replica.take().apply.is_empty());
     assert!(replica.entry_in_memory(last).is_none());
+}
+
+/// A follower's entries were purged while they were read for it: that ends in a snapshot, and not in reading again and
+/// again.
+#[test]
+fn a_read_of_what_was_purged_ends_in_a_snapshot_and_not_in_a_loop() {
+    let mut replica = replica(|_| {});
+    elect(&mut replica);
+    acknowledge(&mut replica, B, 2);
+    let lacks_all = AppendEntriesReply {
+        term: replica.raft().term(),
+        round: Round(0),
+        matched: Index(0),
+        last: Index(0),
+        conflict: Some(LogId::ZERO),
+        applied: Index(0),
+        disk_age: 0,
+        digest: None,
+    };
+    replica.on_event(at(100), from(C, Message::AppendEntriesReply(lacks_all)));
+    let of_follower = |loads: Vec<super::Load>| loads.into_iter().find(|load| load.purpose != Purpose::Apply);
+    let load = of_follower(replica.take().loads).expect("the first entry is not in memory");
+    replica.on_event(at(100), Event::Applied(Index(2), 0));
+    replica.on_event(at(100), Event::SnapshotSaved(LogId::new(2, 2), Index(1)));
+    assert_eq!(replica.take().purge, Some(LogId::new(1, 1)));
+    replica.on_event(at(100), Event::Loaded(load, Err(ReadLogError::Purged)));
+    for tick in 101..130 {
+        replica.on_event(at(tick), Event::Tick);
+        assert_eq!(of_follower(replica.take().loads), None, "tick {tick}");
+    }
+    assert_eq!(replica.raft().needs_snapshot(), [C]);
+}
+
+/// A log that is reset to a snapshot holds no entry that knows the time and the membership: the snapshot tells both.
+#[test]
+fn a_snapshot_brings_the_cluster_time_and_the_membership() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(0), Event::Tick);
+    replica.on_event(at(1), append(2, LogId::new(1, 1), 0, 0));
+    let member = |peer: Peer| Member { id: peer.id, incarnation: peer.incarnation, address: "x".to_owned() };
+    let membership = Membership::of_voters(ClusterId(1), [A, B].map(member));
+    let known = (LogId::new(2, 40), membership.clone());
+    replica.on_event(at(1), Event::SnapshotReceived(LogId::new(2, 50), known, 90_000));
+    persist(&mut replica, 1);
+    let effects = replica.take();
+    assert_eq!(effects.installed, Some(LogId::new(2, 50)));
+    assert_eq!(
+        (replica.raft().membership_id(), replica.raft().membership()),
+        (LogId::new(2, 40), &membership)
+    );
+    elect_at(&mut replica, 200);
+    propose(&mut replica, 0..1, 1);
+    let time = replica.take().writes.iter().find_map(|(_, batch)| match &batch.changes[..] {
+        [Change::Append(entries)] => Some(entries[0].stamp().cluster_time),
+        _ => None,
+    });
+    assert!(time.is_some_and(|time| time >= 90_000), "{time:?}");
 }

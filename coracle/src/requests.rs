@@ -4,7 +4,7 @@ use crate::entry::Entry;
 use crate::error::*;
 use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
-use crate::status::Status;
+use crate::status::{SnapshotStatus, Status};
 use crate::wire::{Answer, Ask};
 use crate::work::Waits;
 use bytes::Bytes;
@@ -25,6 +25,8 @@ pub(crate) enum Request {
     Found { ask: Box<Ask>, answer: oneshot::Sender<Answer> },
     /// Tell how the node stands, at the end of a turn.
     Status { answer: oneshot::Sender<Status> },
+    /// Take a snapshot now.
+    Snapshot { answer: oneshot::Sender<Result<SnapshotStatus, SnapshotError>> },
     /// Look at an entry of the log.
     Entry { index: Index, answer: oneshot::Sender<Result<Entry, EntryLookupError>> },
 }
@@ -48,6 +50,7 @@ impl Request {
             // The handle finds the reason by itself.
             Request::Found { answer, .. } => drop(answer),
             Request::Status { answer } => drop(answer),
+            Request::Snapshot { answer } => drop(answer),
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::machine::{self, Machine};
 use crate::replica::Load;
 use crate::requests::{Reader, Request, Writer};
 use crate::snapshots::FileOrder;
-use crate::status::{MemberStatus, SnapshotStatus, Status};
+use crate::status::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
@@ -30,7 +30,7 @@ use crate::work::{Actions, Answer, Caller, Order, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
 use coracle_core::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +43,9 @@ const TURN: usize = 1024;
 /// How often it is looked whether other members were met in newer boots, in ticks: whoever pretends to be one, which
 /// anybody can until peers are authenticated, costs the disk no more than that.
 const REMEMBER: u64 = 100;
+
+/// How often the log says how far snapshots have come, in ticks.
+const TOLD: u64 = 500;
 
 /// How long a stop waits for the disk. A sync that takes longer hangs, and the stop must not.
 pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(4);
@@ -103,10 +106,14 @@ pub(crate) struct Runtime {
     newest_founder: u64,
     /// Who wants to know how the node stands after this turn.
     statuses: Vec<oneshot::Sender<Status>>,
+    /// Who waits for a snapshot, and up to where it must reach.
+    snapshots: Vec<(Index, oneshot::Sender<Result<SnapshotStatus, SnapshotError>>)>,
     /// In which boots the disks of other members were met, as it was written down last, and when that was looked at.
     met: (Vec<Met>, u64),
     /// What the applications of members want known of them, as far as those were met.
     metadata: BTreeMap<Peer, Bytes>,
+    /// Members whose version knows no snapshots.
+    old: BTreeSet<Peer>,
     /// What the role was when it was last told of, for the log.
     told: (RoleName, Term),
     /// Set when the node has to stop.
@@ -128,8 +135,10 @@ impl Runtime {
             founders: BTreeMap::new(),
             newest_founder: 0,
             statuses: Vec::new(),
+            snapshots: Vec::new(),
             met,
             metadata: BTreeMap::new(),
+            old: BTreeSet::new(),
             told,
             end: None,
         }
@@ -199,10 +208,28 @@ impl Runtime {
         if tick {
             self.meet_leader();
             self.remember();
+            self.look_for_old_versions();
+            self.tell_of_snapshots();
         }
         self.tell();
         for answer in std::mem::take(&mut self.statuses) {
             drop(answer.send(self.status()));
+        }
+        self.answer_snapshots();
+    }
+
+    /// Answers those who wanted a snapshot that is there now, or that will not be.
+    fn answer_snapshots(&mut self) {
+        if self.snapshots.is_empty() {
+            return;
+        }
+        let (newest, fenced) = (self.parts.driver.snapshots.newest(), self.parts.driver.fenced().is_some());
+        for (wanted, answer) in std::mem::take(&mut self.snapshots) {
+            match newest.filter(|newest| newest.last.index >= wanted) {
+                Some(newest) => drop(answer.send(Ok(newest))),
+                None if fenced => drop(answer.send(Err(SnapshotError::Diverged))),
+                None => self.snapshots.push((wanted, answer)),
+            }
         }
     }
 
@@ -215,6 +242,38 @@ impl Runtime {
                 self.parts.writer.order(Order::Met(met.clone()));
                 self.met.0 = met;
             }
+        }
+    }
+
+    /// Writes into the log, now and then, how far snapshots have come that are on their way.
+    fn tell_of_snapshots(&self) {
+        if !self.met.1.is_multiple_of(TOLD) {
+            return;
+        }
+        let shown = self.parts.driver.snapshots.shown();
+        let transfers = shown.sending.iter().map(|it| ("to", it));
+        for (way, it) in transfers.chain(shown.receiving.iter().map(|it| ("from", it))) {
+            let SnapshotTransfer { peer, last, done, bytes, .. } = it;
+            let node = self.parts.config.id;
+            tracing::info!(%node, "a snapshot up to {last} {way} node {peer}: {done} of {bytes} bytes");
+        }
+    }
+
+    /// Tells the driver, and the log, which members know no snapshots. One that is away knows what it knew.
+    fn look_for_old_versions(&mut self) {
+        let raft = self.parts.driver.raft();
+        let peers = raft.membership().members.values().map(Member::peer).filter(|peer| *peer != raft.me());
+        let knows = |peer: Peer| match self.parts.transport.peer(peer) {
+            Some(met) => met.features & wire::SNAPSHOTS != 0,
+            None => !self.old.contains(&peer),
+        };
+        let old: BTreeSet<Peer> = peers.filter(|peer| !knows(*peer)).collect();
+        if old != self.old {
+            for peer in old.difference(&self.old) {
+                tracing::warn!(node = %self.parts.config.id, "{}", alarms::no_snapshots(peer.id));
+            }
+            self.parts.driver.without_snapshots(old.clone());
+            self.old = old;
         }
     }
 
@@ -242,9 +301,12 @@ impl Runtime {
             Filed::Stored(from, reply) => driver.on_stored(from, reply),
             Filed::Received(kept) => driver.on_received(kept),
             Filed::Saved(saved) => {
-                let saved = saved.inspect_err(|problem| {
+                if let Err(problem) = &saved {
                     tracing::error!("a snapshot could not be written; the log grows until one is: {problem}");
-                });
+                    for (_, answer) in self.snapshots.drain(..) {
+                        drop(answer.send(Err(SnapshotError::Failed(problem.clone()))));
+                    }
+                }
                 driver.on_saved(saved.ok());
             }
             Filed::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
@@ -280,6 +342,10 @@ impl Runtime {
                 self.on_founding(me, *ask, answer);
             }
             Request::Status { answer } => self.statuses.push(answer),
+            Request::Snapshot { answer } => match self.parts.driver.want_snapshot() {
+                Ok(index) => self.snapshots.push((index, answer)),
+                Err(error) => drop(answer.send(Err(error))),
+            },
             Request::Entry { index, answer } => self.on_entry(index, answer),
         }
     }
@@ -417,10 +483,7 @@ impl Runtime {
             diverged: driver.digests().diverged().clone(),
             fenced: driver.fenced(),
             disk_bytes: self.parts.reader.disk_bytes(),
-            snapshot: driver
-                .snapshots
-                .newest()
-                .map(|kept| SnapshotStatus { last: kept.meta.id, bytes: kept.bytes }),
+            snapshots: driver.snapshots.shown(),
         }
     }
 

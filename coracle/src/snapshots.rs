@@ -6,26 +6,43 @@
 //!
 //! A snapshot is sent in pieces, one at a time to each follower. The answer to a piece says where the next one begins, so
 //! a lost piece, a repeated one, and one after a restart of either side are all the same: it goes on from where the
-//! follower stands. While one is sent, neither it nor the log after it goes.
+//! follower stands. While one is sent, neither it nor the log after it goes. All that are sent share one limit of bytes in
+//! a second, and take turns. A follower whose version knows no snapshots keeps the log from going, up to a limit.
 
-use crate::config::Config;
+use crate::config::{Config, TICK};
 use crate::driver::Driver;
-use crate::error::StopReason;
+use crate::error::{SnapshotError, StopReason};
 use crate::replica::Event;
+use crate::status::{SnapshotStatus, SnapshotTransfer, Snapshots as Shown};
 use crate::storage::snapshots::Kept;
 use crate::storage::{Change, WriteBatch};
 use crate::transport::PeerMessage;
 use crate::wire::decode_membership;
 use crate::work::{Order, Waits, Work};
 use bytes::Bytes;
-use coracle_core::{Index, InstallSnapshot, InstallSnapshotReply, LogId, Message, Peer, WriteId};
-use std::collections::BTreeMap;
+use coracle_core::{Index, InstallSnapshot, InstallSnapshotReply, LogId, Message, Peer, RoleName, WriteId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 /// The least that a write takes in the log, in bytes.
 const BLOCK: u64 = 4096;
 
-/// A piece that was not answered for so long is sent again, in ticks.
+/// A piece that was not answered for so long is sent again, in ticks; the next time after twice that, up to the most.
 const AGAIN: u64 = 20;
+const AGAIN_AT_MOST: u64 = 320;
+
+/// Pieces that wait to be stored here at most. More are lost, which is always safe.
+const STORING: usize = 4;
+
+/// What has come of a snapshot is forgotten when nothing came for so long, in ticks: ten minutes.
+const FORGOTTEN: u64 = 60_000;
+
+/// What may be sent at once after a time without sending: the allowance of so many ticks.
+const BURST: u64 = 10;
+
+/// A follower that knows no snapshots keeps the log from going as long as that takes at most so many times what the
+/// policy leaves.
+const KEPT_FOR_OLD: u64 = 8;
 
 /// A follower that has not taken a piece for so long holds nothing back any more, in ticks.
 const GIVEN_UP: u64 = 1000;
@@ -42,6 +59,8 @@ pub(crate) enum FileOrder {
     Close { to: Peer },
     /// Store a piece that came.
     Take { from: Peer, install: InstallSnapshot, bytes: Bytes },
+    /// Forget what has come so far: nobody sends it any more.
+    Forget,
 }
 
 /// A piece of a snapshot, as it was read.
@@ -62,14 +81,27 @@ pub(crate) struct Snapshots {
     older: Index,
     /// Whether the machine was asked for one that is not durable yet.
     taking: bool,
-    /// Whether somebody wants one now.
-    wanted: bool,
+    /// Somebody wants one that reaches at least so far.
+    wanted: Index,
     /// Until then none is begun, since one could not be written.
     not_before: u64,
     /// Bytes written to the log since the newest was begun.
     log_bytes: u64,
+    /// Bytes of the log that could have gone, but for a follower that knows no snapshots.
+    held_bytes: u64,
     policy: Policy,
     sending: BTreeMap<Peer, Sending>,
+    /// Who waits for the next piece, in the order in which they get it.
+    waiting: VecDeque<Peer>,
+    allowance: Allowance,
+    /// What comes here, and when a piece of it came last.
+    receiving: Option<(SnapshotTransfer, u64)>,
+    /// Pieces that are being stored.
+    storing: usize,
+    /// When it was last looked whether what has come is to be forgotten.
+    looked: u64,
+    /// Members whose version knows no snapshots, as their connections say.
+    without: BTreeSet<Peer>,
 }
 
 struct Policy {
@@ -78,15 +110,57 @@ struct Policy {
     piece: usize,
 }
 
+/// What may be sent now, all followers together.
+struct Allowance {
+    /// Bytes for each tick. None: there is no limit.
+    each: Option<u64>,
+    bytes: u64,
+    /// The tick up to which it was given.
+    given: u64,
+}
+
+impl Allowance {
+    fn new(bytes_per_second: u64) -> Allowance {
+        let ticks = (Duration::from_secs(1).as_nanos() / TICK.as_nanos()) as u64;
+        let each = (bytes_per_second > 0).then(|| (bytes_per_second / ticks).max(1));
+        Allowance { each, bytes: 0, given: 0 }
+    }
+
+    /// Whether a piece of about so many bytes may be sent now: if so, it is counted. A piece may be more than is allowed
+    /// at once.
+    fn take(&mut self, ticks: u64, piece: u64) -> bool {
+        let Some(each) = self.each else { return true };
+        let most = each.saturating_mul(BURST).max(piece);
+        self.bytes = self.bytes.saturating_add(each.saturating_mul(ticks - self.given)).min(most);
+        self.given = ticks;
+        let may = self.bytes >= piece;
+        self.bytes -= if may { piece } else { 0 };
+        may
+    }
+}
+
 /// A snapshot on its way to a follower.
 struct Sending {
     snapshot: LogId,
     length: u64,
-    /// Where the piece begins that is under way.
+    /// Where the piece begins that is next, or under way.
     offset: u64,
-    /// When that was asked for, and when the follower last took one.
-    asked: u64,
+    step: Step,
+    /// When the follower last took one.
     took: u64,
+    /// After how many ticks a piece that is not answered is sent again.
+    patience: u64,
+}
+
+/// What becomes of the next piece.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// It waits until it may be sent.
+    Waits,
+    /// It is being read.
+    Read,
+    /// It was sent, at this tick.
+    Sent(u64),
 }
 
 impl Snapshots {
@@ -96,16 +170,22 @@ impl Snapshots {
             entries: config.snapshot_entries,
             piece: config.snapshot_piece_bytes as usize,
         };
-        let sending = BTreeMap::new();
         Snapshots {
             newest: None,
             older: Index::ZERO,
             taking: false,
-            wanted: false,
+            wanted: Index::ZERO,
             not_before: 0,
             log_bytes: 0,
+            held_bytes: 0,
             policy,
-            sending,
+            sending: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            allowance: Allowance::new(config.snapshot_bytes_per_second),
+            receiving: None,
+            storing: 0,
+            looked: 0,
+            without: BTreeSet::new(),
         }
     }
 
@@ -124,8 +204,25 @@ impl Snapshots {
     }
 
     /// The newest that is durable.
-    pub(crate) fn newest(&self) -> Option<&Kept> {
-        self.newest.as_ref()
+    pub(crate) fn newest(&self) -> Option<SnapshotStatus> {
+        self.newest.as_ref().map(|kept| SnapshotStatus { last: kept.meta.id, bytes: kept.bytes })
+    }
+
+    /// How all of it stands.
+    pub(crate) fn shown(&self) -> Shown {
+        let sent = |(to, it): (&Peer, &Sending)| SnapshotTransfer {
+            peer: to.id,
+            last: it.snapshot,
+            done: it.offset,
+            bytes: it.length,
+        };
+        Shown {
+            newest: self.newest(),
+            taking: self.taking,
+            sending: self.sending.iter().map(sent).collect(),
+            receiving: self.receiving.as_ref().map(|(it, _)| *it),
+            unknown_to: self.without.iter().map(|peer| peer.id).collect(),
+        }
     }
 
     /// Whether it is time for another, the machine having applied up to there.
@@ -134,7 +231,7 @@ impl Snapshots {
         let entries = applied.0.saturating_sub(since.0);
         let large = self.newest.as_ref().map_or(0, |kept| 2 * kept.bytes);
         let many = entries >= self.policy.entries || self.log_bytes >= self.policy.bytes;
-        !self.taking && entries > 0 && (self.wanted || many && self.log_bytes >= large)
+        !self.taking && entries > 0 && (self.wanted > since || many && self.log_bytes >= large)
     }
 
     /// Up to where the log may go: a snapshot that is on its way needs what follows it.
@@ -151,9 +248,23 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self
     }
 
-    /// Somebody wants a snapshot taken now, whatever the policy says.
-    pub(crate) fn want_snapshot(&mut self) {
-        self.snapshots.wanted = true;
+    /// Somebody wants a snapshot taken now, whatever the policy says. Up to where the one must reach that is then kept.
+    pub(crate) fn want_snapshot(&mut self) -> Result<Index, SnapshotError> {
+        let applied = self.machine_applied();
+        if self.fenced.is_some() {
+            return Err(SnapshotError::Diverged);
+        }
+        if applied == Index::ZERO {
+            return Err(SnapshotError::NothingApplied);
+        }
+        self.snapshots.wanted = self.snapshots.wanted.max(applied);
+        self.snapshots.not_before = 0;
+        Ok(applied)
+    }
+
+    /// These members have said by their connections that they know no snapshots.
+    pub(crate) fn without_snapshots(&mut self, without: BTreeSet<Peer>) {
+        self.snapshots.without = without;
     }
 
     /// A snapshot of the own machine is durable and was read back; or it could not be written.
@@ -161,23 +272,28 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.snapshots.taking = false;
         match saved {
             Some(kept) => self.keep(kept),
-            None => self.snapshots.not_before = self.ticks + PAUSE,
+            None => {
+                self.snapshots.not_before = self.ticks + PAUSE;
+                // Whoever wants one is told that there is none.
+                self.snapshots.wanted = Index::ZERO;
+            }
         }
     }
 
     /// What was asked for of a snapshot that is sent: none if it cannot be read.
     pub(crate) fn on_piece(&mut self, to: Peer, piece: Option<Piece>) {
-        let term = self.replica.raft().term();
+        let (term, ticks) = (self.replica.raft().term(), self.ticks);
         let Some(sending) = self.snapshots.sending.get_mut(&to) else { return };
         let Some(Piece { snapshot, file, length, offset, bytes }) = piece else {
             // It goes on from another snapshot, once it is found that this one is gone.
             self.snapshots.sending.remove(&to);
             return;
         };
-        if (sending.snapshot, sending.offset) != (snapshot, offset) || !self.replica.raft().is_leader() {
+        let wanted = sending.step == Step::Read && (sending.snapshot, sending.offset) == (snapshot, offset);
+        if !wanted || !self.replica.raft().is_leader() {
             return;
         }
-        sending.length = length;
+        (sending.length, sending.step) = (length, Step::Sent(ticks));
         let install = InstallSnapshot { term, snapshot, file, length, offset };
         let envelope = self.replica.raft().envelope_of(to, Message::InstallSnapshot(install));
         self.actions.send.push((to, PeerMessage::Piece { envelope, bytes }));
@@ -185,11 +301,18 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A piece that came was stored, or was not wanted: so is answered.
     pub(crate) fn on_stored(&mut self, from: Peer, reply: InstallSnapshotReply) {
+        self.snapshots.storing = self.snapshots.storing.saturating_sub(1);
+        if let Some((coming, _)) = &mut self.snapshots.receiving
+            && coming.last == reply.snapshot
+        {
+            coming.done = reply.next;
+        }
         self.events.push(Event::PieceTaken(from, reply));
     }
 
     /// A snapshot from a leader is here as a whole.
     pub(crate) fn on_received(&mut self, kept: Kept) {
+        self.snapshots.receiving = None;
         let (id, payload) = &kept.meta.membership;
         match decode_membership(payload) {
             Ok(membership) => {
@@ -212,24 +335,46 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         taken: Vec<(Peer, InstallSnapshotReply)>,
     ) {
         self.actions.orders.extend(purge.map(Order::Purge));
-        let take = |(from, install, bytes)| FileOrder::Take { from, install, bytes };
-        self.actions.files.extend(pieces.into_iter().map(take));
+        for (from, install, bytes) in pieces {
+            self.receive_piece(from, install, bytes);
+        }
         for (from, reply) in taken {
             self.on_piece_taken(from, &reply);
         }
     }
 
+    fn receive_piece(&mut self, from: Peer, install: InstallSnapshot, bytes: Bytes) {
+        let snapshots = &mut self.snapshots;
+        // A disk that is slow is not sent more than it can take, and memory is bounded.
+        if snapshots.storing >= STORING {
+            return;
+        }
+        snapshots.storing += 1;
+        let InstallSnapshot { snapshot, length, offset, .. } = install;
+        let coming = SnapshotTransfer { peer: from.id, last: snapshot, done: offset, bytes: length };
+        snapshots.receiving = Some((coming, self.ticks));
+        self.actions.files.push(FileOrder::Take { from, install, bytes });
+    }
+
     /// A follower says what it has of the snapshot that it is sent.
     fn on_piece_taken(&mut self, from: Peer, reply: &InstallSnapshotReply) {
-        let (ticks, most) = (self.ticks, self.snapshots.policy.piece);
+        let ticks = self.ticks;
         let Some(sending) = self.snapshots.sending.get_mut(&from) else { return };
         if sending.snapshot != reply.snapshot {
             return;
         }
-        (sending.offset, sending.asked, sending.took) = (reply.next, ticks, ticks);
-        if reply.next < sending.length {
-            let (snapshot, offset) = (sending.snapshot, sending.offset);
-            self.actions.files.push(FileOrder::Read { to: from, snapshot, offset, most });
+        sending.took = ticks;
+        // An answer that came twice, or to a piece that was sent twice, says nothing new: what it asks for is on its way.
+        if sending.offset == reply.next {
+            return;
+        }
+        (sending.offset, sending.patience) = (reply.next, AGAIN);
+        if reply.next >= sending.length {
+            // It is there. Unless the follower says more soon, it is asked what became of it.
+            sending.step = Step::Sent(ticks);
+        } else if sending.step != Step::Waits {
+            sending.step = Step::Waits;
+            queue(&mut self.snapshots.waiting, from);
         }
     }
 
@@ -240,8 +385,31 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             return;
         }
         snapshots.older = snapshots.newest.as_ref().map_or(Index::ZERO, |newest| newest.meta.id.index);
+        snapshots.held_bytes += snapshots.log_bytes;
         (snapshots.newest, snapshots.log_bytes) = (Some(kept), 0);
-        self.events.push(Event::SnapshotSaved(id, snapshots.purgeable()));
+        let upto = self.held_back(self.snapshots.purgeable());
+        self.events.push(Event::SnapshotSaved(id, upto));
+    }
+
+    /// Up to where the log may go, where it may go up to `upto` but for members that know no snapshots: what those lack is
+    /// kept for them, within a limit. A follower does not know what that is, and may lead next.
+    fn held_back(&mut self, upto: Index) -> Index {
+        let snapshots = &mut self.snapshots;
+        let status = self.replica.raft().status();
+        let old =
+            status.peers.iter().filter(|peer| snapshots.without.iter().any(|other| other.id == peer.id));
+        let held = match status.role {
+            RoleName::Leader => old.map(|peer| peer.matched).min(),
+            _ => (!snapshots.without.is_empty()).then_some(Index::ZERO),
+        };
+        let held = held.map_or(upto, |held| held.max(status.purged.index).min(upto));
+        let (bytes, entries) = (snapshots.held_bytes, upto.0 - held.0);
+        let room = bytes <= KEPT_FOR_OLD.saturating_mul(snapshots.policy.bytes);
+        if held < upto && room && entries <= KEPT_FOR_OLD.saturating_mul(snapshots.policy.entries) {
+            return held;
+        }
+        snapshots.held_bytes = 0;
+        upto
     }
 
     /// Has a snapshot taken when it is time, and sent to whoever lacks what is gone.
@@ -249,31 +417,78 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let applied = self.machine_applied();
         let may = self.ticks >= self.snapshots.not_before && self.caught_up();
         if may && self.snapshots.is_due(applied) {
-            (self.snapshots.taking, self.snapshots.wanted) = (true, false);
+            self.snapshots.taking = true;
             self.actions.work.push(Work::Snapshot);
         }
+        self.forget_what_came();
         let wanting = self.replica.raft().needs_snapshot();
-        let (ticks, most) = (self.ticks, self.snapshots.policy.piece);
-        let Snapshots { sending, newest, .. } = &mut self.snapshots;
+        let ticks = self.ticks;
+        let Snapshots { sending, waiting, newest, without, .. } = &mut self.snapshots;
         let files = &mut self.actions.files;
         sending.retain(|to, it| {
-            let stays = wanting.contains(to) && ticks - it.took < GIVEN_UP;
+            let stays = wanting.contains(to) && !without.contains(to) && ticks - it.took < GIVEN_UP;
             if !stays {
                 files.push(FileOrder::Close { to: *to });
             }
             stays
         });
         for to in wanting {
-            let Some(newest) = newest else { continue };
+            let Some(newest) = newest.as_ref().filter(|_| !without.contains(&to)) else { continue };
             let (snapshot, length) = (newest.meta.id, newest.bytes);
-            let begin = Sending { snapshot, length, offset: 0, asked: ticks, took: ticks };
-            let known = sending.contains_key(&to);
-            let sending = sending.entry(to).or_insert(begin);
-            if !known || ticks - sending.asked >= AGAIN {
-                sending.asked = ticks;
-                let (snapshot, offset) = (sending.snapshot, sending.offset);
-                files.push(FileOrder::Read { to, snapshot, offset, most });
+            let Some(sending) = sending.get_mut(&to) else {
+                let (step, patience) = (Step::Waits, AGAIN);
+                sending.insert(to, Sending { snapshot, length, offset: 0, step, took: ticks, patience });
+                queue(waiting, to);
+                continue;
+            };
+            if matches!(sending.step, Step::Sent(at) if ticks - at >= sending.patience) {
+                (sending.step, sending.patience) = (Step::Waits, (2 * sending.patience).min(AGAIN_AT_MOST));
+                queue(waiting, to);
             }
+        }
+        self.read_pieces();
+    }
+
+    /// Has the next pieces read for those who wait, as far as they may be sent now.
+    fn read_pieces(&mut self) {
+        let (ticks, most) = (self.ticks, self.snapshots.policy.piece);
+        let Snapshots { sending, waiting, allowance, .. } = &mut self.snapshots;
+        while let Some(to) = waiting.front().copied() {
+            let next = sending.get_mut(&to).filter(|sending| sending.step == Step::Waits);
+            if let Some(sending) = next {
+                if !allowance.take(ticks, (most as u64).min(sending.length.saturating_sub(sending.offset))) {
+                    return;
+                }
+                sending.step = Step::Read;
+                let (snapshot, offset) = (sending.snapshot, sending.offset);
+                self.actions.files.push(FileOrder::Read { to, snapshot, offset, most });
+            }
+            waiting.pop_front();
+        }
+    }
+
+    /// What has come of a snapshot is forgotten once nobody sends it any more: it takes room.
+    fn forget_what_came(&mut self) {
+        let snapshots = &mut self.snapshots;
+        if snapshots.receiving.as_ref().is_some_and(|(_, came)| self.ticks - came >= GIVEN_UP) {
+            snapshots.receiving = None;
+        }
+        if snapshots.receiving.is_some() || snapshots.storing > 0 {
+            snapshots.looked = self.ticks;
+        } else if self.ticks - snapshots.looked >= FORGOTTEN {
+            snapshots.looked = self.ticks;
+            self.actions.files.push(FileOrder::Forget);
         }
     }
 }
+
+/// Waits after all others, and once.
+fn queue(waiting: &mut VecDeque<Peer>, to: Peer) {
+    if !waiting.contains(&to) {
+        waiting.push_back(to);
+    }
+}
+
+#[cfg(test)]
+#[path = "snapshots_tests.rs"]
+mod tests;

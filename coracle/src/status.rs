@@ -37,8 +37,39 @@ pub struct Status {
     pub fenced: Option<Index>,
     /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.
     pub disk_bytes: u64,
-    /// The newest snapshot of the state machine that is durable here; none before the first.
-    pub snapshot: Option<SnapshotStatus>,
+    /// The snapshots of the state machine: what there is, and what is under way.
+    pub snapshots: Snapshots,
+}
+
+/// The snapshots of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Snapshots {
+    /// The newest that is durable here; none before the first.
+    pub newest: Option<SnapshotStatus>,
+    /// Whether one is being taken, written and read back.
+    pub taking: bool,
+    /// Those that are sent to followers which lack what is gone from the log.
+    pub sending: Vec<SnapshotTransfer>,
+    /// One that comes from the leader.
+    pub receiving: Option<SnapshotTransfer>,
+    /// Known to a leader: connected members whose version knows no snapshots. What they lack is kept in the log for a
+    /// while; a member that lacks more gets it once it runs a newer version.
+    pub unknown_to: Vec<NodeId>,
+}
+
+/// A snapshot on its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SnapshotTransfer {
+    /// To or from which node.
+    pub peer: NodeId,
+    /// The entry up to which it stands for the log.
+    pub last: LogId,
+    /// How many bytes of its file are there.
+    pub done: u64,
+    /// The bytes of its file.
+    pub bytes: u64,
 }
 
 /// A snapshot of the state machine.
@@ -102,7 +133,11 @@ impl Serialize for Status {
             diverged: self.diverged.iter().map(|(id, index)| (id.0, index.0)).collect(),
             fenced: self.fenced.map(|index| index.0),
             disk_bytes: self.disk_bytes,
-            snapshot: self.snapshot.map(|it| Snapshot { last: Place::of(it.last), bytes: it.bytes }),
+            snapshot: self.snapshots.newest.map(|it| Snapshot { last: Place::of(it.last), bytes: it.bytes }),
+            taking_snapshot: self.snapshots.taking,
+            sending_snapshots: self.snapshots.sending.iter().map(Transfer::of).collect(),
+            receiving_snapshot: self.snapshots.receiving.as_ref().map(Transfer::of),
+            snapshots_unknown_to: self.snapshots.unknown_to.iter().map(|id| id.0).collect(),
         };
         shown.serialize(serializer)
     }
@@ -135,12 +170,30 @@ struct Shown<'a> {
     fenced: Option<u64>,
     disk_bytes: u64,
     snapshot: Option<Snapshot>,
+    taking_snapshot: bool,
+    sending_snapshots: Vec<Transfer>,
+    receiving_snapshot: Option<Transfer>,
+    snapshots_unknown_to: Vec<u64>,
 }
 
 #[derive(Serialize)]
 struct Snapshot {
     last: Place,
     bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Transfer {
+    peer: u64,
+    last: Place,
+    done: u64,
+    bytes: u64,
+}
+
+impl Transfer {
+    fn of(it: &SnapshotTransfer) -> Transfer {
+        Transfer { peer: it.peer.0, last: Place::of(it.last), done: it.done, bytes: it.bytes }
+    }
 }
 
 /// An entry's place.

@@ -3,10 +3,10 @@
 use super::writer::{Report, Writer};
 use crate::entry::{Entry, Kind, Stamp};
 use crate::storage::memory::MemoryStore;
-use crate::storage::{Change, LogReader, LogStore, Recovered, StoreError, WriteBatch};
+use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use crate::work::Order;
 use bytes::Bytes;
-use coracle_core::{Broken, LogId, WriteId};
+use coracle_core::{Broken, Index, LogId, WriteId};
 use std::io;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -117,4 +117,48 @@ async fn a_node_stops_while_its_store_has_no_room() {
     assert!(matches!(told.recv().await, Some(Report::NoSpace(_))));
     writer.finish().await;
     assert!(told.recv().await.is_none(), "nothing was acknowledged");
+}
+
+/// Has no room until something of it was purged.
+struct Cramped(MemoryStore, bool);
+
+impl LogStore for Cramped {
+    fn load(&mut self, progress: &mut dyn FnMut(f32)) -> Result<Recovered, StoreError> {
+        self.0.load(progress)
+    }
+    fn write(&mut self, batch: &WriteBatch) -> Result<(), StoreError> {
+        if self.1 {
+            return self.0.write(batch);
+        }
+        Err(StoreError::NoSpace { path: "next".into(), source: io::ErrorKind::StorageFull.into() })
+    }
+    fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
+        self.1 = true;
+        self.0.purge(upto)
+    }
+    fn reader(&self) -> Box<dyn LogReader> {
+        self.0.reader()
+    }
+}
+
+/// The writer purges when it is told to, also while a write waits: for the room that the purge makes, perhaps.
+#[tokio::test]
+async fn a_purge_is_carried_out_while_a_write_waits_for_room() {
+    let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let entry = |index| Entry::new(LogId::new(1, index), Kind::Noop, Stamp::default(), &[]);
+    let batch = |index| WriteBatch { hard_state: None, changes: vec![Change::Append(vec![entry(index)])] };
+    let mut store = MemoryStore::new();
+    store.load(&mut |_| {}).unwrap();
+    (1..=2).for_each(|index| store.write(&batch(index)).unwrap());
+    let reader = store.reader();
+    let store = Box::new(Cramped(store, false));
+    let writer = Writer::start("writer".into(), store, None, reports, Broken::default()).unwrap();
+    writer.order(Order::Write(WriteId(1), batch(3)));
+    assert!(matches!(told.recv().await, Some(Report::NoSpace(_))));
+    writer.order(Order::Purge(LogId::new(1, 1)));
+    assert!(matches!(told.recv().await, Some(Report::Space)));
+    assert!(matches!(told.recv().await, Some(Report::Durable(WriteId(1)))));
+    writer.finish().await;
+    assert!(matches!(reader.entries(Index(1), Index(1), 0), Err(ReadLogError::Purged)));
+    assert_eq!(reader.entries(Index(2), Index(3), 1 << 20).unwrap().len(), 2);
 }

@@ -145,3 +145,52 @@ async fn sn_5_a_damaged_snapshot_is_passed_over_for_the_one_before() {
     assert!(in_full(&error).contains("no snapshot reaches it"), "{}", in_full(&error));
     assert_eq!(snapshots(&cluster, 1), files, "damage is no reason to delete");
 }
+
+/// By command, whatever the policy says; and whoever asks is told what it holds, or why there is none.
+#[tokio::test]
+async fn a_snapshot_is_taken_by_command() {
+    let mut cluster = Cluster::founded(3, true, |_| {}).await;
+    write(&cluster, 0..10).await;
+    cluster.converged().await;
+    let applied = cluster.node(1).status().await.unwrap().applied;
+    let taken = cluster.node(1).snapshot().await.unwrap();
+    assert!(taken.last >= applied && taken.bytes > 0);
+    let status = cluster.node(1).status().await.unwrap();
+    assert_eq!((status.snapshots.newest, status.snapshots.taking), (Some(taken), false));
+    assert_eq!(snapshots(&cluster, 1).len(), 1);
+    // Two at once share one, or one comes after the other.
+    write(&cluster, 10..20).await;
+    cluster.converged().await;
+    let node = cluster.node(1);
+    let (one, other) = tokio::join!(node.snapshot(), node.snapshot());
+    assert!(one.unwrap().last > taken.last && other.unwrap().last > taken.last);
+    cluster.stop(1).await;
+    cluster.restart(1).await;
+    assert_eq!(cluster.converged().await, lines(20));
+    // One that has applied nothing has nothing to take, and one that has stopped says so.
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config::new(9, "127.0.0.1:0", Storage::Dir(dir.path().to_owned()));
+    let blank = Node::start(config, Journal::default()).await.unwrap();
+    assert_eq!(blank.snapshot().await, Err(SnapshotError::NothingApplied));
+    blank.stop().await;
+    assert_eq!(blank.snapshot().await, Err(SnapshotError::Stopped(StopReason::Requested)));
+}
+
+/// A snapshot that cannot be written is an error that says why; the one before stays, and the node goes on.
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_written_is_named_and_the_node_goes_on() {
+    let cluster = Cluster::founded(1, true, |_| {}).await;
+    write(&cluster, 0..5).await;
+    let taken = cluster.node(1).snapshot().await.unwrap();
+    write(&cluster, 5..10).await;
+    // A directory in the place of the file.
+    let blocked = cluster.dir(1).join("snapshot.tmp");
+    std::fs::create_dir(&blocked).unwrap();
+    let Err(SnapshotError::Failed(problem)) = cluster.node(1).snapshot().await else {
+        panic!("it is written")
+    };
+    assert!(problem.contains("snapshot.tmp"), "{problem}");
+    assert_eq!(cluster.node(1).status().await.unwrap().snapshots.newest, Some(taken));
+    std::fs::remove_dir(&blocked).unwrap();
+    assert!(cluster.node(1).snapshot().await.unwrap().last > taken.last);
+}

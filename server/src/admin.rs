@@ -1,13 +1,14 @@
-//! What operators ask a node: `CORACLE STATUS` and `CORACLE MEMBERS INIT id=address …`.
+//! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT` and `CORACLE MEMBERS INIT id=address …`.
 //!
-//! They travel as commands on the client port, so `coracle status` and `coracle members init` are ordinary
-//! clients, and redis-cli will do in their place. Status is answered locally, also without a leader.
+//! They travel as commands on the client port, so `coracle status`, `coracle snapshot` and `coracle members init` are
+//! ordinary clients, and redis-cli will do in their place. Status is answered locally, also without a leader, and so is
+//! a snapshot taken.
 
 use crate::commands::unknown_subcommand;
 use crate::kv::Machine;
-use crate::report::Report;
+use crate::report::{Report, ReportedSnapshot};
 use crate::resp::{Command, Replies};
-use coracle::{ConfigurationError, Node, StopReason, in_full};
+use coracle::{ConfigurationError, Node, SnapshotError, StopReason, in_full};
 
 /// The most members that can be named at once: far more than any cluster has.
 const MAX_MEMBERS: usize = 100;
@@ -21,6 +22,14 @@ pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut
                 Err(error) => replies.error(&format!("ERR {error}")),
             },
             Err(reason) => replies.error(&stopped(&reason)),
+        }
+    } else if command.is(1, "snapshot") && command.len() == 2 {
+        match node.snapshot().await {
+            Ok(taken) => match serde_json::to_string(&ReportedSnapshot::new(&taken)) {
+                Ok(json) => replies.bulk(json.as_bytes()),
+                Err(error) => replies.error(&format!("ERR {error}")),
+            },
+            Err(error) => replies.error(&no_snapshot(&error)),
         }
     } else if command.is(1, "members") && command.is(2, "init") {
         match init(node, command).await {
@@ -58,6 +67,14 @@ fn refusal(error: &ConfigurationError) -> String {
         }
         ConfigurationError::Timeout => format!("UNKNOWN {error}"),
         ConfigurationError::Stopped(reason) => stopped(reason),
+        other => format!("ERR {other}"),
+    }
+}
+
+/// What the first word says of a snapshot that was not taken.
+fn no_snapshot(error: &SnapshotError) -> String {
+    match error {
+        SnapshotError::Stopped(reason) => stopped(reason),
         other => format!("ERR {other}"),
     }
 }

@@ -10,6 +10,7 @@ use crate::demo::Demo;
 use crate::diary::{self, Diary};
 use crate::kv::Kv;
 use crate::log::Log;
+use crate::report::ReportedSnapshot;
 use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
@@ -30,6 +31,9 @@ use tracing_subscriber::EnvFilter;
 /// How long `status` waits for the server: it answers without asking anybody.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long `snapshot` waits: as long as a large one takes to be written and read back on a slow disk.
+const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3600);
+
 /// A replicated key-value store that Redis clients can talk to.
 #[derive(Parser)]
 #[command(name = "coracle", version, about)]
@@ -47,6 +51,15 @@ enum Command {
     Members(Members),
     /// Show how a node sees itself and its cluster
     Status {
+        /// The node's client address
+        #[arg(long, value_name = "HOST:PORT")]
+        to: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take a snapshot of a node's data now, and wait until it is on disk
+    Snapshot {
         /// The node's client address
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
@@ -101,6 +114,9 @@ struct Serve {
     /// How long a follower waits for its leader before it campaigns, drawn at random from this range [default: 300ms-600ms]
     #[arg(long, value_name = "TIME-TIME", value_parser = durations)]
     election_timeout: Option<(Duration, Duration)>,
+    /// Take a snapshot after so many entries: for tests, which want many
+    #[arg(long, value_name = "COUNT", hide = true)]
+    snapshot_entries: Option<u64>,
     /// Maximum number of client connections
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().clients)]
     max_clients: usize,
@@ -156,6 +172,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Members(Members::Init { to, members }) => init(&to, &members),
         Command::Status { to, json } => status(&to, json),
+        Command::Snapshot { to, json } => snapshot(&to, json),
         Command::Demo { keep, store } => demo(keep, store),
         Command::Bench(bench) => interrupted_by_signals().and_then(|interrupt| bench.run(interrupt)),
         Command::Sim(sim) => sim.run(),
@@ -213,6 +230,7 @@ impl Serve {
             config.break_rule(name)?;
         }
         config.election_timeout = self.election_timeout.unwrap_or(config.election_timeout);
+        config.snapshot_entries = self.snapshot_entries.unwrap_or(config.snapshot_entries);
         Ok(Options {
             config,
             client_addr: self.client_addr,
@@ -310,6 +328,28 @@ fn status(to: &str, json: bool) -> Result<(), String> {
         print!("{report}");
     }
     Ok(())
+}
+
+fn snapshot(to: &str, json: bool) -> Result<(), String> {
+    let cannot = |error: io::Error| format!("{to} does not answer: {error}");
+    match Client::connect(to, SNAPSHOT_LIMIT)
+        .map_err(cannot)?
+        .ask(&[b"CORACLE", b"SNAPSHOT"])
+        .map_err(cannot)?
+    {
+        Value::Bulk(answer) => {
+            let taken: ReportedSnapshot =
+                serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
+            if json {
+                println!("{}", String::from_utf8_lossy(&answer));
+            } else {
+                println!("a snapshot is on disk: {taken}");
+            }
+            Ok(())
+        }
+        Value::Error(error) => Err(error),
+        other => Err(format!("{to} answered {other:?}")),
+    }
 }
 
 fn demo(keep: bool, store: Store) -> Result<(), String> {

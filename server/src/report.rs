@@ -1,7 +1,7 @@
 //! What `coracle status` shows: a node as it sees itself, and at the leader how the others stand.
 
 use coracle::raft::PeerStatus;
-use coracle::{MemberStatus, Status};
+use coracle::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -39,6 +39,18 @@ pub struct Report {
     /// Its newest snapshot, which stands for the log up to its index.
     #[serde(default)]
     pub snapshot: Option<ReportedSnapshot>,
+    /// Whether another one is being taken, written and read back.
+    #[serde(default)]
+    pub taking_snapshot: bool,
+    /// Snapshots that are sent to members which lack what is gone from the log.
+    #[serde(default)]
+    pub sending_snapshots: Vec<ReportedTransfer>,
+    /// A snapshot that comes from the leader.
+    #[serde(default)]
+    pub receiving_snapshot: Option<ReportedTransfer>,
+    /// Known to the leader: members whose version knows no snapshots.
+    #[serde(default)]
+    pub snapshots_unknown_to: Vec<u64>,
     /// Bytes that its log takes on disk, spare files included; 0 if it uses no disk.
     #[serde(default)]
     pub disk_bytes: u64,
@@ -64,6 +76,19 @@ pub struct Report {
 pub struct ReportedSnapshot {
     /// The newest entry that it stands for.
     pub index: u64,
+    /// The bytes of its file.
+    pub bytes: u64,
+}
+
+/// A snapshot on its way.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReportedTransfer {
+    /// To or from which node.
+    pub peer: u64,
+    /// The newest entry that it stands for.
+    pub index: u64,
+    /// How many bytes of its file are there.
+    pub done: u64,
     /// The bytes of its file.
     pub bytes: u64,
 }
@@ -116,7 +141,11 @@ impl Report {
             peers: raft.peers.iter().map(|peer| ReportedPeer::new(peer, raft.last.index.0)).collect(),
             digest: status.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             first_index: raft.purged.index.0 + 1,
-            snapshot: status.snapshot.map(|it| ReportedSnapshot { index: it.last.index.0, bytes: it.bytes }),
+            snapshot: status.snapshots.newest.as_ref().map(ReportedSnapshot::new),
+            taking_snapshot: status.snapshots.taking,
+            sending_snapshots: status.snapshots.sending.iter().map(ReportedTransfer::new).collect(),
+            receiving_snapshot: status.snapshots.receiving.as_ref().map(ReportedTransfer::new),
+            snapshots_unknown_to: status.snapshots.unknown_to.iter().map(|id| id.0).collect(),
             disk_bytes: status.disk_bytes,
             caught_up: status.caught_up,
             unapplied_bytes: status.unapplied_bytes,
@@ -125,6 +154,39 @@ impl Report {
             fenced: status.fenced.map(|index| index.0),
         }
     }
+}
+
+impl ReportedSnapshot {
+    /// Tells of a snapshot.
+    pub fn new(snapshot: &SnapshotStatus) -> ReportedSnapshot {
+        ReportedSnapshot { index: snapshot.last.index.0, bytes: snapshot.bytes }
+    }
+}
+
+/// For people.
+impl fmt::Display for ReportedSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "up to {}, {}", self.index, mebibytes(self.bytes))
+    }
+}
+
+impl ReportedTransfer {
+    fn new(transfer: &SnapshotTransfer) -> ReportedTransfer {
+        let SnapshotTransfer { peer, last, done, bytes, .. } = transfer;
+        ReportedTransfer { peer: peer.0, index: last.index.0, done: *done, bytes: *bytes }
+    }
+}
+
+/// For people.
+impl fmt::Display for ReportedTransfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.done.saturating_mul(100).checked_div(self.bytes).unwrap_or(0);
+        write!(f, "up to {}: {percent} % of {}", self.index, mebibytes(self.bytes))
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 impl ReportedMember {
@@ -160,7 +222,9 @@ impl ReportedPeer {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "node {} {}", self.id, self.role())?;
-        let on_disk = format!("{:.1} MiB", self.disk_bytes as f64 / f64::from(1 << 20));
+        let on_disk = mebibytes(self.disk_bytes);
+        let newest = self.snapshot.as_ref().map_or("none".to_owned(), ReportedSnapshot::to_string);
+        let snapshot = if self.taking_snapshot { format!("{newest}; one is being taken") } else { newest };
         let caught_up = match self.caught_up {
             true => "yes".to_owned(),
             false => {
@@ -169,13 +233,27 @@ impl fmt::Display for Report {
         };
         for (name, value) in [
             ("last index", self.last_index.to_string()),
+            ("first index", self.first_index.to_string()),
             ("commit", self.commit.to_string()),
             ("applied", format!("{}, {} bytes wait", self.applied, self.unapplied_bytes)),
             ("caught up", caught_up),
             ("digest", self.digest.clone()),
             ("on disk", on_disk),
+            ("snapshot", snapshot),
         ] {
             writeln!(f, "  {name:<12}{value}")?;
+        }
+        if let Some(transfer) = &self.receiving_snapshot {
+            writeln!(f, "  receives    a snapshot from node {}, {transfer}", transfer.peer)?;
+        }
+        for transfer in &self.sending_snapshots {
+            writeln!(f, "  sends       a snapshot to node {}, {transfer}", transfer.peer)?;
+        }
+        for id in &self.snapshots_unknown_to {
+            writeln!(
+                f,
+                "  old version node {id} knows no snapshots: the log is kept for it, for a while; upgrade it"
+            )?;
         }
         if let Some(why) = &self.no_space {
             writeln!(f, "  no space    writes are refused, and reads go on: {why}")?;
@@ -262,8 +340,12 @@ mod tests {
             members: (1..=4).map(member).collect(),
             peers: vec![peer(2, "replicate"), peer(3, "probe"), peer(4, "distrusted")],
             digest: "ab".repeat(16),
-            first_index: 1,
-            snapshot: None,
+            first_index: 101,
+            snapshot: Some(ReportedSnapshot { index: 110, bytes: 1 << 19 }),
+            taking_snapshot: false,
+            sending_snapshots: vec![],
+            receiving_snapshot: None,
+            snapshots_unknown_to: vec![],
             disk_bytes: 3 << 19,
             caught_up: true,
             unapplied_bytes: 512,
@@ -278,11 +360,13 @@ mod tests {
         let expected = "\
 node 1 leads in term 7
   last index  120
+  first index 101
   commit      118
   applied     117, 512 bytes wait
   caught up   yes
   digest      abababababababababababababababab
   on disk     1.5 MiB
+  snapshot    up to 110, 0.5 MiB
   member 1    host1:7000  votes, is this node
   member 2    host2:7000  votes, is connected
               holds 102, lags by 18, has applied 90, answered 20 ms ago; entries are sent as they come
@@ -307,6 +391,28 @@ node 1 leads in term 7
             "  diverged    the machine of node 3 differs from that of a majority: restart it\n",
         ] {
             assert!(wrong.contains(line), "{line} is not in {wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_under_way_with_snapshots_is_shown() {
+        let transfer = |peer| ReportedTransfer { peer, index: 110, done: 1 << 19, bytes: 2 << 20 };
+        let shown = Report {
+            snapshot: None,
+            taking_snapshot: true,
+            sending_snapshots: vec![transfer(2), transfer(3)],
+            receiving_snapshot: Some(transfer(4)),
+            snapshots_unknown_to: vec![3],
+            ..report()
+        };
+        let shown = shown.to_string();
+        for line in [
+            "  snapshot    none; one is being taken\n",
+            "  receives    a snapshot from node 4, up to 110: 25 % of 2.0 MiB\n",
+            "  sends       a snapshot to node 3, up to 110: 25 % of 2.0 MiB\n",
+            "  old version node 3 knows no snapshots: the log is kept for it, for a while; upgrade it\n",
+        ] {
+            assert!(shown.contains(line), "{line} is not in {shown}");
         }
     }
 

@@ -337,6 +337,44 @@ fn members_init_names_silent_nodes_and_accepts_only_its_own_list_again() {
 }
 
 #[test]
+fn a_snapshot_is_taken_by_command_and_shows_in_the_status() {
+    let (cluster, _directory) = formed(3, STEADY);
+    let mut client = cluster.node(1).client().unwrap();
+    for round in 1..=2 {
+        for key in 0..20 {
+            ask(&mut client, &format!("SET k{key} {round}"));
+        }
+        let (applied, _) = cluster.agree().unwrap();
+        for id in cluster.ids() {
+            let node = cluster.node(id);
+            let before = node.report().unwrap();
+            let output = run(&["snapshot", "--to", &node.place.client_addr, "--json"]);
+            assert!(output.status.success(), "{}", complaint(&output));
+            let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert!(
+                json["index"].as_u64().unwrap() >= applied && json["bytes"].as_u64().unwrap() > 0,
+                "{json}"
+            );
+            let report = node.report().unwrap();
+            let taken = report.snapshot.unwrap();
+            assert!(taken.index >= applied && !report.taking_snapshot);
+            if let Some(older) = before.snapshot {
+                let purged =
+                    || Some(node.report().unwrap().first_index).filter(|first| *first == older.index + 1);
+                wait("the log to go up to the snapshot before", purged);
+            }
+        }
+    }
+    let output = run(&["snapshot", "--to", &cluster.node(2).place.client_addr]);
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with("a snapshot is on disk: up to "), "{said}");
+    let nobody = format!("127.0.0.1:{}", free_port().unwrap());
+    let output = run(&["snapshot", "--to", &nobody]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(complaint(&output).contains(&nobody));
+}
+
+#[test]
 fn status_has_its_keys_as_json_and_a_table_for_people() {
     let (cluster, _directory) = formed(3, STEADY);
     let mut client = cluster.node(1).client().unwrap();

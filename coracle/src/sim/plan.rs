@@ -233,6 +233,9 @@ impl Plan {
         config.snapshot_bytes = u64::MAX;
         config.snapshot_entries = if self.purge == 0 { u64::MAX } else { *dice.pick(&[5, 30, u64::MAX]) };
         config.snapshot_piece_bytes = *dice.pick(&[50, 300, 1 << 18]);
+        // Where pieces are small, they also wait for their turn.
+        let slow = config.snapshot_piece_bytes == 50;
+        config.snapshot_bytes_per_second = if slow { 5_000 } else { 64 << 20 };
         config
     }
 

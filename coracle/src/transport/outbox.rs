@@ -4,12 +4,18 @@
 //! everything that is there at once, so that all frames queued since it last looked leave in one write.
 //! What it took counts as waiting until it comes back for more, so that a peer which does not read fills
 //! its outbox and nothing else.
+//!
+//! Pieces of snapshots wait in a lane of their own: one of them leaves after all else that is queued, so that none goes
+//! before a heartbeat or an append, and none waits for ever however much else there is.
 
 use super::primitives::{Mutex, MutexGuard, Notify};
 use crate::wire::Frame;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::PoisonError;
+
+/// Pieces of snapshots that wait at most: one is sent at a time, and perhaps again.
+const MAX_PIECES: usize = 2;
 
 #[derive(Debug)]
 pub(super) struct Outbox {
@@ -25,6 +31,8 @@ pub(super) struct Outbox {
 struct Queue {
     /// The frames' pieces, in order.
     pieces: VecDeque<Bytes>,
+    /// Pieces of snapshots. They take no room from the others.
+    snapshots: VecDeque<Frame>,
     /// What waits: queued, or taken and not known to be written.
     bytes: usize,
     frames: usize,
@@ -65,6 +73,18 @@ impl Outbox {
         true
     }
 
+    /// Queues a piece of a snapshot, after all else. False: there is no room, and it was dropped.
+    pub(super) fn push_piece(&self, frame: Frame) -> bool {
+        let mut queue = self.lock();
+        if queue.closed || queue.snapshots.len() >= MAX_PIECES {
+            return false;
+        }
+        queue.snapshots.push_back(frame);
+        drop(queue);
+        self.wake.notify_one();
+        true
+    }
+
     /// Whether the last frame is not queued yet.
     pub(super) fn is_open(&self) -> bool {
         !self.lock().closed
@@ -96,6 +116,11 @@ impl Outbox {
                 queue.bytes -= queue.taken_bytes;
                 queue.frames -= queue.taken_frames;
                 (queue.taken_bytes, queue.taken_frames) = (queue.bytes, queue.frames);
+                let piece = if queue.closed { None } else { queue.snapshots.pop_front() };
+                if let Some(frame) = piece {
+                    queue.pieces.push_back(frame.head);
+                    queue.pieces.extend(frame.bulk);
+                }
                 if !queue.pieces.is_empty() {
                     return Some(std::mem::take(&mut queue.pieces));
                 }

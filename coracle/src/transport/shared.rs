@@ -228,12 +228,19 @@ impl Shared {
         Arc::clone(&self.unfinished).acquire_many_owned(permits).await.ok()
     }
 
-    /// Queues a message on the best link to a peer.
+    /// Queues a message on the best link to a peer, if whoever is there knows what it is.
     pub(super) fn send(&self, to: Peer, message: &PeerMessage) -> bool {
         let link = self.state().best(to).cloned();
         let sent = link.is_some_and(|link| {
+            if message.needs() & !link.who.features != 0 {
+                return false;
+            }
             let frame = wire::encode(message);
-            frame.len() <= link.max_frame && link.outbox.push(frame)
+            let fits = frame.len() <= link.max_frame;
+            fits && match message {
+                PeerMessage::Piece { .. } => link.outbox.push_piece(frame),
+                _ => link.outbox.push(frame),
+            }
         });
         let counter = if sent { &self.counters.sent } else { &self.counters.unsent };
         counter.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! What nodes say to each other once they are connected.
 
+use super::SNAPSHOTS;
 use crate::entry::Entry;
 use crate::error::WriteError;
 use bytes::Bytes;
@@ -29,6 +30,18 @@ pub enum PeerMessage {
 }
 
 impl PeerMessage {
+    /// The features that whoever gets it must have.
+    pub fn needs(&self) -> u64 {
+        match self {
+            PeerMessage::Piece { .. } => SNAPSHOTS,
+            PeerMessage::Raft { envelope, .. } => match envelope.message {
+                Message::InstallSnapshot(_) | Message::InstallSnapshotReply(_) => SNAPSHOTS,
+                _ => 0,
+            },
+            PeerMessage::Forward(_) | PeerMessage::ForwardReply(_) => 0,
+        }
+    }
+
     /// Whether a blank node joins the sender's cluster to answer this, if that names it: a vote request, an
     /// AppendEntries, or a piece of a snapshot.
     pub fn binds(&self) -> bool {

@@ -49,8 +49,10 @@ use crate::entry::EntryError;
 pub const PROTOCOL_MIN: u32 = 2;
 /// The newest protocol that this version speaks. Two nodes speak the newest that both know.
 pub const PROTOCOL_MAX: u32 = 2;
+/// The feature of snapshots: messages about them travel only between two that both know it.
+pub const SNAPSHOTS: u64 = 1;
 /// The features, one bit each, that this version understands. A peer that requires another is refused.
-pub const FEATURES: u64 = 0;
+pub const FEATURES: u64 = SNAPSHOTS;
 /// The oldest feature level of the log that this version can apply.
 pub const LEVEL_MIN: u32 = 0;
 /// The newest feature level of the log that this version can apply.

@@ -4,8 +4,8 @@ use crate::common::Cluster;
 use crate::kit::*;
 use bytes::Bytes;
 use coracle::raft::{
-    AppendEntries, ClusterId, Envelope, Incarnation, Index, LogId, Message, Peer, RequestVote, Round, Run,
-    Term,
+    AppendEntries, ClusterId, Envelope, Incarnation, Index, InstallSnapshot, InstallSnapshotReply, LogId,
+    Message, Peer, RequestVote, Round, Run, Term,
 };
 use coracle::transport::PeerMessage;
 use coracle::transport::tcp::{Local, TcpConfig};
@@ -141,6 +141,38 @@ async fn what_a_handshake_said_is_kept_on_the_link() {
     assert_eq!((of_a.peer, of_a.features, &of_a.metadata[..]), (peer(1), 0b0110, &b"rack 1"[..]));
     assert_eq!((of_a.address, of_a.names), (a.address(), Some(peer(2))), "a has one, and it names b");
     assert_eq!(of_a.membership, LogId::new(1, 1));
+}
+
+/// A node of an older version would not know what a message about a snapshot is, and end the connection.
+#[tokio::test]
+async fn a_message_about_a_snapshot_leaves_only_where_both_know_them() {
+    let snapshot = LogId::new(1, 9);
+    let reply = InstallSnapshotReply { term: Term(1), snapshot, file: 5, next: 0 };
+    let install = InstallSnapshot { term: Term(1), snapshot, file: 5, length: 7, offset: 0 };
+    let envelope = |message| Envelope { from: peer(1), to: peer(2), membership: LogId::new(1, 1), message };
+    let piece = PeerMessage::Piece {
+        envelope: envelope(Message::InstallSnapshot(install)),
+        bytes: Bytes::from_static(b"a piece"),
+    };
+    let reply =
+        PeerMessage::Raft { envelope: envelope(Message::InstallSnapshotReply(reply)), entries: vec![] };
+    for (features, known) in [(0, false), (wire::SNAPSHOTS, true)] {
+        let a = Node::start(local(1, Some(CLUSTER))).await;
+        let config = TcpConfig { features, ..TcpConfig::default() };
+        let mut b = Node::at(LOOPBACK, local(2, Some(CLUSTER)), config).await;
+        a.knows(&[(1, &a.address()), (2, &b.address())]);
+        a.send(peer(2), forward(1, 1)).await;
+        assert_eq!(b.message().await.2, forward(1, 1));
+        assert_eq!((a.tcp.send(peer(2), piece.clone()), a.tcp.send(peer(2), reply.clone())), (known, known));
+        assert!(a.tcp.send(peer(2), forward(2, 1)), "the connection goes on");
+        let mut came = Vec::new();
+        for _ in 0..if known { 3 } else { 1 } {
+            came.push(b.message().await.2);
+        }
+        // The piece goes after all else that waits, and so does not come before its time; in what order is not told.
+        assert!(came.contains(&forward(2, 1)));
+        assert_eq!((came.contains(&piece), came.contains(&reply)), (known, known));
+    }
 }
 
 /// A dialer of the protocol before is told by name what to do, and so is one that dials such a node.

@@ -1,0 +1,311 @@
+//! The pace at which snapshots are sent, and what they wait for, tick by tick.
+
+use super::*;
+use crate::applier::Progress;
+use crate::config::Storage;
+use crate::replica::{Moment, Replica};
+use crate::storage::snapshots::Meta;
+use crate::work::RequestId;
+use coracle_core::*;
+
+type Test = Driver<RequestId, RequestId>;
+
+fn peer(id: u64) -> Peer {
+    Peer { id: NodeId(id), incarnation: Incarnation(10 + id) }
+}
+
+fn kept(index: u64, bytes: u64) -> Kept {
+    let meta = Meta {
+        id: LogId::new(1, index),
+        digest: [7; 16],
+        cluster_time: 99,
+        machine_version: 0,
+        compared: None,
+        membership: (LogId::new(1, 1), Bytes::new()),
+    };
+    Kept { meta, file: 5, bytes }
+}
+
+fn at(tick: u64) -> Moment {
+    Moment { tick: Tick(tick), wall: 0 }
+}
+
+/// What a follower answers to this, if its log is empty; nothing to a piece.
+fn answer(message: &Message) -> Option<Message> {
+    match message {
+        Message::RequestVote(ask) => Some(Message::RequestVoteReply(RequestVoteReply {
+            campaign: ask.campaign,
+            pre: ask.pre,
+            question: ask.question,
+            term: if ask.pre { Term(1) } else { ask.campaign },
+            refusal: None,
+            leader: None,
+        })),
+        Message::AppendEntries(append) => Some(Message::AppendEntriesReply(AppendEntriesReply {
+            term: append.term,
+            round: append.round,
+            matched: Index::ZERO,
+            last: Index::ZERO,
+            conflict: Some(LogId::ZERO),
+            applied: Index::ZERO,
+            disk_age: 0,
+            digest: None,
+        })),
+        _ => None,
+    }
+}
+
+fn said(driver: &mut Test, from: Peer, message: Message) {
+    let envelope = Envelope { from, to: peer(1), membership: LogId::new(1, 1), message };
+    driver.on_message(from, ClusterId(1), true, PeerMessage::Raft { envelope, entries: Vec::new() });
+}
+
+/// One turn with its tick. Followers answer; what is to be done with files comes back.
+fn turn(driver: &mut Test, tick: u64) -> Vec<FileOrder> {
+    let actions = driver.turn(at(tick), true);
+    for (to, message) in &actions.send {
+        if let PeerMessage::Raft { envelope, .. } = message
+            && let Some(answer) = answer(&envelope.message)
+        {
+            said(driver, *to, answer);
+        }
+    }
+    driver.on_persisted(driver.raft().newest_write());
+    actions.files
+}
+
+/// One that leads three, on a log that begins after 100 with a snapshot of so many bytes: the others lack it. What it
+/// wants done with files by then, and the tick.
+fn leader(bytes: u64, change: impl FnOnce(&mut Config)) -> (Test, Vec<FileOrder>, u64) {
+    let mut config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+    config.snapshot_piece_bytes = 1000;
+    change(&mut config);
+    let member = |id| Member { id: NodeId(id), incarnation: peer(id).incarnation, address: String::new() };
+    let snapshot = LogId::new(1, 100);
+    let restored = Restored {
+        hard_state: HardState { term: Term(1), vote: None },
+        purged: snapshot,
+        snapshot,
+        last: Index(100),
+        memberships: vec![(LogId::new(1, 1), Membership::of_voters(ClusterId(1), (1..=3).map(member)))],
+        ..Restored::default()
+    };
+    let raft = Raft::new(peer(1), Boot(5), config.core(), 7, restored, Tick(0)).unwrap();
+    let driver = Driver::new(Replica::new(raft, &config, 0), Some(ClusterId(1)), Boot(5), &config);
+    let mut driver = driver.starting_from(Some(kept(100, bytes)), 0);
+    for tick in 100.. {
+        let files = turn(&mut driver, tick);
+        if !files.is_empty() || driver.raft().needs_snapshot().len() == 2 {
+            return (driver, files, tick);
+        }
+        assert!(tick < 500, "it does not lead, or does not see what they lack");
+    }
+    unreachable!("the loop ends")
+}
+
+/// Followers that take whatever is read for them at once; how many bytes each was sent, at each tick.
+fn send_for(driver: &mut Test, mut files: Vec<FileOrder>, ticks: std::ops::Range<u64>) -> Vec<[u64; 2]> {
+    let mut sent = Vec::new();
+    for tick in ticks {
+        let mut now = [0, 0];
+        for order in files {
+            let FileOrder::Read { to, snapshot, offset, most } = order else { continue };
+            let length = driver.snapshots.sending[&to].length;
+            let bytes = (length - offset).min(most as u64);
+            now[to.id.0 as usize - 2] += bytes;
+            let bytes = Bytes::from(vec![0; bytes as usize]);
+            let next = offset + bytes.len() as u64;
+            driver.on_piece(to, Some(Piece { snapshot, file: 5, length, offset, bytes }));
+            let term = driver.raft().term();
+            said(
+                driver,
+                to,
+                Message::InstallSnapshotReply(InstallSnapshotReply { term, snapshot, file: 5, next }),
+            );
+        }
+        sent.push(now);
+        files = turn(driver, tick);
+    }
+    sent
+}
+
+/// All followers together get no more than the limit, over any time, and each its share.
+#[test]
+fn snapshots_are_sent_as_fast_as_the_limit_allows_and_by_turns() {
+    let (mut driver, files, from) = leader(10_000_000, |config| config.snapshot_bytes_per_second = 50_000);
+    let sent = send_for(&mut driver, files, from + 1..from + 1001);
+    let sum = |some: &[[u64; 2]]| some.iter().flatten().sum::<u64>();
+    let total = sum(&sent);
+    assert!((495_000..=505_000).contains(&total), "{total} bytes in 10 s");
+    for window in sent.windows(100) {
+        assert!(sum(window) <= 50_000 + 5_000 + 1_000, "{} bytes in 1 s", sum(window));
+    }
+    let each = [0, 1].map(|to| sent.iter().map(|now| now[to]).sum::<u64>());
+    assert!(each[0].abs_diff(each[1]) <= 2_000, "{each:?}");
+}
+
+/// A piece that is larger than what is allowed in a tick leaves when it is its time.
+#[test]
+fn a_piece_larger_than_the_allowance_is_sent_all_the_same() {
+    let (mut driver, files, from) = leader(10_000_000, |config| config.snapshot_bytes_per_second = 1_000);
+    let sent = send_for(&mut driver, files, from + 1..from + 1001);
+    let total: u64 = sent.iter().flatten().sum();
+    assert!((9_000..=11_000).contains(&total), "{total} bytes in 10 s");
+}
+
+#[test]
+fn without_a_limit_a_snapshot_is_sent_as_fast_as_it_is_taken() {
+    let (mut driver, files, from) = leader(100_000, |config| config.snapshot_bytes_per_second = 0);
+    let sent = send_for(&mut driver, files, from + 1..from + 300);
+    assert_eq!([0, 1].map(|to| sent.iter().map(|now| now[to]).sum::<u64>()), [100_000; 2]);
+}
+
+/// Memory is bounded while a disk or a link stands still: one piece is read for a follower, and it is sent again less and
+/// less often.
+#[test]
+fn a_piece_that_nobody_answers_is_read_once_and_sent_again_ever_more_rarely() {
+    let (mut driver, files, from) = leader(100_000, |_| {});
+    let mut orders = files;
+    for tick in from + 1..from + 100 {
+        orders.extend(turn(&mut driver, tick));
+    }
+    let reads = |orders: &[FileOrder]| {
+        orders.iter().filter(|order| matches!(order, FileOrder::Read { to, .. } if to.id.0 == 2)).count()
+    };
+    assert_eq!(reads(&orders), 1, "the disk has not answered");
+    let mut again = 0;
+    for tick in from + 100..from + 800 {
+        let (length, bytes) = (100_000, Bytes::from_static(&[0; 1000]));
+        let piece = Piece { snapshot: LogId::new(1, 100), file: 5, length, offset: 0, bytes };
+        driver.on_piece(peer(2), Some(piece));
+        again += reads(&turn(&mut driver, tick));
+    }
+    assert!((4..=7).contains(&again), "sent {again} times in 7 s");
+}
+
+/// And a disk that does not keep up with what comes loses pieces, which come again.
+#[test]
+fn pieces_that_come_faster_than_they_can_be_stored_are_lost() {
+    let (mut driver, _, tick) = leader(100, |_| {});
+    let install = |offset| InstallSnapshot {
+        term: Term(9),
+        snapshot: LogId::new(1, 500),
+        file: 6,
+        length: 1 << 30,
+        offset,
+    };
+    let mut takes = 0;
+    for number in 0..20 {
+        let message = Message::InstallSnapshot(install(number * 1000));
+        let envelope = Envelope { from: peer(2), to: peer(1), membership: LogId::new(1, 1), message };
+        let bytes = Bytes::from_static(&[0; 1000]);
+        driver.on_message(peer(2), ClusterId(1), true, PeerMessage::Piece { envelope, bytes });
+        let files = driver.turn(at(tick + 1), false).files;
+        takes += files.iter().filter(|order| matches!(order, FileOrder::Take { .. })).count();
+        driver.on_persisted(driver.raft().newest_write());
+    }
+    assert_eq!(takes, STORING);
+    let coming = driver.snapshots.shown().receiving.expect("one comes");
+    assert_eq!((coming.peer, coming.last.index, coming.bytes), (NodeId(2), Index(500), 1 << 30));
+    // What has come is forgotten when nothing comes any more: it takes room on the disk.
+    for _ in 0..STORING {
+        let reply = InstallSnapshotReply { term: Term(9), snapshot: LogId::new(1, 500), file: 6, next: 4000 };
+        driver.on_stored(peer(2), reply);
+    }
+    assert_eq!(driver.snapshots.shown().receiving.map(|coming| coming.done), Some(4000));
+    let mut forgot = None;
+    for later in 1..=FORGOTTEN + GIVEN_UP + 1 {
+        if driver.turn(at(tick + 1), true).files.contains(&FileOrder::Forget) {
+            forgot = Some(later);
+        }
+    }
+    assert!(forgot.is_some_and(|after| after > FORGOTTEN), "{forgot:?}");
+    assert_eq!(driver.snapshots.shown().receiving, None);
+}
+
+/// A follower whose version knows no snapshots is sent none, and what it lacks is kept for it, up to a limit.
+#[test]
+fn a_follower_without_snapshots_keeps_the_log_from_going_up_to_a_limit() {
+    let (mut driver, _, mut tick) = leader(100, |config| {
+        config.snapshot_entries = 10;
+        config.snapshot_bytes = 1 << 20;
+    });
+    driver.without_snapshots(BTreeSet::from([peer(2)]));
+    assert_eq!(driver.snapshots.shown().unknown_to, [NodeId(2)]);
+    for _ in 0..50 {
+        tick += 1;
+        let files = turn(&mut driver, tick);
+        let old = |order: &FileOrder| matches!(order, FileOrder::Read { to, .. } if to.id.0 == 2);
+        assert!(!files.iter().any(old), "it would not know what that is");
+    }
+    assert!(driver.snapshots.sending.keys().all(|to| to.id.0 == 3));
+    // It holds nothing, and the log begins after 100: 80 entries are kept for it, and if there are more, none.
+    driver.snapshots.held_bytes = 0;
+    assert_eq!(driver.held_back(Index(180)), Index(100));
+    assert_eq!(driver.held_back(Index(181)), Index(181));
+    driver.snapshots.held_bytes = (8 << 20) + 1;
+    assert_eq!(driver.held_back(Index(180)), Index(180), "that is more bytes than are kept");
+    assert_eq!(driver.held_back(Index(180)), Index(100), "and the count begins anew");
+    // A follower does not know what that node holds, and may lead next.
+    let ask = RequestVote { campaign: Term(9), pre: false, question: 1, last: LogId::new(8, 500) };
+    said(&mut driver, peer(3), Message::RequestVote(ask));
+    for later in 1..100 {
+        driver.turn(at(tick + later), true);
+    }
+    assert!(!driver.raft().is_leader());
+    assert_eq!(driver.held_back(Index(180)), Index(100));
+    driver.without_snapshots(BTreeSet::new());
+    assert_eq!(driver.held_back(Index(180)), Index(180));
+}
+
+/// A snapshot by command: one that reaches what was applied at the call, however recently another was begun.
+#[test]
+fn a_snapshot_that_is_wanted_is_taken_whatever_the_policy_says() {
+    let (mut driver, _, tick) = leader(100, |_| {});
+    assert_eq!(driver.want_snapshot(), Err(SnapshotError::NothingApplied));
+    let applied = |index| Progress { applied: LogId::new(1, index), ..Progress::default() };
+    let taken = |driver: &mut Test| {
+        let work = driver.turn(at(tick + 1), false).work;
+        work.iter().filter(|work| matches!(work, Work::Snapshot)).count()
+    };
+    driver.on_progress(applied(100));
+    assert_eq!(driver.want_snapshot(), Ok(Index(100)));
+    assert_eq!(taken(&mut driver), 0, "there is one up to there");
+    driver.on_progress(applied(120));
+    assert_eq!(taken(&mut driver), 0, "the policy wants none");
+    assert_eq!(driver.want_snapshot(), Ok(Index(120)));
+    assert_eq!(taken(&mut driver), 1);
+    assert!(driver.snapshots.shown().taking);
+    driver.on_progress(applied(130));
+    assert_eq!(driver.want_snapshot(), Ok(Index(130)));
+    assert_eq!(taken(&mut driver), 0, "one is being taken");
+    driver.on_saved(Some(kept(120, 100)));
+    assert_eq!(taken(&mut driver), 1, "that was begun before");
+    driver.on_saved(None);
+    assert_eq!(taken(&mut driver), 0, "it failed, and whoever wanted it was told");
+    assert_eq!(driver.want_snapshot(), Ok(Index(130)));
+    assert_eq!(taken(&mut driver), 1, "whoever wants it now does not wait for the pause");
+    driver.on_saved(Some(kept(130, 100)));
+    assert_eq!(taken(&mut driver), 0);
+    driver.fenced = Some(Index(130));
+    assert_eq!(driver.want_snapshot(), Err(SnapshotError::Diverged));
+}
+
+/// A snapshot that could not be written, for want of space perhaps, is not begun again and again.
+#[test]
+fn after_a_snapshot_that_failed_the_next_one_waits() {
+    let (mut driver, _, from) = leader(100, |config| {
+        config.snapshot_entries = 10;
+        config.snapshot_bytes = 1;
+    });
+    driver.on_progress(Progress { applied: LogId::new(1, 120), ..Progress::default() });
+    let mut begun = Vec::new();
+    for tick in from + 1..from + 2999 {
+        let work = driver.turn(at(tick), true).work;
+        if work.iter().any(|work| matches!(work, Work::Snapshot)) {
+            begun.push(tick);
+            driver.on_saved(None);
+        }
+    }
+    assert!(begun.len() == 3 && begun.windows(2).all(|pair| pair[1] - pair[0] >= 1000), "{begun:?}");
+}
