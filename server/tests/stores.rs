@@ -4,7 +4,7 @@
 mod support;
 
 use coracle_server::client::Client;
-use coracle_server::cluster::{Cluster, Interrupt, server_on};
+use coracle_server::cluster::{Cluster, Interrupt, Program, server_on};
 use coracle_server::demo::Demo;
 use coracle_server::store::Store;
 use std::process::{Command, Stdio};
@@ -43,6 +43,39 @@ fn the_demo_passes_on_each_store() {
         let mut story = Vec::new();
         demo.run(&mut story).unwrap_or_else(|problem| panic!("{store:?}: {problem}"));
         assert!(String::from_utf8(story).unwrap().contains("Everything held"), "{store:?}");
+    }
+}
+
+/// A store in memory cannot be started again, so the follower stands still instead of being away: on each store.
+#[test]
+fn a_follower_that_was_left_behind_catches_up_by_a_snapshot_on_each_store() {
+    for store in [vec![Store::Memory, Store::Wal], engines()].concat() {
+        let home = tempfile::tempdir().unwrap();
+        let plain = server_on(CORACLE, store);
+        let program: Program = Arc::new(move |place| {
+            let mut command = plain(place);
+            command.args(STEADY).args(["--snapshot-entries", "20"]);
+            command
+        });
+        let cluster = Cluster::start(home.path(), vec![program; 3], Interrupt::default()).unwrap();
+        cluster.form().unwrap();
+        let (leader, _) = cluster.leader().unwrap();
+        let (follower, before) = (leader % 3 + 1, cluster.agree().unwrap().0);
+        cluster.freeze(follower, true).unwrap();
+        let mut client = cluster.node(leader).client().unwrap();
+        let mut number = 0;
+        // What is under way to it is at most some dozens of messages.
+        let left_behind = wait("the log to go", || {
+            number += 1;
+            ask(&mut client, &format!("SET k{} {number}", number % 100));
+            let report = cluster.node(leader).report().unwrap();
+            (report.first_index > before + 100).then_some(report)
+        });
+        assert!(left_behind.snapshot.is_some(), "{store:?}");
+        cluster.freeze(follower, false).unwrap();
+        let (applied, _) = cluster.agree().unwrap();
+        let report = cluster.node(follower).report().unwrap();
+        assert!(applied > before + 100 && report.first_index > before, "{store:?}: {report}");
     }
 }
 
