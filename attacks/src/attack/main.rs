@@ -129,7 +129,8 @@ impl Target {
             let directory = data.join(format!("node{}", place.id));
             let mut command = plain(&Place { directory, ..place.clone() });
             command.args(["--store", &store, "--heartbeat", "20ms", "--election-timeout", election_timeout]);
-            command.args(["--timeout", "1s"]);
+            // Snapshots are many too: they are written, and the log purged after them, at any moment.
+            command.args(["--timeout", "1s", "--snapshot-entries", "300"]);
             if let Some(mutant) = &mutant {
                 command.args(["--mutant", mutant]);
             }

@@ -66,14 +66,25 @@ fn campaign(target: &Target, disk: &mut PowerDisk, mount: &Path, cuts: u64) -> R
             .and_then(|_| ledger.judge(&cluster, seen, cut == cuts))
             .map_err(|problem| Failure::Found(format!("after cut {cut}: {problem}")))?;
     }
+    let snapshots = with_snapshots(&cluster).map_err(Failure::Trouble)?;
     println!(
         "power cut {cuts} times under load and {} times while starting: {ledger}; the slowest start took {} ms; \
-         {} disk operations",
+         {snapshots} of 3 nodes have a snapshot and began their logs after one; {} disk operations",
         sum.nested,
         sum.longest_start.as_millis(),
         disk.status().map_err(Failure::Trouble)?.operations
     );
+    if snapshots == 0 && cuts >= 20 {
+        return Err(Failure::Trouble("no node took snapshots, so this shows nothing of them".into()));
+    }
     ledger.is_enough(cuts)
+}
+
+/// How many nodes have taken snapshots, and have purged their logs after one.
+fn with_snapshots(cluster: &Cluster) -> Result<usize, String> {
+    let reports = cluster.ids().into_iter().map(|id| cluster.node(id).report());
+    let reports = reports.collect::<Result<Vec<_>, _>>()?;
+    Ok(reports.iter().filter(|report| report.snapshot.is_some() && report.first_index > 1).count())
 }
 
 /// Cuts the power at some time under load, or at some operation of the disk.
