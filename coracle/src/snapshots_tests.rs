@@ -183,6 +183,33 @@ fn a_piece_that_nobody_answers_is_read_once_and_sent_again_ever_more_rarely() {
     assert!((4..=7).contains(&again), "sent {again} times in 7 s");
 }
 
+/// SN-4: an answer that comes twice brings one piece, or there would be two streams of pieces for good.
+#[test]
+fn sn_4_an_answer_that_comes_twice_brings_one_piece() {
+    let (mut driver, files, from) = leader(20_000, |config| config.snapshot_bytes_per_second = 0);
+    let mut reads: Vec<u64> = Vec::new();
+    let mut orders = files;
+    for tick in from + 1..from + 40 {
+        for order in std::mem::take(&mut orders) {
+            let FileOrder::Read { to, snapshot, offset, most } = order else { continue };
+            if to != peer(2) {
+                continue;
+            }
+            reads.push(offset);
+            let bytes = Bytes::from(vec![0; most]);
+            driver.on_piece(to, Some(Piece { snapshot, file: 5, length: 20_000, offset, bytes }));
+            let (term, next) = (driver.raft().term(), (offset + most as u64).min(20_000));
+            let reply = InstallSnapshotReply { term, snapshot, file: 5, next };
+            for _ in 0..2 {
+                said(&mut driver, to, Message::InstallSnapshotReply(reply));
+            }
+        }
+        orders = turn(&mut driver, tick);
+    }
+    let once: Vec<u64> = (0..20).map(|piece| piece * 1000).collect();
+    assert_eq!(reads[..20], once, "each piece once, in order");
+}
+
 /// And a disk that does not keep up with what comes loses pieces, which come again.
 #[test]
 fn pieces_that_come_faster_than_they_can_be_stored_are_lost() {
