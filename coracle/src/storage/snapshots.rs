@@ -432,7 +432,7 @@ impl Reader {
         })
     }
 
-    /// The error behind one that a read gave.
+    /// What a read failed for, by the error that it gave.
     pub(crate) fn failure(&self, error: io::Error) -> StoreError {
         match error.kind() {
             io::ErrorKind::InvalidData => damaged(&self.path, self.at, &error.to_string()),
