@@ -11,7 +11,9 @@ use crate::storage::snapshots::{self, Incoming, KEPT, Kept, Meta, Pace};
 use bytes::Bytes;
 use coracle_core::{InstallSnapshot, InstallSnapshotReply, LogId, Peer};
 use std::collections::BTreeMap;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::{io, thread};
@@ -24,6 +26,8 @@ pub(crate) enum Filed {
     Piece(Peer, Option<Piece>),
     /// A piece from this leader was stored, or not: the answer.
     Stored(Peer, InstallSnapshotReply),
+    /// A piece was not stored, for want of room: nothing is said, and it comes again.
+    NoRoom,
     /// A snapshot is here as a whole, durable, and was read back.
     Received(Kept),
     /// A snapshot of the own machine was written and read back; or not, and why.
@@ -41,6 +45,8 @@ pub(crate) struct Files {
     incoming: Option<Incoming>,
     /// The newest snapshot that came as a whole.
     whole: Option<Kept>,
+    /// Whether there was no room for the newest piece.
+    full: bool,
 }
 
 struct Open {
@@ -52,7 +58,7 @@ struct Open {
 
 impl Files {
     pub(crate) fn new(disk: Arc<dyn Disk>, pace: Pace) -> Files {
-        Files { disk, pace, reading: BTreeMap::new(), incoming: None, whole: None }
+        Files { disk, pace, reading: BTreeMap::new(), incoming: None, whole: None, full: false }
     }
 
     /// Carries out an order. An error is one of the own disk, after which nothing is to be relied on.
@@ -69,13 +75,32 @@ impl Files {
                 self.reading.remove(&to);
                 Ok(Vec::new())
             }
-            FileOrder::Take { from, install, bytes } => self.take(from, &install, &bytes),
+            FileOrder::Take { from, install, bytes } => match self.take(from, &install, &bytes) {
+                Err(StoreError::NoSpace { path, source }) => self.without_room(&path, &source),
+                taken => {
+                    self.full = false;
+                    taken
+                }
+            },
             FileOrder::Forget => {
                 self.incoming = None;
                 snapshots::forget_incoming(&*self.disk, None)?;
                 Ok(Vec::new())
             }
         }
+    }
+
+    /// The disk is full, not broken. What has come gives its room to the log, and comes again from its beginning.
+    fn without_room(&mut self, path: &Path, source: &io::Error) -> Result<Vec<Filed>, StoreError> {
+        if !mem::replace(&mut self.full, true) {
+            let path = path.display();
+            tracing::warn!(
+                "no room for a snapshot that comes, which is tried again until there is: {path}: {source}"
+            );
+        }
+        self.incoming = None;
+        snapshots::forget_incoming(&*self.disk, None)?;
+        Ok(vec![Filed::NoRoom])
     }
 
     fn read(&mut self, to: Peer, snapshot: LogId, offset: u64, most: usize) -> Result<Piece, StoreError> {
@@ -198,35 +223,63 @@ mod tests {
     use coracle_core::{Incarnation, NodeId, Term};
     use std::time::Duration;
 
-    /// SN-11: consensus takes one snapshot at a time. One that came whole while another was installed is told again
-    /// when the leader asks what became of it.
-    #[test]
-    fn sn_11_a_snapshot_that_came_whole_is_told_whenever_it_is_asked_for() {
-        let (theirs, ours, pace) = (MemDisk::new(), MemDisk::new(), Pace::at_most(0));
-        let snapshot = LogId::new(3, 9);
+    /// A snapshot as a leader has it, and its file.
+    fn from_leader(disk: &MemDisk) -> (Kept, Bytes) {
         let meta = Meta {
-            id: snapshot,
+            id: LogId::new(3, 9),
             digest: [7; 16],
             cluster_time: 99,
             machine_version: 2,
             compared: None,
             membership: (LogId::new(1, 1), Bytes::from_static(b"who takes part")),
         };
-        let kept = snapshots::save(&theirs, &meta, 77, &pace, |to| to.write_all(&[5; 3000])).unwrap();
-        let whole = read_piece(&*open_raw(&theirs, snapshot).unwrap().1, 0, 1 << 20).unwrap();
+        let kept =
+            snapshots::save(disk, &meta, 77, &Pace::at_most(0), |to| to.write_all(&[5; 3000])).unwrap();
+        let whole = read_piece(&*open_raw(disk, meta.id).unwrap().1, 0, 1 << 20).unwrap();
+        (kept, whole)
+    }
+
+    fn take(files: &mut Files, kept: &Kept, length: u64, offset: usize, bytes: Bytes) -> Vec<Filed> {
         let from = Peer { id: NodeId(1), incarnation: Incarnation(1) };
-        let (file, length) = (kept.file, whole.len() as u64);
-        let mut files = Files::new(Arc::new(ours), pace);
-        let mut take = |offset: usize, bytes: Bytes| {
-            let install = InstallSnapshot { term: Term(4), snapshot, file, length, offset: offset as u64 };
-            files.carry_out(FileOrder::Take { from, install, bytes }).unwrap()
-        };
+        let (term, snapshot, file) = (Term(4), kept.meta.id, kept.file);
+        let install = InstallSnapshot { term, snapshot, file, length, offset: offset as u64 };
+        files.carry_out(FileOrder::Take { from, install, bytes }).unwrap()
+    }
+
+    /// ST-5: a full disk ends no node. What came makes room, and comes again when there is some.
+    #[test]
+    fn st_5_a_snapshot_that_finds_no_room_comes_again() {
+        let (theirs, ours) = (MemDisk::new(), MemDisk::new());
+        let (kept, whole) = from_leader(&theirs);
+        let length = whole.len() as u64;
+        let mut files = Files::new(Arc::new(ours.clone()), Pace::at_most(0));
+        let mut take = |offset: usize, bytes: Bytes| take(&mut files, &kept, length, offset, bytes);
+        assert!(matches!(&take(0, whole.slice(..1000))[..], [Filed::Stored(_, reply)] if reply.next == 1000));
+        ours.set_full(true);
+        for _ in 0..2 {
+            assert!(matches!(&take(1000, whole.slice(1000..))[..], [Filed::NoRoom]));
+            assert_eq!(ours.list().unwrap(), [""; 0], "it holds nothing back from the log");
+        }
+        ours.set_full(false);
+        assert!(matches!(&take(1000, whole.slice(1000..))[..], [Filed::Stored(_, reply)] if reply.next == 0));
+        assert!(matches!(&take(0, whole.clone())[..], [Filed::Stored(..), Filed::Received(_)]));
+    }
+
+    /// SN-11: consensus takes one snapshot at a time. One that came whole while another was installed is told again
+    /// when the leader asks what became of it.
+    #[test]
+    fn sn_11_a_snapshot_that_came_whole_is_told_whenever_it_is_asked_for() {
+        let (theirs, ours) = (MemDisk::new(), MemDisk::new());
+        let (kept, whole) = from_leader(&theirs);
+        let length = whole.len() as u64;
+        let mut files = Files::new(Arc::new(ours), Pace::at_most(0));
+        let mut take = |offset: usize, bytes: Bytes| take(&mut files, &kept, length, offset, bytes);
         assert!(matches!(&take(0, whole.slice(..1000))[..], [Filed::Stored(_, reply)] if reply.next == 1000));
         assert!(matches!(&take(1000, whole.slice(1000..))[..], [Filed::Stored(..), Filed::Received(_)]));
         for again in [Bytes::new(), whole.slice(1000..)] {
             let filed = take(whole.len() - again.len(), again);
             let [Filed::Stored(_, reply), Filed::Received(told)] = &filed[..] else { panic!("{filed:?}") };
-            assert_eq!((reply.next, &told.meta), (length, &meta));
+            assert_eq!((reply.next, &told.meta), (length, &kept.meta));
         }
     }
 

@@ -299,6 +299,7 @@ impl Runtime {
         match filed {
             Filed::Piece(to, piece) => driver.on_piece(to, piece),
             Filed::Stored(from, reply) => driver.on_stored(from, reply),
+            Filed::NoRoom => driver.on_no_room(),
             Filed::Received(kept) => driver.on_received(kept),
             Filed::Saved(saved) => {
                 if let Err(problem) = &saved {

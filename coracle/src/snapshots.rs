@@ -310,6 +310,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.events.push(Event::PieceTaken(from, reply));
     }
 
+    /// A piece that came was not stored.
+    pub(crate) fn on_no_room(&mut self) {
+        self.snapshots.storing = self.snapshots.storing.saturating_sub(1);
+    }
+
     /// A snapshot from a leader is here as a whole.
     pub(crate) fn on_received(&mut self, kept: Kept) {
         self.snapshots.receiving = None;

@@ -394,6 +394,7 @@ impl Host {
             Event::Promised => driver.on_promised(),
             Event::Filed(Filed::Piece(to, piece)) => driver.on_piece(to, piece),
             Event::Filed(Filed::Stored(from, reply)) => driver.on_stored(from, reply),
+            Event::Filed(Filed::NoRoom) => driver.on_no_room(),
             Event::Filed(Filed::Received(kept)) => driver.on_received(kept),
             Event::Filed(Filed::Saved(saved)) => driver.on_saved(saved.ok()),
             Event::Filed(Filed::Failed(_)) => {}

@@ -101,6 +101,14 @@ pub(crate) fn no_room(error: &io::Error) -> bool {
     kinds.contains(&error.kind()) || error.raw_os_error().is_some_and(|code| files.contains(&code))
 }
 
+/// The same error, as one that puts nothing in doubt if it is about room.
+pub(crate) fn for_want_of_room(error: StoreError) -> StoreError {
+    match error {
+        StoreError::Io { path, source, .. } if no_room(&source) => StoreError::NoSpace { path, source },
+        other => other,
+    }
+}
+
 /// A real directory, held by this process alone for as long as the value lives.
 #[derive(Debug)]
 pub struct DirDisk {

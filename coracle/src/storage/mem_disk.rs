@@ -154,6 +154,11 @@ impl MemDisk {
         self.state().full = full;
     }
 
+    /// Whether it is full now.
+    pub fn is_full(&self) -> bool {
+        self.state().full
+    }
+
     /// Ends all faults. Whether any of them had bitten; what was damaged stays so.
     pub fn clear_faults(&self) -> bool {
         let mut state = self.state();

@@ -16,7 +16,7 @@
 //! ```
 
 use super::StoreError;
-use super::disk::{Disk, DiskFile, failed, read_full};
+use super::disk::{Disk, DiskFile, failed, for_want_of_room, read_full};
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Term};
 use std::io::{self, Read, Write};
@@ -552,7 +552,7 @@ impl Incoming {
         let there = forget_incoming(disk, Some(&wanted))?;
         let path = disk.path().join(&wanted);
         let handle = if there { disk.open(&wanted) } else { disk.create(&wanted) };
-        let handle = handle.map_err(failed("open", &path))?;
+        let handle = handle.map_err(failed("open", &path)).map_err(for_want_of_room)?;
         let length = handle.len().map_err(failed("read the length of", &path))?;
         let part = pace.part.max(1);
         let here = length.saturating_sub(1) / part * part;
@@ -571,14 +571,17 @@ impl Incoming {
         self.here
     }
 
-    /// Takes a piece, if it is the next one.
+    /// Takes a piece, if it is the next one. After an error, be it for want of room, it is not to be used any more.
     pub(crate) fn take(&mut self, disk: &dyn Disk, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let path = || disk.path().join(&self.name);
         let mut left = if offset == self.here { bytes } else { &[] };
         while !left.is_empty() {
             let room = (self.part - self.here % self.part).min(left.len() as u64);
             let (now, later) = left.split_at(room as usize);
-            self.handle.write_at(now, self.here).map_err(failed("write", path()))?;
+            self.handle
+                .write_at(now, self.here)
+                .map_err(failed("write", path()))
+                .map_err(for_want_of_room)?;
             (self.here, left) = (self.here + room, later);
             if self.here.is_multiple_of(self.part) {
                 self.handle.sync_data().map_err(failed("sync", path()))?;

@@ -53,9 +53,13 @@ impl World {
             self.at(thaw, Happening::Filed { node, run });
             return Ok(());
         }
-        let Some(up) = &mut self.hosts[node].up else { return Ok(()) };
+        let host = &mut self.hosts[node];
+        let full = host.disk.is_full();
+        let Some(up) = &mut host.up else { return Ok(()) };
         let filed = match up.file() {
             Ok(filed) => filed,
+            // A full disk is waited for (ST-5).
+            Err(error) if full => return broken("disk", format!("full, node {} stops: {error}", node + 1)),
             Err(error) => return self.on_disk_refused(node, &error),
         };
         for filed in filed {

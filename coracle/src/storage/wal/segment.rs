@@ -7,7 +7,7 @@
 
 use super::format::{BLOCK, HEADER, SegmentHeader};
 use crate::storage::StoreError;
-use crate::storage::disk::{Disk, DiskFile, failed, no_room, read_full};
+use crate::storage::disk::{Disk, DiskFile, failed, for_want_of_room, read_full};
 use coracle_core::Broken;
 use std::io;
 use std::path::PathBuf;
@@ -119,14 +119,6 @@ fn prepare(
         blank.file.sync_data().map_err(failed("sync", &old))?;
     }
     disk.rename(&blank.name, new).map_err(failed("rename", &old))
-}
-
-/// The same error, as one that puts nothing in doubt if it is about room.
-pub(super) fn for_want_of_room(error: StoreError) -> StoreError {
-    match error {
-        StoreError::Io { path, source, .. } if no_room(&source) => StoreError::NoSpace { path, source },
-        other => other,
-    }
 }
 
 #[cfg(test)]
