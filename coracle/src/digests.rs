@@ -83,11 +83,15 @@ impl Digests {
         &self.diverged
     }
 
-    /// A node says what its machine looks like. True if that is news.
+    /// A node says what its machine looks like. True if that is news: a machine that was started anew may look otherwise
+    /// at the very index of its last word.
     pub(crate) fn report(&mut self, of: Peer, digest: Digest) -> bool {
         let kept = self.reported.entry(of).or_default();
-        if kept.back().is_some_and(|newest| newest.index >= digest.index) {
+        if kept.back().is_some_and(|newest| newest.index > digest.index || *newest == digest) {
             return false;
+        }
+        if kept.back().is_some_and(|newest| newest.index == digest.index) {
+            kept.pop_back();
         }
         kept.push_back(digest);
         if kept.len() > KEPT {
@@ -175,6 +179,20 @@ mod tests {
         }
     }
 
+    /// Whoever was started anew is heard at the index of its last word, too: without it there may be no majority there.
+    #[test]
+    fn a_machine_that_was_started_anew_is_heard_again_at_the_same_index() {
+        let mut digests = Digests::default();
+        let said = [(1, 1), (2, 2), (3, 3), (4, 1), (2, 1)];
+        let told = said.map(|(id, state)| {
+            assert!(digests.report(peer(id), digest(1024, state)), "node {id} says something new");
+            digests.compare(&members(5), Index(1024))
+        });
+        assert!(told[..4].iter().all(|(found, right)| found.is_empty() && right.is_none()));
+        assert_eq!(told[4], (vec![Finding::Differs(NodeId(3), Index(1024))], Some(digest(1024, 1))));
+        assert!(!digests.report(peer(2), digest(1024, 1)), "the same again is no news");
+    }
+
     #[test]
     fn without_a_majority_nobody_is_named() {
         let all = [(1, digest(1024, 1)), (2, digest(1024, 2)), (3, digest(1024, 3))];
@@ -236,7 +254,7 @@ mod tests {
         for index in 1..100 {
             assert!(digests.report(peer(1), digest(index, 1)));
         }
-        assert!(!digests.report(peer(1), digest(99, 2)), "the same index again");
+        assert!(!digests.report(peer(1), digest(98, 2)), "an older one");
         assert_eq!(digests.reported[&peer(1)].len(), KEPT);
         digests.report(peer(9), digest(99, 1));
         digests.compare(&members(3), Index(99));
