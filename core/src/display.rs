@@ -145,6 +145,10 @@ impl fmt::Display for Input {
                 write!(f, "found a cluster, ticket {ticket}, voters")?;
                 membership.voters.iter().try_for_each(|id| write!(f, " {id}"))
             }
+            Input::ChangeMembership { ticket, expected, to } => {
+                write!(f, "change the membership {expected}, ticket {ticket}, voters")?;
+                to.voters.iter().try_for_each(|id| write!(f, " {id}"))
+            }
             Input::Persisted(id) => write!(f, "write {id} is durable"),
             Input::Sent { to, prev, last, .. } => write!(f, "sent to {}, after {prev} up to {last}", to.id),
             Input::Unsent { to, .. } => write!(f, "not sent to {}", to.id),
@@ -212,8 +216,16 @@ impl fmt::Display for TailChange {
             }
             TailChange::TakeNoop(id) => write!(f, "takes the empty entry {id}"),
             TailChange::TakeMembership { id, membership, ticket } => {
-                write!(f, "takes the membership of ticket {ticket} as {id}, voters")?;
-                membership.voters.iter().try_for_each(|id| write!(f, " {id}"))
+                match ticket {
+                    Some(ticket) => write!(f, "takes the membership of ticket {ticket} as {id}, voters")?,
+                    None => write!(f, "takes the membership {id}, voters")?,
+                }
+                membership.voters.iter().try_for_each(|id| write!(f, " {id}"))?;
+                if membership.is_joint() {
+                    f.write_str(", and before")?;
+                    membership.outgoing.keys().try_for_each(|id| write!(f, " {id}"))?;
+                }
+                Ok(())
             }
         }
     }
@@ -269,7 +281,14 @@ impl fmt::Display for RefusedReason {
             RefusedReason::NotLeader(Some(leader)) => write!(f, "{leader} leads"),
             RefusedReason::NotConfigured => f.write_str("the node has no membership"),
             RefusedReason::AlreadyConfigured => f.write_str("the node has a membership, or a term, already"),
-            RefusedReason::BadMembership => f.write_str("no membership in which this node votes"),
+            RefusedReason::BadMembership => {
+                f.write_str("no membership that can be founded or changed to here")
+            }
+            RefusedReason::NotYet => f.write_str("nothing of the leader's own term is committed yet"),
+            RefusedReason::ChangeUnderWay => f.write_str("another change of the membership is not over yet"),
+            RefusedReason::NotCurrent(id) => write!(f, "the membership was changed meanwhile, by entry {id}"),
+            RefusedReason::NotCaughtUp(id) => write!(f, "{id} is to vote, and lacks too much of the log"),
+            RefusedReason::NoQuorum => f.write_str("too few of those who are to vote answer now"),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The leader: appends, replicates, counts acknowledgements, commits, and confirms reads.
 
+use crate::change::Leaving;
 use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
@@ -19,6 +20,8 @@ pub(crate) struct Leader {
     /// All members, itself among them, each in its very incarnation: of a node that is being replaced, both disks.
     pub(crate) progress: BTreeMap<Peer, Progress>,
     pub(crate) reads: LeaderReads,
+    /// Those who were members until the newest membership, and do not know it yet.
+    pub(crate) leaving: BTreeMap<Peer, Leaving>,
     /// Whether the commit index has risen since the followers were last told of it without being sent entries.
     untold: bool,
 }
@@ -26,15 +29,20 @@ pub(crate) struct Leader {
 impl Leader {
     /// Takes office: appends an empty entry (§8) and tells everybody at once (§5.2).
     pub(crate) fn new(shared: &mut Shared) -> Leader {
-        let next = shared.log.last().next();
-        let others = shared.log.membership().others(shared.me.id);
         let own = (shared.me, Progress::own(shared.disk.persisted(), shared.now));
-        let progress = others.map(|member| (member.peer(), Progress::new(next, shared.now)));
-        let progress = progress.chain([own]).collect();
+        let mut leader = Leader {
+            start: shared.log.last().next(),
+            progress: BTreeMap::from([own]),
+            reads: LeaderReads::new(shared.now),
+            leaving: BTreeMap::new(),
+            untold: false,
+        };
+        leader.meet_members(shared);
+        if !leader.leaving.is_empty() {
+            shared.announce_members();
+        }
         let noop = shared.append_own(1);
         shared.out.tail.push(TailChange::TakeNoop(noop));
-        let mut leader =
-            Leader { start: noop.index, progress, reads: LeaderReads::new(shared.now), untold: false };
         leader.start_round(shared);
         leader.replicate(shared);
         leader
@@ -82,7 +90,8 @@ impl Leader {
         }
         self.announce_commit(shared);
         self.replicate(shared);
-        Transition::Stay
+        self.let_go(shared);
+        if self.has_left(shared) { Transition::Follow } else { Transition::Stay }
     }
 
     pub(crate) fn on_propose(&mut self, shared: &mut Shared, ticket: Ticket, count: u64) {
@@ -117,9 +126,6 @@ impl Leader {
         from: Peer,
         reply: AppendEntriesReply,
     ) -> Transition {
-        if !shared.log.membership().contains(from) {
-            return shared.drop_input(Dropped::NotMember);
-        }
         let Some(progress) = self.progress.get_mut(&from) else {
             return shared.drop_input(Dropped::NotMember);
         };
@@ -156,8 +162,7 @@ impl Leader {
         from: Peer,
         reply: InstallSnapshotReply,
     ) -> Transition {
-        let member = shared.log.membership().contains(from);
-        let Some(progress) = self.progress.get_mut(&from).filter(|_| member) else {
+        let Some(progress) = self.progress.get_mut(&from) else {
             return shared.drop_input(Dropped::NotMember);
         };
         if !progress.needs_snapshot() {
@@ -211,6 +216,7 @@ impl Leader {
             return;
         }
         self.untold = true;
+        self.go_on_changing(shared);
         self.start_round_if_due(shared);
     }
 
@@ -237,7 +243,7 @@ impl Leader {
     }
 
     /// Whether it knows by now what was committed before its term.
-    fn may_read(&self, shared: &Shared) -> bool {
+    pub(crate) fn may_read(&self, shared: &Shared) -> bool {
         shared.rules.knows_commit(shared.log.commit(), self.start)
     }
 
@@ -276,7 +282,7 @@ impl Leader {
         self.start_round_if_due(shared);
     }
 
-    fn replicate(&mut self, shared: &mut Shared) {
+    pub(crate) fn replicate(&mut self, shared: &mut Shared) {
         let peers: Vec<Peer> = self.peers().collect();
         for peer in peers {
             self.replicate_to(shared, peer);
@@ -285,8 +291,9 @@ impl Leader {
 
     /// Asks the driver to send what this follower lacks, as far as its window allows.
     fn replicate_to(&mut self, shared: &mut Shared, peer: Peer) {
+        let furthest = self.furthest(shared, peer);
         let Some(progress) = self.progress.get_mut(&peer) else { return };
-        if progress.next > shared.log.last() {
+        if progress.next > furthest {
             return;
         }
         // Whatever is under way: an answer to what was lost meanwhile never comes.
@@ -295,8 +302,7 @@ impl Leader {
         let (idle, message_bytes) = (progress.open.is_none(), shared.settings.message_bytes);
         let Some(max_bytes) = shared.rules.may_send(window, idle, message_bytes) else { return };
         progress.open = Some(prev);
-        let furthest = Index(prev.index.0.saturating_add(shared.settings.message_entries));
-        let last = furthest.min(shared.log.last());
+        let last = furthest.min(Index(prev.index.0.saturating_add(shared.settings.message_entries)));
         let append = self.append_entries(shared, prev);
         shared.out.replicate.push(Replicate { to: peer, append, last, max_bytes });
     }

@@ -123,6 +123,7 @@
 extern crate alloc;
 
 mod candidate;
+mod change;
 mod config;
 mod disk;
 mod display;
@@ -143,6 +144,7 @@ mod shared;
 mod status;
 mod types;
 
+pub use change::MAX_VOTERS;
 pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
 pub use message::{

@@ -134,6 +134,12 @@ impl Log {
         self.memberships.last().expect("a log always knows one membership, be it the empty one")
     }
 
+    /// The membership that was in force before the newest one, if the log still knows it.
+    pub(crate) fn membership_before(&self) -> Option<&Membership> {
+        let [.., (_, before), _] = self.memberships.as_slice() else { return None };
+        Some(before)
+    }
+
     /// The newest membership that is committed, with its entry.
     pub(crate) fn committed_membership(&self) -> &(LogId, Membership) {
         let committed = self.memberships.iter().rev().find(|(id, _)| id.index <= self.commit);

@@ -39,6 +39,15 @@ pub enum Input {
         /// The first membership; this node votes in it.
         membership: Membership,
     },
+    /// Asks a leader to change the membership (§6).
+    ChangeMembership {
+        /// Handed back in [`TailChange::TakeMembership`] or [`Output::refused`].
+        ticket: Ticket,
+        /// The newest membership that the caller knows: if there is a newer one by now, nothing changes.
+        expected: LogId,
+        /// What it is to become. Not joint: if the voters differ, a joint one comes between by itself.
+        to: Membership,
+    },
     /// This write, and every one before it, is durable.
     Persisted(WriteId),
     /// An [`Output::replicate`] left, as this message.
@@ -99,7 +108,7 @@ pub enum Input {
 /// What a node wants done after one [`Input`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Output {
-    /// First of all: whom to know from now on.
+    /// First of all: whom to know from now on, and besides them [`Raft::leaving`](crate::Raft::leaving).
     pub members: Option<Membership>,
     /// Then: what the tail in memory drops and takes, in this order.
     pub tail: Vec<TailChange>,
@@ -151,14 +160,14 @@ pub enum TailChange {
     },
     /// Make the empty entry with which a leader starts its term.
     TakeNoop(LogId),
-    /// Make an entry of this membership, which founds a cluster.
+    /// Make an entry of this membership, which founds a cluster or changes it.
     TakeMembership {
         /// Where it stands.
         id: LogId,
         /// The membership.
         membership: Membership,
-        /// Who asked for it.
-        ticket: Ticket,
+        /// Who asked for it; none if it ends a change that is under way.
+        ticket: Option<Ticket>,
     },
 }
 
@@ -236,8 +245,19 @@ pub enum RefusedReason {
     NotConfigured,
     /// The node has a membership, or a term, already.
     AlreadyConfigured,
-    /// The membership makes no sense, or this node does not vote in it.
+    /// The membership makes no sense: to found, this node must vote in it; to change, it must be one of this cluster, not
+    /// joint, with at most [`MAX_VOTERS`](crate::MAX_VOTERS), and not replace the leader under its own name.
     BadMembership,
+    /// A leader that has not committed an entry of its own term yet changes nothing. Soon.
+    NotYet,
+    /// Another change is not over yet.
+    ChangeUnderWay,
+    /// The membership was changed meanwhile, by this entry.
+    NotCurrent(LogId),
+    /// This node is to vote, and is no member yet, or lacks too much of the log.
+    NotCaughtUp(NodeId),
+    /// Too few of those who are to vote answer now.
+    NoQuorum,
 }
 
 /// Something that should not happen.

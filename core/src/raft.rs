@@ -123,6 +123,7 @@ impl Raft {
             Input::Read { ticket } => self.on_read(ticket),
             Input::Forget(tickets) => self.on_forget(&tickets),
             Input::Bootstrap { ticket, membership } => self.on_bootstrap(ticket, membership),
+            Input::ChangeMembership { ticket, expected, to } => self.on_change(ticket, expected, to),
             Input::Persisted(id) => self.on_persisted(id),
             Input::Sent { to, term, prev, last, bytes } => self.on_sent(to, term, prev, last, bytes),
             Input::Unsent { to, term, prev } => self.on_unsent(to, term, prev),
@@ -307,7 +308,9 @@ impl Raft {
         // Requests are refused to those whom the cluster has removed, and does not only not know yet. Answers
         // count by the newest membership: a member is asked from the moment that it is appended (D5.1.15).
         let removed = shared.rules.was_removed(from, membership, shared.log.committed_membership());
-        let asked = message.is_answer() && shared.log.membership().contains(from);
+        // So do those of whoever is being told that it has left.
+        let leaving = matches!(&self.role, Role::Leader(leader) if leader.leaving.contains_key(&from));
+        let asked = message.is_answer() && (leaving || shared.log.membership().contains(from));
         if removed && !asked {
             return shared.drop_input(Dropped::Removed);
         }
@@ -510,7 +513,7 @@ impl Raft {
         shared.set_hard_state(Term(1), Some(shared.me));
         let id = shared.log.append_membership(Term(1), membership.clone());
         shared.write_appended(id.index);
-        shared.out.tail.push(TailChange::TakeMembership { id, membership, ticket });
+        shared.out.tail.push(TailChange::TakeMembership { id, membership, ticket: Some(ticket) });
         shared.announce_members();
         if let Role::Follower(follower) = &mut self.role {
             follower.lose_patience();

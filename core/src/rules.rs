@@ -222,8 +222,10 @@ impl Rules {
 /// Candidates.
 impl Rules {
     /// Who votes may campaign (§5.2), unless it knows that its machine differs from that of a majority (D5.1.14).
-    pub(crate) fn may_campaign(self, votes: bool, fenced: bool) -> bool {
-        votes && (!fenced || self.broken.is("fenced-node-leads"))
+    pub(crate) fn may_campaign(self, votes: bool, voted: bool, fenced: bool) -> bool {
+        let voted = voted && !self.broken.is("leaving-voter-never-campaigns");
+        let learner = self.broken.is("learner-campaigns");
+        (votes || voted || learner) && (!fenced || self.broken.is("fenced-node-leads"))
     }
 
     /// A candidate asks whether it would be elected before it enters a term (thesis, section 9.6).
@@ -276,6 +278,48 @@ impl Rules {
     /// Of two that ask for pre-votes at once the one with the greater log, then name, goes first (D5.4.2).
     pub(crate) fn goes_first(self, own: (LogId, NodeId), rival: (LogId, NodeId)) -> bool {
         own > rival
+    }
+}
+
+/// Changes of membership (§6; thesis, chapter 4).
+impl Rules {
+    /// A leader changes nothing before it has committed an entry of its own term: else two changes that do not know of
+    /// each other could be committed by sets that do not meet (MC-1).
+    pub(crate) fn may_change(self, knows_commit: bool) -> bool {
+        knows_commit || self.broken.is("change-before-own-commit")
+    }
+
+    /// One change at a time: the newest membership is joint, or not committed yet.
+    pub(crate) fn is_changing(self, newest: &Membership, at: Index, commit: Index) -> bool {
+        (newest.is_joint() || at > commit) && !self.broken.is("two-changes-at-once")
+    }
+
+    /// What follows `now` on the way to `to`. Where the voters stay the same, disk by disk, that is `to`. Otherwise it is
+    /// joint: "agreement (for elections and entry commitment) requires separate majorities from both the old and new
+    /// configurations" (§6).
+    pub(crate) fn next_membership(self, now: &Membership, to: Membership) -> Membership {
+        if now.voting_peers().eq(to.voting_peers()) || self.broken.is("change-without-joint") {
+            return to;
+        }
+        let voters = now.members.iter().filter(|(id, _)| now.voters.contains(id));
+        Membership { outgoing: voters.map(|(id, member)| (*id, member.clone())).collect(), ..to }
+    }
+
+    /// "Once C_old,new has been committed, […] it is now safe for the leader to create a log entry describing C_new and
+    /// replicate it to the cluster" (§6).
+    pub(crate) fn ends_change(self, at: Index, commit: Index) -> bool {
+        (at <= commit || self.broken.is("joint-left-uncommitted")) && !self.broken.is("joint-never-left")
+    }
+
+    /// "The leader steps down (returns to follower state) once it has committed the C_new log entry" (§6) in which it does
+    /// not vote.
+    pub(crate) fn must_leave(self, committed: bool, votes: bool) -> bool {
+        committed && !votes && !self.broken.is("removed-leader-stays")
+    }
+
+    /// Whoever loses a vote hears of it when it is committed, and votes until then (D5.1.16).
+    pub(crate) fn hears_when_committed(self, loses: bool) -> bool {
+        loses && !self.broken.is("removed-told-early")
     }
 }
 

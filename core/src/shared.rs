@@ -83,10 +83,13 @@ impl Shared {
     }
 
     /// Whether this node may campaign and lead: it votes in the membership in force, in this life, and its machine
-    /// is not known to differ from that of a majority.
+    /// is not known to differ from that of a majority. One that voted in the membership before may too, without counting
+    /// itself, as long as it does not know the newest committed (D5.1.16; thesis, section 4.2.2).
     pub(crate) fn may_campaign(&self) -> bool {
-        let votes = self.log.membership().is_voter(self.me) && self.installing.is_none();
-        self.rules.may_campaign(votes, self.fenced)
+        let votes = self.log.membership().is_voter(self.me);
+        let open = self.log.membership_id().index > self.log.commit();
+        let voted = open && self.log.membership_before().is_some_and(|before| before.is_voter(self.me));
+        self.installing.is_none() && self.rules.may_campaign(votes, voted, self.fenced)
     }
 
     /// A timeout for this election, drawn from (min, max] (§5.2).

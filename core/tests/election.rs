@@ -33,9 +33,12 @@ fn el_4_a_removed_node_deposes_nobody() {
     let all = membership(&[A, B, C, D], &[], &[]);
     let memberships = [(1, all), (3, without)];
     let mut c = Cluster::with_memberships(&memberships, &["1 1 1", "1 1 1", "1 1 1", "1 1"]);
+    c.isolate(D);
     c.elect(A);
-    c.pass(10);
+    c.pass(3 * c.settings.election_max);
     assert!(c.commit(A) >= 3, "the removal is committed");
+    assert_eq!(c.raft(A).leaving(), [], "and D, which does not answer, is told no more");
+    c.heal();
     let term = c.term(A);
     c.pass(100 * 60);
     assert_eq!((c.leader(), c.term(A)), (Some(A), term));

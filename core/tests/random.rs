@@ -105,7 +105,13 @@ fn mischief(c: &mut Cluster, dice: &mut Dice) {
         (80..85, Some(id)) => {
             c.read(id);
         }
-        (85..88, Some(id)) => c.campaign(id),
+        (85, Some(id)) => c.campaign(id),
+        (86..88, Some(id)) => {
+            let to = if dice.once_in(8) { id } else { c.leader().unwrap_or(id) };
+            let (voters, others): (Vec<u64>, Vec<u64>) = all.iter().partition(|_| !dice.once_in(3));
+            let learners: Vec<u64> = others.into_iter().filter(|_| dice.once_in(2)).collect();
+            c.change(to, membership(&voters, &[], &learners));
+        }
         (88..91, Some(id)) => {
             let rumoured = dice.pick(&all);
             c.step(id, Input::LeaderDown(NodeId(rumoured)));
@@ -134,6 +140,28 @@ fn mischief(c: &mut Cluster, dice: &mut Dice) {
     }
 }
 
+/// Whatever the membership has become: as an operator would, it is changed until all nodes vote.
+fn bring_all_back(c: &mut Cluster) {
+    let all = c.ids();
+    let wanted = membership(&all, &[], &[]);
+    for _ in 0..100 {
+        c.pass(c.settings.election_max / 2);
+        let Some(leader) = c.leader() else { continue };
+        let (raft, committed) = (c.raft(leader), c.raft(leader).committed_membership());
+        if raft.membership() == &wanted && committed.0 == raft.membership_id() {
+            return;
+        }
+        let strangers: Vec<u64> =
+            all.iter().copied().filter(|id| !raft.membership().contains(peer(*id))).collect();
+        let voters: Vec<u64> = raft.membership().voters.iter().map(|id| id.0).collect();
+        let learners: Vec<u64> = all.iter().copied().filter(|id| !voters.contains(id)).collect();
+        // First they learn.
+        let next = if strangers.is_empty() { wanted.clone() } else { membership(&voters, &[], &learners) };
+        c.change(leader, next);
+    }
+    panic!("L4: no change comes to an end\n{}", c.describe());
+}
+
 /// Everything is repaired, and the cluster works again within its bounds (L1 to L5).
 fn recovery(c: &mut Cluster, dice: &mut Dice) {
     c.heal();
@@ -147,6 +175,12 @@ fn recovery(c: &mut Cluster, dice: &mut Dice) {
     }
     c.latency = dice.roll(3);
     let ten_timeouts = 10 * c.settings.election_max;
+    assert!(
+        c.pass_until(ten_timeouts, |c| c.leader().is_some()).is_some(),
+        "L1: no leader\n{}",
+        c.describe()
+    );
+    bring_all_back(c);
     let led = c.pass_until(ten_timeouts, |c| {
         c.leader().is_some_and(|leader| c.ids().iter().all(|id| c.leader_of(*id) == Some(leader)))
     });

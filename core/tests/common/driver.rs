@@ -87,7 +87,7 @@ impl Cluster {
                 }
                 TailChange::TakeMembership { id: at, membership, ticket } => {
                     assert_eq!(at.index, node.memory.last().next());
-                    node.accepted.push((ticket, at));
+                    node.accepted.extend(ticket.map(|ticket| (ticket, at)));
                     node.memory.log.push(create(at, Some(Box::new(membership))));
                 }
             }

@@ -63,7 +63,14 @@ impl Cluster {
         }
         let (leads, role) = (raft.is_leader(), raft.role_name());
         if matches!(role, RoleName::Leader | RoleName::Candidate | RoleName::PreCandidate) {
-            assert!(raft.membership().is_voter(node.peer), "S14f: {id} does not vote and is a {role}");
+            let of = raft.membership_id().index;
+            // Until it knows the newest committed, and as a leader until the tick after (D5.1.16).
+            let open = of > raft.commit() || (leads && of > old_commit) || (was_leader && leads);
+            let memberships = node.memory.memberships();
+            let before = memberships.iter().rev().nth(1).filter(|_| open);
+            let voted = before.is_some_and(|(_, membership)| membership.is_voter(node.peer));
+            let votes = raft.membership().is_voter(node.peer) || voted;
+            assert!(votes, "S14f: {id} does not vote and is a {role}");
         }
         if was_leader && leads && old_term == term {
             assert!(node.memory.last_id() >= old_last, "S2: {id} leads and loses entries");

@@ -434,6 +434,18 @@ impl Cluster {
         ticket
     }
 
+    /// Asks for a change of the membership that the node knows.
+    pub(crate) fn change(&mut self, id: u64, to: Membership) -> Ticket {
+        self.change_from(id, self.raft(id).membership_id(), to)
+    }
+
+    pub(crate) fn change_from(&mut self, id: u64, expected: LogId, to: Membership) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.step(id, Input::ChangeMembership { ticket, expected, to });
+        ticket
+    }
+
     /// The script's word that the oldest open request to `to` left, with at most `most` entries.
     pub(crate) fn sent(&mut self, id: u64, to: u64, most: u64) {
         let node = self.nodes.get_mut(&id).unwrap();
