@@ -73,6 +73,8 @@ pub(crate) struct Driver<W, R> {
     /// Why the log has no room for more.
     no_space: Option<String>,
     pub(crate) snapshots: Snapshots,
+    /// Who waits for the end of a change of the membership, and where it stands.
+    pub(crate) changing: Option<(u64, LogId)>,
 }
 
 struct Joining<W, R> {
@@ -113,6 +115,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             ticks: 0,
             no_space: None,
             snapshots: Snapshots::new(config),
+            changing: None,
         }
     }
 
@@ -179,7 +182,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
         self.open += 1;
         let raft = self.replica.raft();
-        let leader = raft.leader().and_then(|id| raft.membership().members.get(&id)).map(Member::peer);
+        let leader = raft.leader_member().map(Member::peer);
         match leader {
             Some(leader) if self.forward && !raft.is_leader() => {
                 let term = raft.term();
@@ -363,6 +366,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             }
         }
         self.look_after_snapshots();
+        self.look_after_changes();
         // An identity that named a cluster without its first entry would be of one that nobody can continue.
         let durable = self.replica.raft().persisted() > Index::ZERO;
         if let Some(cluster) = self.founded.take_if(|_| durable) {
@@ -400,8 +404,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// Who leads, with the address, and without the metadata, which the transport knows.
     pub(crate) fn leader(&self) -> Option<Leader> {
-        let raft = self.replica.raft();
-        let member = raft.leader().and_then(|id| raft.membership().members.get(&id))?;
+        let member = self.replica.raft().leader_member()?;
         Some(Leader::new(member.id, member.address.clone()))
     }
 
@@ -435,6 +438,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             refused,
             refused_reads,
             bootstrapped: _,
+            changes,
             apply,
             granted,
             leadership_lost,
@@ -445,6 +449,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if members.is_some() {
             actions.members = members;
         }
+        for (caller, outcome) in changes {
+            self.on_change_taken(caller, outcome);
+        }
+        let actions = &mut self.actions;
         self.snapshots.on_writes(&writes);
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
         let (own, agreed) = (self.digests.newest(self.replica.raft().me()), self.digests.agreed());

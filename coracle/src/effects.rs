@@ -28,6 +28,8 @@ pub(crate) enum Event<W, R> {
     Read(Vec<R>),
     /// The first membership of a cluster.
     Bootstrap(Membership),
+    /// A caller wants the membership changed, from the one at this entry.
+    Change(u64, LogId, Membership),
     /// This write and all before it are durable.
     Persisted(WriteId),
     /// A piece of a snapshot came in, with its bytes.
@@ -75,8 +77,8 @@ pub(crate) enum Purpose {
 /// What a replica wants done, in the order of the fields.
 #[derive(Debug)]
 pub(crate) struct Effects<W, R> {
-    /// Whom to know from now on.
-    pub(crate) members: Option<Membership>,
+    /// Whom to know from now on, and those who are leaving, who still must hear of it.
+    pub(crate) members: Option<(Membership, Vec<Member>)>,
     /// To the log's writer, in this order. Report `Persisted`.
     pub(crate) writes: Vec<(WriteId, WriteBatch)>,
     /// To send. Losing one is always safe.
@@ -99,6 +101,8 @@ pub(crate) struct Effects<W, R> {
     pub(crate) refused_reads: Vec<(R, NotDone)>,
     /// What came of a bootstrap.
     pub(crate) bootstrapped: Option<Result<(), RefusedReason>>,
+    /// What came of a change of the membership: its entry is in the log, or why not.
+    pub(crate) changes: Vec<(u64, Result<LogId, RefusedReason>)>,
     /// The next entries for the state machine.
     pub(crate) apply: Vec<Entry>,
     /// Reads that may be served once the machine has applied up to the index.
@@ -126,6 +130,7 @@ impl<W, R> Default for Effects<W, R> {
             refused: Vec::new(),
             refused_reads: Vec::new(),
             bootstrapped: None,
+            changes: Vec::new(),
             apply: Vec::new(),
             granted: Vec::new(),
             leadership_lost: false,

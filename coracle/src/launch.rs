@@ -248,7 +248,7 @@ async fn listen(
     let transport = Tcp::bind(&config.peer_addr, TcpConfig::default(), local, inbox)
         .await
         .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;
-    transport.set_membership(newest, membership);
+    transport.set_membership(newest, membership, &[]);
     Ok((Arc::new(transport), inbound))
 }
 

@@ -65,6 +65,7 @@
 mod alarms;
 mod applier;
 mod bootstrap;
+mod changing;
 mod clock;
 mod cluster_clock;
 pub mod codec;

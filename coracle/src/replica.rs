@@ -63,6 +63,7 @@ enum Asked<W, R> {
     Commands(Vec<(W, Bytes)>),
     Reads(Vec<R>),
     Bootstrap,
+    Change(u64),
 }
 
 impl<W, R> Replica<W, R> {
@@ -113,6 +114,10 @@ impl<W, R> Replica<W, R> {
             Event::Bootstrap(membership) => {
                 let ticket = self.ticket(Asked::Bootstrap);
                 self.step(now, Input::Bootstrap { ticket, membership }, Vec::new());
+            }
+            Event::Change(caller, expected, to) => {
+                let ticket = self.ticket(Asked::Change(caller));
+                self.step(now, Input::ChangeMembership { ticket, expected, to }, Vec::new());
             }
             Event::Persisted(id) => {
                 self.step(now, Input::Persisted(id), Vec::new());
@@ -205,7 +210,7 @@ impl<W, R> Replica<W, R> {
             match asked {
                 Asked::Commands(commands) => writes.extend(commands.into_iter().map(|(write, _)| write)),
                 Asked::Reads(some) => reads.extend(some),
-                Asked::Bootstrap => {}
+                Asked::Bootstrap | Asked::Change(_) => {}
             }
         }
         (writes, reads)
@@ -328,8 +333,8 @@ impl<W, R> Replica<W, R> {
         if let Some(reason) = dropped {
             tracing::trace!(?reason, "input dropped");
         }
-        if members.is_some() {
-            self.effects.members = members;
+        if let Some(members) = members {
+            self.effects.members = Some((members, self.raft.leaving()));
         }
         for change in tail {
             self.change_tail(now, change, received);
@@ -392,6 +397,7 @@ impl<W, R> Replica<W, R> {
                     self.effects.refused_reads.extend(reads.into_iter().map(|read| (read, why())));
                 }
                 Some(Asked::Bootstrap) => self.effects.bootstrapped = Some(Err(reason)),
+                Some(Asked::Change(caller)) => self.effects.changes.push((caller, Err(reason))),
                 None => {}
             }
         }
@@ -424,8 +430,11 @@ impl<W, R> Replica<W, R> {
             TailChange::TakeNoop(id) => self.make(now, id, Kind::Noop, &[]),
             TailChange::TakeMembership { id, membership, ticket } => {
                 self.make(now, id, Kind::Membership, &encode_membership(&membership));
-                self.tickets.remove(&ticket);
-                self.effects.bootstrapped = Some(Ok(()));
+                match ticket.and_then(|ticket| self.tickets.remove(&ticket)) {
+                    Some(Asked::Bootstrap) => self.effects.bootstrapped = Some(Ok(())),
+                    Some(Asked::Change(caller)) => self.effects.changes.push((caller, Ok(id))),
+                    _ => {}
+                }
             }
         }
     }

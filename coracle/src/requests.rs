@@ -6,9 +6,9 @@ use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::wire::{Answer, Ask};
-use crate::work::Waits;
+use crate::work::{Changed, Waits};
 use bytes::Bytes;
-use coracle_core::Index;
+use coracle_core::{Index, LogId, Membership};
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,6 +23,8 @@ pub(crate) enum Request {
     Read { reader: Reader },
     /// Found the cluster of a list whose lowest node this is.
     Found { ask: Box<Ask>, answer: oneshot::Sender<Answer> },
+    /// Change the membership that stands at this entry.
+    Change { expected: LogId, to: Box<Membership>, answer: oneshot::Sender<Changed> },
     /// Tell how the node stands, at the end of a turn.
     Status { answer: oneshot::Sender<Status> },
     /// Take a snapshot now.
@@ -49,6 +51,7 @@ impl Request {
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
             // The handle finds the reason by itself.
             Request::Found { answer, .. } => drop(answer),
+            Request::Change { answer, .. } => drop(answer),
             Request::Status { answer } => drop(answer),
             Request::Snapshot { answer } => drop(answer),
         }

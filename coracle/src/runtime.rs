@@ -26,7 +26,7 @@ use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
 use crate::wire;
-use crate::work::{Actions, Answer, Caller, Order, Unsent};
+use crate::work::{Actions, Answer, Caller, Changed, Order, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
 use coracle_core::*;
@@ -104,6 +104,9 @@ pub(crate) struct Runtime {
     /// Who waits for an answer about a founding, by a number of this boot.
     founders: BTreeMap<u64, oneshot::Sender<wire::Answer>>,
     newest_founder: u64,
+    /// Who waits for the end of a change of the membership, by name.
+    changers: BTreeMap<u64, oneshot::Sender<Changed>>,
+    newest_changer: u64,
     /// Who wants to know how the node stands after this turn.
     statuses: Vec<oneshot::Sender<Status>>,
     /// Who waits for a snapshot, and up to where it must reach.
@@ -134,6 +137,8 @@ impl Runtime {
             asks,
             founders: BTreeMap::new(),
             newest_founder: 0,
+            changers: BTreeMap::new(),
+            newest_changer: 0,
             statuses: Vec::new(),
             snapshots: Vec::new(),
             met,
@@ -342,6 +347,11 @@ impl Runtime {
                 let me = self.parts.driver.raft().me();
                 self.on_founding(me, *ask, answer);
             }
+            Request::Change { expected, to, answer } => {
+                self.newest_changer += 1;
+                self.changers.insert(self.newest_changer, answer);
+                self.parts.driver.on_change(self.newest_changer, expected, *to);
+            }
             Request::Status { answer } => self.statuses.push(answer),
             Request::Snapshot { answer } => match self.parts.driver.want_snapshot() {
                 Ok(index) => self.snapshots.push((index, answer)),
@@ -383,6 +393,7 @@ impl Runtime {
             send,
             asks,
             told,
+            changed,
             files,
             loads,
             work,
@@ -396,8 +407,8 @@ impl Runtime {
             tracing::info!(node = %id, %cluster, "joined a cluster");
             transport.set_cluster(cluster);
         }
-        if let Some(membership) = members {
-            transport.set_membership(self.parts.driver.raft().membership_id(), &membership);
+        if let Some((membership, leaving)) = members {
+            transport.set_membership(self.parts.driver.raft().membership_id(), &membership, &leaving);
         }
         let fences = orders.iter().any(|order| matches!(order, Order::Fence(_)));
         for order in orders {
@@ -408,6 +419,9 @@ impl Runtime {
         for (name, answer) in told {
             // Whoever has gone away meanwhile asks again.
             self.founders.remove(&name).map(|waits| waits.send(answer));
+        }
+        for (name, outcome) in changed {
+            self.changers.remove(&name).map(|waits| waits.send(outcome));
         }
         for order in files {
             drop(self.parts.files.send(order));
@@ -505,15 +519,15 @@ impl Runtime {
     /// Whether there is a connection to a member. If so, what it says of itself is kept.
     fn meet(&mut self, peer: Peer) -> bool {
         let Some(introduction) = self.parts.transport.peer(peer) else { return false };
-        let members = &self.parts.driver.raft().membership().members;
-        self.metadata.retain(|peer, _| members.get(&peer.id).is_some_and(|member| member.peer() == *peer));
+        let membership = self.parts.driver.raft().membership();
+        self.metadata.retain(|known, _| known == &peer || membership.contains(*known));
         self.metadata.insert(peer, introduction.metadata);
         true
     }
 
     fn meet_leader(&mut self) {
         let raft = self.parts.driver.raft();
-        if let Some(member) = raft.leader().and_then(|id| raft.membership().members.get(&id)) {
+        if let Some(member) = raft.leader_member() {
             self.meet(member.peer());
         }
     }
@@ -528,7 +542,7 @@ impl Runtime {
 
     /// The leader with what is known of it.
     fn introduced(&self, leader: Leader) -> Leader {
-        let member = self.parts.driver.raft().membership().members.get(&leader.id);
+        let member = self.parts.driver.raft().leader_member().filter(|member| member.id == leader.id);
         let metadata = member.map(|member| self.metadata_of(member.peer())).unwrap_or_default();
         Leader { metadata, ..leader }
     }

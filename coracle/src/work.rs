@@ -117,12 +117,23 @@ pub(crate) enum Answer<W, R> {
     Read(R, ReadError),
 }
 
+/// What came of a change of the membership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Changed {
+    /// It is over: the membership of this entry is committed, and not joint.
+    Done(LogId),
+    /// It certainly took no effect.
+    Refused(RefusedReason),
+    /// Leadership was lost before its end: it may yet be finished by the next leader, or be taken back.
+    Unknown,
+}
+
 /// What is to be done after a turn, in the order of the fields.
 pub(crate) struct Actions<W, R> {
     /// The cluster that the node has just become part of.
     pub(crate) cluster: Option<ClusterId>,
-    /// Whom to know from now on.
-    pub(crate) members: Option<Membership>,
+    /// Whom to know from now on, and those who are leaving, who still must hear of it.
+    pub(crate) members: Option<(Membership, Vec<Member>)>,
     /// To the log's writer.
     pub(crate) orders: Vec<Order>,
     /// To send. Tell [`unsent`](Driver::unsent) what cannot be.
@@ -131,6 +142,8 @@ pub(crate) struct Actions<W, R> {
     pub(crate) asks: Vec<Question>,
     /// Answers to those who asked about a founding, by the name that they were given.
     pub(crate) told: Vec<(u64, FoundingAnswer)>,
+    /// What came of changes of the membership, by the name that each was given.
+    pub(crate) changed: Vec<(u64, Changed)>,
     /// What is to be done with the files of snapshots, on another thread, in this order.
     pub(crate) files: Vec<FileOrder>,
     /// To load from the store, on another thread.
@@ -156,6 +169,7 @@ impl<W, R> Default for Actions<W, R> {
             send: Vec::new(),
             asks: Vec::new(),
             told: Vec::new(),
+            changed: Vec::new(),
             files: Vec::new(),
             loads: Vec::new(),
             work: Vec::new(),

@@ -383,7 +383,7 @@ async fn a_forwarded_write_of_another_term_is_refused() {
     let local = Local::new(member(follower), Boot(9), status.cluster, membership);
     let (inbox, mut inbound) = tokio::sync::mpsc::channel(64);
     let tcp = Tcp::bind("127.0.0.1:0", TcpConfig::default(), local, inbox).await.unwrap();
-    tcp.set_membership(membership, &status.raft.membership);
+    tcp.set_membership(membership, &status.raft.membership, &[]);
     let (command, current) = (Journal::encode_command(&"forwarded".to_owned()).unwrap(), status.raft.term);
     for (id, term) in [(1, Term(current.0 - 1)), (2, current)] {
         let forward =

@@ -61,6 +61,7 @@ const NOT_SIMULATED: &[&str] = &["runtime", "machine", "node", "transport::tcp",
 /// The halves of one thing that lie beside each other: all of them
 /// are parts of the driver, and what it hands out (`work`) names what they want. Crate, half, and the one that it may use.
 const PARTS: &[(&str, &str, &str)] = &[
+    ("coracle", "changing", "driver"),
     ("coracle", "fencing", "driver"),
     ("coracle", "forwarding", "driver"),
     ("coracle", "founding", "driver"),

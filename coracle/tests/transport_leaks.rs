@@ -135,7 +135,7 @@ async fn strangers_by_the_thousand() {
     };
     // Nothing listens at the other's address, so it has to come by itself.
     let membership = Membership::of_voters(ClusterId(1), [member(1, &at), member(2, "127.0.0.1:1")]);
-    node.set_membership(LogId::new(1, 1), &membership);
+    node.set_membership(LogId::new(1, 1), &membership, &[]);
     let mut attack = Command::new("sh")
         .args(["-c", "ulimit -S -n 1024 && exec \"$0\" --exact --ignored attack"])
         .arg(std::env::current_exe().unwrap())
@@ -159,7 +159,7 @@ async fn strangers_by_the_thousand() {
     while attack.try_wait().unwrap().is_none() {
         let config = TcpConfig { handshake_timeout: Duration::from_secs(1), ..TcpConfig::default() };
         let other = Tcp::bind("127.0.0.1:0", config, local(2), inbound.clone()).await.unwrap();
-        other.set_membership(LogId::new(1, 1), &membership);
+        other.set_membership(LogId::new(1, 1), &membership, &[]);
         let linked = async {
             while other.peer(local(1).peer).is_none() {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -85,12 +85,12 @@ impl Leader {
         Ok(())
     }
 
-    /// A voter to be that is no member yet, or lacks more than one message's entries (thesis, section 4.2.1).
+    /// A voter to be that is no member yet, or that lacks more than what came within an election timeout (thesis, section
+    /// 4.2.1).
     fn late_voter(&self, shared: &Shared, now: &Membership, to: &Membership) -> Option<NodeId> {
-        let least = shared.log.last().0.saturating_sub(shared.settings.message_entries);
         let late = |peer: &Peer| {
             let progress = self.progress.get(peer).filter(|_| now.contains(*peer));
-            progress.is_none_or(|progress| progress.needs_snapshot() || progress.counted().0 < least)
+            !progress.is_some_and(|it| it.is_caught_up(shared.now, shared.settings.election_min))
         };
         to.voting_peers().filter(|peer| !now.is_voter(*peer)).find(late).map(|peer| peer.id)
     }

@@ -137,6 +137,7 @@ impl Leader {
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
         }
         let news = progress.on_matched(shared.rules, reply.matched);
+        progress.on_round_of_catching_up(shared.now, shared.log.last());
         match reply.conflict {
             Some(limit) if shared.rules.heeds_conflicts() => {
                 let limit = shared.log.newest_within(limit);

@@ -32,6 +32,10 @@ pub(crate) struct Progress {
     heartbeat: (Round, Index),
     /// When it last answered in this term.
     heard: Tick,
+    /// The round in which it catches up (thesis, section 4.2.1): where the log ended when that began, and when that was.
+    catching_up: (Index, Tick),
+    /// How long the round before took, in ticks.
+    last_round: Option<u64>,
     /// How far its machine has applied.
     pub(crate) applied: Index,
     /// Where its log ends, durable or not, as it last said.
@@ -94,6 +98,8 @@ impl Progress {
             round: Round(0),
             heartbeat: (Round(0), Index::ZERO),
             heard: now,
+            catching_up: (next.prev(), now),
+            last_round: None,
             applied: Index::ZERO,
             last: Index::ZERO,
         }
@@ -250,6 +256,21 @@ impl Progress {
         self.matched = rules.match_index(self.matched, matched);
         self.next = self.next.max(self.matched.next());
         news
+    }
+
+    /// Ends its round of catching up, if it has come so far, and begins the next, up to `last`.
+    pub(crate) fn on_round_of_catching_up(&mut self, now: Tick, last: Index) {
+        let (upto, began) = self.catching_up;
+        if self.counted() >= upto {
+            self.last_round = Some(now.since(began));
+            self.catching_up = (last, now);
+        }
+    }
+
+    /// Whether the newest rounds were short: it has all but what came within so many ticks.
+    pub(crate) fn is_caught_up(&self, now: Tick, limit: u64) -> bool {
+        let (_, began) = self.catching_up;
+        !self.needs_snapshot() && self.last_round.is_some_and(|took| took < limit) && now.since(began) < limit
     }
 
     /// The follower's log can match at most up to `limit`; it says so knowing round `heard`, while the

@@ -15,9 +15,9 @@ use crate::rules::Rules;
 use crate::shared::{Shared, Transition};
 use crate::{
     Alarm, AppendEntries, BadSetting, Boot, Broken, Dropped, Envelope, HardState, Held, Index, Input, LogId,
-    Membership, Message, NodeId, Output, Peer, PeerStatus, ReadIndex, ReadIndexReply, Refusal, RefusedReason,
-    RequestVote, RequestVoteReply, RoleName, Round, Run, Settings, Status, TailChange, Term, Tick, Ticket,
-    WriteId,
+    Member, Membership, Message, NodeId, Output, Peer, PeerStatus, ReadIndex, ReadIndexReply, Refusal,
+    RefusedReason, RequestVote, RequestVoteReply, RoleName, Round, Run, Settings, Status, TailChange, Term,
+    Tick, Ticket, WriteId,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -191,6 +191,18 @@ impl Raft {
             Role::Follower(follower) => follower.leader.map(|peer| peer.id),
             Role::Candidate(_) => None,
         }
+    }
+
+    /// The leader that it knows, as the membership has it; one that is leaving it, too.
+    pub fn leader_member(&self) -> Option<&Member> {
+        let peer = match &self.role {
+            Role::Leader(_) => self.shared.me,
+            Role::Follower(follower) => follower.leader?,
+            Role::Candidate(_) => return None,
+        };
+        let (now, before) = (self.shared.log.membership(), self.shared.log.membership_before());
+        let mut known = now.all().chain(before.into_iter().flat_map(Membership::all));
+        known.find(|member| member.peer() == peer)
     }
 
     /// Its term.

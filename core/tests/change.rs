@@ -213,7 +213,11 @@ fn who_loses_its_vote_hears_of_it_when_it_is_committed() {
         c.deliver(id, A);
     }
     let joint = c.commit(A);
-    assert_eq!((voters_of(&c, A), c.last(A)), ((vec![A, B], vec![]), joint + 1), "the joint one is committed");
+    assert_eq!(
+        (voters_of(&c, A), c.last(A)),
+        ((vec![A, B], vec![]), joint + 1),
+        "the joint one is committed"
+    );
     c.isolate(B);
     c.pass(20);
     assert_eq!(c.last(C), joint, "C still votes");

@@ -65,6 +65,7 @@ kinds! {
     Turnover "turnover",
     Strike "strike",
     Want "want",
+    Change "change",
 }
 
 const KINDS: usize = Kind::ALL.len();

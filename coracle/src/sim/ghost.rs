@@ -14,6 +14,7 @@
 //! - S19 a read is not older than what was committed when it was asked · S20 what was durable is there
 //!   after a crash · S21 what was refused never happens
 
+mod members;
 mod queued;
 
 use super::situations::{Met, Rare};
@@ -134,6 +135,7 @@ pub(super) struct Ghost {
     vote_of: BTreeMap<(NodeId, Term), Peer>,
     /// Every entry that ever was, with the term of the one before it.
     entry_of: BTreeMap<(Index, Term), (u32, Term)>,
+    memberships: members::Memberships,
     committed: Vec<Seen>,
     /// In which term each of them was committed.
     committed_in: Vec<Term>,
@@ -147,6 +149,8 @@ pub(super) struct Ghost {
     first_vote: BTreeMap<Term, NodeId>,
     /// The latest time that any node's clock can show by now, in milliseconds.
     pub(super) latest: u64,
+    /// Up to where the node that is being judged knows the log committed by now.
+    pub(super) commits: Index,
     pub(super) met: Met,
 }
 
@@ -158,6 +162,7 @@ impl Ghost {
             leader_of: BTreeMap::new(),
             vote_of: BTreeMap::new(),
             entry_of: BTreeMap::new(),
+            memberships: members::Memberships::default(),
             committed: Vec::new(),
             committed_in: Vec::new(),
             digests: BTreeMap::new(),
@@ -165,6 +170,7 @@ impl Ghost {
             aside: BTreeMap::new(),
             first_vote: BTreeMap::new(),
             latest: 0,
+            commits: Index::ZERO,
             met: Met::new(),
         }
     }
@@ -415,13 +421,16 @@ impl Ghost {
     /// A node takes office: a quorum has durably voted for it.
     fn on_elected(&mut self, node: usize, term: Term) -> Verdict {
         let id = self.ids[node];
-        let votes = self
-            .ids
-            .iter()
-            .filter(|voter| self.vote_of.get(&(**voter, term)).is_some_and(|vote| vote.id == id));
-        let votes = votes.count();
-        if votes <= self.ids.len() / 2 {
-            return broken("S13", format!("node {id} leads in term {term} with {votes} durable votes"));
+        let voted =
+            |voter: usize| self.vote_of.get(&(self.ids[voter], term)).is_some_and(|vote| vote.id == id);
+        if !self.has_quorum(node, self.nodes[node].log.last(), voted) {
+            return broken(
+                "S13",
+                format!("node {id} leads in term {term} without a quorum of durable votes"),
+            );
+        }
+        if !self.may_lead(node) {
+            return broken("S14", format!("node {id} leads in term {term}, and does not vote"));
         }
         // Its log ends with the empty entry of its term.
         let own = &self.nodes[node].log;
@@ -510,16 +519,11 @@ impl Ghost {
                 }
                 Some(_) => {}
                 None => {
-                    let holders = self.nodes.iter().filter(|n| n.held(index, Some(entry))).count();
-                    if holders <= self.nodes.len() / 2 {
-                        return broken(
-                            "S6",
-                            format!(
-                                "entry {index} is committed by node {}, but durable on {holders} of {}",
-                                self.ids[node],
-                                self.nodes.len()
-                            ),
-                        );
+                    if !self.is_held(node, index) {
+                        let id = self.ids[node];
+                        let detail =
+                            format!("entry {index} is committed by node {id}, and not durable on a quorum");
+                        return broken("S6", detail);
                     }
                     self.committed.push(entry);
                     self.committed_in.push(raft.term());

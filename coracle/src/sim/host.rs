@@ -39,7 +39,7 @@ use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, Store
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
 use crate::wire::{AlarmReason, Answer as FoundingAnswer, Ask as FoundingAsk, Facts};
-use crate::work::{Actions, Order, RequestId, Unsent, Work};
+use crate::work::{Actions, Changed, Order, RequestId, Unsent, Work};
 use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -191,6 +191,8 @@ pub(super) enum Event {
     Filed(Filed),
     /// Somebody wants a snapshot taken.
     WantSnapshot,
+    /// Somebody wants the membership changed, from the one at this entry.
+    Change(u64, LogId, Membership),
 }
 
 /// What a host wants of the world, after it was turned.
@@ -200,6 +202,8 @@ pub(super) struct Wants {
     pub(super) loads: Vec<Load>,
     pub(super) asks: Vec<Question>,
     pub(super) told: Vec<(u64, FoundingAnswer)>,
+    /// What came of changes of the membership.
+    pub(super) changed: Vec<(u64, Changed)>,
     /// How many promises the disk is given.
     pub(super) promises: usize,
     /// The batches queued for the disk, in order: what the log in memory says now.
@@ -400,6 +404,7 @@ impl Host {
             Event::Filed(Filed::Failed(_)) => {}
             // A node that cannot says so.
             Event::WantSnapshot => drop(driver.want_snapshot()),
+            Event::Change(caller, expected, to) => driver.on_change(caller, expected, to),
         }
         driver.handle(moment, tick);
         let writes = driver.replica().writes();
@@ -529,6 +534,7 @@ impl Running {
             send,
             asks,
             told,
+            changed,
             files,
             loads,
             work,
@@ -541,6 +547,7 @@ impl Running {
         wants.send.extend(send);
         wants.asks.extend(asks);
         wants.told.extend(told);
+        wants.changed.extend(changed);
         wants.loads.extend(loads);
         self.filing.extend(files);
         for work in work {

@@ -109,6 +109,10 @@ pub(super) struct Plan {
     pub(super) forward: bool,
     /// Bytes of entries that may wait for the machine.
     pub(super) unapplied: u64,
+    /// The mean pause between two changes of the membership; 0 for none.
+    pub(super) change: u64,
+    /// Whether the membership changes at all. Then no disk is spoilt: a minority of all may be a majority of few.
+    pub(super) changes: bool,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -119,7 +123,7 @@ impl Plan {
     /// Draws a plan. What came later is drawn last, so that it changes nothing before it.
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let first = Plan::draw_first(dice, nodes);
-        first.draw_later(dice, nodes)
+        first.draw_later(dice, nodes).draw_changes(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -181,6 +185,8 @@ impl Plan {
             feed: 4 << 20,
             forward: false,
             unapplied: 1 << 20,
+            change: 0,
+            changes: false,
             founders: 1,
             lists: 1,
         }
@@ -214,6 +220,15 @@ impl Plan {
             turnover: *dice.pick(&[0, 0, 2 * ELECTION, 5 * ELECTION]),
             lists: *dice.pick(&[1, 2, 2, 3]),
             ..self
+        }
+    }
+
+    fn draw_changes(self, dice: &mut Dice) -> Plan {
+        let change = *dice.pick(&[0, 0, ELECTION / 10, ELECTION / 2, 2 * ELECTION]);
+        if change == 0 {
+            self
+        } else {
+            Plan { change, changes: true, damage: 0, put_back: 0, rot: 0, ..self }
         }
     }
 
@@ -261,6 +276,7 @@ impl Plan {
             echo: 0,
             old_acks: 0,
             turnover: 0,
+            change: 0,
             purge: 0,
             put_back: 0,
             rot: 0,

@@ -8,6 +8,7 @@
 
 mod asking;
 mod bounds;
+mod changes;
 mod copies;
 mod disk;
 mod dues;
@@ -447,6 +448,7 @@ impl World {
             loads,
             asks,
             told,
+            changed,
             promises,
             queued,
             applied,
@@ -464,6 +466,7 @@ impl World {
         if let Some(detail) = unbounded {
             return broken("S22", format!("node {}: {detail}", node + 1));
         }
+        self.on_changed(node, &changed);
         self.look_after_files(node, &restored, saves)?;
         let rotten = self.hosts[node].rotten.is_some();
         for (entry, digest) in &applied {

@@ -480,7 +480,8 @@ impl Shared {
     ) -> Vec<Arc<Target>> {
         let mut state = self.state();
         state.local.membership = newest;
-        state.members = membership.all().map(|member| (member.id, member.incarnation)).collect();
+        let all = membership.outgoing.values().chain(membership.members.values());
+        state.members = all.map(|member| (member.id, member.incarnation)).collect();
         let wanted: BTreeMap<NodeId, (Peer, String)> = members.map(|m| (m.0.id, m)).collect();
         let mut retired = Vec::new();
         state.targets.retain(|id, target| {

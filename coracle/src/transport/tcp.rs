@@ -18,7 +18,7 @@ use super::shared::Shared;
 use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
 use crate::wire::{self, Answer, Ask, CloseReason, Hello, Purpose, RefusedReason, WireError};
-use coracle_core::{ClusterId, LogId, Membership, NodeId, Peer};
+use coracle_core::{ClusterId, LogId, Member, Membership, NodeId, Peer};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -151,11 +151,13 @@ impl Tcp {
         self.address
     }
 
-    /// Sets whom to dial: the members of this membership but for the node itself. `newest` names the
-    /// membership in later handshakes. Connections to members who stay as they were are kept; dialing starts
-    /// once the node has a cluster.
-    pub fn set_membership(&self, newest: LogId, membership: &Membership) {
-        let others = membership.others(self.shared.me.id);
+    /// Sets whom to dial: the members of this membership but for the node itself, and those that are leaving it.
+    /// `newest` names the membership in later handshakes. Connections to members who stay as they were are kept; dialing
+    /// starts once the node has a cluster.
+    pub fn set_membership(&self, newest: LogId, membership: &Membership, leaving: &[Member]) {
+        // Of a node that is being replaced the new disk is dialed: the last one of a name counts.
+        let all = leaving.iter().chain(membership.outgoing.values()).chain(membership.members.values());
+        let others = all.filter(|member| member.id != self.shared.me.id);
         let members = others.map(|member| (member.peer(), member.address.clone()));
         for target in self.shared.set_targets(newest, membership, members) {
             self.shared.spawn(keep(Arc::clone(&self.shared), target));

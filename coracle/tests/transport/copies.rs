@@ -229,7 +229,7 @@ async fn a_copied_directory_that_is_started_is_noticed_by_its_peers() {
         let member =
             coracle::raft::Member { id: me.id, incarnation: me.incarnation, address: address.to_owned() };
         let membership = coracle::raft::Membership::of_voters(CLUSTER, [member]);
-        watcher.tcp.set_membership(LogId::new(1, 1), &membership);
+        watcher.tcp.set_membership(LogId::new(1, 1), &membership, &[]);
     };
     watch(&watcher, &cluster.addresses[0]);
     until(|| watcher.tcp.counts().links == 1).await;

@@ -156,7 +156,8 @@ async fn a_healthy_link_that_is_idle_stays() {
         let (mut a, mut b, path) = pair(hasty()).await;
         let mut c = Node::start(local(3, Some(CLUSTER))).await;
         let silent = Path::to(&c.address()).await;
-        a.tcp.set_membership(LogId::new(1, 2), &members(&[(2, &path.address), (3, &silent.address)]));
+        let both = members(&[(2, &path.address), (3, &silent.address)]);
+        a.tcp.set_membership(LogId::new(1, 2), &both, &[]);
         for round in 1..=3 {
             a.send(peer(3), forward(round, 1)).await;
             while !matches!(c.next().await, Inbound::Message { message, .. } if message == forward(round, 1))

@@ -74,7 +74,7 @@ impl Node {
     }
 
     pub(crate) fn knows(&self, list: &[(u64, &str)]) {
-        self.tcp.set_membership(LogId::new(1, 1), &members(list));
+        self.tcp.set_membership(LogId::new(1, 1), &members(list), &[]);
     }
 
     pub(crate) async fn next(&mut self) -> Inbound {

@@ -91,6 +91,7 @@ impl Ghost {
                 );
             }
             before = entry.term();
+            self.on_membership(node, office, entry)?;
             self.judge_clock(node, office, local, entry, time)?;
             time = entry.stamp().cluster_time;
         }

@@ -35,6 +35,7 @@ impl World {
             Kind::PutBack => plan.put_back,
             Kind::Rot => plan.rot,
             Kind::Turnover => plan.turnover,
+            Kind::Change => plan.change,
             _ => 0,
         }
     }
@@ -101,6 +102,7 @@ impl World {
             Kind::PutBack => return self.put_back(node, &mut dice),
             Kind::Rot => self.rot(node, &mut dice),
             Kind::Turnover => self.turnover(node),
+            Kind::Change => return self.change(node, &mut dice),
             _ => {}
         }
         Ok(())
@@ -195,7 +197,7 @@ impl World {
     }
 
     /// The node that leads in the newest term.
-    fn newest_leader(&self) -> Option<usize> {
+    pub(super) fn newest_leader(&self) -> Option<usize> {
         let leads = |node: &usize| self.hosts[*node].up.as_ref().is_some_and(|up| up.raft().is_leader());
         let term = |node: &usize| self.hosts[*node].up.as_ref().map(|up| up.raft().term());
         (0..self.hosts.len()).filter(leads).max_by_key(term)

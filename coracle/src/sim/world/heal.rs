@@ -16,6 +16,7 @@ impl World {
         let ticks = self.ticks;
         self.report.pace("leaderless", ticks.0, ticks.1 * 1000);
         self.calm()?;
+        self.bring_all_back()?;
         self.siege()?;
         let term = |world: &World| world.living().map(Raft::term).max().unwrap_or_default().0;
         let (began, elected) = (self.now, term(self));

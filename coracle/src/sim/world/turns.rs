@@ -106,6 +106,8 @@ impl World {
         let local = self.hosts[node].clock.local(self.now) / MS;
         // Heartbeats may be believed to be so much faster than the own clock (D5.5.2).
         self.ghost.latest = self.fastest() * 11 / 10 + 20;
+        let raft = self.hosts[node].up.as_ref().map(crate::sim::host::Running::raft);
+        self.ghost.commits = raft.map(Raft::commit).unwrap_or_default();
         for batch in queued {
             self.ghost.on_queued(node, leads, term, local, batch)?;
             added += story::bytes(batch);

@@ -1,0 +1,110 @@
+//! The judge's own record of memberships, and what a quorum of each is.
+
+use super::{Ghost, Image, Verdict, broken};
+use crate::entry::{Entry, Kind};
+use crate::wire::decode_membership;
+use coracle_core::{Index, LogId, Membership, NodeId, Peer, Term};
+use std::collections::BTreeMap;
+
+/// Every membership that was ever in a log, by its entry.
+#[derive(Default)]
+pub(super) struct Memberships {
+    known: BTreeMap<LogId, Membership>,
+}
+
+impl Memberships {
+    fn see(&mut self, entry: &Entry) -> Option<Membership> {
+        let membership = decode_membership(&entry.payload()).ok()?;
+        self.known.insert(entry.id(), membership.clone());
+        Some(membership)
+    }
+
+    /// The newest in this log up to an index, and where it stands.
+    pub(super) fn newest(&self, log: &Image, upto: Index) -> Option<(LogId, &Membership)> {
+        let upto = log.entries.len().min(upto.0 as usize);
+        let at = log.entries[..upto].iter().rposition(|entry| entry.membership)?;
+        let id = LogId { term: log.entries[at].term, index: Index(at as u64 + 1) };
+        Some((id, self.known.get(&id)?))
+    }
+}
+
+/// Whether these are more than half of the voters, and of those of before while it is joint.
+pub(super) fn is_quorum(membership: &Membership, has: impl Fn(NodeId) -> bool) -> bool {
+    let majority = |voters: Vec<NodeId>| 2 * voters.iter().filter(|id| has(**id)).count() > voters.len();
+    majority(membership.voters.iter().copied().collect())
+        && (membership.outgoing.is_empty() || majority(membership.outgoing.keys().copied().collect()))
+}
+
+fn voters(membership: &Membership) -> Vec<Peer> {
+    membership.voting_peers().collect()
+}
+
+impl Ghost {
+    /// A node takes a membership into its log. A leader makes one only after it has committed an entry of its own term,
+    /// one at a time, and goes from voters to other voters through a joint one (S14).
+    pub(super) fn on_membership(&mut self, node: usize, office: Option<Term>, entry: &Entry) -> Verdict {
+        if entry.kind() != Kind::Membership {
+            return Ok(());
+        }
+        let (id, record) = (entry.id(), &self.nodes[node]);
+        let before = self.memberships.newest(&record.log, id.index.prev());
+        let before = before.map(|(at, membership)| (at, membership.clone()));
+        let Some(next) = self.memberships.see(entry) else {
+            return broken("S14", format!("{id} is no membership"));
+        };
+        let (Some((at, before)), true) = (before, office == Some(id.term)) else { return Ok(()) };
+        let name = self.ids[node];
+        let record = &self.nodes[node];
+        if record.log.get(self.commits).is_none_or(|seen| seen.term != id.term) {
+            let detail =
+                format!("leader {name} changes the membership in {id} before it has committed in its term");
+            return broken("S14", detail);
+        }
+        if at.index > self.commits {
+            return broken(
+                "S14",
+                format!("leader {name} adds the membership {id}, and {at} is not committed"),
+            );
+        }
+        let steps = match (before.is_joint(), next.is_joint()) {
+            (false, false) => voters(&before) == voters(&next),
+            (false, true) => next.outgoing.values().map(|member| member.peer()).eq(before.voting_peers()),
+            (true, false) => voters(&before) == voters(&next),
+            (true, true) => false,
+        };
+        if !steps {
+            return broken("S14", format!("the membership {id} does not follow from {at}"));
+        }
+        Ok(())
+    }
+
+    /// Whether the nodes for which this is so are a quorum by the newest membership in the log of `node`, up to an index.
+    pub(super) fn has_quorum(&self, node: usize, upto: Index, has: impl Fn(usize) -> bool) -> bool {
+        let at = |id: NodeId| self.ids.iter().position(|known| *known == id);
+        let has = |id: NodeId| at(id).is_some_and(&has);
+        let newest = self.memberships.newest(&self.nodes[node].log, upto);
+        newest.is_some_and(|(_, membership)| is_quorum(membership, has))
+    }
+
+    /// S6: whether the entry is durable on a quorum: by what the log says by now, and if it is a membership itself, by that.
+    pub(super) fn is_held(&self, node: usize, index: Index) -> bool {
+        let entry = self.nodes[node].log.get(index);
+        let has = |other: usize| self.nodes[other].held(index, entry);
+        let own = entry.is_none_or(|seen| !seen.membership) || self.has_quorum(node, index, has);
+        own && self.has_quorum(node, self.nodes[node].log.last(), has)
+    }
+
+    /// S14: whether a node may campaign and lead: it votes, or did before a membership that it does not know committed.
+    pub(super) fn may_lead(&self, node: usize) -> bool {
+        let record = &self.nodes[node];
+        let votes = |membership: &Membership| {
+            let id = self.ids[node];
+            membership.voters.contains(&id) || membership.outgoing.contains_key(&id)
+        };
+        let Some((at, newest)) = self.memberships.newest(&record.log, record.log.last()) else {
+            return false;
+        };
+        let before = || self.memberships.newest(&record.log, at.index.prev());
+        votes(newest) || (at.index > record.commit && before().is_some_and(|(_, before)| votes(before)))
+    }
+}

@@ -1,0 +1,136 @@
+//! Changes of membership in a simulated world: somebody asks for them at any time, and at the end all nodes vote again.
+
+use super::World;
+use crate::sim::dice::Dice;
+use crate::sim::ghost::Verdict;
+use crate::sim::host::{Event, Running};
+use crate::sim::plan::{ELECTION, MS};
+use crate::sim::situations::Rare;
+use crate::work::Changed;
+use coracle_core::{LogId, Member, Membership, NodeId, Peer};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl World {
+    /// Somebody wants another membership: mostly of the leader, and mostly knowing the one that there is.
+    pub(in crate::sim) fn change(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+        let node = if dice.chance(800) { self.newest_leader().unwrap_or(node) } else { node };
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        let (id, now) = (up.raft().membership_id(), up.raft().membership().clone());
+        if now.is_empty() {
+            return Ok(());
+        }
+        let to = match dice.below(4) {
+            // One voter more or fewer, one learner more or fewer, or anything.
+            0 => self.turn_one(&now, dice, true),
+            1 => self.turn_one(&now, dice, false),
+            2 => self.next_step(&now),
+            _ => {
+                let voters = (0..self.hosts.len()).filter(|_| dice.chance(600)).collect::<Vec<_>>();
+                let members = (0..self.hosts.len()).filter(|node| voters.contains(node) || dice.chance(500));
+                self.membership(&now, members, &voters)
+            }
+        };
+        self.ask_for(node, id, to)
+    }
+
+    fn ask_for(&mut self, node: usize, expected: LogId, to: Membership) -> Verdict {
+        if to.voters.is_empty() {
+            return Ok(());
+        }
+        self.tell(|| {
+            let list = |ids: Vec<&NodeId>| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
+            let (voters, members) = (list(to.voters.iter().collect()), list(to.members.keys().collect()));
+            format!("node {} is asked for voters {voters} of members {members}", node + 1)
+        });
+        self.turn(node, Event::Change(self.now, expected, to))
+    }
+
+    /// What became of changes.
+    pub(in crate::sim) fn on_changed(&mut self, node: usize, changed: &[(u64, Changed)]) {
+        for (_, outcome) in changed {
+            self.met.count(match outcome {
+                Changed::Done(_) => Rare::Changed,
+                Changed::Refused(_) => Rare::ChangeRefused,
+                Changed::Unknown => Rare::ChangeUnknown,
+            });
+            self.tell(|| format!("node {}: change {outcome:?}", node + 1));
+        }
+    }
+
+    /// All nodes vote again, as an operator would have it: first those that are not there learn, then all vote.
+    pub(in crate::sim) fn bring_all_back(&mut self) -> Verdict {
+        if !self.plan.changes {
+            return Ok(());
+        }
+        self.network.cut_where(|_, _| false);
+        let until = self.now + 100 * ELECTION;
+        let mut asked = self.now;
+        loop {
+            let whole = |up: &Running| {
+                let raft = up.raft();
+                let voters = raft.membership().voters.len();
+                !raft.membership().is_joint()
+                    && voters == self.hosts.len()
+                    && raft.membership_id() == raft.committed_membership().0
+            };
+            if self.hosts.iter().all(|host| host.up.as_ref().is_some_and(whole)) {
+                return Ok(());
+            }
+            let leader = self.newest_leader().filter(|_| self.now >= asked);
+            if let Some(up) = leader.and_then(|leader| self.hosts[leader].up.as_ref()) {
+                let (id, to) = (up.raft().membership_id(), self.next_step(up.raft().membership()));
+                asked = self.now + ELECTION / 4;
+                let same = up.raft().membership() == &to;
+                if let (Some(leader), false) = (leader, same) {
+                    self.ask_for(leader, id, to)?;
+                }
+            }
+            if self.now > until {
+                return self.until("L5", MS, "end to a change of the membership", |_| false);
+            }
+            self.happen()?;
+        }
+    }
+
+    /// Towards the membership in which all vote.
+    fn next_step(&self, now: &Membership) -> Membership {
+        let all = 0..self.hosts.len();
+        let strangers = all.clone().any(|node| !now.contains(self.hosts[node].me));
+        let voters: Vec<usize> = if strangers {
+            all.clone().filter(|node| now.voters.contains(&self.hosts[*node].me.id)).collect()
+        } else {
+            all.clone().collect()
+        };
+        self.membership(now, all, &voters)
+    }
+
+    /// The same with one more or one fewer.
+    fn turn_one(&self, now: &Membership, dice: &mut Dice, votes: bool) -> Membership {
+        let one = dice.below(self.hosts.len() as u64) as usize;
+        let id = |node: usize| self.hosts[node].me.id;
+        let all = 0..self.hosts.len();
+        let voter = |node: usize| now.voters.contains(&id(node)) != (votes && node == one);
+        let voters: Vec<usize> = all.clone().filter(|node| voter(*node)).collect();
+        let member = |node: usize| now.members.contains_key(&id(node)) != (!votes && node == one);
+        self.membership(now, all.filter(|node| voters.contains(node) || member(*node)), &voters)
+    }
+
+    fn membership(
+        &self,
+        now: &Membership,
+        members: impl Iterator<Item = usize>,
+        voters: &[usize],
+    ) -> Membership {
+        let member = |node: usize| {
+            let Peer { id, incarnation } = self.hosts[node].me;
+            (id, Member { id, incarnation, address: format!("sim:{id}") })
+        };
+        let known = |(id, member): (NodeId, Member)| (id, now.members.get(&id).cloned().unwrap_or(member));
+        Membership {
+            cluster: now.cluster,
+            members: members.map(member).map(known).collect::<BTreeMap<_, _>>(),
+            voters: voters.iter().map(|node| self.hosts[*node].me.id).collect::<BTreeSet<_>>(),
+            outgoing: BTreeMap::new(),
+        }
+    }
+}
