@@ -2,9 +2,9 @@
 //! the steps by itself.
 
 use crate::driver::Driver;
-use crate::effects::Event;
+use crate::effects::{Event, NotDone};
 use crate::work::{Changed, Waits};
-use coracle_core::{LogId, Membership, RefusedReason};
+use coracle_core::{LogId, Membership};
 
 impl<W: Waits, R: Waits> Driver<W, R> {
     /// A caller, under this name, wants the membership changed that stands at entry `expected`.
@@ -13,14 +13,15 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// The core took the change into the log, or did not.
-    pub(crate) fn on_change_taken(&mut self, caller: u64, outcome: Result<LogId, RefusedReason>) {
+    pub(crate) fn on_change_taken(&mut self, caller: u64, outcome: Result<LogId, NotDone>) {
         match outcome {
             Ok(at) => {
                 // There is one at a time: the one before was taken back, or is over.
                 self.end_change(Changed::Unknown);
                 self.changing = Some((caller, at));
             }
-            Err(reason) => self.actions.changed.push((caller, Changed::Refused(reason))),
+            Err(NotDone::Refused(reason)) => self.actions.changed.push((caller, Changed::Refused(reason))),
+            Err(NotDone::Busy(why)) => self.actions.changed.push((caller, Changed::Busy(why))),
         }
     }
 

@@ -102,7 +102,7 @@ pub(crate) struct Effects<W, R> {
     /// What came of a bootstrap.
     pub(crate) bootstrapped: Option<Result<(), RefusedReason>>,
     /// What came of a change of the membership: its entry is in the log, or why not.
-    pub(crate) changes: Vec<(u64, Result<LogId, RefusedReason>)>,
+    pub(crate) changes: Vec<(u64, Result<LogId, NotDone>)>,
     /// The next entries for the state machine.
     pub(crate) apply: Vec<Entry>,
     /// Reads that may be served once the machine has applied up to the index.

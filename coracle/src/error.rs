@@ -239,6 +239,51 @@ pub enum ConfigurationError {
     Stopped(StopReason),
 }
 
+/// Why the membership was not changed, or not as far as was asked for. Ask again: what was done is not done twice.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChangeError {
+    /// Another node leads. Ask that one.
+    #[error("node {} at {} is the leader", .leader.id, .leader.address)]
+    NotLeader {
+        /// Who leads.
+        leader: Leader,
+    },
+    /// No leader is known now. Try again soon.
+    #[error("there is no leader now")]
+    NoLeader,
+    /// The node was never told its cluster. See [`Node::set_configuration`](crate::Node::set_configuration).
+    #[error("the node is not configured: call set_configuration on one node of the cluster")]
+    NotConfigured,
+    /// The change makes no sense.
+    #[error("the change is not valid: {0}")]
+    Invalid(String),
+    /// A node that is to come is not there, or cannot come.
+    #[error("node {node} at {address} cannot become a member: {why}")]
+    NotReady {
+        /// Which node.
+        node: NodeId,
+        /// Where it was looked for.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// So few of those who would vote answer now that they could commit nothing. Nothing was changed.
+    #[error("too few of the nodes that would vote answer now: nothing could be committed any more")]
+    NoQuorum,
+    /// Leadership was lost during a step. It may be finished by the next leader, or be taken back.
+    #[error(
+        "leadership was lost before the change was over: it may yet be finished, or be taken back; ask again"
+    )]
+    Unknown,
+    /// The time is up. The steps that were done stay done.
+    #[error("the time is up, and the change still waited for {0}; what was done stays done: ask again")]
+    Timeout(String),
+    /// This node has stopped.
+    #[error("the node has stopped: {}", in_full(.0))]
+    Stopped(StopReason),
+}
+
 /// Why a node is no longer running.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -85,6 +85,7 @@ mod inbox_tests;
 mod inner;
 mod launch;
 mod machine;
+mod members;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod nesting;
@@ -119,6 +120,7 @@ mod writer_tests;
 pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as raft;
 pub use error::*;
+pub use members::MemberChange;
 pub use node::Node;
 pub use replicated::Digest;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};

@@ -8,6 +8,7 @@ use crate::error::*;
 use crate::inner::{Handles, Inner};
 use crate::launch::{launch, open_store};
 use crate::machine::Machine;
+use crate::members::MemberChange;
 use crate::open::Opened;
 use crate::replicated::Replicated;
 use crate::requests::{Asked, Request, Written};
@@ -122,6 +123,20 @@ impl<S: StateMachine> Node<S> {
     ) -> Result<Membership, ConfigurationError> {
         let members = members.into_iter().map(|(id, address)| (NodeId(id), address.into()));
         self.inner.bootstrap(members.collect()).await
+    }
+
+    /// Changes who takes part, at the leader: by joint consensus, in as many steps as it takes, and waits for each, for
+    /// `limit` altogether at most. Returns the membership once it is committed.
+    ///
+    /// New voters learn first, and vote when they have caught up. A change after which too few of the voters would
+    /// answer is refused. Asked for again it succeeds again, so after an error or a dropped future, which leaves done
+    /// what is done, ask again.
+    pub async fn change_members(
+        &self,
+        change: MemberChange,
+        limit: Duration,
+    ) -> Result<Membership, ChangeError> {
+        self.inner.change_members(change, limit).await
     }
 
     /// Replicates a command, and returns what the state machine replied once it is committed and applied.

@@ -116,6 +116,11 @@ impl<W, R> Replica<W, R> {
                 self.step(now, Input::Bootstrap { ticket, membership }, Vec::new());
             }
             Event::Change(caller, expected, to) => {
+                if self.raft.is_leader()
+                    && let Some(why) = self.busy()
+                {
+                    return self.effects.changes.push((caller, Err(NotDone::Busy(why))));
+                }
                 let ticket = self.ticket(Asked::Change(caller));
                 self.step(now, Input::ChangeMembership { ticket, expected, to }, Vec::new());
             }
@@ -248,6 +253,17 @@ impl<W, R> Replica<W, R> {
             entries.clear();
         }
         self.step(now, Input::Receive(envelope), entries);
+    }
+
+    /// What has no room for another entry of this leader.
+    fn busy(&self) -> Option<Busy> {
+        let (raft, limits) = (&self.raft, &self.limits);
+        match () {
+            () if self.unapplied_bytes() > limits.unapplied => Some(Busy::Machine),
+            () if self.tail.bytes_after(raft.persisted()) > limits.unpersisted => Some(Busy::Disk),
+            () if self.tail.bytes_after(raft.commit()) > limits.uncommitted => Some(Busy::Quorum),
+            () => None,
+        }
     }
 
     /// Each command is admitted by itself, however many come in one turn (D5.1.12).
@@ -397,7 +413,7 @@ impl<W, R> Replica<W, R> {
                     self.effects.refused_reads.extend(reads.into_iter().map(|read| (read, why())));
                 }
                 Some(Asked::Bootstrap) => self.effects.bootstrapped = Some(Err(reason)),
-                Some(Asked::Change(caller)) => self.effects.changes.push((caller, Err(reason))),
+                Some(Asked::Change(caller)) => self.effects.changes.push((caller, Err(why()))),
                 None => {}
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::digests::Finding;
 use crate::entry::Entry;
-use crate::error::{ReadError, StopReason, WriteError};
+use crate::error::{Busy, ReadError, StopReason, WriteError};
 use crate::founding::{Promise, Question};
 use crate::replica::Load;
 use crate::snapshots::FileOrder;
@@ -122,8 +122,10 @@ pub(crate) enum Answer<W, R> {
 pub(crate) enum Changed {
     /// It is over: the membership of this entry is committed, and not joint.
     Done(LogId),
-    /// It certainly took no effect.
+    /// It certainly took no effect: the core refused it.
     Refused(RefusedReason),
+    /// It certainly took no effect: too much waits.
+    Busy(Busy),
     /// Leadership was lost before its end: it may yet be finished by the next leader, or be taken back.
     Unknown,
 }

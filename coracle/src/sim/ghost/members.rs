@@ -10,11 +10,14 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub(super) struct Memberships {
     known: BTreeMap<LogId, Membership>,
+    /// The bytes of the largest entry.
+    pub(super) largest: u64,
 }
 
 impl Memberships {
     fn see(&mut self, entry: &Entry) -> Option<Membership> {
         let membership = decode_membership(&entry.payload()).ok()?;
+        self.largest = self.largest.max(entry.len() as u64);
         self.known.insert(entry.id(), membership.clone());
         Some(membership)
     }
@@ -84,6 +87,11 @@ impl Ghost {
         let has = |id: NodeId| at(id).is_some_and(&has);
         let newest = self.memberships.newest(&self.nodes[node].log, upto);
         newest.is_some_and(|(_, membership)| is_quorum(membership, has))
+    }
+
+    /// What a change takes in a log that has room for its first entry: the two of a change.
+    pub(in crate::sim) fn change_bytes(&self) -> u64 {
+        2 * self.memberships.largest
     }
 
     /// S6: whether the entry is durable on a quorum: by what the log says by now, and if it is a membership itself, by that.

@@ -16,7 +16,7 @@ impl World {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         self.network.largest = self.network.largest.max(added);
         // A new leader adds its empty entry, whatever waits.
-        let more = self.network.largest + NOOP;
+        let more = self.network.largest + NOOP + self.ghost.change_bytes();
         let (waiting, room) = (self.ghost.unpersisted(node), self.plan.room);
         if waiting > room + more {
             let detail =

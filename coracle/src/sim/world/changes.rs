@@ -50,7 +50,7 @@ impl World {
         for (_, outcome) in changed {
             self.met.count(match outcome {
                 Changed::Done(_) => Rare::Changed,
-                Changed::Refused(_) => Rare::ChangeRefused,
+                Changed::Refused(_) | Changed::Busy(_) => Rare::ChangeRefused,
                 Changed::Unknown => Rare::ChangeUnknown,
             });
             self.tell(|| format!("node {}: change {outcome:?}", node + 1));
@@ -63,6 +63,8 @@ impl World {
             return Ok(());
         }
         self.network.cut_where(|_, _| false);
+        // Where one or two commit by themselves, slow learners would never be done.
+        self.clients.stop_asking();
         let until = self.now + 100 * ELECTION;
         let mut asked = self.now;
         loop {
@@ -74,6 +76,7 @@ impl World {
                     && raft.membership_id() == raft.committed_membership().0
             };
             if self.hosts.iter().all(|host| host.up.as_ref().is_some_and(whole)) {
+                self.clients.ask_again();
                 return Ok(());
             }
             let leader = self.newest_leader().filter(|_| self.now >= asked);

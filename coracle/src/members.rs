@@ -1,0 +1,337 @@
+//! Changes of membership as their caller sees them: one call goes through all the steps that lead to what was asked for,
+//! and waits for each. New voters learn first; then one joint change makes them vote (§6; thesis, section 4.2.1).
+//!
+//! Each step names the membership that it changes, so that two callers cannot undo each other unknowingly; each is
+//! computed anew from what is in force, so that a call that was cut off can be made again.
+
+use crate::error::*;
+use crate::inner::{Boxed, Inner};
+use crate::requests::Request;
+use crate::transport::tcp::{Introduction, ProbeError};
+use crate::wire::RefusedReason as Refusal;
+use crate::work::Changed;
+use coracle_core::{MAX_VOTERS, Member, Membership, NodeId, RefusedReason, Status};
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// The pause before a step is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A change of the membership. Asked for again, each succeeds again and changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum MemberChange {
+    /// Adds a blank node, running at this peer address, as a learner: it receives the log, and does not vote.
+    Add(NodeId, String),
+    /// Makes a member vote, once it has caught up.
+    Promote(NodeId),
+    /// Makes a voter a learner. Nothing makes it vote again by itself.
+    Demote(NodeId),
+    /// Removes a member. If it leads, it leads until the change is over.
+    Remove(NodeId),
+    /// Adds a blank node, waits until it has caught up, and lets it vote in the place of another one, in one step. Under
+    /// the same name on another disk, the old one is removed first.
+    Replace {
+        /// Who goes.
+        old: NodeId,
+        /// Who comes.
+        new: NodeId,
+        /// Its peer address.
+        address: String,
+    },
+    /// Exactly these nodes vote, given by name and peer address, and there are no learners. Those that are no members yet
+    /// are blank and running.
+    Voters(BTreeMap<NodeId, String>),
+}
+
+impl MemberChange {
+    /// Whom it brings in.
+    fn newcomers(&self) -> BTreeMap<NodeId, String> {
+        match self {
+            MemberChange::Add(id, address) => BTreeMap::from([(*id, address.clone())]),
+            MemberChange::Replace { new, address, .. } => BTreeMap::from([(*new, address.clone())]),
+            MemberChange::Voters(list) => list.clone(),
+            MemberChange::Promote(_) | MemberChange::Demote(_) | MemberChange::Remove(_) => BTreeMap::new(),
+        }
+    }
+
+    /// What it makes of a membership. `met`: the newcomers, as they introduced themselves.
+    fn apply(&self, now: &Membership, met: &BTreeMap<NodeId, Member>) -> Result<Membership, ChangeError> {
+        let mut to = Membership { outgoing: BTreeMap::new(), ..now.clone() };
+        let known = |id: NodeId| {
+            let problem = || ChangeError::Invalid(format!("node {id} is no member"));
+            now.members.contains_key(&id).then_some(()).ok_or_else(problem)
+        };
+        match self {
+            MemberChange::Add(id, _) => _ = to.members.entry(*id).or_insert_with(|| met[id].clone()),
+            MemberChange::Promote(id) => {
+                known(*id)?;
+                to.voters.insert(*id);
+            }
+            MemberChange::Demote(id) => {
+                known(*id)?;
+                to.voters.remove(id);
+            }
+            MemberChange::Remove(id) => {
+                to.members.remove(id);
+                to.voters.remove(id);
+            }
+            MemberChange::Replace { old, new, .. } => {
+                to.members.remove(old);
+                to.voters.remove(old);
+                to.members.insert(*new, met[new].clone());
+                to.voters.insert(*new);
+            }
+            MemberChange::Voters(_) => {
+                to.members.clone_from(met);
+                to.voters = met.keys().copied().collect();
+            }
+        }
+        match to.voters.len() {
+            0 => Err(ChangeError::Invalid("nobody would vote".to_owned())),
+            many if many > MAX_VOTERS => {
+                Err(ChangeError::Invalid(format!("{many} nodes would vote, and at most {MAX_VOTERS} may")))
+            }
+            _ => Ok(to),
+        }
+    }
+}
+
+/// The next step from one membership to another: whoever stands in a newcomer's place goes, then newcomers learn, then
+/// what was asked for.
+fn next_step(now: &Membership, to: &Membership) -> Membership {
+    let in_place = |member: &&Member| {
+        now.members.get(&member.id).is_some_and(|known| known.incarnation != member.incarnation)
+    };
+    let taken: BTreeSet<NodeId> = to.members.values().filter(in_place).map(|member| member.id).collect();
+    let mut step = Membership { outgoing: BTreeMap::new(), ..now.clone() };
+    if !taken.is_empty() {
+        step.members.retain(|id, _| !taken.contains(id));
+        step.voters.retain(|id| !taken.contains(id));
+        return step;
+    }
+    let strangers = to.members.values().filter(|member| !now.members.contains_key(&member.id));
+    let strangers: Vec<&Member> = strangers.filter(|member| to.voters.contains(&member.id)).collect();
+    if strangers.is_empty() {
+        return to.clone();
+    }
+    step.members.extend(strangers.into_iter().map(|member| (member.id, member.clone())));
+    step
+}
+
+impl Inner {
+    /// Goes through the steps of a change, for so long at most.
+    pub(crate) fn change_members(
+        &self,
+        change: MemberChange,
+        limit: Duration,
+    ) -> Boxed<'_, Result<Membership, ChangeError>> {
+        Box::pin(self.go_through(change, Instant::now() + limit))
+    }
+
+    async fn go_through(&self, change: MemberChange, deadline: Instant) -> Result<Membership, ChangeError> {
+        let mut met = None;
+        let mut waits_for = "the leader".to_owned();
+        loop {
+            let status = self.status().await.map_err(ChangeError::Stopped)?.raft;
+            self.check_leads(&status)?;
+            let now = &status.membership;
+            if !now.is_joint() && status.membership_id.index <= status.commit {
+                let met = match &met {
+                    Some(met) => met,
+                    None => met.insert(self.meet_newcomers(&change, now, deadline).await?),
+                };
+                let to = change.apply(now, met)?;
+                if to == *now {
+                    return Ok(to);
+                }
+                let step = next_step(now, &to);
+                let (answer, answered) = oneshot::channel();
+                let request = Request::Change { expected: status.membership_id, to: Box::new(step), answer };
+                if self.requests.send_always(request).await.is_err() {
+                    return Err(ChangeError::Stopped(self.stop_reason()));
+                }
+                match timeout_at(deadline, answered).await {
+                    Ok(Ok(Changed::Done(_))) => continue,
+                    Ok(Ok(Changed::Refused(reason))) => waits_for = self.why(reason, &status)?,
+                    Ok(Ok(Changed::Busy(why))) => waits_for = format!("room: {why}"),
+                    Ok(Ok(Changed::Unknown)) => return Err(ChangeError::Unknown),
+                    Ok(Err(_)) => return Err(ChangeError::Stopped(self.stop_reason())),
+                    Err(_) => return Err(ChangeError::Timeout("a quorum to commit the change".to_owned())),
+                }
+            } else {
+                "another change to be over".clone_into(&mut waits_for);
+            }
+            if Instant::now() + PAUSE >= deadline {
+                return Err(ChangeError::Timeout(waits_for));
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    fn check_leads(&self, status: &Status) -> Result<(), ChangeError> {
+        if status.membership.is_empty() {
+            return Err(ChangeError::NotConfigured);
+        }
+        if status.leader == Some(self.me.id) {
+            return Ok(());
+        }
+        Err(match self.leader.borrow().clone() {
+            Some(leader) if leader.id != self.me.id => ChangeError::NotLeader { leader },
+            _ => ChangeError::NoLeader,
+        })
+    }
+
+    /// What to wait for after a refusal; an error if waiting does not help.
+    fn why(&self, reason: RefusedReason, status: &Status) -> Result<String, ChangeError> {
+        match reason {
+            RefusedReason::NotLeader(_) => Err(ChangeError::NoLeader),
+            RefusedReason::NotConfigured | RefusedReason::AlreadyConfigured => {
+                Err(ChangeError::NotConfigured)
+            }
+            RefusedReason::BadMembership => Err(ChangeError::Invalid(
+                "the leader cannot be replaced under its own name: let another node lead first".to_owned(),
+            )),
+            RefusedReason::NoQuorum => Err(ChangeError::NoQuorum),
+            RefusedReason::NotYet => Ok("the leader's first entry to be committed".to_owned()),
+            RefusedReason::ChangeUnderWay | RefusedReason::NotCurrent(_) => {
+                Ok("another change to be over".to_owned())
+            }
+            RefusedReason::NotCaughtUp(id) => {
+                let peer = status.peers.iter().find(|peer| peer.id == id);
+                Ok(match peer {
+                    Some(peer) => format!(
+                        "node {id} to catch up: it has the log up to {} of {}",
+                        peer.matched, status.last.index
+                    ),
+                    None => format!("node {id} to catch up"),
+                })
+            }
+        }
+    }
+
+    /// Asks the newcomers who they are: blank nodes, or members already.
+    async fn meet_newcomers(
+        &self,
+        change: &MemberChange,
+        now: &Membership,
+        deadline: Instant,
+    ) -> Result<BTreeMap<NodeId, Member>, ChangeError> {
+        let mut met = BTreeMap::new();
+        for (id, address) in change.newcomers() {
+            if id.0 == 0 || address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+                return Err(ChangeError::Invalid(format!("{id}={address} is not id=host:port")));
+            }
+            let known = now.members.get(&id);
+            let unable = |why: String| ChangeError::NotReady { node: id, address: address.clone(), why };
+            let member = |incarnation| Member { id, incarnation, address: address.clone() };
+            // A member where it was is not asked: it may be down, and stays what it is.
+            if let Some(known) = known.filter(|known| known.address == address && !change.renews(id)) {
+                met.insert(id, known.clone());
+                continue;
+            }
+            let asked = timeout_at(
+                deadline.min(Instant::now() + Duration::from_secs(5)),
+                self.transport.probe(&address, id),
+            );
+            let found = match asked.await {
+                Ok(Ok(Introduction { peer, cluster, .. })) => {
+                    if cluster.is_some_and(|cluster| cluster != now.cluster) {
+                        return Err(unable("it belongs to another cluster".to_owned()));
+                    }
+                    member(peer.incarnation)
+                }
+                Ok(Err(ProbeError::Refused { reason: Refusal::OwnName, .. })) if id == self.me.id => {
+                    member(self.me.incarnation)
+                }
+                Ok(Err(error)) => return Err(unable(in_full(&error))),
+                Err(_) => return Err(unable("no answer in time".to_owned())),
+            };
+            if let (Some(known), MemberChange::Add(..)) = (known, change)
+                && known.incarnation != found.incarnation
+            {
+                return Err(unable("it is a member already, on another disk: replace it".to_owned()));
+            }
+            met.insert(id, found);
+        }
+        Ok(met)
+    }
+}
+
+impl MemberChange {
+    /// Whether this node may come back on another disk.
+    fn renews(&self, id: NodeId) -> bool {
+        matches!(self, MemberChange::Replace { new, .. } if *new == id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use coracle_core::{ClusterId, Incarnation};
+
+    fn member(id: u64, incarnation: u64) -> Member {
+        Member { id: NodeId(id), incarnation: Incarnation(incarnation), address: format!("node-{id}:1") }
+    }
+
+    fn met(of: &[(u64, u64)]) -> BTreeMap<NodeId, Member> {
+        of.iter().map(|(id, incarnation)| (NodeId(*id), member(*id, *incarnation))).collect()
+    }
+
+    fn three() -> Membership {
+        Membership::of_voters(ClusterId(7), (1..=3).map(|id| member(id, 1)))
+    }
+
+    /// What comes of a change, step by step: the members of each, voters with a star.
+    fn steps(change: &MemberChange, mut now: Membership, newcomers: &[(u64, u64)]) -> Vec<String> {
+        let mut steps = Vec::new();
+        loop {
+            let to = change.apply(&now, &met(newcomers)).unwrap();
+            if to == now {
+                return steps;
+            }
+            now = next_step(&now, &to);
+            let said = now.members.values().map(|member| {
+                let star = if now.voters.contains(&member.id) { "*" } else { "" };
+                format!("{}.{}{star}", member.id, member.incarnation.0)
+            });
+            steps.push(said.collect::<Vec<_>>().join(" "));
+            assert!(steps.len() < 5, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn every_change_goes_by_its_steps_and_then_there_is_nothing_left_to_do() {
+        let id = NodeId;
+        let address = || "node-4:1".to_owned();
+        let add = MemberChange::Add(id(4), address());
+        assert_eq!(steps(&add, three(), &[(4, 1)]), ["1.1* 2.1* 3.1* 4.1"]);
+        assert_eq!(steps(&MemberChange::Demote(id(3)), three(), &[]), ["1.1* 2.1* 3.1"]);
+        assert_eq!(steps(&MemberChange::Remove(id(3)), three(), &[]), ["1.1* 2.1*"]);
+        assert_eq!(steps(&MemberChange::Remove(id(9)), three(), &[]), [""; 0], "it is gone already");
+        let replace = MemberChange::Replace { old: id(3), new: id(4), address: address() };
+        assert_eq!(steps(&replace, three(), &[(4, 1)]), ["1.1* 2.1* 3.1* 4.1", "1.1* 2.1* 4.1*"]);
+        // The same name on another disk never stands beside itself.
+        let renewed = MemberChange::Replace { old: id(3), new: id(3), address: "node-3:1".to_owned() };
+        let by = ["1.1* 2.1*", "1.1* 2.1* 3.2", "1.1* 2.1* 3.2*"];
+        assert_eq!(steps(&renewed, three(), &[(3, 2)]), by);
+        let voters = MemberChange::Voters((1..=5).map(|n| (id(n), format!("node-{n}:1"))).collect());
+        let all = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
+        let by = ["1.1* 2.1* 3.1* 4.1 5.1", "1.1* 2.1* 3.1* 4.1* 5.1*"];
+        assert_eq!(steps(&voters, three(), &all), by);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let says = |change: MemberChange, newcomers: &[(u64, u64)]| {
+            change.apply(&three(), &met(newcomers)).unwrap_err().to_string()
+        };
+        assert!(says(MemberChange::Promote(NodeId(9)), &[]).contains("node 9 is no member"));
+        let many: Vec<(u64, u64)> = (1..=10).map(|id| (id, 1)).collect();
+        let list = many.iter().map(|(id, _)| (NodeId(*id), "a:1".to_owned())).collect();
+        assert!(says(MemberChange::Voters(list), &many).contains("at most 9"));
+        assert!(says(MemberChange::Voters(BTreeMap::new()), &[]).contains("nobody would vote"));
+    }
+}
