@@ -1,4 +1,5 @@
-//! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT` and `CORACLE MEMBERS INIT id=address …`.
+//! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT` and `CORACLE MEMBERS INIT id=address …`, and the other
+//! changes of [`members`](crate::members).
 //!
 //! They travel as commands on the client port, so `coracle status`, `coracle snapshot` and `coracle members init` are
 //! ordinary clients, and redis-cli will do in their place. Status is answered locally, also without a leader, and so is
@@ -34,6 +35,11 @@ pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut
     } else if command.is(1, "members") && command.is(2, "init") {
         match init(node, command).await {
             Ok(()) => replies.simple("OK"),
+            Err(error) => replies.error(&error),
+        }
+    } else if command.is(1, "members") {
+        match crate::members::change(node, command).await {
+            Ok(done) => replies.simple(&done),
             Err(error) => replies.error(&error),
         }
     } else {

@@ -10,6 +10,7 @@ use crate::demo::Demo;
 use crate::diary::{self, Diary};
 use crate::kv::Kv;
 use crate::log::Log;
+use crate::members;
 use crate::report::ReportedSnapshot;
 use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
@@ -102,6 +103,9 @@ struct Serve {
     /// Where to listen for clients
     #[arg(long, value_name = "HOST:PORT")]
     client_addr: String,
+    /// Join the cluster of these client addresses, if the node has none yet: it learns, and then votes
+    #[arg(long, value_name = "HOST:PORT[,…]", value_delimiter = ',')]
+    join: Vec<String>,
     /// The log store; with `memory` a node forgets its cluster when it stops
     #[arg(long, value_enum, default_value_t = Store::Wal)]
     store: Store,
@@ -146,6 +150,98 @@ enum Members {
         #[arg(value_name = "ID=HOST:PORT", required = true, value_parser = member)]
         members: Vec<String>,
     },
+    /// Show who takes part
+    List {
+        /// The client address of one of the nodes
+        #[arg(long, value_name = "HOST:PORT")]
+        to: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Add a blank node that is running, as a learner: it receives the log, and does not vote
+    Add {
+        #[command(flatten)]
+        to: To,
+        /// The node, with its peer address
+        #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
+        member: String,
+    },
+    /// Let a member vote, once it has caught up
+    Promote {
+        #[command(flatten)]
+        to: To,
+        /// The node
+        id: u64,
+    },
+    /// Make a voter a learner
+    Demote {
+        #[command(flatten)]
+        to: To,
+        /// The node
+        id: u64,
+    },
+    /// Remove a member
+    Remove {
+        #[command(flatten)]
+        to: To,
+        /// The node
+        id: u64,
+    },
+    /// Let a blank node that is running take the place of a voter, once it has caught up
+    Replace {
+        #[command(flatten)]
+        to: To,
+        /// Who goes
+        id: u64,
+        /// Who comes, with its peer address
+        #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
+        member: String,
+    },
+    /// Let exactly these nodes vote; those that are no members yet are blank and running
+    Voters {
+        #[command(flatten)]
+        to: To,
+        /// All voters, with their peer addresses
+        #[arg(value_name = "ID=HOST:PORT", required = true, value_parser = member)]
+        members: Vec<String>,
+    },
+}
+
+/// Whom to ask for a change.
+#[derive(clap::Args)]
+struct To {
+    /// Client addresses of nodes of the cluster: one is enough while it answers
+    #[arg(long, value_name = "HOST:PORT[,…]", required = true, value_delimiter = ',')]
+    to: Vec<String>,
+    /// How long to wait for a leader that can be asked
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    wait: Duration,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Members {
+    fn run(self) -> Result<(), String> {
+        let (to, words) = match self {
+            Members::Init { to, members } => return init(&to, &members),
+            Members::List { to, json } => return members::print_list(&to, STATUS_LIMIT, json),
+            Members::Add { to, member } => (to, vec!["ADD".to_owned(), member]),
+            Members::Promote { to, id } => (to, vec!["PROMOTE".to_owned(), id.to_string()]),
+            Members::Demote { to, id } => (to, vec!["DEMOTE".to_owned(), id.to_string()]),
+            Members::Remove { to, id } => (to, vec!["REMOVE".to_owned(), id.to_string()]),
+            Members::Replace { to, id, member } => (to, vec!["REPLACE".to_owned(), id.to_string(), member]),
+            Members::Voters { to, members } => (to, [vec!["VOTERS".to_owned()], members].concat()),
+        };
+        let done = members::ask(&to.to, &words, to.wait)?;
+        if to.json {
+            println!("{}", serde_json::json!({ "done": done }));
+        } else {
+            println!("done: {done}");
+        }
+        Ok(())
+    }
 }
 
 /// As many open files as the system allows, before anything is opened: a log has a file for each of its segments, and
@@ -170,7 +266,7 @@ pub fn main() -> ExitCode {
     raise_file_limit();
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
-        Command::Members(Members::Init { to, members }) => init(&to, &members),
+        Command::Members(members) => members.run(),
         Command::Status { to, json } => status(&to, json),
         Command::Snapshot { to, json } => snapshot(&to, json),
         Command::Demo { keep, store } => demo(keep, store),
@@ -234,6 +330,7 @@ impl Serve {
         Ok(Options {
             config,
             client_addr: self.client_addr,
+            join: self.join,
             timeout: self.timeout,
             limits: Limits {
                 clients: self.max_clients,

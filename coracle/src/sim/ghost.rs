@@ -415,6 +415,8 @@ impl Ghost {
             return broken("S14", format!("node {} goes by membership {id}, not its newest", self.ids[node]));
         }
         self.nodes[node].leads = raft.is_leader();
+        // Whoever comes back as a member is a stranger again.
+        self.nodes[node].matched.retain(|id, _| raft.membership().members.contains_key(id));
         self.on_commit(node, raft)
     }
 

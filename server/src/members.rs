@@ -1,0 +1,208 @@
+//! Who takes part: `CORACLE MEMBERS …` as a node answers it, and `coracle members …` as an operator's client.
+//!
+//! A change is made by the leader. Another node names it, with its client address, and the client goes on there.
+
+use crate::client::{Client, Value};
+use crate::cluster;
+use crate::kv::Machine;
+use crate::resp::Command;
+use coracle::raft::{Membership, NodeId};
+use coracle::{ChangeError, MemberChange, Node, in_full};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long a node may take over a change: a newcomer may have to be sent all there is.
+const CHANGE_LIMIT: Duration = Duration::from_secs(600);
+
+/// How long a client waits beyond that.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// The pause before a client asks again.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// The first word of what names the leader.
+const NOT_LEADER: &str = "NOTLEADER";
+
+/// Reads the words after `MEMBERS` as a change.
+pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
+    let id = |word: &str| {
+        let id = word.parse::<u64>().ok().filter(|id| *id > 0).map(NodeId);
+        id.ok_or_else(|| format!("'{word}' is not a node's id"))
+    };
+    let member = |word: &str| {
+        let member = crate::admin::member(word).map(|(id, address)| (NodeId(id), address));
+        member.ok_or_else(|| format!("'{word}' is not a member: write id=host:port"))
+    };
+    let (change, rest) = words.split_first().map_or(("", &words[..]), |(first, rest)| (*first, rest));
+    match (change.to_ascii_lowercase().as_str(), rest) {
+        ("add", [new]) => member(new).map(|(id, address)| MemberChange::Add(id, address)),
+        ("promote", [node]) => id(node).map(MemberChange::Promote),
+        ("demote", [node]) => id(node).map(MemberChange::Demote),
+        ("remove", [node]) => id(node).map(MemberChange::Remove),
+        ("replace", [old, new]) => {
+            let (old, (new, address)) = (id(old)?, member(new)?);
+            Ok(MemberChange::Replace { old, new, address })
+        }
+        ("voters", [_, ..]) => {
+            let list = rest.iter().map(|word| member(word)).collect::<Result<BTreeMap<_, _>, _>>()?;
+            if list.len() < rest.len() {
+                return Err("a node is named twice".to_owned());
+            }
+            Ok(MemberChange::Voters(list))
+        }
+        _ => Err(
+            "write ADD id=host:port, PROMOTE id, DEMOTE id, REMOVE id, REPLACE id id=host:port, or VOTERS \
+                  id=host:port …"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Changes the membership as a command asks for it: what there is then, or the text of an error reply.
+pub async fn change<M: Machine>(node: &Node<M>, command: &Command) -> Result<String, String> {
+    let words: Vec<_> = (2..command.len()).map(|at| String::from_utf8_lossy(command.argument(at))).collect();
+    let words: Vec<&str> = words.iter().map(|word| &**word).collect();
+    let change = parse(&words).map_err(|problem| format!("ERR {problem}"))?;
+    match node.change_members(change, CHANGE_LIMIT).await {
+        Ok(membership) => Ok(list(&membership)),
+        Err(error) => Err(refusal(&error)),
+    }
+}
+
+/// A membership in words.
+fn list(membership: &Membership) -> String {
+    let voters = membership.members.keys().filter(|id| membership.voters.contains(id));
+    let learners: Vec<_> = membership.members.keys().filter(|id| !membership.voters.contains(id)).collect();
+    let words = |ids: Vec<&NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let voters = words(voters.collect());
+    if learners.is_empty() {
+        format!("voters {voters}")
+    } else {
+        format!("voters {voters}, learners {}", words(learners))
+    }
+}
+
+fn refusal(error: &ChangeError) -> String {
+    match error {
+        ChangeError::NotLeader { leader } => match clients_of(&leader.metadata, &leader.address) {
+            Some(address) => format!("{NOT_LEADER} {address} node {} leads: ask it", leader.id),
+            None => format!("{NOT_LEADER} ? {error}: ask it"),
+        },
+        ChangeError::NoLeader => format!("{NOT_LEADER} ? {error}"),
+        ChangeError::NotConfigured | ChangeError::NoQuorum | ChangeError::Stopped(_) => {
+            format!("CLUSTERDOWN {}", in_full(error))
+        }
+        ChangeError::Unknown | ChangeError::Timeout(_) => format!("UNKNOWN {error}"),
+        _ => format!("ERR {}", in_full(error)),
+    }
+}
+
+/// Where the leader's clients reach it: what it wants known of itself, on its host where it listens everywhere.
+fn clients_of(metadata: &[u8], peer_address: &str) -> Option<String> {
+    let known = std::str::from_utf8(metadata).ok()?;
+    let address: SocketAddr = known.parse().ok()?;
+    let everywhere = match address.ip() {
+        IpAddr::V4(ip) => ip.is_unspecified(),
+        IpAddr::V6(ip) => ip.is_unspecified(),
+    };
+    if !everywhere {
+        return Some(known.to_owned());
+    }
+    let (host, _) = peer_address.rsplit_once(':')?;
+    Some(format!("{host}:{}", address.port()))
+}
+
+/// Asks a cluster for a change through whichever of these client addresses answers, and goes on to its leader.
+pub fn ask(to: &[String], words: &[String], limit: Duration) -> Result<String, String> {
+    let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS"];
+    command.extend(words.iter().map(String::as_bytes));
+    let until = Instant::now() + limit;
+    let mut next = 0;
+    let mut named: Option<String> = None;
+    loop {
+        let address = named.take().unwrap_or_else(|| to[next % to.len()].clone());
+        let left = until.saturating_duration_since(Instant::now()) + GRACE;
+        let answer = Client::connect(&address, left).and_then(|mut client| client.ask(&command));
+        let problem = match answer {
+            Ok(Value::Simple(done)) => return Ok(done),
+            Ok(Value::Error(error)) => match error.strip_prefix(NOT_LEADER) {
+                Some(rest) => {
+                    let (leader, why) = rest.trim_start().split_once(' ').unwrap_or(("?", rest));
+                    named = (leader != "?").then(|| leader.to_owned());
+                    format!("{address}: {why}")
+                }
+                None if error.starts_with("UNKNOWN leadership was lost") => error,
+                None => return Err(error),
+            },
+            Ok(other) => return Err(format!("{address} answered {other:?}")),
+            Err(error) => format!("{address} does not answer: {error}"),
+        };
+        if Instant::now() >= until {
+            return Err(problem);
+        }
+        if named.is_none() {
+            next += 1;
+            sleep(PAUSE);
+        }
+    }
+}
+
+/// `coracle members list`.
+pub fn print_list(to: &str, limit: Duration, json: bool) -> Result<(), String> {
+    let report = cluster::report(to, limit).map_err(|error| format!("{to}: {error}"))?;
+    if json {
+        println!("{}", serde_json::to_string(&report.members).map_err(|error| error.to_string())?);
+        return Ok(());
+    }
+    for member in &report.members {
+        let role = if member.voter { "voter" } else { "learner" };
+        let reach = if member.connected { "connected" } else { "not connected" };
+        println!("{}={} {role}, {reach}", member.id, member.address);
+    }
+    Ok(())
+}
+
+/// Joins a cluster that others have formed: this blank node learns, and then votes.
+pub fn join(to: &[String], id: u64, address: &str) -> io::Result<String> {
+    let member = format!("{id}={address}");
+    let ask = |words: [&str; 2]| ask(to, &words.map(str::to_owned), CHANGE_LIMIT).map_err(io::Error::other);
+    ask(["ADD", &member])?;
+    ask(["PROMOTE", &id.to_string()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_read_as_they_are_written() {
+        let a = || "a:1".to_owned();
+        assert_eq!(parse(&["add", "4=a:1"]), Ok(MemberChange::Add(NodeId(4), a())));
+        assert_eq!(parse(&["PROMOTE", "4"]), Ok(MemberChange::Promote(NodeId(4))));
+        let replace = MemberChange::Replace { old: NodeId(3), new: NodeId(4), address: a() };
+        assert_eq!(parse(&["replace", "3", "4=a:1"]), Ok(replace));
+        for wrong in [
+            &[][..],
+            &["add"],
+            &["add", "4"],
+            &["promote", "0"],
+            &["promote", "x"],
+            &["voters"],
+            &["voters", "1=a:1", "1=b:2"],
+            &["drop", "3"],
+        ] {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_leader_is_named_by_where_its_clients_reach_it() {
+        let leader = |metadata: &str| clients_of(metadata.as_bytes(), "host-2:7000");
+        assert_eq!(leader("10.0.0.2:6000").as_deref(), Some("10.0.0.2:6000"));
+        assert_eq!(leader("0.0.0.0:6000").as_deref(), Some("host-2:6000"));
+        assert_eq!((leader(""), leader("nonsense")), (None, None));
+    }
+}
