@@ -12,16 +12,20 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.events.push(Event::Change(caller, expected, to));
     }
 
-    /// The core took the change into the log, or did not.
-    pub(crate) fn on_change_taken(&mut self, caller: u64, outcome: Result<LogId, NotDone>) {
-        match outcome {
-            Ok(at) => {
-                // There is one at a time: the one before was taken back, or is over.
-                self.end_change(Changed::Unknown);
-                self.changing = Some((caller, at));
+    /// The core took changes into the log, or did not.
+    pub(crate) fn on_changes_taken(&mut self, changes: Vec<(u64, Result<LogId, NotDone>)>) {
+        for (caller, outcome) in changes {
+            match outcome {
+                Ok(at) => {
+                    // There is one at a time: the one before was taken back, or is over.
+                    self.end_change(Changed::Unknown);
+                    self.changing = Some((caller, at));
+                }
+                Err(NotDone::Refused(reason)) => {
+                    self.actions.changed.push((caller, Changed::Refused(reason)))
+                }
+                Err(NotDone::Busy(why)) => self.actions.changed.push((caller, Changed::Busy(why))),
             }
-            Err(NotDone::Refused(reason)) => self.actions.changed.push((caller, Changed::Refused(reason))),
-            Err(NotDone::Busy(why)) => self.actions.changed.push((caller, Changed::Busy(why))),
         }
     }
 

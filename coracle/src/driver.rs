@@ -449,9 +449,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if members.is_some() {
             actions.members = members;
         }
-        for (caller, outcome) in changes {
-            self.on_change_taken(caller, outcome);
-        }
+        self.on_changes_taken(changes);
         let actions = &mut self.actions;
         self.snapshots.on_writes(&writes);
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));

@@ -9,7 +9,7 @@
 //! Those who lose their vote are sent that entry only when it is committed, so that nobody stops to vote for a change
 //! that may yet be undone (design, 5.1.16).
 
-use crate::leader::Leader;
+use crate::leader::{Leader, Leaving};
 use crate::progress::Progress;
 use crate::raft::Role;
 use crate::shared::{Shared, Transition};
@@ -18,14 +18,6 @@ use alloc::vec::Vec;
 
 /// The most voters of a membership that a change may ask for.
 pub const MAX_VOTERS: usize = 9;
-
-/// A node that was a member until the newest membership, and is still sent what says so.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Leaving {
-    pub(crate) member: Member,
-    /// The entry with which it left.
-    at: Index,
-}
 
 impl Raft {
     pub(crate) fn on_change(&mut self, ticket: Ticket, expected: LogId, to: Membership) -> Transition {

@@ -1,17 +1,24 @@
 //! The leader: appends, replicates, counts acknowledgements, commits, and confirms reads.
 
-use crate::change::Leaving;
 use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
 use crate::shared::{Shared, Transition};
 use crate::{
-    Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, InstallSnapshotReply, LogId, Message, Peer,
-    ReadGrant, ReadIndex, ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick, Ticket,
+    Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, InstallSnapshotReply, LogId, Member, Message,
+    Peer, ReadGrant, ReadIndex, ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick, Ticket,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem;
+
+/// A node that was a member until the newest membership, and is still sent what says so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Leaving {
+    pub(crate) member: Member,
+    /// The entry with which it left.
+    pub(crate) at: Index,
+}
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Leader {

@@ -62,32 +62,42 @@ fn up(c: &Cluster) -> Vec<u64> {
     c.ids().into_iter().filter(|id| c.is_up(*id)).collect()
 }
 
+/// Some vote, some learn, and some are gone.
+fn any_members(all: &[u64], dice: &mut Dice) -> Membership {
+    let (voters, others): (Vec<u64>, Vec<u64>) = all.iter().partition(|_| !dice.once_in(3));
+    let learners: Vec<u64> = others.into_iter().filter(|_| dice.once_in(2)).collect();
+    membership(&voters, &[], &learners)
+}
+
+/// A message arrives, or not, or twice.
+fn deliver_one(c: &mut Cluster, dice: &mut Dice) {
+    let waiting = c.waiting() as u64;
+    if waiting == 0 {
+        return;
+    }
+    // Mostly in order, and sometimes not.
+    let nth = if dice.once_in(3) { dice.roll(waiting) } else { 0 };
+    let mail = c.take_nth(nth as usize).unwrap();
+    match dice.roll(12) {
+        0 => {}
+        1 => {
+            c.put_back(mail.clone());
+            c.hand(mail);
+        }
+        2 => c.put_back(mail),
+        _ => {
+            c.hand(mail);
+        }
+    }
+}
+
 /// One thing happens.
 fn mischief(c: &mut Cluster, dice: &mut Dice) {
     let up = up(c);
     let all = c.ids();
     let some_up = (!up.is_empty()).then(|| dice.pick(&up));
     match (dice.roll(100), some_up) {
-        (0..36, _) => {
-            let waiting = c.waiting() as u64;
-            if waiting == 0 {
-                return;
-            }
-            // Mostly in order, and sometimes not.
-            let nth = if dice.once_in(3) { dice.roll(waiting) } else { 0 };
-            let mail = c.take_nth(nth as usize).unwrap();
-            match dice.roll(12) {
-                0 => {}
-                1 => {
-                    c.put_back(mail.clone());
-                    c.hand(mail);
-                }
-                2 => c.put_back(mail),
-                _ => {
-                    c.hand(mail);
-                }
-            }
-        }
+        (0..36, _) => deliver_one(c, dice),
         (36..54, Some(id)) => match dice.roll(4) {
             0 => c.persist_at_once(id),
             1 => c.persist(id),
@@ -108,9 +118,8 @@ fn mischief(c: &mut Cluster, dice: &mut Dice) {
         (85, Some(id)) => c.campaign(id),
         (86..88, Some(id)) => {
             let to = if dice.once_in(8) { id } else { c.leader().unwrap_or(id) };
-            let (voters, others): (Vec<u64>, Vec<u64>) = all.iter().partition(|_| !dice.once_in(3));
-            let learners: Vec<u64> = others.into_iter().filter(|_| dice.once_in(2)).collect();
-            c.change(to, membership(&voters, &[], &learners));
+            let to_be = any_members(&all, dice);
+            c.change(to, to_be);
         }
         (88..91, Some(id)) => {
             let rumoured = dice.pick(&all);

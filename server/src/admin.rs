@@ -1,5 +1,5 @@
 //! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT` and `CORACLE MEMBERS INIT id=address …`, and the other
-//! changes of [`members`](crate::members).
+//! changes of [`members`].
 //!
 //! They travel as commands on the client port, so `coracle status`, `coracle snapshot` and `coracle members init` are
 //! ordinary clients, and redis-cli will do in their place. Status is answered locally, also without a leader, and so is
@@ -7,6 +7,7 @@
 
 use crate::commands::unknown_subcommand;
 use crate::kv::Machine;
+use crate::members;
 use crate::report::{Report, ReportedSnapshot};
 use crate::resp::{Command, Replies};
 use coracle::{ConfigurationError, Node, SnapshotError, StopReason, in_full};
@@ -38,7 +39,7 @@ pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut
             Err(error) => replies.error(&error),
         }
     } else if command.is(1, "members") {
-        match crate::members::change(node, command).await {
+        match members::change(node, command).await {
             Ok(done) => replies.simple(&done),
             Err(error) => replies.error(&error),
         }
@@ -55,7 +56,7 @@ async fn init<M: Machine>(node: &Node<M>, command: &Command) -> Result<(), Strin
     let members = words
         .map(|i| {
             let word = String::from_utf8_lossy(command.argument(i));
-            member(&word).ok_or_else(|| format!("ERR '{word}' is not a member: write id=host:port"))
+            members::member(&word).ok_or_else(|| format!("ERR '{word}' is not a member: write id=host:port"))
         })
         .collect::<Result<Vec<_>, _>>()?;
     match node.set_configuration(members).await {
@@ -85,15 +86,6 @@ fn no_snapshot(error: &SnapshotError) -> String {
     }
 }
 
-/// Reads `id=host:port`.
-pub fn member(word: &str) -> Option<(u64, String)> {
-    let (id, address) = word.split_once('=')?;
-    let (host, port) = address.rsplit_once(':')?;
-    port.parse::<u16>().ok()?;
-    let id: u64 = id.parse().ok()?;
-    (id > 0 && !host.is_empty()).then(|| (id, address.to_owned()))
-}
-
 fn stopped(reason: &StopReason) -> String {
     format!("CLUSTERDOWN the node has stopped: {}", in_full(reason))
 }
@@ -117,16 +109,5 @@ mod tests {
             error.contains("if that node is gone for good, stop node 3 and empty its directory"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn members_are_named_by_id_and_address() {
-        assert_eq!(member("1=127.0.0.1:7101"), Some((1, "127.0.0.1:7101".into())));
-        assert_eq!(member("20=[::1]:80"), Some((20, "[::1]:80".into())));
-        for wrong in
-            ["", "1", "1=", "1=host", "1=:80", "0=host:80", "x=host:80", "1=host:port", "1=host:65536"]
-        {
-            assert_eq!(member(wrong), None, "{wrong}");
-        }
     }
 }

@@ -4,6 +4,7 @@
 //! wrong).
 
 use crate::bench::Bench;
+use crate::client;
 use crate::cluster::{self, INIT_LIMIT, Interrupt};
 use crate::connection::Limits;
 use crate::demo::Demo;
@@ -15,7 +16,6 @@ use crate::report::ReportedSnapshot;
 use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
-use crate::{admin, client};
 use clap::{Args, Parser, Subcommand};
 use client::{Client, Value};
 use coracle::Config;
@@ -492,7 +492,7 @@ pub fn watch_signals(interrupt: Interrupt) -> Result<(), String> {
 }
 
 fn member(word: &str) -> Result<String, String> {
-    admin::member(word).map(|_| word.to_owned()).ok_or_else(|| "write ID=HOST:PORT".into())
+    members::member(word).map(|_| word.to_owned()).ok_or_else(|| "write ID=HOST:PORT".into())
 }
 
 /// Reads `500ms`, `2s` or `1m`.

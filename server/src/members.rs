@@ -26,28 +26,37 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// The first word of what names the leader.
 const NOT_LEADER: &str = "NOTLEADER";
 
+/// Reads `id=host:port`.
+pub fn member(word: &str) -> Option<(u64, String)> {
+    let (id, address) = word.split_once('=')?;
+    let (host, port) = address.rsplit_once(':')?;
+    port.parse::<u16>().ok()?;
+    let id: u64 = id.parse().ok()?;
+    (id > 0 && !host.is_empty()).then(|| (id, address.to_owned()))
+}
+
 /// Reads the words after `MEMBERS` as a change.
 pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
     let id = |word: &str| {
         let id = word.parse::<u64>().ok().filter(|id| *id > 0).map(NodeId);
         id.ok_or_else(|| format!("'{word}' is not a node's id"))
     };
-    let member = |word: &str| {
-        let member = crate::admin::member(word).map(|(id, address)| (NodeId(id), address));
-        member.ok_or_else(|| format!("'{word}' is not a member: write id=host:port"))
+    let named = |word: &str| {
+        let named = member(word).map(|(id, address)| (NodeId(id), address));
+        named.ok_or_else(|| format!("'{word}' is not a member: write id=host:port"))
     };
     let (change, rest) = words.split_first().map_or(("", &words[..]), |(first, rest)| (*first, rest));
     match (change.to_ascii_lowercase().as_str(), rest) {
-        ("add", [new]) => member(new).map(|(id, address)| MemberChange::Add(id, address)),
+        ("add", [new]) => named(new).map(|(id, address)| MemberChange::Add(id, address)),
         ("promote", [node]) => id(node).map(MemberChange::Promote),
         ("demote", [node]) => id(node).map(MemberChange::Demote),
         ("remove", [node]) => id(node).map(MemberChange::Remove),
         ("replace", [old, new]) => {
-            let (old, (new, address)) = (id(old)?, member(new)?);
+            let (old, (new, address)) = (id(old)?, named(new)?);
             Ok(MemberChange::Replace { old, new, address })
         }
         ("voters", [_, ..]) => {
-            let list = rest.iter().map(|word| member(word)).collect::<Result<BTreeMap<_, _>, _>>()?;
+            let list = rest.iter().map(|word| named(word)).collect::<Result<BTreeMap<_, _>, _>>()?;
             if list.len() < rest.len() {
                 return Err("a node is named twice".to_owned());
             }
@@ -176,6 +185,17 @@ pub fn join(to: &[String], id: u64, address: &str) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn members_are_named_by_id_and_address() {
+        assert_eq!(member("1=127.0.0.1:7101"), Some((1, "127.0.0.1:7101".into())));
+        assert_eq!(member("20=[::1]:80"), Some((20, "[::1]:80".into())));
+        for wrong in
+            ["", "1", "1=", "1=host", "1=:80", "0=host:80", "x=host:80", "1=host:port", "1=host:65536"]
+        {
+            assert_eq!(member(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn changes_are_read_as_they_are_written() {
