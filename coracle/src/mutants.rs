@@ -43,6 +43,35 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("two-promises", "D5.3.1", "promises itself to a second list"),
     mutant("founds-without-all-promises", "D5.3.1", "founds when a majority of the list has promised itself"),
     mutant("gives-up-and-founds", "D5.3.1", "says that it gave up, and founds all the same"),
+    // Changes of membership.
+    mutant(
+        "change-before-own-commit",
+        "MC-1",
+        "changes the membership before an entry of its own term is committed",
+    ),
+    mutant("two-changes-at-once", "§6", "begins a change while another is not over"),
+    mutant("change-without-joint", "§6", "goes to other voters in one step"),
+    mutant("joint-left-uncommitted", "§6", "ends a change before its joint membership is committed"),
+    mutant("joint-never-left", "§6", "never ends a change"),
+    mutant(
+        "joint-commits-by-new-voters",
+        "§6",
+        "commits by the new voters alone while the membership is joint",
+    ),
+    mutant(
+        "joint-elects-by-new-voters",
+        "§6",
+        "is elected by the new voters alone while the membership is joint",
+    ),
+    mutant("truncation-keeps-membership", "MC-3", "goes by a membership that was truncated"),
+    mutant("newcomers-not-met", "D5.1.15", "makes progress at its election only"),
+    mutant("learner-campaigns", "EL-13", "campaigns without a vote"),
+    mutant("removed-leader-stays", "§6", "leads on though it has left"),
+    mutant(
+        "leaving-voter-never-campaigns",
+        "D5.1.16",
+        "does not campaign once it has the entry with which it leaves",
+    ),
     // Terms and votes.
     mutant("second-vote", "VT-1", "grants a second vote in one term"),
     mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),

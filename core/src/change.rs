@@ -106,7 +106,8 @@ impl Leader {
     pub(crate) fn meet_members(&mut self, shared: &mut Shared) {
         let (membership, at) = (shared.log.membership(), shared.log.membership_id().index);
         let (next, now) = (shared.log.last().next(), shared.now);
-        for member in membership.others(shared.me.id) {
+        let meets = shared.rules.meets_newcomers() || self.progress.len() == 1;
+        for member in membership.others(shared.me.id).filter(|_| meets) {
             self.leaving.remove(&member.peer());
             self.progress.entry(member.peer()).or_insert_with(|| Progress::new(next, now));
         }
@@ -125,14 +126,14 @@ impl Leader {
         let at = log.membership_id().index;
         let loses = !log.membership().is_voter(peer)
             && log.membership_before().is_some_and(|before| before.is_voter(peer));
-        if at > log.commit() && shared.rules.hears_when_committed(loses) { at.prev() } else { last }
+        if at > log.commit() && loses { at.prev() } else { last }
     }
 
     /// The commit index has risen: the new voters stand alone once the joint membership is committed.
     pub(crate) fn go_on_changing(&mut self, shared: &mut Shared) {
         let (id, membership) = (shared.log.membership_id(), shared.log.membership());
         if membership.is_joint() && shared.rules.ends_change(id.index, shared.log.commit()) {
-            let alone = Membership { outgoing: Default::default(), ..membership.clone() };
+            let alone = membership.after();
             self.append_membership(shared, alone, None);
         }
     }

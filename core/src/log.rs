@@ -186,7 +186,7 @@ impl Log {
         }
         let truncated = (first_new <= self.last).then(|| first_new.prev());
         if let Some(last) = truncated {
-            self.truncate(last);
+            self.truncate(rules, last);
         }
         self.append(&message.runs, message.last, &message.memberships);
         Accept::Accepted { truncated, appended_from: Some(first_new) }
@@ -227,11 +227,13 @@ impl Log {
     }
 
     /// Drops everything after `last`. Memberships that go leave the one before them in force.
-    fn truncate(&mut self, last: Index) {
+    fn truncate(&mut self, rules: Rules, last: Index) {
         debug_assert!(last >= self.commit, "a committed entry is never truncated");
         self.last = last;
         self.runs.truncate(self.runs.partition_point(|run| run.first <= last));
-        self.memberships.retain(|(id, _)| id.index <= last);
+        if rules.takes_membership_back() {
+            self.memberships.retain(|(id, _)| id.index <= last);
+        }
     }
 
     /// Forgets the entries up to `upto`, for which a snapshot stands. The newest of them; none if that is no news.
@@ -367,7 +369,7 @@ mod tests {
         assert!(log.committed_membership().1.is_empty(), "nothing is committed");
         log.commit_to(Rules::default(), Index(4));
         assert_eq!(log.committed_membership(), &(LogId::new(1, 2), of_one(1)));
-        log.truncate(Index(4));
+        log.truncate(Rules::default(), Index(4));
         assert_eq!(log.membership_id(), LogId::new(1, 2));
         assert_eq!(log.check(), Ok(()));
     }
@@ -378,7 +380,7 @@ mod tests {
         let mut log =
             Log::new(LogId::ZERO, vec![Run::new(1, 1)], Index(1), Index::ZERO, vec![(id, of_one(1))]);
         assert!(log.committed_membership().1.is_empty());
-        log.truncate(Index(0));
+        log.truncate(Rules::default(), Index(0));
         assert_eq!(log.membership_id(), LogId::ZERO);
         // One that a snapshot covers needs none before it.
         let log = Log::new(LogId::new(1, 3), vec![], Index(3), Index(3), vec![(id, of_one(1))]);

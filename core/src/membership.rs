@@ -52,6 +52,11 @@ impl Membership {
         !self.outgoing.is_empty()
     }
 
+    /// What follows a joint membership: the new voters stand alone.
+    pub fn after(&self) -> Membership {
+        Membership { outgoing: BTreeMap::new(), ..self.clone() }
+    }
+
     /// Whether this very incarnation is a member, voting or not.
     pub fn contains(&self, peer: Peer) -> bool {
         names(&self.members, peer) || names(&self.outgoing, peer)

@@ -265,6 +265,9 @@ impl Rules {
         pre: bool,
         vote_of: impl Fn(Peer) -> Option<bool>,
     ) -> Tally {
+        if self.broken.is("joint-elects-by-new-voters") {
+            return membership.after().tally(vote_of);
+        }
         let granted = |peer| vote_of(peer) == Some(true);
         if self.broken.is("election-quorum-too-small")
             && !pre
@@ -317,9 +320,15 @@ impl Rules {
         committed && !votes && !self.broken.is("removed-leader-stays")
     }
 
-    /// Whoever loses a vote hears of it when it is committed, and votes until then (D5.1.16).
-    pub(crate) fn hears_when_committed(self, loses: bool) -> bool {
-        loses && !self.broken.is("removed-told-early")
+    /// A member has progress from the moment it is appended (D5.1.15).
+    pub(crate) fn meets_newcomers(self) -> bool {
+        !self.broken.is("newcomers-not-met")
+    }
+
+    /// "A server always uses the latest configuration in its log, regardless of whether the entry is committed" (§6), and
+    /// so the one before when that is truncated (MC-3).
+    pub(crate) fn takes_membership_back(self) -> bool {
+        !self.broken.is("truncation-keeps-membership")
     }
 }
 
@@ -338,6 +347,9 @@ impl Rules {
             Quorum::Read => self.broken.is("read-quorum-too-small"),
             Quorum::Contact => false,
         };
+        if what == Quorum::Commit && self.broken.is("joint-commits-by-new-voters") {
+            return membership.after().reached(&value_of);
+        }
         let reached = membership.reached(&value_of);
         if too_small { one_too_few(membership, value_of).unwrap_or(reached) } else { reached }
     }
