@@ -182,6 +182,11 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         }
     }
 
+    /// Somebody who was handed over asked nothing, and has the answer.
+    pub(crate) fn pass(&mut self) {
+        self.answered += 1;
+    }
+
     /// Does the next thing that waits, and answers those who wait for it. None: there is nothing left.
     pub(crate) fn next(&mut self) -> Option<Result<Done, StopReason>> {
         if let Some(snapshot) = self.restoring.take() {

@@ -1,18 +1,23 @@
 //! A running node as its handles share it, whatever its machine is.
 
+use crate::backup::{self, Backup, BackupError};
 use crate::config::Config;
 use crate::entry::Entry;
 use crate::error::*;
 use crate::inbox::{self, Refused};
-use crate::requests::Request;
+use crate::requests::{Reader, Request};
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
 use bytes::Bytes;
-use coracle_core::{Index, Peer};
+use coracle_core::{Index, LogId, Peer};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+/// How often a snapshot is asked for that is gone whenever it is opened.
+const OPENINGS: u32 = 5;
 
 /// A future that is compiled with this crate. One of an `async fn` would be compiled where it is polled, with all that
 /// it runs, and so with every program that has a machine.
@@ -98,6 +103,42 @@ impl Inner {
             return Err(EntryLookupError::Stopped(self.stop_reason()));
         }
         answered.await.unwrap_or_else(|_| Err(EntryLookupError::Stopped(self.stop_reason())))
+    }
+
+    pub(crate) fn backup(&self) -> Boxed<'_, Result<Backup, BackupError>> {
+        Box::pin(self.ask_backup())
+    }
+
+    async fn ask_backup(&self) -> Result<Backup, BackupError> {
+        let (reader, told) = Reader::point();
+        let sent = self.requests.send(Request::Read { reader }).await;
+        sent.map_err(|refused| BackupError::Unconfirmed(self.read_refused(refused)))?;
+        let reaches = match timeout(self.config.request_timeout, told).await {
+            Ok(Ok(told)) => told.map_err(BackupError::Unconfirmed)?,
+            Ok(Err(_)) => return Err(BackupError::Stopped(self.stop_reason())),
+            Err(_) => return Err(BackupError::Unconfirmed(ReadError::Timeout)),
+        };
+        let mut tries = 1;
+        loop {
+            match self.given_out(|answer| Request::Backup { reaches, answer }).await {
+                // Two newer ones have come before it was opened.
+                Err(BackupError::Gone(_)) if tries < OPENINGS => tries += 1,
+                given => return given,
+            }
+        }
+    }
+
+    /// The snapshot that this asks for.
+    async fn given_out(&self, ask: impl FnOnce(backup::Answer) -> Request) -> Result<Backup, BackupError> {
+        let (answer, answered) = oneshot::channel();
+        if self.requests.send_always(ask(answer)).await.is_err() {
+            return Err(BackupError::Stopped(self.stop_reason()));
+        }
+        answered.await.unwrap_or_else(|_| Err(BackupError::Stopped(self.stop_reason())))
+    }
+
+    pub(crate) fn same_backup(&self, snapshot: LogId, file: u64) -> Boxed<'_, Result<Backup, BackupError>> {
+        Box::pin(self.given_out(move |answer| Request::SameBackup { snapshot, file, answer }))
     }
 
     pub(crate) async fn stopping(&self) -> StopReason {

@@ -130,22 +130,21 @@ async fn assemble(
     let (ending_out, ending) = watch::channel(None);
     let (stopped_out, stopped) = watch::channel(None);
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
-    let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots);
+    let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots.clone());
     let machine = machine(around).map_err(system("start the machine's thread"))?;
-    let (settings, way, peer_addr) = (config.clone(), transport.clone(), transport.local_addr());
     let inner = Inner {
-        config: settings,
+        config: config.clone(),
         me,
-        peer_addr,
+        peer_addr: transport.local_addr(),
         requests: requests_out,
-        transport: way,
+        transport: transport.clone(),
         leader,
         stop: stop_out,
         ending,
         stopped,
     };
-    let driver = Driver::new(replica, cluster, boot, &config);
-    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config));
+    let log = log_bytes(&*reader, &config);
+    let driver = Driver::new(replica, cluster, boot, &config).starting_from(snapshot, log);
     let driver = driver.fenced_at(fenced).remembering(promise, start);
     fenced.inspect(|index| tracing::error!(node = %config.id, %index, "{}", alarms::FENCED));
     let (leader, ending, stopped) = (leader_out, ending_out, Stopped(stopped_out));
@@ -159,6 +158,7 @@ async fn assemble(
         reports,
         files,
         filed,
+        snapshots,
         reader,
         disk,
         requests,

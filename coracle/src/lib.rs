@@ -64,6 +64,7 @@
 
 mod alarms;
 mod applier;
+pub mod backup;
 mod bootstrap;
 mod changing;
 mod clock;
@@ -94,6 +95,7 @@ mod open;
 mod primitives;
 #[cfg(test)]
 mod race;
+pub mod rebuild;
 mod replica;
 mod replicated;
 mod requests;

@@ -192,11 +192,13 @@ impl<S: StateMachine> Turning<S> {
 
     fn take(&mut self, batch: Batch) {
         for work in batch {
-            if let Work::Read(_, reader) = &work {
-                reader.confirm();
+            if let Work::Read(upto, reader) = &work {
+                reader.confirm(*upto);
             }
-            if let Some(work) = work.with_queries(Reader::query::<S>) {
-                self.applier.take(work);
+            match work.with_queries(Reader::query::<S>) {
+                Some(work) => self.applier.take(work),
+                // Whoever only wants to know up to where has been told.
+                None => self.applier.pass(),
             }
         }
     }

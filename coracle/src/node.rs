@@ -2,6 +2,7 @@
 //!
 //! Only what encodes, decodes and starts the machine knows the machine's type; the rest is [`Inner`], and compiled once.
 
+use crate::backup::{Backup, BackupError};
 use crate::config::Config;
 use crate::entry::Entry;
 use crate::error::*;
@@ -249,6 +250,22 @@ impl<S: StateMachine> Node<S> {
     /// The entry at `index` of this node's log, committed or not. For inspection.
     pub async fn get_entry(&self, index: u64) -> Result<Entry, EntryLookupError> {
         self.inner.get_entry(Index(index)).await
+    }
+
+    /// A [backup](crate::backup) of the whole cluster, from this node: a snapshot of its state that reflects every write
+    /// that was completed anywhere before this call. Any node will do.
+    ///
+    /// The snapshot that is there is given out if it reflects them all; otherwise another one is written first, which
+    /// takes as long as the state is large. Confirming what is newest waits for [`Config::request_timeout`]. Dropping the
+    /// future changes nothing.
+    pub async fn backup(&self) -> Result<Backup, BackupError> {
+        self.inner.backup().await
+    }
+
+    /// A backup that was given out before, known by its newest entry and the bits that name its file, to go on reading it.
+    /// It is [`Gone`](BackupError::Gone) once this node has written two newer ones.
+    pub async fn same_backup(&self, last: LogId, file: u64) -> Result<Backup, BackupError> {
+        self.inner.same_backup(last, file).await
     }
 
     /// The settings that the node was started with.

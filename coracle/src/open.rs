@@ -18,7 +18,6 @@ use crate::storage::{
 use crate::wire::decode_membership;
 use coracle_core::*;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +43,6 @@ pub(crate) struct Opened {
 
 /// Opens and recovers the store. A long log takes a while.
 pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
-    let (id, segment_bytes, broken) = (config.id, config.segment_bytes, config.broken);
     let (incarnation, boots) = (Incarnation(random()?), Boots { count: 1, newest: vec![Boot(random()?)] });
     match &config.storage {
         Storage::Memory => {
@@ -65,21 +63,31 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
                 snapshot: None,
             })
         }
-        Storage::Dir(path) => open_dir(id, incarnation, path, Keeper::Wal { segment_bytes, broken }, broken),
-        Storage::Engine { dir, engine } => {
-            open_dir(id, incarnation, dir, Keeper::Engine(engine.clone()), broken)
+        Storage::Dir(dir) | Storage::Engine { dir, .. } => {
+            let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(dir)?);
+            open_disk(config.id, incarnation, disk, &Keeper::of(config), config.broken)
         }
     }
 }
 
 /// What keeps the log of a data directory.
-enum Keeper {
+pub(crate) enum Keeper {
     Wal { segment_bytes: u64, broken: Broken },
     Engine(Arc<dyn Engine>),
 }
 
 impl Keeper {
-    fn name(&self) -> &str {
+    /// What these settings say.
+    pub(crate) fn of(config: &Config) -> Keeper {
+        match &config.storage {
+            Storage::Engine { engine, .. } => Keeper::Engine(engine.clone()),
+            Storage::Dir(_) | Storage::Memory => {
+                Keeper::Wal { segment_bytes: config.segment_bytes, broken: config.broken }
+            }
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
         match self {
             Keeper::Wal { .. } => WAL,
             Keeper::Engine(engine) => engine.name(),
@@ -100,7 +108,11 @@ impl Keeper {
         }
     }
 
-    fn open(&self, disk: &Arc<dyn Disk>, identity: Identity) -> Result<Box<dyn LogStore>, StoreError> {
+    pub(crate) fn open(
+        &self,
+        disk: &Arc<dyn Disk>,
+        identity: Identity,
+    ) -> Result<Box<dyn LogStore>, StoreError> {
         match self {
             Keeper::Wal { segment_bytes, broken } => {
                 let config = WalConfig { segment_bytes: *segment_bytes, ..WalConfig::default() };
@@ -113,14 +125,14 @@ impl Keeper {
     }
 }
 
-fn open_dir(
+/// Opens what is in a directory, as a start does.
+pub(crate) fn open_disk(
     id: NodeId,
     fresh: Incarnation,
-    path: &Path,
-    keeper: Keeper,
+    disk: Arc<dyn Disk>,
+    keeper: &Keeper,
     broken: Broken,
 ) -> Result<Opened, StartError> {
-    let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(path)?);
     wal::tidy(&*disk)?;
     let exists = keeper.log_exists(&*disk)?;
     let mut identity = identity::open_or_create_with(&*disk, id, keeper.name(), exists, || fresh)?;

@@ -1,5 +1,6 @@
 //! What a handle asks of its node, and how the answers come back.
 
+use crate::backup;
 use crate::entry::Entry;
 use crate::error::*;
 use crate::slot::{Holds, Slot, Waiting};
@@ -21,6 +22,10 @@ pub(crate) enum Request {
     Write { command: Bytes, limit: Duration, writer: Writer },
     /// Answer a query from a state that is not older than the request.
     Read { reader: Reader },
+    /// Give out a snapshot that reaches so far.
+    Backup { reaches: Index, answer: backup::Answer },
+    /// Give out this very snapshot, if it is still there: its newest entry, and the bits that name the file.
+    SameBackup { snapshot: LogId, file: u64, answer: backup::Answer },
     /// Found the cluster of a list whose lowest node this is.
     Found { ask: Box<Ask>, answer: oneshot::Sender<Answer> },
     /// Change the membership that stands at this entry.
@@ -50,6 +55,7 @@ impl Request {
             Request::Read { reader } => reader.refuse(ReadError::Stopped(reason)),
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
             // The handle finds the reason by itself.
+            Request::Backup { answer, .. } | Request::SameBackup { answer, .. } => drop(answer),
             Request::Found { answer, .. } => drop(answer),
             Request::Change { answer, .. } => drop(answer),
             Request::Status { answer } => drop(answer),
@@ -152,8 +158,37 @@ impl<S: StateMachine> Write for Written<S> {
 trait Read: Any + Send + Sync {
     fn gave_up(&self) -> bool;
     fn refuse(&self, why: ReadError);
-    fn confirm(&self);
+    fn confirm(&self, upto: Index);
     fn lose(&self);
+}
+
+/// Whoever wants to know up to where everything goes that is done by now, and asks the machine nothing.
+struct Point(Mutex<Option<oneshot::Sender<Result<Index, ReadError>>>>);
+
+impl Point {
+    fn tell(&self, told: Result<Index, ReadError>) {
+        let teller = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(teller.map(|teller| teller.send(told)));
+    }
+}
+
+impl Read for Point {
+    fn gave_up(&self) -> bool {
+        let teller = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        teller.as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn refuse(&self, why: ReadError) {
+        self.tell(Err(why));
+    }
+
+    fn confirm(&self, upto: Index) {
+        self.tell(Ok(upto));
+    }
+
+    fn lose(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 impl<S: StateMachine> Read for Asked<S> {
@@ -165,7 +200,7 @@ impl<S: StateMachine> Read for Asked<S> {
         self.answer.answer(Err(why));
     }
 
-    fn confirm(&self) {
+    fn confirm(&self, _: Index) {
         self.confirmed.store(true, Ordering::Relaxed);
     }
 
@@ -221,14 +256,20 @@ impl Reader {
         }
     }
 
-    /// A quorum has confirmed the read.
-    pub(crate) fn confirm(&self) {
+    /// Both sides of the question up to where everything goes that is done by now.
+    pub(crate) fn point() -> (Reader, oneshot::Receiver<Result<Index, ReadError>>) {
+        let (teller, told) = oneshot::channel();
+        (Reader(Some(Arc::new(Point(Mutex::new(Some(teller)))))), told)
+    }
+
+    /// A quorum has confirmed the read, from a state up to there at least.
+    pub(crate) fn confirm(&self, upto: Index) {
         if let Some(read) = &self.0 {
-            read.confirm();
+            read.confirm(upto);
         }
     }
 
-    /// What is asked. Only the machine's own callers come to it, and each once.
+    /// What is asked, if it is something. Only the machine's own callers come to it, and each once.
     pub(crate) fn query<S: StateMachine>(&self) -> Option<S::Query> {
         self.asked::<S>()?.query.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

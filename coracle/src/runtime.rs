@@ -7,12 +7,13 @@
 //! a turn are shared by many requests.
 
 use crate::alarms;
+use crate::backup::{self, Backup, BackupError, Waiting};
 use crate::clock;
 use crate::config::{Config, TICK};
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::*;
-use crate::files::Filed;
+use crate::files::{Filed, SnapshotWriter};
 use crate::founding::Question;
 use crate::inbox;
 use crate::machine::{self, Machine};
@@ -62,6 +63,8 @@ pub(crate) struct Parts {
     /// To the worker for the files of snapshots, and what it and those who write one say.
     pub(crate) files: std::sync::mpsc::Sender<FileOrder>,
     pub(crate) filed: mpsc::UnboundedReceiver<Filed>,
+    /// Where they are.
+    pub(crate) snapshots: SnapshotWriter,
     pub(crate) reader: Arc<dyn LogReader>,
     /// None for a store in memory.
     pub(crate) disk: Option<Arc<dyn Disk>>,
@@ -107,6 +110,8 @@ pub(crate) struct Runtime {
     /// Who waits for the end of a change of the membership, by name.
     changers: BTreeMap<u64, oneshot::Sender<Changed>>,
     newest_changer: u64,
+    /// Who waits for a snapshot.
+    waiting: Waiting,
     /// Who wants to know how the node stands after this turn.
     statuses: Vec<oneshot::Sender<Status>>,
     /// Who waits for a snapshot, and up to where it must reach.
@@ -139,6 +144,7 @@ impl Runtime {
             newest_founder: 0,
             changers: BTreeMap::new(),
             newest_changer: 0,
+            waiting: Waiting::default(),
             statuses: Vec::new(),
             snapshots: Vec::new(),
             met,
@@ -216,6 +222,7 @@ impl Runtime {
             self.look_for_old_versions();
             self.tell_of_snapshots();
         }
+        self.look_who_waits();
         self.tell();
         for answer in std::mem::take(&mut self.statuses) {
             drop(answer.send(self.status()));
@@ -236,6 +243,34 @@ impl Runtime {
                 None => self.snapshots.push((wanted, answer)),
             }
         }
+    }
+
+    /// Answers those who wait for a snapshot that is there by now, and has another taken for the rest.
+    fn look_who_waits(&mut self) {
+        let driver = &mut self.parts.driver;
+        if driver.fenced().is_some() {
+            self.waiting.refuse(&BackupError::Unconfirmed(ReadError::Diverged));
+        }
+        let newest = driver.snapshots.newest().map_or(LogId::ZERO, |newest| newest.last);
+        let served = self.waiting.served_by(newest.index);
+        if self.waiting.want(driver.machine_applied()) {
+            // What has applied nothing has nobody waiting for it; a fenced one was told so.
+            drop(driver.want_snapshot());
+        }
+        for answer in served {
+            self.give_out(newest, None, answer);
+        }
+    }
+
+    /// Opens a snapshot for somebody, on another thread.
+    fn give_out(&self, snapshot: LogId, file: Option<u64>, answer: backup::Answer) {
+        // The sender goes along so that a stop waits for this too.
+        let (files, under_way) = (self.parts.snapshots.files.clone(), self.loads.clone());
+        tokio::task::spawn_blocking(move || {
+            let opened = Backup::open(&*files, snapshot, file);
+            drop((files, under_way));
+            drop(answer.send(opened));
+        });
     }
 
     /// Has it written down in which boots the disks of other members were met, where that is news.
@@ -312,6 +347,7 @@ impl Runtime {
                     for (_, answer) in self.snapshots.drain(..) {
                         drop(answer.send(Err(SnapshotError::Failed(problem.clone()))));
                     }
+                    self.waiting.refuse(&BackupError::NotWritten(problem.clone()));
                 }
                 driver.on_saved(saved.ok());
             }
@@ -343,6 +379,8 @@ impl Runtime {
         match request {
             Request::Write { command, limit, writer } => self.parts.driver.on_write(command, limit, writer),
             Request::Read { reader } => self.parts.driver.on_read(reader),
+            Request::Backup { reaches, answer } => self.waiting.add(reaches, answer),
+            Request::SameBackup { snapshot, file, answer } => self.give_out(snapshot, Some(file), answer),
             Request::Found { ask, answer } => {
                 let me = self.parts.driver.raft().me();
                 self.on_founding(me, *ask, answer);
@@ -599,8 +637,7 @@ impl Runtime {
             reader.refuse(ReadError::Stopped(reason.clone()));
         }
         let Runtime { parts, loaded, loads, .. } = self;
-        let Parts { config, writer, reader, disk, transport, stopped, leader, machine, files, filed, .. } =
-            parts;
+        let Parts { config, writer, reader, disk, transport, stopped, leader, machine, files, .. } = parts;
         leader.send_replace(None);
         if !machine.finish().await {
             let node = config.id;
@@ -617,8 +654,8 @@ impl Runtime {
         drop((reader, loads));
         drain(loaded, "a read").await;
         // And so do the snapshots that are read, received and written.
-        drop(files);
-        drain(filed, "the work on a snapshot").await;
+        drop((files, parts.snapshots));
+        drain(parts.filed, "the work on a snapshot").await;
         drop(disk);
         stopped.0.send_replace(Some(reason));
     }

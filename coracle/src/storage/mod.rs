@@ -16,7 +16,7 @@ pub mod memory;
 pub(crate) mod met;
 pub mod queue;
 mod shape;
-pub(crate) mod snapshots;
+pub mod snapshots;
 pub mod wal;
 
 pub use engine::Engine;

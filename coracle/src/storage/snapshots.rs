@@ -44,35 +44,35 @@ const MAX_MEMBERSHIP: usize = 4 << 20;
 
 /// What a snapshot says besides the state of the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Meta {
+pub struct Meta {
     /// The entry up to which it stands for the log.
-    pub(crate) id: LogId,
+    pub id: LogId,
     /// The digest of everything up to there.
-    pub(crate) digest: [u8; 16],
+    pub digest: [u8; 16],
     /// The cluster's clock there, in milliseconds.
-    pub(crate) cluster_time: u64,
+    pub cluster_time: u64,
     /// The version of the machine that wrote it.
-    pub(crate) machine_version: u16,
+    pub machine_version: u16,
     /// The newest digest that is compared with those of other nodes.
-    pub(crate) compared: Option<coracle_core::Digest>,
+    pub compared: Option<coracle_core::Digest>,
     /// The entry of the membership that was in force there, and its payload.
-    pub(crate) membership: (LogId, Bytes),
+    pub membership: (LogId, Bytes),
 }
 
 /// A snapshot that is durable and was read back.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Kept {
+pub struct Kept {
     /// What it says.
-    pub(crate) meta: Meta,
-    /// Names the file.
-    pub(crate) file: u64,
+    pub meta: Meta,
+    /// Names the file: random bits, drawn when it was written.
+    pub file: u64,
     /// The length of the file, in bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// How files are written, and read back.
 #[derive(Clone)]
-pub(crate) struct Pace {
+pub struct Pace {
     /// So many bytes are synced together. What comes in is never written past the end of a part before that part was
     /// synced.
     pub(crate) part: u64,
@@ -87,7 +87,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 impl Pace {
     /// Parts of 4 MiB, at most so many bytes in a second; 0: no limit.
-    pub(crate) fn at_most(bytes_per_second: u64) -> Pace {
+    pub fn at_most(bytes_per_second: u64) -> Pace {
         let part: u64 = 4 << 20;
         let nanos = (part * 1_000_000_000).checked_div(bytes_per_second).unwrap_or(0);
         Pace { part, pause: Duration::from_nanos(nanos), stops: None }
@@ -123,8 +123,8 @@ pub(crate) fn is_left(name: &str, names: &[String]) -> bool {
     name == TEMPORARY || came(name) && names.iter().filter(|name| came(name)).count() > 1
 }
 
-/// Writes a snapshot: durable, read back, and under its name. Older ones than the newest two go.
-pub(crate) fn save(
+/// Writes a snapshot: durable, read back, and under its name. `file` are random bits that name it.
+pub fn save(
     disk: &dyn Disk,
     meta: &Meta,
     file: u64,
@@ -235,7 +235,8 @@ pub(crate) fn read_piece(file: &dyn DiskFile, offset: u64, most: usize) -> io::R
     Ok(bytes.into())
 }
 
-fn verify(disk: &dyn Disk, name: &str, pace: &Pace) -> Result<Kept, StoreError> {
+/// Reads all of the file with this name, and checks every checksum in it.
+pub(crate) fn verify(disk: &dyn Disk, name: &str, pace: &Pace) -> Result<Kept, StoreError> {
     let mut reader = Reader::open(disk, name)?;
     let mut buffer = vec![0; CHUNK];
     let mut done = 0;
@@ -250,6 +251,16 @@ fn verify(disk: &dyn Disk, name: &str, pace: &Pace) -> Result<Kept, StoreError> 
     }
     let Reader { meta, file, at, .. } = reader;
     Ok(Kept { meta, file, bytes: at })
+}
+
+/// What is left of a snapshot that began to come: which it is, where that can be told. Nothing is verified but the header.
+pub(crate) fn begun(disk: &dyn Disk, name: &str) -> Option<(LogId, u64)> {
+    Reader::open(disk, name).ok().map(|reader| (reader.meta.id, reader.file))
+}
+
+/// Opens the file with this name, to read the machine's state from. What is read is verified chunk by chunk.
+pub(crate) fn open_named(disk: &dyn Disk, name: &str) -> Result<Reader, StoreError> {
+    Reader::open(disk, name)
 }
 
 fn name(id: LogId) -> String {
@@ -430,6 +441,11 @@ impl Reader {
             whole: Xxh3Default::new(),
             ended: false,
         })
+    }
+
+    /// What its header says, the name of the file, and the file.
+    pub(crate) fn into_parts(self) -> (Meta, u64, Arc<dyn DiskFile>) {
+        (self.meta, self.file, self.from)
     }
 
     /// What a read failed for, by the error that it gave.
