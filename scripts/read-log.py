@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Reads the write-ahead log of a node, from docs/disk-format.md alone and with nothing but Python.
+"""Reads the write-ahead log of a node and its snapshots, from docs/disk-format.md alone and with nothing but Python.
 
 scripts/read-log.py DIR prints, one JSON object a line, what `coracle log dump --json DIR` prints of the types
-directory, hard_state, log, run, membership, entry and end. It changes nothing, and expects that no server uses the
-directory. The exit code is 0 for an intact log, 1 for a damaged one, 2 where nothing can be said.
+directory, hard_state, log, run, membership, snapshot, entry and end. It changes nothing, and expects that no server uses
+the directory. The exit code is 0 for an intact log, 1 for a damaged one, 2 where nothing can be said.
+
+scripts/read-log.py FILE reads a backup, which is a snapshot under another name, and prints its line.
 """
 
 import json
@@ -12,6 +14,9 @@ import os
 import re
 import struct
 import sys
+
+sys.dont_write_bytecode = True
+from xxh3 import xxh3
 
 BLOCK = 4096
 HEADER = 64
@@ -456,6 +461,66 @@ def segments_of(directory):
     return segments
 
 
+def read_snapshot(path):
+    """What a snapshot says, all of it verified. Damaged if it is not whole."""
+    with open(path, "rb") as file:
+        data = file.read()
+
+    def wrong(at, detail):
+        return Damaged(f"{path} at offset {at}: {detail}")
+
+    try:
+        crc, magic, version, length, bits, index, term = unpack("I4sIIQQQ", data)
+        if magic != b"CRSN" or not 120 <= length <= 120 + (4 << 20) or length > len(data):
+            raise wrong(0, "it does not begin like a snapshot")
+        if crc32c(data[4:length]) != crc:
+            raise wrong(0, "the checksum of the header is wrong")
+        if version != 1:
+            raise Unreadable(f"{path}: version {version}")
+        digest, time, machine, format, compared, compared_version = unpack("16sQIIQI", data, 40)
+        own, of_index, of_term, members = unpack("16sQQI", data, 84)
+        if members != length - 120 or not 0 < index < 1 << 63 or of_index > index or machine >> 16:
+            raise wrong(16, "the header cannot be true")
+        at, chunks, content = length, 0, []
+        while True:
+            size, crc = unpack("II", data, at)
+            if size == 0:
+                break
+            chunk = data[at + 8:at + 8 + size]
+            if size > 1 << 20 or len(chunk) < size or crc32c(struct.pack("<QQ", bits, chunks) + chunk) != crc:
+                raise wrong(at, "a chunk is not whole")
+            content.append(chunk)
+            at, chunks = at + 8 + size, chunks + 1
+        content = b"".join(content)
+        end = struct.pack("<QQQ", len(content), chunks, xxh3(content))
+        if data[at + 8:] != end or crc32c(end) != crc:
+            raise wrong(at, "the end does not fit what is before it")
+    except NotWhole:
+        raise wrong(len(data), "it ends in the middle") from None
+    agreed = {"index": compared, "format": format, "version": compared_version, "digest": own.hex()}
+    return {
+        "file": os.path.basename(path), "index": index, "term": term, "bits": f"{bits:016x}", "bytes": len(data),
+        "digest": digest.hex(), "cluster_time": time, "machine_version": machine, "compared": agreed if format else None,
+        "membership": {"index": of_index, "term": of_term, "payload": data[120:length].hex()},
+    }
+
+
+def snapshots_of(directory):
+    """The whole snapshots, newest first."""
+    found = []
+    for name in os.listdir(directory):
+        named = re.fullmatch(r"snapshot-(0|[1-9][0-9]*)-(0|[1-9][0-9]*)", name)
+        if not named:
+            continue
+        try:
+            one = read_snapshot(os.path.join(directory, name))
+        except Damaged:
+            continue  # A start passes over it.
+        if (one["index"], one["term"]) == (int(named[1]), int(named[2])):
+            found.append(one)
+    return sorted(found, key=lambda one: -one["index"])
+
+
 def show(type, **fields):
     print(json.dumps({"type": type, **fields}, separators=(",", ":")))
 
@@ -474,6 +539,10 @@ def read(directory):
     if identity["store"] != "wal":
         raise Unreadable(f"{directory}: the store {identity['store']} keeps the log")
     log, boundary, vote_in_doubt = recover(segments_of(directory), identity)
+    snapshots = snapshots_of(directory)
+    reaches = snapshots[0]["index"] if snapshots else 0
+    if log.purged[1] > reaches:
+        raise Damaged(f"{directory}: the log begins after {log.purged[1]}, and no snapshot reaches it")
     cluster = identity["cluster"]
     show("directory", store="wal", node=identity["node"], incarnation=f"{identity['incarnation']:016x}",
          cluster=None if cluster is None else f"{cluster:032x}")
@@ -485,6 +554,8 @@ def read(directory):
         show("run", first=first, term=term)
     for (term, index), payload in log.memberships:
         show("membership", index=index, term=term, payload=payload.hex())
+    for one in snapshots:
+        show("snapshot", **one)
     for index in range(log.purged[1] + 1, log.last[1] + 1):
         one = log.entries[index]
         payload = one.pop("payload")
@@ -494,10 +565,13 @@ def read(directory):
 
 def main():
     if len(sys.argv) != 2:
-        print("usage: read-log.py DIR", file=sys.stderr)
+        print("usage: read-log.py DIR | FILE", file=sys.stderr)
         return 2
     try:
-        read(sys.argv[1])
+        if os.path.isfile(sys.argv[1]):
+            show("snapshot", **read_snapshot(sys.argv[1]))
+        else:
+            read(sys.argv[1])
     except Damaged as wrong:
         print(f"damaged: {wrong}", file=sys.stderr)
         return 1

@@ -127,7 +127,7 @@ pub fn restore(backup: &Path, config: &Config) -> Result<Rebuilt, RebuildError> 
 /// let config = Config::new(1, "10.0.0.1:7101", Storage::Dir("data/node-1".into()));
 /// let survivor = Survivor::open(&config)?;
 /// println!("it holds everything up to {}, and is sure of what is up to {}", survivor.last(), survivor.certain());
-/// let rebuilt = survivor.recover(Counter::default())?;
+/// let rebuilt = survivor.recover(Counter::default(), "10.0.0.1:7101")?;
 /// println!("the only member of {}", rebuilt.membership.cluster);
 /// # Ok::<(), coracle::rebuild::RebuildError>(())
 /// ```
@@ -147,11 +147,11 @@ impl std::fmt::Debug for Survivor {
 
 impl Survivor {
     /// Opens the directory as a start does, and so refuses whatever a start refuses: one that another process uses, one
-    /// of another node, one that is damaged. A directory that has no cluster, or does not exist, is refused too.
+    /// of another node, one that is damaged. A directory that has no cluster, or does not exist, is refused too. Nobody is
+    /// listened to meanwhile.
     pub fn open(config: &Config) -> Result<Survivor, RebuildError> {
         config.validate()?;
         let dir = directory(config)?.to_owned();
-        check_address(&config.peer_addr)?;
         if !dir.join(identity::IDENTITY).exists() {
             return Err(refused(&dir, "it is no data directory: there is no identity in it"));
         }
@@ -184,6 +184,17 @@ impl Survivor {
         self.opened.snapshot.as_ref().map_or(LogId::ZERO, |kept| kept.meta.id)
     }
 
+    /// The node.
+    pub fn node(&self) -> NodeId {
+        self.config.id
+    }
+
+    /// Where the others dialled it.
+    pub fn address(&self) -> Option<&str> {
+        let me = self.membership.all().find(|member| member.id == self.config.id);
+        me.map(|member| &*member.address)
+    }
+
     /// The newest membership that it holds.
     pub fn membership(&self) -> &Membership {
         &self.membership
@@ -197,12 +208,18 @@ impl Survivor {
     /// Makes it the one node of a new cluster, with everything in its log: entries that were committed, and those of
     /// which that is not known. A write that was acknowledged may be among the latter, and a write that nobody was told
     /// of may happen after all; one that this node does not hold is lost. `machine` is one that has applied nothing; it is
-    /// brought to the end of the log.
+    /// brought to the end of the log. `address` is where other nodes will dial this one.
     ///
     /// The new directory takes the place of the old one, which is kept beside it: its name is followed by
     /// `.before-recovery`. If a crash comes between these two steps, there is no directory in that place, and
     /// [`finish`] puts the new one there.
-    pub fn recover<S: StateMachine>(self, machine: S) -> Result<Rebuilt, RebuildError> {
+    pub fn recover<S: StateMachine>(
+        self,
+        machine: S,
+        address: impl Into<String>,
+    ) -> Result<Rebuilt, RebuildError> {
+        let me = member(self.config.id, address.into())?;
+        check_address(&me.address)?;
         let Survivor { config, dir, opened, .. } = self;
         let Opened { store, recovered, files: old, snapshot, .. } = opened;
         let mut replicated = Replicated::new(machine);
@@ -213,7 +230,6 @@ impl Survivor {
         let (meta, save) = replicated.snapshot().map_err(RebuildError::Machine)?;
         let new = beside(&dir, RECOVERING)?;
         let held = build_in(&new)?;
-        let me = member(config.id, config.peer_addr.clone())?;
         let (last, term) = (meta.id, recovered.hard_state.term.max(meta.id.term));
         let membership = found(&held, &Keeper::of(&config), me, meta, term, save)?;
         // An engine may not like to lose its directory; the lock of the whole is held until the end.
@@ -233,8 +249,11 @@ pub fn finish(dir: &Path) -> Result<bool, RebuildError> {
     if dir.exists() || !new.exists() || !before.exists() {
         return Ok(false);
     }
-    // The old one is moved away only once the new one is durable as a whole.
+    // The old one is moved away only once the new one is durable as a whole. That it names its cluster came last.
     let held = DirDisk::open(&new)?;
+    if identity::inspect(&held)?.0.cluster.is_none() {
+        return Ok(false);
+    }
     rename(&new, dir)?;
     drop(held);
     Ok(true)

@@ -256,10 +256,11 @@ async fn a_survivor_keeps_what_it_held_and_its_old_peers_cannot_join() {
     assert_eq!(before.membership(), &old.raft.membership);
     assert!(before.certain() > LogId::ZERO && before.certain() < before.last(), "{before:?}");
     assert!(before.fenced().is_none());
+    assert_eq!((before.node(), before.address()), (config.id, Some(&*config.peer_addr)));
     // It is locked meanwhile.
     assert!(Survivor::open(&config).is_err());
     let last = before.last();
-    let rebuilt = before.recover(Journal::default()).unwrap();
+    let rebuilt = before.recover(Journal::default(), &config.peer_addr).unwrap();
     assert_eq!((rebuilt.last, rebuilt.before.as_deref()), (last, Some(&*beside(&cluster, 1))));
     assert!(Some(rebuilt.membership.cluster) != old.cluster);
     let node = started(&config, &rebuilt).await;
@@ -316,7 +317,7 @@ async fn entries_that_may_not_be_committed_are_kept() {
     assert!(matches!(lost.await.unwrap(), Err(WriteError::Unknown(_))));
     let mut config = cluster.config(leader, &cluster.addresses[leader as usize - 1]);
     config.election_timeout = Config::new(1, "127.0.0.1:1", Storage::Memory).election_timeout;
-    let rebuilt = survivor(&config).recover(Journal::default()).unwrap();
+    let rebuilt = survivor(&config).recover(Journal::default(), &config.peer_addr).unwrap();
     let node = started(&config, &rebuilt).await;
     assert_eq!(node.read(()).await.unwrap(), lines(2));
 }
@@ -354,7 +355,7 @@ async fn a_recovery_that_was_cut_at_its_end_is_finished() {
     cluster.node(1).stop().await;
     let (dir, config) = (cluster.dir(1), cluster.config(1, &cluster.addresses[0]));
     assert!(!rebuild::finish(&dir).unwrap(), "nothing was begun");
-    let rebuilt = survivor(&config).recover(Journal::default()).unwrap();
+    let rebuilt = survivor(&config).recover(Journal::default(), &config.peer_addr).unwrap();
     assert!(!rebuild::finish(&dir).unwrap(), "it is finished");
     let new = dir.with_file_name("node-1.recovering");
     std::fs::rename(&dir, &new).unwrap();
@@ -364,7 +365,7 @@ async fn a_recovery_that_was_cut_at_its_end_is_finished() {
     assert_eq!(node.read(()).await.unwrap(), lines(1));
     node.stop().await;
     // A second recovery keeps what the first one kept.
-    let again = survivor(&config).recover(Journal::default()).unwrap();
+    let again = survivor(&config).recover(Journal::default(), &config.peer_addr).unwrap();
     let kept: &Path = again.before.as_deref().unwrap();
     assert!(kept.ends_with("node-1.before-recovery-2") && beside(&cluster, 1).exists());
     assert_ne!(again.membership.cluster, rebuilt.membership.cluster);

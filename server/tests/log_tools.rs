@@ -4,8 +4,9 @@ mod support;
 
 use bytes::Bytes;
 use coracle::entry::{Entry, Kind, Stamp};
-use coracle::raft::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Peer, Term};
+use coracle::raft::{ClusterId, Digest, HardState, Incarnation, Index, LogId, NodeId, Peer, Term};
 use coracle::storage::disk::{DirDisk, Disk};
+use coracle::storage::snapshots::{self, Meta};
 use coracle::storage::wal::{self, Wal, WalConfig};
 use coracle::storage::{Change, LogStore, StoreError, WriteBatch, identity};
 use serde_json::{Value, json};
@@ -36,6 +37,7 @@ impl Dice {
 /// A node's log in segments of 16 KiB, and what it should hold.
 struct Node {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     wal: Wal,
     term: u64,
     purged: LogId,
@@ -58,7 +60,7 @@ impl Node {
             identity::inspect(&*disk).map(|i| i.0)
         };
         let config = WalConfig { segment_bytes: 20 << 10, ..WalConfig::default() };
-        let mut wal = Wal::open(disk, identity.unwrap(), config);
+        let mut wal = Wal::open(disk.clone(), identity.unwrap(), config);
         let found = wal.load(&mut |_| {}).unwrap();
         let mut entries = Vec::new();
         while entries.len() as u64 != found.last.index.0 - found.purged.index.0 {
@@ -66,7 +68,7 @@ impl Node {
             entries.extend(wal.reader().entries(next, found.last.index, 1 << 20).unwrap());
         }
         let term = found.hard_state.term.0.max(found.last.term.0);
-        Node { dir: dir.to_owned(), wal, term, purged: found.purged, entries }
+        Node { dir: dir.to_owned(), disk, wal, term, purged: found.purged, entries }
     }
 
     /// The next life of the node, after a stop that was clean or not.
@@ -74,8 +76,8 @@ impl Node {
         if clean {
             self.wal.idle().unwrap();
         }
-        let Node { dir, wal, entries, .. } = self;
-        drop(wal);
+        let Node { dir, disk, wal, entries, .. } = self;
+        drop((disk, wal));
         let node = Node::start(&dir);
         assert_eq!(node.entries, entries);
         node
@@ -126,8 +128,24 @@ impl Node {
     fn purge(&mut self, keep: usize) {
         let Some(gone) = self.entries.len().checked_sub(keep + 1) else { return };
         self.purged = self.entries[gone].id();
+        self.save(self.purged);
         self.entries.drain(..=gone);
         self.wal.purge(self.purged).unwrap();
+    }
+
+    /// A snapshot that stands for the log up to there, of some length.
+    fn save(&self, id: LogId) {
+        let compared = Digest { index: Index(id.index.0 / 2), format: 2, version: 3, bytes: [4; 16] };
+        let meta = Meta {
+            id,
+            digest: [id.index.0 as u8; 16],
+            cluster_time: 7 << 40,
+            machine_version: 3,
+            compared: id.index.0.is_multiple_of(2).then_some(compared),
+            membership: (LogId::new(1, 1), Bytes::from_static(b"members")),
+        };
+        let state: Vec<u8> = (0..id.index.0 * id.index.0 % 5000).map(|i| (i * 7 + i / 251) as u8).collect();
+        snapshots::save(&*self.disk, &meta, id.index.0 << 40 | 5, |to| to.write_all(&state)).unwrap();
     }
 
     fn step(mut self, dice: &mut Dice) -> Node {
@@ -142,6 +160,7 @@ impl Node {
             9 => self.wal.idle().unwrap(),
             10 if dice.below(8) == 0 => {
                 let to = LogId::new(self.term, self.last().index.0 + dice.below(50));
+                self.save(to);
                 self.write(vec![Change::Reset(to)], None);
                 self.purged = to;
                 self.entries.clear();
@@ -221,7 +240,8 @@ fn an_intact_log_is_dumped_as_it_is_and_not_a_byte_changes() {
         let doubtful = of(&all, "entry").filter(|e| e["in_doubt"] == true).count();
         assert!(seed % 2 == 1 || doubtful == 0, "a clean stop leaves nothing in doubt");
         // Spares and all: whatever is no segment that counts is named, except for hints on where entries lie.
-        let named = of(&all, "segment").chain(of(&all, "unused")).count();
+        let named =
+            ["segment", "snapshot", "unused"].into_iter().map(|kind| of(&all, kind).count()).sum::<usize>();
         let hints = before.keys().filter(|name| name.ends_with(".places")).count();
         assert_eq!(named + hints, before.len() - 2, "all but identity and lock");
         let (code, text) = said(&log(&["dump"], dir.path()));
@@ -395,6 +415,45 @@ fn what_can_be_read_beside_the_damage_is_printed() {
 }
 
 #[test]
+fn a_snapshot_is_verified_and_missed_where_the_log_needs_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut node = Node::start(dir.path());
+    for _ in 0..10 {
+        node.append(4, 1500, Kind::Command);
+    }
+    node.save(LogId::new(0, 30));
+    node.purge(20);
+    drop(node);
+    let (code, all) = dump(dir.path());
+    let seen: Vec<_> = of(&all, "snapshot").map(|line| line["index"].as_u64().unwrap()).collect();
+    assert_eq!((code, seen), (0, vec![30, 20]));
+    let (code, text) = verify(dir.path());
+    assert!(code == 0 && text.contains("purged up to 20, a snapshot up to 30"), "{text}");
+    fs::write(dir.path().join("incoming-0000000000000007"), b"some of it").unwrap();
+    // One of the two is enough, whichever it is.
+    for (damaged, left) in [("snapshot-30-0", 20), ("snapshot-20-0", 30)] {
+        let one = copy(dir.path());
+        flip(one.path(), damaged, 400, 3);
+        let (code, text) = verify(one.path());
+        assert!(code == 0 && text.contains("passed over") && text.contains(damaged), "{text}");
+        assert!(text.contains(&format!("a snapshot up to {left}")), "{text}");
+        assert!(text.contains("incoming-0000000000000007 does not count"), "{text}");
+        let (code, all) = dump(one.path());
+        assert_eq!((code, of(&all, "damage").all(|damage| damage["forgiven"] == true)), (0, true));
+        // Without both, the log begins late.
+        let (code, text) = {
+            remove(one.path(), &format!("snapshot-{left}-0"));
+            verify(one.path())
+        };
+        assert!(code == 1 && text.contains("no snapshot reaches it") && text.contains(damaged), "{text}");
+    }
+    // A snapshot under the name of another one is none.
+    fs::rename(dir.path().join("snapshot-30-0"), dir.path().join("snapshot-31-0")).unwrap();
+    let (code, text) = verify(dir.path());
+    assert!(code == 0 && text.contains("passed over") && text.contains("snapshot-31-0"), "{text}");
+}
+
+#[test]
 fn st_damage_below_a_purge_is_told_and_forgiven() {
     let dir = tempfile::tempdir().unwrap();
     let mut node = Node::start(dir.path());
@@ -498,7 +557,7 @@ fn a_log_that_moves_under_the_readers_eyes_is_not_damaged() {
 // The reader in Python.
 
 /// What both readers print.
-const SHARED: [&str; 7] = ["directory", "hard_state", "log", "run", "membership", "entry", "end"];
+const SHARED: [&str; 8] = ["directory", "hard_state", "log", "run", "membership", "snapshot", "entry", "end"];
 
 fn python(dir: &Path) -> Output {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/read-log.py");
@@ -529,9 +588,9 @@ fn a_reader_written_from_the_documentation_reads_the_same() {
         left(dir.path(), seed, seed % 2 == 0);
         assert_eq!(compare(dir.path(), &format!("seed {seed}")), 0);
         let mut dice = Dice(seed);
-        let names: Vec<String> =
-            files(dir.path()).into_keys().filter(|name| name.ends_with(".log")).collect();
-        for _ in 0..8 {
+        let counts = |name: &String| name.ends_with(".log") || name.starts_with("snapshot-");
+        let names: Vec<String> = files(dir.path()).into_keys().filter(counts).collect();
+        for _ in 0..12 {
             let image = copy(dir.path());
             let name = &names[dice.below(names.len() as u64) as usize];
             let path = image.path().join(name);
@@ -547,7 +606,7 @@ fn a_reader_written_from_the_documentation_reads_the_same() {
                     format!("cut to {len}")
                 }
                 2 => {
-                    let block = dice.below(len / 4096);
+                    let block = dice.below(len / 4096 + 1);
                     let mut bytes = fs::read(&path).unwrap();
                     bytes[block as usize * 4096..].fill(0);
                     fs::write(&path, bytes).unwrap();
@@ -556,8 +615,9 @@ fn a_reader_written_from_the_documentation_reads_the_same() {
                 _ => {
                     // Mostly where something is.
                     let within = if dice.below(2) == 0 { 100 } else { 4096 };
-                    let (block, byte) = (dice.below(len / 4096), dice.below(within));
-                    flip(image.path(), name, (block * 4096 + byte) as usize, dice.below(8) as u32);
+                    let (block, byte) = (dice.below(len / 4096 + 1), dice.below(within));
+                    let at = (block * 4096 + byte).min(len - 1);
+                    flip(image.path(), name, at as usize, dice.below(8) as u32);
                     format!("bit flipped in block {block}, byte {byte}")
                 }
             };

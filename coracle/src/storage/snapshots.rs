@@ -32,6 +32,9 @@ const TEMPORARY: &str = "snapshot.tmp";
 const PREFIX: &str = "snapshot-";
 const INCOMING: &str = "incoming-";
 
+/// How often a directory is listed of which a snapshot is gone before it is read.
+const LISTINGS: usize = 20;
+
 /// The bytes of a full chunk.
 const CHUNK: usize = 1 << 20;
 
@@ -68,6 +71,48 @@ pub struct Kept {
     pub file: u64,
     /// The length of the file, in bytes.
     pub bytes: u64,
+}
+
+/// A file with the name of a snapshot.
+#[derive(Debug)]
+pub struct SnapshotFile {
+    /// The file's name.
+    pub name: String,
+    /// What it holds, or what is wrong with it.
+    pub found: Result<Kept, StoreError>,
+}
+
+/// Reads and verifies all snapshots of a directory, newest first, for tools: nothing is changed, and a process may use the
+/// directory. Damage is part of the result. Errors are what is none: the system refuses, a newer version wrote a
+/// snapshot, or they are replaced faster than they can be read.
+pub fn inspect(disk: &dyn Disk) -> Result<Vec<SnapshotFile>, StoreError> {
+    for _ in 0..LISTINGS {
+        let read = |id: LogId| (name(id), verify(disk, &name(id), &Pace::at_most(0)));
+        let found: Vec<_> = list(disk)?.into_iter().map(read).collect();
+        let gone = |error: &StoreError| matches!(error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound);
+        // Two newer ones came meanwhile.
+        if found.iter().any(|(_, found)| found.as_ref().is_err_and(gone)) {
+            continue;
+        }
+        let judge = |(name, found)| match found {
+            Err(error @ StoreError::Damaged { .. }) => Ok(SnapshotFile { name, found: Err(error) }),
+            Err(error) => Err(error),
+            Ok(kept) if self::name(kept.meta.id) == name => Ok(SnapshotFile { name, found: Ok(kept) }),
+            Ok(Kept { meta: Meta { id, .. }, .. }) => {
+                let detail = format!("it is the snapshot up to {id}, under a name that is not its own");
+                let found = Err(damaged(&disk.path().join(&name), 0, &detail));
+                Ok(SnapshotFile { name, found })
+            }
+        };
+        return found.into_iter().map(judge).collect();
+    }
+    let source = io::Error::other("they were replaced whenever they were read; try again later");
+    Err(failed("read the snapshots in", disk.path())(source))
+}
+
+/// Whether a file of this name is a snapshot that is not whole yet, or never will be.
+pub fn is_unfinished(name: &str) -> bool {
+    name == TEMPORARY || name.starts_with(INCOMING)
 }
 
 /// How files are written, and read back.

@@ -11,6 +11,7 @@ use crate::codec;
 use coracle::entry::{Entry, Kind};
 use coracle::in_full;
 use coracle::raft::{Index, LogId};
+use coracle::storage::snapshots::{Kept, Meta};
 use coracle::storage::{ReadLogError, StoreError};
 use coracle::wire::decode_membership;
 use serde::Serialize;
@@ -157,6 +158,9 @@ impl<W: Write> Printer<'_, W> {
             });
             self.line(&line)?;
         }
+        for (name, kept) in &look.snapshots {
+            self.line(&snapshot(name, kept))?;
+        }
         Ok(())
     }
 
@@ -198,6 +202,16 @@ impl<W: Write> Printer<'_, W> {
         }
         for (id, payload) in &recovered.memberships {
             writeln!(out, "  members from index {} on: {}", id.index, members(payload))?;
+        }
+        for (name, Kept { meta, bytes, .. }) in &look.snapshots {
+            let Meta { id, machine_version, membership: (of, payload), .. } = meta;
+            let members = members(payload);
+            writeln!(
+                out,
+                "  {name}: everything up to index {} of term {}, {bytes} bytes, version {machine_version} of the \
+                 machine, members from index {} on: {members}",
+                id.index, id.term, of.index
+            )?;
         }
         Ok(())
     }
@@ -259,6 +273,9 @@ impl<W: Write> Printer<'_, W> {
         for flaw in &look.flaws {
             self.flaw(&flaw.error, flaw.forgiven)?;
         }
+        for error in &look.passed_over {
+            self.flaw(error, true)?;
+        }
         if self.json {
             return self.line(&json!({ "type": "end", "intact": intact }));
         }
@@ -267,7 +284,7 @@ impl<W: Write> Printer<'_, W> {
 
     fn flaw(&mut self, error: &StoreError, forgiven: bool) -> io::Result<()> {
         if !self.json {
-            let verdict = if forgiven { "forgiven, since it is purged" } else { "damaged" };
+            let verdict = if forgiven { "forgiven, since a start needs none of it" } else { "damaged" };
             return writeln!(self.out, "{verdict}: {}", in_full(error));
         }
         let (path, offset, detail) = match error {
@@ -284,6 +301,33 @@ impl<W: Write> Printer<'_, W> {
             "forgiven": forgiven,
         }))
     }
+}
+
+/// What a snapshot says.
+fn snapshot(name: &str, kept: &Kept) -> Value {
+    let Kept { meta, file, bytes } = kept;
+    let compared = meta.compared.map(|digest| {
+        json!({
+            "index": digest.index.0,
+            "format": digest.format,
+            "version": digest.version,
+            "digest": hex(&digest.bytes),
+        })
+    });
+    let (of, payload) = &meta.membership;
+    json!({
+        "type": "snapshot",
+        "file": name,
+        "index": meta.id.index.0,
+        "term": meta.id.term.0,
+        "bits": hex16(*file),
+        "bytes": bytes,
+        "digest": hex(&meta.digest),
+        "cluster_time": meta.cluster_time,
+        "machine_version": meta.machine_version,
+        "compared": compared,
+        "membership": { "index": of.index.0, "term": of.term.0, "payload": hex(payload) },
+    })
 }
 
 fn log_id(id: LogId) -> Value {

@@ -7,6 +7,7 @@ use coracle::raft::{Index, LogId};
 use coracle::storage::disk::{Disk, ReadOnlyDir};
 use coracle::storage::identity::{self, IDENTITY};
 use coracle::storage::keyed::Inspected;
+use coracle::storage::snapshots::{self, Kept, SnapshotFile};
 use coracle::storage::wal::{self, Damage, SegmentFile, Stretch};
 use coracle::storage::{Identity, ReadLogError, Recovered, StoreError, engine};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,10 @@ pub(super) struct Look {
     pub(super) others: Vec<String>,
     /// What is wrong.
     pub(super) flaws: Vec<Damage>,
+    /// The snapshots that are whole, newest first, with the names of their files.
+    pub(super) snapshots: Vec<(String, Kept)>,
+    /// Those that are damaged, and that a start passes over since it needs none of them.
+    pub(super) passed_over: Vec<StoreError>,
     /// The entries that can be read.
     pub(super) stretches: Vec<Stretch>,
 }
@@ -81,6 +86,8 @@ impl Look {
             segments: vec![],
             others: vec![],
             flaws,
+            snapshots: vec![],
+            passed_over: vec![],
             stretches: vec![],
             store,
         };
@@ -94,7 +101,28 @@ impl Look {
                 Err(error) => return Err(error.into()),
             }
         }
+        // After the log: what it was purged up to, the snapshots that are there by then reach.
+        look.take_snapshots(snapshots::inspect(&disk)?);
+        look.others.extend(names.into_iter().filter(|name| snapshots::is_unfinished(name)));
         Ok(look)
+    }
+
+    fn take_snapshots(&mut self, files: Vec<SnapshotFile>) {
+        let mut damaged = Vec::new();
+        for SnapshotFile { name, found } in files {
+            match found {
+                Ok(kept) => self.snapshots.push((name, kept)),
+                Err(error) => damaged.push(error),
+            }
+        }
+        let purged = self.recovered.purged;
+        let reaches = self.snapshots.first().map_or(LogId::ZERO, |(_, kept)| kept.meta.id);
+        if purged.index <= reaches.index {
+            return self.passed_over = damaged;
+        }
+        let detail = format!("the log begins after {purged}, and no snapshot reaches it");
+        damaged.push(StoreError::Damaged { path: self.dir.clone(), offset: 0, detail });
+        self.flaws.extend(damaged.into_iter().map(|error| Damage { error, forgiven: false }));
     }
 
     fn take_wal(&mut self, found: wal::Inspection) {
@@ -165,6 +193,9 @@ impl Look {
         }
         if self.recovered.purged != LogId::ZERO {
             parts.push(format!("purged up to {}", self.recovered.purged.index));
+        }
+        if let Some((_, newest)) = self.snapshots.first() {
+            parts.push(format!("a snapshot up to {}", newest.meta.id.index));
         }
         if self.last() > self.attested.index {
             parts.push(format!(

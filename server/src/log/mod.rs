@@ -79,7 +79,9 @@ fn unreadable(problem: &str) -> ExitCode {
 
 /// A file that holds nothing of the log.
 fn unused(name: &str) -> String {
-    if name.starts_with("spare-") {
+    if name.starts_with("incoming-") {
+        format!("{name} does not count: it is a snapshot of which not everything has come yet")
+    } else if name.starts_with("spare-") {
         format!("{name} holds nothing: it is kept to become the next segment")
     } else {
         format!("{name} does not count: a crash or a purge left it, and the next start removes it")
@@ -92,6 +94,9 @@ fn verify(dir: &std::path::Path, out: &mut impl Write) -> Result<bool, Failure> 
     for flaw in &look.flaws {
         let verdict = if flaw.forgiven { "forgiven, since it is purged" } else { "damaged" };
         writeln!(out, "{verdict}: {}", in_full(&flaw.error))?;
+    }
+    for error in &look.passed_over {
+        writeln!(out, "passed over, since the state can be made without it: {}", in_full(error))?;
     }
     for name in &look.others {
         writeln!(out, "{}", unused(name))?;
