@@ -13,6 +13,7 @@ use crate::kv::Kv;
 use crate::log::Log;
 use crate::members;
 use crate::report::ReportedSnapshot;
+use crate::rescue::{Backup, Recover, Restore};
 use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
@@ -68,6 +69,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write the state of a running cluster to a file
+    Backup(Backup),
+    /// Make one node of a new cluster out of a backup
+    Restore(Restore),
+    /// Make a one-node cluster out of a node whose cluster has lost its majority for good
+    Recover(Recover),
     /// Start three nodes, kill the leader, and check that no acknowledged write is lost
     Demo {
         /// Keep the cluster running at the end, until Ctrl-C
@@ -269,6 +276,9 @@ pub fn main() -> ExitCode {
         Command::Members(members) => members.run(),
         Command::Status { to, json } => status(&to, json),
         Command::Snapshot { to, json } => snapshot(&to, json),
+        Command::Backup(backup) => backup.run(),
+        Command::Restore(restore) => restore.run(),
+        Command::Recover(recover) => recover.run(),
         Command::Demo { keep, store } => demo(keep, store),
         Command::Bench(bench) => interrupted_by_signals().and_then(|interrupt| bench.run(interrupt)),
         Command::Sim(sim) => sim.run(),

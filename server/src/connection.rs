@@ -10,7 +10,8 @@
 //! scratch buffer that all share, and only a command that is not whole is kept. A command that was begun
 //! must go on arriving, replies must go on being taken, and what all connections keep has a limit.
 
-use crate::budget::Share;
+use crate::backups::Backups;
+use crate::budget::{Budget, Share};
 use crate::commands::{self, Request};
 use crate::kv::{Found, Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
 use crate::resp::{Command, Parser, ProtocolError, Replies};
@@ -95,6 +96,8 @@ pub struct Shared<M: Machine> {
     pub limits: Limits,
     /// What may be said about the server, and what its clients hold.
     pub about: Arc<About>,
+    /// Backups that are given out.
+    pub backups: Arc<Budget>,
     /// Becomes true when the server stops.
     pub stopping: watch::Receiver<bool>,
 }
@@ -132,6 +135,7 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
         stream,
         session: Session::new(id, shared.about.clone()),
         transaction: Transaction::default(),
+        backups: Backups::new(&shared.backups),
         parser: Parser::new(),
         queue: Vec::new(),
         fault: None,
@@ -159,6 +163,7 @@ struct Connection<M: Machine, T> {
     stream: T,
     session: Session,
     transaction: Transaction,
+    backups: Backups,
     parser: Parser,
     /// The commands of this turn.
     queue: Vec<Command>,
@@ -285,6 +290,10 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     async fn answer(&mut self, request: Request) -> Result<(), End> {
         match request {
             Request::Session(name, command) => self.session.answer(name, &command, &mut self.replies),
+            Request::Admin(command) if command.is(1, "backup") => {
+                let Shared { node, timeout, .. } = &*self.shared;
+                self.backups.answer(node, *timeout, &command, &mut self.replies).await;
+            }
             Request::Admin(command) => {
                 admin::answer(&self.shared.node, &command, &mut self.replies).await;
             }

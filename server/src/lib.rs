@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod backups;
 pub mod bench;
 pub mod budget;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod members;
 mod operation;
 mod patience;
 pub mod report;
+pub mod rescue;
 pub mod resp;
 pub mod serve;
 pub mod session;

@@ -8,7 +8,8 @@
 //! `BUSY`: certainly not done. `UNKNOWN`: it may take effect, now or later. `ERR`: the request is wrong.
 
 use crate::kv::{Found, Lookup, Machine, Operation, Outcome};
-use coracle::{Leader, Node, ReadError, WriteError};
+use coracle::backup::{Backup, BackupError};
+use coracle::{Leader, Node, ReadError, WriteError, in_full};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -84,6 +85,32 @@ pub(crate) async fn read<M: Machine>(
             });
         }
         left = patience.left();
+    }
+}
+
+/// A backup of everything that is done by now, likewise. The limit is for the confirmation alone: writing it takes as
+/// long as the state is large.
+pub(crate) async fn backup<M: Machine>(node: &Node<M>, limit: Duration) -> Result<Backup, String> {
+    let mut patience = Patience::new(node, limit);
+    loop {
+        match node.backup().await {
+            Ok(backup) => return Ok(backup),
+            Err(BackupError::Unconfirmed(
+                ReadError::NoLeader | ReadError::NotConfigured | ReadError::Busy(_),
+            )) if patience.pause().await => {}
+            Err(BackupError::Unconfirmed(ReadError::NoLeader)) => return Err(no_leader(limit)),
+            Err(BackupError::Unconfirmed(ReadError::NotConfigured)) => return Err(not_configured()),
+            Err(error) => return Err(no_backup(&error)),
+        }
+    }
+}
+
+/// What the first word says of a backup that there is not.
+pub(crate) fn no_backup(error: &BackupError) -> String {
+    match error {
+        BackupError::Gone(_) => format!("GONE {error}"),
+        BackupError::Unconfirmed(_) | BackupError::Stopped(_) => format!("CLUSTERDOWN {}", in_full(error)),
+        other => format!("ERR {}", in_full(other)),
     }
 }
 

@@ -6,6 +6,7 @@
 //! it. The server ends in two ways: it is asked to (then what is under way is finished first), or its node
 //! stops by itself, for example because a sync failed.
 
+use crate::backups;
 use crate::budget::Budget;
 use crate::connection::{self, Limits, Shared};
 use crate::kv::Machine;
@@ -139,6 +140,7 @@ pub async fn serve<M: Machine>(
             replies: Budget::new(options.limits.replies),
         }),
         limits: options.limits,
+        backups: Budget::new(backups::MOST),
         stopping,
     });
     let mut connections = JoinSet::new();
