@@ -13,14 +13,19 @@ mod wal_support;
 use coracle::raft::{Boot, ClusterId, Index, LogId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::MemDisk;
+use coracle::storage::snapshots::{self, Kept, Meta, SnapshotFile};
 use coracle::storage::{Change, WriteBatch, identity, wal};
 use std::fmt::Write as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wal_support::*;
 
-/// The version that this code writes.
-const NEWEST: &str = "v2";
+/// Makes a directory.
+type Make = fn() -> MemDisk;
+
+/// What this code writes: the text, and what makes the directory.
+const NEWEST: [(&str, Make); 2] = [("v2", make), ("v2-snapshots", make_with_snapshots)];
 
 const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
@@ -66,6 +71,29 @@ fn make() -> MemDisk {
     disk
 }
 
+/// The same with two snapshots, one at the purged entry, as far as a purge may go, and one within the log; and with a part
+/// of one that is coming.
+fn make_with_snapshots() -> MemDisk {
+    let disk = make();
+    for (id, members, compared) in [((1, 4), (1, 1), None), ((3, 11), (3, 10), Some(8))] {
+        let id = LogId::new(id.0, id.1);
+        let digest =
+            |index| coracle::raft::Digest { index: Index(index), format: 2, version: 3, bytes: [0xdd; 16] };
+        let meta = Meta {
+            id,
+            digest: [0xee; 16],
+            cluster_time: 1000 + id.index.0,
+            machine_version: 3,
+            compared: compared.map(digest),
+            membership: (LogId::new(members.0, members.1), b"members".as_slice().into()),
+        };
+        let state: Vec<u8> = (0..300).map(|at| (at * id.index.0 % 251) as u8).collect();
+        snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, |to| to.write_all(&state)).unwrap();
+    }
+    disk.put("incoming-00000000000000aa", b"the beginning of one");
+    disk
+}
+
 /// What is in the directory, in words.
 fn describe(disk: &MemDisk) -> String {
     let known = identity::inspect(disk).unwrap().0;
@@ -86,6 +114,12 @@ fn describe(disk: &MemDisk) -> String {
     }
     for (id, payload) in &model.memberships {
         writeln!(text, "members of {id} {}", hex(payload)).unwrap();
+    }
+    for SnapshotFile { name, found } in snapshots::inspect(disk).unwrap() {
+        let Kept { meta, file, bytes } = found.unwrap();
+        let mut state = Vec::new();
+        snapshots::open(disk, meta.id).unwrap().read_to_end(&mut state).unwrap();
+        writeln!(text, "{name} {file:x} of {bytes} bytes, {meta:?}, state {}", hex(&state)).unwrap();
     }
     text
 }
@@ -129,15 +163,18 @@ fn read(text: &str) -> (&str, MemDisk) {
 
 #[test]
 fn directories_of_every_version_are_opened_and_read_alike() {
-    let newest = directory().join(format!("{NEWEST}.txt"));
     if std::env::var("CORACLE_GOLDEN").is_ok_and(|what| what == "write") {
         std::fs::create_dir_all(directory()).unwrap();
-        std::fs::write(&newest, write(&make())).unwrap();
+        for (name, make) in NEWEST {
+            std::fs::write(directory().join(format!("{name}.txt")), write(&make())).unwrap();
+        }
     }
     let texts = std::fs::read_dir(directory()).unwrap().map(|text| text.unwrap().path());
     let mut texts: Vec<PathBuf> = texts.collect();
     texts.sort();
-    assert!(texts.contains(&newest), "what this version writes is kept");
+    for (name, _) in NEWEST {
+        assert!(texts.contains(&directory().join(format!("{name}.txt"))), "what this version writes is kept");
+    }
     for path in texts {
         let text = std::fs::read_to_string(&path).unwrap();
         let (described, disk) = read(&text);
@@ -157,15 +194,18 @@ fn directories_of_every_version_are_opened_and_read_alike() {
 /// What this code writes is what it wrote when the version was named: a change of a format gets a new version.
 #[test]
 fn this_version_writes_what_it_says() {
-    let kept = std::fs::read_to_string(directory().join(format!("{NEWEST}.txt"))).unwrap();
-    let (_, disk) = read(&kept);
-    let made = make();
-    assert_eq!(made.list().unwrap(), disk.list().unwrap());
-    for name in made.list().unwrap() {
-        let (made, kept) = (made.contents(&name).unwrap(), disk.contents(&name).unwrap());
-        assert_eq!(made.len(), kept.len(), "{name}");
-        // Generations, and with them checksums, are other ones in each process.
-        assert_eq!(made.get(4..12), kept.get(4..12), "{name}");
+    for (text, make) in NEWEST {
+        let kept = std::fs::read_to_string(directory().join(format!("{text}.txt"))).unwrap();
+        let (_, disk) = read(&kept);
+        let made = make();
+        assert_eq!(made.list().unwrap(), disk.list().unwrap());
+        for name in made.list().unwrap() {
+            let (made, kept) = (made.contents(&name).unwrap(), disk.contents(&name).unwrap());
+            assert_eq!(made.len(), kept.len(), "{name}");
+            // Generations, and with them checksums, are other ones in each process; of snapshots everything is the same.
+            let same = if name.starts_with("snapshot-") { 0..kept.len() } else { 4..12 };
+            assert_eq!(made.get(same.clone()), kept.get(same), "{name}");
+        }
+        assert_eq!(describe(&made), describe(&disk));
     }
-    assert_eq!(describe(&made), describe(&disk));
 }

@@ -262,7 +262,7 @@ pub(crate) fn settle(disk: &dyn Disk, id: LogId) -> Result<Kept, StoreError> {
 }
 
 /// A snapshot by its entry, to read the machine's state from. What is read is verified chunk by chunk.
-pub(crate) fn open(disk: &dyn Disk, id: LogId) -> Result<Reader, StoreError> {
+pub fn open(disk: &dyn Disk, id: LogId) -> Result<Reader, StoreError> {
     Reader::open(disk, &name(id))
 }
 
@@ -434,7 +434,7 @@ impl Write for Writer<'_> {
 
 /// Reads the machine's bytes back, each chunk verified before any of it is given out. That the whole was read, and
 /// nothing else, the end of the reading says: it is an error where something is missing.
-pub(crate) struct Reader {
+pub struct Reader {
     pub(crate) meta: Meta,
     from: Arc<dyn DiskFile>,
     path: std::path::PathBuf,
