@@ -8,7 +8,7 @@ use crate::kv::Kv;
 use crate::store::Store;
 use clap::{Args, Subcommand, ValueEnum};
 use coracle::backup::{self, BackupInfo, Partial};
-use coracle::raft::{LogId, Membership};
+use coracle::raft::{Index, LogId, Membership};
 use coracle::rebuild::{self, Rebuilt, Survivor};
 use coracle::storage::disk::ReadOnlyDir;
 use coracle::storage::identity;
@@ -131,10 +131,9 @@ fn members(membership: &Membership) -> String {
 
 /// Fetches a backup piece by piece. One that broke off goes on where it was, if the node still has it.
 fn fetch(to: &str, file: &Path) -> Result<BackupInfo, String> {
-    let mut partial = Partial::open(file).map_err(told)?;
-    let silent =
-        |error: io::Error| format!("{to} does not answer: {error}; the same command goes on with it");
+    let silent = |error: io::Error| format!("{to} does not answer: {error}");
     let mut client = Client::connect(to, LIMIT).map_err(silent)?;
+    let mut partial = Partial::open(file).map_err(told)?;
     let mut ask = |words: &[String]| {
         let words: Vec<&[u8]> = ["CORACLE", "BACKUP"]
             .into_iter()
@@ -261,10 +260,14 @@ fn at_stake(survivor: &Survivor, dir: &Path) -> String {
     let (last, certain, me) = (survivor.last(), survivor.certain(), survivor.node());
     let others = survivor.membership().others(me).map(|member| format!("{}={}", member.id, member.address));
     let others = others.collect::<Vec<_>>().join(" ");
+    let certain = match certain.index {
+        Index::ZERO => "which of those were committed, no disk can tell".to_owned(),
+        certain => format!("of which those up to {certain} were committed; of the others no disk can tell"),
+    };
     let mut text = format!(
         "node {me} in {}, of cluster {}\n  \
            holds everything up to entry {} of term {}\n  \
-           of which those up to {} were certainly committed; of the others no disk can tell\n  \
+           {certain}\n  \
            other members: {others}\n\
          What may be lost: every write after entry {}, acknowledged or not, that only others hold.\n\
          What may come back: writes up to there that were never acknowledged. All that the node holds is kept.\n\
@@ -274,7 +277,6 @@ fn at_stake(survivor: &Survivor, dir: &Path) -> String {
         survivor.cluster(),
         last.index,
         last.term,
-        certain.index,
         last.index,
     );
     if let Some(index) = survivor.fenced() {

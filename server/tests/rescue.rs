@@ -38,11 +38,19 @@ fn get(client: &mut Client, key: &str) -> String {
 
 /// A server on a directory that was rebuilt, at the address that it was rebuilt for.
 fn serve(home: &Path, dir: &Path, id: u64, address: &str) -> Cluster {
+    serve_on("wal", home, dir, id, address)
+}
+
+fn serve_on(store: &'static str, home: &Path, dir: &Path, id: u64, address: &str) -> Cluster {
     let (dir, address) = (dir.to_owned(), address.to_owned());
     let program: Program = Arc::new(move |place| {
         let mut command = Command::new(CORACLE);
         command.args(["serve", "--parent-pipe", "--id", &id.to_string(), "--peer-addr", &address]);
-        command.arg("--data-dir").arg(&dir).args(["--client-addr", &place.client_addr]);
+        command
+            .args(["--store", store])
+            .arg("--data-dir")
+            .arg(&dir)
+            .args(["--client-addr", &place.client_addr]);
         command
     });
     Cluster::start(&home.join("served"), vec![program], Interrupt::default()).unwrap()
@@ -242,6 +250,29 @@ fn a_survivor_is_recovered_once_that_is_wanted() {
     assert_eq!((get(&mut old, "k0"), get(&mut client, "k1")), ("0".to_owned(), "1".to_owned()));
     assert_eq!(cluster.node(1).report().unwrap().members.len(), 1);
     drop(directory);
+}
+
+/// A backup is of no store: it can be restored into any, and whatever kept the log, a survivor is recovered with it.
+#[test]
+#[cfg(feature = "lmdb")]
+fn another_store_is_restored_into_and_recovered() {
+    let (cluster, _directory) = formed(1, STEADY);
+    set(&mut cluster.node(1).client().unwrap(), "k", "v");
+    let home = home();
+    let (file, dir, address) = (home.path().join("b"), home.path().join("node"), address());
+    assert!(coracle(&["backup", "--to", to(&cluster, 1), text(&file)]).status.success());
+    let restore = ["restore", text(&file), "--data-dir", text(&dir), "--id", "2", "--peer-addr", &address];
+    let (code, told) = said(&coracle(&[&restore[..], &["--store", "lmdb"]].concat()));
+    assert!(code == 0 && told.contains("--store lmdb"), "{told}");
+    let served = serve_on("lmdb", home.path(), &dir, 2, &address);
+    set(&mut lone(&served), "l", "w");
+    drop(served);
+    let (code, told) = said(&coracle(&["recover", "--data-dir", text(&dir), "--yes"]));
+    assert!(code == 0 && told.contains("--store lmdb"), "{told}");
+    assert_eq!(verify(&dir).0, 0);
+    let served = serve_on("lmdb", home.path(), &dir, 2, &address);
+    let mut client = lone(&served);
+    assert_eq!((get(&mut client, "k"), get(&mut client, "l")), ("v".to_owned(), "w".to_owned()));
 }
 
 #[test]
