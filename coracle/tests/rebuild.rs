@@ -169,6 +169,26 @@ async fn a_backup_that_broke_off_goes_on_where_it_was() {
     assert_eq!(newest, backup::verify(&home.path().join("d")).unwrap());
 }
 
+/// Whoever holds a backup holds neither the node nor its directory; and who waits for one is told when the node stops.
+#[tokio::test]
+async fn a_backup_outlives_its_node() {
+    let mut cluster = Cluster::founded(1, true, |_| {}).await;
+    cluster.write("line 0").await;
+    let backup = cluster.node(1).backup().await.unwrap();
+    let node = cluster.node(1).clone();
+    cluster.stop(1).await;
+    assert!(matches!(
+        node.backup().await,
+        Err(BackupError::Unconfirmed(ReadError::Stopped(_)) | BackupError::Stopped(_))
+    ));
+    let (id, file) = (backup.info().last, backup.info().file);
+    assert!(matches!(node.same_backup(id, file).await, Err(BackupError::Stopped(_))));
+    cluster.restart(1).await;
+    assert_eq!(backup.read_at(0, 1 << 20).unwrap().len() as u64, backup.info().bytes);
+    // It is the same after a restart.
+    assert_eq!(cluster.node(1).same_backup(id, file).await.unwrap().info(), backup.info());
+}
+
 /// A backup of some lines, in a directory of its own.
 async fn some_backup() -> (TempDir, PathBuf) {
     let cluster = Cluster::founded(1, true, |_| {}).await;
