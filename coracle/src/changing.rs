@@ -22,7 +22,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                     self.changing = Some((caller, at));
                 }
                 Err(NotDone::Refused(reason)) => {
-                    self.actions.changed.push((caller, Changed::Refused(reason)))
+                    self.actions.changed.push((caller, Changed::Refused(reason)));
                 }
                 Err(NotDone::Busy(why)) => self.actions.changed.push((caller, Changed::Busy(why))),
             }

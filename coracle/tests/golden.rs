@@ -88,7 +88,10 @@ fn make_with_snapshots() -> MemDisk {
             membership: (LogId::new(members.0, members.1), b"members".as_slice().into()),
         };
         let state: Vec<u8> = (0..300).map(|at| (at * id.index.0 % 251) as u8).collect();
-        snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, |to| to.write_all(&state)).unwrap();
+        snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, &snapshots::Pace::at_most(0), |to| {
+            to.write_all(&state)
+        })
+        .unwrap();
     }
     disk.put("incoming-00000000000000aa", b"the beginning of one");
     disk

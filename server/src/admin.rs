@@ -1,4 +1,4 @@
-//! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT` and `CORACLE MEMBERS INIT id=address …`, and the other
+//! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT`, `CORACLE MEMBERS INIT id=address …`, and the other
 //! changes of [`members`].
 //!
 //! They travel as commands on the client port, so `coracle status`, `coracle snapshot` and `coracle members init` are

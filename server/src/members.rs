@@ -45,7 +45,7 @@ pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
         let named = member(word).map(|(id, address)| (NodeId(id), address));
         named.ok_or_else(|| format!("'{word}' is not a member: write id=host:port"))
     };
-    let (change, rest) = words.split_first().map_or(("", &words[..]), |(first, rest)| (*first, rest));
+    let (change, rest) = words.split_first().map_or(("", words), |(first, rest)| (*first, rest));
     match (change.to_ascii_lowercase().as_str(), rest) {
         ("add", [new]) => named(new).map(|(id, address)| MemberChange::Add(id, address)),
         ("promote", [node]) => id(node).map(MemberChange::Promote),

@@ -3,7 +3,7 @@
 use super::{Ghost, Image, Verdict, broken};
 use crate::entry::{Entry, Kind};
 use crate::wire::decode_membership;
-use coracle_core::{Index, LogId, Membership, NodeId, Peer, Term};
+use coracle_core::{Index, LogId, Member, Membership, NodeId, Peer, Term};
 use std::collections::BTreeMap;
 
 /// Every membership that was ever in a log, by its entry.
@@ -71,7 +71,7 @@ impl Ghost {
         }
         let steps = match (before.is_joint(), next.is_joint()) {
             (false, false) => voters(&before) == voters(&next),
-            (false, true) => next.outgoing.values().map(|member| member.peer()).eq(before.voting_peers()),
+            (false, true) => next.outgoing.values().map(Member::peer).eq(before.voting_peers()),
             (true, false) => voters(&before) == voters(&next),
             (true, true) => false,
         };

@@ -38,7 +38,7 @@ impl World {
             return Ok(());
         }
         self.tell(|| {
-            let list = |ids: Vec<&NodeId>| ids.iter().map(|id| id.to_string()).collect::<Vec<_>>().join(" ");
+            let list = |ids: Vec<&NodeId>| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
             let (voters, members) = (list(to.voters.iter().collect()), list(to.members.keys().collect()));
             format!("node {} is asked for voters {voters} of members {members}", node + 1)
         });
