@@ -227,6 +227,11 @@ impl Inner {
             let known = now.members.get(&id);
             let unable = |why: String| ChangeError::NotReady { node: id, address: address.clone(), why };
             let member = |incarnation| Member { id, incarnation, address: address.clone() };
+            if let (Some(Member { address: other, .. }), MemberChange::Add(..)) = (known, change)
+                && *other != address
+            {
+                return Err(ChangeError::Invalid(format!("node {id} is a member already, at {other}")));
+            }
             // A member where it was is not asked: it may be down, and stays what it is.
             if let Some(known) = known.filter(|known| known.address == address && !change.renews(id)) {
                 met.insert(id, known.clone());
@@ -249,11 +254,6 @@ impl Inner {
                 Ok(Err(error)) => return Err(unable(in_full(&error))),
                 Err(_) => return Err(unable("no answer in time".to_owned())),
             };
-            if let (Some(known), MemberChange::Add(..)) = (known, change)
-                && known.incarnation != found.incarnation
-            {
-                return Err(unable("it is a member already, on another disk: replace it".to_owned()));
-            }
             met.insert(id, found);
         }
         Ok(met)

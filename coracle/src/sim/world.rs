@@ -242,7 +242,9 @@ impl World {
     pub(super) fn live(&mut self) -> Verdict {
         self.contest()?;
         self.begin()?;
-        while self.report.steps < self.options.steps {
+        // A single voter to whom nobody says anything takes no steps.
+        let until = self.now + 200 * ELECTION;
+        while self.report.steps < self.options.steps && self.now < until {
             self.happen()?;
         }
         self.heal()?;
