@@ -32,6 +32,11 @@ impl Running {
         !self.files_busy && !self.filing.is_empty()
     }
 
+    /// Whether anything is still to be done with them, begun or not.
+    pub(in crate::sim) fn files_are_due(&self) -> bool {
+        !self.filing.is_empty()
+    }
+
     /// Does the next thing with the files of snapshots.
     pub(in crate::sim) fn file(&mut self) -> Result<Vec<Filed>, String> {
         self.files_busy = false;

@@ -187,6 +187,13 @@ impl World {
         let own = vote.map(|vote| vote.id == host.me.id);
         host.disk.clear_faults();
         host.faulty = false;
+        if up.files_are_due() && dice.chance(500) {
+            self.met.count(Rare::CrashFiling);
+            // Whoever writes snapshots waits for nobody who writes the log.
+            host.disk.fail_from(host.disk.operations() + dice.below(16));
+            while up.files_are_due() && up.file().is_ok() {}
+            host.disk.clear_faults();
+        }
         let before = host.disk.operations();
         if up.writing.is_some() {
             self.met.count(Rare::CrashWriting);

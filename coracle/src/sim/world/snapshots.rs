@@ -4,6 +4,7 @@ use super::network::Parcel;
 use super::{Happening, World};
 use crate::files::Filed;
 use crate::sim::chance::Kind;
+use crate::sim::dice::Dice;
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::Event;
 use crate::sim::plan::MS;
@@ -62,6 +63,10 @@ impl World {
             Err(error) if full => return broken("disk", format!("full, node {} stops: {error}", node + 1)),
             Err(error) => return self.on_disk_refused(node, &error),
         };
+        if let Some(mut dice) = self.strikes_before_install(node, &filed) {
+            self.met.count(Rare::CrashInstalling);
+            return self.crash(node, &mut dice);
+        }
         for filed in filed {
             if !self.lives(node, run) {
                 break;
@@ -69,6 +74,21 @@ impl World {
             self.turn(node, Event::Filed(filed))?;
         }
         if self.lives(node, run) { self.look_after_files(node, &[], false) } else { Ok(()) }
+    }
+
+    /// Whether the process ends when a snapshot has come whole, before anybody knows. Mostly where it is durable before
+    /// the term in which it came (design, 5.1.9).
+    fn strikes_before_install(&mut self, node: usize, filed: &[Filed]) -> Option<Dice> {
+        let kept = filed.iter().find_map(|filed| match filed {
+            Filed::Received(kept) => Some(kept.meta.id),
+            _ => None,
+        })?;
+        if self.healed || self.plan.crash == 0 {
+            return None;
+        }
+        let early = kept.term > self.ghost.durable(node).1.term;
+        self.met.count_if(early, Rare::SnapshotBeforeTerm);
+        self.chance.happens(Kind::Strike, node + 1, if early { 800 } else { 50 })
     }
 
     pub(in crate::sim) fn on_saved(&mut self, node: usize, run: u64, sound: bool) -> Verdict {
