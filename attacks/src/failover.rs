@@ -112,7 +112,7 @@ fn benchmark(cluster: &Cluster) -> Result<(), String> {
 
 /// Kills the leader again and again. No acknowledged write is lost, and the next is never far.
 fn kills(cluster: &mut Cluster, times: usize, interrupt: &Interrupt) -> Result<(), String> {
-    let addresses = cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
+    let addresses = cluster.client_addresses();
     let writer = Writer::start(addresses, 0);
     let mut gaps = Vec::new();
     for _ in 0..times {

@@ -50,6 +50,15 @@ pub struct Place {
     pub client_addr: String,
 }
 
+impl Place {
+    /// A place with data in `directory/nodeN`, on free ports.
+    fn free(directory: &Path, id: u64) -> Result<Place, String> {
+        let directory = directory.join(format!("node{id}"));
+        let [peer_addr, client_addr] = [free_port()?, free_port()?].map(|port| format!("127.0.0.1:{port}"));
+        Ok(Place { id, directory, peer_addr, client_addr })
+    }
+}
+
 /// Makes the command that runs a node.
 pub type Program = Arc<dyn Fn(&Place) -> Command + Send + Sync>;
 
@@ -101,6 +110,8 @@ pub fn wait<T>(
 /// Three servers, or as many as asked for. Dropping it kills them.
 pub struct Cluster {
     nodes: Vec<Node>,
+    /// The newest id that a node was given.
+    given: u64,
     interrupt: Interrupt,
 }
 
@@ -180,20 +191,19 @@ impl Running {
 impl Cluster {
     /// Starts a node for each program, with ids from 1 on and data in `directory/nodeN`, on free ports.
     pub fn start(directory: &Path, programs: Vec<Program>, interrupt: Interrupt) -> Result<Cluster, String> {
-        let mut cluster = Cluster { nodes: Vec::new(), interrupt };
-        for (i, program) in programs.into_iter().enumerate() {
-            let place = Place {
-                id: i as u64 + 1,
-                directory: directory.join(format!("node{}", i + 1)),
-                peer_addr: format!("127.0.0.1:{}", free_port()?),
-                client_addr: format!("127.0.0.1:{}", free_port()?),
-            };
-            cluster.nodes.push(Node { place, program, child: None });
+        let mut cluster = Cluster { nodes: Vec::new(), given: 0, interrupt };
+        for program in programs {
+            cluster.add(directory, program)?;
         }
         for id in cluster.ids() {
             cluster.restart(id)?;
         }
         Ok(cluster)
+    }
+
+    /// The client addresses of all nodes.
+    pub fn client_addresses(&self) -> Vec<String> {
+        self.nodes.iter().map(|node| node.place.client_addr.clone()).collect()
     }
 
     /// The ids of all nodes.
@@ -203,7 +213,25 @@ impl Cluster {
 
     /// A node.
     pub fn node(&self, id: u64) -> &Node {
-        &self.nodes[id as usize - 1]
+        self.nodes.iter().find(|node| node.place.id == id).expect("an id of a node of this cluster")
+    }
+
+    fn node_mut(&mut self, id: u64) -> &mut Node {
+        self.nodes.iter_mut().find(|node| node.place.id == id).expect("an id of a node of this cluster")
+    }
+
+    /// One more node, with an id that none had and data in `directory/nodeN`, on free ports. It is not started, and is
+    /// no member of anything.
+    pub fn add(&mut self, directory: &Path, program: Program) -> Result<u64, String> {
+        let id = self.given + 1;
+        self.nodes.push(Node { place: Place::free(directory, id)?, program, child: None });
+        self.given = id;
+        Ok(id)
+    }
+
+    /// A node is no longer one of these. Its process is killed.
+    pub fn retire(&mut self, id: u64) {
+        self.nodes.retain(|node| node.place.id != id);
     }
 
     /// Makes the nodes a cluster.
@@ -243,7 +271,7 @@ impl Cluster {
     /// Kills a node with SIGKILL and waits until it is gone. Returns when the signal was sent.
     pub fn kill(&mut self, id: u64) -> Instant {
         let at = Instant::now();
-        self.nodes[id as usize - 1].child = None;
+        self.node_mut(id).child = None;
         at
     }
 
@@ -264,23 +292,23 @@ impl Cluster {
 
     /// Starts a node that does not run, and does not wait for it.
     pub fn spawn(&mut self, id: u64) -> Result<(), String> {
-        self.nodes[id as usize - 1].spawn()
+        self.node_mut(id).spawn()
     }
 
     /// Waits until a node that was spawned accepts clients.
     pub fn ready(&mut self, id: u64) -> Result<(), String> {
         let interrupt = self.interrupt.clone();
-        self.nodes[id as usize - 1].ready(&interrupt)
+        self.node_mut(id).ready(&interrupt)
     }
 
     /// From its next start on, the node is run by this program.
     pub fn set_program(&mut self, id: u64, program: Program) {
-        self.nodes[id as usize - 1].program = program;
+        self.node_mut(id).program = program;
     }
 
     /// How a node ended by itself; nothing while it runs, or once it was killed.
     pub fn ended(&mut self, id: u64) -> Result<Option<ExitStatus>, String> {
-        match &mut self.nodes[id as usize - 1].child {
+        match &mut self.node_mut(id).child {
             Some(running) => running.process.try_wait().map_err(|error| format!("node {id}: {error}")),
             None => Ok(None),
         }

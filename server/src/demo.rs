@@ -72,8 +72,7 @@ impl Demo {
         greet(&cluster, leader)?;
         say("Wrote a key through a follower, which forwarded it, and read it back from every node.".into())?;
 
-        let addresses: Vec<_> =
-            cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
+        let addresses: Vec<_> = cluster.client_addresses();
         let writer = Writer::start(addresses, leader as usize - 1);
         wait("the first half of the writes", WRITES_LIMIT, &interrupt, || {
             Ok((writer.record().acknowledged.len() >= WRITES).then_some(()))

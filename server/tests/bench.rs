@@ -30,7 +30,7 @@ fn number(json: &Json, path: &str) -> f64 {
 #[test]
 fn a_cluster_is_measured_at_its_leader() {
     let (cluster, _directory) = formed(3, STEADY);
-    let all: Vec<_> = cluster.ids().iter().map(|id| cluster.node(*id).place.client_addr.clone()).collect();
+    let all: Vec<_> = cluster.client_addresses();
     let (leader, _) = cluster.leader().unwrap();
     let before = cluster.agree().unwrap().0;
     let words = "--clients 5 --connections 2 --value-size 100 --reads 50 --seconds 1 --json";

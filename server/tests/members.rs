@@ -2,7 +2,7 @@
 
 mod support;
 
-use coracle_server::cluster::{Cluster, free_port, report};
+use coracle_server::cluster::{free_port, report};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use support::*;
@@ -51,15 +51,10 @@ fn joining(id: u64, directory: &Path, join: &str) -> (Ends, String, String) {
     (Ends(child), clients, peers)
 }
 
-fn clients(cluster: &Cluster) -> String {
-    let all = cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone());
-    all.collect::<Vec<_>>().join(",")
-}
-
 #[test]
 fn a_blank_node_joins_by_itself_and_members_are_changed_by_command() {
     let (cluster, directory) = formed(3, STEADY);
-    let all = clients(&cluster);
+    let all = cluster.client_addresses().join(",");
     let first = cluster.node(1).place.client_addr.clone();
     let place = directory.path().join("joins");
     let (child, own, peers) = joining(4, &place, &all);

@@ -60,8 +60,7 @@ pub(crate) struct Seen {
 impl Load {
     /// Sets them to work on a cluster. The shared keys are those of this round.
     pub(crate) fn start(cluster: &Cluster, round: u64, seed: u64) -> Load {
-        let addresses: Vec<_> =
-            cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
+        let addresses: Vec<_> = cluster.client_addresses();
         let stop = Arc::new(AtomicBool::new(false));
         let story = Story::default();
         let sharing = (0..SHARING).map(|client| {
@@ -276,8 +275,7 @@ impl Bulk {
     /// Starts it.
     pub(crate) fn start(cluster: &Cluster) -> Bulk {
         let stop = Arc::new(AtomicBool::new(false));
-        let addresses: Vec<_> =
-            cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
+        let addresses: Vec<_> = cluster.client_addresses();
         let thread = std::thread::spawn({
             let stop = stop.clone();
             move || {

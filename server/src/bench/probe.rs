@@ -97,7 +97,7 @@ impl Probe {
         )?;
         cluster.form()?;
         cluster.leader()?;
-        let nodes = cluster.ids().into_iter().map(|id| cluster.node(id).place.client_addr.clone()).collect();
+        let nodes = cluster.client_addresses();
         let bare = BareProcesses::start(&self.program, &directory.join("bare"), &self.interrupt)?;
         let mut raw = Raw::new(&directory.join("raw"))?;
 
