@@ -168,7 +168,7 @@ pub fn print_list(to: &str, limit: Duration, json: bool) -> Result<(), String> {
     }
     for member in &report.members {
         let role = if member.voter { "voter" } else { "learner" };
-        let reach = if member.connected { "connected" } else { "not connected" };
+        let reach = if member.reachable { "connected" } else { "not connected" };
         println!("{}={} {role}, {reach}", member.id, member.address);
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What `coracle status` shows: a node as it sees itself, and at the leader how the others stand.
 
-use coracle::raft::PeerStatus;
+use coracle::raft::{self, PeerStatus, RoleName};
 use coracle::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -56,7 +56,7 @@ pub struct Report {
     pub disk_bytes: u64,
     /// Whether its machine has come, since the start, as far as the log was then. Until then reads may take long.
     #[serde(default)]
-    pub caught_up: bool,
+    pub ready: bool,
     /// Bytes of committed entries that its machine has not applied yet.
     #[serde(default)]
     pub unapplied_bytes: u64,
@@ -104,7 +104,10 @@ pub struct ReportedMember {
     pub voter: bool,
     /// Whether there is a connection to it now; so too for the node itself.
     #[serde(default)]
-    pub connected: bool,
+    pub reachable: bool,
+    /// At the leader: the newest index that it is known to hold durably.
+    #[serde(default)]
+    pub matched: Option<u64>,
 }
 
 /// Another member as its leader knows it.
@@ -119,7 +122,7 @@ pub struct ReportedPeer {
     /// How far its machine has applied, as it last said.
     pub applied: u64,
     /// `probe`: the leader looks for the place where the two logs part. `replicate`: entries are sent ahead.
-    /// `distrusted`: it lost entries that it had acknowledged, and does not count in this term.
+    /// `snapshot`: it is sent one. `distrusted`: it lost entries that it had acknowledged, and does not count in this term.
     pub state: String,
     /// How long ago it last answered in this term, or, if it never did, since when this node leads; in milliseconds.
     pub silent_ms: u64,
@@ -137,7 +140,7 @@ impl Report {
             commit: raft.commit.0,
             applied: status.applied.index.0,
             last_index: raft.last.index.0,
-            members: status.members.iter().map(ReportedMember::new).collect(),
+            members: status.members.iter().map(|member| ReportedMember::new(member, raft)).collect(),
             peers: raft.peers.iter().map(|peer| ReportedPeer::new(peer, raft.last.index.0)).collect(),
             digest: status.digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             first_index: raft.purged.index.0 + 1,
@@ -147,7 +150,7 @@ impl Report {
             receiving_snapshot: status.snapshots.receiving.as_ref().map(ReportedTransfer::new),
             snapshots_unknown_to: status.snapshots.unknown_to.iter().map(|id| id.0).collect(),
             disk_bytes: status.disk_bytes,
-            caught_up: status.caught_up,
+            ready: status.caught_up,
             unapplied_bytes: status.unapplied_bytes,
             no_space: status.no_space.clone(),
             diverged: status.diverged.keys().map(|id| id.0).collect(),
@@ -190,22 +193,26 @@ fn mebibytes(bytes: u64) -> String {
 }
 
 impl ReportedMember {
-    fn new(member: &MemberStatus) -> ReportedMember {
+    fn new(member: &MemberStatus, raft: &raft::Status) -> ReportedMember {
+        let peer = raft.peers.iter().find(|peer| peer.id == member.id).map(|peer| peer.matched);
+        let own = (raft.role == RoleName::Leader && raft.me.id == member.id).then_some(raft.persisted);
         ReportedMember {
+            matched: peer.or(own).map(|index| index.0),
             id: member.id.0,
             address: member.address.clone(),
             voter: member.voter,
-            connected: member.connected,
+            reachable: member.connected,
         }
     }
 }
 
 impl ReportedPeer {
     fn new(peer: &PeerStatus, last: u64) -> ReportedPeer {
-        let state = match (peer.lost_entries, peer.probing) {
-            (true, _) => "distrusted",
-            (false, true) => "probe",
-            (false, false) => "replicate",
+        let state = match peer {
+            PeerStatus { lost_entries: true, .. } => "distrusted",
+            PeerStatus { receives_snapshot: true, .. } => "snapshot",
+            PeerStatus { probing: true, .. } => "probe",
+            _ => "replicate",
         };
         ReportedPeer {
             id: peer.id.0,
@@ -225,7 +232,7 @@ impl fmt::Display for Report {
         let on_disk = mebibytes(self.disk_bytes);
         let newest = self.snapshot.as_ref().map_or("none".to_owned(), ReportedSnapshot::to_string);
         let snapshot = if self.taking_snapshot { format!("{newest}; one is being taken") } else { newest };
-        let caught_up = match self.caught_up {
+        let ready = match self.ready {
             true => "yes".to_owned(),
             false => {
                 "no: it still applies what the log held at its start, and reads may take long".to_owned()
@@ -236,7 +243,7 @@ impl fmt::Display for Report {
             ("first index", self.first_index.to_string()),
             ("commit", self.commit.to_string()),
             ("applied", format!("{}, {} bytes wait", self.applied, self.unapplied_bytes)),
-            ("caught up", caught_up),
+            ("ready", ready),
             ("digest", self.digest.clone()),
             ("on disk", on_disk),
             ("snapshot", snapshot),
@@ -294,7 +301,7 @@ impl Report {
 
     fn member(&self, f: &mut fmt::Formatter<'_>, member: &ReportedMember) -> fmt::Result {
         let vote = if member.voter { "votes" } else { "does not vote" };
-        let here = match member.connected {
+        let here = match member.reachable {
             _ if member.id == self.id => "is this node",
             true => "is connected",
             false => "is not connected",
@@ -304,6 +311,7 @@ impl Report {
         let state = match peer.state.as_str() {
             "replicate" => "entries are sent as they come",
             "probe" => "its log is being compared with this one",
+            "snapshot" => "it is sent a snapshot",
             _ => "it lost entries that it had acknowledged, and does not count in this term: check its disk",
         };
         let ReportedPeer { matched, lag, applied, silent_ms, .. } = peer;
@@ -319,8 +327,13 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let member =
-            |id| ReportedMember { id, address: format!("host{id}:7000"), voter: id < 4, connected: id != 3 };
+        let member = |id| ReportedMember {
+            id,
+            address: format!("host{id}:7000"),
+            voter: id < 4,
+            reachable: id != 3,
+            matched: None,
+        };
         let peer = |id, state: &str| ReportedPeer {
             id,
             matched: 100 + id,
@@ -347,7 +360,7 @@ mod tests {
             receiving_snapshot: None,
             snapshots_unknown_to: vec![],
             disk_bytes: 3 << 19,
-            caught_up: true,
+            ready: true,
             unapplied_bytes: 512,
             no_space: None,
             diverged: vec![],
@@ -363,7 +376,7 @@ node 1 leads in term 7
   first index 101
   commit      118
   applied     117, 512 bytes wait
-  caught up   yes
+  ready       yes
   digest      abababababababababababababababab
   on disk     1.5 MiB
   snapshot    up to 110, 0.5 MiB
@@ -382,10 +395,10 @@ node 1 leads in term 7
     #[test]
     fn what_is_wrong_with_a_node_stands_in_its_status() {
         let no_space = Some("no room to make log-9".to_owned());
-        let wrong = Report { caught_up: false, no_space, diverged: vec![3], fenced: Some(1024), ..report() }
-            .to_string();
+        let wrong =
+            Report { ready: false, no_space, diverged: vec![3], fenced: Some(1024), ..report() }.to_string();
         for line in [
-            "  caught up   no: it still applies what the log held at its start, and reads may take long\n",
+            "  ready       no: it still applies what the log held at its start, and reads may take long\n",
             "  no space    writes are refused, and reads go on: no room to make log-9\n",
             "  fenced      its machine differed from that of a majority at index 1024: it answers nothing",
             "  diverged    the machine of node 3 differs from that of a majority: restart it\n",

@@ -400,10 +400,11 @@ fn status_has_its_keys_as_json_and_a_table_for_people() {
     let at_leader = wait("all peers", || {
         let report = cluster.node(leader).report().unwrap();
         let settled = report.peers.iter().all(|peer| (peer.state.as_str(), peer.lag) == ("replicate", 0));
-        let connected = report.members.iter().all(|member| member.connected);
+        let connected = report.members.iter().all(|member| member.reachable);
         Some(report).filter(|_| settled && connected)
     });
     assert_eq!(at_leader.peers.len(), 2, "the leader says how the others stand");
+    assert!(at_leader.ready && at_leader.members.iter().all(|member| member.matched == Some(applied)));
     let table = String::from_utf8(run(&["status", "--to", to]).stdout).unwrap();
     assert!(
         table.starts_with("node 2 ") && table.contains(" in term ") && table.contains(&digest),
