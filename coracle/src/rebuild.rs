@@ -352,19 +352,27 @@ fn kept_as(dir: &Path) -> Result<PathBuf, RebuildError> {
     Ok(name)
 }
 
-/// An empty directory to build in, locked. What an earlier attempt left in it goes.
+/// A directory to build in, with nothing in it but its lock. What an earlier attempt left there goes, and the lock stays
+/// all the time: it shows whose directory this is, also to the next attempt if this one is killed.
 fn build_in(new: &Path) -> Result<Arc<dyn Disk>, RebuildError> {
-    if let Ok(mut names) = fs::read_dir(new) {
-        let ours = names.next().is_none() || new.join(LOCK).exists();
-        if !ours {
-            return Err(refused(new, "it is in the way, and no attempt of before made it; move it away"));
-        }
-        // Whoever builds in it now keeps it.
-        let old = DirDisk::open(new)?;
-        fs::remove_dir_all(new).map_err(failed("remove", new))?;
-        drop(old);
+    if let Ok(mut names) = fs::read_dir(new)
+        && names.next().is_some()
+        && !new.join(LOCK).exists()
+    {
+        return Err(refused(new, "it is in the way, and no attempt of before made it; move it away"));
     }
-    Ok(Arc::new(DirDisk::open(new)?))
+    // Whoever builds in it now keeps it.
+    let disk = DirDisk::open(new)?;
+    for entry in fs::read_dir(new).map_err(failed("read", new))? {
+        let entry = entry.map_err(failed("read", new))?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(failed("read", new))?);
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        let removed = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.map_err(failed("remove", &path))?;
+    }
+    Ok(Arc::new(disk))
 }
 
 /// Renames a directory, durably. Nothing may have the other name, except, in the place of a directory, an empty one.

@@ -125,3 +125,25 @@ fn an_address_that_nobody_can_dial_is_refused() {
     }
     assert!(check_address("[::1]:7").is_ok() && check_address("host:7").is_ok());
 }
+
+/// An attempt that is killed while it removes what an earlier one left must not look like somebody else's directory.
+#[test]
+fn what_an_attempt_left_goes_and_its_lock_stays() {
+    use std::os::unix::fs::MetadataExt;
+    let home = tempfile::tempdir().unwrap();
+    let new = home.path().join("node.restoring");
+    drop(build_in(&new).unwrap());
+    fs::create_dir(new.join("deep")).unwrap();
+    for name in ["deep/file", "log-1", "snapshot-1.tmp"] {
+        fs::write(new.join(name), "left over").unwrap();
+    }
+    let lock = || fs::metadata(new.join(LOCK)).unwrap().ino();
+    let before = lock();
+    drop(build_in(&new).unwrap());
+    let names: Vec<_> = fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!((names, lock()), (vec![OsString::from(LOCK)], before));
+    fs::remove_file(new.join(LOCK)).unwrap();
+    fs::write(new.join("precious"), "somebody's").unwrap();
+    let refused = build_in(&new).err().unwrap().to_string();
+    assert!(refused.contains("in the way"), "{refused}");
+}

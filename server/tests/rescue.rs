@@ -310,9 +310,9 @@ fn killed_ever_later(words: &[&str], mut look: impl FnMut()) {
         std::thread::sleep(after);
         let ended = child.try_wait().unwrap();
         child.kill().unwrap();
-        let status = child.wait().unwrap();
+        let output = child.wait_with_output().unwrap();
         if ended.is_some() {
-            assert!(status.success(), "{status}");
+            assert!(output.status.success(), "{output:?}");
             return;
         }
         look();
