@@ -29,7 +29,8 @@ pub(crate) fn alarm(alarm: &Alarm) -> String {
 /// A member of an older version.
 pub(crate) fn no_snapshots(node: NodeId) -> String {
     format!(
-        "node {node} runs a version that knows no snapshots. The leader keeps in its log what that node lacks, for a while;          if that node lags by more, it gets nothing until it is upgraded. Upgrade it"
+        "node {node} runs a version that knows no snapshots. The leader keeps in its log what that node lacks, for a while; \
+         if that node lags by more, it gets nothing until it is upgraded. Upgrade it"
     )
 }
 

@@ -55,10 +55,10 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
 /// What a machine has just done.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// It applied this entry.
-    Applied(Entry),
+    /// It applied this entry. (Which one, the simulator asks.)
+    Applied(#[cfg_attr(not(feature = "sim"), allow(dead_code))] Entry),
     /// It took the state of this snapshot.
-    Restored(LogId),
+    Restored(#[cfg_attr(not(feature = "sim"), allow(dead_code))] LogId),
     /// It took hold of its state, for a snapshot.
     SnapshotTaken,
 }

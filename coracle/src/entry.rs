@@ -83,6 +83,7 @@ pub struct Entry {
 
 /// Why bytes are not an entry.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum EntryError {
     /// Fewer bytes than the header, or than the header says.
     #[error("the entry is cut short: {have} of {need} bytes")]

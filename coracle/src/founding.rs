@@ -182,6 +182,7 @@ impl Founding {
     }
 
     /// To which list the node has promised itself, durably or about to.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn promise(&self) -> Option<&Promise> {
         self.promise.as_ref()
     }

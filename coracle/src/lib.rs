@@ -46,7 +46,7 @@
 //! A cluster of three is on the first page of the README. What can go wrong is in [`WriteError`],
 //! [`ReadError`], [`ConfigurationError`] and [`StartError`], grouped by what the caller can do next; the
 //! settings are in [`Config`]; what to know before relying on it is in [`embedding`]. The consensus algorithm itself
-//! is the crate [`core`], without I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
+//! is [`raft`], without I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
 //!
 //! # Features
 //!
@@ -119,6 +119,7 @@ mod writer;
 #[cfg(test)]
 mod writer_tests;
 
+pub use backup::{Backup, BackupError, BackupInfo};
 pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as raft;
 pub use error::*;

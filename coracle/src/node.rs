@@ -62,7 +62,8 @@ impl<S: StateMachine> fmt::Debug for Node<S> {
 }
 
 impl<S: StateMachine> Node<S> {
-    /// Starts a node with a machine that has applied nothing: the log is applied to it again.
+    /// Starts a node with a machine that has applied nothing: it takes the state of the newest snapshot, and the log after
+    /// that is applied to it again.
     ///
     /// Recovers the log, listens for peers and, if the node has a cluster, takes part in it. A node without
     /// one waits: until [`set_configuration`](Node::set_configuration) is called on it, or until a node

@@ -334,3 +334,33 @@ fn shortest_back<'a>(start: &str, from: &BTreeMap<&str, Vec<&'a Edge>>) -> Optio
     }
     None
 }
+
+/// A document that names a test is believed; so the test is there.
+#[test]
+fn each_test_that_a_document_names_exists() {
+    let sources = read_workspace();
+    let docs = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs");
+    let (mut wrong, mut named) = (String::new(), 0);
+    for entry in std::fs::read_dir(docs).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        for (number, line) in text.lines().enumerate() {
+            // What stands between backticks and looks like a sentence.
+            for word in line.split('`').skip(1).step_by(2).filter(|word| is_sentence(word)) {
+                named += 1;
+                let function = format!("fn {word}(");
+                if !sources.iter().any(|source| source.text.contains(&function)) {
+                    let _ = writeln!(wrong, "{}:{}: there is no `{word}`", path.display(), number + 1);
+                }
+            }
+        }
+    }
+    assert!(named > 100, "only {named} tests are named: this looks for them in the wrong way");
+    assert!(wrong.is_empty(), "{wrong}Name the test as it is called now.");
+}
+
+/// Whether a word is as long as the name of a test: `a_vote_is_given_once`.
+fn is_sentence(word: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
+    word.matches('_').count() >= 4 && word.bytes().all(plain)
+}

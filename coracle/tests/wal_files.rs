@@ -136,7 +136,7 @@ fn st_8_a_recycled_file_under_its_old_name_counts_for_nothing() {
 
 /// What a crash or a full disk left half-made is in nobody's way, even where a file of it takes all the room.
 #[test]
-fn st_10_files_under_way_never_refuse_the_next_start() {
+fn st_5_files_under_way_never_refuse_the_next_start() {
     let disk = MemDisk::new();
     assert_eq!(run(&disk, &[changes(vec![append(1, 1..=1, 1)])]), 1);
     for name in ["segment.tmp", "identity.tmp", "spare.tmp"] {
@@ -153,7 +153,7 @@ fn st_10_files_under_way_never_refuse_the_next_start() {
 /// D5.2.9: without room for the next segment, nothing is in doubt. Reads go on, and so do votes and the purge
 /// that makes room; and once there is room, the same write succeeds.
 #[test]
-fn st_10_no_room_for_the_next_segment_puts_nothing_in_doubt() {
+fn st_5_no_room_for_the_next_segment_puts_nothing_in_doubt() {
     let disk = MemDisk::new();
     let (mut wal, _) = start_with(&shared(&disk), roomy()).unwrap();
     let reader = wal.reader();
@@ -201,7 +201,7 @@ fn st_10_no_room_for_the_next_segment_puts_nothing_in_doubt() {
 
 /// A purge frees the segments that it covers, and one of them becomes the next.
 #[test]
-fn st_10_a_purge_makes_room_on_a_full_disk() {
+fn st_5_a_purge_makes_room_on_a_full_disk() {
     let disk = MemDisk::new();
     let (mut wal, _) = start_with(&shared(&disk), roomy()).unwrap();
     let step = |index| changes(vec![append(1, index..=index, 3000)]);

@@ -67,7 +67,7 @@ impl Follower {
             if shared.may_campaign() {
                 return Transition::PreVote;
             }
-            // Seeds: "skipping until we have a vote". It still notices that its leader is gone.
+            // Without a vote it still notices that its leader is gone.
             return if self.leader.is_some() { Transition::Follow } else { Transition::Stay };
         }
         self.ask_leader(shared);

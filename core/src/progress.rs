@@ -380,7 +380,7 @@ mod tests {
         assert!(progress.budget(&settings).is_some());
     }
 
-    /// TR-5: a message that the transport refuses after all is sent again, and what follows it too.
+    /// LT-2: a message that the transport refuses after all is sent again, and what follows it too.
     #[test]
     fn what_was_said_to_have_left_and_did_not_is_sent_again() {
         let mut progress = matched_up_to(1);

@@ -48,7 +48,7 @@ struct Cli {
 enum Command {
     /// Run one node of a cluster
     Serve(Serve),
-    /// Form a cluster
+    /// Form a cluster, and show or change who takes part in it
     #[command(subcommand)]
     Members(Members),
     /// Show how a node sees itself and its cluster
@@ -423,7 +423,7 @@ fn init(to: &str, members: &[String]) -> Result<(), String> {
             Ok(())
         }
         Value::Error(error) => Err(error),
-        other => Err(format!("{to} answered {other:?}")),
+        _ => Err(format!("{to} gave an answer that is none to this command: is it a node of Coracle?")),
     }
 }
 
@@ -455,7 +455,7 @@ fn snapshot(to: &str, json: bool) -> Result<(), String> {
             Ok(())
         }
         Value::Error(error) => Err(error),
-        other => Err(format!("{to} answered {other:?}")),
+        _ => Err(format!("{to} gave an answer that is none to this command: is it a node of Coracle?")),
     }
 }
 

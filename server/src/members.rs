@@ -146,7 +146,11 @@ pub fn ask(to: &[String], words: &[String], limit: Duration) -> Result<String, S
                 None if error.starts_with("UNKNOWN leadership was lost") => error,
                 None => return Err(error),
             },
-            Ok(other) => return Err(format!("{address} answered {other:?}")),
+            Ok(_) => {
+                return Err(format!(
+                    "{address} gave an answer that is none to this command: is it a node of Coracle?"
+                ));
+            }
             Err(error) => format!("{address} does not answer: {error}"),
         };
         if Instant::now() >= until {

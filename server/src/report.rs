@@ -290,7 +290,7 @@ impl Report {
             ("leader", _) => format!("leads in term {term}"),
             ("candidate", _) => format!("asks to be elected, and knows no leader in term {term}"),
             ("unconfigured", _) => {
-                "has no cluster yet: found one with it by 'coracle members init'".to_owned()
+                "has no cluster yet: make it part of a new one by 'coracle members init', or restart it with '--join'".to_owned()
             }
             ("learner", Some(leader)) => format!("has no vote, and follows node {leader} in term {term}"),
             ("learner", None) => format!("has no vote, and knows no leader in term {term}"),
@@ -438,7 +438,7 @@ node 1 leads in term 7
         assert_eq!(said("learner", Some(3)), "has no vote, and follows node 3 in term 7");
         assert_eq!(
             said("unconfigured", None),
-            "has no cluster yet: found one with it by 'coracle members init'"
+            "has no cluster yet: make it part of a new one by 'coracle members init', or restart it with '--join'"
         );
     }
 }

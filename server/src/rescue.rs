@@ -144,7 +144,7 @@ fn fetch(to: &str, file: &Path) -> Result<BackupInfo, String> {
             Value::Bulk(bytes) => Ok(Some(bytes)),
             Value::Null => Ok(None),
             Value::Error(error) => Err(error),
-            other => Err(format!("{to} answered {other:?}")),
+            _ => Err(format!("{to} gave an answer that is none to this command: is it a node of Coracle?")),
         }
     };
     let same = match partial.begun() {

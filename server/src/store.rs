@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 pub enum Store {
     /// The write-ahead log in the data directory
     Wal,
-    /// Memory
+    /// Nothing: a node forgets everything when it stops
     Memory,
     /// LMDB in the data directory
     Lmdb,

@@ -25,6 +25,7 @@ pub use met::Met;
 use crate::entry::Entry;
 use bytes::Bytes;
 use coracle_core::{ClusterId, HardState, Incarnation, Index, LogId, NodeId, Run};
+use std::fmt;
 use std::path::PathBuf;
 
 /// Who a data directory belongs to.
@@ -36,6 +37,17 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The cluster that the node has joined; none while it is blank.
     pub cluster: Option<ClusterId>,
+}
+
+/// For operators.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} of incarnation {:016x}", self.node, self.incarnation.0)?;
+        match self.cluster {
+            Some(cluster) => write!(f, " in cluster {cluster}"),
+            None => f.write_str(" in no cluster"),
+        }
+    }
 }
 
 /// One change of the log. Changes of a batch take effect in their order.

@@ -107,7 +107,7 @@ where
     // Whoever founds a cluster dials itself too, to see that its own address is right.
     let itself = hello.facts.from == local.peer && hello.facts.boot == local.boot;
     if reason != RefusedReason::Blank && !itself {
-        shared.strangers.warn(remote, &format!("{reason:?}"), &format_args!("refused node {from}: {text}"));
+        shared.strangers.warn(remote, &reason.to_string(), &format_args!("refused node {from}: {text}"));
     }
     let refused = Refused { reason, text, from: local.peer, boot: local.boot };
     finish(shared, stream, &refused.encode()).await;

@@ -62,8 +62,7 @@ impl fmt::Display for Alarm {
                 "runs in boot {boot:016x}, and its directory does not know its boot {other:016x}, number {number}, \
                  in which it was met before: the directory is a copy, or an older state of it was put back, and what \
                  it acknowledged may be lost. Stop this process; go on with the directory that was used last, or, if \
-                 there is none, leave node {id} stopped: the \
-                 others go on as long as they are a majority, and a member cannot be replaced in this version"
+                 there is none, replace node {id} ('coracle members replace', Node::change_members)"
             ),
             AlarmReason::Forgotten => write!(
                 f,
@@ -75,8 +74,7 @@ impl fmt::Display for Alarm {
                 f,
                 "answers in boot {boot:016x} and in boot {other:016x} at once: two processes use its directory, or a \
                  copy of it. Stop both; go on with the directory that was used last, or, if that cannot be told, \
-                 leave node {id} stopped: the \
-                 others go on as long as they are a majority, and a member cannot be replaced in this version"
+                 replace node {id} ('coracle members replace', Node::change_members)"
             ),
             AlarmReason::Other(code) => {
                 write!(f, "runs in boot {boot:016x}: alarm {code}, which this version does not know")

@@ -186,8 +186,8 @@ async fn connect(address: &str, limit: Duration) -> Result<TcpStream, DialError>
 fn complain(shared: &Shared, target: &Target, error: &DialError) {
     let kind = match error {
         DialError::Refused(Refused { reason: RefusedReason::Busy | RefusedReason::Blank, .. }) => None,
-        DialError::Refused(refused) => Some(format!("{:?}", refused.reason)),
-        DialError::Unfit { reason, .. } => Some(format!("{reason:?}")),
+        DialError::Refused(refused) => Some(refused.reason.to_string()),
+        DialError::Unfit { reason, .. } => Some(reason.to_string()),
         DialError::Protocol(_) => Some("protocol".to_owned()),
         DialError::Resolve(_) => Some("resolve".to_owned()),
         _ => None,

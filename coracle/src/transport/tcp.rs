@@ -34,6 +34,7 @@ pub use super::introduction::{Introduction, Local};
 
 /// Why a [`Tcp::probe`] met no node, or not the right one.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ProbeError {
     /// Nothing listens there.
     #[error("nothing listens at {0}")]

@@ -9,6 +9,7 @@ use super::membership::MAX_ADDRESS;
 use super::{WireError, proto};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, Incarnation, LogId, NodeId, Peer};
+use std::fmt;
 
 /// The longest list of boots, in numbers: half of what a frame of the handshake may take.
 pub const MAX_BOOTS: usize = 512;
@@ -104,6 +105,7 @@ pub struct Refused {
 
 /// Why a [`Hello`] was refused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum RefusedReason {
     /// No protocol that both speak.
     Protocol,
@@ -125,6 +127,24 @@ pub enum RefusedReason {
     Busy,
     /// A reason that this version does not know.
     Other(u32),
+}
+
+/// For operators: one word, the same each time.
+impl fmt::Display for RefusedReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RefusedReason::Protocol => "protocol",
+            RefusedReason::Feature => "feature",
+            RefusedReason::Purpose => "purpose",
+            RefusedReason::WrongCluster => "wrong-cluster",
+            RefusedReason::WrongNode => "wrong-node",
+            RefusedReason::OwnName => "own-name",
+            RefusedReason::BadName => "bad-name",
+            RefusedReason::Blank => "blank",
+            RefusedReason::Busy => "busy",
+            RefusedReason::Other(number) => return write!(f, "unknown-{number}"),
+        })
+    }
 }
 
 /// The last frame.

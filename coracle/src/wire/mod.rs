@@ -61,6 +61,7 @@ pub const LEVEL_MAX: u32 = 0;
 /// Why bytes are not a frame that this version accepts. After any of these the stream is out of step, so the
 /// connection ends.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum WireError {
     /// The bytes do not start like a frame: most likely something else speaks on this port.
     #[error("this is not the protocol of a peer")]

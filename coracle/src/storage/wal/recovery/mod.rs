@@ -214,7 +214,7 @@ fn check_identity(identity: &Identity, link: &Link) -> Result<(), StoreError> {
     }
     let path = link.segment.path.clone();
     let detail = format!(
-        "the segment belongs to {found:?}, the directory to {identity:?}; bring back the files that belong together"
+        "the segment belongs to {found}, the directory to {identity}; bring back the files that belong together"
     );
     Err(StoreError::Identity { path, detail })
 }
