@@ -273,7 +273,7 @@ mod tests {
             "boot 000000000000000b, number 2",
             "is a copy",
             "Stop this process",
-            "or, if there is none, leave node 2 stopped: the others go on as long as they are a majority",
+            "or, if there is none, replace node 2 ('coracle members replace'",
         ] {
             assert!(text.contains(part), "{text}");
         }

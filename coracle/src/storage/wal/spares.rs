@@ -151,7 +151,10 @@ impl Spares {
         self.collect();
         let name = segment.name();
         let number = segment.number;
-        let slot = self.free_slot().filter(|_| segment.size == self.size);
+        // One that a start has shortened has no room of its own after its end, and a spare must have it: on a disk that
+        // is full by then, a batch in the middle of it would be in doubt (ST-5).
+        let whole = segment.size == self.size && segment.file.len().is_ok_and(|len| len == self.size);
+        let slot = self.free_slot().filter(|_| whole);
         // Once it is out of the log nobody gets hold of it any more: who has it now is all there is.
         match (slot, Arc::into_inner(segment)) {
             (Some(slot), Some(segment)) => self.order(Order::Recycle(slot, segment)),
@@ -450,6 +453,20 @@ mod tests {
         assert_eq!(disk.list().unwrap(), ["spare-0"]);
         spares.recycle(segment(&disk, 1, 4096));
         assert_eq!(disk.list().unwrap(), ["spare-0"]);
+    }
+
+    #[test]
+    fn st_5_a_segment_that_a_start_has_shortened_is_no_spare() {
+        let disk = MemDisk::new();
+        let mut spares = open(&disk, false);
+        let shortened = segment(&disk, 1, 8192);
+        shortened.file.set_len(4096).unwrap();
+        spares.recycle(shortened);
+        assert!(disk.list().unwrap().is_empty());
+        spares.recycle(segment(&disk, 2, 8192));
+        let blank = spares.take(8192).unwrap();
+        disk.set_full(true);
+        blank.file.write_at(&[1; 8192], 0).unwrap();
     }
 
     #[test]
