@@ -411,7 +411,9 @@ impl World {
         if thaw.is_some() {
             return Ok(());
         }
-        if let Some(up) = &self.hosts[node].up {
+        // Nobody leads a node that was removed.
+        let gone = |raft: &Raft| !raft.membership().is_empty() && !raft.membership().contains(raft.me());
+        if let Some(up) = self.hosts[node].up.as_ref().filter(|up| !gone(up.raft())) {
             self.ticks.0 += 1;
             self.ticks.1 += u64::from(up.raft().leader().is_none());
         }
