@@ -550,8 +550,9 @@ impl<W, R> Replica<W, R> {
             Purpose::Apply => {
                 self.feeding = false;
                 match result {
-                    // A snapshot took its place meanwhile.
+                    // A snapshot took its place meanwhile, or is about to: the store may have been reset to it already.
                     _ if self.fenced || load.first != self.fed.next() => {}
+                    Err(ReadLogError::Purged | ReadLogError::Missing) if self.raft.is_installing() => {}
                     Ok(entries) if current(&entries) => self.hand_over(entries),
                     Ok(_) => self.fail(StopReason::Invariant(
                         "the store gave other entries than the committed ones".to_owned(),
@@ -579,7 +580,8 @@ impl<W, R> Replica<W, R> {
         let last = self.raft.commit().min(durable);
         // What the machine was handed and has not applied is bounded.
         let room = self.limits.unapplied.saturating_sub(self.handed - self.applied);
-        if self.fenced || self.feeding || first > last || !self.effects.apply.is_empty() {
+        let waits = self.feeding || self.raft.is_installing();
+        if self.fenced || waits || first > last || !self.effects.apply.is_empty() {
             return;
         }
         let bounded = !self.breaks("machine-bound-ignored");

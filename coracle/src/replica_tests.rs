@@ -558,6 +558,26 @@ fn a_read_of_what_was_purged_ends_in_a_snapshot_and_not_in_a_loop() {
     assert_eq!(replica.raft().needs_snapshot(), [C]);
 }
 
+/// The store may be reset to a snapshot before the node hears so: what is read for the machine then is gone for a reason.
+#[test]
+fn what_is_read_for_the_machine_while_the_log_is_reset_may_be_gone() {
+    let mut replica = replica(|_| {});
+    replica.on_event(at(1), append(2, LogId::new(1, 1), 0, 1));
+    let load = replica.take().loads.pop().expect("the first entry is not in memory");
+    assert_eq!(load.purpose, Purpose::Apply);
+    let membership = Membership::of_voters(
+        ClusterId(1),
+        [A, B].map(|peer| Member { id: peer.id, incarnation: peer.incarnation, address: "x".to_owned() }),
+    );
+    let known = (LogId::new(2, 40), membership);
+    replica.on_event(at(1), Event::SnapshotReceived(LogId::new(2, 50), known, 90_000));
+    replica.on_event(at(1), Event::Loaded(load, Err(ReadLogError::Purged)));
+    let effects = replica.take();
+    assert!(effects.fatal.is_none() && effects.loads.is_empty(), "{effects:?}");
+    persist(&mut replica, 1);
+    assert_eq!(replica.take().installed, Some(LogId::new(2, 50)));
+}
+
 /// A log that is reset to a snapshot holds no entry that knows the time and the membership: the snapshot tells both.
 #[test]
 fn a_snapshot_brings_the_cluster_time_and_the_membership() {
