@@ -258,6 +258,25 @@ mod tests {
         Entry::new(LogId::new(term, index), Kind::Noop, Stamp::default(), &[])
     }
 
+    /// What is in the log and not applied may be taken back: a snapshot knows nothing of it.
+    #[test]
+    fn sn_7_a_snapshot_carries_the_membership_that_was_applied_and_no_later_one() {
+        let members = |term, index, payload: &[u8]| {
+            Entry::new(LogId::new(term, index), Kind::Membership, Stamp::default(), payload)
+        };
+        let mut machine = Replicated::new(Sum::default());
+        for entry in [members(1, 1, b"of three"), entry(1, 2, 5), members(1, 3, b"joint"), entry(1, 4, 6)] {
+            let (meta, _) = machine.snapshot().unwrap();
+            assert!(meta.membership.0 <= meta.id && meta.id < entry.id());
+            machine.apply(&entry).unwrap();
+        }
+        let (meta, _) = machine.snapshot().unwrap();
+        assert_eq!(
+            (meta.id, meta.membership),
+            (LogId::new(1, 4), (LogId::new(1, 3), Bytes::from_static(b"joint")))
+        );
+    }
+
     #[test]
     fn a_gap_or_a_repetition_stops_the_node() {
         let mut machine = Replicated::new(Sum::default());

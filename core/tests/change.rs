@@ -133,7 +133,7 @@ fn mc_6_one_voter_that_becomes_three_needs_the_new_majority_too() {
 
 /// The last entry of a change is appended by whoever leads when the joint one is committed.
 #[test]
-fn a_change_is_finished_by_the_next_leader() {
+fn mc_12_a_change_is_finished_by_the_next_leader_and_no_other_begins_before() {
     let mut c = three_of_five();
     c.change(A, membership(&[A, B, C], &[], &[D, E]));
     settle(&mut c, A);
@@ -145,13 +145,20 @@ fn a_change_is_finished_by_the_next_leader() {
     }
     c.crash(A);
     c.lose_all();
+    let usual = std::mem::replace(&mut c.sending, Sending::ByHand);
+    c.elect_by(B, &[C, D, E]);
     assert!(c.raft(B).membership().is_joint() && c.commit(B) < c.raft(B).membership_id().index.0);
-    assert!(c.pass_until(400, |c| c.leader().is_some_and(|leader| leader != A)).is_some());
-    let leader = c.leader().unwrap();
-    assert_ne!(leader, A);
-    settle(&mut c, leader);
-    let now = c.leader().unwrap_or(leader);
+    let ticket = c.change(B, membership(&[B, C], &[], &[D, E]));
+    assert_eq!(c.refused(B, ticket), Some(RefusedReason::NotYet), "what it inherited is not committed");
+    c.sending = usual;
+    [C, D, E].iter().for_each(|to| c.sent(B, *to, 10));
+    settle(&mut c, B);
+    let now = c.leader().unwrap_or(B);
     assert_eq!(voters_of(&c, now), (vec![B, D, E], vec![]));
+    c.pass(20);
+    let now = c.leader().unwrap();
+    let ticket = c.change(now, membership(&[B, D, E], &[], &[C]));
+    assert_eq!(c.refused(now, ticket), None, "it is over");
 }
 
 /// A leader that is not to vote leads to the end of the change, does not count itself, and leaves.
@@ -169,6 +176,31 @@ fn a_leader_outside_the_new_voters_leads_until_the_change_is_committed_and_then_
     assert!(c.pass_until(300, |c| c.leader().is_some_and(|leader| leader != A)).is_some());
     c.pass(100 * 60);
     assert_eq!(c.role(A), RoleName::Learner, "S14f: it campaigns no more");
+}
+
+/// Two voters, of which the leader is removed, and what would make the other one the only voter is lost on its way: the
+/// leader stays until that has arrived, or nobody could ever lead again.
+#[test]
+fn mc_8_a_removed_leader_stays_until_its_successor_can_commit() {
+    let members = [(1, membership(&[A, B], &[], &[]))];
+    let mut c = Cluster::with_memberships(&members, &["1", "1"]);
+    c.elect(A);
+    c.pass(10);
+    c.change(A, membership(&[B], &[], &[]));
+    c.persist(A);
+    c.deliver(A, B);
+    c.persist(B);
+    c.deliver(B, A);
+    assert_eq!(voters_of(&c, A), (vec![B], vec![]), "the last entry is on its way");
+    let last = c.last(A);
+    c.lose_all();
+    c.isolate(B);
+    c.pass(20);
+    assert_eq!((c.role(A), c.last(B)), (RoleName::Leader, last - 1));
+    assert!(c.commit(A) < last, "A does not count itself");
+    c.heal();
+    assert!(c.pass_until(400, |c| c.leader() == Some(B) && c.commit(B) > last).is_some(), "{}", c.describe());
+    assert_eq!(c.role(A), RoleName::Learner);
 }
 
 /// D5.1.16: two voters, of which the leader is removed; it loses office between the append of the last entry and its
