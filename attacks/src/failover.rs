@@ -5,11 +5,11 @@
 //! their answers must be at least; and the latency of one client's writes beside what disk and network
 //! alone take at the same time. It prints figures, and fails where a promise is broken.
 
+use coracle_attacks::in_a_directory;
 use coracle_server::bench::raw::{Blocks, Echo, median};
 use coracle_server::client::{Client, Value};
-use coracle_server::cluster::{Cluster, Interrupt, REQUEST_LIMIT, random, report, server, wait};
+use coracle_server::cluster::{Cluster, Interrupt, REQUEST_LIMIT, report, server, wait};
 use coracle_server::demo::{Writer, read_back};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
@@ -49,24 +49,7 @@ fn main() -> ExitCode {
         eprintln!("usage: failover --program PATH [--short]");
         return ExitCode::FAILURE;
     };
-    let interrupt = Interrupt::default();
-    // Beside the program and not in a temporary directory, which may have no disk under it.
-    let parent = program.parent().map(Path::to_owned).unwrap_or_default();
-    let directory = parent.join(format!("failover-{:016x}", random()));
-    let result = coracle_server::cli::watch_signals(interrupt.clone())
-        .and_then(|()| fs::create_dir(&directory).map_err(text))
-        .and_then(|()| run(&program, &directory, short, interrupt));
-    match result {
-        Ok(()) => {
-            let _ = fs::remove_dir_all(&directory);
-            println!("everything held");
-            ExitCode::SUCCESS
-        }
-        Err(problem) => {
-            eprintln!("failover: {problem} (the data and logs are kept in {})", directory.display());
-            ExitCode::FAILURE
-        }
-    }
+    in_a_directory("failover", &program, |directory, interrupt| run(&program, directory, short, interrupt))
 }
 
 fn text(error: impl std::fmt::Display) -> String {

@@ -5,25 +5,23 @@
 //! longer than an election takes. That last is a criterion of time: it counts only where the computer had time for
 //! those who measure, and otherwise everything is done again.
 
+#[path = "../../coracle/tests/common/patience.rs"]
+mod patience;
+
+use coracle_attacks::dice::Dice;
+use coracle_attacks::in_a_directory;
 use coracle_server::cluster::{Cluster, Interrupt, Place, Program, random, report, server, wait};
 use coracle_server::demo::{Acknowledged, Writer, read_back};
+use patience::{Control, STARVED, TRIES};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::thread::sleep;
+use std::time::Duration;
 
 /// Twice the maximum election timeout that servers have by default.
 const GAP: Duration = Duration::from_millis(1200);
-
-/// Who measures sleeps so long, and may oversleep so far.
-const NAP: Duration = Duration::from_millis(10);
-const LATE: Duration = Duration::from_millis(50);
-
-/// How often everything is done again, if the computer was too busy to tell.
-const ATTEMPTS: u32 = 5;
 
 /// At once at work.
 const WRITERS: usize = 2;
@@ -49,24 +47,7 @@ fn main() -> ExitCode {
         eprintln!("usage: grow PROGRAM");
         return ExitCode::FAILURE;
     };
-    let interrupt = Interrupt::default();
-    // Beside the program and not in a temporary directory, which may have no disk under it.
-    let directory = program.parent().map(Path::to_owned).unwrap_or_default();
-    let directory = directory.join(format!("grow-{:016x}", random()));
-    let result = coracle_server::cli::watch_signals(interrupt.clone())
-        .and_then(|()| attempts(&program, &directory, &interrupt));
-    match result {
-        Ok(()) => {
-            // What is left lies in a build's directory.
-            let _ = fs::remove_dir_all(&directory);
-            println!("everything held");
-            ExitCode::SUCCESS
-        }
-        Err(problem) => {
-            eprintln!("grow: {problem} (the data and logs are kept in {})", directory.display());
-            ExitCode::FAILURE
-        }
-    }
+    in_a_directory("grow", &program, |directory, interrupt| attempts(&program, directory, &interrupt))
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -74,7 +55,7 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 fn attempts(program: &Path, directory: &Path, interrupt: &Interrupt) -> Result<(), String> {
-    for attempt in 1..=ATTEMPTS {
+    for attempt in 1..=TRIES {
         let place = directory.join(attempt.to_string());
         fs::create_dir_all(&place).map_err(text)?;
         let seed = random();
@@ -86,7 +67,7 @@ fn attempts(program: &Path, directory: &Path, interrupt: &Interrupt) -> Result<(
             Gap::Inconclusive => println!("the computer was too busy to judge times: again"),
         }
     }
-    Err(format!("the computer was too busy to judge times, {ATTEMPTS} times"))
+    Err(format!("the computer was too busy to judge times, {TRIES} times"))
 }
 
 /// What can be said of the longest time without an acknowledged write.
@@ -105,7 +86,7 @@ struct Growing {
     longest: Duration,
     inconclusive: bool,
     killed: usize,
-    dice: u64,
+    dice: Dice,
     interrupt: Interrupt,
 }
 
@@ -123,7 +104,7 @@ impl Growing {
             longest: Duration::ZERO,
             inconclusive: false,
             killed: 0,
-            dice: seed | 1,
+            dice: Dice::new(seed),
             interrupt: interrupt.clone(),
         })
     }
@@ -170,7 +151,7 @@ impl Growing {
         step(self).map_err(|problem| format!("{what}: {problem}"))?;
         reach(written() + WRITES, &self.interrupt)?;
         let mut writes: Vec<_> = writers.into_iter().flat_map(|writer| writer.stop().acknowledged).collect();
-        let overslept = control.stop();
+        let starved = control.end() > STARVED;
         writes.sort_by_key(|write| write.answered);
         let gaps = writes.windows(2).map(|pair| pair[1].answered - pair[0].answered);
         let gap = gaps.max().unwrap_or_default();
@@ -180,7 +161,7 @@ impl Growing {
             writes.len(),
             gap.as_millis()
         );
-        if gap > GAP && overslept > LATE {
+        if gap > GAP && starved {
             self.inconclusive = true;
         } else if gap > GAP {
             return Err(format!("{what}: {gap:?} without an acknowledged write, where {GAP:?} are allowed"));
@@ -259,7 +240,7 @@ impl Growing {
         if self.members.len() < SAFE {
             return Ok(());
         }
-        sleep(Duration::from_millis(self.below(MOMENT)));
+        sleep(self.dice.millis(MOMENT));
         let asked = self.any_member();
         let leader = self.cluster.node(asked).report().ok().and_then(|report| report.leader);
         let Some(leader) = leader.filter(|id| self.members.contains(id)) else { return Ok(()) };
@@ -269,17 +250,8 @@ impl Growing {
     }
 
     fn any_member(&mut self) -> u64 {
-        let at = self.below(self.members.len() as u64);
+        let at = self.dice.below(self.members.len() as u64);
         self.members[at as usize]
-    }
-
-    /// A number below `bound`.
-    fn below(&mut self, bound: u64) -> u64 {
-        // xorshift64.
-        self.dice ^= self.dice << 13;
-        self.dice ^= self.dice >> 7;
-        self.dice ^= self.dice << 17;
-        self.dice % bound
     }
 }
 
@@ -293,36 +265,4 @@ fn serves(program: &Path, more: &[&str]) -> Program {
         command.args(["--snapshot-entries", "1000"]).args(&more);
         command
     })
-}
-
-/// A thread that sleeps, and tells by how much it overslept.
-struct Control {
-    stop: Arc<AtomicBool>,
-    worst: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
-}
-
-impl Control {
-    fn start() -> Control {
-        let (stop, worst) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let thread = std::thread::spawn({
-            let (stop, worst) = (stop.clone(), worst.clone());
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    let began = Instant::now();
-                    sleep(NAP);
-                    let late = began.elapsed().saturating_sub(NAP).as_micros() as u64;
-                    worst.fetch_max(late, Ordering::Relaxed);
-                }
-            }
-        });
-        Control { stop, worst, thread }
-    }
-
-    fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::Relaxed);
-        // Nothing in it panics.
-        let _ = self.thread.join();
-        Duration::from_micros(self.worst.load(Ordering::Relaxed))
-    }
 }

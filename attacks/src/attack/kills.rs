@@ -1,8 +1,8 @@
 //! Nodes are killed with SIGKILL, one, two or all of them, under load and while they start.
 
-use crate::dice::Dice;
 use crate::load::{self, Load, at_rest};
 use crate::{Failure, Target};
+use coracle_attacks::dice::Dice;
 use coracle_server::cluster::{Cluster, wait};
 use std::time::{Duration, Instant};
 

@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use coracle::sim::history::kv::{Command, Input, KeyValue, Output};
 use coracle::sim::history::{Budget, History, OperationId, Verdict};
+use coracle_attacks::dice::Dice;
 use coracle_server::client::{Client, Value};
 use coracle_server::cluster::{Cluster, REQUEST_LIMIT};
 use coracle_server::demo::{Acknowledged, Writer, read_back};
@@ -17,7 +18,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::Failure;
-use crate::dice::Dice;
 
 /// Writers of new keys.
 const WRITERS: usize = 3;

@@ -7,7 +7,6 @@
 //! under a program that does not sync (`--mutant`), and that one must be found out.
 #![forbid(unsafe_code)]
 
-mod dice;
 mod disk;
 mod errors;
 mod full;

@@ -1,9 +1,9 @@
 //! The power of the whole cluster is cut, again and again, under load and while it starts.
 
-use crate::dice::Dice;
 use crate::disk::PowerDisk;
 use crate::load::{Bulk, Ledger, Load, at_rest};
 use crate::{Failure, Target};
+use coracle_attacks::dice::Dice;
 use coracle_server::cluster::{Cluster, wait};
 use std::fs;
 use std::path::Path;

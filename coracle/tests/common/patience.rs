@@ -20,20 +20,21 @@ pub const NEVER: Duration = Duration::from_secs(3600);
 const SLEEP: Duration = Duration::from_millis(10);
 
 /// A computer is starved if that took longer than this.
-const STARVED: Duration = Duration::from_millis(50);
+pub const STARVED: Duration = Duration::from_millis(50);
 
 /// How often something is tried on a computer that is starved each time.
-const TRIES: usize = 5;
+pub const TRIES: usize = 5;
 
 /// A thread that needs the processor now and then, and remembers how late it once got it.
-struct Control {
+pub struct Control {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<()>,
     longest: Arc<AtomicU64>,
 }
 
 impl Control {
-    fn start() -> Control {
+    /// Starts it.
+    pub fn start() -> Control {
         let (stop, longest) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = std::thread::spawn({
             let (stop, longest) = (Arc::clone(&stop), Arc::clone(&longest));
@@ -49,7 +50,7 @@ impl Control {
     }
 
     /// The longest sleep, the one under way included.
-    fn end(self) -> Duration {
+    pub fn end(self) -> Duration {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap();
         Duration::from_micros(self.longest.load(Ordering::Relaxed))
