@@ -17,6 +17,7 @@ use crate::entry::Entry;
 use crate::error::{Busy, Leader, ReadError, WriteError};
 use crate::forwarding::Forwarding;
 use crate::founding::Founding;
+use crate::handover::Handover;
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
 use crate::snapshots::Snapshots;
 use crate::storage::ReadLogError;
@@ -37,7 +38,7 @@ const HELD: usize = 64;
 /// A node that somebody else turns.
 pub(crate) struct Driver<W, R> {
     me: NodeId,
-    forward: bool,
+    pub(crate) forward: bool,
     max_pending: usize,
     pub(crate) replica: Replica<Caller<W>, R>,
     cluster: Option<ClusterId>,
@@ -47,6 +48,8 @@ pub(crate) struct Driver<W, R> {
     pub(crate) founded: Option<ClusterId>,
     pub(crate) forwarding: Forwarding<W>,
     pub(crate) founding: Founding,
+    /// Leadership that goes to another node.
+    pub(crate) handover: Handover<W>,
     /// Writes in the log that are not decided yet, by index.
     expecting: VecDeque<(LogId, Caller<W>)>,
     /// What this turn has taken in.
@@ -98,6 +101,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             founded: None,
             forwarding: Forwarding::new(boot, replica.raft().broken()),
             founding: Founding::new(replica.raft().me(), cluster, None, 0, replica.raft().broken()),
+            handover: Handover::new(config.max_uncommitted_bytes, config.request_timeout),
             expecting: VecDeque::new(),
             events: Vec::new(),
             commands: Vec::new(),
@@ -186,7 +190,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         match leader {
             Some(leader) if self.forward && !raft.is_leader() => {
                 let term = raft.term();
-                let message = self.forwarding.send(leader, term, command, limit, caller);
+                let message = self.forwarding.send(leader, term, command, limit, caller, false);
                 self.actions.send.push((leader, message));
             }
             _ => self.commands.push((Caller::Here(caller), command)),
@@ -345,7 +349,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// to be done now.
     pub(crate) fn turn(&mut self, now: Moment, tick: bool) -> Actions<W, R> {
         self.handle(now, false);
-        let commands = mem::take(&mut self.commands);
+        let commands = self.admit();
         if !commands.is_empty() {
             self.replica.on_event(now, Event::Propose(commands));
         }
@@ -367,6 +371,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
         self.look_after_snapshots();
         self.look_after_changes();
+        self.look_after_transfers();
         // An identity that named a cluster without its first entry would be of one that nobody can continue.
         let durable = self.replica.raft().persisted() > Index::ZERO;
         if let Some(cluster) = self.founded.take_if(|_| durable) {
@@ -377,6 +382,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if mem::replace(&mut self.term, term) != term {
             self.end_forwards_before(term);
         }
+        self.look_after_forwards();
         // What the log held at the start, and a leader did not take back, is applied again.
         let (raft, applied) = (self.replica.raft(), self.machine.applied.index);
         self.catching_up.take_if(|end| {
@@ -394,6 +400,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     pub(crate) fn stop(&mut self) -> (Vec<Caller<W>>, Vec<R>) {
         let (mut writes, mut reads) = self.replica.turn_out();
         writes.extend(mem::take(&mut self.commands).into_iter().map(|(caller, _)| caller));
+        writes.extend(self.handover.turn_out());
         writes.extend(self.forwarding.turn_out().map(Caller::Here));
         reads.append(&mut self.reads);
         let expecting = mem::take(&mut self.expecting).into_iter().map(|(_, caller)| caller);
@@ -439,6 +446,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             refused_reads,
             bootstrapped: _,
             changes,
+            transfers,
             apply,
             granted,
             leadership_lost,
@@ -450,6 +458,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             actions.members = members;
         }
         self.on_changes_taken(changes);
+        self.on_transfers(transfers);
         let actions = &mut self.actions;
         self.snapshots.on_writes(&writes);
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
@@ -522,7 +531,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let before = self.expecting.len();
         self.expecting.retain(|(_, caller)| !caller.gave_up());
         let expecting = before - self.expecting.len();
-        self.open -= self.forwarding.sweep() + expecting + self.replica.forget_reads(now, R::gave_up);
+        self.open -= self.forwarding.sweep()
+            + self.handover.sweep()
+            + expecting
+            + self.replica.forget_reads(now, R::gave_up);
     }
 }
 

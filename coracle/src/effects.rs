@@ -30,6 +30,8 @@ pub(crate) enum Event<W, R> {
     Bootstrap(Membership),
     /// A caller wants the membership changed, from the one at this entry.
     Change(u64, LogId, Membership),
+    /// A caller wants another node to lead: this one, or the best.
+    Transfer(u64, Option<NodeId>),
     /// This write and all before it are durable.
     Persisted(WriteId),
     /// A piece of a snapshot came in, with its bytes.
@@ -103,6 +105,8 @@ pub(crate) struct Effects<W, R> {
     pub(crate) bootstrapped: Option<Result<(), RefusedReason>>,
     /// What came of a change of the membership: its entry is in the log, or why not.
     pub(crate) changes: Vec<(u64, Result<LogId, NotDone>)>,
+    /// What came of transfers of leadership.
+    pub(crate) transfers: Vec<(u64, Result<TransferEnd, RefusedReason>)>,
     /// The next entries for the state machine.
     pub(crate) apply: Vec<Entry>,
     /// Reads that may be served once the machine has applied up to the index.
@@ -131,6 +135,7 @@ impl<W, R> Default for Effects<W, R> {
             refused_reads: Vec::new(),
             bootstrapped: None,
             changes: Vec::new(),
+            transfers: Vec::new(),
             apply: Vec::new(),
             granted: Vec::new(),
             leadership_lost: false,

@@ -284,6 +284,47 @@ pub enum ChangeError {
     Stopped(StopReason),
 }
 
+/// Why no other node was seen to lead after a transfer of leadership. No write is lost by one, however it ends.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferError {
+    /// Another node leads. Ask that one.
+    #[error("node {} at {} is the leader", .leader.id, .leader.address)]
+    NotLeader {
+        /// Who leads.
+        leader: Leader,
+    },
+    /// No leader is known now. If this node led, it leads no more, and another is being elected.
+    #[error("there is no leader now")]
+    NoLeader,
+    /// The node was never told its cluster. See [`Node::set_configuration`](crate::Node::set_configuration).
+    #[error("the node is not configured: call set_configuration on one node of the cluster")]
+    NotConfigured,
+    /// Leadership goes to a voter only.
+    #[error("node {0} is no voter of this cluster: only a voter can lead")]
+    NotVoter(NodeId),
+    /// Nobody else can lead now.
+    #[error("no other voter that could lead answers now")]
+    NoTarget,
+    /// Another transfer is not over yet. It is soon.
+    #[error("leadership is being handed over to node {0} already: ask again")]
+    UnderWay(NodeId),
+    /// It came to nothing, and the leader leads on.
+    #[error("node {to} does not lead: {why}; the leader leads on")]
+    GivenUp {
+        /// Who was to lead.
+        to: NodeId,
+        /// Why it does not.
+        why: &'static str,
+    },
+    /// Another node than the one that was named was elected meanwhile.
+    #[error("node {0} was elected instead: ask again")]
+    AnotherLeads(NodeId),
+    /// This node has stopped.
+    #[error("the node has stopped: {}", in_full(.0))]
+    Stopped(StopReason),
+}
+
 /// Why a node is no longer running.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

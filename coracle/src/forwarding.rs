@@ -16,22 +16,27 @@ use std::time::Duration;
 pub(crate) struct Forwarding<W> {
     sent: BTreeMap<u64, Sent<W>>,
     newest: u64,
+    /// Writes to leaders of terms before this one end at this tick, if they are not answered by then.
+    ending: Option<(Term, u64)>,
 }
+
+/// For how long a leader that was deposed may still answer, in ticks: if it gave way by itself, it answers everybody.
+const GRACE: u64 = 10;
 
 struct Sent<W> {
     leader: Peer,
     term: Term,
     caller: W,
-    /// The command again, for whoever breaks the rule that it is sent once.
-    #[cfg(feature = "mutants")]
-    again: Bytes,
+    command: Bytes,
+    /// Whether another leader sent it back already.
+    again: bool,
 }
 
 impl<W: Waits> Forwarding<W> {
     pub(crate) fn new(boot: Boot, broken: Broken) -> Forwarding<W> {
         // Numbers of this boot alone: an answer to an earlier one may still come, by a new connection.
         let newest = if broken.is("forward-numbers-repeat") { 0 } else { boot.0 };
-        Forwarding { sent: BTreeMap::new(), newest }
+        Forwarding { sent: BTreeMap::new(), newest, ending: None }
     }
 
     /// A caller's write goes to this leader. What to send.
@@ -42,15 +47,10 @@ impl<W: Waits> Forwarding<W> {
         command: Bytes,
         limit: Duration,
         caller: W,
+        again: bool,
     ) -> PeerMessage {
         self.newest = self.newest.wrapping_add(1);
-        let sent = Sent {
-            leader,
-            term,
-            caller,
-            #[cfg(feature = "mutants")]
-            again: command.clone(),
-        };
+        let sent = Sent { leader, term, caller, command: command.clone(), again };
         self.sent.insert(self.newest, sent);
         let time_left = limit.as_millis() as u64;
         PeerMessage::Forward(Forward { id: self.newest, time_left, session: 0, sequence: 0, term, command })
@@ -114,10 +114,18 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// What came of a write that was forwarded.
     pub(crate) fn end_forward(&mut self, id: u64, outcome: Result<Bytes, WriteError>) {
-        if let Some(sent) = self.forwarding.sent.remove(&id) {
-            self.open -= 1;
-            self.actions.answers.push(Answer::Write(sent.caller, outcome));
+        let Some(Sent { mut caller, command, again, .. }) = self.forwarding.sent.remove(&id) else { return };
+        let in_doubt = matches!(outcome, Err(WriteError::Unknown(_)));
+        let back = matches!(outcome, Err(WriteError::NotLeader { .. } | WriteError::NoLeader))
+            || (in_doubt && self.raft().broken().is("sent-back-in-doubt"));
+        if !again && back {
+            match self.hold_again(caller, command) {
+                Ok(()) => return,
+                Err(back) => caller = back,
+            }
         }
+        self.open -= 1;
+        self.actions.answers.push(Answer::Write(caller, outcome));
     }
 
     /// The answers of this leader will not come.
@@ -125,9 +133,18 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.end_forwards(&Cause::Disconnected, |sent| sent.leader == leader);
     }
 
-    /// Leaders of older terms may not answer any more, or only when they wake.
+    /// There is a newer term: leaders of older ones may not answer any more, or only when they wake. For a moment they are
+    /// waited for.
     pub(crate) fn end_forwards_before(&mut self, term: Term) {
-        self.end_forwards(&Cause::LeadershipLost, |sent| sent.term < term);
+        let due = self.forwarding.ending.map_or(self.ticks + GRACE, |(_, due)| due);
+        self.forwarding.ending = Some((term, due));
+    }
+
+    /// Ends what leaders of older terms have not answered.
+    pub(crate) fn look_after_forwards(&mut self) {
+        if let Some((term, _)) = self.forwarding.ending.take_if(|(_, due)| self.ticks >= *due) {
+            self.end_forwards(&Cause::LeadershipLost, |sent| sent.term < term);
+        }
     }
 
     fn end_forwards(&mut self, cause: &Cause, which: impl Fn(&Sent<W>) -> bool) {
@@ -137,9 +154,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         for id in ended {
             #[cfg(feature = "mutants")]
             if self.raft().broken().is("forward-retried")
-                && let Some(Sent { caller, again, .. }) = self.forwarding.sent.remove(&id)
+                && let Some(Sent { caller, command, .. }) = self.forwarding.sent.remove(&id)
             {
-                self.commands.push((Caller::Here(caller), again));
+                self.commands.push((Caller::Here(caller), command));
                 continue;
             }
             let error = if told_no { WriteError::NoLeader } else { WriteError::Unknown(cause.clone()) };

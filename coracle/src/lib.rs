@@ -80,6 +80,7 @@ mod fencing;
 mod files;
 mod forwarding;
 mod founding;
+mod handover;
 mod inbox;
 #[cfg(test)]
 mod inbox_tests;
@@ -112,6 +113,7 @@ mod state_machine;
 mod status;
 pub mod storage;
 mod tail;
+mod transfer;
 pub mod transport;
 pub mod wire;
 mod work;

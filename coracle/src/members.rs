@@ -195,6 +195,8 @@ impl Inner {
                 "the leader cannot be replaced under its own name: let another node lead first".to_owned(),
             )),
             RefusedReason::NoQuorum => Err(ChangeError::NoQuorum),
+            RefusedReason::HandingOver(to) => Ok(format!("a transfer of leadership to node {to} to be over")),
+            RefusedReason::NotVoter(_) | RefusedReason::NoTarget => Err(ChangeError::NoLeader),
             RefusedReason::NotYet => Ok("the leader's first entry to be committed".to_owned()),
             RefusedReason::ChangeUnderWay | RefusedReason::NotCurrent(_) => {
                 Ok("another change to be over".to_owned())

@@ -72,6 +72,19 @@ pub const MUTANTS: &[Mutant] = &[
         "D5.1.16",
         "does not campaign once it has the entry with which it leaves",
     ),
+    // Transfers of leadership.
+    mutant("transfer-to-lagging", "LT-1", "hands over to a node that lacks some of its log"),
+    mutant("takes-over-unflushed", "LT-1", "takes over without what it must hold on its disk"),
+    mutant("transfer-never-ends", "LT-2", "takes no commands until its target leads, and be it dead"),
+    mutant("timeout-now-of-older-term", "§5.1", "takes over on the word of a leader of an older term"),
+    mutant("learner-takes-over", "EL-13", "takes over without a vote"),
+    mutant(
+        "transfer-of-any-leader",
+        "D5.4.4",
+        "helps to depose the leader that it hears when another one gave way",
+    ),
+    mutant("held-forgotten", "LT-2", "forgets the commands that it held while it handed over"),
+    mutant("sent-back-in-doubt", "CS-1", "sends a forwarded write again whose fate is unknown"),
     // Terms and votes.
     mutant("second-vote", "VT-1", "grants a second vote in one term"),
     mutant("vote-not-written", "VT-1", "keeps its vote in memory only"),

@@ -141,6 +141,18 @@ impl<S: StateMachine> Node<S> {
         self.inner.change_members(change, limit).await
     }
 
+    /// Has another voter lead, at the leader: this one, or the one that is best prepared. Returns who leads then.
+    ///
+    /// The target is brought up to date first, while writes go on; then they wait, until it leads, or for an election
+    /// timeout at most. No write is lost, done twice, or told to be in doubt. After an error that does not say otherwise the
+    /// leader leads on. Takes a few milliseconds where all goes well, and two of the longest election timeouts at most.
+    ///
+    /// Asked for again, on any node that knows that this one leads, it succeeds again. Dropping the future leaves the
+    /// transfer to go its way.
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
+        self.inner.transfer_leadership(to).await
+    }
+
     /// Replicates a command, and returns what the state machine replied once it is committed and applied.
     ///
     /// Waits for [`Config::request_timeout`]. Every error but [`Unknown`](WriteError::Unknown) says that the
@@ -281,8 +293,8 @@ impl<S: StateMachine> Node<S> {
 
     /// Stops the node, and returns when its threads, sockets and the lock of its directory are released.
     ///
-    /// Whoever waits for an answer gets one. The peers are told, so that they need not wait for a timeout
-    /// to elect another leader. Stopping a stopped node returns at once.
+    /// A leader hands over first, if another voter can take over, for a second or so at most. Whoever waits for an answer gets
+    /// one. The peers are told, so that they need not wait for a timeout to elect another leader. Stopping a stopped node returns at once.
     pub fn stop(&self) -> impl Future<Output = ()> + Send + use<S> {
         let inner = self.inner.clone();
         async move {

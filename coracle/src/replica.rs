@@ -64,6 +64,7 @@ enum Asked<W, R> {
     Reads(Vec<R>),
     Bootstrap,
     Change(u64),
+    Transfer(u64),
 }
 
 impl<W, R> Replica<W, R> {
@@ -123,6 +124,10 @@ impl<W, R> Replica<W, R> {
                 }
                 let ticket = self.ticket(Asked::Change(caller));
                 self.step(now, Input::ChangeMembership { ticket, expected, to }, Vec::new());
+            }
+            Event::Transfer(caller, to) => {
+                let ticket = self.ticket(Asked::Transfer(caller));
+                self.step(now, Input::TransferLeadership { ticket, to }, Vec::new());
             }
             Event::Persisted(id) => {
                 self.step(now, Input::Persisted(id), Vec::new());
@@ -215,7 +220,7 @@ impl<W, R> Replica<W, R> {
             match asked {
                 Asked::Commands(commands) => writes.extend(commands.into_iter().map(|(write, _)| write)),
                 Asked::Reads(some) => reads.extend(some),
-                Asked::Bootstrap | Asked::Change(_) => {}
+                Asked::Bootstrap | Asked::Change(_) | Asked::Transfer(_) => {}
             }
         }
         (writes, reads)
@@ -343,6 +348,7 @@ impl<W, R> Replica<W, R> {
             commit: _,
             reads,
             refused,
+            transfers,
             alarms,
             dropped,
         } = output;
@@ -375,6 +381,11 @@ impl<W, R> Replica<W, R> {
             self.pass_over(snapshot);
         }
         self.answer(refused, reads);
+        for (ticket, end) in transfers {
+            if let Some(Asked::Transfer(caller)) = self.tickets.remove(&ticket) {
+                self.effects.transfers.push((caller, Ok(end)));
+            }
+        }
         self.effects.alarms.extend(alarms);
         self.replicate.extend(replicate);
     }
@@ -414,6 +425,7 @@ impl<W, R> Replica<W, R> {
                 }
                 Some(Asked::Bootstrap) => self.effects.bootstrapped = Some(Err(reason)),
                 Some(Asked::Change(caller)) => self.effects.changes.push((caller, Err(why()))),
+                Some(Asked::Transfer(caller)) => self.effects.transfers.push((caller, Err(reason))),
                 None => {}
             }
         }

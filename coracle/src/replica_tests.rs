@@ -77,7 +77,16 @@ fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
 
 fn vote(term: u64, candidate: Peer) -> Event {
     let last = LogId::new(1, 1);
-    from(candidate, Message::RequestVote(RequestVote { campaign: Term(term), pre: false, question: 0, last }))
+    from(
+        candidate,
+        Message::RequestVote(RequestVote {
+            campaign: Term(term),
+            pre: false,
+            question: 0,
+            last,
+            handed_over: None,
+        }),
+    )
 }
 
 /// Everything written so far is durable.
@@ -481,7 +490,7 @@ fn what_a_hanging_disk_holds_does_not_grow() {
 }
 
 fn pre_vote(campaign: u64, question: u64) -> RequestVote {
-    RequestVote { campaign: Term(campaign), pre: true, question, last: LogId::new(1, 1) }
+    RequestVote { campaign: Term(campaign), pre: true, question, last: LogId::new(1, 1), handed_over: None }
 }
 
 /// Reads that a leader cannot confirm leave nothing once their callers are gone, in the core either.

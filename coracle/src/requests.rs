@@ -7,9 +7,9 @@ use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::wire::{Answer, Ask};
-use crate::work::{Changed, Waits};
+use crate::work::{Changed, Transferred, Waits};
 use bytes::Bytes;
-use coracle_core::{Index, LogId, Membership};
+use coracle_core::{Index, LogId, Membership, NodeId};
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -30,6 +30,8 @@ pub(crate) enum Request {
     Found { ask: Box<Ask>, answer: oneshot::Sender<Answer> },
     /// Change the membership that stands at this entry.
     Change { expected: LogId, to: Box<Membership>, answer: oneshot::Sender<Changed> },
+    /// Let another node lead: this one, or the best.
+    Transfer { to: Option<NodeId>, answer: oneshot::Sender<Transferred> },
     /// Tell how the node stands, at the end of a turn.
     Status { answer: oneshot::Sender<Status> },
     /// Take a snapshot now.
@@ -58,6 +60,7 @@ impl Request {
             Request::Backup { answer, .. } | Request::SameBackup { answer, .. } => drop(answer),
             Request::Found { answer, .. } => drop(answer),
             Request::Change { answer, .. } => drop(answer),
+            Request::Transfer { answer, .. } => drop(answer),
             Request::Status { answer } => drop(answer),
             Request::Snapshot { answer } => drop(answer),
         }

@@ -27,7 +27,7 @@ use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
 use crate::wire;
-use crate::work::{Actions, Answer, Caller, Changed, Order, Unsent};
+use crate::work::{Actions, Answer, Caller, Changed, Order, Transferred, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
 use coracle_core::*;
@@ -37,6 +37,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
+
+mod leaving;
+use leaving::Leaving;
 
 /// Requests, and messages, taken in one turn at most, so that neither shuts out the other.
 const TURN: usize = 1024;
@@ -110,6 +113,10 @@ pub(crate) struct Runtime {
     /// Who waits for the end of a change of the membership, by name.
     changers: BTreeMap<u64, oneshot::Sender<Changed>>,
     newest_changer: u64,
+    /// Who waits for another node to lead, by name.
+    transferers: BTreeMap<u64, oneshot::Sender<Transferred>>,
+    /// How far a leader has come that hands over before it stops.
+    leaving: Option<Leaving>,
     /// Who waits for a snapshot.
     waiting: Waiting,
     /// Who wants to know how the node stands after this turn.
@@ -144,6 +151,8 @@ impl Runtime {
             newest_founder: 0,
             changers: BTreeMap::new(),
             newest_changer: 0,
+            transferers: BTreeMap::new(),
+            leaving: None,
             waiting: Waiting::default(),
             statuses: Vec::new(),
             snapshots: Vec::new(),
@@ -163,7 +172,7 @@ impl Runtime {
             let mut tick = false;
             tokio::select! {
                 biased;
-                _ = self.parts.stop.changed() => self.end = Some(StopReason::Requested),
+                _ = self.parts.stop.changed(), if self.leaving.is_none() => self.leave(),
                 report = self.parts.reports.recv() => match report {
                     Some(report) => self.on_report(report),
                     None => self.end = Some(StopReason::Invariant("the log's writer ended".to_owned())),
@@ -228,6 +237,7 @@ impl Runtime {
             drop(answer.send(self.status()));
         }
         self.answer_snapshots();
+        self.look_after_leaving();
     }
 
     /// Answers those who wanted a snapshot that is there now, or that will not be.
@@ -390,6 +400,7 @@ impl Runtime {
                 self.changers.insert(self.newest_changer, answer);
                 self.parts.driver.on_change(self.newest_changer, expected, *to);
             }
+            Request::Transfer { to, answer } => self.transfer(to, answer),
             Request::Status { answer } => self.statuses.push(answer),
             Request::Snapshot { answer } => match self.parts.driver.want_snapshot() {
                 Ok(index) => self.snapshots.push((index, answer)),
@@ -397,6 +408,12 @@ impl Runtime {
             },
             Request::Entry { index, answer } => self.on_entry(index, answer),
         }
+    }
+
+    fn transfer(&mut self, to: Option<NodeId>, answer: oneshot::Sender<Transferred>) {
+        self.newest_changer += 1;
+        self.transferers.insert(self.newest_changer, answer);
+        self.parts.driver.on_transfer(self.newest_changer, to);
     }
 
     fn on_founding(&mut self, from: Peer, ask: wire::Ask, answer: oneshot::Sender<wire::Answer>) {
@@ -432,6 +449,7 @@ impl Runtime {
             asks,
             told,
             changed,
+            transferred,
             files,
             loads,
             work,
@@ -460,6 +478,9 @@ impl Runtime {
         }
         for (name, outcome) in changed {
             self.changers.remove(&name).map(|waits| waits.send(outcome));
+        }
+        for (name, outcome) in transferred {
+            self.transferers.remove(&name).map(|waits| waits.send(outcome));
         }
         for order in files {
             drop(self.parts.files.send(order));

@@ -281,7 +281,13 @@ fn a_follower_without_snapshots_keeps_the_log_from_going_up_to_a_limit() {
     assert_eq!(driver.held_back(Index(180)), Index(180), "that is more bytes than are kept");
     assert_eq!(driver.held_back(Index(180)), Index(100), "and the count begins anew");
     // A follower does not know what that node holds, and may lead next.
-    let ask = RequestVote { campaign: Term(9), pre: false, question: 1, last: LogId::new(8, 500) };
+    let ask = RequestVote {
+        campaign: Term(9),
+        pre: false,
+        question: 1,
+        last: LogId::new(8, 500),
+        handed_over: None,
+    };
     said(&mut driver, peer(3), Message::RequestVote(ask));
     for later in 1..100 {
         driver.turn(at(tick + later), true);

@@ -130,6 +130,19 @@ pub(crate) enum Changed {
     Unknown,
 }
 
+/// What came of a transfer of leadership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Transferred {
+    /// This node leads now.
+    Leads(NodeId),
+    /// The core refused it: nothing was changed.
+    Refused(RefusedReason),
+    /// It came to nothing, for this reason, and this node leads on.
+    GivenUp(NodeId, GivenUp),
+    /// This node leads no more, and no other was seen to for so long.
+    Unknown,
+}
+
 /// What is to be done after a turn, in the order of the fields.
 pub(crate) struct Actions<W, R> {
     /// The cluster that the node has just become part of.
@@ -146,6 +159,8 @@ pub(crate) struct Actions<W, R> {
     pub(crate) told: Vec<(u64, FoundingAnswer)>,
     /// What came of changes of the membership, by the name that each was given.
     pub(crate) changed: Vec<(u64, Changed)>,
+    /// What came of transfers of leadership, by the name that each was given.
+    pub(crate) transferred: Vec<(u64, Transferred)>,
     /// What is to be done with the files of snapshots, on another thread, in this order.
     pub(crate) files: Vec<FileOrder>,
     /// To load from the store, on another thread.
@@ -172,6 +187,7 @@ impl<W, R> Default for Actions<W, R> {
             asks: Vec::new(),
             told: Vec::new(),
             changed: Vec::new(),
+            transferred: Vec::new(),
             files: Vec::new(),
             loads: Vec::new(),
             work: Vec::new(),

@@ -6,7 +6,8 @@
 
 use crate::shared::{Shared, Transition};
 use crate::{
-    Dropped, LogId, Member, Message, NodeId, Peer, RequestVote, RequestVoteReply, Tally, Term, Tick, WriteId,
+    Dropped, HandedOver, LogId, Member, Message, NodeId, Peer, RequestVote, RequestVoteReply, Tally, Term,
+    Tick, WriteId,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -24,11 +25,13 @@ pub(crate) struct Candidate {
     since: Tick,
     timeout: u64,
     asked: Tick,
+    /// The leader that told it to campaign, if one did.
+    handed_over: Option<HandedOver>,
 }
 
 impl Candidate {
     /// Starts to ask. A pre-vote for itself needs no disk; the vote does, and it is in the newest write.
-    pub(crate) fn new(shared: &mut Shared, pre: bool) -> Candidate {
+    pub(crate) fn new(shared: &mut Shared, pre: bool, handed_over: Option<HandedOver>) -> Candidate {
         shared.candidacy = shared.candidacy.wrapping_add(1);
         let mut candidate = Candidate {
             pre,
@@ -38,6 +41,7 @@ impl Candidate {
             since: shared.now,
             timeout: shared.draw_timeout(),
             asked: shared.now,
+            handed_over,
         };
         if shared.rules.counts_own_vote(pre, false) {
             candidate.votes.insert(shared.me, true);
@@ -74,7 +78,7 @@ impl Candidate {
     fn question(&self, shared: &Shared) -> RequestVote {
         let campaign = self.campaign(shared);
         let (question, last) = (self.number, shared.log.last_id());
-        RequestVote { campaign, pre: self.pre, question, last }
+        RequestVote { campaign, pre: self.pre, question, last, handed_over: self.handed_over }
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {

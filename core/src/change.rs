@@ -57,6 +57,9 @@ impl Leader {
         if !shared.rules.may_change(self.may_read(shared)) {
             return Err(RefusedReason::NotYet);
         }
+        if let Some(to) = self.changes_nothing_for() {
+            return Err(RefusedReason::HandingOver(to));
+        }
         if shared.rules.is_changing(now, id.index, shared.log.commit()) {
             return Err(RefusedReason::ChangeUnderWay);
         }

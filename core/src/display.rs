@@ -4,9 +4,10 @@
 //! these lines, so a run reads as a conversation and two runs are compared as text.
 
 use crate::{
-    Alarm, AppendEntries, AppendEntriesReply, Dropped, Envelope, Held, Index, Input, InstallSnapshot,
-    InstallSnapshotReply, Message, Output, ReadGrant, ReadIndex, ReadIndexReply, Refusal, Refused,
-    RefusedReason, Replicate, RequestVote, RequestVoteReply, TailChange, Write,
+    Alarm, AppendEntries, AppendEntriesReply, Dropped, Envelope, GivenUp, HandedOver, Held, Index, Input,
+    InstallSnapshot, InstallSnapshotReply, Message, Output, ReadGrant, ReadIndex, ReadIndexReply, Refusal,
+    Refused, RefusedReason, Replicate, RequestVote, RequestVoteReply, TailChange, TimeoutNow, TransferEnd,
+    Write,
 };
 use core::fmt;
 
@@ -28,6 +29,7 @@ impl fmt::Display for Message {
             Message::ReadIndexReply(reply) => reply.fmt(f),
             Message::InstallSnapshot(install) => install.fmt(f),
             Message::InstallSnapshotReply(reply) => reply.fmt(f),
+            Message::TimeoutNow(ask) => ask.fmt(f),
         }
     }
 }
@@ -39,7 +41,11 @@ fn vote_name(pre: bool) -> &'static str {
 
 impl fmt::Display for RequestVote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} term {}, last {}", vote_name(self.pre), self.campaign, self.last)
+        write!(f, "{} term {}, last {}", vote_name(self.pre), self.campaign, self.last)?;
+        match self.handed_over {
+            Some(HandedOver { by, term }) => write!(f, ", {} of term {term} hands over", by.id),
+            None => Ok(()),
+        }
     }
 }
 
@@ -129,6 +135,32 @@ impl fmt::Display for InstallSnapshotReply {
     }
 }
 
+impl fmt::Display for TimeoutNow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TimeoutNow term {}, to whom holds {}", self.term, self.last)
+    }
+}
+
+impl fmt::Display for TransferEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransferEnd::Deposed { to, .. } => write!(f, "to {to}: this node leads no more"),
+            TransferEnd::GivenUp { to, why } => write!(f, "to {to}: given up, {why}"),
+        }
+    }
+}
+
+impl fmt::Display for GivenUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            GivenUp::NotVoter => "since it votes no more",
+            GivenUp::Silent => "since it does not answer",
+            GivenUp::Lagging => "since it did not catch up within an election timeout",
+            GivenUp::NotElected => "since it was not elected within an election timeout",
+        })
+    }
+}
+
 impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -148,6 +180,10 @@ impl fmt::Display for Input {
             Input::ChangeMembership { ticket, expected, to } => {
                 write!(f, "change the membership {expected}, ticket {ticket}, voters")?;
                 to.voters.iter().try_for_each(|id| write!(f, " {id}"))
+            }
+            Input::TransferLeadership { ticket, to: None } => write!(f, "hand over, ticket {ticket}"),
+            Input::TransferLeadership { ticket, to: Some(to) } => {
+                write!(f, "hand over to {to}, ticket {ticket}")
             }
             Input::Persisted(id) => write!(f, "write {id} is durable"),
             Input::Sent { to, prev, last, .. } => write!(f, "sent to {}, after {prev} up to {last}", to.id),
@@ -189,6 +225,9 @@ impl fmt::Display for Output {
         lines(f, "commit", &self.commit)?;
         lines(f, "read", &self.reads)?;
         lines(f, "refused", &self.refused)?;
+        for (ticket, end) in &self.transfers {
+            writeln!(f, "transfer of ticket {ticket}, {end}")?;
+        }
         lines(f, "alarm", &self.alarms)?;
         lines(f, "dropped", &self.dropped)
     }
@@ -289,6 +328,9 @@ impl fmt::Display for RefusedReason {
             RefusedReason::NotCurrent(id) => write!(f, "the membership was changed meanwhile, by entry {id}"),
             RefusedReason::NotCaughtUp(id) => write!(f, "{id} is to vote, and lacks too much of the log"),
             RefusedReason::NoQuorum => f.write_str("too few of those who are to vote answer now"),
+            RefusedReason::HandingOver(to) => write!(f, "the leader is handing over to {to}"),
+            RefusedReason::NotVoter(id) => write!(f, "{id} is no other voter"),
+            RefusedReason::NoTarget => f.write_str("no other voter answers and has what it needs"),
         }
     }
 }
@@ -315,6 +357,7 @@ impl fmt::Display for Dropped {
             Dropped::NotMember => "as from no member",
             Dropped::TermTooFar => "as of a term too far ahead",
             Dropped::Unexpected => "as unexpected in this role",
+            Dropped::Lagging => "as asking this node to lead, which lags",
             Dropped::SecondLeader => "as from a second leader",
             Dropped::ContradictsCommitted => "as against what is committed",
         })

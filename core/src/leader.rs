@@ -4,6 +4,7 @@ use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
 use crate::shared::{Shared, Transition};
+use crate::transfer::{Cause, Transfer};
 use crate::{
     Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, InstallSnapshotReply, LogId, Member, Message,
     Peer, ReadGrant, ReadIndex, ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick, Ticket,
@@ -31,6 +32,10 @@ pub(crate) struct Leader {
     pub(crate) leaving: BTreeMap<Peer, Leaving>,
     /// Whether the commit index has risen since the followers were last told of it without being sent entries.
     untold: bool,
+    /// A transfer of its leadership that is under way.
+    pub(crate) transfer: Option<Transfer>,
+    /// Whether it has tried by itself to hand over in this term.
+    pub(crate) gave_way: bool,
 }
 
 impl Leader {
@@ -43,6 +48,8 @@ impl Leader {
             reads: LeaderReads::new(shared.now),
             leaving: BTreeMap::new(),
             untold: false,
+            transfer: None,
+            gave_way: false,
         };
         leader.meet_members(shared);
         if !leader.leaving.is_empty() {
@@ -83,6 +90,9 @@ impl Leader {
             return Transition::Follow;
         }
         let age = shared.disk.age(shared.now);
+        if shared.rules.disk_is_sick(age, longest) {
+            self.gives_way(shared, Cause::Disk);
+        }
         if shared.rules.disk_is_stalled(age, longest) && self.peers().next().is_some() {
             shared.out.alarms.push(Alarm::DiskStalled { ticks: age });
             return Transition::Follow;
@@ -98,10 +108,15 @@ impl Leader {
         self.announce_commit(shared);
         self.replicate(shared);
         self.let_go(shared);
-        if self.has_left(shared) { Transition::Follow } else { Transition::Stay }
+        self.go_on_handing_over(shared);
+        let leaves = self.has_left(shared) && !self.gives_way(shared, Cause::Left);
+        if leaves { Transition::Follow } else { Transition::Stay }
     }
 
     pub(crate) fn on_propose(&mut self, shared: &mut Shared, ticket: Ticket, count: u64) {
+        if let Some(to) = self.holds_for() {
+            return shared.refuse(ticket, RefusedReason::HandingOver(to));
+        }
         let first = shared.append_own(count);
         shared.out.tail.push(TailChange::TakeProposed { first, count, ticket });
         self.replicate(shared);
@@ -109,6 +124,7 @@ impl Leader {
 
     pub(crate) fn on_persisted(&mut self, shared: &mut Shared) {
         self.advance_commit(shared);
+        self.go_on_handing_over(shared);
     }
 
     pub(crate) fn on_sent(&mut self, shared: &mut Shared, to: Peer, prev: LogId, last: Index, bytes: u64) {
@@ -161,6 +177,7 @@ impl Leader {
         }
         self.confirm_reads(shared);
         self.replicate_to(shared, from);
+        self.go_on_handing_over(shared);
         Transition::Stay
     }
 
@@ -256,7 +273,7 @@ impl Leader {
     }
 
     /// A heartbeat to all, carrying a new round.
-    fn start_round(&mut self, shared: &mut Shared) {
+    pub(crate) fn start_round(&mut self, shared: &mut Shared) {
         self.untold = false;
         let read_index = self.may_read(shared).then(|| shared.log.commit());
         let round = self.reads.start_round(shared.now, read_index);
@@ -342,6 +359,7 @@ impl Leader {
 
     /// The role ends: this node can no longer tell what the callers want to know.
     pub(crate) fn end(self, shared: &mut Shared) {
+        self.end_transfer(shared);
         if !shared.rules.answers_reads(RoleName::Leader) {
             return;
         }

@@ -142,19 +142,21 @@ mod rng;
 mod rules;
 mod shared;
 mod status;
+mod transfer;
 mod types;
 
 pub use change::MAX_VOTERS;
 pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
 pub use message::{
-    AppendEntries, AppendEntriesReply, Digest, Envelope, InstallSnapshot, InstallSnapshotReply, Message,
-    ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply,
+    AppendEntries, AppendEntriesReply, Digest, Envelope, HandedOver, InstallSnapshot, InstallSnapshotReply,
+    Message, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply, TimeoutNow,
 };
 #[doc(hidden)]
 pub use mutants::Broken;
 pub use output::{
-    Alarm, Dropped, Held, Input, Output, ReadGrant, Refused, RefusedReason, Replicate, TailChange, Write,
+    Alarm, Dropped, GivenUp, Held, Input, Output, ReadGrant, Refused, RefusedReason, Replicate, TailChange,
+    TransferEnd, Write,
 };
 pub use raft::{Raft, Restored};
 pub use status::{PeerStatus, RoleName, Status};

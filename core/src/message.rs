@@ -40,6 +40,8 @@ pub enum Message {
     InstallSnapshot(InstallSnapshot),
     /// The answer to [`InstallSnapshot`].
     InstallSnapshotReply(InstallSnapshotReply),
+    /// A leader hands over.
+    TimeoutNow(TimeoutNow),
 }
 
 /// RequestVote (§5.2), or with `pre` PreVote: the question whether one would succeed (thesis, section 9.6).
@@ -53,6 +55,17 @@ pub struct RequestVote {
     pub question: u64,
     /// The sender's newest entry (§5.4.1).
     pub last: LogId,
+    /// Set if a leader told the sender to campaign: then whoever hears that very leader may vote all the same.
+    pub handed_over: Option<HandedOver>,
+}
+
+/// Who hands its leadership over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HandedOver {
+    /// The leader.
+    pub by: Peer,
+    /// The term that it leads.
+    pub term: Term,
 }
 
 /// Why a vote was refused.
@@ -205,6 +218,15 @@ pub struct InstallSnapshotReply {
     pub next: u64,
 }
 
+/// TimeoutNow (thesis, section 3.10): the leader tells a voter to campaign at once, in its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TimeoutNow {
+    /// The leader's term.
+    pub term: Term,
+    /// The entry that the receiver must hold durably to obey: the leader's last.
+    pub last: LogId,
+}
+
 impl Message {
     /// The term that the sender is in, and that the receiver enters if it is newer. A pre-vote's campaign
     /// is not one: its sender has not entered that term.
@@ -219,6 +241,7 @@ impl Message {
             Message::ReadIndexReply(reply) => reply.term,
             Message::InstallSnapshot(install) => install.term,
             Message::InstallSnapshotReply(reply) => reply.term,
+            Message::TimeoutNow(ask) => ask.term,
         }
     }
 
@@ -236,12 +259,21 @@ impl Message {
     /// Whether the fields can be true at all. What a vote says of its sender's log is the sender's affair.
     pub fn is_well_formed(&self) -> bool {
         let fits = match self {
-            Message::RequestVote(vote) => vote.campaign > Term::ZERO && vote.campaign < Term::LIMIT,
+            Message::RequestVote(vote) => vote.is_well_formed(),
+            Message::TimeoutNow(ask) => ask.last.term <= ask.term && ask.last.index < Index::LIMIT,
             Message::AppendEntries(append) => append.is_well_formed(),
             Message::InstallSnapshot(install) => install.is_well_formed(),
             _ => true,
         };
         fits && self.term() < Term::LIMIT
+    }
+}
+
+impl RequestVote {
+    /// Whether the fields can all be true: nobody is told to ask first, or to campaign for the leader's own term.
+    pub fn is_well_formed(&self) -> bool {
+        let told = self.handed_over.is_none_or(|handed| !self.pre && handed.term < self.campaign);
+        self.campaign > Term::ZERO && self.campaign < Term::LIMIT && told
     }
 }
 

@@ -48,6 +48,13 @@ pub enum Input {
         /// What it is to become. Not joint: if the voters differ, a joint one comes between by itself.
         to: Membership,
     },
+    /// Asks a leader to let another voter lead (thesis, section 3.10).
+    TransferLeadership {
+        /// Handed back in [`Output::transfers`] or [`Output::refused`].
+        ticket: Ticket,
+        /// Whom; none: the one that is best prepared.
+        to: Option<NodeId>,
+    },
     /// This write, and every one before it, is durable.
     Persisted(WriteId),
     /// An [`Output::replicate`] left, as this message.
@@ -96,7 +103,7 @@ pub enum Input {
         /// The membership that was in force there.
         membership: (LogId, Membership),
     },
-    /// This node's process is certainly gone (and with it its leadership, if it led).
+    /// This node's process is certainly gone (and with it its leadership, if it led; nor does it take over any more).
     LeaderDown(NodeId),
     /// Campaign now, as after an election timeout.
     Campaign,
@@ -134,6 +141,8 @@ pub struct Output {
     pub reads: Vec<ReadGrant>,
     /// Requests that certainly took no effect.
     pub refused: Vec<Refused>,
+    /// Transfers of leadership that are over.
+    pub transfers: Vec<(Ticket, TransferEnd)>,
     /// Something that should not happen did, and was survived: for the operator's eyes.
     pub alarms: Vec<Alarm>,
     /// Why the input was ignored, if it was.
@@ -258,6 +267,44 @@ pub enum RefusedReason {
     NotCaughtUp(NodeId),
     /// Too few of those who are to vote answer now.
     NoQuorum,
+    /// The leader is handing over to this node. For an election timeout at most.
+    HandingOver(NodeId),
+    /// Leadership goes to another voter only, and this node is none.
+    NotVoter(NodeId),
+    /// No other voter answers, or those that do lack what is purged here.
+    NoTarget,
+}
+
+/// What became of a transfer of leadership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransferEnd {
+    /// This node leads no more. Whoever leads the next term took over, most likely the target.
+    Deposed {
+        /// The target.
+        to: NodeId,
+        /// Whether that was told to campaign by then.
+        asked: bool,
+    },
+    /// It came to nothing: this node leads on, and takes commands.
+    GivenUp {
+        /// The target.
+        to: NodeId,
+        /// Why.
+        why: GivenUp,
+    },
+}
+
+/// Why a transfer of leadership came to nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GivenUp {
+    /// The target votes no more.
+    NotVoter,
+    /// It does not answer, or has lost entries.
+    Silent,
+    /// It did not catch up within an election timeout.
+    Lagging,
+    /// It was told to campaign, and was not elected within an election timeout.
+    NotElected,
 }
 
 /// Something that should not happen.
@@ -303,6 +350,8 @@ pub enum Dropped {
     TermTooFar,
     /// It makes no sense in this role.
     Unexpected,
+    /// It asks this node to lead, which lacks, or has not on its disk, what it must hold for that.
+    Lagging,
     /// A second leader in one term: one of the two is wrong about the world.
     SecondLeader,
     /// It contradicts a committed entry: its sender is wrong about the world.

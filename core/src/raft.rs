@@ -124,6 +124,7 @@ impl Raft {
             Input::Forget(tickets) => self.on_forget(&tickets),
             Input::Bootstrap { ticket, membership } => self.on_bootstrap(ticket, membership),
             Input::ChangeMembership { ticket, expected, to } => self.on_change(ticket, expected, to),
+            Input::TransferLeadership { ticket, to } => self.on_transfer(ticket, to),
             Input::Persisted(id) => self.on_persisted(id),
             Input::Sent { to, term, prev, last, bytes } => self.on_sent(to, term, prev, last, bytes),
             Input::Unsent { to, term, prev } => self.on_unsent(to, term, prev),
@@ -190,6 +191,16 @@ impl Raft {
             Role::Leader(_) => Some(self.shared.me.id),
             Role::Follower(follower) => follower.leader.map(|peer| peer.id),
             Role::Candidate(_) => None,
+        }
+    }
+
+    /// The leader that it follows and has heard so recently, at this moment, that it helps nobody to depose it.
+    pub fn hears_leader_at(&self, now: Tick) -> Option<Peer> {
+        match &self.role {
+            Role::Follower(follower) => {
+                follower.leader.filter(|_| follower.hears_leader(&self.shared.settings, now))
+            }
+            _ => None,
         }
     }
 
@@ -333,6 +344,7 @@ impl Raft {
         // take over the candidate's term (thesis, section 4.2.3).
         if let Message::RequestVote(vote) = &message
             && !self.shared.rules.helps_to_depose(self.hears_leader())
+            && !self.was_handed_over(vote.handed_over)
         {
             self.answer_vote(from, *vote, Some(Refusal::Leader));
             return Transition::Stay;
@@ -372,6 +384,7 @@ impl Raft {
             },
             Message::InstallSnapshot(install) => self.on_install_snapshot(from, install),
             Message::InstallSnapshotReply(reply) => self.on_install_snapshot_reply(from, reply),
+            Message::TimeoutNow(ask) => self.on_timeout_now(from, ask),
             Message::ReadIndexReply(reply) if reply.term < current => self.shared.drop_input(Dropped::Stale),
             Message::ReadIndexReply(reply) => match &mut self.role {
                 Role::Follower(follower) => follower.on_read_index_reply(&mut self.shared, from, reply),
@@ -382,7 +395,7 @@ impl Raft {
 
     fn hears_leader(&self) -> bool {
         match &self.role {
-            Role::Follower(follower) => follower.hears_leader(&self.shared),
+            Role::Follower(follower) => follower.hears_leader(&self.shared.settings, self.shared.now),
             Role::Candidate(_) => false,
             Role::Leader(leader) => leader.is_followed(&self.shared),
         }
@@ -572,10 +585,12 @@ impl Raft {
 
     fn on_applied(&mut self, index: Index) -> Transition {
         self.shared.applied = self.shared.applied.max(index);
+        self.after_applied();
         Transition::Stay
     }
 
     fn on_leader_down(&mut self, id: NodeId) -> Transition {
+        self.lose_target(id);
         match &self.role {
             Role::Follower(follower) if follower.leader.is_some_and(|leader| leader.id == id) => {
                 if self.shared.may_campaign() { Transition::PreVote } else { Transition::Follow }
@@ -607,7 +622,11 @@ impl Raft {
         if !self.shared.rules.keeps_vote(transition == Transition::Lead) {
             self.shared.hard_state.vote = None;
         }
-        if transition == Transition::Campaign {
+        let handed_over = match transition {
+            Transition::TakeOver(handed_over) => Some(handed_over),
+            _ => None,
+        };
+        if transition == Transition::Campaign || handed_over.is_some() {
             let (term, me) = (self.shared.term().next(), self.shared.me);
             self.shared.set_hard_state(term, Some(me));
         }
@@ -616,8 +635,10 @@ impl Raft {
             Transition::Stay => return Transition::Stay,
             Transition::Follow => Role::Follower(Follower::new(shared)),
             Transition::PreVote if !shared.rules.asks_first() => return Transition::Campaign,
-            Transition::PreVote => Role::Candidate(Candidate::new(shared, true)),
-            Transition::Campaign => Role::Candidate(Candidate::new(shared, false)),
+            Transition::PreVote => Role::Candidate(Candidate::new(shared, true, None)),
+            Transition::Campaign | Transition::TakeOver(_) => {
+                Role::Candidate(Candidate::new(shared, false, handed_over))
+            }
             Transition::Lead => Role::Leader(Leader::new(shared)),
         };
         match mem::replace(&mut self.role, role) {

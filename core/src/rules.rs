@@ -10,8 +10,8 @@
 //! in the core. Without the feature `mutants` nothing can be broken, and they are gone from the program.
 
 use crate::{
-    AppendEntries, Boot, Broken, HardState, Index, LogId, Membership, Message, NodeId, Peer, Refusal,
-    RequestVote, RequestVoteReply, RoleName, Tally, Term, WriteId,
+    AppendEntries, Boot, Broken, HandedOver, HardState, Index, LogId, Membership, Message, NodeId, Peer,
+    Refusal, RequestVote, RequestVoteReply, RoleName, Tally, Term, WriteId,
 };
 use alloc::vec::Vec;
 
@@ -332,6 +332,60 @@ impl Rules {
     }
 }
 
+/// Leadership transfer (thesis, section 3.10).
+impl Rules {
+    /// "The prior leader stops accepting new client requests", once it makes sense: a target that is far behind is
+    /// brought up to date first.
+    pub(crate) fn stops_taking(self, caught_up: bool) -> bool {
+        caught_up
+    }
+
+    /// "The prior leader fully updates the target server's log to match its own": what the target holds durably is all
+    /// there is (LT-1). And what is in the log is committed and applied by then, so that nobody hears that its fate is
+    /// unknown.
+    pub(crate) fn may_hand_over(self, held: Index, last: Index, settled: bool) -> bool {
+        (held >= last && settled) || self.broken.is("transfer-to-lagging")
+    }
+
+    /// TimeoutNow names the leader's last entry, which the target must hold.
+    pub(crate) fn last_to_hold(self, last: LogId, matched: Option<LogId>) -> LogId {
+        if self.broken.is("transfer-to-lagging") { matched.unwrap_or(last) } else { last }
+    }
+
+    /// "If leadership transfer does not complete after about an election timeout, the prior leader aborts the transfer
+    /// and resumes accepting client requests" (LT-2).
+    pub(crate) fn ends_transfer(self, hopeless: bool) -> bool {
+        hopeless && !self.broken.is("transfer-never-ends")
+    }
+
+    /// The target "starts a new election"; but the order of a leader that is deposed by now is none.
+    pub(crate) fn is_old_timeout_now(self, term: Term, current: Term) -> bool {
+        term < current && !self.broken.is("timeout-now-of-older-term")
+    }
+
+    /// Only a follower of the very leader that says so takes over.
+    pub(crate) fn obeys(self, follows: bool) -> bool {
+        follows || self.broken.is("timeout-now-of-older-term")
+    }
+
+    /// Who takes over votes, by its own newest membership, and may campaign (EL-13, D5.1.9).
+    pub(crate) fn may_take_over(self, votes: bool, may_campaign: bool) -> bool {
+        (votes && may_campaign) || self.broken.is("learner-takes-over")
+    }
+
+    /// Who takes over holds the entry that it must hold, on its disk (LT-1).
+    pub(crate) fn is_up_to_take_over(self, holds: bool, last: Index, persisted: Index) -> bool {
+        (holds && last <= persisted) || self.broken.is("takes-over-unflushed")
+    }
+
+    /// Members that hear a leader help to depose it if it gave way itself (D5.4.4): the candidate names that very leader,
+    /// and its term.
+    pub(crate) fn overrules(self, handed: Option<HandedOver>, leader: Option<Peer>, current: Term) -> bool {
+        let any = self.broken.is("transfer-of-any-leader");
+        handed.is_some_and(|handed| any || (Some(handed.by) == leader && handed.term == current))
+    }
+}
+
 /// Leaders.
 impl Rules {
     /// "a majority of matchIndex[i] ≥ N" (§5.3): the largest value that a quorum has reached, of whatever it is asked
@@ -408,6 +462,11 @@ impl Rules {
     /// its cluster" (thesis, section 6.2).
     pub(crate) fn has_lost_quorum(self, silent_for: u64, election_max: u64) -> bool {
         silent_for >= election_max && !self.broken.is("no-check-quorum")
+    }
+
+    /// A leader whose own disk hangs hands over, before it gives up (D5.1.10).
+    pub(crate) fn disk_is_sick(self, age: u64, election_max: u64) -> bool {
+        age > election_max && !self.broken.is("stalled-disk-leads")
     }
 
     /// A leader whose own disk hangs gives way to one whose disk does not (D5.1.10).

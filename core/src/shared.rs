@@ -8,8 +8,8 @@ use crate::log::Log;
 use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::{
-    AppendEntriesReply, Boot, Dropped, Envelope, HardState, Index, LogId, Membership, Message, Output, Peer,
-    Refused, RefusedReason, Round, Settings, TailChange, Term, Tick, Ticket, Write, WriteId,
+    AppendEntriesReply, Boot, Dropped, Envelope, HandedOver, HardState, Index, LogId, Membership, Message,
+    Output, Peer, Refused, RefusedReason, Round, Settings, TailChange, Term, Tick, Ticket, Write, WriteId,
 };
 use alloc::vec::Vec;
 
@@ -62,6 +62,8 @@ pub(crate) enum Transition {
     PreVote,
     /// Enter the next term and ask for votes.
     Campaign,
+    /// The same, told so by the leader.
+    TakeOver(HandedOver),
     /// A quorum has voted for this node.
     Lead,
 }

@@ -38,6 +38,18 @@ fn a_write() {
     c.compare("write");
 }
 
+/// Thesis, section 3.10.
+#[test]
+fn a_transfer_of_leadership() {
+    let mut c = Cluster::of(3);
+    c.elect(A);
+    c.work_until(10, |_| false);
+    c.write_down("1 hands its leadership over to 3, and 2 helps, though it hears 1 (thesis, section 3.10).");
+    c.transfer(A, Some(C));
+    c.run();
+    c.compare("transfer");
+}
+
 /// Figure 7: a leader of term 8 and six followers whose logs differ from its own in every way.
 #[test]
 fn figure_7() {

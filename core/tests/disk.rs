@@ -180,7 +180,8 @@ fn votes_wait_for_every_write_before_them() {
     c.give(A, B, append(1, LogId::new(1, 1), 2, &[Run::new(2, 1)]));
     c.silence(60);
     assert_eq!((c.writes_under_way(B), c.node(B).disk.hard_state.term), (1, Term(1)), "entries, no more");
-    let pre = RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(1, 9) };
+    let pre =
+        RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(1, 9), handed_over: None };
     c.say(C, B, Message::RequestVote(pre));
     assert!(c.mail(B, C).is_empty(), "a grant of a pre-vote waits");
     c.campaign(B);
@@ -216,7 +217,8 @@ fn held_messages_of_an_old_term_never_leave() {
     c.run_pre_vote(A, B);
     c.lose_all();
     assert_eq!((c.term(A), c.writes_under_way(A)), (2, 1), "its request for term 2 is held");
-    let newer = RequestVote { campaign: Term(3), pre: false, question: 0, last: LogId::new(9, 9) };
+    let newer =
+        RequestVote { campaign: Term(3), pre: false, question: 0, last: LogId::new(9, 9), handed_over: None };
     c.say(C, A, Message::RequestVote(newer));
     c.persist(A);
     for to in [B, C] {

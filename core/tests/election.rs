@@ -393,7 +393,7 @@ fn nobody_who_hears_a_leader_helps_to_depose_it() {
     c.pass(10);
     for (id, pre) in [(A, true), (A, false), (B, true), (B, false)] {
         let last = LogId::new(9, 9);
-        let request = RequestVote { campaign: Term(7), pre, question: 0, last };
+        let request = RequestVote { campaign: Term(7), pre, question: 0, last, handed_over: None };
         let out = c.say(C, id, Message::RequestVote(request));
         assert_eq!(vote_reply(&out).refusal, Some(Refusal::Leader));
         assert_eq!(vote_reply(&out).leader, Some(NodeId(A)));

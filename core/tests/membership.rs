@@ -359,7 +359,8 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
 fn a_membership_not_known_to_be_committed_removes_nobody() {
     let members = [(1, membership(&[A, B, C], &[], &[])), (2, membership(&[A, B], &[], &[]))];
     let mut c = Cluster::with_memberships(&members, &["1 1", "1 1", "1"]);
-    let vote = RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(9, 9) };
+    let vote =
+        RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(9, 9), handed_over: None };
     let (from, to, message) = (peer(C), peer(A), Message::RequestVote(vote));
     let out = c.step(A, Input::Receive(Envelope { from, to, membership: LogId::new(1, 1), message }));
     assert_eq!(out.dropped, None);
@@ -370,6 +371,7 @@ fn a_membership_not_known_to_be_committed_removes_nobody() {
         pre: true,
         question: 0,
         last: LogId::new(9, 9),
+        handed_over: None,
     });
     let ask = Envelope { from: stranger, to: peer(A), membership: LogId::ZERO, message };
     assert_eq!(alone.step(A, Input::Receive(ask)).dropped, None);
@@ -557,7 +559,8 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
             _ => (1 << 32) + 2,
         };
         let (campaign, term) = (Term(2), if pre { Term(1) } else { Term(2) });
-        let request = RequestVote { campaign, pre: true, question: 0, last: LogId::new(9, 9) };
+        let request =
+            RequestVote { campaign, pre: true, question: 0, last: LogId::new(9, 9), handed_over: None };
         let out = node.step(Tick(100), word(B, Message::RequestVote(request)));
         assert_eq!(out.dropped, Some(Dropped::Removed), "a request of one who knows no membership");
         let reply = RequestVoteReply { campaign, pre, question, term, refusal: None, leader: None };

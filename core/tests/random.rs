@@ -335,7 +335,13 @@ fn any_append() -> impl Strategy<Value = AppendEntries> {
 
 fn any_message() -> impl Strategy<Value = Message> {
     let vote = (number(), any::<bool>(), log_id()).prop_map(|(campaign, pre, last)| {
-        Message::RequestVote(RequestVote { campaign: Term(campaign), pre, question: 0, last })
+        Message::RequestVote(RequestVote {
+            campaign: Term(campaign),
+            pre,
+            question: 0,
+            last,
+            handed_over: None,
+        })
     });
     let granted = (number(), any::<bool>(), number(), any::<bool>());
     let vote_reply = granted.prop_map(|(campaign, pre, term, granted)| {

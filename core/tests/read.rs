@@ -147,7 +147,8 @@ fn cs_6_nobody_waits_for_a_leader_that_stepped_down() {
     }
     c.heal();
     c.silence(60);
-    let vote = RequestVote { campaign: Term(9), pre: false, question: 0, last: LogId::new(9, 9) };
+    let vote =
+        RequestVote { campaign: Term(9), pre: false, question: 0, last: LogId::new(9, 9), handed_over: None };
     c.say(C, A, Message::RequestVote(vote));
     assert_eq!(c.node(A).refused.len(), 1000);
 }

@@ -213,7 +213,13 @@ fn tr_2_a_removed_node_is_turned_away_and_a_newcomer_is_not() {
     for (membership, dropped) in
         [(LogId::ZERO, true), (LogId::new(1, 1), true), (LogId::new(1, 2), false), (LogId::new(2, 7), false)]
     {
-        let vote = RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(9, 9) };
+        let vote = RequestVote {
+            campaign: Term(2),
+            pre: true,
+            question: 0,
+            last: LogId::new(9, 9),
+            handed_over: None,
+        };
         let message = Message::RequestVote(vote);
         let out = c.step(B, Input::Receive(Envelope { from: peer(D), to: peer(B), membership, message }));
         assert_eq!(out.dropped == Some(Dropped::Removed), dropped, "D knows {membership}");

@@ -171,8 +171,17 @@ fn el_3_only_a_log_at_least_as_up_to_date_gets_the_vote() {
         for (term, index, granted) in table {
             let mut c = Cluster::with_logs(&["1", "1 1 2 2 3"]);
             let last = LogId::new(term, index);
-            let out =
-                c.say(A, B, Message::RequestVote(RequestVote { campaign: Term(9), pre, question: 0, last }));
+            let out = c.say(
+                A,
+                B,
+                Message::RequestVote(RequestVote {
+                    campaign: Term(9),
+                    pre,
+                    question: 0,
+                    last,
+                    handed_over: None,
+                }),
+            );
             let reply = vote_reply(&out);
             assert_eq!(reply.refusal.is_none(), granted, "{last} against 5.3");
             assert_eq!(reply.refusal.is_some(), reply.refusal == Some(Refusal::Log));

@@ -66,6 +66,7 @@ kinds! {
     Strike "strike",
     Want "want",
     Change "change",
+    Transfer "transfer",
 }
 
 const KINDS: usize = Kind::ALL.len();

@@ -11,11 +11,14 @@
 //! - S12 a leader knows no more of a follower than is true, which drops nothing of it in that term · S13 votes go to logs that are up-to-date, and
 //!   a leader has a quorum of durable ones · S14 the membership in force is the newest in the own log
 //! - S15 nothing is applied that is not committed and durable here · S22 what waits is bounded
-//! - S19 a read is not older than what was committed when it was asked · S20 what was durable is there
+//! - S26 leadership goes to whom it may go · S19 a read is not older than what was committed when it was asked · S20 what was durable is there
 //!   after a crash · S21 what was refused never happens
 
 mod members;
 mod queued;
+mod transfers;
+
+pub(super) use transfers::Follows;
 
 use super::situations::{Met, Rare};
 use crate::entry::{Entry, Kind};
@@ -27,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its number: S1 to S25, L1 to L9, or a word.
+    /// Its number: S1 to S26, L1 to L10, or a word.
     pub invariant: &'static str,
     /// What was seen.
     pub detail: String,
@@ -549,6 +552,7 @@ impl Ghost {
             );
         }
         match &envelope.message {
+            Message::TimeoutNow(ask) => return self.on_order(node, envelope.to.id, ask.term),
             Message::RequestVoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
                 let durable = record.durable_state;
                 if durable.term == reply.campaign && durable.vote != Some(envelope.to) {

@@ -39,7 +39,7 @@ use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, Store
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
 use crate::wire::{AlarmReason, Answer as FoundingAnswer, Ask as FoundingAsk, Facts};
-use crate::work::{Actions, Changed, Order, RequestId, Unsent, Work};
+use crate::work::{Actions, Changed, Order, RequestId, Transferred, Unsent, Work};
 use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -55,6 +55,8 @@ pub(super) struct Host {
     pub(super) clock: Clock,
     /// While frozen it handles nothing; what is due waits.
     pub(super) frozen_until: u64,
+    /// In which run and term it holds commands back as a leader, and since when by its own clock.
+    pub(super) holding: Option<((u64, Term), u64)>,
     /// Whether its disk is faulty at the moment, and may refuse anything.
     pub(super) faulty: bool,
     /// Whether its disk changed bytes that it had kept.
@@ -193,6 +195,8 @@ pub(super) enum Event {
     WantSnapshot,
     /// Somebody wants the membership changed, from the one at this entry.
     Change(u64, LogId, Membership),
+    /// Somebody wants another node to lead: this one, or the best.
+    Transfer(Option<NodeId>),
 }
 
 /// What a host wants of the world, after it was turned.
@@ -204,6 +208,8 @@ pub(super) struct Wants {
     pub(super) told: Vec<(u64, FoundingAnswer)>,
     /// What came of changes of the membership.
     pub(super) changed: Vec<(u64, Changed)>,
+    /// What came of transfers of leadership.
+    pub(super) transferred: Vec<Transferred>,
     /// How many promises the disk is given.
     pub(super) promises: usize,
     /// The batches queued for the disk, in order: what the log in memory says now.
@@ -234,6 +240,7 @@ impl Host {
             up: None,
             clock: Clock::new(),
             frozen_until: 0,
+            holding: None,
             faulty: false,
             damaged: false,
             dead: false,
@@ -405,6 +412,7 @@ impl Host {
             // A node that cannot says so.
             Event::WantSnapshot => drop(driver.want_snapshot()),
             Event::Change(caller, expected, to) => driver.on_change(caller, expected, to),
+            Event::Transfer(to) => driver.on_transfer(0, to),
         }
         driver.handle(moment, tick);
         let writes = driver.replica().writes();
@@ -535,6 +543,7 @@ impl Running {
             asks,
             told,
             changed,
+            transferred,
             files,
             loads,
             work,
@@ -548,6 +557,7 @@ impl Running {
         wants.asks.extend(asks);
         wants.told.extend(told);
         wants.changed.extend(changed);
+        wants.transferred.extend(transferred.into_iter().map(|(_, outcome)| outcome));
         wants.loads.extend(loads);
         self.filing.extend(files);
         for work in work {

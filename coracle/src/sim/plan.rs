@@ -113,6 +113,8 @@ pub(super) struct Plan {
     pub(super) change: u64,
     /// Whether the membership changes at all. Then no disk is spoilt: a minority of all may be a majority of few.
     pub(super) changes: bool,
+    /// The mean pause between two transfers of leadership; 0 for none.
+    pub(super) transfer: u64,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -123,7 +125,7 @@ impl Plan {
     /// Draws a plan. What came later is drawn last, so that it changes nothing before it.
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let first = Plan::draw_first(dice, nodes);
-        first.draw_later(dice, nodes).draw_changes(dice)
+        first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -187,6 +189,7 @@ impl Plan {
             unapplied: 1 << 20,
             change: 0,
             changes: false,
+            transfer: 0,
             founders: 1,
             lists: 1,
         }
@@ -230,6 +233,10 @@ impl Plan {
         } else {
             Plan { change, changes: true, damage: 0, put_back: 0, rot: 0, ..self }
         }
+    }
+
+    fn draw_transfers(self, dice: &mut Dice) -> Plan {
+        Plan { transfer: *dice.pick(&[0, 0, ELECTION / 5, ELECTION, 3 * ELECTION]), ..self }
     }
 
     /// The settings with which a node starts this time.
@@ -277,6 +284,7 @@ impl Plan {
             old_acks: 0,
             turnover: 0,
             change: 0,
+            transfer: 0,
             purge: 0,
             put_back: 0,
             rot: 0,

@@ -19,6 +19,7 @@ mod network;
 mod power;
 mod reads;
 mod snapshots;
+mod transfers;
 mod turns;
 
 use self::copies::Aside;
@@ -453,6 +454,7 @@ impl World {
             asks,
             told,
             changed,
+            transferred,
             promises,
             queued,
             applied,
@@ -470,7 +472,7 @@ impl World {
         if let Some(detail) = unbounded {
             return broken("S22", format!("node {}: {detail}", node + 1));
         }
-        self.on_changed(node, &changed);
+        self.on_changed(node, &changed, &transferred);
         self.look_after_files(node, &restored, saves)?;
         let rotten = self.hosts[node].rotten.is_some();
         for (entry, digest) in &applied {

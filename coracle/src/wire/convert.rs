@@ -2,7 +2,9 @@
 //! meta leaves out is an error: nothing is guessed.
 
 use super::{WireError, proto};
-use coracle_core::{Digest, Envelope, Incarnation, Index, LogId, Message, NodeId, Peer, Refusal};
+use coracle_core::{
+    Digest, Envelope, HandedOver, Incarnation, Index, LogId, Message, NodeId, Peer, Refusal, Term,
+};
 
 pub(super) fn from_log_id(id: LogId) -> proto::LogId {
     proto::LogId { term: id.term.0, index: id.index.0 }
@@ -30,6 +32,15 @@ pub(super) fn from_peer(peer: Peer) -> proto::Peer {
 
 pub(super) fn to_peer(peer: proto::Peer) -> Peer {
     Peer { id: NodeId(peer.id), incarnation: Incarnation(peer.incarnation) }
+}
+
+pub(super) fn from_handed_over(handed: HandedOver) -> proto::HandedOver {
+    proto::HandedOver { by: Some(from_peer(handed.by)), term: handed.term.0 }
+}
+
+pub(super) fn to_handed_over(handed: proto::HandedOver) -> Result<HandedOver, WireError> {
+    let by = handed.by.ok_or(WireError::Invalid("a transfer of leadership by nobody"))?;
+    Ok(HandedOver { by: to_peer(by), term: Term(handed.term) })
 }
 
 /// Where a message comes from and goes to.

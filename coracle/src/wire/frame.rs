@@ -59,13 +59,14 @@ pub(super) enum Type {
     ReadIndexReply = 21,
     InstallSnapshot = 22,
     InstallSnapshotReply = 23,
+    TimeoutNow = 24,
     Forward = 32,
     ForwardReply = 33,
 }
 
 impl Type {
     /// Every type that this version knows.
-    pub(super) const ALL: [Type; 19] = [
+    pub(super) const ALL: [Type; 20] = [
         Type::Hello,
         Type::Welcome,
         Type::Refused,
@@ -83,6 +84,7 @@ impl Type {
         Type::ReadIndexReply,
         Type::InstallSnapshot,
         Type::InstallSnapshotReply,
+        Type::TimeoutNow,
         Type::Forward,
         Type::ForwardReply,
     ];

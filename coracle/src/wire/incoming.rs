@@ -107,6 +107,7 @@ fn open(raw: Raw) -> Result<Incoming, WireError> {
         | Type::ReadIndexReply
         | Type::InstallSnapshot
         | Type::InstallSnapshotReply
+        | Type::TimeoutNow
         | Type::Forward
         | Type::ForwardReply => Incoming::Message(peer::open(raw)?),
     })

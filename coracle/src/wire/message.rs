@@ -1,6 +1,6 @@
 //! What nodes say to each other once they are connected.
 
-use super::SNAPSHOTS;
+use super::{SNAPSHOTS, TRANSFERS};
 use crate::entry::Entry;
 use crate::error::WriteError;
 use bytes::Bytes;
@@ -36,6 +36,7 @@ impl PeerMessage {
             PeerMessage::Piece { .. } => SNAPSHOTS,
             PeerMessage::Raft { envelope, .. } => match envelope.message {
                 Message::InstallSnapshot(_) | Message::InstallSnapshotReply(_) => SNAPSHOTS,
+                Message::TimeoutNow(_) => TRANSFERS,
                 _ => 0,
             },
             PeerMessage::Forward(_) | PeerMessage::ForwardReply(_) => 0,

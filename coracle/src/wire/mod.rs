@@ -51,8 +51,10 @@ pub const PROTOCOL_MIN: u32 = 2;
 pub const PROTOCOL_MAX: u32 = 2;
 /// The feature of snapshots: messages about them travel only between two that both know it.
 pub const SNAPSHOTS: u64 = 1;
+/// The feature of transfers of leadership: TimeoutNow travels only between two that both know it.
+pub const TRANSFERS: u64 = 2;
 /// The features, one bit each, that this version understands. A peer that requires another is refused.
-pub const FEATURES: u64 = SNAPSHOTS;
+pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS;
 /// The oldest feature level of the log that this version can apply.
 pub const LEVEL_MIN: u32 = 0;
 /// The newest feature level of the log that this version can apply.

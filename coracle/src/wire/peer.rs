@@ -3,7 +3,10 @@
 //! One function each way and, inside it, one arm for each message. Whatever a frame leaves out that the
 //! message needs makes it invalid: nothing is guessed.
 
-use super::convert::{from_digest, from_log_id, from_route, to_digest, to_envelope, to_log_id, to_refusal};
+use super::convert::{
+    from_digest, from_handed_over, from_log_id, from_route, to_digest, to_envelope, to_handed_over,
+    to_log_id, to_refusal,
+};
 use super::frame::{Frame, Raw, Type, seal, seal_piece};
 use super::message::{Forward, ForwardReply, PeerMessage};
 use super::{WireError, membership, outcome, proto};
@@ -11,7 +14,7 @@ use crate::entry::{Entry, Kind};
 use bytes::Bytes;
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, Envelope, Index, InstallSnapshot, InstallSnapshotReply, Message,
-    NodeId, ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply, Round, Term,
+    NodeId, ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply, Round, Term, TimeoutNow,
 };
 use prost::Message as _;
 
@@ -53,7 +56,8 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
         Message::RequestVote(vote) => {
             let last = Some(from_log_id(vote.last));
             let (campaign, pre, question) = (vote.campaign.0, vote.pre, vote.question);
-            let meta = proto::RequestVote { route, campaign, pre, last, question };
+            let handed_over = vote.handed_over.map(from_handed_over);
+            let meta = proto::RequestVote { route, campaign, pre, handed_over, last, question };
             seal(Type::RequestVote, &meta, Vec::new(), [])
         }
         Message::RequestVoteReply(reply) => {
@@ -107,6 +111,10 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 next: reply.next,
             };
             seal(Type::InstallSnapshotReply, &meta, Vec::new(), [])
+        }
+        Message::TimeoutNow(ask) => {
+            let meta = proto::TimeoutNow { route, term: ask.term.0, last: Some(from_log_id(ask.last)) };
+            seal(Type::TimeoutNow, &meta, Vec::new(), [])
         }
     }
 }
@@ -201,6 +209,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
                 pre: meta.pre,
                 question: meta.question,
                 last: to_log_id(meta.last),
+                handed_over: meta.handed_over.map(to_handed_over).transpose()?,
             };
             Ok((meta.route, Message::RequestVote(vote)))
         }
@@ -254,6 +263,11 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
                 next: meta.next,
             };
             Ok((meta.route, Message::InstallSnapshotReply(reply)))
+        }
+        Type::TimeoutNow => {
+            let meta = proto::TimeoutNow::decode(meta)?;
+            let ask = TimeoutNow { term: Term(meta.term), last: to_log_id(meta.last) };
+            Ok((meta.route, Message::TimeoutNow(ask)))
         }
         _ => Err(WireError::Invalid("a frame that is no message of the core")),
     }

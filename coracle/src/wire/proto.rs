@@ -162,6 +162,15 @@ pub(super) struct Route {
     pub(super) membership: Option<LogId>,
 }
 
+/// A leader that gave way, in RequestVote.
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct HandedOver {
+    #[prost(message, optional, tag = "1")]
+    pub(super) by: Option<Peer>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+}
+
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(super) struct RequestVote {
     #[prost(message, optional, tag = "1")]
@@ -170,6 +179,8 @@ pub(super) struct RequestVote {
     pub(super) campaign: u64,
     #[prost(bool, tag = "3")]
     pub(super) pre: bool,
+    #[prost(message, optional, tag = "4")]
+    pub(super) handed_over: Option<HandedOver>,
     #[prost(message, optional, tag = "5")]
     pub(super) last: Option<LogId>,
     #[prost(fixed64, tag = "6")]
@@ -313,6 +324,17 @@ pub(super) struct InstallSnapshotReply {
     pub(super) file: u64,
     #[prost(uint64, tag = "5")]
     pub(super) next: u64,
+}
+
+/// Type 24.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct TimeoutNow {
+    #[prost(message, optional, tag = "1")]
+    pub(super) route: Option<Route>,
+    #[prost(uint64, tag = "2")]
+    pub(super) term: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) last: Option<LogId>,
 }
 
 // Forwarded writes.

@@ -13,9 +13,9 @@ use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
 use crate::storage::StoreError;
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
-    AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, Incarnation, Index,
+    AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, HandedOver, Incarnation, Index,
     InstallSnapshot, InstallSnapshotReply, LogId, Member, Membership, Message, NodeId, Peer, ReadIndex,
-    ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Term,
+    ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Term, TimeoutNow,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -144,10 +144,12 @@ fn samples_of_a_connection() -> Vec<(&'static str, Bytes)> {
 
 fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
     let (campaign, term) = (Term(6), Term(6));
-    let vote = RequestVote { campaign, pre: false, question: 79, last: LogId::new(5, 42) };
+    let by = Peer { id: NodeId(7), incarnation: Incarnation(0xaa) };
+    let (handed_over, leader) = (Some(HandedOver { by, term: Term(5) }), Some(NodeId(3)));
+    let vote = RequestVote { campaign, pre: false, question: 79, last: LogId::new(5, 42), handed_over };
+    let timeout_now = TimeoutNow { term, last: LogId::new(5, 42) };
     let refusal = Some(Refusal::Log);
-    let vote_reply =
-        RequestVoteReply { campaign, pre: true, question: 79, term, refusal, leader: Some(NodeId(3)) };
+    let vote_reply = RequestVoteReply { campaign, pre: true, question: 79, term, refusal, leader };
     let entries =
         vec![entry(5, 8, Kind::Noop, b""), entry(5, 9, Kind::Membership, &encode_membership(&membership()))];
     let append_reply = AppendEntriesReply {
@@ -175,6 +177,7 @@ fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
         ("read index reply", sample(raft(Message::ReadIndexReply(granted)))),
         ("install snapshot", sample(PeerMessage::Piece { envelope, bytes: Bytes::from_static(b"a piece") })),
         ("install snapshot reply", sample(raft(Message::InstallSnapshotReply(installed)))),
+        ("timeout now", sample(raft(Message::TimeoutNow(timeout_now)))),
     ]
 }
 
@@ -192,8 +195,7 @@ fn samples_of_forwards() -> Vec<(&'static str, Bytes)> {
 #[test]
 fn the_bytes_of_one_frame_of_each_type() {
     let shown = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let shown: Vec<String> =
-        samples().iter().map(|(name, bytes)| format!("{name}: {}", shown(bytes))).collect();
+    let shown: Vec<_> = samples().iter().map(|(name, bytes)| format!("{name}: {}", shown(bytes))).collect();
     assert_eq!(shown.join("\n"), include_str!("golden.txt").trim_end());
     assert_eq!(samples().len(), Type::ALL.len());
 }
@@ -453,15 +455,21 @@ fn any_log_id() -> impl Strategy<Value = LogId> {
 }
 
 fn any_peer() -> impl Strategy<Value = Peer> {
-    (any::<u64>(), any::<u64>())
-        .prop_map(|(id, life)| Peer { id: NodeId(id), incarnation: Incarnation(life) })
+    any::<[u64; 2]>().prop_map(|[id, life]| Peer { id: NodeId(id), incarnation: Incarnation(life) })
 }
 
 fn any_vote() -> impl Strategy<Value = Message> {
     let numbers = (any::<u64>(), any::<u64>());
-    (numbers, any::<bool>(), any_log_id()).prop_map(|((campaign, question), pre, last)| {
-        Message::RequestVote(RequestVote { campaign: Term(campaign), pre, question, last })
+    let handed = proptest::option::of((any_peer(), any::<u64>()));
+    (numbers, any::<bool>(), any_log_id(), handed).prop_map(|((campaign, question), pre, last, handed)| {
+        let handed_over = handed.map(|(by, term)| HandedOver { by, term: Term(term) });
+        Message::RequestVote(RequestVote { campaign: Term(campaign), pre, question, last, handed_over })
     })
+}
+
+fn any_timeout_now() -> impl Strategy<Value = Message> {
+    let ask = (any::<u64>(), any_log_id());
+    ask.prop_map(|(term, last)| Message::TimeoutNow(TimeoutNow { term: Term(term), last }))
 }
 
 fn any_vote_reply() -> impl Strategy<Value = Message> {
@@ -541,6 +549,8 @@ fn any_append() -> impl Strategy<Value = PeerMessage> {
     })
 }
 
+const BUSY: [Busy; 5] = [Busy::Requests, Busy::Disk, Busy::Quorum, Busy::Machine, Busy::Space];
+
 fn any_error() -> impl Strategy<Value = WriteError> {
     let stop = (0..5, any_log_id(), ".{0,20}", ".{0,20}").prop_map(|(which, id, text, at)| match which {
         0 => StopReason::Requested,
@@ -553,9 +563,7 @@ fn any_error() -> impl Strategy<Value = WriteError> {
         0 => WriteError::NotLeader { leader: Leader::new(NodeId(id), text) },
         1 => WriteError::NoLeader,
         2 => WriteError::NotConfigured,
-        3 => WriteError::Busy(
-            [Busy::Requests, Busy::Disk, Busy::Quorum, Busy::Machine, Busy::Space][(id % 5) as usize],
-        ),
+        3 => WriteError::Busy(BUSY[(id % 5) as usize]),
         4 => WriteError::Invalid(text),
         5 => WriteError::Stopped(stop),
         6 => WriteError::Unknown(Cause::Timeout),
@@ -578,7 +586,7 @@ fn any_forward() -> impl Strategy<Value = PeerMessage> {
 }
 
 fn any_message() -> impl Strategy<Value = PeerMessage> {
-    let plain = prop_oneof![any_vote(), any_vote_reply(), any_append_reply(), any_read()];
+    let plain = prop_oneof![any_vote(), any_timeout_now(), any_vote_reply(), any_append_reply(), any_read()];
     let plain = (any_peer(), any_peer(), any_log_id(), plain).prop_map(|(from, to, membership, message)| {
         PeerMessage::Raft { envelope: Envelope { from, to, membership, message }, entries: Vec::new() }
     });

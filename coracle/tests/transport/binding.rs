@@ -13,8 +13,13 @@ use coracle::wire::{self, Hello, Incoming, Purpose};
 
 /// A vote request, or the question before it.
 fn vote(from: Peer, to: Peer, pre: bool) -> PeerMessage {
-    let message =
-        Message::RequestVote(RequestVote { campaign: Term(3), pre, question: 0, last: LogId::new(2, 2) });
+    let message = Message::RequestVote(RequestVote {
+        campaign: Term(3),
+        pre,
+        question: 0,
+        last: LogId::new(2, 2),
+        handed_over: None,
+    });
     PeerMessage::Raft {
         envelope: Envelope { from, to, membership: LogId::new(1, 1), message },
         entries: vec![],

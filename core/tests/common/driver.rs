@@ -42,6 +42,7 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).unwrap();
         node.reads.extend(out.reads);
         node.refused.extend(out.refused);
+        node.transfers.extend(out.transfers);
         node.alarms.extend(out.alarms);
         node.dropped.extend(out.dropped);
         follow_ups

@@ -87,6 +87,8 @@ pub(crate) struct Node {
     pub(crate) accepted: Vec<(Ticket, LogId)>,
     pub(crate) reads: Vec<ReadGrant>,
     pub(crate) refused: Vec<Refused>,
+    /// What became of transfers of leadership that were asked for here.
+    pub(crate) transfers: Vec<(Ticket, TransferEnd)>,
     pub(crate) alarms: Vec<Alarm>,
     pub(crate) dropped: Vec<Dropped>,
     pub(crate) members: Option<Membership>,
@@ -226,6 +228,7 @@ impl Cluster {
             accepted: Vec::new(),
             reads: Vec::new(),
             refused: Vec::new(),
+            transfers: Vec::new(),
             alarms: Vec::new(),
             dropped: Vec::new(),
             members: None,

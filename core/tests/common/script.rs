@@ -69,7 +69,13 @@ impl Cluster {
 
     /// A node hears of a newer term, from one who cannot win in it.
     pub(crate) fn enter(&mut self, id: u64, term: u64) {
-        let vote = RequestVote { campaign: Term(term), pre: false, question: 0, last: LogId::ZERO };
+        let vote = RequestVote {
+            campaign: Term(term),
+            pre: false,
+            question: 0,
+            last: LogId::ZERO,
+            handed_over: None,
+        };
         let stranger = if id == A { B } else { A };
         self.say(stranger, id, Message::RequestVote(vote));
         self.persist(id);
@@ -444,6 +450,36 @@ impl Cluster {
         let ticket = Ticket(self.tickets);
         self.step(id, Input::ChangeMembership { ticket, expected, to });
         ticket
+    }
+
+    /// Asks a leader to hand over: to this node, or to the best one.
+    pub(crate) fn transfer(&mut self, id: u64, to: Option<u64>) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.step(id, Input::TransferLeadership { ticket, to: to.map(NodeId) });
+        ticket
+    }
+
+    /// The machine of each node applies all that it may.
+    pub(crate) fn apply_all(&mut self) {
+        for id in self.ids() {
+            if let Some(raft) = &self.nodes[&id].raft {
+                let index = raft.commit().min(raft.persisted());
+                self.step(id, Input::Applied(index));
+            }
+        }
+    }
+
+    /// Time passes while machines apply, until `done`; the number of ticks, or none if that takes longer than `limit`.
+    pub(crate) fn work_until(&mut self, limit: u64, done: impl Fn(&Cluster) -> bool) -> Option<u64> {
+        for ticks in 0..=limit {
+            if done(self) {
+                return Some(ticks);
+            }
+            self.apply_all();
+            self.pass_one();
+        }
+        None
     }
 
     /// The script's word that the oldest open request to `to` left, with at most `most` entries.

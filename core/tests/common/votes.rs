@@ -5,7 +5,13 @@ use super::*;
 /// A request for the vote of that term, by whoever has this newest entry.
 pub(crate) fn vote(campaign: u64, term: u64, index: u64) -> Message {
     let last = LogId::new(term, index);
-    Message::RequestVote(RequestVote { campaign: Term(campaign), pre: false, question: 0, last })
+    Message::RequestVote(RequestVote {
+        campaign: Term(campaign),
+        pre: false,
+        question: 0,
+        last,
+        handed_over: None,
+    })
 }
 
 /// The vote of that term.

@@ -35,7 +35,13 @@ fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_com
 }
 
 fn request_vote(term: u64, last: LogId) -> Message {
-    Message::RequestVote(RequestVote { campaign: Term(term), pre: false, question: 0, last })
+    Message::RequestVote(RequestVote {
+        campaign: Term(term),
+        pre: false,
+        question: 0,
+        last,
+        handed_over: None,
+    })
 }
 
 /// The newest answer that has left for `to`.

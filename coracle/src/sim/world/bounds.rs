@@ -46,13 +46,14 @@ impl World {
     }
 
     /// Whether a node has room for another write, as the judge counts: for its disk, for a quorum, and for its
-    /// machine.
+    /// machine. What a leader holds back while it hands over is bounded otherwise.
     pub(in crate::sim) fn has_room(&self, node: usize) -> bool {
         let Some(up) = &self.hosts[node].up else { return false };
         let (raft, room) = (up.raft(), self.plan.room);
         let after = |index| self.ghost.bytes_after(node, index);
         let unapplied = after(up.applied()) - after(raft.commit().max(up.applied()));
-        after(raft.persisted()) <= room
+        !raft.holds_proposals()
+            && after(raft.persisted()) <= room
             && after(raft.commit()) <= 2 * room
             && unapplied <= self.plan.unapplied
     }

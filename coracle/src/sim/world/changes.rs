@@ -6,7 +6,7 @@ use crate::sim::ghost::Verdict;
 use crate::sim::host::{Event, Running};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
-use crate::work::Changed;
+use crate::work::{Changed, Transferred};
 use coracle_core::{LogId, Member, Membership, NodeId, Peer};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,8 +45,14 @@ impl World {
         self.turn(node, Event::Change(self.now, expected, to))
     }
 
-    /// What became of changes.
-    pub(in crate::sim) fn on_changed(&mut self, node: usize, changed: &[(u64, Changed)]) {
+    /// What became of changes, and of transfers.
+    pub(in crate::sim) fn on_changed(
+        &mut self,
+        node: usize,
+        changed: &[(u64, Changed)],
+        transferred: &[Transferred],
+    ) {
+        self.on_transferred(node, transferred);
         for (_, outcome) in changed {
             self.met.count(match outcome {
                 Changed::Done(_) => Rare::Changed,

@@ -36,6 +36,7 @@ impl World {
             Kind::Rot => plan.rot,
             Kind::Turnover => plan.turnover,
             Kind::Change => plan.change,
+            Kind::Transfer => plan.transfer,
             _ => 0,
         }
     }
@@ -103,6 +104,7 @@ impl World {
             Kind::Rot => self.rot(node, &mut dice),
             Kind::Turnover => self.turnover(node),
             Kind::Change => return self.change(node, &mut dice),
+            Kind::Transfer => return self.transfer(node, &mut dice),
             _ => {}
         }
         Ok(())

@@ -65,6 +65,8 @@ pub(in crate::sim) struct Network {
     old_votes: Vec<VecDeque<Parcel>>,
     /// Copies of entries that each node got, until somebody else leads or it drops some.
     old_entries: Vec<VecDeque<Parcel>>,
+    /// The newest orders to campaign in a leader's place.
+    pub(super) orders: Vec<Envelope>,
 }
 
 impl Network {
@@ -79,6 +81,7 @@ impl Network {
             old_acks: (0..nodes).map(|_| VecDeque::new()).collect(),
             old_votes: (0..nodes).map(|_| VecDeque::new()).collect(),
             old_entries: (0..nodes).map(|_| VecDeque::new()).collect(),
+            orders: Vec::new(),
         }
     }
 
@@ -116,6 +119,7 @@ impl World {
         entries: Vec<Entry>,
     ) -> Result<(), Unsent> {
         self.report.messages += 1;
+        self.keep_order(&envelope);
         let to = index(envelope.to.id);
         let link = (from + 1) * 10 + to + 1;
         if self.plan.stray > 0 {
@@ -459,10 +463,12 @@ impl World {
         let sender = envelope.from;
         let roomy = self.ghost.bytes_after(to, raft.persisted()) <= self.plan.room;
         self.count_received(from, to, &envelope);
+        let told = self.before_told(to);
         if let Message::AppendEntriesReply(reply) = &message {
             self.ghost.on_answered(to, from, reply);
         }
         self.hand(from, to, cluster, names, PeerMessage::Raft { envelope, entries })?;
+        self.after_told(to, sender, &message, told)?;
         let Some(up) = &self.hosts[to].up else { return Ok(()) };
         let raft = up.raft();
         match &message {

@@ -58,6 +58,7 @@ impl World {
         let mut wants = self.hosts[node].settle(self.now);
         wants.queued.splice(0..0, queued);
         self.watch(node, &before, &wants, reads, ticks);
+        self.watch_holding(node, ticks)?;
         let busy = |(request, heard): &(_, Heard)| {
             Some(*request) == asked && matches!(heard, Heard::NotDone(NotDone::Busy))
         };
@@ -93,6 +94,7 @@ impl World {
         self.judge(node, &later)?;
         wants.queued.extend(later);
         self.watch(node, &before, &wants, false, false);
+        self.watch_holding(node, false)?;
         wants.queued.clear();
         self.carry_out(node, wants)
     }

@@ -1,0 +1,279 @@
+//! Leadership transfer (thesis, section 3.10): a leader hands over to a voter of its choice.
+//!
+//! It goes in three steps. The target is brought up to date first, log and machine, while the leader takes commands as
+//! always. Then the leader takes no more of them, for an election timeout at most, until all that it has is on the target's
+//! disk, is committed, and is applied here, so that whoever waits for it was answered. Then it sends TimeoutNow, and the
+//! target campaigns at once, without asking first. Its request for votes names the leader that gave way and that leader's
+//! term, so that voters that still hear this very leader help to depose it, and those that hear another do not.
+//!
+//! A transfer that comes to nothing leaves a leader as it was. Losing any of its messages is safe, and so is obeying one
+//! late: it is a campaign like any other, and votes go to logs that are up to date.
+
+use crate::leader::Leader;
+use crate::progress::Progress;
+use crate::raft::Role;
+use crate::shared::{Shared, Transition};
+use crate::{
+    Dropped, GivenUp, HandedOver, Index, Member, Message, NodeId, Peer, Raft, RefusedReason, Tick, Ticket,
+    TimeoutNow, TransferEnd,
+};
+
+/// Why a leader hands over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cause {
+    /// Somebody wants it.
+    Asked(Ticket),
+    /// Its disk does not finish a write (design, 5.1.10).
+    Disk,
+    /// It does not vote any more (design, 5.1.16).
+    Left,
+}
+
+/// A transfer that is under way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Transfer {
+    cause: Cause,
+    to: Peer,
+    since: Tick,
+    /// How far the target's machine must have come before the leader stops taking commands.
+    upto: Index,
+    step: Step,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// The target is brought up to date, and commands are taken meanwhile.
+    CatchUp,
+    /// No commands are taken since then. When TimeoutNow was sent last, if it was.
+    Hold { since: Tick, asked: Option<Tick> },
+}
+
+impl Transfer {
+    fn holds(&self) -> bool {
+        matches!(self.step, Step::Hold { .. })
+    }
+
+    fn was_asked(&self) -> bool {
+        matches!(self.step, Step::Hold { asked: Some(_), .. })
+    }
+}
+
+impl Raft {
+    /// To whom this leader is handing over, if it is.
+    pub fn transferring_to(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Leader(leader) => leader.transfer.as_ref().map(|transfer| transfer.to.id),
+            _ => None,
+        }
+    }
+
+    /// Whether this leader takes no commands, since it is handing over. That lasts for an election timeout at most.
+    pub fn holds_proposals(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.holds_for().is_some())
+    }
+
+    pub(crate) fn on_transfer(&mut self, ticket: Ticket, to: Option<NodeId>) -> Transition {
+        let leader_id = self.leader();
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_transfer(&mut self.shared, ticket, to),
+            _ if self.shared.log.membership().is_empty() => {
+                self.shared.refuse(ticket, RefusedReason::NotConfigured);
+            }
+            _ => self.shared.refuse(ticket, RefusedReason::NotLeader(leader_id)),
+        }
+        Transition::Stay
+    }
+
+    /// TimeoutNow: the leader of this term wants this node to lead the next one.
+    pub(crate) fn on_timeout_now(&mut self, from: Peer, ask: TimeoutNow) -> Transition {
+        let shared = &mut self.shared;
+        if shared.rules.is_old_timeout_now(ask.term, shared.term()) {
+            return shared.drop_input(Dropped::Stale);
+        }
+        let follows = matches!(&self.role, Role::Follower(follower) if follower.leader == Some(from));
+        if !shared.rules.obeys(follows) {
+            return shared.drop_input(Dropped::Unexpected);
+        }
+        let votes = shared.log.membership().is_voter(shared.me);
+        if !shared.rules.may_take_over(votes, shared.may_campaign()) {
+            return shared.drop_input(Dropped::NotMember);
+        }
+        let holds = shared.log.term_at(ask.last.index) == Some(ask.last.term);
+        if !shared.rules.is_up_to_take_over(holds, ask.last.index, shared.disk.persisted()) {
+            return shared.drop_input(Dropped::Lagging);
+        }
+        Transition::TakeOver(HandedOver { by: from, term: ask.term })
+    }
+
+    /// Whether a candidate names the very leader that this node believes in, or is, and its term: then that leader gave
+    /// way of its own accord.
+    pub(crate) fn was_handed_over(&self, handed: Option<HandedOver>) -> bool {
+        let leader = match &self.role {
+            Role::Leader(_) => Some(self.shared.me),
+            Role::Follower(follower) => follower.leader,
+            Role::Candidate(_) => None,
+        };
+        self.shared.rules.overrules(handed, leader, self.shared.term())
+    }
+
+    /// This node's process is gone: it does not take over.
+    pub(crate) fn lose_target(&mut self, id: NodeId) {
+        if let Role::Leader(leader) = &mut self.role
+            && leader.transfer.as_ref().is_some_and(|transfer| transfer.to.id == id)
+            && self.shared.rules.ends_transfer(true)
+        {
+            leader.give_up_transfer(&mut self.shared, GivenUp::Silent);
+        }
+    }
+
+    /// The machine has come further: a leader that is handing over may have waited for that.
+    pub(crate) fn after_applied(&mut self) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.go_on_handing_over(&mut self.shared);
+        }
+    }
+}
+
+impl Leader {
+    /// To whom it is handing over, if it takes no commands for that.
+    pub(crate) fn holds_for(&self) -> Option<NodeId> {
+        self.transfer.as_ref().filter(|transfer| transfer.holds()).map(|transfer| transfer.to.id)
+    }
+
+    /// To whom it is handing over, if it changes no membership for that: one that has left is no part of the next.
+    pub(crate) fn changes_nothing_for(&self) -> Option<NodeId> {
+        let left = self.transfer.as_ref().filter(|transfer| transfer.cause == Cause::Left);
+        self.holds_for().or(left.map(|transfer| transfer.to.id))
+    }
+
+    fn on_transfer(&mut self, shared: &mut Shared, ticket: Ticket, to: Option<NodeId>) {
+        if let Some(transfer) = &self.transfer {
+            let to = transfer.to.id;
+            return shared.refuse(ticket, RefusedReason::HandingOver(to));
+        }
+        let votes = |id| shared.log.membership().voters.contains(&id) && id != shared.me.id;
+        if let Some(id) = to.filter(|id| !votes(*id)) {
+            return shared.refuse(ticket, RefusedReason::NotVoter(id));
+        }
+        match self.best_target(shared, to) {
+            Some(target) => self.begin(shared, Cause::Asked(ticket), target),
+            None => shared.refuse(ticket, RefusedReason::NoTarget),
+        }
+    }
+
+    /// Of the voters that answer and lack nothing that is purged here, or of this one alone, the one that has the most:
+    /// in its log, then in its machine.
+    fn best_target(&self, shared: &Shared, only: Option<NodeId>) -> Option<Peer> {
+        let membership = shared.log.membership();
+        let voters = membership.others(shared.me.id).filter(|member| membership.voters.contains(&member.id));
+        let reachable = voters.map(Member::peer).filter_map(|peer| {
+            let progress = self.progress.get(&peer).filter(|it| it.is_reachable(shared))?;
+            only.is_none_or(|id| id == peer.id).then_some((progress.matched, progress.applied, peer))
+        });
+        reachable.max_by_key(|(matched, applied, _)| (*matched, *applied)).map(|(.., peer)| peer)
+    }
+
+    /// A leader that should not lead any more hands over by itself, if it can. Whether it does, or did already.
+    pub(crate) fn gives_way(&mut self, shared: &mut Shared, cause: Cause) -> bool {
+        if self.transfer.is_none() && !self.gave_way {
+            self.gave_way = true;
+            if let Some(target) = self.best_target(shared, None) {
+                self.begin(shared, cause, target);
+            }
+        }
+        self.transfer.is_some()
+    }
+
+    fn begin(&mut self, shared: &mut Shared, cause: Cause, to: Peer) {
+        let upto = shared.log.commit();
+        self.transfer = Some(Transfer { cause, to, since: shared.now, upto, step: Step::CatchUp });
+        self.start_round(shared);
+        self.go_on_handing_over(shared);
+    }
+
+    /// Goes the next step as soon as it can, and gives up when there is no use in waiting.
+    pub(crate) fn go_on_handing_over(&mut self, shared: &mut Shared) {
+        let Some(transfer) = &self.transfer else { return };
+        if let Some(why) = self.obstacle(shared, transfer) {
+            return self.give_up_transfer(shared, why);
+        }
+        let Some(progress) = self.progress.get(&transfer.to) else { return };
+        let (now, to) = (shared.now, transfer.to);
+        if transfer.step == Step::CatchUp {
+            let caught_up = progress.applied >= transfer.upto && progress.matched >= transfer.upto;
+            if !shared.rules.stops_taking(caught_up) {
+                return;
+            }
+        }
+        let (since, asked) = match transfer.step {
+            Step::CatchUp => (now, None),
+            Step::Hold { since, asked } => (since, asked),
+        };
+        let again = asked.is_none_or(|asked| now.since(asked) >= shared.settings.heartbeat);
+        let asks = again && self.is_ready(shared, transfer.cause, progress);
+        let last = shared.rules.last_to_hold(shared.log.last_id(), shared.log.id_at(progress.matched));
+        if let Some(transfer) = &mut self.transfer {
+            transfer.step = Step::Hold { since, asked: if asks { Some(now) } else { asked } };
+        }
+        if asks {
+            let term = shared.term();
+            shared.send(to, Message::TimeoutNow(TimeoutNow { term, last }));
+        }
+    }
+
+    /// Whether the target holds all there is, and nobody waits here for anything that is in the log.
+    fn is_ready(&self, shared: &Shared, cause: Cause, target: &Progress) -> bool {
+        let last = shared.log.last();
+        // A disk that hangs keeps its machine from ever coming so far.
+        let answered = cause == Cause::Disk || shared.applied >= last;
+        let settled = shared.log.commit() >= last && answered;
+        shared.rules.may_hand_over(target.counted(), last, settled)
+    }
+
+    /// Why a transfer comes to nothing.
+    fn obstacle(&self, shared: &Shared, transfer: &Transfer) -> Option<GivenUp> {
+        let membership = shared.log.membership();
+        let votes = membership.voters.contains(&transfer.to.id) && membership.is_voter(transfer.to);
+        let now = shared.now;
+        let (limit, began) = match transfer.step {
+            Step::CatchUp => (shared.settings.election_max, transfer.since),
+            Step::Hold { since, .. } => (shared.settings.election_min, since),
+        };
+        let late = now.since(began) >= limit;
+        let answers = self.progress.get(&transfer.to).is_some_and(|it| it.is_reachable(shared));
+        match () {
+            () if !votes => Some(GivenUp::NotVoter),
+            () if !shared.rules.ends_transfer(late || !answers) => None,
+            () if !answers => Some(GivenUp::Silent),
+            () if transfer.was_asked() => Some(GivenUp::NotElected),
+            () => Some(GivenUp::Lagging),
+        }
+    }
+
+    fn give_up_transfer(&mut self, shared: &mut Shared, why: GivenUp) {
+        if let Some(Transfer { cause, to, .. }) = self.transfer.take()
+            && let Cause::Asked(ticket) = cause
+        {
+            shared.out.transfers.push((ticket, TransferEnd::GivenUp { to: to.id, why }));
+        }
+    }
+
+    /// The role ends while it was handing over.
+    pub(crate) fn end_transfer(&self, shared: &mut Shared) {
+        if let Some(transfer) = &self.transfer
+            && let Cause::Asked(ticket) = transfer.cause
+        {
+            let (to, asked) = (transfer.to.id, transfer.was_asked());
+            shared.out.transfers.push((ticket, TransferEnd::Deposed { to, asked }));
+        }
+    }
+}
+
+impl Progress {
+    /// Whether it answers, and can be brought up to date from the log.
+    fn is_reachable(&self, shared: &Shared) -> bool {
+        let answers = self.silent_for(shared.now) < shared.settings.election_min;
+        answers && !self.needs_snapshot() && !self.is_distrusted()
+    }
+}
