@@ -10,6 +10,7 @@ use crate::kv::Machine;
 use crate::members;
 use crate::report::{Report, ReportedSnapshot};
 use crate::resp::{Command, Replies};
+use crate::transfer;
 use coracle::{ConfigurationError, Node, SnapshotError, StopReason, in_full};
 
 /// The most members that can be named at once: far more than any cluster has.
@@ -36,6 +37,11 @@ pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut
     } else if command.is(1, "members") && command.is(2, "init") {
         match init(node, command).await {
             Ok(()) => replies.simple("OK"),
+            Err(error) => replies.error(&error),
+        }
+    } else if command.is(1, "members") && command.is(2, "transfer") {
+        match transfer::transfer(node, command).await {
+            Ok(done) => replies.simple(&done),
             Err(error) => replies.error(&error),
         }
     } else if command.is(1, "members") {

@@ -17,6 +17,7 @@ use crate::rescue::{Backup, Recover, Restore};
 use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
+use crate::transfer;
 use clap::{Args, Parser, Subcommand};
 use client::{Client, Value};
 use coracle::Config;
@@ -205,6 +206,14 @@ enum Members {
         #[arg(value_name = "ID=HOST:PORT", value_parser = member)]
         member: String,
     },
+    /// Let another voter lead, and wait until it does
+    Transfer {
+        #[command(flatten)]
+        to: To,
+        /// Which one; without it, the one that is best prepared
+        #[arg(long, value_name = "ID")]
+        to_node: Option<u64>,
+    },
     /// Let exactly these nodes vote; those that are no members yet are blank and running
     Voters {
         #[command(flatten)]
@@ -229,11 +238,26 @@ struct To {
     json: bool,
 }
 
+impl To {
+    fn tell(&self, done: &str) -> Result<(), String> {
+        if self.json {
+            println!("{}", serde_json::json!({ "done": done }));
+        } else {
+            println!("done: {done}");
+        }
+        Ok(())
+    }
+}
+
 impl Members {
     fn run(self) -> Result<(), String> {
         let (to, words) = match self {
             Members::Init { to, members } => return init(&to, &members),
             Members::List { to, json } => return members::print_list(&to, STATUS_LIMIT, json),
+            Members::Transfer { to, to_node } => {
+                let done = transfer::ask(&to.to, to_node, to.wait)?;
+                return to.tell(&done);
+            }
             Members::Add { to, member } => (to, vec!["ADD".to_owned(), member]),
             Members::Promote { to, id } => (to, vec!["PROMOTE".to_owned(), id.to_string()]),
             Members::Demote { to, id } => (to, vec!["DEMOTE".to_owned(), id.to_string()]),
@@ -242,12 +266,7 @@ impl Members {
             Members::Voters { to, members } => (to, [vec!["VOTERS".to_owned()], members].concat()),
         };
         let done = members::ask(&to.to, &words, to.wait)?;
-        if to.json {
-            println!("{}", serde_json::json!({ "done": done }));
-        } else {
-            println!("done: {done}");
-        }
-        Ok(())
+        to.tell(&done)
     }
 }
 

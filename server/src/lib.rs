@@ -32,4 +32,5 @@ pub mod session;
 pub mod simulate;
 pub mod store;
 mod transaction;
+pub mod transfer;
 pub mod value;

@@ -7,8 +7,9 @@ use crate::cluster;
 use crate::kv::Machine;
 use crate::resp::Command;
 use coracle::raft::{Membership, NodeId};
-use coracle::{ChangeError, MemberChange, Node, in_full};
+use coracle::{ChangeError, Leader, MemberChange, Node, in_full};
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
@@ -24,7 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// The first word of what names the leader.
-const NOT_LEADER: &str = "NOTLEADER";
+pub(crate) const NOT_LEADER: &str = "NOTLEADER";
 
 /// Reads `id=host:port`.
 pub fn member(word: &str) -> Option<(u64, String)> {
@@ -96,16 +97,21 @@ fn list(membership: &Membership) -> String {
 
 fn refusal(error: &ChangeError) -> String {
     match error {
-        ChangeError::NotLeader { leader } => match clients_of(&leader.metadata, &leader.address) {
-            Some(address) => format!("{NOT_LEADER} {address} node {} leads: ask it", leader.id),
-            None => format!("{NOT_LEADER} ? {error}: ask it"),
-        },
+        ChangeError::NotLeader { leader } => not_leader(leader, error),
         ChangeError::NoLeader => format!("{NOT_LEADER} ? {error}"),
         ChangeError::NotConfigured | ChangeError::NoQuorum | ChangeError::Stopped(_) => {
             format!("CLUSTERDOWN {}", in_full(error))
         }
         ChangeError::Unknown | ChangeError::Timeout(_) => format!("UNKNOWN {error}"),
         _ => format!("ERR {}", in_full(error)),
+    }
+}
+
+/// Another node leads: where its clients reach it, if that is known.
+pub(crate) fn not_leader(leader: &Leader, error: &impl Display) -> String {
+    match clients_of(&leader.metadata, &leader.address) {
+        Some(address) => format!("{NOT_LEADER} {address} node {} leads: ask it", leader.id),
+        None => format!("{NOT_LEADER} ? {error}: ask it"),
     }
 }
 
