@@ -485,12 +485,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         actions.alarms.extend(alarms);
         actions.fatal = actions.fatal.take().or(fatal);
         for (caller, why) in refused {
-            self.open -= 1;
-            let error = self.refusal(&why);
-            match caller {
-                Caller::Here(caller) => self.actions.answers.push(Answer::Write(caller, Err(error))),
-                Caller::Forwarded(peer, id) => self.reply(peer, id, Err(error)),
-            }
+            self.refuse_write(caller, self.refusal(&why));
         }
         self.absorb_snapshots(purge, pieces, taken);
         for (read, why) in refused_reads {

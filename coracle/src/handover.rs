@@ -159,7 +159,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// Says that a write certainly was not done.
-    fn refuse_write(&mut self, caller: Caller<W>, error: WriteError) {
+    pub(crate) fn refuse_write(&mut self, caller: Caller<W>, error: WriteError) {
         self.open -= 1;
         match caller {
             Caller::Here(caller) => self.actions.answers.push(Answer::Write(caller, Err(error))),

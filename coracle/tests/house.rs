@@ -64,6 +64,7 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("coracle", "changing", "driver"),
     ("coracle", "fencing", "driver"),
     ("coracle", "forwarding", "driver"),
+    ("coracle", "handover", "driver"),
     ("coracle", "founding", "driver"),
     ("coracle", "snapshots", "driver"),
     ("coracle", "founding", "work"),

@@ -4,10 +4,11 @@ use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
 use crate::shared::{Shared, Transition};
-use crate::transfer::{Cause, Transfer};
+use crate::target::{Cause, Transfer};
 use crate::{
     Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, InstallSnapshotReply, LogId, Member, Message,
-    Peer, ReadGrant, ReadIndex, ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick, Ticket,
+    NodeId, Peer, ReadGrant, ReadIndex, ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick,
+    Ticket,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -36,6 +37,8 @@ pub(crate) struct Leader {
     pub(crate) transfer: Option<Transfer>,
     /// Whether it has tried by itself to hand over in this term.
     pub(crate) gave_way: bool,
+    /// To whom it held commands in vain, and until when: before it holds them again it takes some.
+    pub(crate) held_for: Option<(NodeId, Tick)>,
 }
 
 impl Leader {
@@ -50,6 +53,7 @@ impl Leader {
             untold: false,
             transfer: None,
             gave_way: false,
+            held_for: None,
         };
         leader.meet_members(shared);
         if !leader.leaving.is_empty() {

@@ -142,6 +142,7 @@ mod rng;
 mod rules;
 mod shared;
 mod status;
+mod target;
 mod transfer;
 mod types;
 

@@ -358,6 +358,11 @@ impl Rules {
         hopeless && !self.broken.is("transfer-never-ends")
     }
 
+    /// It does so for a moment at least, before it hands over anew.
+    pub(crate) fn rests(self, since: u64, heartbeat: u64) -> bool {
+        since < heartbeat
+    }
+
     /// The target "starts a new election"; but the order of a leader that is deposed by now is none.
     pub(crate) fn is_old_timeout_now(self, term: Term, current: Term) -> bool {
         term < current && !self.broken.is("timeout-now-of-older-term")

@@ -13,51 +13,11 @@ use crate::leader::Leader;
 use crate::progress::Progress;
 use crate::raft::Role;
 use crate::shared::{Shared, Transition};
+use crate::target::{Cause, Step, Transfer};
 use crate::{
-    Dropped, GivenUp, HandedOver, Index, Member, Message, NodeId, Peer, Raft, RefusedReason, Tick, Ticket,
-    TimeoutNow, TransferEnd,
+    Dropped, GivenUp, HandedOver, Member, Message, NodeId, Peer, Raft, RefusedReason, Ticket, TimeoutNow,
+    TransferEnd,
 };
-
-/// Why a leader hands over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Cause {
-    /// Somebody wants it.
-    Asked(Ticket),
-    /// Its disk does not finish a write (design, 5.1.10).
-    Disk,
-    /// It does not vote any more (design, 5.1.16).
-    Left,
-}
-
-/// A transfer that is under way.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Transfer {
-    cause: Cause,
-    to: Peer,
-    since: Tick,
-    /// How far the target's machine must have come before the leader stops taking commands.
-    upto: Index,
-    step: Step,
-}
-
-/// How far it has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Step {
-    /// The target is brought up to date, and commands are taken meanwhile.
-    CatchUp,
-    /// No commands are taken since then. When TimeoutNow was sent last, if it was.
-    Hold { since: Tick, asked: Option<Tick> },
-}
-
-impl Transfer {
-    fn holds(&self) -> bool {
-        matches!(self.step, Step::Hold { .. })
-    }
-
-    fn was_asked(&self) -> bool {
-        matches!(self.step, Step::Hold { asked: Some(_), .. })
-    }
-}
 
 impl Raft {
     /// To whom this leader is handing over, if it is.
@@ -148,8 +108,8 @@ impl Leader {
     }
 
     fn on_transfer(&mut self, shared: &mut Shared, ticket: Ticket, to: Option<NodeId>) {
-        if let Some(transfer) = &self.transfer {
-            let to = transfer.to.id;
+        let under_way = self.transfer.as_ref().map(|transfer| transfer.to.id);
+        if let Some(to) = under_way.or(self.rests_from(shared)) {
             return shared.refuse(ticket, RefusedReason::HandingOver(to));
         }
         let votes = |id| shared.log.membership().voters.contains(&id) && id != shared.me.id;
@@ -174,8 +134,19 @@ impl Leader {
         reachable.max_by_key(|(matched, applied, _)| (*matched, *applied)).map(|(.., peer)| peer)
     }
 
+    /// For whom it has just held commands in vain: it takes what came meanwhile first, however soon the next transfer is
+    /// wanted (LT-2).
+    fn rests_from(&self, shared: &Shared) -> Option<NodeId> {
+        let (to, until) = self.held_for?;
+        let rests = shared.rules.rests(shared.now.since(until), shared.settings.heartbeat);
+        rests.then_some(to)
+    }
+
     /// A leader that should not lead any more hands over by itself, if it can. Whether it does, or did already.
     pub(crate) fn gives_way(&mut self, shared: &mut Shared, cause: Cause) -> bool {
+        if self.rests_from(shared).is_some() {
+            return true;
+        }
         if self.transfer.is_none() && !self.gave_way {
             self.gave_way = true;
             if let Some(target) = self.best_target(shared, None) {
@@ -252,10 +223,12 @@ impl Leader {
     }
 
     fn give_up_transfer(&mut self, shared: &mut Shared, why: GivenUp) {
-        if let Some(Transfer { cause, to, .. }) = self.transfer.take()
-            && let Cause::Asked(ticket) = cause
-        {
-            shared.out.transfers.push((ticket, TransferEnd::GivenUp { to: to.id, why }));
+        let Some(transfer) = self.transfer.take() else { return };
+        if transfer.holds() {
+            self.held_for = Some((transfer.to.id, shared.now));
+        }
+        if let Cause::Asked(ticket) = transfer.cause {
+            shared.out.transfers.push((ticket, TransferEnd::GivenUp { to: transfer.to.id, why }));
         }
     }
 

@@ -214,6 +214,10 @@ fn lt_2_a_target_that_dies_holds_up_nobody_for_longer_than_an_election_timeout()
     c.propose(A, 1);
     c.run();
     assert_eq!((c.role(A), c.commit(A)), (RoleName::Leader, c.last(A)));
+    // And it takes some before it holds them for another one.
+    let soon = c.transfer(A, Some(C));
+    assert_eq!(c.refused(A, soon), Some(RefusedReason::HandingOver(NodeId(B))));
+    c.work_until(c.settings.heartbeat, |_| false);
     let again = c.transfer(A, Some(C));
     assert!(c.work_until(20, leads(C)).is_some());
     assert!(matches!(end_of(&c, A, again), Some(TransferEnd::Deposed { .. })));

@@ -112,11 +112,13 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
             };
             seal(Type::InstallSnapshotReply, &meta, Vec::new(), [])
         }
-        Message::TimeoutNow(ask) => {
-            let meta = proto::TimeoutNow { route, term: ask.term.0, last: Some(from_log_id(ask.last)) };
-            seal(Type::TimeoutNow, &meta, Vec::new(), [])
-        }
+        Message::TimeoutNow(ask) => encode_timeout_now(route, ask),
     }
+}
+
+fn encode_timeout_now(route: Option<proto::Route>, ask: &TimeoutNow) -> Frame {
+    let meta = proto::TimeoutNow { route, term: ask.term.0, last: Some(from_log_id(ask.last)) };
+    seal(Type::TimeoutNow, &meta, Vec::new(), [])
 }
 
 fn encode_piece(envelope: &Envelope, bytes: &Bytes) -> Frame {
@@ -204,14 +206,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
     match kind {
         Type::RequestVote => {
             let meta = proto::RequestVote::decode(meta)?;
-            let vote = RequestVote {
-                campaign: Term(meta.campaign),
-                pre: meta.pre,
-                question: meta.question,
-                last: to_log_id(meta.last),
-                handed_over: meta.handed_over.map(to_handed_over).transpose()?,
-            };
-            Ok((meta.route, Message::RequestVote(vote)))
+            Ok((meta.route, Message::RequestVote(to_vote(meta)?)))
         }
         Type::RequestVoteReply => {
             let meta = proto::RequestVoteReply::decode(meta)?;
@@ -271,6 +266,16 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
         }
         _ => Err(WireError::Invalid("a frame that is no message of the core")),
     }
+}
+
+fn to_vote(meta: proto::RequestVote) -> Result<RequestVote, WireError> {
+    Ok(RequestVote {
+        campaign: Term(meta.campaign),
+        pre: meta.pre,
+        question: meta.question,
+        last: to_log_id(meta.last),
+        handed_over: meta.handed_over.map(to_handed_over).transpose()?,
+    })
 }
 
 /// Builds an InstallSnapshot from what its meta says and the piece beside it.

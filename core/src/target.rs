@@ -1,0 +1,44 @@
+//! What a leader remembers of a transfer of its leadership that is under way ([`transfer`](crate::transfer) has the steps).
+
+use crate::{Index, Peer, Tick, Ticket};
+
+/// Why a leader hands over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cause {
+    /// Somebody wants it.
+    Asked(Ticket),
+    /// Its disk does not finish a write (design, 5.1.10).
+    Disk,
+    /// It does not vote any more (design, 5.1.16).
+    Left,
+}
+
+/// A transfer that is under way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Transfer {
+    pub(crate) cause: Cause,
+    pub(crate) to: Peer,
+    pub(crate) since: Tick,
+    /// How far the target's machine must have come before the leader stops taking commands.
+    pub(crate) upto: Index,
+    pub(crate) step: Step,
+}
+
+/// How far it has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Step {
+    /// The target is brought up to date, and commands are taken meanwhile.
+    CatchUp,
+    /// No commands are taken since then. When TimeoutNow was sent last, if it was.
+    Hold { since: Tick, asked: Option<Tick> },
+}
+
+impl Transfer {
+    pub(crate) fn holds(&self) -> bool {
+        matches!(self.step, Step::Hold { .. })
+    }
+
+    pub(crate) fn was_asked(&self) -> bool {
+        matches!(self.step, Step::Hold { asked: Some(_), .. })
+    }
+}
