@@ -86,6 +86,9 @@ pub struct Config {
     /// Where to listen for other nodes, as `host:port`. Port 0 takes a free one. What others dial is in
     /// the membership.
     pub peer_addr: String,
+    /// Where others are to dial this node, as `host:port`, if that is not [`peer_addr`](Config::peer_addr): behind a
+    /// translation of addresses, or where it listens on every address of its host. Default empty.
+    pub advertised: String,
     /// Where the log is kept.
     pub storage: Storage,
     /// The pause between two heartbeats of an idle leader. Whole ticks of 10 ms. Default 50 ms.
@@ -98,6 +101,10 @@ pub struct Config {
     /// How long [`set_configuration`](crate::Node::set_configuration) waits for the named nodes, and then
     /// for the commit. Default 15 s.
     pub bootstrap_timeout: Duration,
+    /// After how long without an answer the leader lets a learner that has caught up vote in the place of a voter, in one
+    /// joint change, and removes that voter. Never if too few of those who would vote then answer. A learner is a learner,
+    /// whoever made it one. Default none: nobody is replaced by itself.
+    pub replace_dead_after: Option<Duration>,
     /// Whether a write on a follower goes to the leader by itself, at most once and over one hop. Off by
     /// default: the caller then gets [`NotLeader`](crate::WriteError::NotLeader) and decides.
     pub forward: bool,
@@ -164,11 +171,13 @@ impl Config {
         Config {
             id: NodeId(id),
             peer_addr: peer_addr.into(),
+            advertised: String::new(),
             storage,
             heartbeat: ticks(core.heartbeat),
             election_timeout: (ticks(core.election_min), ticks(core.election_max)),
             request_timeout: Duration::from_secs(3),
             bootstrap_timeout: Duration::from_secs(15),
+            replace_dead_after: None,
             forward: false,
             max_command_bytes: 8 << 20,
             max_pending: 65_536,
@@ -212,6 +221,10 @@ impl Config {
         if self.peer_addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
             return bad("peer_addr", "it must be host:port");
         }
+        let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if !self.advertised.is_empty() && port(&self.advertised).is_none_or(|port| port == 0) {
+            return bad("advertised", "it must be host:port, or empty");
+        }
         for (setting, time) in [
             ("heartbeat", self.heartbeat),
             ("election_timeout", self.election_timeout.0),
@@ -235,8 +248,10 @@ impl Config {
             let must = "an engine's name is 1 to 16 lower-case letters, digits and hyphens, and not wal";
             return bad("storage", must);
         }
+        let too_hasty = self.replace_dead_after.is_some_and(|limit| limit < 2 * self.election_timeout.1);
         let rules = [
             ("request_timeout", self.request_timeout.is_zero(), "it must not be zero"),
+            ("replace_dead_after", too_hasty, "it must be at least twice the longest election timeout"),
             ("bootstrap_timeout", self.bootstrap_timeout.is_zero(), "it must not be zero"),
             ("bootstrap_timeout", self.bootstrap_timeout > LONGEST, "it must be at most a day"),
             ("max_command_bytes", self.max_command_bytes == 0, "it must not be zero"),

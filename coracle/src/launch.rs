@@ -10,12 +10,14 @@ use crate::files::{self, SnapshotWriter};
 use crate::inbox::{self, Limits};
 use crate::inner::{Boxed, Handles, Inner};
 use crate::machine::{self, Machine, Surroundings};
+use crate::moving;
 use crate::open::{Opened, newest_time, open, random, restore};
+use crate::replacing;
 use crate::replica::Replica;
 use crate::requests::{Reader, Request, Writer};
 use crate::runtime::{Parts, Runtime, Stopped};
 use crate::storage::disk::Disk;
-use crate::storage::met::Met;
+use crate::storage::identity::Boots;
 use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, Recovered};
 use crate::transport::Inbound;
@@ -86,6 +88,8 @@ async fn on_own_thread(config: Config, machine: StartMachine, opened: Opened) ->
                 Ok((inner, runtime)) => {
                     // If nobody takes them, the handles are gone, and so it stops at once.
                     let handles = Handles(inner.stop.clone());
+                    tokio::spawn(moving::look_after(Arc::clone(&inner)));
+                    tokio::spawn(replacing::look_after(Arc::clone(&inner)));
                     drop(handed.send(Ok((inner, handles))));
                     runtime.run().await;
                 }
@@ -107,18 +111,14 @@ async fn assemble(
     opened: Opened,
     callers: Handle,
 ) -> Result<(Arc<Inner>, Runtime), StartError> {
-    let Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise, files, snapshot } =
-        opened;
+    let Opened { store, recovered, disk, incarnation, cluster, boots, .. } = opened;
+    let Opened { fenced, met, places, promise, files, snapshot, .. } = opened;
     let (me, start) = (Peer { id: config.id, incarnation }, boots.count);
     let boot = boots.newest.last().copied().unwrap_or_default();
     let reader: Arc<dyn LogReader> = Arc::from(store.reader());
     let replica = replica(&config, me, boot, &*reader, recovered, snapshot.as_ref())?;
-    let local = Local {
-        boot_number: start,
-        boots: boots.newest,
-        ..Local::new(me, boot, cluster, replica.raft().membership_id())
-    };
-    let (transport, inbound) = listen(&config, local, met, replica.raft().membership()).await?;
+    let local = Local { met, places, ..local(me, boots, cluster, replica.raft().membership_id()) };
+    let (transport, inbound) = listen(&config, local, replica.raft().membership()).await?;
     let system = |action| move |source| StartError::System { action, source };
     let (reports_out, reports) = mpsc::unbounded_channel();
     let name = format!("coracle-log-{}", config.id);
@@ -169,6 +169,13 @@ async fn assemble(
         stopped,
     };
     Ok((Arc::new(inner), Runtime::new(parts)))
+}
+
+/// What this node says of itself.
+fn local(me: Peer, boots: Boots, cluster: Option<ClusterId>, membership: LogId) -> Local {
+    let boot = boots.newest.last().copied().unwrap_or_default();
+    let (boot_number, boots) = (boots.count, boots.newest);
+    Local { boot_number, boots, ..Local::new(me, boot, cluster, membership) }
 }
 
 /// Consensus and its log, as they were when the node stopped.
@@ -239,12 +246,12 @@ fn around(
 async fn listen(
     config: &Config,
     local: Local,
-    met: Vec<Met>,
     membership: &Membership,
 ) -> Result<(Arc<Tcp>, mpsc::Receiver<Inbound>), StartError> {
     let (inbox, inbound) = mpsc::channel(INBOUND);
     let newest = local.membership;
-    let local = Local { met, metadata: config.metadata.clone().into(), ..local };
+    let local =
+        Local { address: config.advertised.clone(), metadata: config.metadata.clone().into(), ..local };
     let transport = Tcp::bind(&config.peer_addr, TcpConfig::default(), local, inbox)
         .await
         .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;

@@ -88,15 +88,18 @@ mod inner;
 mod launch;
 mod machine;
 mod members;
+mod moving;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod nesting;
 mod node;
 mod open;
+mod place;
 mod primitives;
 #[cfg(test)]
 mod race;
 pub mod rebuild;
+mod replacing;
 mod replica;
 mod replicated;
 mod requests;

@@ -41,6 +41,9 @@ pub enum MemberChange {
         /// Its peer address.
         address: String,
     },
+    /// A member is at another address, where it was started on the disk that it has. The leader takes such an address over
+    /// by itself when it has found the member there; this is for those that it does not find.
+    Move(NodeId, String),
     /// Exactly these nodes vote, given by name and peer address, and there are no learners. Those that are no members yet
     /// are blank and running.
     Voters(BTreeMap<NodeId, String>),
@@ -50,7 +53,9 @@ impl MemberChange {
     /// Whom it brings in.
     fn newcomers(&self) -> BTreeMap<NodeId, String> {
         match self {
-            MemberChange::Add(id, address) => BTreeMap::from([(*id, address.clone())]),
+            MemberChange::Add(id, address) | MemberChange::Move(id, address) => {
+                BTreeMap::from([(*id, address.clone())])
+            }
             MemberChange::Replace { new, address, .. } => BTreeMap::from([(*new, address.clone())]),
             MemberChange::Voters(list) => list.clone(),
             MemberChange::Promote(_) | MemberChange::Demote(_) | MemberChange::Remove(_) => BTreeMap::new(),
@@ -66,6 +71,10 @@ impl MemberChange {
         };
         match self {
             MemberChange::Add(id, _) => _ = to.members.entry(*id).or_insert_with(|| met[id].clone()),
+            MemberChange::Move(id, _) => {
+                known(*id)?;
+                to.members.insert(*id, met[id].clone());
+            }
             MemberChange::Promote(id) => {
                 known(*id)?;
                 to.voters.insert(*id);
@@ -234,6 +243,9 @@ impl Inner {
             {
                 return Err(ChangeError::Invalid(format!("node {id} is a member already, at {other}")));
             }
+            if known.is_none() && matches!(change, MemberChange::Move(..)) {
+                return Err(ChangeError::Invalid(format!("node {id} is no member")));
+            }
             // A member where it was is not asked: it may be down, and stays what it is.
             if let Some(known) = known.filter(|known| known.address == address && !change.renews(id)) {
                 met.insert(id, known.clone());
@@ -256,6 +268,10 @@ impl Inner {
                 Ok(Err(error)) => return Err(unable(in_full(&error))),
                 Err(_) => return Err(unable("no answer in time".to_owned())),
             };
+            let other = known.filter(|known| known.incarnation != found.incarnation);
+            if other.is_some() && matches!(change, MemberChange::Move(..)) {
+                return Err(unable("it has another disk there: replace the node instead".to_owned()));
+            }
             met.insert(id, found);
         }
         Ok(met)

@@ -16,6 +16,7 @@ use crate::requests::{Asked, Request, Written};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::storage::snapshots;
+use crate::transport::tcp::ProbeError;
 use coracle_core::*;
 use std::fmt;
 use std::io;
@@ -279,6 +280,13 @@ impl<S: StateMachine> Node<S> {
     /// It is [`Gone`](BackupError::Gone) once this node has written two newer ones.
     pub async fn same_backup(&self, last: LogId, file: u64) -> Result<Backup, BackupError> {
         self.inner.same_backup(last, file).await
+    }
+
+    /// Asks who is at a peer address (`host:port`), and says which node. A member of this node's cluster that is there on
+    /// the disk that the membership names is dialed there too from now on: for a node that was moved while those that it
+    /// could ask have moved too. Whoever is a stranger is left alone.
+    pub async fn meet(&self, address: &str) -> Result<NodeId, ProbeError> {
+        self.inner.meet(address).await
     }
 
     /// The settings that the node was started with.

@@ -89,9 +89,21 @@ async fn start(id: u64, mut store: Moody) -> Node<Count> {
     let incarnation = Incarnation(id);
     let boots = Boots { count: 1, newest: vec![Boot(1)] };
     let (store, disk, cluster, fenced, promise, met) = (Box::new(store), None, None, None, None, Vec::new());
-    let (files, snapshot) = (Arc::new(crate::storage::mem_disk::MemDisk::new()), None);
-    let opened =
-        Opened { store, recovered, disk, incarnation, cluster, boots, fenced, met, promise, files, snapshot };
+    let (files, snapshot, places) = (Arc::new(crate::storage::mem_disk::MemDisk::new()), None, Vec::new());
+    let opened = Opened {
+        store,
+        recovered,
+        disk,
+        incarnation,
+        cluster,
+        boots,
+        fenced,
+        met,
+        places,
+        promise,
+        files,
+        snapshot,
+    };
     Node::launch(config, Count(0), opened).await.unwrap()
 }
 

@@ -4,12 +4,14 @@
 use crate::config::{Config, Storage};
 use crate::error::StartError;
 use crate::founding::Promise;
+use crate::place::Place;
 use crate::storage::disk::{DirDisk, Disk, failed};
 use crate::storage::engine::{self, Engine, WAL};
 use crate::storage::identity::{self, Boots, IDENTITY};
 use crate::storage::mem_disk::MemDisk;
 use crate::storage::memory::MemoryStore;
 use crate::storage::met::{self, Met};
+use crate::storage::moved;
 use crate::storage::snapshots::{self, Kept, Meta};
 use crate::storage::wal::{self, Wal, WalConfig};
 use crate::storage::{
@@ -34,6 +36,8 @@ pub(crate) struct Opened {
     pub(crate) fenced: Option<Index>,
     /// In which boots the disks of other members were met before this start.
     pub(crate) met: Vec<Met>,
+    /// Where members were found before this start that are not where the membership says.
+    pub(crate) places: Vec<Place>,
     /// To which list the node has promised itself.
     pub(crate) promise: Option<Promise>,
     /// Where snapshots are, and the newest of them.
@@ -58,6 +62,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
                 boots,
                 fenced: None,
                 met: Vec::new(),
+                places: Vec::new(),
                 promise: None,
                 files: Arc::new(MemDisk::new()),
                 snapshot: None,
@@ -163,6 +168,7 @@ pub(crate) fn open_disk(
         boots,
         fenced: identity::fenced(&*disk)?,
         met: met::load(&*disk)?,
+        places: moved::load(&*disk)?,
         promise,
         files: disk.clone(),
         snapshot,

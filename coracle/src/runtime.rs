@@ -17,6 +17,7 @@ use crate::files::{Filed, SnapshotWriter};
 use crate::founding::Question;
 use crate::inbox;
 use crate::machine::{self, Machine};
+use crate::place::Place;
 use crate::replica::Load;
 use crate::requests::{Reader, Request, Writer};
 use crate::snapshots::FileOrder;
@@ -125,6 +126,8 @@ pub(crate) struct Runtime {
     snapshots: Vec<(Index, oneshot::Sender<Result<SnapshotStatus, SnapshotError>>)>,
     /// In which boots the disks of other members were met, as it was written down last, and when that was looked at.
     met: (Vec<Met>, u64),
+    /// Where members were found, as it was written down last.
+    places: Vec<Place>,
     /// What the applications of members want known of them, as far as those were met.
     metadata: BTreeMap<Peer, Bytes>,
     /// Members whose version knows no snapshots.
@@ -140,7 +143,7 @@ impl Runtime {
         let (loads, loaded) = mpsc::unbounded_channel();
         let told = (parts.driver.raft().role_name(), parts.driver.raft().term());
         let (asks, asked) = mpsc::unbounded_channel();
-        let met = (parts.transport.met(), 0);
+        let (met, places) = ((parts.transport.met(), 0), parts.transport.places());
         Runtime {
             parts,
             loaded,
@@ -157,6 +160,7 @@ impl Runtime {
             statuses: Vec::new(),
             snapshots: Vec::new(),
             met,
+            places,
             metadata: BTreeMap::new(),
             old: BTreeSet::new(),
             told,
@@ -283,7 +287,7 @@ impl Runtime {
         });
     }
 
-    /// Has it written down in which boots the disks of other members were met, where that is news.
+    /// Has it written down in which boots the disks of other members were met, and where, where that is news.
     fn remember(&mut self) {
         self.met.1 += 1;
         if self.met.1.is_multiple_of(REMEMBER) {
@@ -291,6 +295,11 @@ impl Runtime {
             if met != self.met.0 {
                 self.parts.writer.order(Order::Met(met.clone()));
                 self.met.0 = met;
+            }
+            let places = self.parts.transport.places();
+            if places != self.places {
+                self.parts.writer.order(Order::Places(places.clone()));
+                self.places = places;
             }
         }
     }
@@ -558,6 +567,8 @@ impl Runtime {
             fenced: driver.fenced(),
             disk_bytes: self.parts.reader.disk_bytes(),
             snapshots: driver.snapshots.shown(),
+            address: self.parts.transport.advertised(),
+            moved: self.parts.transport.is_away(),
         }
     }
 

@@ -39,6 +39,11 @@ pub struct Status {
     pub disk_bytes: u64,
     /// The snapshots of the state machine: what there is, and what is under way.
     pub snapshots: Snapshots,
+    /// Where this node says that its peers reach it; empty if it does not know.
+    pub address: String,
+    /// Whether the membership says another address, where this node was looked for and is not. The leader takes over the
+    /// new one when it has found this node there.
+    pub moved: bool,
 }
 
 /// The snapshots of a node.
@@ -137,6 +142,8 @@ impl Serialize for Status {
             taking_snapshot: self.snapshots.taking,
             sending_snapshots: self.snapshots.sending.iter().map(Transfer::of).collect(),
             receiving_snapshot: self.snapshots.receiving.as_ref().map(Transfer::of),
+            address: &self.address,
+            moved: self.moved,
             snapshots_unknown_to: self.snapshots.unknown_to.iter().map(|id| id.0).collect(),
         };
         shown.serialize(serializer)
@@ -173,6 +180,8 @@ struct Shown<'a> {
     taking_snapshot: bool,
     sending_snapshots: Vec<Transfer>,
     receiving_snapshot: Option<Transfer>,
+    address: &'a str,
+    moved: bool,
     snapshots_unknown_to: Vec<u64>,
 }
 

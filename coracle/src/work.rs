@@ -4,6 +4,7 @@ use crate::digests::Finding;
 use crate::entry::Entry;
 use crate::error::{Busy, ReadError, StopReason, WriteError};
 use crate::founding::{Promise, Question};
+use crate::place::Place;
 use crate::replica::Load;
 use crate::snapshots::FileOrder;
 use crate::storage::WriteBatch;
@@ -103,6 +104,8 @@ pub(crate) enum Order {
     Fence(Index),
     /// Write down in which boots the disks of other members were met.
     Met(Vec<Met>),
+    /// Write down where members were found that are not where the membership says.
+    Places(Vec<Place>),
     /// Keep this promise in the identity, or none.
     Promise(Option<Promise>),
     /// Forget the entries up to this one, for which a durable snapshot stands.

@@ -9,7 +9,7 @@ use super::primitives::thread;
 use crate::error::in_full;
 use crate::storage::disk::{Disk, no_room};
 use crate::storage::queue::WriteQueue;
-use crate::storage::{LogStore, StoreError, WriteBatch, identity, met};
+use crate::storage::{LogStore, StoreError, WriteBatch, identity, met, moved};
 use crate::work::Order;
 use coracle_core::{Broken, ClusterId, WriteId};
 use std::io;
@@ -156,6 +156,13 @@ impl Work<'_> {
                     result => result?,
                 }
             }
+            Order::Places(all) => match self.disk.map_or(Ok(()), |disk| moved::save(disk, &all)) {
+                // The membership's addresses are tried all the same.
+                Err(StoreError::Io { source, .. }) if no_room(&source) => {
+                    tracing::warn!("no room on the disk to note where members have moved to");
+                }
+                result => result?,
+            },
             Order::Purge(upto) => match self.store.purge(upto) {
                 // Nothing waits for it, and the next purge goes further.
                 Err(error @ StoreError::NoSpace { .. }) => {

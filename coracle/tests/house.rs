@@ -98,6 +98,7 @@ const BANS: &[Ban] = &[
         files: &["coracle/src/"],
         except: &[
             "coracle/src/bootstrap.rs",
+            "coracle/src/launch.rs",
             "coracle/src/members.rs",
             "coracle/src/clock.rs",
             "coracle/src/machine.rs",

@@ -596,7 +596,7 @@ impl Running {
                 }
                 Order::Purge(upto) => self.purge = Some(upto),
                 // What a host knows of others it keeps by itself.
-                Order::Met(_) => {}
+                Order::Met(_) | Order::Places(_) => {}
                 Order::Fence(index) => match identity::set_fence(disk, index) {
                     Ok(()) => wants.fenced = true,
                     Err(error) => wants.fatal = Some(in_full(&error)),

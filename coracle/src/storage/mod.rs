@@ -14,6 +14,7 @@ pub mod keyed;
 pub mod mem_disk;
 pub mod memory;
 pub(crate) mod met;
+pub(crate) mod moved;
 pub mod queue;
 mod shape;
 pub mod snapshots;

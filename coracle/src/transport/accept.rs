@@ -10,6 +10,7 @@ use super::founding;
 use super::handshake::{ReadError, Stream, Verdict, judge};
 use super::shared::{HandshakeSlot, Origin, Shared};
 use crate::wire::{Incoming, Refused, RefusedReason, Welcome, WireError};
+use coracle_core::NodeId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -106,7 +107,9 @@ where
     let from = hello.facts.from.id;
     // Whoever founds a cluster dials itself too, to see that its own address is right.
     let itself = hello.facts.from == local.peer && hello.facts.boot == local.boot;
-    if reason != RefusedReason::Blank && !itself {
+    // Who asks for nobody wants to know who is here.
+    let asks = hello.to == NodeId(0);
+    if reason != RefusedReason::Blank && !itself && !asks {
         shared.strangers.warn(remote, &reason.to_string(), &format_args!("refused node {from}: {text}"));
     }
     let refused = Refused { reason, text, from: local.peer, boot: local.boot };

@@ -89,6 +89,10 @@ impl Link {
                     shared.alarm(Alarm::told(self.peer, shared.me, shared.boot, &told)).await;
                     continue;
                 }
+                Ok(Some((Incoming::Places(places), _))) => {
+                    shared.hear_places(self.peer, places);
+                    continue;
+                }
                 Ok(Some((Incoming::Close(close), _))) => return End::Closed(close),
                 Ok(Some((Incoming::Message(message), length))) => {
                     pulse.delivering.store(true, Ordering::Relaxed);

@@ -52,7 +52,7 @@ pub(super) async fn keep(shared: Arc<Shared>, target: Arc<Target>) {
     let mut backoff = Backoff::new(shared.config.backoff_min, shared.config.backoff_max);
     let over = || target.unneeded.load(Ordering::Relaxed) || shared.closing.load(Ordering::Relaxed);
     let mut cluster = shared.cluster.subscribe();
-    loop {
+    for pass in 0u64.. {
         tokio::select! {
             joined = cluster.wait_for(Option::is_some) => if joined.is_err() { return },
             () = target.wake.notified() => {}
@@ -63,7 +63,7 @@ pub(super) async fn keep(shared: Arc<Shared>, target: Arc<Target>) {
         if shared.local().cluster.is_none() {
             continue;
         }
-        if let Some((lived, cut)) = attempt(&shared, &target).await
+        if let Some((lived, cut)) = try_all(&shared, &target, pass).await
             && lived >= shared.config.backoff_max
         {
             backoff.reset();
@@ -81,16 +81,42 @@ pub(super) async fn keep(shared: Arc<Shared>, target: Arc<Target>) {
     }
 }
 
-/// Dials once and runs the link, if there is one: for how long it lived, and whether it was cut.
-async fn attempt(shared: &Shared, target: &Target) -> Option<(Duration, bool)> {
-    let (address, peer) = (&target.address, target.peer);
+/// Looks for a member wherever it may be, and runs the link to it, if there is one: for how long it lived, and whether it
+/// was cut.
+async fn try_all(shared: &Shared, target: &Target, pass: u64) -> Option<(Duration, bool)> {
+    let addresses = shared.addresses(target);
+    let last_met = addresses.first().cloned();
+    let mut turns = addresses;
+    // Where it was found does not always come before what the membership says.
+    if pass % 2 == 1 && turns.len() > 1 {
+        turns.swap(0, 1);
+    }
+    for address in turns {
+        let lived = attempt(shared, target, &address, last_met.as_ref() == Some(&address)).await;
+        if lived.is_some() || target.unneeded.load(Ordering::Relaxed) {
+            return lived;
+        }
+    }
+    None
+}
+
+/// Dials once and runs the link, if there is one. `last_met`: whether this is where the member was met last, so that
+/// whoever answers there, or that nobody does, says something of it.
+async fn attempt(
+    shared: &Shared,
+    target: &Target,
+    address: &str,
+    last_met: bool,
+) -> Option<(Duration, bool)> {
+    let peer = target.peer;
     let (local, facts) = shared.facts(peer.id);
     let hello = Hello { facts, to: peer.id, to_incarnation: Some(peer.incarnation), purpose: Purpose::Raft };
     let (mut stream, welcome) = match dial(shared, address, &hello).await {
         Ok(answer) => answer,
         Err(error) => {
-            complain(shared, target, &error);
+            complain(shared, target, address, last_met, &error);
             match error {
+                _ if !last_met => {}
                 DialError::Nobody => shared.answered(peer, Answer::Nobody).await,
                 DialError::Refused(refused) => {
                     shared.answered(peer, Answer::Someone(refused.from, refused.boot)).await;
@@ -105,6 +131,7 @@ async fn attempt(shared: &Shared, target: &Target) -> Option<(Duration, bool)> {
         }
     };
     shared.quiet.forget(address);
+    shared.found(target, welcome.facts.boot, address);
     shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
     let cluster = local.cluster?;
     let (link, alarm) = shared.register(&welcome.facts, cluster, Origin::Dialed(target)).ok()?;
@@ -183,7 +210,7 @@ async fn connect(address: &str, limit: Duration) -> Result<TcpStream, DialError>
 
 /// Warns of what will not pass by itself: a wrong peer, cluster or version. That a peer is not there is
 /// everyday life.
-fn complain(shared: &Shared, target: &Target, error: &DialError) {
+fn complain(shared: &Shared, target: &Target, address: &str, last_met: bool, error: &DialError) {
     let kind = match error {
         DialError::Refused(Refused { reason: RefusedReason::Busy | RefusedReason::Blank, .. }) => None,
         DialError::Refused(refused) => Some(refused.reason.to_string()),
@@ -193,12 +220,12 @@ fn complain(shared: &Shared, target: &Target, error: &DialError) {
         _ => None,
     };
     match kind {
-        Some(kind) => shared.quiet.warn(
-            &target.address,
+        Some(kind) if last_met => shared.quiet.warn(
+            address,
             &kind,
             &format_args!("cannot talk to node {}: {error}", target.peer.id),
         ),
-        None => tracing::debug!(address = target.address, peer = %target.peer.id, %error, "cannot connect"),
+        _ => tracing::debug!(address, peer = %target.peer.id, %error, "cannot connect"),
     }
 }
 

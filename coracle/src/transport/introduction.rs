@@ -1,5 +1,6 @@
 //! Who is there: what a node says of itself when it connects, and what it learns of the other.
 
+use crate::place::Place;
 use crate::storage::met::Met;
 use crate::wire::Facts;
 use bytes::Bytes;
@@ -23,6 +24,8 @@ pub struct Local {
     pub boots: Vec<Boot>,
     /// In which runs earlier runs of this one met the disks of other members.
     pub met: Vec<Met>,
+    /// Where earlier runs of this one found members away from where the membership says.
+    pub places: Vec<Place>,
     /// Where others dial it, as `host:port`, at most [`crate::wire::MAX_ADDRESS`] bytes. Empty:
     /// where it listens, unless that is every address of the host.
     pub address: String,
@@ -34,8 +37,9 @@ pub struct Local {
 impl Local {
     /// A node that has no list of boots and no metadata, and is to be dialed where it listens.
     pub fn new(peer: Peer, boot: Boot, cluster: Option<ClusterId>, membership: LogId) -> Local {
-        let (boots, met, address, metadata) = (Vec::new(), Vec::new(), String::new(), Bytes::new());
-        Local { peer, boot, cluster, membership, boot_number: 0, boots, met, address, metadata }
+        let (boots, met, places) = (Vec::new(), Vec::new(), Vec::new());
+        let (address, metadata) = (String::new(), Bytes::new());
+        Local { peer, boot, cluster, membership, boot_number: 0, boots, met, places, address, metadata }
     }
 }
 

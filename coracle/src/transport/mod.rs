@@ -16,9 +16,11 @@ mod founding;
 mod handshake;
 mod introduction;
 mod link;
+mod moves;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
+mod places;
 mod quiet;
 mod shared;
 

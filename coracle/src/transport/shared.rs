@@ -15,6 +15,7 @@ use super::handshake::facts;
 use super::introduction::{Introduction, Local};
 use super::link::{Challenge, End, Link};
 use super::outbox::Outbox;
+use super::places::Places;
 use super::quiet::Quiet;
 use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
@@ -60,6 +61,8 @@ pub(super) struct Shared {
     alarms: Quiet,
     /// The cluster, once there is one: dialing waits for it.
     pub(super) cluster: watch::Sender<Option<ClusterId>>,
+    /// Whether this node was looked for where the membership says that it is, and is not there.
+    pub(super) away: AtomicBool,
     /// Set once, by the close: nothing new is registered or told from then on.
     pub(super) closing: AtomicBool,
     /// Rung whenever a link ended.
@@ -71,18 +74,22 @@ pub(super) struct Shared {
 }
 
 #[derive(Debug)]
-struct State {
-    local: Local,
+pub(super) struct State {
+    pub(super) local: Local,
     /// The members of its newest membership, and their disks.
     members: BTreeMap<NodeId, Incarnation>,
     /// The newest boots of those who were met.
     kept: Kept,
+    /// Where members are that are not where the membership says.
+    pub(super) places: Places,
+    /// Where the newest membership says that this node is.
+    pub(super) home: Option<String>,
     /// Every link by its id.
-    links: BTreeMap<u64, Arc<Link>>,
+    pub(super) links: BTreeMap<u64, Arc<Link>>,
     /// The links to a peer that messages may take.
-    routes: BTreeMap<Peer, Route>,
+    pub(super) routes: BTreeMap<Peer, Route>,
     /// Whom to dial.
-    targets: BTreeMap<NodeId, Arc<Target>>,
+    pub(super) targets: BTreeMap<NodeId, Arc<Target>>,
     /// Peers whose link was cut, with the boot that they were in. Only of those who are dialed.
     suspects: BTreeMap<Peer, Boot>,
     /// Accepted connections that have not finished their handshake, oldest first.
@@ -104,10 +111,10 @@ struct Handshake {
 
 /// The links to one peer; at least one is there.
 #[derive(Debug, Default)]
-struct Route {
+pub(super) struct Route {
     /// The one that this node dialed, and the newest one that it accepted.
-    dialed: Option<Arc<Link>>,
-    accepted: Option<Arc<Link>>,
+    pub(super) dialed: Option<Arc<Link>>,
+    pub(super) accepted: Option<Arc<Link>>,
     /// The boot of the peer that said it stops: that is told once.
     stopped: Option<Boot>,
 }
@@ -116,7 +123,8 @@ struct Route {
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) peer: Peer,
-    pub(super) address: String,
+    /// Where the membership says that it is.
+    pub(super) home: Mutex<String>,
     /// Rung to dial now rather than later, or to see that `unneeded` is set.
     pub(super) wake: Notify,
     /// Set when the member is gone or has moved: its dialer ends.
@@ -170,6 +178,7 @@ impl Shared {
             strangers: Quiet::default(),
             alarms: Quiet::default(),
             cluster: watch::Sender::new(local.cluster),
+            away: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             ended: Notify::new(),
             inbound,
@@ -177,6 +186,8 @@ impl Shared {
             tasks: Mutex::new(Some(JoinSet::new())),
             state: Mutex::new(State {
                 kept: Kept::new(&local.met),
+                places: Places::new(&local.places),
+                home: None,
                 local,
                 members: BTreeMap::new(),
                 links: BTreeMap::new(),
@@ -334,6 +345,7 @@ impl Shared {
             }
         }
         state.links.insert(link.id, Arc::clone(&link));
+        state.tell_places(&link);
         Ok((link, alarm))
     }
 
@@ -482,11 +494,13 @@ impl Shared {
         state.local.membership = newest;
         let all = membership.outgoing.values().chain(membership.members.values());
         state.members = all.map(|member| (member.id, member.incarnation)).collect();
+        state.home = membership.members.get(&self.me.id).map(|member| member.address.clone());
         let wanted: BTreeMap<NodeId, (Peer, String)> = members.map(|m| (m.0.id, m)).collect();
         let mut retired = Vec::new();
-        state.targets.retain(|id, target| {
+        let State { targets, places, .. } = &mut *state;
+        targets.retain(|id, target| {
             let stays =
-                wanted.get(id).is_some_and(|(peer, to)| *peer == target.peer && *to == target.address);
+                wanted.get(id).is_some_and(|(peer, to)| *peer == target.peer && target.stays(places, to));
             if !stays {
                 retired.push(Arc::clone(target));
             }
@@ -503,11 +517,12 @@ impl Shared {
         for (id, (peer, address)) in wanted {
             state.targets.entry(id).or_insert_with(|| {
                 let (wake, unneeded) = (Notify::new(), AtomicBool::new(false));
-                let target = Arc::new(Target { peer, address, wake, unneeded });
+                let target = Arc::new(Target { peer, home: Mutex::new(address), wake, unneeded });
                 added.push(Arc::clone(&target));
                 target
             });
         }
+        state.forget_places();
         added
     }
 
@@ -565,18 +580,18 @@ impl Shared {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn is_member(&self, peer: Peer) -> bool {
+    pub(super) fn is_member(&self, peer: Peer) -> bool {
         self.members.get(&peer.id) == Some(&peer.incarnation)
     }
 
     /// The link that a message to a peer takes: one that does not end, rather the one that this node dialed.
-    fn best(&self, peer: Peer) -> Option<&Arc<Link>> {
+    pub(super) fn best(&self, peer: Peer) -> Option<&Arc<Link>> {
         let route = self.routes.get(&peer)?;
         [&route.dialed, &route.accepted].into_iter().flatten().find(|link| link.outbox.is_open())
     }

@@ -16,9 +16,10 @@ use super::dial::{DialError, dial, keep};
 use super::founding;
 use super::shared::Shared;
 use super::{Inbound, PeerMessage};
+use crate::place::Place;
 use crate::storage::met::Met;
 use crate::wire::{self, Answer, Ask, CloseReason, Hello, Purpose, RefusedReason, WireError};
-use coracle_core::{ClusterId, LogId, Member, Membership, NodeId, Peer};
+use coracle_core::{Boot, ClusterId, LogId, Member, Membership, NodeId, Peer};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -208,6 +209,61 @@ impl Tcp {
     /// In which boots the disks of the members were met last, by id.
     pub fn met(&self) -> Vec<Met> {
         self.shared.met()
+    }
+
+    /// Where members were found that are not where the membership says, by id.
+    pub fn places(&self) -> Vec<Place> {
+        self.shared.places()
+    }
+
+    /// This boot of the node.
+    pub(crate) fn boot(&self) -> Boot {
+        self.shared.boot
+    }
+
+    /// Where this node says that it is to be dialed; empty if it does not know.
+    pub fn advertised(&self) -> String {
+        self.shared.local().address
+    }
+
+    /// Where the newest membership says that this node is, if that differs from what it says itself.
+    pub fn other_home(&self) -> Option<String> {
+        self.shared.other_home()
+    }
+
+    /// Notes whether this node was looked for where the membership says that it is, and is not there.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.shared.away.store(away, Ordering::Relaxed);
+    }
+
+    /// Whether this node is not where the membership says: it was looked for.
+    pub fn is_away(&self) -> bool {
+        self.shared.away.load(Ordering::Relaxed) && self.other_home().is_some()
+    }
+
+    /// Where connected members say that they are, if the membership says something else and they were not met there.
+    pub fn claims(&self) -> Vec<Place> {
+        self.shared.claims()
+    }
+
+    /// Looks for a member at this place too, from now on. Whether it is one that is dialed.
+    pub fn look_for(&self, place: Place) -> bool {
+        self.shared.look_for(place)
+    }
+
+    /// Asks who is at an address, whoever that is. Leaves no trace there. Cancel safe.
+    pub async fn who_is_at(&self, address: &str) -> Result<(Peer, Boot), ProbeError> {
+        let nobody = NodeId(0);
+        let facts = self.shared.facts(nobody).1;
+        let hello = Hello { facts, to: nobody, to_incarnation: None, purpose: Purpose::Probe };
+        match dial(&self.shared, address, &hello).await {
+            Ok((_, welcome)) => Ok((welcome.facts.from, welcome.facts.boot)),
+            // Nobody has that name, and whoever says so says who it is.
+            Err(DialError::Refused(refused)) if refused.reason == RefusedReason::WrongNode => {
+                Ok((refused.from, refused.boot))
+            }
+            Err(error) => Err(probe_error(address, nobody, error)),
+        }
     }
 
     /// What happened since the start.

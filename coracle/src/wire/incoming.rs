@@ -4,7 +4,9 @@ use super::founding::{Answer, Ask};
 use super::frame::{Frames, HEADER, Raw, Type};
 use super::handshake::{Alarm, Close, Hello, Refused, Welcome};
 use super::message::PeerMessage;
+use super::places::to_places;
 use super::{WireError, peer, proto};
+use crate::place::Place;
 use bytes::BytesMut;
 use prost::Message;
 
@@ -25,6 +27,8 @@ pub enum Incoming {
     Pong(u64),
     /// The sender holds that something is wrong with the receiver's disk.
     Alarm(Alarm),
+    /// Where the sender found members.
+    Places(Vec<Place>),
     /// A question about a list of members that may found a cluster.
     FoundingAsk(Ask),
     /// The answer to it.
@@ -97,6 +101,7 @@ fn open(raw: Raw) -> Result<Incoming, WireError> {
         Type::Ping => Incoming::Ping(proto::Ping::decode(raw.plain()?)?.number),
         Type::Pong => Incoming::Pong(proto::Ping::decode(raw.plain()?)?.number),
         Type::Alarm => Incoming::Alarm(proto::Alarm::decode(raw.plain()?)?.into()),
+        Type::Places => Incoming::Places(to_places(proto::Places::decode(raw.plain()?)?)?),
         Type::FoundingAsk => Incoming::FoundingAsk(Ask::open(raw)?),
         Type::FoundingAnswer => Incoming::FoundingAnswer(Answer::open(raw)?),
         Type::RequestVote

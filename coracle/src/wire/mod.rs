@@ -23,10 +23,12 @@ mod membership;
 mod message;
 mod outcome;
 mod peer;
+mod places;
 mod proto;
 #[cfg(test)]
 mod tests;
 
+pub use crate::place::Place;
 pub use founding::{Answer, Ask, Objection, Step};
 pub use frame::{Frame, HEADER, MAX_META, frame_limit};
 pub use handshake::{
@@ -41,6 +43,8 @@ pub use membership::{
 };
 pub use message::{Forward, ForwardReply, PeerMessage};
 pub use peer::encode;
+pub use places::MAX_PLACES;
+pub(crate) use places::encode_places;
 
 use crate::entry::EntryError;
 
@@ -53,8 +57,10 @@ pub const PROTOCOL_MAX: u32 = 2;
 pub const SNAPSHOTS: u64 = 1;
 /// The feature of transfers of leadership: TimeoutNow travels only between two that both know it.
 pub const TRANSFERS: u64 = 2;
+/// The feature of moves: where members were found is told only to those who know what that is.
+pub const MOVES: u64 = 4;
 /// The features, one bit each, that this version understands. A peer that requires another is refused.
-pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS;
+pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS | MOVES;
 /// The oldest feature level of the log that this version can apply.
 pub const LEVEL_MIN: u32 = 0;
 /// The newest feature level of the log that this version can apply.

@@ -128,6 +128,22 @@ pub(super) struct Alarm {
     pub(super) number: u64,
 }
 
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Place {
+    #[prost(message, optional, tag = "1")]
+    pub(super) peer: Option<Peer>,
+    #[prost(fixed64, tag = "2")]
+    pub(super) boot: u64,
+    #[prost(string, tag = "3")]
+    pub(super) address: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Places {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) places: Vec<Place>,
+}
+
 // Before there is a cluster.
 
 #[derive(Clone, Copy, PartialEq, Message)]

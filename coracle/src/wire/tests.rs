@@ -5,11 +5,12 @@ use super::{
     Alarm, AlarmReason, Answer, Ask, Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming,
     MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Objection, Purpose, Refused,
     RefusedReason, Step, Welcome, WireError, check_membership, decode, decode_membership, encode,
-    encode_membership, ping, pong, proto,
+    encode_membership, encode_places, ping, pong, proto,
 };
 use super::{Forward, ForwardReply, PeerMessage};
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
+use crate::place::Place;
 use crate::storage::StoreError;
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
@@ -129,6 +130,7 @@ fn samples_of_a_connection() -> Vec<(&'static str, Bytes)> {
         boot: facts().boot,
     };
     let answer = Answer::Refused(NodeId(3), Objection::Promised(membership()));
+    let place = Place { peer: facts().from, boot: facts().boot, address: facts().address };
     vec![
         ("hello", hello.encode()),
         ("welcome", Welcome { facts: facts() }.encode()),
@@ -137,6 +139,7 @@ fn samples_of_a_connection() -> Vec<(&'static str, Bytes)> {
         ("ping", ping(0)),
         ("pong", pong(9)),
         ("alarm", Alarm { reason: AlarmReason::Copy, boot: Boot(0xbc), number: 4 }.encode()),
+        ("places", encode_places([place].iter())),
         ("founding ask", Ask { step: Step::Promise, list: membership(), round: 7 }.encode().to_bytes()),
         ("founding answer", answer.encode().to_bytes()),
     ]

@@ -10,5 +10,6 @@ mod copies;
 mod failures;
 mod kit;
 mod limits;
+mod moves;
 mod refusals;
 mod talk;

@@ -35,7 +35,9 @@ use self::reader::WalReader;
 use self::writer::{Content, Writer};
 use super::disk::{Disk, failed};
 use super::shape::Shape;
-use super::{Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch, identity, met, snapshots};
+use super::{
+    Identity, LogReader, LogStore, Recovered, StoreError, WriteBatch, identity, met, moved, snapshots,
+};
 use crate::error::in_full;
 use coracle_core::{Broken, LogId};
 use std::sync::Arc;
@@ -101,6 +103,7 @@ pub fn tidy(disk: &dyn Disk) -> Result<(), StoreError> {
             || snapshots::is_left(name, &names)
             || name == identity::TEMPORARY
             || name == met::TEMPORARY
+            || name == moved::TEMPORARY
         {
             disk.remove(name).map_err(failed("remove", disk.path().join(name)))?;
         }
