@@ -9,6 +9,7 @@ use crate::cluster::{self, INIT_LIMIT, Interrupt};
 use crate::connection::Limits;
 use crate::demo::Demo;
 use crate::diary::{self, Diary};
+use crate::joining::Join;
 use crate::kv::Kv;
 use crate::log::Log;
 use crate::members;
@@ -111,9 +112,21 @@ struct Serve {
     /// Where to listen for clients
     #[arg(long, value_name = "HOST:PORT")]
     client_addr: String,
-    /// Join the cluster of these client addresses, if the node has none yet: it learns, and then votes
+    /// Where the other nodes are to dial this one, if that is not --peer-addr
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Join the cluster of these client addresses: a new node learns, and then votes; one that has moved finds the others
     #[arg(long, value_name = "HOST:PORT[,…]", value_delimiter = ',')]
     join: Vec<String>,
+    /// Form a new cluster of exactly the COUNT nodes of --join, this one among them
+    #[arg(long, value_name = "COUNT", requires = "join")]
+    expect: Option<usize>,
+    /// Let this empty disk take the place of a lost one of the same id at another address
+    #[arg(long, requires = "join")]
+    rejoin: bool,
+    /// Let a learner that has caught up take the place of a voter that was silent for so long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    replace_dead_after: Option<Duration>,
     /// The log store; with `memory` a node forgets its cluster when it stops
     #[arg(long, value_enum, default_value_t = Store::Wal)]
     store: Store,
@@ -196,6 +209,16 @@ enum Members {
         /// The node
         id: u64,
     },
+    /// Tell the cluster where a member is that was started at another address, on its disk
+    Move {
+        #[command(flatten)]
+        to: To,
+        /// The node
+        id: u64,
+        /// Its new peer address
+        #[arg(long, value_name = "HOST:PORT")]
+        address: String,
+    },
     /// Let a blank node that is running take the place of a voter, once it has caught up
     Replace {
         #[command(flatten)]
@@ -262,6 +285,7 @@ impl Members {
             Members::Promote { to, id } => (to, vec!["PROMOTE".to_owned(), id.to_string()]),
             Members::Demote { to, id } => (to, vec!["DEMOTE".to_owned(), id.to_string()]),
             Members::Remove { to, id } => (to, vec!["REMOVE".to_owned(), id.to_string()]),
+            Members::Move { to, id, address } => (to, vec!["MOVE".to_owned(), id.to_string(), address]),
             Members::Replace { to, id, member } => (to, vec!["REPLACE".to_owned(), id.to_string(), member]),
             Members::Voters { to, members } => (to, [vec!["VOTERS".to_owned()], members].concat()),
         };
@@ -348,7 +372,12 @@ impl Serve {
         if self.timeout.is_zero() || self.half_command_limit.is_zero() || self.max_clients == 0 {
             return Err("--timeout, --half-command-limit and --max-clients must not be zero".into());
         }
+        if self.expect.is_some_and(|count| count != self.join.len()) {
+            return Err("--join must name exactly as many nodes as --expect says, this one among them".into());
+        }
         let mut config = Config::new(self.id, self.peer_addr, storage);
+        config.replace_dead_after = self.replace_dead_after;
+        config.advertised = self.advertise.unwrap_or_default();
         config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
         #[cfg(feature = "mutants")]
         if let Some(name) = &self.mutant {
@@ -359,7 +388,7 @@ impl Serve {
         Ok(Options {
             config,
             client_addr: self.client_addr,
-            join: self.join,
+            join: Join { to: self.join, expect: self.expect.is_some(), rejoin: self.rejoin },
             timeout: self.timeout,
             limits: Limits {
                 clients: self.max_clients,

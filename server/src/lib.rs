@@ -18,6 +18,7 @@ pub mod commands;
 pub mod connection;
 pub mod demo;
 pub mod diary;
+pub mod joining;
 mod key;
 pub mod kv;
 pub mod log;

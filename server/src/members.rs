@@ -10,13 +10,12 @@ use coracle::raft::{Membership, NodeId};
 use coracle::{ChangeError, Leader, MemberChange, Node, in_full};
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 /// How long a node may take over a change: a newcomer may have to be sent all there is.
-const CHANGE_LIMIT: Duration = Duration::from_secs(600);
+pub(crate) const CHANGE_LIMIT: Duration = Duration::from_secs(600);
 
 /// How long a client waits beyond that.
 const GRACE: Duration = Duration::from_secs(10);
@@ -52,6 +51,10 @@ pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
         ("promote", [node]) => id(node).map(MemberChange::Promote),
         ("demote", [node]) => id(node).map(MemberChange::Demote),
         ("remove", [node]) => id(node).map(MemberChange::Remove),
+        ("move", [node, address]) => {
+            let node = id(node)?;
+            named(&format!("{node}={address}")).map(|(id, address)| MemberChange::Move(id, address))
+        }
         ("replace", [old, new]) => {
             let (old, (new, address)) = (id(old)?, named(new)?);
             Ok(MemberChange::Replace { old, new, address })
@@ -64,7 +67,7 @@ pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
             Ok(MemberChange::Voters(list))
         }
         _ => Err(
-            "write ADD id=host:port, PROMOTE id, DEMOTE id, REMOVE id, REPLACE id id=host:port, or VOTERS \
+            "write ADD id=host:port, PROMOTE id, DEMOTE id, REMOVE id, MOVE id host:port, REPLACE id id=host:port, or VOTERS \
                   id=host:port …"
                 .to_owned(),
         ),
@@ -184,14 +187,6 @@ pub fn print_list(to: &str, limit: Duration, json: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Joins a cluster that others have formed: this blank node learns, and then votes.
-pub fn join(to: &[String], id: u64, address: &str) -> io::Result<String> {
-    let member = format!("{id}={address}");
-    let ask = |words: [&str; 2]| ask(to, &words.map(str::to_owned), CHANGE_LIMIT).map_err(io::Error::other);
-    ask(["ADD", &member])?;
-    ask(["PROMOTE", &id.to_string()])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +207,7 @@ mod tests {
         let a = || "a:1".to_owned();
         assert_eq!(parse(&["add", "4=a:1"]), Ok(MemberChange::Add(NodeId(4), a())));
         assert_eq!(parse(&["PROMOTE", "4"]), Ok(MemberChange::Promote(NodeId(4))));
+        assert_eq!(parse(&["move", "4", "a:1"]), Ok(MemberChange::Move(NodeId(4), a())));
         let replace = MemberChange::Replace { old: NodeId(3), new: NodeId(4), address: a() };
         assert_eq!(parse(&["replace", "3", "4=a:1"]), Ok(replace));
         for wrong in [
@@ -223,6 +219,8 @@ mod tests {
             &["voters"],
             &["voters", "1=a:1", "1=b:2"],
             &["drop", "3"],
+            &["move", "3"],
+            &["move", "3", "nowhere"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -69,6 +69,12 @@ pub struct Report {
     /// Where this node's machine was found to differ from that of a majority. It answers nothing since.
     #[serde(default)]
     pub fenced: Option<u64>,
+    /// Where it says that its peers reach it; empty if it does not know.
+    #[serde(default)]
+    pub address: String,
+    /// Whether the membership says another address, where it is not.
+    #[serde(default)]
+    pub moved: bool,
 }
 
 /// A snapshot.
@@ -108,6 +114,9 @@ pub struct ReportedMember {
     /// At the leader: the newest index that it is known to hold durably.
     #[serde(default)]
     pub matched: Option<u64>,
+    /// Its disk, as 16 hexadecimal digits.
+    #[serde(default)]
+    pub incarnation: String,
 }
 
 /// Another member as its leader knows it.
@@ -155,6 +164,8 @@ impl Report {
             no_space: status.no_space.clone(),
             diverged: status.diverged.keys().map(|id| id.0).collect(),
             fenced: status.fenced.map(|index| index.0),
+            address: status.address.clone(),
+            moved: status.moved,
         }
     }
 }
@@ -202,6 +213,7 @@ impl ReportedMember {
             address: member.address.clone(),
             voter: member.voter,
             reachable: member.connected,
+            incarnation: format!("{:016x}", member.incarnation.0),
         }
     }
 }
@@ -252,6 +264,13 @@ impl fmt::Display for Report {
         }
         if let Some(transfer) = &self.receiving_snapshot {
             writeln!(f, "  receives    a snapshot from node {}, {transfer}", transfer.peer)?;
+        }
+        if self.moved {
+            writeln!(
+                f,
+                "  moved       to {}: the leader takes that over when it has found this node there",
+                self.address
+            )?;
         }
         for transfer in &self.sending_snapshots {
             writeln!(f, "  sends       a snapshot to node {}, {transfer}", transfer.peer)?;
@@ -333,6 +352,7 @@ mod tests {
             voter: id < 4,
             reachable: id != 3,
             matched: None,
+            incarnation: "b".into(),
         };
         let peer = |id, state: &str| ReportedPeer {
             id,
@@ -365,6 +385,8 @@ mod tests {
             no_space: None,
             diverged: vec![],
             fenced: None,
+            address: "host1:7000".to_owned(),
+            moved: false,
         }
     }
 

@@ -9,8 +9,8 @@
 use crate::backups;
 use crate::budget::Budget;
 use crate::connection::{self, Limits, Shared};
+use crate::joining::{self, Join};
 use crate::kv::Machine;
-use crate::members;
 use crate::session::About;
 use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage, in_full};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -48,9 +48,6 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(300), Duration
 /// limit of requests.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The pause before a node asks to be taken in again.
-const JOIN_PAUSE: Duration = Duration::from_secs(2);
-
 /// What to serve, and where.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -62,8 +59,8 @@ pub struct Options {
     pub timeout: Duration,
     /// What clients may cost.
     pub limits: Limits,
-    /// Client addresses of a cluster to join, if the node has none yet.
-    pub join: Vec<String>,
+    /// Whom to join.
+    pub join: Join,
 }
 
 /// Where a server can be reached, once it can.
@@ -114,7 +111,6 @@ pub async fn serve<M: Machine>(
     config.max_command_bytes = MAX_BATCH;
     // So that whoever must ask the leader is told where.
     config.metadata = clients.to_string().into_bytes();
-    let listens = config.peer_addr.clone();
     let node = Node::start(config, machine).await?;
     let peers = node.peer_addr();
     for (who, address) in [("clients", clients), ("peers", peers)] {
@@ -123,8 +119,8 @@ pub async fn serve<M: Machine>(
         }
     }
     ready(Ready { id, clients, peers });
-    if !options.join.is_empty() && node.status().await.is_ok_and(|status| status.cluster.is_none()) {
-        join(options.join, id, if listens.ends_with(":0") { peers.to_string() } else { listens });
+    if !options.join.to.is_empty() {
+        joining::start(options.join, node.clone());
     }
 
     let (stop, stopping) = watch::channel(false);
@@ -160,19 +156,6 @@ pub async fn serve<M: Machine>(
     }
     node.stop().await;
     stopped.map_or(Ok(()), |reason| Err(ServeError::Stopped(reason)))
-}
-
-/// Asks to be taken in, on a thread of its own, until that is done.
-fn join(to: Vec<String>, id: u64, address: String) {
-    std::thread::spawn(move || {
-        loop {
-            match members::join(&to, id, &address) {
-                Ok(done) => return tracing::info!("joined the cluster: {done}"),
-                Err(error) => tracing::error!("cannot join the cluster yet, and tries again: {error}"),
-            }
-            std::thread::sleep(JOIN_PAUSE);
-        }
-    });
 }
 
 /// Accepts connections for ever.

@@ -145,7 +145,7 @@ fn a_node_that_lies() {
         return;
     };
     let options = Options {
-        join: Vec::new(),
+        join: Default::default(),
         config: Config::new(id.parse().unwrap(), peer, Storage::Dir(directory.into())),
         client_addr: client,
         timeout: Duration::from_secs(2),

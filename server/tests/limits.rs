@@ -20,7 +20,7 @@ use patience::{NEVER, PATIENCE};
 /// Runs a conversation with a server that has these limits.
 async fn with_server<F: Future<Output = ()>>(limits: Limits, conversation: impl FnOnce(SocketAddr) -> F) {
     let options = Options {
-        join: Vec::new(),
+        join: Default::default(),
         config: Config::new(1, "127.0.0.1:0", Storage::Memory),
         client_addr: "127.0.0.1:0".into(),
         timeout: NEVER,

@@ -82,3 +82,113 @@ fn a_blank_node_joins_by_itself_and_members_are_changed_by_command() {
     assert!(why.contains("node 4 is no member"), "{why}");
     drop(child);
 }
+
+/// A node of a cluster that forms by itself. Its command line is the same at each start, but for its peer address.
+struct Member {
+    id: u64,
+    child: Option<Ends>,
+    clients: String,
+    peers: String,
+    directory: std::path::PathBuf,
+}
+
+impl Member {
+    fn start(&mut self, join: &str) {
+        // The election timeouts are those that an operator has: whoever has died is to be replaced.
+        let child = Command::new(CORACLE)
+            .args([
+                "serve",
+                "--id",
+                &self.id.to_string(),
+                "--join",
+                join,
+                "--expect",
+                "3",
+                "--timeout",
+                "60m",
+            ])
+            .args(["--client-addr", &self.clients, "--peer-addr", &self.peers])
+            .arg("--data-dir")
+            .arg(&self.directory)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(Ends(child));
+    }
+
+    /// Kills it, and starts it at another peer address.
+    fn move_on(&mut self, join: &str) {
+        self.child = None;
+        self.peers = format!("127.0.0.1:{}", free_port().unwrap());
+        self.start(join);
+    }
+}
+
+fn address() -> String {
+    format!("127.0.0.1:{}", free_port().unwrap())
+}
+
+fn set(to: &str, key: &str) {
+    wait("the write is done", || {
+        let mut client = coracle_server::client::Client::connect(to, LONG).ok()?;
+        match client.ask(&[b"SET", key.as_bytes(), b"1"]) {
+            Ok(coracle_server::client::Value::Simple(_)) => Some(()),
+            _ => None,
+        }
+    });
+}
+
+/// Nobody calls `members init`; then a wiped disk is led back in, and two move before the third dies.
+#[test]
+fn three_form_a_cluster_by_themselves_and_come_back_wiped_and_moved_by_the_same_command_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut nodes: Vec<Member> = (1..=3)
+        .map(|id| {
+            let place = directory.path().join(id.to_string());
+            Member { id, child: None, clients: address(), peers: address(), directory: place }
+        })
+        .collect();
+    let join = nodes.iter().map(|member| member.clients.clone()).collect::<Vec<_>>().join(",");
+    for at in [2, 0, 1] {
+        nodes[at].start(&join);
+    }
+    let first = nodes[0].clients.clone();
+    set(&first, "formed");
+    let incarnation = |to: &str, id: u64| {
+        let report = report(to, LONG).ok()?;
+        let member = report.members.into_iter().find(|member| member.id == id && member.voter)?;
+        Some(member.incarnation)
+    };
+    let old = wait("node 3 votes", || incarnation(&first, 3));
+    nodes[2].child = None;
+    std::fs::remove_dir_all(&nodes[2].directory).unwrap();
+    nodes[2].start(&join);
+    wait("the wiped node votes on its new disk", || incarnation(&first, 3).filter(|new| *new != old));
+    wait("it knows that", || incarnation(&nodes[2].clients, 3).filter(|new| *new != old));
+    set(&first, "wiped");
+    // Both at once, so that neither finds the other where it was.
+    let [one, two, three] = &mut nodes[..] else { unreachable!() };
+    (one.child, two.child) = (None, None);
+    one.move_on(&join);
+    two.move_on(&join);
+    set(&one.clients, "moved");
+    three.child = None;
+    set(&two.clients, "without the third");
+    // By hand it is done already, and done again.
+    let to = format!("{},{}", one.clients, two.clients);
+    let done = said(&members_move(&to, "1", &one.peers));
+    assert_eq!(done, "done: voters 1 2 3");
+    let listed = said(&members_of(&one.clients));
+    assert!(listed.contains(&format!("1={}", one.peers)), "{listed}");
+    three.start(&join);
+    wait("the third is back", || report(&three.clients, LONG).ok()?.leader);
+    assert!(!report(&one.clients, LONG).unwrap().moved);
+}
+
+fn members_move(to: &str, id: &str, address: &str) -> Output {
+    members(to, &["move", id, "--address", address])
+}
+
+fn members_of(to: &str) -> Output {
+    members(to, &["list"])
+}
