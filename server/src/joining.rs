@@ -206,7 +206,7 @@ fn plea(
     match known {
         None => Ok(Plea::Add),
         Some(member) if member.incarnation == incarnation => Ok(Plea::Promote),
-        Some(ReportedMember { connected: true, .. }) => Err(format!(
+        Some(ReportedMember { reachable: true, .. }) => Err(format!(
             "the cluster knows node {own} on another disk, which answers: two nodes have the same id. Give this one another"
         )),
         Some(member) if member.address != address && !rejoin => Err(format!(
@@ -251,7 +251,8 @@ mod tests {
             id,
             address: address.to_owned(),
             voter: true,
-            connected,
+            reachable: connected,
+            matched: None,
             incarnation: incarnation.to_owned(),
         };
         if let Some((incarnation, address, connected)) = known {

@@ -67,7 +67,7 @@ pub(super) enum Type {
 
 impl Type {
     /// Every type that this version knows.
-    pub(super) const ALL: [Type; 20] = [
+    pub(super) const ALL: [Type; 21] = [
         Type::Hello,
         Type::Welcome,
         Type::Refused,
