@@ -552,7 +552,7 @@ impl<W, R> Replica<W, R> {
                 let (to, AppendEntries { term, prev, .. }) = (replicate.to, &replicate.append);
                 let (term, prev) = (*term, *prev);
                 match result {
-                    Ok(entries) if self.raft.is_leader() && self.raft.term() == term && current(&entries) => {
+                    Ok(entries) if self.raft.wants(&replicate) && current(&entries) => {
                         self.send_entries(now, *replicate, entries);
                     }
                     Err(ReadLogError::Store(error)) => self.fail(StopReason::Storage(Arc::new(error))),

@@ -141,10 +141,16 @@ impl Leader {
         }
     }
 
-    pub(crate) fn on_unsent(&mut self, shared: &Shared, to: Peer, prev: LogId) {
+    pub(crate) fn on_unsent(&mut self, shared: &mut Shared, to: Peer, prev: LogId) {
         if let Some(progress) = self.progress.get_mut(&to) {
             progress.on_unsent(shared.now, prev);
+            self.replicate_to(shared, to);
         }
+    }
+
+    /// Whether entries after `prev` are still what goes to `to` next.
+    pub(crate) fn wants(&self, to: Peer, prev: LogId) -> bool {
+        self.progress.get(&to).is_some_and(|progress| progress.wants(prev))
     }
 
     pub(crate) fn on_append_reply(

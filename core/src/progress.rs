@@ -187,20 +187,31 @@ impl Progress {
 
     /// The open request left as a message.
     pub(crate) fn on_sent(&mut self, prev: LogId, last: Index, bytes: u64) {
-        let asked = self.open.take();
-        // The follower may have asked to go back since; what left is then only a harmless extra.
-        if asked == Some(prev) && prev.index.next() == self.next && last >= self.next {
+        let wanted = self.wants(prev);
+        self.open = None;
+        // What left although it was not wanted any more is a harmless extra.
+        if wanted && last >= self.next {
             self.next = last.next();
             self.in_flight.push_back((last, bytes));
             self.in_flight_bytes += bytes;
         }
     }
 
+    /// Whether the open request, the one after `prev`, still asks for what goes next. The follower may have asked to
+    /// go back since, or what left before it may not have left after all.
+    pub(crate) fn wants(&self, prev: LogId) -> bool {
+        self.open == Some(prev) && prev.index.next() == self.next
+    }
+
     /// The request after `prev` was given up: the open one, or one that was said to have left. What it would have
     /// brought is sent again, with all that left after it, and which its receiver cannot use.
     pub(crate) fn on_unsent(&mut self, now: Tick, prev: LogId) {
         if self.open == Some(prev) {
+            let wanted = self.wants(prev);
             self.open = None;
+            if !wanted {
+                return;
+            }
         }
         while let Some((last, bytes)) = self.in_flight.back()
             && *last > prev.index
@@ -404,6 +415,23 @@ mod tests {
             (Index(10), (0, 0)),
             "it came after all, by another way"
         );
+    }
+
+    /// A load takes its time. If what left before it was refused meanwhile, it is not wanted any more: as an extra that
+    /// is counted nowhere, one after the other would be under way beyond the window.
+    #[test]
+    fn what_was_loaded_for_a_place_that_is_left_does_not_leave_and_does_not_pause() {
+        let settings = Settings::default();
+        let mut progress = matched_up_to(1);
+        send(&mut progress, 4, 5);
+        progress.open = Some(LogId::new(0, 4));
+        assert!(progress.wants(LogId::new(0, 4)));
+        progress.on_unsent(Tick(5), LogId::new(0, 1));
+        assert!(!progress.wants(LogId::new(0, 4)), "what it would follow is not there");
+        progress.paused = None;
+        progress.on_unsent(Tick(6), LogId::new(0, 4));
+        assert_eq!((progress.open, progress.paused, progress.next), (None, None, Index(2)));
+        assert!(progress.budget(&settings).is_some(), "it goes on from where it stands");
     }
 
     #[test]

@@ -16,8 +16,8 @@ use crate::shared::{Shared, Transition};
 use crate::{
     Alarm, AppendEntries, BadSetting, Boot, Broken, Dropped, Envelope, HardState, Held, Index, Input, LogId,
     Member, Membership, Message, NodeId, Output, Peer, PeerStatus, ReadIndex, ReadIndexReply, Refusal,
-    RefusedReason, RequestVote, RequestVoteReply, RoleName, Round, Run, Settings, Status, TailChange, Term,
-    Tick, Ticket, WriteId,
+    RefusedReason, Replicate, RequestVote, RequestVoteReply, RoleName, Round, Run, Settings, Status,
+    TailChange, Term, Tick, Ticket, WriteId,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -234,6 +234,16 @@ impl Raft {
                 .get(&self.shared.log.membership().members.get(&id)?.peer())
                 .map(|progress| progress.matched),
             _ => None,
+        }
+    }
+
+    /// Whether this is what `to` lacks next, as its leader knows by now. Entries that a driver has read from the disk
+    /// meanwhile leave only if so; else it reports them as unsent.
+    pub fn wants(&self, replicate: &Replicate) -> bool {
+        let AppendEntries { term, prev, .. } = replicate.append;
+        match &self.role {
+            Role::Leader(leader) => term == self.term() && leader.wants(replicate.to, prev),
+            _ => false,
         }
     }
 
@@ -576,7 +586,7 @@ impl Raft {
     fn on_unsent(&mut self, to: Peer, term: Term, prev: LogId) -> Transition {
         match &mut self.role {
             Role::Leader(leader) if term == self.shared.hard_state.term => {
-                leader.on_unsent(&self.shared, to, prev);
+                leader.on_unsent(&mut self.shared, to, prev);
                 Transition::Stay
             }
             _ => self.shared.drop_input(Dropped::Stale),

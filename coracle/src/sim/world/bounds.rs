@@ -86,8 +86,9 @@ impl World {
         Ok(())
     }
 
-    /// What left for a follower and was not answered yet is bounded, as the judge counts it (S22). What was
-    /// loaded for a place that the follower has left meanwhile is one more, twice at most.
+    /// What left for a follower and was not answered yet is bounded, as the judge counts it (S22). To
+    /// its leader a member that left and came back is a new one, while what left for it before still counts here: two
+    /// messages more are allowed.
     pub(in crate::sim) fn watch_flight(
         &mut self,
         node: usize,
