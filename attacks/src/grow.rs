@@ -1,4 +1,5 @@
-//! `scripts/grow`: a cluster that changes under load, from one node to five, all of them replaced, down to three.
+//! `scripts/grow`: a cluster that changes under load, from one node to five, all of them replaced, one moved to another
+//! port, down to three.
 //!
 //! Writers are at work all the time, and from three voters on leaders are killed at random moments of a change. In the
 //! end nothing that was acknowledged may be lost, all nodes must agree, and at no time may writes have been refused for
@@ -116,6 +117,7 @@ impl Growing {
         for old in self.members.clone() {
             self.under_load("takes a member's place", |growing| growing.replace(old))?;
         }
+        self.under_load("moves to another port", Growing::relocate)?;
         while self.members.len() > SAFE {
             self.under_load("a member leaves", Growing::remove)?;
         }
@@ -124,7 +126,7 @@ impl Growing {
             read_back(&self.cluster, id, &self.acknowledged)?;
         }
         println!(
-            "one node became five, all were replaced, and three are left: none of {} acknowledged writes was lost, {} \
+            "one node became five, all were replaced, one moved, and three are left: none of {} acknowledged writes was lost, {} \
              leaders were killed, all nodes applied {applied} entries and agree; the longest time without an \
              acknowledged write was {} ms",
             self.acknowledged.len(),
@@ -206,6 +208,23 @@ impl Growing {
         self.members.retain(|id| *id != old);
         self.members.push(new);
         Ok(())
+    }
+
+    /// A member is started again where nobody looks for it, and found.
+    fn relocate(&mut self) -> Result<(), String> {
+        let id = self.any_member();
+        self.cluster.kill(id);
+        self.cluster.relocate(id)?;
+        self.cluster.restart(id)?;
+        self.blow()?;
+        let moved = self.cluster.node(id).place.peer_addr.clone();
+        wait("the members to know where it is", LIMIT, &self.interrupt, || {
+            let knows = |of: &u64| {
+                let members = self.cluster.node(*of).report().ok()?.members;
+                members.iter().any(|member| member.id == id && member.address == moved).then_some(())
+            };
+            Ok(self.members.iter().map(knows).collect::<Option<()>>())
+        })
     }
 
     /// A member leaves, perhaps the leader.

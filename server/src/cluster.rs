@@ -229,6 +229,12 @@ impl Cluster {
         Ok(id)
     }
 
+    /// A node is to listen to the others at another address from its next start on.
+    pub fn relocate(&mut self, id: u64) -> Result<(), String> {
+        self.node_mut(id).place.peer_addr = format!("127.0.0.1:{}", free_port()?);
+        Ok(())
+    }
+
     /// A node is no longer one of these. Its process is killed.
     pub fn retire(&mut self, id: u64) {
         self.nodes.retain(|node| node.place.id != id);

@@ -223,6 +223,11 @@ impl Ghost {
         (sent.len(), sent.iter().map(|(_, bytes)| bytes).sum())
     }
 
+    /// A leader has these peers. One that left and comes back is a new one to it, with nothing under way.
+    pub(super) fn on_peers(&mut self, leader: usize, peers: &[PeerStatus]) {
+        self.nodes[leader].under_way.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
+    }
+
     /// A leader was answered: what is acknowledged has arrived, and a follower that lacks something gets all again.
     pub(super) fn on_answered(&mut self, leader: usize, follower: usize, reply: &AppendEntriesReply) {
         let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&self.ids[follower]) else { return };

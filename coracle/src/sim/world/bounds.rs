@@ -65,7 +65,9 @@ impl World {
         if !up.raft().is_leader() {
             return Ok(());
         }
-        for peer in up.raft().status().peers {
+        let peers = up.raft().status().peers;
+        self.ghost.on_peers(node, &peers);
+        for peer in peers {
             if peer.messages_in_flight > messages || peer.bytes_in_flight > bytes {
                 return broken("S22", format!("leader {} has too much under way: {peer:?}", node + 1));
             }
@@ -86,8 +88,8 @@ impl World {
         Ok(())
     }
 
-    /// What left for a follower and was not answered yet is bounded, as the judge counts it (S22). To
-    /// its leader a member that left and came back is a new one, while what left for it before still counts here: two
+    /// What left for a follower and was not answered yet is bounded, as the judge counts it (S22). A
+    /// member may leave and come back within one turn, unseen by the judge, and is a new one to its leader then: two
     /// messages more are allowed.
     pub(in crate::sim) fn watch_flight(
         &mut self,
