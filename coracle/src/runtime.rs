@@ -39,7 +39,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
+mod callers;
 mod leaving;
+use callers::Callers;
 use leaving::Leaving;
 
 /// Requests, and messages, taken in one turn at most, so that neither shuts out the other.
@@ -108,14 +110,12 @@ pub(crate) struct Runtime {
     loads: mpsc::UnboundedSender<Loaded>,
     asked: mpsc::UnboundedReceiver<Asked>,
     asks: mpsc::UnboundedSender<Asked>,
-    /// Who waits for an answer about a founding, by a number of this boot.
-    founders: BTreeMap<u64, oneshot::Sender<wire::Answer>>,
-    newest_founder: u64,
-    /// Who waits for the end of a change of the membership, by name.
-    changers: BTreeMap<u64, oneshot::Sender<Changed>>,
-    newest_changer: u64,
-    /// Who waits for another node to lead, by name.
-    transferers: BTreeMap<u64, oneshot::Sender<Transferred>>,
+    /// Who waits for an answer about a founding.
+    founders: Callers<wire::Answer>,
+    /// Who waits for the end of a change of the membership.
+    changers: Callers<Changed>,
+    /// Who waits for another node to lead.
+    transferers: Callers<Transferred>,
     /// How far a leader has come that hands over before it stops.
     leaving: Option<Leaving>,
     /// Who waits for a snapshot.
@@ -150,11 +150,9 @@ impl Runtime {
             loads,
             asked,
             asks,
-            founders: BTreeMap::new(),
-            newest_founder: 0,
-            changers: BTreeMap::new(),
-            newest_changer: 0,
-            transferers: BTreeMap::new(),
+            founders: Callers::default(),
+            changers: Callers::default(),
+            transferers: Callers::default(),
             leaving: None,
             waiting: Waiting::default(),
             statuses: Vec::new(),
@@ -405,9 +403,8 @@ impl Runtime {
                 self.on_founding(me, *ask, answer);
             }
             Request::Change { expected, to, answer } => {
-                self.newest_changer += 1;
-                self.changers.insert(self.newest_changer, answer);
-                self.parts.driver.on_change(self.newest_changer, expected, *to);
+                let name = self.changers.add(answer);
+                self.parts.driver.on_change(name, expected, *to);
             }
             Request::Transfer { to, answer } => self.transfer(to, answer),
             Request::Status { answer } => self.statuses.push(answer),
@@ -420,15 +417,13 @@ impl Runtime {
     }
 
     fn transfer(&mut self, to: Option<NodeId>, answer: oneshot::Sender<Transferred>) {
-        self.newest_changer += 1;
-        self.transferers.insert(self.newest_changer, answer);
-        self.parts.driver.on_transfer(self.newest_changer, to);
+        let name = self.transferers.add(answer);
+        self.parts.driver.on_transfer(name, to);
     }
 
     fn on_founding(&mut self, from: Peer, ask: wire::Ask, answer: oneshot::Sender<wire::Answer>) {
-        self.newest_founder += 1;
-        self.founders.insert(self.newest_founder, answer);
-        self.parts.driver.on_founding(self.newest_founder, from, ask);
+        let name = self.founders.add(answer);
+        self.parts.driver.on_founding(name, from, ask);
     }
 
     fn on_entry(&mut self, index: Index, answer: oneshot::Sender<Result<Entry, EntryLookupError>>) {
@@ -483,13 +478,13 @@ impl Runtime {
         self.ask(asks);
         for (name, answer) in told {
             // Whoever has gone away meanwhile asks again.
-            self.founders.remove(&name).map(|waits| waits.send(answer));
+            self.founders.answer(name, answer);
         }
         for (name, outcome) in changed {
-            self.changers.remove(&name).map(|waits| waits.send(outcome));
+            self.changers.answer(name, outcome);
         }
         for (name, outcome) in transferred {
-            self.transferers.remove(&name).map(|waits| waits.send(outcome));
+            self.transferers.answer(name, outcome);
         }
         for order in files {
             drop(self.parts.files.send(order));

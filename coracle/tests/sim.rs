@@ -93,6 +93,8 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (1409, None, 2000, None),
     // What was loaded for a place that the follower has left does not leave: it was counted nowhere.
     (7_002_459, None, 2000, None),
+    // A leader that wakes up late hands over, gives up, and takes commands again, all in one turn.
+    (6_200_001_615, None, 2000, None),
     // A snapshot may be durable before the term in which it came.
     (638, None, 2000, None),
     // What a start finds of a snapshot may be in the page cache only.

@@ -126,8 +126,12 @@ impl Raft {
             Input::ChangeMembership { ticket, expected, to } => self.on_change(ticket, expected, to),
             Input::TransferLeadership { ticket, to } => self.on_transfer(ticket, to),
             Input::Persisted(id) => self.on_persisted(id),
-            Input::Sent { to, term, prev, last, bytes } => self.on_sent(to, term, prev, last, bytes),
-            Input::Unsent { to, term, prev } => self.on_unsent(to, term, prev),
+            Input::Sent { to, term, prev, last, bytes } => {
+                self.on_report(term, |leader, shared| leader.on_sent(shared, to, prev, last, bytes))
+            }
+            Input::Unsent { to, term, prev } => {
+                self.on_report(term, |leader, shared| leader.on_unsent(shared, to, prev))
+            }
             Input::Applied(index) => self.on_applied(index),
             Input::SnapshotSaved { snapshot, purge } => self.on_snapshot_saved(snapshot, purge),
             Input::PieceTaken { from, reply } => self.on_piece_taken(from, reply),
@@ -241,10 +245,7 @@ impl Raft {
     /// meanwhile leave only if so; else it reports them as unsent.
     pub fn wants(&self, replicate: &Replicate) -> bool {
         let AppendEntries { term, prev, .. } = replicate.append;
-        match &self.role {
-            Role::Leader(leader) => term == self.term() && leader.wants(replicate.to, prev),
-            _ => false,
-        }
+        matches!(&self.role, Role::Leader(leader) if term == self.term() && leader.wants(replicate.to, prev))
     }
 
     /// The newest index known to be committed.
@@ -573,20 +574,11 @@ impl Raft {
         Transition::Stay
     }
 
-    fn on_sent(&mut self, to: Peer, term: Term, prev: LogId, last: Index, bytes: u64) -> Transition {
+    /// What became of entries that a leader of this term wanted sent.
+    fn on_report(&mut self, term: Term, tell: impl FnOnce(&mut Leader, &mut Shared)) -> Transition {
         match &mut self.role {
             Role::Leader(leader) if term == self.shared.hard_state.term => {
-                leader.on_sent(&mut self.shared, to, prev, last, bytes);
-                Transition::Stay
-            }
-            _ => self.shared.drop_input(Dropped::Stale),
-        }
-    }
-
-    fn on_unsent(&mut self, to: Peer, term: Term, prev: LogId) -> Transition {
-        match &mut self.role {
-            Role::Leader(leader) if term == self.shared.hard_state.term => {
-                leader.on_unsent(&mut self.shared, to, prev);
+                tell(leader, &mut self.shared);
                 Transition::Stay
             }
             _ => self.shared.drop_input(Dropped::Stale),

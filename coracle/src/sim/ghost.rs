@@ -107,6 +107,8 @@ struct Record {
     commit: Index,
     applied: Index,
     leads: bool,
+    /// To whom it is handing over, if it leads.
+    hands_over_to: Option<NodeId>,
     /// What it has acknowledged to the leader of its term, and in which term that was.
     acknowledged: (Term, Index),
     /// At a leader: how much it knew of each follower, and in which term.
@@ -423,6 +425,7 @@ impl Ghost {
             return broken("S14", format!("node {} goes by membership {id}, not its newest", self.ids[node]));
         }
         self.nodes[node].leads = raft.is_leader();
+        self.nodes[node].hands_over_to = raft.transferring_to();
         // Whoever comes back as a member is a stranger again.
         self.nodes[node].matched.retain(|id, _| raft.membership().members.contains_key(id));
         self.on_commit(node, raft)
@@ -557,7 +560,7 @@ impl Ghost {
             );
         }
         match &envelope.message {
-            Message::TimeoutNow(ask) => return self.on_order(node, envelope.to.id, ask.term),
+            Message::TimeoutNow(ask) => return self.on_order(node, envelope.to.id, ask),
             Message::RequestVoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
                 let durable = record.durable_state;
                 if durable.term == reply.campaign && durable.vote != Some(envelope.to) {

@@ -503,12 +503,9 @@ impl World {
         self.work(node);
         loads.into_iter().for_each(|load| self.read(node, load));
         self.send_all(node, send)?;
-        for (request, heard) in heard {
-            self.hear(node, request, heard)?;
-        }
+        heard.into_iter().try_for_each(|(request, heard)| self.hear(node, request, heard))?;
         self.converse(node, promises, asks, told)?;
-        let up = self.hosts[node].up.as_mut();
-        if let Some(up) = up.filter(|up| up.lags() && !up.applies) {
+        if let Some(up) = self.hosts[node].up.as_mut().filter(|up| up.lags() && !up.applies) {
             up.applies = true;
             let delay = self.chance.within(Kind::SlowApply, node, 1, self.plan.apply.max(1));
             self.at(delay, Happening::Apply { node, run });

@@ -26,12 +26,9 @@ const LIMIT: usize = 1 << 20;
 /// Decodes what should be exactly one frame.
 fn read(bytes: &[u8]) -> Result<Option<Incoming>, WireError> {
     let mut stream = BytesMut::from(bytes);
-    Decoder::new(LIMIT).next(&mut stream).map(|found| {
-        found.map(|(incoming, length)| {
-            assert_eq!((stream.len(), length), (0, bytes.len()));
-            incoming
-        })
-    })
+    let Some((incoming, length)) = Decoder::new(LIMIT).next(&mut stream)? else { return Ok(None) };
+    assert_eq!((stream.len(), length), (0, bytes.len()));
+    Ok(Some(incoming))
 }
 
 fn member(id: u64) -> Member {
@@ -40,9 +37,9 @@ fn member(id: u64) -> Member {
 
 fn membership() -> Membership {
     let mut membership = Membership::of_voters(ClusterId(7 << 100 | 9), [member(1), member(2), member(3)]);
-    membership.outgoing = [1, 2].map(|id| (NodeId(id), member(id))).into();
     // Node 2 is being replaced by a new disk of its name.
-    membership.outgoing.get_mut(&NodeId(2)).unwrap().incarnation = Incarnation(9);
+    let replaced = Member { incarnation: Incarnation(9), ..member(2) };
+    membership.outgoing = [(NodeId(1), member(1)), (NodeId(2), replaced)].into();
     membership.voters.remove(&NodeId(1));
     membership
 }
@@ -59,12 +56,12 @@ fn entry(term: u64, index: u64, kind: Kind, payload: &[u8]) -> Entry {
 }
 
 fn envelope(message: Message) -> Envelope {
-    let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(id + 0xfeed) };
-    Envelope { from: peer(1), to: peer(2), membership: LogId::new(3, 8), message }
+    let [from, to] = [1, 2].map(|id| Peer { id: NodeId(id), incarnation: Incarnation(id + 0xfeed) });
+    Envelope { from, to, membership: LogId::new(3, 8), message }
 }
 
 fn raft(message: Message) -> PeerMessage {
-    PeerMessage::Raft { envelope: envelope(message), entries: Vec::new() }
+    PeerMessage::Raft { envelope: envelope(message), entries: vec![] }
 }
 
 /// An AppendEntries with these entries, and its runs and memberships as the core would name them.

@@ -1,7 +1,7 @@
 //! Leadership that is handed over, as the judge sees it (S26).
 
 use super::{Ghost, Verdict, broken};
-use coracle_core::{HandedOver, Index, LogId, NodeId, Peer, Term};
+use coracle_core::{HandedOver, Index, LogId, NodeId, Peer, Term, TimeoutNow};
 
 /// A node just before it is told to campaign, or is asked for a vote in a leader's place.
 #[derive(Clone, Copy)]
@@ -12,12 +12,14 @@ pub(in crate::sim) struct Follows {
 
 impl Ghost {
     /// A leader tells a node to campaign: that node has all that the leader has, on its disk.
-    pub(super) fn on_order(&self, leader: usize, to: NodeId, term: Term) -> Verdict {
+    pub(super) fn on_order(&self, leader: usize, to: NodeId, ask: &TimeoutNow) -> Verdict {
         let Some(at) = self.ids.iter().position(|id| *id == to) else { return Ok(()) };
         let (log, target) = (&self.nodes[leader].log, &self.nodes[at]);
-        let last = log.last();
+        // One that gave up in the same turn has taken more since, and what it had is what it named.
+        let gave_up = self.nodes[leader].hands_over_to != Some(to);
+        let last = if gave_up { ask.last.index } else { log.last() };
         // A target that is in a later term by now may have dropped some of it.
-        if target.durable_state.term > term || target.held(last, log.get(last)) {
+        if target.durable_state.term > ask.term || target.held(last, log.get(last)) {
             return Ok(());
         }
         let detail = format!(
