@@ -7,7 +7,7 @@ use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
 use crate::storage::engine::{Engine, is_name};
 use crate::wire::MAX_METADATA;
-use coracle_core::{Broken, NodeId, Settings};
+use coracle_core::{Broken, Incarnation, NodeId, Settings};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,6 +83,9 @@ pub enum MachineThread {
 pub struct Config {
     /// The node's name in its cluster, at least 1. Never used for another node again.
     pub id: NodeId,
+    /// The name of a blank disk, for a node that its cluster has admitted by it
+    /// ([`MemberChange::Admit`](crate::MemberChange::Admit)). A disk that has a name keeps it. Default none: drawn at random.
+    pub incarnation: Option<Incarnation>,
     /// Where to listen for other nodes, as `host:port`. Port 0 takes a free one. What others dial is in
     /// the membership.
     pub peer_addr: String,
@@ -170,6 +173,7 @@ impl Config {
         let core = Settings::default();
         Config {
             id: NodeId(id),
+            incarnation: None,
             peer_addr: peer_addr.into(),
             advertised: String::new(),
             storage,

@@ -10,7 +10,7 @@ use crate::requests::Request;
 use crate::transport::tcp::{Introduction, ProbeError};
 use crate::wire::RefusedReason as Refusal;
 use crate::work::Changed;
-use coracle_core::{MAX_VOTERS, Member, Membership, NodeId, RefusedReason, Status};
+use coracle_core::{Incarnation, MAX_VOTERS, Member, Membership, NodeId, RefusedReason, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -25,6 +25,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub enum MemberChange {
     /// Adds a blank node, running at this peer address, as a learner: it receives the log, and does not vote.
     Add(NodeId, String),
+    /// Adds a node that is still to be created, as a learner, under the lowest id above all that there are. Whoever wants
+    /// to come draws the [`incarnation`](crate::Config::incarnation) of its disk at random, and finds its id in the
+    /// membership that comes of this: it is told only once it is committed, and is that one's alone.
+    Admit {
+        /// The disk that it will have.
+        incarnation: Incarnation,
+        /// Its peer address.
+        address: String,
+    },
     /// Makes a member vote, once it has caught up.
     Promote(NodeId),
     /// Makes a voter a learner. Nothing makes it vote again by itself.
@@ -58,7 +67,10 @@ impl MemberChange {
             }
             MemberChange::Replace { new, address, .. } => BTreeMap::from([(*new, address.clone())]),
             MemberChange::Voters(list) => list.clone(),
-            MemberChange::Promote(_) | MemberChange::Demote(_) | MemberChange::Remove(_) => BTreeMap::new(),
+            MemberChange::Admit { .. }
+            | MemberChange::Promote(_)
+            | MemberChange::Demote(_)
+            | MemberChange::Remove(_) => BTreeMap::new(),
         }
     }
 
@@ -74,6 +86,17 @@ impl MemberChange {
             MemberChange::Move(id, _) => {
                 known(*id)?;
                 to.members.insert(*id, met[id].clone());
+            }
+            MemberChange::Admit { incarnation, address } => {
+                if !is_address(address) {
+                    return Err(ChangeError::Invalid(format!("{address} is not host:port")));
+                }
+                if !now.members.values().any(|member| member.incarnation == *incarnation) {
+                    let taken = now.all().map(|member| member.id.0).max().unwrap_or_default();
+                    let id = NodeId(taken.saturating_add(1));
+                    let member = Member { id, incarnation: *incarnation, address: address.clone() };
+                    to.members.insert(id, member);
+                }
             }
             MemberChange::Promote(id) => {
                 known(*id)?;
@@ -232,7 +255,7 @@ impl Inner {
     ) -> Result<BTreeMap<NodeId, Member>, ChangeError> {
         let mut met = BTreeMap::new();
         for (id, address) in change.newcomers() {
-            if id.0 == 0 || address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            if id.0 == 0 || !is_address(&address) {
                 return Err(ChangeError::Invalid(format!("{id}={address} is not id=host:port")));
             }
             let known = now.members.get(&id);
@@ -278,6 +301,11 @@ impl Inner {
     }
 }
 
+/// Whether this is `host:port`.
+fn is_address(word: &str) -> bool {
+    word.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+}
+
 impl MemberChange {
     /// Whether this node may come back on another disk.
     fn renews(&self, id: NodeId) -> bool {
@@ -288,7 +316,7 @@ impl MemberChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle_core::{ClusterId, Incarnation};
+    use coracle_core::ClusterId;
 
     fn member(id: u64, incarnation: u64) -> Member {
         Member { id: NodeId(id), incarnation: Incarnation(incarnation), address: format!("node-{id}:1") }
@@ -326,6 +354,8 @@ mod tests {
         let address = || "node-4:1".to_owned();
         let add = MemberChange::Add(id(4), address());
         assert_eq!(steps(&add, three(), &[(4, 1)]), ["1.1* 2.1* 3.1* 4.1"]);
+        let admit = MemberChange::Admit { incarnation: Incarnation(8), address: address() };
+        assert_eq!(steps(&admit, three(), &[]), ["1.1* 2.1* 3.1* 4.8"]);
         assert_eq!(steps(&MemberChange::Demote(id(3)), three(), &[]), ["1.1* 2.1* 3.1"]);
         assert_eq!(steps(&MemberChange::Remove(id(3)), three(), &[]), ["1.1* 2.1*"]);
         assert_eq!(steps(&MemberChange::Remove(id(9)), three(), &[]), [""; 0], "it is gone already");

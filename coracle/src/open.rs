@@ -47,7 +47,8 @@ pub(crate) struct Opened {
 
 /// Opens and recovers the store. A long log takes a while.
 pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
-    let (incarnation, boots) = (Incarnation(random()?), Boots { count: 1, newest: vec![Boot(random()?)] });
+    let incarnation = config.incarnation.map_or_else(|| random().map(Incarnation), Ok)?;
+    let boots = Boots { count: 1, newest: vec![Boot(random()?)] };
     match &config.storage {
         Storage::Memory => {
             let mut store = MemoryStore::new();

@@ -16,8 +16,13 @@ use coracle::{ConfigurationError, Node, SnapshotError, StopReason, in_full};
 /// The most members that can be named at once: far more than any cluster has.
 const MAX_MEMBERS: usize = 100;
 
-/// Answers a `CORACLE …` command.
-pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut Replies) {
+/// Answers a `CORACLE …` command. Whoever changes who takes part must know the token, if there is one.
+pub async fn answer<M: Machine>(
+    node: &Node<M>,
+    command: &Command,
+    token: Option<&str>,
+    replies: &mut Replies,
+) {
     if command.is(1, "status") && command.len() == 2 {
         match node.status().await {
             Ok(status) => match serde_json::to_string(&Report::new(&status)) {
@@ -34,18 +39,8 @@ pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut
             },
             Err(error) => replies.error(&no_snapshot(&error)),
         }
-    } else if command.is(1, "members") && command.is(2, "init") {
-        match init(node, command).await {
-            Ok(()) => replies.simple("OK"),
-            Err(error) => replies.error(&error),
-        }
-    } else if command.is(1, "members") && command.is(2, "transfer") {
-        match transfer::transfer(node, command).await {
-            Ok(done) => replies.simple(&done),
-            Err(error) => replies.error(&error),
-        }
     } else if command.is(1, "members") {
-        match members::change(node, command).await {
+        match members(node, command, token).await {
             Ok(done) => replies.simple(&done),
             Err(error) => replies.error(&error),
         }
@@ -54,19 +49,28 @@ pub async fn answer<M: Machine>(node: &Node<M>, command: &Command, replies: &mut
     }
 }
 
-async fn init<M: Machine>(node: &Node<M>, command: &Command) -> Result<(), String> {
-    let words = 3..command.len();
+async fn members<M: Machine>(
+    node: &Node<M>,
+    command: &Command,
+    token: Option<&str>,
+) -> Result<String, String> {
+    let words = members::authorised(command, token)?;
+    match words.split_first() {
+        Some((first, rest)) if first.eq_ignore_ascii_case("init") => init(node, rest).await,
+        Some((first, rest)) if first.eq_ignore_ascii_case("transfer") => transfer::transfer(node, rest).await,
+        _ => members::change(node, &words).await,
+    }
+}
+
+async fn init<M: Machine>(node: &Node<M>, words: &[String]) -> Result<String, String> {
     if words.is_empty() || words.len() > MAX_MEMBERS {
         return Err(format!("ERR name 1 to {MAX_MEMBERS} members as id=host:port"));
     }
-    let members = words
-        .map(|i| {
-            let word = String::from_utf8_lossy(command.argument(i));
-            members::member(&word).ok_or_else(|| format!("ERR '{word}' is not a member: write id=host:port"))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    match node.set_configuration(members).await {
-        Ok(_) => Ok(()),
+    let named = words.iter().map(|word| {
+        members::member(word).ok_or_else(|| format!("ERR '{word}' is not a member: write id=host:port"))
+    });
+    match node.set_configuration(named.collect::<Result<Vec<_>, _>>()?).await {
+        Ok(_) => Ok("OK".to_owned()),
         Err(error) => Err(refusal(&error)),
     }
 }

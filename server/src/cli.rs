@@ -100,9 +100,9 @@ enum Command {
 
 #[derive(Args)]
 struct Serve {
-    /// The node's id in its cluster, at least 1
-    #[arg(long)]
-    id: u64,
+    /// The node's id in its cluster, at least 1; with --join the cluster gives a new node one if this is omitted
+    #[arg(long, required_unless_present = "join", value_parser = clap::value_parser!(u64).range(1..))]
+    id: Option<u64>,
     /// The data directory; created if missing
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -119,11 +119,14 @@ struct Serve {
     #[arg(long, value_name = "HOST:PORT[,…]", value_delimiter = ',')]
     join: Vec<String>,
     /// Form a new cluster of exactly the COUNT nodes of --join, this one among them
-    #[arg(long, value_name = "COUNT", requires = "join")]
+    #[arg(long, value_name = "COUNT", requires = "join", requires = "id")]
     expect: Option<usize>,
     /// Let this empty disk take the place of a lost one of the same id at another address
     #[arg(long, requires = "join")]
     rejoin: bool,
+    /// What all nodes of a cluster have in common, so that nobody else gets in or changes who takes part; travels in the clear
+    #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
+    join_token: Option<String>,
     /// Let a learner that has caught up take the place of a voter that was silent for so long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     replace_dead_after: Option<Duration>,
@@ -167,6 +170,9 @@ enum Members {
         /// The client address of one of the nodes
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
+        /// What the nodes were started with by --join-token
+        #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
+        join_token: Option<String>,
         /// All nodes, with their peer addresses
         #[arg(value_name = "ID=HOST:PORT", required = true, value_parser = member)]
         members: Vec<String>,
@@ -256,12 +262,19 @@ struct To {
     /// How long to wait for a leader that can be asked
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     wait: Duration,
+    /// What the nodes were started with by --join-token
+    #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
+    join_token: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 impl To {
+    fn token(&self) -> Option<&str> {
+        self.join_token.as_deref()
+    }
+
     fn tell(&self, done: &str) -> Result<(), String> {
         if self.json {
             println!("{}", serde_json::json!({ "done": done }));
@@ -275,10 +288,12 @@ impl To {
 impl Members {
     fn run(self) -> Result<(), String> {
         let (to, words) = match self {
-            Members::Init { to, members } => return init(&to, &members),
+            Members::Init { to, join_token, members } => {
+                return init(&to, join_token.as_deref(), &members);
+            }
             Members::List { to, json } => return members::print_list(&to, STATUS_LIMIT, json),
             Members::Transfer { to, to_node } => {
-                let done = transfer::ask(&to.to, to_node, to.wait)?;
+                let done = transfer::ask(&to.to, to.token(), to_node, to.wait)?;
                 return to.tell(&done);
             }
             Members::Add { to, member } => (to, vec!["ADD".to_owned(), member]),
@@ -289,7 +304,7 @@ impl Members {
             Members::Replace { to, id, member } => (to, vec!["REPLACE".to_owned(), id.to_string(), member]),
             Members::Voters { to, members } => (to, [vec!["VOTERS".to_owned()], members].concat()),
         };
-        let done = members::ask(&to.to, &words, to.wait)?;
+        let done = members::ask(&to.to, to.token(), &words, to.wait)?;
         to.tell(&done)
     }
 }
@@ -375,7 +390,7 @@ impl Serve {
         if self.expect.is_some_and(|count| count != self.join.len()) {
             return Err("--join must name exactly as many nodes as --expect says, this one among them".into());
         }
-        let mut config = Config::new(self.id, self.peer_addr, storage);
+        let mut config = Config::new(self.id.unwrap_or_default(), self.peer_addr, storage);
         config.replace_dead_after = self.replace_dead_after;
         config.advertised = self.advertise.unwrap_or_default();
         config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
@@ -388,7 +403,12 @@ impl Serve {
         Ok(Options {
             config,
             client_addr: self.client_addr,
-            join: Join { to: self.join, expect: self.expect.is_some(), rejoin: self.rejoin },
+            join: Join {
+                to: self.join,
+                expect: self.expect.is_some(),
+                rejoin: self.rejoin,
+                token: self.join_token,
+            },
             timeout: self.timeout,
             limits: Limits {
                 clients: self.max_clients,
@@ -461,8 +481,12 @@ fn end_of_input() -> tokio::sync::oneshot::Receiver<()> {
     told
 }
 
-fn init(to: &str, members: &[String]) -> Result<(), String> {
-    let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS", b"INIT"];
+fn init(to: &str, token: Option<&str>, members: &[String]) -> Result<(), String> {
+    let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS"];
+    if let Some(token) = token {
+        command.extend([b"TOKEN", token.as_bytes()]);
+    }
+    command.push(b"INIT");
     command.extend(members.iter().map(String::as_bytes));
     let cannot = |error: io::Error| format!("{to} does not answer: {error}");
     match Client::connect(to, INIT_LIMIT).map_err(cannot)?.ask(&command).map_err(cannot)? {

@@ -94,6 +94,8 @@ pub struct Shared<M: Machine> {
     pub timeout: Duration,
     /// What clients may cost.
     pub limits: Limits,
+    /// What whoever changes the membership must know, if anything.
+    pub token: Option<String>,
     /// What may be said about the server, and what its clients hold.
     pub about: Arc<About>,
     /// Backups that are given out.
@@ -295,7 +297,8 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 self.backups.answer(node, *timeout, &command, &mut self.replies).await;
             }
             Request::Admin(command) => {
-                admin::answer(&self.shared.node, &command, &mut self.replies).await;
+                let Shared { node, token, .. } = &*self.shared;
+                admin::answer(node, &command, token.as_deref(), &mut self.replies).await;
             }
             Request::Refuse(error) => self.replies.error(&error),
             Request::Done => self.replies.simple("OK"),

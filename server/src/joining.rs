@@ -12,6 +12,7 @@
 //! - With `--expect`, nodes that are all blank form a cluster: the one of the lowest id founds it, once exactly as many as
 //!   are expected have answered. That no two are founded is the founding's own work.
 
+use crate::admission::mark;
 use crate::cluster;
 use crate::kv::Machine;
 use crate::members::{CHANGE_LIMIT, ask};
@@ -25,16 +26,16 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// The pause between two looks around.
-const PAUSE: Duration = Duration::from_millis(500);
+pub(crate) const PAUSE: Duration = Duration::from_millis(500);
 
 /// How long another node may take to say who it is.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// After how many looks in vain the log says again why.
-const SAID: u32 = 20;
+pub(crate) const SAID: u32 = 20;
 
 /// The file that says that this node asked to be taken in, and does not vote yet.
-const MARKER: &str = "joining";
+pub(crate) const MARKER: &str = "joining";
 
 /// Whom to join, and how.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -45,16 +46,18 @@ pub struct Join {
     pub expect: bool,
     /// Whether a blank disk may take the place of another one of the same id, wherever that was.
     pub rejoin: bool,
+    /// What all nodes of the cluster have in common, and whoever changes who takes part must know, if anything.
+    pub token: Option<String>,
 }
 
 /// Goes on, on a thread of its own, until the node has its place and knows a leader.
 pub(crate) fn start<M: Machine>(join: Join, node: Node<M>) {
     let runtime = Handle::current();
-    let marker = match &node.config().storage {
-        Storage::Dir(dir) | Storage::Engine { dir, .. } => Some(dir.join(MARKER)),
+    let dir = match &node.config().storage {
+        Storage::Dir(dir) | Storage::Engine { dir, .. } => Some(dir.clone()),
         Storage::Memory => None,
     };
-    let joiner = Joiner { join, node, runtime, marker };
+    let joiner = Joiner { join, node, runtime, dir };
     std::thread::spawn(move || joiner.run());
 }
 
@@ -82,7 +85,8 @@ struct Joiner<M: Machine> {
     join: Join,
     node: Node<M>,
     runtime: Handle,
-    marker: Option<PathBuf>,
+    /// Where it is noted that it asked.
+    dir: Option<PathBuf>,
 }
 
 impl<M: Machine> Joiner<M> {
@@ -147,7 +151,7 @@ impl<M: Machine> Joiner<M> {
 
     /// Whether this node has asked to be taken in, in this start or an earlier one, and does not vote yet.
     fn asked(&self) -> bool {
-        self.marker.as_ref().is_some_and(|marker| marker.exists())
+        self.dir.as_ref().is_some_and(|dir| dir.join(MARKER).exists())
     }
 
     fn ask_in(&self, status: &Status, others: &[&Report]) -> Result<Next, String> {
@@ -161,14 +165,14 @@ impl<M: Machine> Joiner<M> {
         }
         let incarnation = format!("{:016x}", status.raft.me.incarnation.0);
         let plea = plea(others, own, &incarnation, address, self.join.rejoin)?;
-        if let Some(marker) = &self.marker {
-            fs::write(marker, b"").map_err(|error| format!("cannot write {}: {error}", marker.display()))?;
+        if let Some(dir) = self.dir.as_ref().filter(|_| !self.asked()) {
+            mark(dir, "").map_err(|error| format!("cannot write {MARKER} in {}: {error}", dir.display()))?;
         }
         let member = format!("{own}={address}");
         let own = own.to_string();
         let ask = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            ask(&self.join.to, &words, CHANGE_LIMIT)
+            ask(&self.join.to, self.join.token.as_deref(), &words, CHANGE_LIMIT)
         };
         let done = match plea {
             Plea::Add => {
@@ -183,9 +187,9 @@ impl<M: Machine> Joiner<M> {
                 ask(&["REPLACE", &own, &member])?
             }
         };
-        if let Some(marker) = &self.marker {
-            fs::remove_file(marker)
-                .map_err(|error| format!("cannot remove {}: {error}", marker.display()))?;
+        if let Some(dir) = &self.dir {
+            fs::remove_file(dir.join(MARKER))
+                .map_err(|error| format!("cannot remove {MARKER} in {}: {error}", dir.display()))?;
         }
         tracing::info!("joined the cluster: {done}");
         Ok(Next::Over)

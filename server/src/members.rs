@@ -6,7 +6,7 @@ use crate::client::{Client, Value};
 use crate::cluster;
 use crate::kv::Machine;
 use crate::resp::Command;
-use coracle::raft::{Membership, NodeId};
+use coracle::raft::{Incarnation, Membership, NodeId};
 use coracle::{ChangeError, Leader, MemberChange, Node, in_full};
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -48,6 +48,11 @@ pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
     let (change, rest) = words.split_first().map_or(("", words), |(first, rest)| (*first, rest));
     match (change.to_ascii_lowercase().as_str(), rest) {
         ("add", [new]) => named(new).map(|(id, address)| MemberChange::Add(id, address)),
+        ("admit", [disk, address]) => {
+            let named = u64::from_str_radix(disk, 16).map(Incarnation);
+            let incarnation = named.map_err(|_| format!("'{disk}' is not a disk: write 16 hexadecimal digits"))?;
+            Ok(MemberChange::Admit { incarnation, address: (*address).to_owned() })
+        }
         ("promote", [node]) => id(node).map(MemberChange::Promote),
         ("demote", [node]) => id(node).map(MemberChange::Demote),
         ("remove", [node]) => id(node).map(MemberChange::Remove),
@@ -67,22 +72,53 @@ pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
             Ok(MemberChange::Voters(list))
         }
         _ => Err(
-            "write ADD id=host:port, PROMOTE id, DEMOTE id, REMOVE id, MOVE id host:port, REPLACE id id=host:port, or VOTERS \
+            "write ADD id=host:port, ADMIT disk host:port, PROMOTE id, DEMOTE id, REMOVE id, MOVE id host:port, REPLACE id id=host:port, or VOTERS \
                   id=host:port …"
                 .to_owned(),
         ),
     }
 }
 
-/// Changes the membership as a command asks for it: what there is then, or the text of an error reply.
-pub async fn change<M: Machine>(node: &Node<M>, command: &Command) -> Result<String, String> {
-    let words: Vec<_> = (2..command.len()).map(|at| String::from_utf8_lossy(command.argument(at))).collect();
-    let words: Vec<&str> = words.iter().map(|word| &**word).collect();
-    let change = parse(&words).map_err(|problem| format!("ERR {problem}"))?;
-    match node.change_members(change, CHANGE_LIMIT).await {
-        Ok(membership) => Ok(list(&membership)),
-        Err(error) => Err(refusal(&error)),
+/// The words of a command after `CORACLE MEMBERS`, and after the token that all nodes of this cluster share, if they do:
+/// `TOKEN secret` comes first then.
+pub(crate) fn authorised(command: &Command, token: Option<&str>) -> Result<Vec<String>, String> {
+    let words = (2..command.len()).map(|at| String::from_utf8_lossy(command.argument(at)).into_owned());
+    let mut words: Vec<String> = words.collect();
+    let given = match &words[..] {
+        [first, given, ..] if first.eq_ignore_ascii_case("token") => Some(given.clone()),
+        _ => None,
+    };
+    if given.is_some() {
+        words.drain(..2);
     }
+    match (token, given) {
+        (None, _) => Ok(words),
+        (Some(token), Some(given)) if same(token, &given) => Ok(words),
+        (Some(_), Some(_)) => Err("NOAUTH this is not the join token of this cluster".to_owned()),
+        (Some(_), None) => {
+            Err("NOAUTH this cluster has a join token: give it, by --join-token or CORACLE_JOIN_TOKEN"
+                .to_owned())
+        }
+    }
+}
+
+/// Whether two secrets are the same, in a time that tells nothing of where they differ.
+fn same(one: &str, other: &str) -> bool {
+    let differ = one.bytes().zip(other.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
+    one.len() == other.len() && differ == 0
+}
+
+/// Changes the membership as a command asks for it: what there is then, or the text of an error reply.
+pub async fn change<M: Machine>(node: &Node<M>, words: &[String]) -> Result<String, String> {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let change = parse(&words).map_err(|problem| format!("ERR {problem}"))?;
+    let admitted = match &change {
+        MemberChange::Admit { incarnation, .. } => Some(*incarnation),
+        _ => None,
+    };
+    let membership = node.change_members(change, CHANGE_LIMIT).await.map_err(|error| refusal(&error))?;
+    let member = admitted.and_then(|disk| membership.members.values().find(|it| it.incarnation == disk));
+    Ok(member.map_or_else(|| list(&membership), |member| member.id.to_string()))
 }
 
 /// A membership in words.
@@ -134,8 +170,11 @@ fn clients_of(metadata: &[u8], peer_address: &str) -> Option<String> {
 }
 
 /// Asks a cluster for a change through whichever of these client addresses answers, and goes on to its leader.
-pub fn ask(to: &[String], words: &[String], limit: Duration) -> Result<String, String> {
+pub fn ask(to: &[String], token: Option<&str>, words: &[String], limit: Duration) -> Result<String, String> {
     let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS"];
+    if let Some(token) = token {
+        command.extend([b"TOKEN", token.as_bytes()]);
+    }
     command.extend(words.iter().map(String::as_bytes));
     let until = Instant::now() + limit;
     let mut next = 0;
@@ -207,6 +246,8 @@ mod tests {
         let a = || "a:1".to_owned();
         assert_eq!(parse(&["add", "4=a:1"]), Ok(MemberChange::Add(NodeId(4), a())));
         assert_eq!(parse(&["PROMOTE", "4"]), Ok(MemberChange::Promote(NodeId(4))));
+        let admit = MemberChange::Admit { incarnation: Incarnation(0xab), address: a() };
+        assert_eq!(parse(&["admit", "00000000000000ab", "a:1"]), Ok(admit));
         assert_eq!(parse(&["move", "4", "a:1"]), Ok(MemberChange::Move(NodeId(4), a())));
         let replace = MemberChange::Replace { old: NodeId(3), new: NodeId(4), address: a() };
         assert_eq!(parse(&["replace", "3", "4=a:1"]), Ok(replace));
@@ -221,6 +262,8 @@ mod tests {
             &["drop", "3"],
             &["move", "3"],
             &["move", "3", "nowhere"],
+            &["admit", "a:1"],
+            &["admit", "disk", "a:1"],
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -6,6 +6,7 @@
 //! it. The server ends in two ways: it is asked to (then what is under way is finished first), or its node
 //! stops by itself, for example because a sync failed.
 
+use crate::admission;
 use crate::backups;
 use crate::budget::Budget;
 use crate::connection::{self, Limits, Shared};
@@ -51,7 +52,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// What to serve, and where.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The node: its id, its storage and the address where peers reach it.
+    /// The node: its id, its storage and the address where peers reach it. Id 0: what its directory says, or the cluster
+    /// that it joins.
     pub config: Config,
     /// Where clients reach it, as `host:port`; port 0 takes a free one.
     pub client_addr: String,
@@ -85,6 +87,9 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// The node was given no id, and none can be found out.
+    #[error("this node has no id: {0}")]
+    Nameless(String),
     /// The node did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -104,8 +109,19 @@ pub async fn serve<M: Machine>(
     let unusable = |source| ServeError::Listen { address: options.client_addr.clone(), source };
     let listener = TcpListener::bind(&options.client_addr).await.map_err(unusable)?;
     let clients = listener.local_addr().map_err(unusable)?;
-    let (id, durable) = (options.config.id.0, !matches!(options.config.storage, Storage::Memory));
+    let durable = !matches!(options.config.storage, Storage::Memory);
     let mut config = options.config;
+    tokio::pin!(shutdown);
+    if config.id.0 == 0 {
+        let named = admission::start(&config, &options.join).map_err(ServeError::Nameless)?;
+        let name = tokio::select! {
+            () = &mut shutdown => return Ok(()),
+            name = named => name.unwrap_or_else(|_| Err("whoever asked for it ended".to_owned())),
+        };
+        let name = name.map_err(ServeError::Nameless)?;
+        (config.id, config.incarnation) = (name.id, name.incarnation);
+    }
+    let id = config.id.0;
     config.forward = true;
     config.machine_thread = MachineThread::Runtime;
     config.max_command_bytes = MAX_BATCH;
@@ -120,7 +136,7 @@ pub async fn serve<M: Machine>(
     }
     ready(Ready { id, clients, peers });
     if !options.join.to.is_empty() {
-        joining::start(options.join, node.clone());
+        joining::start(options.join.clone(), node.clone());
     }
 
     let (stop, stopping) = watch::channel(false);
@@ -136,12 +152,13 @@ pub async fn serve<M: Machine>(
             replies: Budget::new(options.limits.replies),
         }),
         limits: options.limits,
+        token: options.join.token,
         backups: Budget::new(backups::MOST),
         stopping,
     });
     let mut connections = JoinSet::new();
     let stopped = tokio::select! {
-        () = shutdown => None,
+        () = &mut shutdown => None,
         reason = node.stopped() => Some(reason),
         never = accept(&listener, &shared, &mut connections) => match never {},
     };

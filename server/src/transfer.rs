@@ -2,7 +2,6 @@
 
 use crate::kv::Machine;
 use crate::members;
-use crate::resp::Command;
 use coracle::raft::NodeId;
 use coracle::{Node, TransferError, in_full};
 use std::thread::sleep;
@@ -15,11 +14,10 @@ const NOT_NOW: &str = "BUSY";
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Hands over as a command asks for it: who leads then, or the text of an error reply.
-pub(crate) async fn transfer<M: Machine>(node: &Node<M>, command: &Command) -> Result<String, String> {
-    let to = match command.len() {
-        3 => None,
-        4 => {
-            let word = String::from_utf8_lossy(command.argument(3));
+pub(crate) async fn transfer<M: Machine>(node: &Node<M>, words: &[String]) -> Result<String, String> {
+    let to = match words {
+        [] => None,
+        [word] => {
             let id = word.parse::<u64>().ok().filter(|id| *id > 0).map(NodeId);
             Some(id.ok_or_else(|| format!("ERR '{word}' is not a node's id"))?)
         }
@@ -46,14 +44,14 @@ fn refusal(error: &TransferError) -> String {
 
 /// Asks a cluster, through whichever of these client addresses answers, to let this node lead, or the best; again and again
 /// until it does. Says what it waits for.
-pub fn ask(to: &[String], node: Option<u64>, limit: Duration) -> Result<String, String> {
+pub fn ask(to: &[String], token: Option<&str>, node: Option<u64>, limit: Duration) -> Result<String, String> {
     let mut words = vec!["TRANSFER".to_owned()];
     words.extend(node.map(|id| id.to_string()));
     let until = Instant::now() + limit;
     let mut told = String::new();
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let error = match members::ask(to, &words, left) {
+        let error = match members::ask(to, token, &words, left) {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };

@@ -83,6 +83,85 @@ fn a_blank_node_joins_by_itself_and_members_are_changed_by_command() {
     drop(child);
 }
 
+/// Starts a node with these words beside its addresses and its directory. Its client address, and its peer address.
+fn serving(directory: &Path, words: &[&str]) -> (Ends, String, String) {
+    let (clients, peers) = (address(), address());
+    (serving_at(directory, words, &clients, &peers), clients, peers)
+}
+
+fn serving_at(directory: &Path, words: &[&str], clients: &str, peers: &str) -> Ends {
+    let mut command = Command::new(CORACLE);
+    command.arg("serve").args(words).args(["--client-addr", clients, "--peer-addr", peers]);
+    command.arg("--data-dir").arg(directory).args(STEADY).stdout(Stdio::null());
+    Ends(command.spawn().unwrap())
+}
+
+/// Whoever lives at these peer addresses, once all of them vote.
+fn voters_at(to: &str, peers: &[&str]) -> Vec<u64> {
+    wait("they vote", || {
+        let members = report(to, LONG).ok()?.members;
+        let id = |peers: &&str| {
+            members.iter().find(|member| member.voter && member.address == **peers).map(|member| member.id)
+        };
+        peers.iter().map(id).collect()
+    })
+}
+
+/// Two ask at once, by one command line each, and the same one serves their later starts. Nobody gets in, and nobody changes
+/// who takes part, without the token.
+#[test]
+fn nodes_without_an_id_are_told_one_each_and_nobody_gets_in_without_the_token() {
+    const TOKEN: [&str; 2] = ["--join-token", "open sesame"];
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (_first, first, first_peers) = serving(&at("first"), &[&["--id", "1"][..], &TOKEN].concat());
+    let init = |words: &[&str]| {
+        let list = format!("1={first_peers}");
+        wait("the first node answers", || report(&first, LONG).ok());
+        Command::new(CORACLE).args(["members", "init", "--to", &first, &list]).args(words).output().unwrap()
+    };
+    let refused = init(&[]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("give it, by --join-token"), "{refused:?}");
+    said(&init(&TOKEN));
+
+    let joins = [&["--join", first.as_str()][..], &TOKEN].concat();
+    let (second, second_clients, second_peers) = serving(&at("second"), &joins);
+    let (third, _, third_peers) = serving(&at("third"), &joins);
+    let both = [second_peers.as_str(), third_peers.as_str()];
+    let ids = voters_at(&first, &both);
+    let mut sorted = ids.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, [2, 3]);
+
+    // Killed, and started again by the same words: the same node.
+    drop(second);
+    let _second = serving_at(&at("second"), &joins, &second_clients, &second_peers);
+    wait("it is who it was", || {
+        let report = report(&second_clients, LONG).ok()?;
+        (report.id == ids[0] && report.leader.is_some()).then_some(())
+    });
+
+    // A stranger has another token, or none.
+    for words in [&[][..], &["--join-token", "sesame"][..]] {
+        let refused = members(&first, &[&["remove", "3"][..], words].concat());
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("NOAUTH"), "{refused:?}");
+    }
+    // Its disk is lost, and it comes back where it was, without a name: it takes its old place.
+    drop(third);
+    std::fs::remove_dir_all(at("third")).unwrap();
+    let before = report(&first, LONG).unwrap().members;
+    let disk = |of: &[coracle_server::report::ReportedMember], id: u64| {
+        of.iter().find(|member| member.id == id).map(|member| member.incarnation.clone())
+    };
+    let third_clients = address();
+    let _third = serving_at(&at("third"), &joins, &third_clients, &third_peers);
+    wait("the new disk votes under the old id", || {
+        let members = report(&first, LONG).ok()?.members;
+        let votes = members.iter().any(|member| member.id == ids[1] && member.voter);
+        (votes && disk(&members, ids[1]) != disk(&before, ids[1]) && members.len() == 3).then_some(())
+    });
+}
+
 /// A node of a cluster that forms by itself. Its command line is the same at each start, but for its peer address.
 struct Member {
     id: u64,
