@@ -81,7 +81,8 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     outcomes: Vec<Outcome<S, W, A>>,
     bytes: u64,
     answered: u64,
-    /// Whether the machine differs from that of a majority, and is used no more.
+    /// Whether the machine differs from that of a majority, and is used no more. The core knows it, too; a machine has a
+    /// thread of its own, and is told by [`Work::Fence`], in order with what it is handed.
     fenced: bool,
     /// The newest reply, encoded, for a mutant that gives it to the next writer.
     #[cfg(feature = "mutants")]

@@ -161,10 +161,15 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// Whether a write is not even tried here: too many wait, or the log has no room.
     pub(crate) fn full(&self) -> Option<Busy> {
         match () {
-            () if self.pending() >= self.max_pending => Some(Busy::Requests),
+            () if self.is_crowded() => Some(Busy::Requests),
             () if self.no_space.is_some() && self.replica.raft().is_leader() => Some(Busy::Space),
             () => None,
         }
+    }
+
+    /// Whether as many wait for an answer as may.
+    fn is_crowded(&self) -> bool {
+        self.pending() >= self.max_pending
     }
 
     /// How far the machine has applied.
@@ -202,7 +207,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if self.fenced.is_some() {
             return self.actions.answers.push(Answer::Read(read, ReadError::Diverged));
         }
-        if self.pending() >= self.max_pending {
+        if self.is_crowded() {
             return self.actions.answers.push(Answer::Read(read, ReadError::Busy(Busy::Requests)));
         }
         self.open += 1;

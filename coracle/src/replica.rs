@@ -39,8 +39,6 @@ pub(crate) struct Replica<W, R> {
     fed: Index,
     /// Whether entries for the machine are being loaded.
     feeding: bool,
-    /// Whether the machine gets nothing any more.
-    fenced: bool,
     /// Bytes of entries handed to the machine, and applied by it, since the start.
     handed: u64,
     applied: u64,
@@ -87,7 +85,6 @@ impl<W, R> Replica<W, R> {
             clock: ClusterClock::new(newest_time),
             fed: raft.status().applied,
             feeding: false,
-            fenced: false,
             handed: 0,
             applied: 0,
             piece: Bytes::new(),
@@ -157,10 +154,7 @@ impl<W, R> Replica<W, R> {
                 self.applied = bytes;
                 self.step(now, Input::Applied(index), Vec::new());
             }
-            Event::Fence => {
-                self.fenced = true;
-                self.step(now, Input::Fence, Vec::new());
-            }
+            Event::Fence => self.step(now, Input::Fence, Vec::new()),
         }
         // Each message that leaves may open the next one.
         while let Some(replicate) = self.replicate.pop_front() {
@@ -171,7 +165,7 @@ impl<W, R> Replica<W, R> {
     /// What is to be done now. Empty-handed callers may wait for the next event.
     pub(crate) fn take(&mut self) -> Effects<W, R> {
         self.feed();
-        let fed = if self.fenced { Index::LIMIT } else { self.fed };
+        let fed = if self.raft.is_fenced() { Index::LIMIT } else { self.fed };
         self.tail.evict(self.raft.persisted().min(fed), self.limits.cache);
         mem::take(&mut self.effects)
     }
@@ -184,7 +178,7 @@ impl<W, R> Replica<W, R> {
 
     /// The bytes of committed entries that the machine has not applied yet, as far as they are in memory.
     pub(crate) fn unapplied_bytes(&self) -> u64 {
-        if self.fenced {
+        if self.raft.is_fenced() {
             return 0;
         }
         let waiting =
@@ -563,7 +557,7 @@ impl<W, R> Replica<W, R> {
                 self.feeding = false;
                 match result {
                     // A snapshot took its place meanwhile, or is about to: the store may have been reset to it already.
-                    _ if self.fenced || load.first != self.fed.next() => {}
+                    _ if self.raft.is_fenced() || load.first != self.fed.next() => {}
                     Err(ReadLogError::Purged | ReadLogError::Missing) if self.raft.is_installing() => {}
                     Ok(entries) if current(&entries) => self.hand_over(entries),
                     Ok(_) => self.fail(StopReason::Invariant(
@@ -593,7 +587,7 @@ impl<W, R> Replica<W, R> {
         // What the machine was handed and has not applied is bounded.
         let room = self.limits.unapplied.saturating_sub(self.handed - self.applied);
         let waits = self.feeding || self.raft.is_installing();
-        if self.fenced || waits || first > last || !self.effects.apply.is_empty() {
+        if self.raft.is_fenced() || waits || first > last || !self.effects.apply.is_empty() {
             return;
         }
         let bounded = !self.breaks("machine-bound-ignored");

@@ -184,6 +184,11 @@ impl Raft {
         }
     }
 
+    /// Whether its state machine turned out to differ from that of a majority (D5.1.14).
+    pub fn is_fenced(&self) -> bool {
+        self.shared.fenced
+    }
+
     /// Whether it leads.
     pub fn is_leader(&self) -> bool {
         matches!(self.role, Role::Leader(_))
