@@ -132,10 +132,9 @@ impl Candidate {
         }
     }
 
-    /// Whether it goes on rather than grant a pre-vote to a rival that asks as well. Of two the one with
-    /// the greater log, then name, goes first; but only for a moment, since it may not reach a quorum.
+    /// Whether it goes on rather than grant a pre-vote to a rival that asks as well.
     pub(crate) fn goes_before(&self, shared: &Shared, rival: NodeId, last: LogId) -> bool {
-        let greater = shared.rules.goes_first((shared.log.last_id(), shared.me.id), (last, rival));
-        self.pre && greater && shared.now.since(self.since) < shared.settings.heartbeat
+        let (own, since) = ((shared.log.last_id(), shared.me.id), shared.now.since(self.since));
+        self.pre && shared.rules.goes_first(own, (last, rival), since, shared.settings.heartbeat)
     }
 }

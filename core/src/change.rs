@@ -7,7 +7,7 @@
 //!
 //! A leader outside the new voters leads until the second entry is committed, does not count itself, and then leaves.
 //! Those who lose their vote are sent that entry only when it is committed, so that nobody stops to vote for a change
-//! that may yet be undone (design, 5.1.16).
+//! that may yet be undone (D5.1.16).
 
 use crate::leader::{Leader, Leaving};
 use crate::progress::Progress;
@@ -15,9 +15,6 @@ use crate::raft::Role;
 use crate::shared::{Shared, Transition};
 use crate::{Index, LogId, Member, Membership, NodeId, Peer, Raft, RefusedReason, TailChange, Ticket};
 use alloc::vec::Vec;
-
-/// The most voters of a membership that a change may ask for.
-pub const MAX_VOTERS: usize = 9;
 
 impl Raft {
     pub(crate) fn on_change(&mut self, ticket: Ticket, expected: LogId, to: Membership) -> Transition {
@@ -66,9 +63,7 @@ impl Leader {
         if id != expected {
             return Err(RefusedReason::NotCurrent(id));
         }
-        let own_name = to.members.get(&shared.me.id).is_none_or(|member| member.peer() == shared.me);
-        let fits = to.is_well_formed() && !to.is_joint() && to.cluster == now.cluster;
-        if !fits || !own_name || to.voters.len() > MAX_VOTERS {
+        if !shared.rules.may_become(now, to, shared.me) {
             return Err(RefusedReason::BadMembership);
         }
         if let Some(late) = self.late_voter(shared, now, to) {
@@ -80,12 +75,13 @@ impl Leader {
         Ok(())
     }
 
-    /// A voter to be that is no member yet, or that lacks more than what came within an election timeout (thesis, section
-    /// 4.2.1).
+    /// A voter to be that is no member yet, or that lacks more than what came within an election timeout.
     fn late_voter(&self, shared: &Shared, now: &Membership, to: &Membership) -> Option<NodeId> {
+        let limit = shared.settings.election_min;
         let late = |peer: &Peer| {
-            let progress = self.progress.get(peer).filter(|_| now.contains(*peer));
-            !progress.is_some_and(|it| it.is_caught_up(shared.now, shared.settings.election_min))
+            let progress = self.progress.get(peer);
+            let caught_up = progress.is_some_and(|it| it.is_caught_up(shared.rules, shared.now, limit));
+            shared.rules.is_late(now.contains(*peer), caught_up)
         };
         to.voting_peers().filter(|peer| !now.is_voter(*peer)).find(late).map(|peer| peer.id)
     }
@@ -93,7 +89,8 @@ impl Leader {
     /// Whether a majority of the voters to be answers now.
     fn would_have_quorum(&self, shared: &Shared, to: &Membership) -> bool {
         let heard = |peer| self.progress.get(&peer).map_or_else(Default::default, |it| it.heard(shared.now));
-        shared.now.since(to.reached(heard)) < shared.settings.election_max
+        let silent_for = shared.now.since(to.reached(heard));
+        shared.rules.would_have_quorum(silent_for, shared.settings.election_max)
     }
 
     fn append_membership(&mut self, shared: &mut Shared, membership: Membership, ticket: Option<Ticket>) {
@@ -105,12 +102,13 @@ impl Leader {
         self.replicate(shared);
     }
 
-    /// Progress comes and goes with the newest membership (design, 5.1.15).
+    /// Progress comes and goes with the newest membership (D5.1.15).
     pub(crate) fn meet_members(&mut self, shared: &mut Shared) {
         let (membership, at) = (shared.log.membership(), shared.log.membership_id().index);
         let (next, now) = (shared.log.last().next(), shared.now);
-        let meets = shared.rules.meets_newcomers() || self.progress.len() == 1;
-        for member in membership.others(shared.me.id).filter(|_| meets) {
+        let first = self.progress.len() == 1;
+        let met = |member: &&Member| shared.rules.is_met(member.peer(), membership, first);
+        for member in membership.others(shared.me.id).filter(met) {
             self.leaving.remove(&member.peer());
             self.progress.entry(member.peer()).or_insert_with(|| Progress::new(next, now));
         }
@@ -123,13 +121,12 @@ impl Leader {
         }
     }
 
-    /// Up to where this node may be sent the log: one that loses its vote hears of that when it is certain.
+    /// Up to where this node may be sent the log.
     pub(crate) fn furthest(&self, shared: &Shared, peer: Peer) -> Index {
-        let (log, last) = (&shared.log, shared.log.last());
-        let at = log.membership_id().index;
-        let loses = !log.membership().is_voter(peer)
-            && log.membership_before().is_some_and(|before| before.is_voter(peer));
-        if at > log.commit() && loses { at.prev() } else { last }
+        let log = &shared.log;
+        let voted = log.membership_before().is_some_and(|before| before.is_voter(peer));
+        let loses_vote = voted && !log.membership().is_voter(peer);
+        shared.rules.furthest(loses_vote, log.membership_id().index, log.commit(), log.last())
     }
 
     /// The commit index has risen: the new voters stand alone once the joint membership is committed.
@@ -145,11 +142,10 @@ impl Leader {
     pub(crate) fn let_go(&mut self, shared: &mut Shared) {
         let (commit, now, patience) = (shared.log.commit(), shared.now, 2 * shared.settings.election_max);
         let gone = |peer: &Peer, it: &Leaving| {
-            it.at <= commit
-                && self
-                    .progress
-                    .get(peer)
-                    .is_none_or(|progress| progress.matched >= it.at || progress.silent_for(now) > patience)
+            let progress = self.progress.get(peer);
+            let knows = progress.is_none_or(|progress| progress.matched >= it.at);
+            let gave_up = progress.is_none_or(|progress| progress.silent_for(now) > patience);
+            shared.rules.lets_go(it.at, commit, knows, gave_up)
         };
         let gone: Vec<Peer> =
             self.leaving.iter().filter(|(peer, it)| gone(peer, it)).map(|(peer, _)| *peer).collect();

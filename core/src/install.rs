@@ -37,7 +37,7 @@ impl Raft {
 
     pub(crate) fn on_install_snapshot(&mut self, from: Peer, install: InstallSnapshot) -> Transition {
         if self.shared.rules.is_old_append(install.term, self.shared.term()) {
-            return self.on_old_append(from);
+            return self.on_old_append(from, install.term);
         }
         if matches!(self.role, Role::Candidate(_)) {
             self.change_role(Transition::Follow);

@@ -133,10 +133,7 @@ impl Leader {
 
     pub(crate) fn on_sent(&mut self, shared: &mut Shared, to: Peer, prev: LogId, last: Index, bytes: u64) {
         if let Some(progress) = self.progress.get_mut(&to) {
-            if !shared.rules.hears_reports() {
-                return;
-            }
-            progress.on_sent(prev, last, bytes);
+            progress.on_sent(shared.rules, prev, last, bytes);
             self.replicate_to(shared, to);
         }
     }
@@ -170,13 +167,12 @@ impl Leader {
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
         }
         let news = progress.on_matched(shared.rules, reply.matched);
-        progress.on_round_of_catching_up(shared.now, shared.log.last());
+        progress.on_round_of_catching_up(shared.rules, shared.now, shared.log.last());
         match reply.conflict {
-            Some(limit) if shared.rules.heeds_conflicts() => {
+            Some(limit) => {
                 let limit = shared.log.newest_within(limit);
                 progress.on_conflict(shared.rules, limit.index, reply.round, self.reads.round());
             }
-            Some(_) => {}
             None => progress.on_no_conflict(),
         }
         if progress.needs_snapshot() && shared.log.term_at(progress.matched).is_some() {
@@ -214,9 +210,6 @@ impl Leader {
     }
 
     pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {
-        if !shared.rules.needs_round() {
-            return shared.out.reads.push(ReadGrant { ticket, index: shared.log.commit() });
-        }
         self.join(shared, Reader::Local(ticket));
     }
 
@@ -229,10 +222,7 @@ impl Leader {
     }
 
     fn join(&mut self, shared: &mut Shared, reader: Reader) {
-        if !shared.rules.needs_new_round() && self.reads.join_started(reader) {
-            return;
-        }
-        self.reads.join(reader);
+        self.reads.join(shared.rules, reader);
         self.start_round_if_due(shared);
     }
 
@@ -300,7 +290,7 @@ impl Leader {
     /// Grants the reads of every round that a quorum has echoed.
     fn confirm_reads(&mut self, shared: &mut Shared) {
         let round = self.reached(shared, Quorum::Read, |progress| progress.round);
-        let granted = self.reads.confirm(round);
+        let granted = self.reads.confirm(shared.rules, round);
         let term = shared.term();
         for (index, reader) in granted {
             match reader {
@@ -333,9 +323,7 @@ impl Leader {
         }
         // Whatever is under way: an answer to what was lost meanwhile never comes.
         let Some(prev) = shared.log.id_at(progress.next.prev()) else { return progress.on_purged() };
-        let window = progress.budget(&shared.settings);
-        let (idle, message_bytes) = (progress.open.is_none(), shared.settings.message_bytes);
-        let Some(max_bytes) = shared.rules.may_send(window, idle, message_bytes) else { return };
+        let Some(max_bytes) = progress.budget(shared.rules, &shared.settings) else { return };
         progress.open = Some(prev);
         let last = furthest.min(Index(prev.index.0.saturating_add(shared.settings.message_entries)));
         let append = self.append_entries(shared, prev);

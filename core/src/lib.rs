@@ -146,7 +146,6 @@ mod target;
 mod transfer;
 mod types;
 
-pub use change::MAX_VOTERS;
 pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
 pub use message::{
@@ -160,6 +159,7 @@ pub use output::{
     TransferEnd, Write,
 };
 pub use raft::{Raft, Restored};
+pub use rules::MAX_VOTERS;
 pub use status::{PeerStatus, RoleName, Status};
 pub use types::{
     Boot, ClusterId, HardState, Incarnation, Index, LogId, Member, NodeId, Peer, Round, Run, Term, Tick,

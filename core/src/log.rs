@@ -175,16 +175,13 @@ impl Log {
             return Accept::Impossible;
         }
         let differs_at = self.divergence(message);
-        let Some(first_new) = rules.first_to_take(message, differs_at, self.commit) else {
+        let Some(first_new) = rules.first_to_take(message, differs_at, self.commit, self.last) else {
             return Accept::Accepted { truncated: None, appended_from: None };
         };
         if first_new <= self.commit {
             return Accept::Impossible;
         }
-        if first_new <= self.last && !rules.deletes_conflicts() {
-            return Accept::Accepted { truncated: None, appended_from: None };
-        }
-        let truncated = (first_new <= self.last).then(|| first_new.prev());
+        let truncated = rules.last_to_keep(first_new, self.last);
         if let Some(last) = truncated {
             self.truncate(rules, last);
         }
@@ -231,9 +228,7 @@ impl Log {
         debug_assert!(last >= self.commit, "a committed entry is never truncated");
         self.last = last;
         self.runs.truncate(self.runs.partition_point(|run| run.first <= last));
-        if rules.takes_membership_back() {
-            self.memberships.retain(|(id, _)| id.index <= last);
-        }
+        self.memberships.retain(|(id, _)| rules.keeps_membership(id.index, last));
     }
 
     /// Forgets the entries up to `upto`, for which a snapshot stands. The newest of them; none if that is no news.

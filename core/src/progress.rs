@@ -174,23 +174,21 @@ impl Progress {
     }
 
     /// How many bytes may leave now; none if the window is full or the driver is busy with this follower.
-    pub(crate) fn budget(&self, settings: &Settings) -> Option<u64> {
+    pub(crate) fn budget(&self, rules: Rules, settings: &Settings) -> Option<u64> {
         let window = if self.is_probing() { 1 } else { settings.inflight_messages };
         let bytes = settings.inflight_bytes.saturating_sub(self.in_flight_bytes);
         let free = !self.needs_snapshot()
             && self.open.is_none()
             && self.paused.is_none()
-            && self.in_flight.len() < window
-            && bytes > 0;
+            && rules.window_is_open(self.in_flight.len(), window, bytes);
         free.then(|| bytes.min(settings.message_bytes))
     }
 
     /// The open request left as a message.
-    pub(crate) fn on_sent(&mut self, prev: LogId, last: Index, bytes: u64) {
+    pub(crate) fn on_sent(&mut self, rules: Rules, prev: LogId, last: Index, bytes: u64) {
         let wanted = self.wants(prev);
-        self.open = None;
-        // What left although it was not wanted any more is a harmless extra.
-        if wanted && last >= self.next {
+        self.open = rules.open_after_report(self.open);
+        if rules.moves_next(wanted, last, self.next) {
             self.next = last.next();
             self.in_flight.push_back((last, bytes));
             self.in_flight_bytes += bytes;
@@ -270,18 +268,18 @@ impl Progress {
     }
 
     /// Ends its round of catching up, if it has come so far, and begins the next, up to `last`.
-    pub(crate) fn on_round_of_catching_up(&mut self, now: Tick, last: Index) {
+    pub(crate) fn on_round_of_catching_up(&mut self, rules: Rules, now: Tick, last: Index) {
         let (upto, began) = self.catching_up;
-        if self.counted() >= upto {
+        if rules.ends_round_of_catching_up(self.counted(), upto) {
             self.last_round = Some(now.since(began));
             self.catching_up = (last, now);
         }
     }
 
     /// Whether the newest rounds were short: it has all but what came within so many ticks.
-    pub(crate) fn is_caught_up(&self, now: Tick, limit: u64) -> bool {
+    pub(crate) fn is_caught_up(&self, rules: Rules, now: Tick, limit: u64) -> bool {
         let (_, began) = self.catching_up;
-        !self.needs_snapshot() && self.last_round.is_some_and(|took| took < limit) && now.since(began) < limit
+        !self.needs_snapshot() && rules.is_caught_up(self.last_round, now.since(began), limit)
     }
 
     /// The follower's log can match at most up to `limit`; it says so knowing round `heard`, while the
@@ -289,11 +287,7 @@ impl Progress {
     pub(crate) fn on_conflict(&mut self, rules: Rules, limit: Index, heard: Round, newest: Round) -> bool {
         let backed_off = self.probe().and_then(|probe| probe.backed_off);
         let repeated = backed_off.is_some_and(|(at, since)| limit >= at && heard <= since);
-        if self.needs_snapshot()
-            || !rules.may_back_up(limit, self.matched)
-            || limit.next() > self.next
-            || repeated
-        {
+        if self.needs_snapshot() || !rules.may_back_up(limit, self.matched, self.next) || repeated {
             return false;
         }
         self.next = limit.next();
@@ -357,7 +351,7 @@ mod tests {
     fn send(progress: &mut Progress, last: u64, bytes: u64) {
         let prev = LogId { index: progress.next.prev(), ..LogId::ZERO };
         progress.open = Some(prev);
-        progress.on_sent(prev, Index(last), bytes);
+        progress.on_sent(Rules::default(), prev, Index(last), bytes);
     }
 
     #[test]
@@ -365,18 +359,22 @@ mod tests {
         let settings =
             Settings { inflight_messages: 2, inflight_bytes: 10, message_bytes: 6, ..Settings::default() };
         let mut progress = matched_up_to(1);
-        assert_eq!(progress.budget(&settings), Some(6));
+        assert_eq!(progress.budget(Rules::default(), &settings), Some(6));
         send(&mut progress, 2, 6);
-        assert_eq!(progress.budget(&settings), Some(4), "what the bytes under way leave");
+        assert_eq!(progress.budget(Rules::default(), &settings), Some(4), "what the bytes under way leave");
         send(&mut progress, 3, 1);
-        assert_eq!(progress.budget(&settings), None, "two messages");
+        assert_eq!(progress.budget(Rules::default(), &settings), None, "two messages");
         progress.on_matched(Rules::default(), Index(2));
-        assert_eq!((progress.in_flight(), progress.budget(&settings)), ((1, 1), Some(6)));
+        assert_eq!((progress.in_flight(), progress.budget(Rules::default(), &settings)), ((1, 1), Some(6)));
         send(&mut progress, 4, 50);
         progress.on_matched(Rules::default(), Index(3));
-        assert_eq!(progress.budget(&settings), None, "a single entry may be larger than the window");
+        assert_eq!(
+            progress.budget(Rules::default(), &settings),
+            None,
+            "a single entry may be larger than the window"
+        );
         progress.on_matched(Rules::default(), Index(4));
-        assert_eq!((progress.in_flight(), progress.budget(&settings)), ((0, 0), Some(6)));
+        assert_eq!((progress.in_flight(), progress.budget(Rules::default(), &settings)), ((0, 0), Some(6)));
     }
 
     #[test]
@@ -384,11 +382,14 @@ mod tests {
         let settings = Settings::default();
         let mut progress = matched_up_to(1);
         progress.open = Some(LogId::new(0, 1));
-        assert_eq!(progress.budget(&settings), None);
+        assert_eq!(progress.budget(Rules::default(), &settings), None);
         progress.on_unsent(Tick(5), LogId::new(0, 1));
-        assert_eq!((progress.open, progress.paused, progress.budget(&settings)), (None, Some(Tick(5)), None));
+        assert_eq!(
+            (progress.open, progress.paused, progress.budget(Rules::default(), &settings)),
+            (None, Some(Tick(5)), None)
+        );
         progress.paused = None;
-        assert!(progress.budget(&settings).is_some());
+        assert!(progress.budget(Rules::default(), &settings).is_some());
     }
 
     /// LT-2: a message that the transport refuses after all is sent again, and what follows it too.
@@ -402,7 +403,7 @@ mod tests {
         progress.on_unsent(Tick(5), LogId::new(0, 4));
         assert_eq!((progress.next, progress.in_flight()), (Index(5), (1, 5)));
         assert_eq!((progress.open, progress.paused), (Some(LogId::new(0, 9)), Some(Tick(5))));
-        progress.on_sent(LogId::new(0, 9), Index(11), 7);
+        progress.on_sent(Rules::default(), LogId::new(0, 9), Index(11), 7);
         assert_eq!(
             (progress.next, progress.in_flight()),
             (Index(5), (1, 5)),
@@ -431,7 +432,7 @@ mod tests {
         progress.paused = None;
         progress.on_unsent(Tick(6), LogId::new(0, 4));
         assert_eq!((progress.open, progress.paused, progress.next), (None, None, Index(2)));
-        assert!(progress.budget(&settings).is_some(), "it goes on from where it stands");
+        assert!(progress.budget(Rules::default(), &settings).is_some(), "it goes on from where it stands");
     }
 
     #[test]
@@ -441,11 +442,11 @@ mod tests {
         for (open, reported) in [(None, prev), (Some(prev), LogId::new(0, 2)), (Some(LogId::new(0, 2)), prev)]
         {
             progress.open = open;
-            progress.on_sent(reported, Index(9), 1);
+            progress.on_sent(Rules::default(), reported, Index(9), 1);
             assert_eq!((progress.next, progress.open), (Index(2), None));
         }
         progress.open = Some(prev);
-        progress.on_sent(prev, Index(1), 0);
+        progress.on_sent(Rules::default(), prev, Index(1), 0);
         assert_eq!((progress.next, progress.in_flight()), (Index(2), (0, 0)), "an empty one moves nothing");
     }
 

@@ -387,7 +387,7 @@ impl Raft {
                 _ => self.shared.drop_input(Dropped::Stale),
             },
             Message::AppendEntries(append) if rules.is_old_append(append.term, current) => {
-                self.on_old_append(from)
+                self.on_old_append(from, append.term)
             }
             Message::AppendEntries(append) => self.on_append(from, append),
             Message::ReadIndex(ask) => self.on_read_index(from, ask),
@@ -483,11 +483,10 @@ impl Raft {
     }
 
     /// A leader of an older term learns from the answer that it was deposed.
-    pub(crate) fn on_old_append(&mut self, from: Peer) -> Transition {
-        if !self.shared.rules.tells_old_leader() {
-            return self.shared.drop_input(Dropped::Stale);
+    pub(crate) fn on_old_append(&mut self, from: Peer, term: Term) -> Transition {
+        if self.shared.rules.tells_old_leader(term, self.shared.term()) {
+            self.shared.answer_append(from, Round(0), Index::ZERO, None);
         }
-        self.shared.answer_append(from, Round(0), Index::ZERO, None);
         self.shared.drop_input(Dropped::Stale)
     }
 
@@ -641,7 +640,7 @@ impl Raft {
         let role = match transition {
             Transition::Stay => return Transition::Stay,
             Transition::Follow => Role::Follower(Follower::new(shared)),
-            Transition::PreVote if !shared.rules.asks_first() => return Transition::Campaign,
+            Transition::PreVote if !shared.rules.asks_first(handed_over) => return Transition::Campaign,
             Transition::PreVote => Role::Candidate(Candidate::new(shared, true, None)),
             Transition::Campaign | Transition::TakeOver(_) => {
                 Role::Candidate(Candidate::new(shared, false, handed_over))

@@ -6,6 +6,7 @@
 //! confirmed or one heartbeat interval has passed. A follower asks its leader for the index and then
 //! answers from its own machine.
 
+use crate::rules::Rules;
 use crate::{Boot, Index, Peer, ReadIndex, Round, Term, Tick, Ticket};
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
@@ -54,18 +55,19 @@ impl LeaderReads {
         self.started
     }
 
-    pub(crate) fn join(&mut self, reader: Reader) {
+    /// Joins the round that the rule says.
+    pub(crate) fn join(&mut self, rules: Rules, reader: Reader) {
+        let under_way = self.waiting.back().map(|(round, ..)| *round);
+        let awaited = rules.round_to_await(self.round, under_way);
+        if let Some((.., readers)) = self.waiting.back_mut().filter(|(round, ..)| *round == awaited) {
+            return readers.push(reader);
+        }
         match reader {
             Reader::Local(ticket) => self.local.push(ticket),
             Reader::Remote { peer, boot, sequence } => {
                 self.remote.insert(peer, (boot, sequence));
             }
         }
-    }
-
-    /// Joins the round that has started already.
-    pub(crate) fn join_started(&mut self, reader: Reader) -> bool {
-        self.waiting.back_mut().map(|(_, _, readers)| readers.push(reader)).is_some()
     }
 
     fn somebody_joins(&self) -> bool {
@@ -93,10 +95,10 @@ impl LeaderReads {
     }
 
     /// A quorum has echoed `round`: it confirms that one and all before it.
-    pub(crate) fn confirm(&mut self, round: Round) -> Vec<(Index, Reader)> {
+    pub(crate) fn confirm(&mut self, rules: Rules, round: Round) -> Vec<(Index, Reader)> {
         let mut granted = Vec::new();
         while let Some((number, index, readers)) = self.waiting.front_mut()
-            && *number <= round
+            && rules.is_confirmed(*number, round)
         {
             granted.extend(mem::take(readers).into_iter().map(|reader| (*index, reader)));
             self.waiting.pop_front();

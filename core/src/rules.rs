@@ -11,9 +11,12 @@
 
 use crate::{
     AppendEntries, Boot, Broken, HandedOver, HardState, Index, LogId, Membership, Message, NodeId, Peer,
-    Refusal, RequestVote, RequestVoteReply, RoleName, Tally, Term, WriteId,
+    Refusal, RequestVote, RequestVoteReply, RoleName, Round, Tally, Term, WriteId,
 };
 use alloc::vec::Vec;
+
+/// The most voters of a membership that a change may ask for.
+pub const MAX_VOTERS: usize = 9;
 
 /// The rules that a node goes by: all of them, or all but one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -81,6 +84,19 @@ impl Rules {
     /// (§5.1).
     pub(crate) fn is_newer_term(self, term: Term, current: Term, leads: bool) -> bool {
         term > current && !(leads && self.broken.is("leader-ignores-newer-terms"))
+    }
+
+    /// The newest term that a message may bring, given the one with which the stretch of time began over which that is
+    /// bounded (D5.1.11). Each stretch of a maximum election timeout allows 2^31, so that any such time, which touches
+    /// two of them, sees a rise of at most 2^32: whoever pushes needs decades to the end of all terms, and nodes that
+    /// were pushed apart meet again.
+    pub(crate) fn furthest_term(self, at_its_start: Term) -> Term {
+        Term(at_its_start.0.saturating_add(1 << 31))
+    }
+
+    /// Such a stretch lasts for a maximum election timeout.
+    pub(crate) fn bounds_terms_anew(self, since: u64, election_max: u64) -> bool {
+        since >= election_max
     }
 
     /// A message is for one incarnation of one node, and a node does not write to itself (D5.3.2).
@@ -151,9 +167,9 @@ impl Rules {
         term < current && !self.broken.is("append-of-older-term")
     }
 
-    /// 1. "Reply" (§5.1), so that a deposed leader hears of the newer term.
-    pub(crate) fn tells_old_leader(self) -> bool {
-        !self.broken.is("old-leader-not-told")
+    /// 1. "Reply" (§5.1), so that a deposed leader hears of a term that is newer than its own.
+    pub(crate) fn tells_old_leader(self, term: Term, current: Term) -> bool {
+        term < current && !self.broken.is("old-leader-not-told")
     }
 
     /// "Election Safety: at most one leader can be elected in a given term" (Figure 3, §5.2). A second one is not
@@ -176,15 +192,19 @@ impl Rules {
         append: &AppendEntries,
         differs_at: Option<Index>,
         commit: Index,
+        last: Index,
     ) -> Option<Index> {
         let always = self.broken.is("every-append-truncates") && append.count() > 0;
         let always = (always && append.prev.index >= commit).then(|| append.prev.index.next());
-        always.or(differs_at)
+        let spared = |first: &Index| *first > commit && *first <= last;
+        let spares = self.broken.is("conflict-not-truncated");
+        always.or(differs_at).filter(|first| !(spares && spared(first)))
     }
 
-    /// 3. "delete the existing entry and all that follow it" (§5.3).
-    pub(crate) fn deletes_conflicts(self) -> bool {
-        !self.broken.is("conflict-not-truncated")
+    /// 3. "delete the existing entry and all that follow it" (§5.3): the last entry that stays, if the first that is
+    ///    taken stands where this log has one.
+    pub(crate) fn last_to_keep(self, first_to_take: Index, last: Index) -> Option<Index> {
+        (first_to_take <= last).then(|| first_to_take.prev())
     }
 
     /// 5. "If leaderCommit > commitIndex, set commitIndex = min(leaderCommit, index of last new entry)" (§5.3): the
@@ -228,9 +248,10 @@ impl Rules {
         (votes || voted || learner) && (!fenced || self.broken.is("fenced-node-leads"))
     }
 
-    /// A candidate asks whether it would be elected before it enters a term (thesis, section 9.6).
-    pub(crate) fn asks_first(self) -> bool {
-        !self.broken.is("no-pre-vote")
+    /// A candidate asks whether it would be elected before it enters a term (thesis, section 9.6), but for one that its
+    /// leader told to campaign (thesis, section 3.10).
+    pub(crate) fn asks_first(self, told: Option<HandedOver>) -> bool {
+        told.is_none() && !self.broken.is("no-pre-vote")
     }
 
     /// "Vote for self" (§5.2): counted when it is durable, as every vote (D5.1.3). A pre-vote is none and needs no disk.
@@ -278,9 +299,16 @@ impl Rules {
         membership.tally(vote_of)
     }
 
-    /// Of two that ask for pre-votes at once the one with the greater log, then name, goes first (D5.4.2).
-    pub(crate) fn goes_first(self, own: (LogId, NodeId), rival: (LogId, NodeId)) -> bool {
-        own > rival
+    /// Of two that ask for pre-votes at once the one with the greater log, then name, goes first (D5.4.2); but only for a
+    /// moment, since it may not reach a quorum.
+    pub(crate) fn goes_first(
+        self,
+        own: (LogId, NodeId),
+        rival: (LogId, NodeId),
+        since: u64,
+        heartbeat: u64,
+    ) -> bool {
+        own > rival && since < heartbeat
     }
 }
 
@@ -295,6 +323,40 @@ impl Rules {
     /// One change at a time: the newest membership is joint, or not committed yet.
     pub(crate) fn is_changing(self, newest: &Membership, at: Index, commit: Index) -> bool {
         (newest.is_joint() || at > commit) && !self.broken.is("two-changes-at-once")
+    }
+
+    /// What a change may ask for: a membership of the same cluster, whose fields fit each other, not joint, with few enough
+    /// voters that a majority of them stays quick, and in which the leader's name, if it is there, is the leader's own
+    /// (D5.1.15).
+    pub(crate) fn may_become(self, now: &Membership, to: &Membership, leader: Peer) -> bool {
+        to.is_well_formed()
+            && !to.is_joint()
+            && to.cluster == now.cluster
+            && to.voters.len() <= MAX_VOTERS
+            && to.members.get(&leader.id).is_none_or(|member| member.peer() == leader)
+    }
+
+    /// "The leader should also abort the change if the new server […] is so slow that it will never catch up" (thesis,
+    /// section 4.2.1): nobody gets a vote who is no member yet, or who has not caught up.
+    pub(crate) fn is_late(self, member: bool, caught_up: bool) -> bool {
+        !member || !caught_up
+    }
+
+    /// "The replication of entries to the new server is split into rounds" (thesis, section 4.2.1): one ends where the
+    /// leader's log ended when it began.
+    pub(crate) fn ends_round_of_catching_up(self, held: Index, upto: Index) -> bool {
+        held >= upto
+    }
+
+    /// "If the last round lasts less than an election timeout, then the leader adds the new server to the cluster" (thesis,
+    /// section 4.2.1), and so with the one that goes on.
+    pub(crate) fn is_caught_up(self, last_round: Option<u64>, this_round: u64, limit: u64) -> bool {
+        last_round.is_some_and(|took| took < limit) && this_round < limit
+    }
+
+    /// Nothing is changed to what could commit nothing: a majority of those who are to vote answers.
+    pub(crate) fn would_have_quorum(self, silent_for: u64, election_max: u64) -> bool {
+        silent_for < election_max
     }
 
     /// What follows `now` on the way to `to`. Where the voters stay the same, disk by disk, that is `to`. Otherwise it is
@@ -320,24 +382,36 @@ impl Rules {
         committed && !votes && !self.broken.is("removed-leader-stays")
     }
 
-    /// A member has progress from the moment it is appended (D5.1.15).
-    pub(crate) fn meets_newcomers(self) -> bool {
-        !self.broken.is("newcomers-not-met")
+    /// A member has progress from the moment that its membership is appended (D5.1.15). `first`: the leader knows nobody
+    /// yet.
+    pub(crate) fn is_met(self, peer: Peer, newest: &Membership, first: bool) -> bool {
+        newest.contains(peer) && (first || !self.broken.is("newcomers-not-met"))
+    }
+
+    /// Up to where a member may be sent the log: one that loses its vote by the entry `at` hears of that when it is
+    /// certain, so that nobody stops to vote for a change that may yet be undone (D5.1.16).
+    pub(crate) fn furthest(self, loses_vote: bool, at: Index, commit: Index, last: Index) -> Index {
+        if loses_vote && at > commit { at.prev() } else { last }
+    }
+
+    /// Whoever left is forgotten when it knows that for certain, or does not answer.
+    pub(crate) fn lets_go(self, at: Index, commit: Index, knows: bool, gave_up: bool) -> bool {
+        at <= commit && (knows || gave_up)
     }
 
     /// "A server always uses the latest configuration in its log, regardless of whether the entry is committed" (§6), and
     /// so the one before when that is truncated (MC-3).
-    pub(crate) fn takes_membership_back(self) -> bool {
-        !self.broken.is("truncation-keeps-membership")
+    pub(crate) fn keeps_membership(self, at: Index, last: Index) -> bool {
+        at <= last || self.broken.is("truncation-keeps-membership")
     }
 }
 
 /// Leadership transfer (thesis, section 3.10).
 impl Rules {
     /// "The prior leader stops accepting new client requests", once it makes sense: a target that is far behind is
-    /// brought up to date first.
-    pub(crate) fn stops_taking(self, caught_up: bool) -> bool {
-        caught_up
+    /// brought up to date first, its log and its machine.
+    pub(crate) fn stops_taking(self, matched: Index, applied: Index, upto: Index) -> bool {
+        matched >= upto && applied >= upto
     }
 
     /// "The prior leader fully updates the target server's log to match its own": what the target holds durably is all
@@ -440,27 +514,27 @@ impl Rules {
         term < current && !self.broken.is("reply-of-older-term")
     }
 
-    /// "If AppendEntries fails because of log inconsistency: decrement nextIndex and retry" (§5.3). Whole terms at a
-    /// time, as the end of that section suggests.
-    pub(crate) fn heeds_conflicts(self) -> bool {
-        !self.broken.is("conflict-ignored")
+    /// "If AppendEntries fails because of log inconsistency: decrement nextIndex and retry" (§5.3): to where the logs could
+    /// match at most, whole terms at a time, as the end of that section suggests. nextIndex stays above matchIndex, which
+    /// only increases: an answer that says less than is known by now is an old one.
+    pub(crate) fn may_back_up(self, limit: Index, matched: Index, next: Index) -> bool {
+        let old = limit < matched && !self.broken.is("next-goes-below-match");
+        limit.next() <= next && !old && !self.broken.is("conflict-ignored")
     }
 
-    /// nextIndex stays above matchIndex, which only increases: an answer that says less than is known by now is an old
-    /// one.
-    pub(crate) fn may_back_up(self, limit: Index, matched: Index) -> bool {
-        limit >= matched || self.broken.is("next-goes-below-match")
+    /// Entries on their way to one follower are bounded (D5.1.6), in messages and in bytes.
+    pub(crate) fn window_is_open(self, messages: usize, most: usize, bytes_left: u64) -> bool {
+        (messages < most && bytes_left > 0) || self.broken.is("window-unbounded")
     }
 
-    /// Entries on their way to one follower are bounded (D5.1.6). What may leave now: what `window` says.
-    pub(crate) fn may_send(self, window: Option<u64>, idle: bool, message_bytes: u64) -> Option<u64> {
-        let unbounded = self.broken.is("window-unbounded") && idle;
-        window.or(unbounded.then_some(message_bytes))
+    /// A request to send entries stays open until the driver has reported what became of it (D5.1.6): none is after that.
+    pub(crate) fn open_after_report(self, open: Option<LogId>) -> Option<LogId> {
+        open.filter(|_| self.broken.is("report-of-sending-lost"))
     }
 
-    /// Each request to send entries stays open until the driver has reported what became of it (D5.1.6).
-    pub(crate) fn hears_reports(self) -> bool {
-        !self.broken.is("report-of-sending-lost")
+    /// nextIndex moves by such a report alone (D5.1.6), if what left was still wanted; what was not is a harmless extra.
+    pub(crate) fn moves_next(self, wanted: bool, last: Index, next: Index) -> bool {
+        wanted && last >= next
     }
 
     /// A leader steps down "if an election timeout elapses without a successful round of heartbeats to a majority of
@@ -503,14 +577,15 @@ impl Rules {
 
     /// 3. "The leader needs to make sure it hasn't been superseded by a newer leader of which it is unaware. It issues
     ///    a new round of heartbeats".
-    pub(crate) fn needs_round(self) -> bool {
-        !self.broken.is("read-without-round")
+    pub(crate) fn is_confirmed(self, awaited: Round, echoed: Round) -> bool {
+        awaited <= echoed || self.broken.is("read-without-round")
     }
 
     /// 3. "new": a read waits for a round that starts after it came; one that has started already may have been echoed
     ///    before (D5.4.1).
-    pub(crate) fn needs_new_round(self) -> bool {
-        !self.broken.is("read-joins-round-under-way")
+    pub(crate) fn round_to_await(self, newest: Round, under_way: Option<Round>) -> Round {
+        let joins = self.broken.is("read-joins-round-under-way");
+        under_way.filter(|_| joins).unwrap_or(newest.next())
     }
 
     /// Whoever waits for an index hears that it will not come, when a role ends or cannot give one (D5.4.1).

@@ -73,15 +73,14 @@ impl Shared {
         self.hard_state.term
     }
 
-    /// The newest term that a message may bring now (D5.1.11). Each stretch of a maximum election timeout allows
-    /// 2^31, so that any such time, which touches two of them, sees a rise of at most 2^32: whoever pushes
-    /// needs decades to the end of all terms, and nodes that were pushed apart meet again.
+    /// The newest term that a message may bring now.
     pub(crate) fn furthest_term(&mut self) -> Term {
         let (since, _) = self.term_window;
-        if self.now.since(since) >= self.settings.election_max {
+        if self.rules.bounds_terms_anew(self.now.since(since), self.settings.election_max) {
             self.term_window = (self.now, self.term());
         }
-        Term(self.term_window.1.0.saturating_add(1 << 31))
+        let (_, at_its_start) = self.term_window;
+        self.rules.furthest_term(at_its_start)
     }
 
     /// Whether this node may campaign and lead: it votes in the membership in force, in this life, and its machine

@@ -172,8 +172,8 @@ impl Leader {
         let Some(progress) = self.progress.get(&transfer.to) else { return };
         let (now, to) = (shared.now, transfer.to);
         if transfer.step == Step::CatchUp {
-            let caught_up = progress.applied >= transfer.upto && progress.matched >= transfer.upto;
-            if !shared.rules.stops_taking(caught_up) {
+            let (matched, applied) = (progress.matched, progress.applied);
+            if !shared.rules.stops_taking(matched, applied, transfer.upto) {
                 return;
             }
         }
