@@ -229,7 +229,9 @@ impl Inner {
             RefusedReason::NoQuorum => Err(ChangeError::NoQuorum),
             RefusedReason::HandingOver(to) => Ok(format!("a transfer of leadership to node {to} to be over")),
             RefusedReason::NotVoter(_) | RefusedReason::NoTarget => Err(ChangeError::NoLeader),
-            RefusedReason::NotYet => Ok("the leader's first entry to be committed".to_owned()),
+            RefusedReason::NotYet => {
+                Ok("a new leader to commit its first entry, and to be answered".to_owned())
+            }
             RefusedReason::ChangeUnderWay | RefusedReason::NotCurrent(_) => {
                 Ok("another change to be over".to_owned())
             }

@@ -49,6 +49,11 @@ pub const MUTANTS: &[Mutant] = &[
         "MC-1",
         "changes the membership before an entry of its own term is committed",
     ),
+    mutant(
+        "silence-taken-for-answer",
+        "§6",
+        "takes a change for possible though those whom it needs have not answered this leader",
+    ),
     mutant("two-changes-at-once", "§6", "begins a change while another is not over"),
     mutant("change-without-joint", "§6", "goes to other voters in one step"),
     mutant("joint-left-uncommitted", "§6", "ends a change before its joint membership is committed"),

@@ -70,7 +70,9 @@ impl Leader {
             return Err(RefusedReason::NotCaughtUp(late));
         }
         if !self.would_have_quorum(shared, to) {
-            return Err(RefusedReason::NoQuorum);
+            // Whoever has just taken office has not heard of anybody yet.
+            let early = shared.now.since(self.since) < shared.settings.election_max;
+            return Err(if early { RefusedReason::NotYet } else { RefusedReason::NoQuorum });
         }
         Ok(())
     }
@@ -86,11 +88,13 @@ impl Leader {
         to.voting_peers().filter(|peer| !now.is_voter(*peer)).find(late).map(|peer| peer.id)
     }
 
-    /// Whether a majority of the voters to be answers now.
+    /// Whether a majority of the voters to be answers now. That it follows a new leader, a node says by its first answer.
     fn would_have_quorum(&self, shared: &Shared, to: &Membership) -> bool {
-        let heard = |peer| self.progress.get(&peer).map_or_else(Default::default, |it| it.heard(shared.now));
-        let silent_for = shared.now.since(to.reached(heard));
-        shared.rules.would_have_quorum(silent_for, shared.settings.election_max)
+        let (now, limit) = (shared.now, shared.settings.election_max);
+        let helps =
+            |it: &Progress| shared.rules.helps_a_change(it.has_answered(), now.since(it.heard(now)), limit);
+        let answers = |peer| self.progress.get(&peer).is_some_and(helps);
+        to.reached(answers)
     }
 
     fn append_membership(&mut self, shared: &mut Shared, membership: Membership, ticket: Option<Ticket>) {

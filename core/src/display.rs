@@ -323,7 +323,9 @@ impl fmt::Display for RefusedReason {
             RefusedReason::BadMembership => {
                 f.write_str("no membership that can be founded or changed to here")
             }
-            RefusedReason::NotYet => f.write_str("nothing of the leader's own term is committed yet"),
+            RefusedReason::NotYet => f.write_str(
+                "the leader is new: nothing of its own term is committed yet, or too few have answered it",
+            ),
             RefusedReason::ChangeUnderWay => f.write_str("another change of the membership is not over yet"),
             RefusedReason::NotCurrent(id) => write!(f, "the membership was changed meanwhile, by entry {id}"),
             RefusedReason::NotCaughtUp(id) => write!(f, "{id} is to vote, and lacks too much of the log"),

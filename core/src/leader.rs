@@ -26,6 +26,8 @@ pub(crate) struct Leaving {
 pub(crate) struct Leader {
     /// The empty entry of this term. Until it is committed, the leader does not know what is.
     start: Index,
+    /// When it took office.
+    pub(crate) since: Tick,
     /// All members, itself among them, each in its very incarnation: of a node that is being replaced, both disks.
     pub(crate) progress: BTreeMap<Peer, Progress>,
     pub(crate) reads: LeaderReads,
@@ -47,6 +49,7 @@ impl Leader {
         let own = (shared.me, Progress::own(shared.disk.persisted(), shared.now));
         let mut leader = Leader {
             start: shared.log.last().next(),
+            since: shared.now,
             progress: BTreeMap::from([own]),
             reads: LeaderReads::new(shared.now),
             leaving: BTreeMap::new(),

@@ -168,6 +168,11 @@ impl Progress {
         }
     }
 
+    /// Whether it has answered an AppendEntries in this term: the first round of a leader is not 0.
+    pub(crate) fn has_answered(&self) -> bool {
+        !self.is_peer() || self.round > Round(0)
+    }
+
     /// For how long it has not answered.
     pub(crate) fn silent_for(&self, now: Tick) -> u64 {
         now.since(self.heard)

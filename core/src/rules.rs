@@ -354,9 +354,10 @@ impl Rules {
         last_round.is_some_and(|took| took < limit) && this_round < limit
     }
 
-    /// Nothing is changed to what could commit nothing: a majority of those who are to vote answers.
-    pub(crate) fn would_have_quorum(self, silent_for: u64, election_max: u64) -> bool {
-        silent_for < election_max
+    /// A change after which no majority would answer is refused: a joint membership cannot be taken back, and one that cannot
+    /// be committed ends the cluster. A voter counts that has answered this leader, and not too long ago.
+    pub(crate) fn helps_a_change(self, in_this_term: bool, silent_for: u64, election_max: u64) -> bool {
+        (in_this_term || self.broken.is("silence-taken-for-answer")) && silent_for < election_max
     }
 
     /// What follows `now` on the way to `to`. Where the voters stay the same, disk by disk, that is `to`. Otherwise it is

@@ -295,3 +295,20 @@ fn progress_comes_and_goes_with_the_newest_membership() {
     c.pass(20);
     assert_eq!((c.role(B), c.last(B)), (RoleName::Learner, c.last(A)));
 }
+
+/// A leader that has just taken office has heard nothing yet of a voter that is dead. It must not take a change that needs
+/// that voter: it could neither commit it nor take it back.
+#[test]
+fn a_new_leader_takes_no_change_before_those_it_needs_have_answered() {
+    let mut c = Cluster::of(3);
+    c.crash(C);
+    c.elect(A);
+    let refused = |c: &mut Cluster, to: Membership| {
+        let ticket = c.change(A, to);
+        c.refused(A, ticket)
+    };
+    assert_eq!(refused(&mut c, membership(&[A, C], &[], &[])), Some(RefusedReason::NotYet));
+    c.pass(70);
+    assert_eq!(refused(&mut c, membership(&[A, C], &[], &[])), Some(RefusedReason::NoQuorum));
+    assert_eq!(refused(&mut c, membership(&[A, B], &[], &[])), None);
+}

@@ -33,9 +33,13 @@ impl Memberships {
 
 /// Whether these are more than half of the voters, and of those of before while it is joint.
 pub(super) fn is_quorum(membership: &Membership, has: impl Fn(NodeId) -> bool) -> bool {
-    let majority = |voters: Vec<NodeId>| 2 * voters.iter().filter(|id| has(**id)).count() > voters.len();
-    majority(membership.voters.iter().copied().collect())
-        && (membership.outgoing.is_empty() || majority(membership.outgoing.keys().copied().collect()))
+    is_majority(membership.voters.iter().copied(), &has)
+        && (membership.outgoing.is_empty() || is_majority(membership.outgoing.keys().copied(), &has))
+}
+
+fn is_majority(voters: impl Iterator<Item = NodeId>, has: impl Fn(NodeId) -> bool) -> bool {
+    let (all, those) = voters.fold((0, 0), |(all, those), id| (all + 1, those + usize::from(has(id))));
+    2 * those > all
 }
 
 fn voters(membership: &Membership) -> Vec<Peer> {
@@ -68,6 +72,14 @@ impl Ghost {
                 "S14",
                 format!("leader {name} adds the membership {id}, and {at} is not committed"),
             );
+        }
+        // What cannot be committed cannot be taken back either.
+        let answered = |id: NodeId| {
+            id == name || record.matched.get(&id).is_some_and(|(term, _)| *term == entry.id().term)
+        };
+        if !before.is_joint() && !is_majority(next.voters.iter().copied(), answered) {
+            let detail = format!("leader {name} begins {id}, and no majority of its voters has answered it");
+            return broken("S14", detail);
         }
         let steps = match (before.is_joint(), next.is_joint()) {
             (false, false) => voters(&before) == voters(&next),
