@@ -44,8 +44,17 @@ const BURST: u64 = 10;
 /// policy leaves.
 const KEPT_FOR_OLD: u64 = 8;
 
-/// A follower that has not taken a piece for so long holds nothing back any more, in ticks.
+/// A follower to which nothing new came for so long is given up: it holds nothing back any more, in ticks.
 const GIVEN_UP: u64 = 1000;
+
+/// Whoever was given up rests before it is sent a snapshot from its beginning, in ticks; the next time for twice as long, up
+/// to the most.
+const REST: u64 = 500;
+const REST_AT_MOST: u64 = 30_000;
+
+/// What is sent, however slowly it is taken, keeps the log from going as long as that takes at most so many times what the
+/// policy leaves. Then the newest is sent instead.
+const KEPT_FOR_SENT: u64 = 8;
 
 /// After one that could not be written, for want of space perhaps, the next is begun so much later, in ticks.
 const PAUSE: u64 = 1000;
@@ -89,6 +98,10 @@ pub(crate) struct Snapshots {
     log_bytes: u64,
     /// Bytes of the log that could have gone, but for a follower that knows no snapshots.
     held_bytes: u64,
+    /// And but for snapshots that are being sent.
+    pinned_bytes: u64,
+    /// Those who were given up, until when they rest, and for how long the next time.
+    resting: BTreeMap<Peer, (u64, u64)>,
     policy: Policy,
     sending: BTreeMap<Peer, Sending>,
     /// Who waits for the next piece, in the order in which they get it.
@@ -146,8 +159,11 @@ struct Sending {
     /// Where the piece begins that is next, or under way.
     offset: u64,
     step: Step,
-    /// When the follower last took one.
+    /// How far it has come at most, and when it came there. To go back to the beginning again and again is not to come on.
+    furthest: u64,
     took: u64,
+    /// Whether its last piece was sent.
+    whole: bool,
     /// After how many ticks a piece that is not answered is sent again.
     patience: u64,
 }
@@ -161,6 +177,14 @@ enum Step {
     Read,
     /// It was sent, at this tick.
     Sent(u64),
+}
+
+impl Sending {
+    fn new(of: &Kept, now: u64) -> Sending {
+        let (snapshot, length) = (of.meta.id, of.bytes);
+        let (offset, furthest, took, patience) = (0, 0, now, AGAIN);
+        Sending { snapshot, length, offset, step: Step::Waits, furthest, took, whole: false, patience }
+    }
 }
 
 impl Snapshots {
@@ -178,6 +202,8 @@ impl Snapshots {
             not_before: 0,
             log_bytes: 0,
             held_bytes: 0,
+            pinned_bytes: 0,
+            resting: BTreeMap::new(),
             policy,
             sending: BTreeMap::new(),
             waiting: VecDeque::new(),
@@ -234,6 +260,25 @@ impl Snapshots {
         !self.taking && entries > 0 && (self.wanted > since || many && self.log_bytes >= large)
     }
 
+    /// Sends nothing to this one for a while, and then the newest from its beginning.
+    fn give_up(&mut self, to: Peer, now: u64, files: &mut Vec<FileOrder>) {
+        self.sending.remove(&to);
+        files.push(FileOrder::Close { to });
+        rest(&mut self.resting, to, now);
+    }
+
+    /// A newer one is about to be kept. What is sent has kept the log from going for long enough, perhaps.
+    fn let_go_of_what_is_pinned(&mut self, now: u64, files: &mut Vec<FileOrder>) {
+        let older = self.newest.as_ref().map_or(Index::ZERO, |newest| newest.meta.id.index);
+        let pinning = self.sending.iter().filter(|(_, it)| it.snapshot.index < older).map(|(to, _)| *to);
+        let pinning: Vec<Peer> = pinning.collect();
+        self.pinned_bytes = if pinning.is_empty() { 0 } else { self.pinned_bytes + self.log_bytes };
+        if self.pinned_bytes > KEPT_FOR_SENT.saturating_mul(self.policy.bytes) {
+            self.pinned_bytes = 0;
+            pinning.into_iter().for_each(|to| self.give_up(to, now, files));
+        }
+    }
+
     /// Up to where the log may go: a snapshot that is on its way needs what follows it.
     fn purgeable(&self) -> Index {
         let sent = self.sending.values().map(|sending| sending.snapshot.index).min();
@@ -286,7 +331,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let Some(sending) = self.snapshots.sending.get_mut(&to) else { return };
         let Some(Piece { snapshot, file, length, offset, bytes }) = piece else {
             // It goes on from another snapshot, once it is found that this one is gone.
-            self.snapshots.sending.remove(&to);
+            self.snapshots.give_up(to, ticks, &mut self.actions.files);
             return;
         };
         let wanted = sending.step == Step::Read && (sending.snapshot, sending.offset) == (snapshot, offset);
@@ -294,6 +339,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             return;
         }
         (sending.length, sending.step) = (length, Step::Sent(ticks));
+        sending.whole |= offset + bytes.len() as u64 >= length;
         let install = InstallSnapshot { term, snapshot, file, length, offset };
         let envelope = self.replica.raft().envelope_of(to, Message::InstallSnapshot(install));
         self.actions.send.push((to, PeerMessage::Piece { envelope, bytes }));
@@ -368,18 +414,37 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if sending.snapshot != reply.snapshot {
             return;
         }
-        sending.took = ticks;
         // An answer that came twice, or to a piece that was sent twice, says nothing new: what it asks for is on its way.
         if sending.offset == reply.next {
             return;
         }
+        if sending.whole && reply.next < sending.offset {
+            return self.on_spoiled(from, reply.snapshot);
+        }
         (sending.offset, sending.patience) = (reply.next, AGAIN);
+        if reply.next > sending.furthest {
+            (sending.furthest, sending.took) = (reply.next, ticks);
+        }
         if reply.next >= sending.length {
             // It is there. Unless the follower says more soon, it is asked what became of it.
             sending.step = Step::Sent(ticks);
         } else if sending.step != Step::Waits {
             sending.step = Step::Waits;
             queue(&mut self.snapshots.waiting, from);
+        }
+    }
+
+    /// All of it was sent, and it is wanted from its beginning: what was written here is not what came there. Another is
+    /// taken.
+    fn on_spoiled(&mut self, to: Peer, snapshot: LogId) {
+        tracing::warn!(
+            to = to.id.0,
+            "the snapshot up to {snapshot} did not come whole, and another is taken: check the disks of both nodes"
+        );
+        self.snapshots.give_up(to, self.ticks, &mut self.actions.files);
+        if self.machine_applied() > snapshot.index {
+            // A machine that may take none says so where it can be seen.
+            drop(self.want_snapshot());
         }
     }
 
@@ -391,6 +456,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
         snapshots.older = snapshots.newest.as_ref().map_or(Index::ZERO, |newest| newest.meta.id.index);
         snapshots.held_bytes += snapshots.log_bytes;
+        snapshots.let_go_of_what_is_pinned(self.ticks, &mut self.actions.files);
         (snapshots.newest, snapshots.log_bytes) = (Some(kept), 0);
         let upto = self.held_back(self.snapshots.purgeable());
         self.events.push(Event::SnapshotSaved(id, upto));
@@ -428,21 +494,25 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.forget_what_came();
         let wanting = self.replica.raft().needs_snapshot();
         let ticks = self.ticks;
-        let Snapshots { sending, waiting, newest, without, .. } = &mut self.snapshots;
+        let Snapshots { sending, waiting, newest, without, resting, .. } = &mut self.snapshots;
         let files = &mut self.actions.files;
         sending.retain(|to, it| {
-            let stays = wanting.contains(to) && !without.contains(to) && ticks - it.took < GIVEN_UP;
-            if !stays {
+            let stays = wanting.contains(to) && !without.contains(to);
+            let given_up = stays && ticks - it.took >= GIVEN_UP;
+            if given_up {
+                rest(resting, *to, ticks);
+            }
+            if given_up || !stays {
                 files.push(FileOrder::Close { to: *to });
             }
-            stays
+            stays && !given_up
         });
+        resting.retain(|to, _| wanting.contains(to));
         for to in wanting {
-            let Some(newest) = newest.as_ref().filter(|_| !without.contains(&to)) else { continue };
-            let (snapshot, length) = (newest.meta.id, newest.bytes);
+            let rests = resting.get(&to).is_some_and(|(until, _)| ticks < *until);
+            let Some(newest) = newest.as_ref().filter(|_| !without.contains(&to) && !rests) else { continue };
             let Some(sending) = sending.get_mut(&to) else {
-                let (step, patience) = (Step::Waits, AGAIN);
-                sending.insert(to, Sending { snapshot, length, offset: 0, step, took: ticks, patience });
+                sending.insert(to, Sending::new(newest, ticks));
                 queue(waiting, to);
                 continue;
             };
@@ -485,6 +555,13 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             self.actions.files.push(FileOrder::Forget);
         }
     }
+}
+
+/// Each time for twice as long.
+fn rest(resting: &mut BTreeMap<Peer, (u64, u64)>, to: Peer, now: u64) {
+    let (until, next) = resting.entry(to).or_insert((0, REST));
+    *until = now + *next;
+    *next = (2 * *next).min(REST_AT_MOST);
 }
 
 /// Waits after all others, and once.

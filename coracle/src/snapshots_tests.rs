@@ -349,3 +349,104 @@ fn after_a_snapshot_that_failed_the_next_one_waits() {
     }
     assert!(begun.len() == 3 && begun.windows(2).all(|pair| pair[1] - pair[0] >= 1000), "{begun:?}");
 }
+
+/// A driver that leads, with a snapshot of 5,000 bytes on its way to node 2, and the tick.
+fn sends_to_two() -> (Test, Vec<FileOrder>, u64) {
+    leader(5000, |config| config.snapshot_bytes_per_second = 0)
+}
+
+/// What node 2 says to have of the snapshot that ends at 100.
+fn has(driver: &mut Test, next: u64) {
+    let reply =
+        InstallSnapshotReply { term: driver.raft().term(), snapshot: LogId::new(1, 100), file: 5, next };
+    driver.on_piece_taken(peer(2), &reply);
+}
+
+/// Reads what is to be read for node 2. Where.
+fn read_for_two(driver: &mut Test, files: &[FileOrder]) -> Option<u64> {
+    let order = files.iter().rev().find_map(|order| match order {
+        FileOrder::Read { to, snapshot, offset, .. } if *to == peer(2) => Some((*snapshot, *offset)),
+        _ => None,
+    });
+    let (snapshot, offset) = order?;
+    let bytes = Bytes::from(vec![0; 1000.min(5000 - offset as usize)]);
+    driver.on_piece(peer(2), Some(Piece { snapshot, file: 5, length: 5000, offset, bytes }));
+    Some(offset)
+}
+
+/// A follower whose disk has room for a part takes that part again and again. It must not keep the log from going for ever,
+/// and costs ever less.
+#[test]
+fn a_follower_that_never_comes_further_is_given_up_and_tried_again_ever_more_rarely() {
+    let (mut driver, mut files, began) = sends_to_two();
+    let mut begins = Vec::new();
+    for tick in began + 1..began + 12_000 {
+        match read_for_two(&mut driver, &files) {
+            Some(0) => {
+                begins.push(tick - began);
+                has(&mut driver, 1000);
+            }
+            // There is no room for the second: what has come is forgotten.
+            Some(_) => has(&mut driver, 0),
+            None => {}
+        }
+        files = turn(&mut driver, tick);
+    }
+    let pauses: Vec<u64> =
+        begins.windows(2).map(|two| two[1] - two[0]).filter(|pause| *pause > 100).collect();
+    assert!(pauses.len() >= 3, "{pauses:?}");
+    assert!(pauses.windows(2).all(|two| two[1] > two[0] + two[0] / 2), "{pauses:?}");
+}
+
+/// What was sent as a whole and is wanted from its beginning was not the same there: sent again it would not be either.
+#[test]
+fn a_snapshot_that_did_not_come_whole_is_not_sent_again_at_once_and_another_is_taken() {
+    let (mut driver, mut files, began) = sends_to_two();
+    for tick in began + 1..began + 20 {
+        match read_for_two(&mut driver, &files) {
+            Some(4000) => has(&mut driver, 0),
+            Some(offset) => has(&mut driver, offset + 1000),
+            None => {}
+        }
+        files = turn(&mut driver, tick);
+    }
+    assert!(!driver.snapshots.sending.contains_key(&peer(2)), "it rests");
+    assert!(driver.snapshots.resting.contains_key(&peer(2)));
+}
+
+/// A file that cannot be read is not asked for again in the next turn.
+#[test]
+fn a_snapshot_that_cannot_be_read_is_read_again_only_after_a_pause() {
+    let (mut driver, mut files, began) = sends_to_two();
+    let mut reads = 0;
+    for tick in began + 1..began + 400 {
+        for order in &files {
+            if let FileOrder::Read { to, .. } = order {
+                reads += 1;
+                driver.on_piece(*to, None);
+            }
+        }
+        files = turn(&mut driver, tick);
+    }
+    assert_eq!(reads, 2, "one for each follower");
+}
+
+/// Slowly taken pieces are progress, and yet the log does not wait for them without bound.
+#[test]
+fn what_is_sent_pins_the_log_up_to_a_limit() {
+    let (mut driver, files, began) = sends_to_two();
+    read_for_two(&mut driver, &files);
+    has(&mut driver, 1000);
+    turn(&mut driver, began + 1);
+    let keep = |driver: &mut Test, index: u64| {
+        driver.snapshots.log_bytes = driver.snapshots.policy.bytes;
+        driver.keep(kept(index, 5000));
+        driver.snapshots.purgeable().0
+    };
+    assert_eq!(keep(&mut driver, 200), 100);
+    for index in 3..=KEPT_FOR_SENT + 2 {
+        assert_eq!(keep(&mut driver, 100 * index), 100, "it is held for those to whom it is sent");
+    }
+    let last = 100 * (KEPT_FOR_SENT + 3);
+    assert_eq!(keep(&mut driver, last), last - 100, "and then not any more");
+}
