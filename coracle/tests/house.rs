@@ -26,9 +26,12 @@ const ROWS: &[(&str, &[&[&str]])] = &[
     (
         "core",
         &[
-            &["types"],
-            &["message", "log", "membership", "output"],
-            &["progress", "read"],
+            &["types", "mutants", "rng", "config"],
+            &["membership"],
+            &["message", "status"],
+            &["output", "rules"],
+            &["log", "disk", "progress", "read", "display"],
+            &["shared"],
             &["follower", "candidate", "leader"],
             &["raft"],
         ],
@@ -58,8 +61,11 @@ const APART: &[(&str, &[&str])] =
 /// these.
 const NOT_SIMULATED: &[&str] = &["runtime", "machine", "node", "transport::tcp", "writer"];
 
-/// The halves of one thing that lie beside each other: all of them
-/// are parts of the driver, and what it hands out (`work`) names what they want. Crate, half, and the one that it may use.
+/// The halves of one thing that lie beside each other. Each of the first ones holds what the driver does about one matter,
+/// as methods of `Driver`, together with that matter's own types, which others use too: inside of the driver, those would
+/// have to reach into it. And what the driver hands out (`work`) names what `founding` and `snapshots` want, as it names
+/// all that anybody wants, while these two name `Waits`, so that there is one list of those who wait. Crate, half, and the
+/// one that it may use, and whose methods it may hold.
 const PARTS: &[(&str, &str, &str)] = &[
     ("coracle", "changing", "driver"),
     ("coracle", "fencing", "driver"),
@@ -69,6 +75,12 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("coracle", "snapshots", "driver"),
     ("coracle", "founding", "work"),
     ("coracle", "snapshots", "work"),
+    // What a transport's state does about members that moved: too long for one file with the rest of it.
+    ("coracle", "transport::moves", "transport::shared"),
+    // The world before there is a cluster, and what a simulated node does then: each beside what it is about, and methods
+    // of the world and of a node, since both go through the same turns as afterwards.
+    ("coracle", "sim::contest", "sim::world"),
+    ("coracle", "sim::world::founding", "sim::host"),
 ];
 
 /// Who must not name what, and what to do instead.
@@ -152,8 +164,9 @@ fn nothing_is_used_in_a_circle() {
     for name in CRATES {
         let part =
             |edge: &Edge| PARTS.iter().any(|part| (part.0, part.1, part.2) == (name, &edge.from, &edge.to));
-        let edges: Vec<Edge> =
-            Crate::of(name, &sources).edges().into_iter().filter(|edge| !part(edge)).collect();
+        let inside = Crate::of(name, &sources);
+        let all = inside.edges().into_iter().chain(inside.calls_of_methods_elsewhere());
+        let edges: Vec<Edge> = all.filter(|edge| !part(edge)).collect();
         for circle in circles(&edges) {
             let _ = writeln!(wrong, "these use each other in a circle:");
             for edge in circle {

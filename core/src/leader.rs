@@ -1,10 +1,11 @@
 //! The leader: appends, replicates, counts acknowledgements, commits, and confirms reads.
+//!
+//! Its parts are how it changes the membership (`leader/change.rs`) and how it hands over (`leader/transfer.rs`).
 
 use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
 use crate::shared::{Shared, Transition};
-use crate::target::{Cause, Transfer};
 use crate::{
     Alarm, AppendEntries, AppendEntriesReply, Dropped, Index, InstallSnapshotReply, LogId, Member, Message,
     NodeId, Peer, ReadGrant, ReadIndex, ReadIndexReply, RefusedReason, Replicate, RoleName, TailChange, Tick,
@@ -13,6 +14,11 @@ use crate::{
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem;
+
+mod change;
+mod target;
+mod transfer;
+use target::{Cause, Transfer};
 
 /// A node that was a member until the newest membership, and is still sent what says so.
 #[derive(Clone, PartialEq, Eq, Debug)]

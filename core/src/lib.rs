@@ -123,12 +123,10 @@
 extern crate alloc;
 
 mod candidate;
-mod change;
 mod config;
 mod disk;
 mod display;
 mod follower;
-mod install;
 mod leader;
 mod log;
 mod membership;
@@ -142,8 +140,6 @@ mod rng;
 mod rules;
 mod shared;
 mod status;
-mod target;
-mod transfer;
 mod types;
 
 pub use config::{BadSetting, Settings};

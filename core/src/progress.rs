@@ -178,6 +178,11 @@ impl Progress {
         now.since(self.heard)
     }
 
+    /// Whether it answers, and can be brought up to date from the log.
+    pub(crate) fn is_reachable(&self, now: Tick, election_min: u64) -> bool {
+        self.silent_for(now) < election_min && !self.needs_snapshot() && !self.is_distrusted()
+    }
+
     /// How many bytes may leave now; none if the window is full or the driver is busy with this follower.
     pub(crate) fn budget(&self, rules: Rules, settings: &Settings) -> Option<u64> {
         let window = if self.is_probing() { 1 } else { settings.inflight_messages };

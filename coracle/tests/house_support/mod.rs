@@ -5,6 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+mod methods;
+
 /// A source file.
 pub(crate) struct Source {
     /// From the workspace's root, with slashes.

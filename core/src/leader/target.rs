@@ -1,4 +1,4 @@
-//! What a leader remembers of a transfer of its leadership that is under way ([`transfer`](crate::transfer) has the steps).
+//! What a leader remembers of a transfer of its leadership that is under way (`transfer.rs` has the steps).
 
 use crate::{Index, Peer, Tick, Ticket};
 
@@ -7,9 +7,9 @@ use crate::{Index, Peer, Tick, Ticket};
 pub(crate) enum Cause {
     /// Somebody wants it.
     Asked(Ticket),
-    /// Its disk does not finish a write (design, 5.1.10).
+    /// Its disk does not finish a write (D5.1.10).
     Disk,
-    /// It does not vote any more (design, 5.1.16).
+    /// It does not vote any more (D5.1.16).
     Left,
 }
 

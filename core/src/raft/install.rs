@@ -1,28 +1,14 @@
-//! Snapshots in the core (section 7): the log is compacted once one is durable, and reset to one that a leader sent.
+//! Snapshots in the core (§7): the log is compacted once one is durable, and reset to one that a leader sent.
 //!
 //! The core knows a snapshot as the entry up to which it stands for the log, no more. The shell keeps the files, sends
 //! them in pieces, and says when one is whole. What the core decides is who needs one, when the log may go, and that
-//! nothing is said of a snapshot before the log that it replaces is durably gone (design, 5.1.9).
+//! nothing is said of a snapshot before the log that it replaces is durably gone (D5.1.9).
 
-use crate::raft::Role;
+use super::{Raft, Role};
 use crate::shared::Transition;
-use crate::{Dropped, Index, InstallSnapshot, InstallSnapshotReply, LogId, Membership, Message, Peer, Raft};
-use alloc::vec::Vec;
+use crate::{Dropped, Index, InstallSnapshot, InstallSnapshotReply, LogId, Membership, Message, Peer};
 
 impl Raft {
-    /// At a leader: who lacks entries that are purged here, and so is sent a snapshot.
-    pub fn needs_snapshot(&self) -> Vec<Peer> {
-        match &self.role {
-            Role::Leader(leader) => leader.needs_snapshot().collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Whether a snapshot was received, and the log is being reset to it.
-    pub fn is_installing(&self) -> bool {
-        self.shared.installing.is_some()
-    }
-
     pub(crate) fn on_snapshot_saved(&mut self, snapshot: LogId, purge: Index) -> Transition {
         let shared = &mut self.shared;
         // One that was begun before a newer one came from a leader says nothing any more (SN-2).

@@ -9,91 +9,11 @@
 //! A transfer that comes to nothing leaves a leader as it was. Losing any of its messages is safe, and so is obeying one
 //! late: it is a campaign like any other, and votes go to logs that are up to date.
 
-use crate::leader::Leader;
+use super::Leader;
+use super::target::{Cause, Step, Transfer};
 use crate::progress::Progress;
-use crate::raft::Role;
-use crate::shared::{Shared, Transition};
-use crate::target::{Cause, Step, Transfer};
-use crate::{
-    Dropped, GivenUp, HandedOver, Member, Message, NodeId, Peer, Raft, RefusedReason, Ticket, TimeoutNow,
-    TransferEnd,
-};
-
-impl Raft {
-    /// To whom this leader is handing over, if it is.
-    pub fn transferring_to(&self) -> Option<NodeId> {
-        match &self.role {
-            Role::Leader(leader) => leader.transfer.as_ref().map(|transfer| transfer.to.id),
-            _ => None,
-        }
-    }
-
-    /// Whether this leader takes no commands, since it is handing over. That lasts for an election timeout at most.
-    pub fn holds_proposals(&self) -> bool {
-        matches!(&self.role, Role::Leader(leader) if leader.holds_for().is_some())
-    }
-
-    pub(crate) fn on_transfer(&mut self, ticket: Ticket, to: Option<NodeId>) -> Transition {
-        let leader_id = self.leader();
-        match &mut self.role {
-            Role::Leader(leader) => leader.on_transfer(&mut self.shared, ticket, to),
-            _ if self.shared.log.membership().is_empty() => {
-                self.shared.refuse(ticket, RefusedReason::NotConfigured);
-            }
-            _ => self.shared.refuse(ticket, RefusedReason::NotLeader(leader_id)),
-        }
-        Transition::Stay
-    }
-
-    /// TimeoutNow: the leader of this term wants this node to lead the next one.
-    pub(crate) fn on_timeout_now(&mut self, from: Peer, ask: TimeoutNow) -> Transition {
-        let shared = &mut self.shared;
-        if shared.rules.is_old_timeout_now(ask.term, shared.term()) {
-            return shared.drop_input(Dropped::Stale);
-        }
-        let follows = matches!(&self.role, Role::Follower(follower) if follower.leader == Some(from));
-        if !shared.rules.obeys(follows) {
-            return shared.drop_input(Dropped::Unexpected);
-        }
-        let votes = shared.log.membership().is_voter(shared.me);
-        if !shared.rules.may_take_over(votes, shared.may_campaign()) {
-            return shared.drop_input(Dropped::NotMember);
-        }
-        let holds = shared.log.term_at(ask.last.index) == Some(ask.last.term);
-        if !shared.rules.is_up_to_take_over(holds, ask.last.index, shared.disk.persisted()) {
-            return shared.drop_input(Dropped::Lagging);
-        }
-        Transition::TakeOver(HandedOver { by: from, term: ask.term })
-    }
-
-    /// Whether a candidate names the very leader that this node believes in, or is, and its term: then that leader gave
-    /// way of its own accord.
-    pub(crate) fn was_handed_over(&self, handed: Option<HandedOver>) -> bool {
-        let leader = match &self.role {
-            Role::Leader(_) => Some(self.shared.me),
-            Role::Follower(follower) => follower.leader,
-            Role::Candidate(_) => None,
-        };
-        self.shared.rules.overrules(handed, leader, self.shared.term())
-    }
-
-    /// This node's process is gone: it does not take over.
-    pub(crate) fn lose_target(&mut self, id: NodeId) {
-        if let Role::Leader(leader) = &mut self.role
-            && leader.transfer.as_ref().is_some_and(|transfer| transfer.to.id == id)
-            && self.shared.rules.ends_transfer(true)
-        {
-            leader.give_up_transfer(&mut self.shared, GivenUp::Silent);
-        }
-    }
-
-    /// The machine has come further: a leader that is handing over may have waited for that.
-    pub(crate) fn after_applied(&mut self) {
-        if let Role::Leader(leader) = &mut self.role {
-            leader.go_on_handing_over(&mut self.shared);
-        }
-    }
-}
+use crate::shared::Shared;
+use crate::{GivenUp, Member, Message, NodeId, Peer, RefusedReason, Ticket, TimeoutNow, TransferEnd};
 
 impl Leader {
     /// To whom it is handing over, if it takes no commands for that.
@@ -107,7 +27,7 @@ impl Leader {
         self.holds_for().or(left.map(|transfer| transfer.to.id))
     }
 
-    fn on_transfer(&mut self, shared: &mut Shared, ticket: Ticket, to: Option<NodeId>) {
+    pub(crate) fn on_transfer(&mut self, shared: &mut Shared, ticket: Ticket, to: Option<NodeId>) {
         let under_way = self.transfer.as_ref().map(|transfer| transfer.to.id);
         if let Some(to) = under_way.or(self.rests_from(shared)) {
             return shared.refuse(ticket, RefusedReason::HandingOver(to));
@@ -128,7 +48,10 @@ impl Leader {
         let membership = shared.log.membership();
         let voters = membership.others(shared.me.id).filter(|member| membership.voters.contains(&member.id));
         let reachable = voters.map(Member::peer).filter_map(|peer| {
-            let progress = self.progress.get(&peer).filter(|it| it.is_reachable(shared))?;
+            let progress = self
+                .progress
+                .get(&peer)
+                .filter(|it| it.is_reachable(shared.now, shared.settings.election_min))?;
             only.is_none_or(|id| id == peer.id).then_some((progress.matched, progress.applied, peer))
         });
         reachable.max_by_key(|(matched, applied, _)| (*matched, *applied)).map(|(.., peer)| peer)
@@ -212,7 +135,10 @@ impl Leader {
             Step::Hold { since, .. } => (shared.settings.election_min, since),
         };
         let late = now.since(began) >= limit;
-        let answers = self.progress.get(&transfer.to).is_some_and(|it| it.is_reachable(shared));
+        let answers = self
+            .progress
+            .get(&transfer.to)
+            .is_some_and(|it| it.is_reachable(shared.now, shared.settings.election_min));
         match () {
             () if !votes => Some(GivenUp::NotVoter),
             () if !shared.rules.ends_transfer(late || !answers) => None,
@@ -222,7 +148,7 @@ impl Leader {
         }
     }
 
-    fn give_up_transfer(&mut self, shared: &mut Shared, why: GivenUp) {
+    pub(crate) fn give_up_transfer(&mut self, shared: &mut Shared, why: GivenUp) {
         let Some(transfer) = self.transfer.take() else { return };
         if transfer.holds() {
             self.held_for = Some((transfer.to.id, shared.now));
@@ -240,13 +166,5 @@ impl Leader {
             let (to, asked) = (transfer.to.id, transfer.was_asked());
             shared.out.transfers.push((ticket, TransferEnd::Deposed { to, asked }));
         }
-    }
-}
-
-impl Progress {
-    /// Whether it answers, and can be brought up to date from the log.
-    fn is_reachable(&self, shared: &Shared) -> bool {
-        let answers = self.silent_for(shared.now) < shared.settings.election_min;
-        answers && !self.needs_snapshot() && !self.is_distrusted()
     }
 }

@@ -9,37 +9,14 @@
 //! Those who lose their vote are sent that entry only when it is committed, so that nobody stops to vote for a change
 //! that may yet be undone (D5.1.16).
 
-use crate::leader::{Leader, Leaving};
+use super::{Leader, Leaving};
 use crate::progress::Progress;
-use crate::raft::Role;
-use crate::shared::{Shared, Transition};
-use crate::{Index, LogId, Member, Membership, NodeId, Peer, Raft, RefusedReason, TailChange, Ticket};
+use crate::shared::Shared;
+use crate::{Index, LogId, Member, Membership, NodeId, Peer, RefusedReason, TailChange, Ticket};
 use alloc::vec::Vec;
 
-impl Raft {
-    pub(crate) fn on_change(&mut self, ticket: Ticket, expected: LogId, to: Membership) -> Transition {
-        let leader_id = self.leader();
-        match &mut self.role {
-            Role::Leader(leader) => leader.on_change(&mut self.shared, ticket, expected, to),
-            _ if self.shared.log.membership().is_empty() => {
-                self.shared.refuse(ticket, RefusedReason::NotConfigured);
-            }
-            _ => self.shared.refuse(ticket, RefusedReason::NotLeader(leader_id)),
-        }
-        Transition::Stay
-    }
-
-    /// At a leader: members that it must still reach, though they are none any more.
-    pub fn leaving(&self) -> Vec<Member> {
-        match &self.role {
-            Role::Leader(leader) => leader.leaving.values().map(|it| it.member.clone()).collect(),
-            _ => Vec::new(),
-        }
-    }
-}
-
 impl Leader {
-    fn on_change(&mut self, shared: &mut Shared, ticket: Ticket, expected: LogId, to: Membership) {
+    pub(crate) fn on_change(&mut self, shared: &mut Shared, ticket: Ticket, expected: LogId, to: Membership) {
         match self.judge_change(shared, expected, &to) {
             Ok(()) => {
                 let next = shared.rules.next_membership(shared.log.membership(), to);
