@@ -311,10 +311,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         let known = self.backlog.back().map_or(self.replicated.applied().0.index, Entry::index);
         let first = self.writers.partition_point(|(other, _)| other.index <= known);
         for (_, caller) in self.writers.split_off(first) {
-            match () {
-                () if broken.is("writers-forgotten") => {}
-                () if broken.is("writers-told-no") => self.fail(caller, WriteError::NoLeader),
-                () => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
+            if broken.is("writers-told-no") {
+                self.fail(caller, WriteError::NoLeader);
+            } else if !broken.is("writers-forgotten") {
+                self.fail(caller, WriteError::Unknown(Cause::LeadershipLost));
             }
         }
     }

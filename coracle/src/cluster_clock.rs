@@ -42,7 +42,7 @@ impl ClusterClock {
         (self.showed, self.at) = (self.read(now).max(time), Some(now));
     }
 
-    /// A leader says what its clock shows: believed at most 1.1 times as fast as the own one runs.
+    /// A leader says what its clock shows: believed at most 1.1 times as fast as this node's own runs.
     pub(crate) fn hear(&mut self, now: Tick, time: u64) {
         let fastest = self.showed.saturating_add(self.since(now).saturating_mul(11));
         self.saw(now, time.min(fastest));

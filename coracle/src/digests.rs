@@ -36,7 +36,7 @@ pub(crate) struct Digests {
     diverged: BTreeMap<NodeId, Index>,
     /// The newest index at which no majority agreed, and that was told.
     split: Index,
-    /// What majorities agreed on, where the own machine has not come yet, oldest first; and the newest of all.
+    /// What majorities agreed on, where this node's machine has not come yet, oldest first; and the newest of all.
     awaited: VecDeque<Digest>,
     agreed: Option<Digest>,
 }
@@ -56,7 +56,7 @@ impl Digests {
     pub(crate) fn agree(&mut self, right: Digest) {
         if self.agreed.is_none_or(|newest| newest.index < right.index) {
             self.agreed = Some(right);
-            // Of too many the oldest stay: the own machine comes to them first.
+            // Of too many the oldest stay: this node's machine comes to them first.
             self.awaited.truncate(KEPT - 1);
             self.awaited.push_back(right);
         }

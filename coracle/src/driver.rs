@@ -44,7 +44,7 @@ pub(crate) struct Driver<W, R> {
     cluster: Option<ClusterId>,
     /// A cluster that this node is about to join, once its name is durable, and what was said until then.
     joining: Option<Joining<W, R>>,
-    /// The cluster that the own bootstrap has founded, until its entry is durable and can be named.
+    /// The cluster that this node's bootstrap has founded, until its entry is durable and can be named.
     pub(crate) founded: Option<ClusterId>,
     pub(crate) forwarding: Forwarding<W>,
     pub(crate) founding: Founding,
@@ -160,10 +160,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// Whether a write is not even tried here: too many wait, or the log has no room.
     pub(crate) fn full(&self) -> Option<Busy> {
-        match () {
-            () if self.is_crowded() => Some(Busy::Requests),
-            () if self.no_space.is_some() && self.replica.raft().is_leader() => Some(Busy::Space),
-            () => None,
+        if self.is_crowded() {
+            Some(Busy::Requests)
+        } else if self.no_space.is_some() && self.replica.raft().is_leader() {
+            Some(Busy::Space)
+        } else {
+            None
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) enum Event<W, R> {
     PieceTaken(Peer, InstallSnapshotReply),
     /// A snapshot from a leader is here as a whole: its entry, its membership, and the cluster time there.
     SnapshotReceived(LogId, (LogId, Membership), u64),
-    /// A snapshot of the own machine is durable; the log may go up to the index.
+    /// A snapshot of this node's machine is durable; the log may go up to the index.
     SnapshotSaved(LogId, Index),
     /// The answer to a [`Load`].
     Loaded(Load, Result<Vec<Entry>, ReadLogError>),

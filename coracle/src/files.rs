@@ -30,7 +30,7 @@ pub(crate) enum Filed {
     NoRoom,
     /// A snapshot is here as a whole, durable, and was read back.
     Received(Kept),
-    /// A snapshot of the own machine was written and read back; or not, and why.
+    /// A snapshot of this node's machine was written and read back; or not, and why.
     Saved(Result<Kept, String>),
     /// The disk failed.
     Failed(StoreError),
@@ -61,7 +61,7 @@ impl Files {
         Files { disk, pace, reading: BTreeMap::new(), incoming: None, whole: None, full: false }
     }
 
-    /// Carries out an order. An error is one of the own disk, after which nothing is to be relied on.
+    /// Carries out an order. An error is one of this node's disk, after which nothing is to be relied on.
     pub(crate) fn carry_out(&mut self, order: FileOrder) -> Result<Vec<Filed>, StoreError> {
         match order {
             FileOrder::Read { to, snapshot, offset, most } => {

@@ -129,7 +129,7 @@ struct Attempt {
     list: Membership,
     /// When it ends.
     until: u64,
-    /// The own promise is durable when so many orders are.
+    /// This node's promise is durable when so many orders are.
     own: u64,
     nodes: BTreeMap<NodeId, Asked>,
     /// Why a node gave no answer, last.
@@ -268,7 +268,7 @@ impl Founding {
         self.give_up(Answer::Refused(node, Objection::Other(problem)));
     }
 
-    /// Asks every node that is to be asked, once the own promise is durable.
+    /// Asks every node that is to be asked, once this node's promise is durable.
     fn go_on(&mut self) {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.written) else { return };
         if self.durable < attempt.own {
@@ -340,7 +340,7 @@ impl Founding {
         self.end(&Answer::Founded);
     }
 
-    /// Ends the attempt, and with it the own promise.
+    /// Ends the attempt, and with it this node's promise.
     fn give_up(&mut self, answer: Answer) {
         if self.attempt.is_some() {
             self.order(None);
@@ -361,7 +361,7 @@ impl Founding {
         if under_way || self.cluster == Some(list.cluster) {
             return self.answer(name, Answer::Pending);
         }
-        // The own promise goes first, and durably.
+        // This node's promise goes first, and durably.
         let own = self.promise.as_ref().is_some_and(|promise| promise.list == *list);
         if own && self.attempt.is_none() && self.cluster.is_none() {
             self.order(None);

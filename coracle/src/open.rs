@@ -180,7 +180,7 @@ pub(crate) fn open_disk(
 }
 
 /// The newest snapshot that is whole, and the log as it is with it. A log that it does not belong to goes on after it: a
-/// crash came between the two halves of an install (design, 5.1.9).
+/// crash came between the two halves of an install (D5.1.9).
 pub(crate) fn newest_snapshot(
     disk: &dyn Disk,
     store: &mut dyn LogStore,

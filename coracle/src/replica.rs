@@ -57,6 +57,21 @@ struct Limits {
     apply: u64,
 }
 
+impl Limits {
+    /// Which of them is exceeded by so many bytes that wait for the machine, for the disk, and for a quorum.
+    fn exceeded(&self, unapplied: u64, unpersisted: u64, uncommitted: u64) -> Option<Busy> {
+        if unapplied > self.unapplied {
+            Some(Busy::Machine)
+        } else if unpersisted > self.unpersisted {
+            Some(Busy::Disk)
+        } else if uncommitted > self.uncommitted {
+            Some(Busy::Quorum)
+        } else {
+            None
+        }
+    }
+}
+
 enum Asked<W, R> {
     Commands(Vec<(W, Bytes)>),
     Reads(Vec<R>),
@@ -256,13 +271,9 @@ impl<W, R> Replica<W, R> {
 
     /// What has no room for another entry of this leader.
     fn busy(&self) -> Option<Busy> {
-        let (raft, limits) = (&self.raft, &self.limits);
-        match () {
-            () if self.unapplied_bytes() > limits.unapplied => Some(Busy::Machine),
-            () if self.tail.bytes_after(raft.persisted()) > limits.unpersisted => Some(Busy::Disk),
-            () if self.tail.bytes_after(raft.commit()) > limits.uncommitted => Some(Busy::Quorum),
-            () => None,
-        }
+        let waiting = self.tail.bytes_after(self.raft.persisted());
+        let uncommitted = self.tail.bytes_after(self.raft.commit());
+        self.limits.exceeded(self.unapplied_bytes(), waiting, uncommitted)
     }
 
     /// Each command is admitted by itself, however many come in one turn (D5.1.12).
@@ -270,14 +281,9 @@ impl<W, R> Replica<W, R> {
         if self.raft.is_leader() && !self.breaks("leader-takes-all") {
             let mut waiting = self.tail.bytes_after(self.raft.persisted());
             let mut uncommitted = self.tail.bytes_after(self.raft.commit());
-            let lags = self.unapplied_bytes() > self.limits.unapplied;
+            let unapplied = self.unapplied_bytes();
             let mut full = |command: &Bytes| {
-                let full = match () {
-                    () if lags => Some(Busy::Machine),
-                    () if waiting > self.limits.unpersisted => Some(Busy::Disk),
-                    () if uncommitted > self.limits.uncommitted => Some(Busy::Quorum),
-                    () => None,
-                };
+                let full = self.limits.exceeded(unapplied, waiting, uncommitted);
                 let bytes = (entry::HEADER + command.len()) as u64;
                 (waiting, uncommitted) = (waiting + bytes, uncommitted + bytes);
                 full

@@ -201,7 +201,7 @@ fn an_acknowledgement_names_only_what_is_durable() {
     assert_eq!(matched(&replica.take().send), 3);
 }
 
-/// D5.1.8, S15: the machine never runs ahead of the own disk.
+/// D5.1.8, S15: the machine never runs ahead of its node's disk.
 #[test]
 fn the_machine_gets_what_is_committed_and_durable() {
     let mut replica = replica(|_| {});
@@ -433,7 +433,7 @@ fn the_clusters_clock_goes_on_between_two_leaders() {
     assert_eq!(time_of_last(&replica), 500 + 5_610);
 }
 
-/// D5.5.2: a leader's clock is followed where it runs a little faster than the own one, and no faster.
+/// D5.5.2: a leader's clock is followed where it runs a little faster than the node's own, and no faster.
 #[test]
 fn a_leaders_clock_is_believed_at_most_a_tenth_faster_than_the_own() {
     for (speed, shown) in [(9, 5_000), (11, 5_500), (100, 5_500), (u64::MAX, 5_500)] {

@@ -1,6 +1,6 @@
 //! Every state in which a loss of power can leave a log and its snapshots, and what the next start makes of it.
 //!
-//! As for the log alone (`tests/wal_crashes.rs`): a workload of appends, snapshots of the own machine with the purges
+//! As for the log alone (`tests/wal_crashes.rs`): a workload of appends, snapshots of the node's machine with the purges
 //! after them, installs in pieces, and restarts is cut at each operation on files, with all that may be left then. Each
 //! state must start from a whole snapshot that the log reaches, come to what was acknowledged, and leave nothing lying
 //! about. Starts are cut again, to depth 3; a process that ends somewhere and goes on in its next life is cut later; and
@@ -128,7 +128,7 @@ impl DiskFile for CarelessFile {
 enum Deed {
     /// So many entries of this term are appended; committed, or not.
     Append { count: u64, term: u64, committed: bool },
-    /// A snapshot of the own machine is taken, and the log goes up to the one before.
+    /// A snapshot of the node's machine is taken, and the log goes up to the one before.
     Save,
     /// A snapshot of a leader of this term comes, so far after what is committed, or so many of its pieces only.
     Install { after: u64, term: u64, pieces: usize },

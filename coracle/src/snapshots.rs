@@ -312,7 +312,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.snapshots.without = without;
     }
 
-    /// A snapshot of the own machine is durable and was read back; or it could not be written.
+    /// A snapshot of this node's machine is durable and was read back; or it could not be written.
     pub(crate) fn on_saved(&mut self, saved: Option<Kept>) {
         self.snapshots.taking = false;
         match saved {

@@ -7,9 +7,9 @@
 //!
 //! §5.1 is a section of "In Search of an Understandable Consensus Algorithm (Extended Version)", the "paper";
 //! "thesis" is Ongaro's "Consensus: Bridging Theory and Practice"; D5.1.3 is a rule of this design, in
-//! `docs/design-rules.md`. The rest of this page tells Raft as this
-//! code does it, for somebody who knows neither. It names the file to read at each step; `rules.rs` has all
-//! rules on one page, and `tests/conversations/` shows nodes talking.
+//! `docs/design-rules.md`. The rest of this page tells Raft as this code does it, for somebody who knows neither. It
+//! names the file to read at each step; `rules.rs` has all rules on one page, and `tests/conversations/` shows nodes
+//! talking.
 //!
 //! # What it is for
 //!
@@ -42,7 +42,7 @@
 //!
 //! The leader sends heartbeats. A follower that has heard none for its *election timeout* concludes that
 //! there is no leader. It asks all others whether they would vote for it in the next term (`PreVote`, thesis,
-//! §9.6), which changes nothing anywhere. If a majority would, it enters the next term, votes for
+//! section 9.6), which changes nothing anywhere. If a majority would, it enters the next term, votes for
 //! itself, and asks them for their votes (`RequestVote`). With the votes of a majority it leads. Since any
 //! two majorities have a node in common, and each node votes once in a term, no term has two leaders. A node
 //! remembers on its disk which term it is in and whom it voted for ([`HardState`]): a vote that were forgotten
@@ -80,12 +80,47 @@
 //! than theirs, where a later last term wins, and then the longer log (§5.4.1). The committed entry is on a
 //! majority, the candidate needs the votes of a majority, and so somebody would refuse who holds it.
 //!
-//! # Who takes part (§6; `membership.rs`)
+//! # Who takes part (§6; `membership.rs`, `leader/change.rs`)
 //!
-//! The list of nodes is itself an entry of the log, the first one of every cluster
-//! ([`Input::Bootstrap`]). It counts from the moment it is in the log. While it changes, two sets must agree, the old
-//! one and the new one. Voters are disks rather than names: one whose disk was lost has forgotten its votes and comes
-//! back as another [`Incarnation`], a stranger.
+//! The list of nodes, the [`Membership`], is itself an entry of the log, the first one of every cluster
+//! ([`Input::Bootstrap`]). It counts from the moment it is in the log, committed or not; if that entry is cut off, the
+//! list before it counts again. Voters are disks rather than names: one whose disk was lost has forgotten its votes and
+//! comes back as another [`Incarnation`], a stranger. A member without a vote, a *learner*, is sent the log like any other.
+//!
+//! To change the list, its leader appends another one ([`Input::ChangeMembership`]). If the same disks vote in both, that
+//! is all. But if the voters differ, nodes that have the new list and nodes that do not could elect two leaders, each by
+//! a majority of its own list. So a *joint* list comes between: while it is in force, whatever needs a majority needs one
+//! of the old voters and one of the new voters. Once it is committed, whoever leads by then appends the new list alone.
+//! One change goes on at a time, and none begins before the leader has committed an entry of its own term. Who is to vote
+//! is a learner first and catches up, so that the cluster does not stop to wait for it.
+//!
+//! A leader that does not vote in the new list leads until that is committed, does not count itself meanwhile, and then
+//! leaves. The others that lost their votes are told when it is certain, and then forgotten.
+//!
+//! # Snapshots (§7; `raft/install.rs`)
+//!
+//! The log would grow for ever. So the shell saves the state machine now and then, as it is after some entry: a
+//! *snapshot*, which stands for all entries up to that one. When it is durable, the core lets the log go up to there
+//! ([`Input::SnapshotSaved`], [`Output::purge`]); it remembers which entry was the last to go, since the next message may
+//! follow it.
+//!
+//! A follower that lacks an entry which its leader has no more cannot be helped by entries. Its leader sees that in its
+//! progress (`Snapshot`), and the shell sends the file of a snapshot, piece by piece (`InstallSnapshot`). Each piece is
+//! judged by its term like any other message. When the file is whole and durable ([`Input::SnapshotReceived`]) there are
+//! two cases. If the follower's log holds the snapshot's last entry, then it holds the leader's log up to there: all of it
+//! is committed, and nothing else happens. If not, the log is reset: the writer drops every entry, and only when that is
+//! durable does the log begin after the snapshot, the machine take its state from there ([`Output::installed`]), and the
+//! leader hear of it. Until then the follower appends nothing and does not campaign. If it spoke earlier and lost its
+//! power, it would start with neither its old log nor the new state.
+//!
+//! # Handing over (thesis, section 3.10; `leader/transfer.rs`, `raft/transfer.rs`)
+//!
+//! A leader can be told to let another voter lead ([`Input::TransferLeadership`]); it does so by itself when its disk
+//! hangs, and when it does not vote any more. First its target catches up, while commands are taken as always. Then it
+//! takes none, until the target's disk has all that its own log has, and whoever waited for an answer has one. Then it
+//! sends `TimeoutNow`: the target campaigns at once and without asking first. Voters that hear a leader would refuse it,
+//! so its request for votes names the leader that gave way, in its term. That leader steps down when it hears of the new
+//! term. If that does not come about within an election timeout, it leads on and takes commands again.
 //!
 //! # Reading (thesis, section 6.4; `read.rs`)
 //!

@@ -326,7 +326,7 @@ pub enum Alarm {
         /// Which.
         term: Term,
     },
-    /// The own disk did not finish a write for too long; leadership was given up.
+    /// This node's disk did not finish a write for too long; leadership was given up.
     DiskStalled {
         /// For how many ticks.
         ticks: u64,

@@ -149,13 +149,14 @@ impl Rules {
     /// 2. "and candidate's log is at least as up-to-date as receiver's log" (§5.4.1): the later last term, and of
     ///    equal last terms the longer log. That is the order of [`LogId`].
     fn is_up_to_date(self, candidate: LogId, own: LogId) -> bool {
-        match () {
-            () if self.broken.is("log-compared-by-index") => candidate.index >= own.index,
-            () if self.broken.is("log-compared-by-term") => candidate.term >= own.term,
-            () if self.broken.is("log-compared-index-first") => {
-                (candidate.index, candidate.term) >= (own.index, own.term)
-            }
-            () => candidate >= own,
+        if self.broken.is("log-compared-by-index") {
+            candidate.index >= own.index
+        } else if self.broken.is("log-compared-by-term") {
+            candidate.term >= own.term
+        } else if self.broken.is("log-compared-index-first") {
+            (candidate.index, candidate.term) >= (own.index, own.term)
+        } else {
+            candidate >= own
         }
     }
 }
@@ -222,10 +223,12 @@ impl Rules {
     /// The log is "updated on stable storage before responding to RPCs": a follower acknowledges what is durable, and
     /// verified by its leader in this term (D5.1.2).
     pub(crate) fn acknowledged(self, verified: Index, persisted: Index) -> Index {
-        match () {
-            () if self.broken.is("ack-before-durable") => verified,
-            () if self.broken.is("ack-unverified") => persisted,
-            () => verified.min(persisted),
+        if self.broken.is("ack-before-durable") {
+            verified
+        } else if self.broken.is("ack-unverified") {
+            persisted
+        } else {
+            verified.min(persisted)
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) struct Shared {
     pub(crate) held: Vec<Envelope>,
 }
 
-/// A snapshot whose reset of the log is on its way to the disk. Until it is there nothing is appended (design, 5.1.9).
+/// A snapshot whose reset of the log is on its way to the disk. Until it is there nothing is appended (D5.1.9).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Installing {
     pub(crate) write: WriteId,
@@ -159,7 +159,7 @@ impl Shared {
         self.disk.carries_hard_state(id);
     }
 
-    /// Appends entries of the own term and has them written.
+    /// Appends entries of this node's term and has them written.
     pub(crate) fn append_own(&mut self, count: u64) -> LogId {
         let first = self.log.append_own(self.term(), count);
         self.write_appended(first.index);

@@ -139,12 +139,16 @@ impl Leader {
             .progress
             .get(&transfer.to)
             .is_some_and(|it| it.is_reachable(shared.now, shared.settings.election_min));
-        match () {
-            () if !votes => Some(GivenUp::NotVoter),
-            () if !shared.rules.ends_transfer(late || !answers) => None,
-            () if !answers => Some(GivenUp::Silent),
-            () if transfer.was_asked() => Some(GivenUp::NotElected),
-            () => Some(GivenUp::Lagging),
+        if !votes {
+            Some(GivenUp::NotVoter)
+        } else if !shared.rules.ends_transfer(late || !answers) {
+            None
+        } else if !answers {
+            Some(GivenUp::Silent)
+        } else if transfer.was_asked() {
+            Some(GivenUp::NotElected)
+        } else {
+            Some(GivenUp::Lagging)
         }
     }
 

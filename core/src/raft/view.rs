@@ -99,7 +99,7 @@ impl Raft {
         self.shared.hard_state
     }
 
-    /// At a leader: the newest index known to be durable at this member and equal to the own log.
+    /// At a leader: the newest index known to be durable at this member and equal to its leader's log.
     pub fn matched(&self, id: NodeId) -> Option<Index> {
         match &self.role {
             Role::Leader(leader) => leader

@@ -218,7 +218,7 @@ async fn take_commands(stream: TcpStream, first: Rc<First>) {
     }
 }
 
-/// Sends what has gathered to the followers and to the own writer.
+/// Sends what has gathered to the followers and to its writer.
 async fn pass_on(
     first: Rc<First>,
     mut sinks: Vec<OwnedWriteHalf>,
@@ -253,7 +253,7 @@ async fn collect(mut source: OwnedReadHalf, follower: usize, first: Rc<First>) -
     }
 }
 
-/// Takes the own writer's word.
+/// Takes its writer's word.
 async fn count_own(first: Rc<First>, mut durable: channel::UnboundedReceiver<u64>) -> io::Result<()> {
     while let Some(number) = durable.recv().await {
         first.state.borrow_mut().own = number;

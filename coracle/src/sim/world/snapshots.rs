@@ -77,7 +77,7 @@ impl World {
     }
 
     /// Whether the process ends when a snapshot has come whole, before anybody knows. Mostly where it is durable before
-    /// the term in which it came (design, 5.1.9).
+    /// the term in which it came (D5.1.9).
     fn strikes_before_install(&mut self, node: usize, filed: &[Filed]) -> Option<Dice> {
         let kept = filed.iter().find_map(|filed| match filed {
             Filed::Received(kept) => Some(kept.meta.id),
