@@ -6,6 +6,8 @@
 //! use is no part of a module.
 
 mod house_support;
+#[path = "house_support/ids.rs"]
+mod ids;
 
 use house_support::{Crate, Edge, Source, is_part, read_workspace};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -151,6 +153,7 @@ const WORDS: &[(&str, &str)] = &[
     ("FIXME", "fix it, or open an issue"),
     ("XXX", "say what is meant"),
     ("HACK", "say what it does and why it has to"),
+    ("(design,", "cite the rule, as D5.1.9"),
     ("utilize", "say use"),
     ("leverage", "say use"),
     ("whitelist", "say what is allowed"),
