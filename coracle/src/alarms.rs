@@ -23,6 +23,8 @@ pub(crate) fn alarm(alarm: &Alarm) -> String {
             "the disk has not finished a write for {:.1} s, so this node gave up leadership. Check its disk",
             TICK.as_secs_f64() * *ticks as f64
         ),
+        // There is none yet.
+        other => other.to_string(),
     }
 }
 

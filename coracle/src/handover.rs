@@ -42,14 +42,15 @@ impl<W: Waits> Handover<W> {
         Handover { held: Vec::new(), bytes: 0, most, limit, until: 0, deposed: Vec::new() }
     }
 
-    /// Holds a command, if there is room.
-    fn hold(&mut self, caller: Caller<W>, command: Bytes, again: bool) -> Result<(), Caller<W>> {
-        if self.bytes > self.most {
-            return Err(caller);
-        }
+    /// Holds a command.
+    fn hold(&mut self, caller: Caller<W>, command: Bytes, again: bool) {
         self.bytes += command.len() as u64;
         self.held.push(Held { caller, command, again });
-        Ok(())
+    }
+
+    /// Whether there is no room for another command.
+    fn is_full(&self) -> bool {
+        self.bytes > self.most
     }
 
     fn take(&mut self) -> Vec<Held<W>> {
@@ -114,8 +115,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if raft.holds_proposals() {
             self.handover.until = self.ticks + PATIENCE;
             for (caller, command) in commands {
-                if let Err(caller) = self.handover.hold(caller, command, false) {
+                if self.handover.is_full() {
                     self.refuse_write(caller, WriteError::Busy(Busy::Quorum));
+                } else {
+                    self.handover.hold(caller, command, false);
                 }
             }
             return Vec::new();
@@ -152,10 +155,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if self.handover.held.is_empty() {
             self.handover.until = self.ticks + PATIENCE;
         }
-        self.handover.hold(Caller::Here(caller), command, true).map_err(|caller| match caller {
-            Caller::Here(caller) => caller,
-            Caller::Forwarded(..) => unreachable!("it came from here"),
-        })
+        if self.handover.is_full() {
+            return Err(caller);
+        }
+        self.handover.hold(Caller::Here(caller), command, true);
+        Ok(())
     }
 
     /// Says that a write certainly was not done.

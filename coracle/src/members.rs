@@ -219,7 +219,6 @@ impl Inner {
     /// What to wait for after a refusal; an error if waiting does not help.
     fn why(&self, reason: RefusedReason, status: &Status) -> Result<String, ChangeError> {
         match reason {
-            RefusedReason::NotLeader(_) => Err(ChangeError::NoLeader),
             RefusedReason::NotConfigured | RefusedReason::AlreadyConfigured => {
                 Err(ChangeError::NotConfigured)
             }
@@ -228,7 +227,6 @@ impl Inner {
             )),
             RefusedReason::NoQuorum => Err(ChangeError::NoQuorum),
             RefusedReason::HandingOver(to) => Ok(format!("a transfer of leadership to node {to} to be over")),
-            RefusedReason::NotVoter(_) | RefusedReason::NoTarget => Err(ChangeError::NoLeader),
             RefusedReason::NotYet => {
                 Ok("a new leader to commit its first entry, and to be answered".to_owned())
             }
@@ -245,6 +243,8 @@ impl Inner {
                     None => format!("node {id} to catch up"),
                 })
             }
+            // Not leader; and what only a transfer is refused for.
+            _ => Err(ChangeError::NoLeader),
         }
     }
 

@@ -38,6 +38,7 @@ impl Default for Settings {
 
 /// A setting that makes no sense.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct BadSetting {
     /// Which field of [`Settings`].
     pub setting: &'static str,

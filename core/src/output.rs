@@ -247,6 +247,7 @@ pub struct Refused {
 
 /// Why a request was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RefusedReason {
     /// Another node leads, or none that is known.
     NotLeader(Option<NodeId>),
@@ -309,6 +310,7 @@ pub enum GivenUp {
 
 /// Something that should not happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Alarm {
     /// A follower's log is shorter than what it acknowledged in this term. It is not counted any more.
     LostEntries {
@@ -335,6 +337,7 @@ pub enum Alarm {
 
 /// Why an input was ignored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum Dropped {
     /// It was meant for another node, or another life of this one.
     Misdelivered,

@@ -288,7 +288,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         self.settle(batch).await
     }
 
-    /// Answers a request that touches no keys.
+    /// Answers one request.
     async fn answer(&mut self, request: Request) -> Result<(), End> {
         match request {
             Request::Session(name, command) => self.session.answer(name, &command, &mut self.replies),
@@ -307,7 +307,9 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 self.send().await?;
                 return Err(End::Gone);
             }
-            Request::Write(_) | Request::Read(_) => unreachable!("these go by batch"),
+            // One alone is a batch of its own.
+            Request::Write(write) => return self.settle(Batch::Writes(vec![write])).await,
+            Request::Read(read) => return self.settle(Batch::Reads(vec![read])).await,
         }
         self.send_if_many().await
     }

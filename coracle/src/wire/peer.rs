@@ -27,7 +27,11 @@ use prost::Message as _;
 pub fn encode(message: &PeerMessage) -> Frame {
     match message {
         PeerMessage::Raft { envelope, entries } => encode_raft(envelope, entries),
-        PeerMessage::Piece { envelope, bytes } => encode_piece(envelope, bytes),
+        PeerMessage::Piece { envelope, bytes } => match &envelope.message {
+            Message::InstallSnapshot(install) => encode_piece(Some(from_route(envelope)), install, bytes),
+            // Nothing else has bytes of a snapshot beside it. Without them it is what it says; a piece may always be lost.
+            _ => encode_raft(envelope, &[]),
+        },
         PeerMessage::Forward(forward) => {
             let meta = proto::Forward {
                 id: forward.id,
@@ -101,7 +105,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
             };
             seal(Type::ReadIndexReply, &meta, Vec::new(), [])
         }
-        Message::InstallSnapshot(_) => encode_piece(envelope, &Bytes::new()),
+        Message::InstallSnapshot(install) => encode_piece(route, install, &Bytes::new()),
         Message::InstallSnapshotReply(reply) => {
             let meta = proto::InstallSnapshotReply {
                 route,
@@ -121,12 +125,9 @@ fn encode_timeout_now(route: Option<proto::Route>, ask: &TimeoutNow) -> Frame {
     seal(Type::TimeoutNow, &meta, Vec::new(), [])
 }
 
-fn encode_piece(envelope: &Envelope, bytes: &Bytes) -> Frame {
-    let Message::InstallSnapshot(install) = &envelope.message else {
-        panic!("only InstallSnapshot carries a piece of a snapshot");
-    };
+fn encode_piece(route: Option<proto::Route>, install: &InstallSnapshot, bytes: &Bytes) -> Frame {
     let meta = proto::InstallSnapshot {
-        route: Some(from_route(envelope)),
+        route,
         term: install.term.0,
         snapshot: Some(from_log_id(install.snapshot)),
         file: install.file,
