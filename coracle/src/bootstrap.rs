@@ -12,7 +12,7 @@ use crate::transport::tcp::{Introduction, ProbeError};
 use crate::wire::{
     Answer, Ask, MAX_LIST, Objection, RefusedReason, Step, check_membership, encode_membership,
 };
-use coracle_core::*;
+use coracle_core::{ClusterId, Incarnation, Member, Membership, NodeId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::oneshot;

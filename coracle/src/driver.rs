@@ -24,7 +24,10 @@ use crate::storage::ReadLogError;
 use crate::transport::{ForwardReply, PeerMessage};
 use crate::work::{Actions, Answer, Caller, Order, Unsent, Waits, Work};
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{
+    AppendEntries, AppendEntriesReply, Boot, ClusterId, Index, LogId, Member, Message, NodeId, Peer, Raft,
+    RefusedReason, Term, WriteId,
+};
 use std::collections::VecDeque;
 use std::mem;
 use std::time::Duration;

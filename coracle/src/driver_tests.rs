@@ -5,6 +5,11 @@ use crate::config::Storage;
 use crate::digests::Finding;
 use crate::entry::{Kind, Stamp};
 use crate::work::RequestId;
+use coracle_core::{
+    AppendEntries, Boot, ClusterId, Digest, Envelope, HardState, Incarnation, Index, LogId, Member,
+    Membership, Message, NodeId, Peer, Raft, RequestVote, RequestVoteReply, Restored, RoleName, Round, Run,
+    Term, Tick,
+};
 
 const ME: Peer = Peer { id: NodeId(1), incarnation: Incarnation(11) };
 

@@ -4,7 +4,10 @@ use crate::entry::Entry;
 use crate::error::{Busy, StopReason};
 use crate::storage::{ReadLogError, WriteBatch};
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{
+    Alarm, Envelope, Index, InstallSnapshot, InstallSnapshotReply, LogId, Member, Membership, NodeId, Peer,
+    RefusedReason, Replicate, Term, Tick, TransferEnd, WriteId,
+};
 
 /// When something happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

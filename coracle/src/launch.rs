@@ -24,7 +24,7 @@ use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
 use crate::work::Caller;
 use crate::writer;
-use coracle_core::*;
+use coracle_core::{Boot, ClusterId, LogId, Membership, Peer, Raft, Restored};
 use std::io;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -268,6 +268,7 @@ mod tests {
     use crate::storage::snapshots::Meta;
     use crate::storage::{Change, LogStore};
     use crate::wire::encode_membership;
+    use coracle_core::{HardState, Incarnation, Member, NodeId, Peer, Term, Tick};
 
     /// A log that was reset to a snapshot knows neither the time nor the membership: a start has both from the snapshot.
     #[test]

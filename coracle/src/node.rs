@@ -17,7 +17,7 @@ use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::storage::snapshots;
 use crate::transport::tcp::ProbeError;
-use coracle_core::*;
+use coracle_core::{Index, LogId, Membership, NodeId};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;

@@ -7,6 +7,7 @@ use crate::state_machine::{Context, QueryContext};
 use crate::storage::identity::Boots;
 use crate::storage::memory::MemoryStore;
 use crate::storage::{LogReader, LogStore, Recovered, StoreError, WriteBatch};
+use coracle_core::{Boot, Incarnation, LogId};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};

@@ -18,7 +18,9 @@ use crate::storage::{
     Change, Identity, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch,
 };
 use crate::wire::decode_membership;
-use coracle_core::*;
+use coracle_core::{
+    Boot, Broken, ClusterId, HardState, Incarnation, Index, LogId, Membership, NodeId, Restored, Term,
+};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

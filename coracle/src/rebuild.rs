@@ -24,7 +24,7 @@ use crate::storage::identity;
 use crate::storage::snapshots::{self, Meta, Pace};
 use crate::storage::{Change, LogReader, LogStore, ReadLogError, StoreError, WriteBatch};
 use crate::wire::{check_membership, decode_membership, encode_membership};
-use coracle_core::*;
+use coracle_core::{ClusterId, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Term};
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};

@@ -5,6 +5,7 @@ use crate::state_machine::{Context, QueryContext};
 use crate::storage::mem_disk::MemDisk;
 use crate::storage::wal::MIN_SEGMENT_BYTES;
 use bytes::Bytes;
+use coracle_core::{Broken, ClusterId, Incarnation, LogId, Member, Membership, NodeId, Peer, Term};
 use std::collections::BTreeSet;
 
 const ME: NodeId = NodeId(7);

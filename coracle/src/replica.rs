@@ -17,7 +17,10 @@ use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
 use crate::wire::encode_membership;
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{
+    AppendEntries, Envelope, Held, Index, Input, LogId, Message, Output, Raft, ReadGrant, Refused, Replicate,
+    TailChange, Ticket, Write,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
 use std::sync::Arc;
@@ -187,7 +190,7 @@ impl<W, R> Replica<W, R> {
 
     /// The writes that the next [`take`](Replica::take) will give.
     #[cfg(feature = "sim")]
-    pub(crate) fn writes(&self) -> &[(WriteId, WriteBatch)] {
+    pub(crate) fn writes(&self) -> &[(coracle_core::WriteId, WriteBatch)] {
         &self.effects.writes
     }
 

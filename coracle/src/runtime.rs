@@ -31,7 +31,7 @@ use crate::wire;
 use crate::work::{Actions, Answer, Caller, Changed, Order, Transferred, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{Index, LogId, Member, NodeId, Peer, RoleName, Term};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::Arc;

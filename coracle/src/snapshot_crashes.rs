@@ -18,7 +18,7 @@ use crate::storage::snapshots::{self, KEPT, Meta, Pace};
 use crate::storage::wal::{self, Wal, WalConfig};
 use crate::storage::{Change, LogStore, Recovered, StoreError, WriteBatch, identity};
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{Broken, HardState, Incarnation, InstallSnapshot, LogId, NodeId, Peer, Term};
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::path::Path;

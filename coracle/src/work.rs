@@ -12,7 +12,10 @@ use crate::storage::met::Met;
 use crate::transport::{Forward, PeerMessage};
 use crate::wire::Answer as FoundingAnswer;
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{
+    Alarm, ClusterId, Envelope, GivenUp, Index, LogId, Member, Membership, Message, NodeId, Peer,
+    RefusedReason, Term, WriteId,
+};
 
 /// Somebody who waits for an answer.
 pub(crate) trait Waits {
