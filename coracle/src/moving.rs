@@ -77,12 +77,13 @@ async fn compare(inner: &Inner, own: &mut Option<String>) {
 /// The leader's part. Whether all is well, or was made so.
 async fn take_over(inner: &Inner) -> bool {
     let mut well = true;
-    for Place { peer, boot, address } in moved(inner) {
-        let found = timeout(LIMIT, inner.transport.who_is_at(&address)).await;
-        if !matches!(found, Ok(Ok(who)) if who == (peer, boot)) {
+    for place in moved(inner) {
+        let found = timeout(LIMIT, inner.transport.who_is_at(&place.address)).await;
+        if !inner.transport.is_there(&place, found.ok().and_then(Result::ok)) {
             well = false;
             continue;
         }
+        let Place { peer, address, .. } = place;
         match inner.change_members(MemberChange::Move(peer.id, address.clone()), LIMIT).await {
             Ok(_) => tracing::info!(
                 node = %inner.me.id,

@@ -130,6 +130,58 @@ async fn a_member_is_moved_by_hand_once_it_is_there_and_nobody_else_is_taken_for
     assert_eq!(cluster.converged().await, ["moved"]);
 }
 
+/// Two of four elect nobody who could put anything into the membership.
+#[tokio::test]
+async fn where_members_were_found_outlives_restarts_before_the_membership_says_so() {
+    let mut cluster = Cluster::founded(4, true, plain).await;
+    cluster.write("before").await;
+    cluster.converged().await;
+    for id in 1..=4 {
+        cluster.stop(id).await;
+    }
+    cluster.restart(1).await;
+    let kept = cluster.dir(1).join("moved");
+    assert!(!kept.exists());
+    restart_elsewhere(&mut cluster, 2).await;
+    eventually("it is written down where the other is", async || kept.exists().then_some(())).await;
+    cluster.stop(1).await;
+    cluster.stop(2).await;
+    // Now only this one knows where the other is.
+    restart_elsewhere(&mut cluster, 1).await;
+    cluster.restart(2).await;
+    eventually("they find each other", async || {
+        let status = cluster.node(2).status().await.ok()?;
+        status.members.iter().any(|member| member.id.0 == 1 && member.connected).then_some(())
+    })
+    .await;
+    cluster.restart(3).await;
+    cluster.write("after").await;
+    assert_eq!(cluster.converged().await, ["before", "after"]);
+}
+
+/// Another disk under the name of a member is no member that has moved.
+#[tokio::test]
+async fn a_member_on_another_disk_is_not_moved_by_hand() {
+    let mut cluster = Cluster::founded(3, true, plain).await;
+    cluster.write("before").await;
+    let leader = cluster.leader().await;
+    let goes = 1 + leader % 3;
+    cluster.stop(goes).await;
+    std::fs::remove_dir_all(cluster.dir(goes)).unwrap();
+    let new = restart_elsewhere(&mut cluster, goes).await;
+    let refused = eventually("an answer of the leader", async || {
+        for node in cluster.running() {
+            match node.change_members(MemberChange::Move(NodeId(goes), new.clone()), LIMIT).await {
+                Err(ChangeError::NotLeader { .. } | ChangeError::NoLeader | ChangeError::NotConfigured) => {}
+                over => return Some(over.unwrap_err()),
+            }
+        }
+        None
+    })
+    .await;
+    assert!(in_full(&refused).contains("another disk"), "{refused}");
+}
+
 fn impatient(config: &mut Config) {
     config.forward = true;
     config.replace_dead_after = Some(2 * config.election_timeout.1);

@@ -131,7 +131,7 @@ async fn attempt(
         }
     };
     shared.quiet.forget(address);
-    shared.found(target, welcome.facts.boot, address);
+    shared.found(target, (welcome.facts.from, welcome.facts.boot), address);
     shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
     let cluster = local.cluster?;
     let (link, alarm) = shared.register(&welcome.facts, cluster, Origin::Dialed(target)).ok()?;

@@ -20,7 +20,7 @@ mod moves;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
-mod places;
+pub(crate) mod places;
 mod quiet;
 mod shared;
 

@@ -2,31 +2,25 @@
 //! say that they are, keeps where it found them, and passes that on.
 
 use super::link::Link;
-use super::places::Places;
 use super::shared::{Shared, State, Target};
 use crate::place::Place;
 use crate::wire::{self, Frame, encode_places};
 use bytes::Bytes;
 use coracle_core::{Boot, Peer};
-use std::sync::{MutexGuard, PoisonError};
 
 impl Shared {
     /// Where to look for a member; the first is where it was met last.
     pub(super) fn addresses(&self, target: &Target) -> Vec<String> {
         let state = self.state();
         let told = state.told(target.peer);
-        state.places.addresses(target.peer, &target.home(), told.as_deref())
+        state.places.addresses(target.peer, told.as_deref())
     }
 
     /// A dial met this member there. Others are told, if that is news.
-    pub(super) fn found(&self, target: &Target, boot: Boot, address: &str) {
+    pub(super) fn found(&self, target: &Target, who: (Peer, Boot), address: &str) {
         let mut state = self.state();
-        let home = target.home().clone();
-        let place = Place { peer: target.peer, boot, address: address.to_owned() };
-        if target.unneeded.load(std::sync::atomic::Ordering::Relaxed) {
-            return;
-        }
-        let Some(news) = state.places.find(place, &home) else { return };
+        let Some(news) = state.places.find(target.peer, who, address) else { return };
+        let home = state.places.home(target.peer).unwrap_or_default();
         tracing::info!(
             node = %self.me.id,
             "node {} was found at {address}, and the membership says {home}: it is dialed there from now on",
@@ -50,11 +44,9 @@ impl Shared {
     /// Looks for a member at this place too. Whether it is one that is dialed.
     pub(super) fn look_for(&self, place: Place) -> bool {
         let mut state = self.state();
-        let State { targets, places, .. } = &mut *state;
-        let Some(target) = targets.get(&place.peer.id).filter(|target| target.peer == place.peer) else {
-            return false;
-        };
-        if places.hear(place, &target.home()) {
+        let id = place.peer.id;
+        let Some(news) = state.places.hear(place) else { return false };
+        if let Some(target) = state.targets.get(&id).filter(|_| news) {
             target.wake.notify_one();
         }
         true
@@ -70,11 +62,7 @@ impl Shared {
         let state = self.state();
         let claim = |target: &Target| {
             let link = state.best(target.peer)?;
-            let address = &link.who.address;
-            let moved = !address.is_empty()
-                && *address != *target.home()
-                && !state.places.at_home(target.peer, link.boot);
-            moved.then(|| Place { peer: target.peer, boot: link.boot, address: address.clone() })
+            state.places.claim(target.peer, link.boot, &link.who.address)
         };
         state.targets.values().filter_map(|target| claim(target)).collect()
     }
@@ -82,8 +70,12 @@ impl Shared {
     /// Where the newest membership says that this node is, if that differs from what it says itself.
     pub(super) fn other_home(&self) -> Option<String> {
         let state = self.state();
-        let own = &state.local.address;
-        state.home.clone().filter(|home| !own.is_empty() && home != own)
+        state.places.other_home(&state.local.address).map(str::to_owned)
+    }
+
+    /// Whether the leader may put this place into the membership, where this one answered there.
+    pub(super) fn is_there(&self, place: &Place, who: Option<(Peer, Boot)>) -> bool {
+        self.state().places.is_there(place, who)
     }
 }
 
@@ -102,33 +94,10 @@ impl State {
         }
         if let Some(target) = self.targets.get(&link.peer.id).filter(|target| target.peer == link.peer)
             && !link.dialed
-            && link.who.address != *target.home()
+            && self.places.home(target.peer) != Some(&link.who.address)
         {
             target.wake.notify_one();
         }
-    }
-
-    /// Forgets where those were found who are not dialed any more.
-    pub(super) fn forget_places(&mut self) {
-        let State { targets, places, .. } = self;
-        places.retain(|peer| targets.get(&peer.id).is_some_and(|target| target.peer == peer));
-    }
-}
-
-impl Target {
-    /// Where the membership says that it is.
-    pub(super) fn home(&self) -> MutexGuard<'_, String> {
-        self.home.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The membership says that the member is there: whether its connections stay.
-    pub(super) fn stays(&self, places: &mut Places, home: &str) -> bool {
-        let mut known = self.home();
-        if *known == home {
-            return true;
-        }
-        home.clone_into(&mut known);
-        places.settle(self.peer, home)
     }
 }
 

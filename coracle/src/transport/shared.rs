@@ -21,7 +21,7 @@ use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};
 use bytes::Bytes;
-use coracle_core::{Boot, ClusterId, Incarnation, LogId, Membership, NodeId, Peer};
+use coracle_core::{Boot, Broken, ClusterId, Incarnation, LogId, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -82,8 +82,6 @@ pub(super) struct State {
     kept: Kept,
     /// Where members are that are not where the membership says.
     pub(super) places: Places,
-    /// Where the newest membership says that this node is.
-    pub(super) home: Option<String>,
     /// Every link by its id.
     pub(super) links: BTreeMap<u64, Arc<Link>>,
     /// The links to a peer that messages may take.
@@ -123,8 +121,6 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) peer: Peer,
-    /// Where the membership says that it is.
-    pub(super) home: Mutex<String>,
     /// Rung to dial now rather than later, or to see that `unneeded` is set.
     pub(super) wake: Notify,
     /// Set when the member is gone or has moved: its dialer ends.
@@ -186,8 +182,7 @@ impl Shared {
             tasks: Mutex::new(Some(JoinSet::new())),
             state: Mutex::new(State {
                 kept: Kept::new(&local.met),
-                places: Places::new(&local.places),
-                home: None,
+                places: Places::new(&local.places, Broken::default()),
                 local,
                 members: BTreeMap::new(),
                 links: BTreeMap::new(),
@@ -488,25 +483,15 @@ impl Shared {
         &self,
         newest: LogId,
         membership: &Membership,
-        members: impl Iterator<Item = (Peer, String)>,
+        wanted: &BTreeMap<NodeId, (Peer, String)>,
     ) -> Vec<Arc<Target>> {
         let mut state = self.state();
         state.local.membership = newest;
         let all = membership.outgoing.values().chain(membership.members.values());
         state.members = all.map(|member| (member.id, member.incarnation)).collect();
-        state.home = membership.members.get(&self.me.id).map(|member| member.address.clone());
-        let wanted: BTreeMap<NodeId, (Peer, String)> = members.map(|m| (m.0.id, m)).collect();
-        let mut retired = Vec::new();
-        let State { targets, places, .. } = &mut *state;
-        targets.retain(|id, target| {
-            let stays =
-                wanted.get(id).is_some_and(|(peer, to)| *peer == target.peer && target.stays(places, to));
-            if !stays {
-                retired.push(Arc::clone(target));
-            }
-            stays
-        });
-        for target in retired {
+        let home = membership.members.get(&self.me.id).map(|member| member.address.clone());
+        for peer in state.places.settle(home, wanted) {
+            let Some(target) = state.targets.remove(&peer.id) else { continue };
             target.retire();
             state.suspects.remove(&target.peer);
             if let Some(link) = state.routes.get(&target.peer).and_then(|route| route.dialed.as_ref()) {
@@ -514,15 +499,14 @@ impl Shared {
             }
         }
         let mut added = Vec::new();
-        for (id, (peer, address)) in wanted {
-            state.targets.entry(id).or_insert_with(|| {
+        for (id, (peer, _)) in wanted {
+            state.targets.entry(*id).or_insert_with(|| {
                 let (wake, unneeded) = (Notify::new(), AtomicBool::new(false));
-                let target = Arc::new(Target { peer, home: Mutex::new(address), wake, unneeded });
+                let target = Arc::new(Target { peer: *peer, wake, unneeded });
                 added.push(Arc::clone(&target));
                 target
             });
         }
-        state.forget_places();
         added
     }
 

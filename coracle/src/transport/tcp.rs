@@ -14,6 +14,7 @@
 use super::accept::accept;
 use super::dial::{DialError, dial, keep};
 use super::founding;
+use super::places::Places;
 use super::shared::Shared;
 use super::{Inbound, PeerMessage};
 use crate::place::Place;
@@ -157,11 +158,8 @@ impl Tcp {
     /// `newest` names the membership in later handshakes. Connections to members who stay as they were are kept; dialing
     /// starts once the node has a cluster.
     pub fn set_membership(&self, newest: LogId, membership: &Membership, leaving: &[Member]) {
-        // Of a node that is being replaced the new disk is dialed: the last one of a name counts.
-        let all = leaving.iter().chain(membership.outgoing.values()).chain(membership.members.values());
-        let others = all.filter(|member| member.id != self.shared.me.id);
-        let members = others.map(|member| (member.peer(), member.address.clone()));
-        for target in self.shared.set_targets(newest, membership, members) {
+        let wanted = Places::wanted(self.shared.me.id, membership, leaving);
+        for target in self.shared.set_targets(newest, membership, &wanted) {
             self.shared.spawn(keep(Arc::clone(&self.shared), target));
         }
     }
@@ -219,6 +217,11 @@ impl Tcp {
     /// This boot of the node.
     pub(crate) fn boot(&self) -> Boot {
         self.shared.boot
+    }
+
+    /// Whether the leader may put this place into the membership, where this one answered there.
+    pub(crate) fn is_there(&self, place: &Place, who: Option<(Peer, Boot)>) -> bool {
+        self.shared.is_there(place, who)
     }
 
     /// Where this node says that it is to be dialed; empty if it does not know.

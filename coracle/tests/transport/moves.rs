@@ -3,7 +3,7 @@
 use crate::kit::*;
 use coracle::raft::Boot;
 use coracle::transport::tcp::{Local, TcpConfig};
-use coracle::wire::Place;
+use coracle::wire::{self, Incoming, Place};
 
 /// An address at which nobody ever listens.
 const NOWHERE: &str = "127.0.0.1:1";
@@ -95,4 +95,91 @@ async fn a_connection_stays_when_the_membership_says_where_it_was_found() {
     assert!(one.tcp.send(peer(2), forward(2, 1)));
     assert_eq!((one.tcp.counts().dials, one.tcp.claims()), (dials, vec![]));
     assert_eq!(one.tcp.places(), []);
+}
+
+/// Who has found a member tells those who are connected then, and whoever comes later.
+#[tokio::test]
+async fn what_was_found_is_told_to_who_is_there_and_to_who_comes() {
+    let (mut one, three, four) = (node(1).await, node(3).await, node(4).await);
+    one.knows(&[(1, &one.address()), (2, NOWHERE), (3, &three.address())]);
+    three.knows(&[(1, &one.address()), (2, NOWHERE), (3, &three.address())]);
+    three.send(peer(1), forward(1, 1)).await;
+    assert_eq!(one.message().await.0, peer(3));
+    // It speaks to nobody but one of them.
+    let two = node(2).await;
+    two.knows(&[(1, &one.address())]);
+    let place = Place { peer: peer(2), boot: Boot(7002), address: two.address() };
+    until(|| three.tcp.places() == [place.clone()]).await;
+    four.knows(&[(1, &one.address()), (2, NOWHERE), (4, &four.address())]);
+    until(|| four.tcp.places() == [place.clone()]).await;
+}
+
+/// What somebody says who is no member is not even tried.
+#[tokio::test]
+async fn only_members_are_heard_of_where_others_are() {
+    let two = node(2).await;
+    let mut one = node(1).await;
+    let place = Place { peer: peer(2), boot: Boot(7002), address: two.address() };
+    let says = |id: u64| Local { places: vec![place.clone()], ..local(id, Some(CLUSTER)) };
+    let members = [(2, NOWHERE), (3, NOWHERE)];
+    one.knows(&members);
+    let stranger = Node::start(says(9)).await;
+    stranger.knows(&[(1, &one.address()), (2, NOWHERE)]);
+    stranger.send(peer(1), forward(1, 1)).await;
+    // What it says of places came before.
+    assert_eq!(one.message().await.0, peer(9));
+    let dials = one.tcp.counts().dials;
+    until(|| one.tcp.counts().dials > dials + 6).await;
+    assert_eq!(one.tcp.places(), []);
+    let member = Node::start(says(3)).await;
+    member.knows(&[(1, &one.address()), (2, NOWHERE)]);
+    until(|| one.tcp.places().contains(&place)).await;
+}
+
+/// A node of a version that does not know what that is would end the connection.
+#[tokio::test]
+async fn who_does_not_know_of_places_is_told_none() {
+    let two = node(2).await;
+    let place = Place { peer: peer(2), boot: Boot(7002), address: two.address() };
+    let one = Node::start(Local { places: vec![place], ..local(1, Some(CLUSTER)) }).await;
+    one.knows(&[(2, NOWHERE), (3, NOWHERE)]);
+    for (optional, told) in [(0, false), (wire::MOVES, true)] {
+        let mut hello = hello(3, 1);
+        hello.facts.optional = optional;
+        let mut stranger = Stranger::connect(&one.address()).await;
+        assert!(matches!(stranger.greet(&hello).await, Some(Incoming::Welcome(_))));
+        one.send(peer(3), forward(1, 1)).await;
+        let first = stranger.hear().await;
+        assert_eq!(matches!(first, Some(Incoming::Places(_))), told, "{first:?}");
+    }
+}
+
+/// That nobody is where a member was says nothing of it while it was met elsewhere.
+#[tokio::test]
+async fn nobody_at_the_old_address_does_not_mean_that_a_member_is_gone() {
+    let two = node(2).await;
+    let path = Path::to(&two.address()).await;
+    let mut one = node(1).await;
+    one.knows(&[(2, NOWHERE)]);
+    assert!(one.tcp.look_for(Place { peer: peer(2), boot: Boot(7002), address: path.address.clone() }));
+    for _ in 0..6 {
+        one.send(peer(2), forward(1, 1)).await;
+        path.cut();
+        assert_eq!(one.event().await, "disconnected 2");
+    }
+    drop(path);
+    two.tcp.close().await;
+}
+
+/// Two names of one place are no move.
+#[tokio::test]
+async fn a_member_that_was_met_at_home_has_not_moved_whatever_it_calls_its_address() {
+    let one = node(1).await;
+    let says = Local { address: "127.0.0.1:2".to_owned(), ..local(2, Some(CLUSTER)) };
+    let two = Node::start(says).await;
+    two.knows(&[(1, &one.address())]);
+    one.knows(&[(2, NOWHERE)]);
+    until(|| one.tcp.claims().len() == 1).await;
+    one.knows(&[(2, &two.address())]);
+    until(|| one.tcp.peer(peer(2)).is_some() && one.tcp.claims().is_empty()).await;
 }
