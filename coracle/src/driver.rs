@@ -230,6 +230,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         names_me: bool,
         message: PeerMessage,
     ) {
+        let names_me = names_me || self.replica.raft().broken().is("wiped-disk-counts");
         let held = match (self.cluster, &mut self.joining) {
             (Some(own), _) if own == cluster => None,
             (Some(_), _) => return,

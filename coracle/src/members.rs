@@ -75,7 +75,11 @@ impl MemberChange {
     }
 
     /// What it makes of a membership. `met`: the newcomers, as they introduced themselves.
-    fn apply(&self, now: &Membership, met: &BTreeMap<NodeId, Member>) -> Result<Membership, ChangeError> {
+    pub(crate) fn apply(
+        &self,
+        now: &Membership,
+        met: &BTreeMap<NodeId, Member>,
+    ) -> Result<Membership, ChangeError> {
         let mut to = Membership { outgoing: BTreeMap::new(), ..now.clone() };
         let known = |id: NodeId| {
             let problem = || ChangeError::Invalid(format!("node {id} is no member"));
@@ -133,7 +137,7 @@ impl MemberChange {
 
 /// The next step from one membership to another: whoever stands in a newcomer's place goes, then newcomers learn, then
 /// what was asked for.
-fn next_step(now: &Membership, to: &Membership) -> Membership {
+pub(crate) fn next_step(now: &Membership, to: &Membership) -> Membership {
     let in_place = |member: &&Member| {
         now.members.get(&member.id).is_some_and(|known| known.incarnation != member.incarnation)
     };

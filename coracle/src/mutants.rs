@@ -77,6 +77,20 @@ pub const MUTANTS: &[Mutant] = &[
         "D5.1.16",
         "does not campaign once it has the entry with which it leaves",
     ),
+    // Disks that are wiped, and nodes that move.
+    mutant("wiped-disk-counts", "D5.3.2", "lets an empty disk answer for the one that its node had before"),
+    mutant(
+        "place-of-anybody",
+        "D5.3.5",
+        "takes whoever answers at an address for the member that it looks for",
+    ),
+    mutant(
+        "move-not-found",
+        "D5.3.5",
+        "puts an address into the membership without having found the member there",
+    ),
+    mutant("places-not-kept", "D5.3.5", "forgets with its process where it found members"),
+    mutant("older-place-wins", "D5.3.5", "looks for a member where it found it first, not last"),
     // Transfers of leadership.
     mutant("transfer-to-lagging", "LT-1", "hands over to a node that lacks some of its log"),
     mutant("takes-over-unflushed", "LT-1", "takes over without what it must hold on its disk"),

@@ -178,9 +178,9 @@ impl Raft {
     fn on_receive(&mut self, envelope: Envelope) -> Transition {
         let Envelope { from, to, membership, message } = envelope;
         let shared = &mut self.shared;
-        if !shared.rules.is_delivered_right(from, to, shared.me) {
+        let Some(from) = shared.rules.sender(from, to, shared.me, shared.log.membership()) else {
             return shared.drop_input(Dropped::Misdelivered);
-        }
+        };
         // Requests are refused to those whom the cluster has removed, and does not only not know yet. Answers
         // count by the newest membership: a member is asked from the moment that it is appended (D5.1.15).
         let removed = shared.rules.was_removed(from, membership, shared.log.committed_membership());

@@ -10,8 +10,8 @@
 //! in the core. Without the feature `mutants` nothing can be broken, and they are gone from the program.
 
 use crate::{
-    AppendEntries, Boot, Broken, HandedOver, HardState, Index, LogId, Membership, Message, NodeId, Peer,
-    Refusal, RequestVote, RequestVoteReply, RoleName, Round, Tally, Term, WriteId,
+    AppendEntries, Boot, Broken, HandedOver, HardState, Index, LogId, Member, Membership, Message, NodeId,
+    Peer, Refusal, RequestVote, RequestVoteReply, RoleName, Round, Tally, Term, WriteId,
 };
 use alloc::vec::Vec;
 
@@ -100,8 +100,18 @@ impl Rules {
     }
 
     /// A message is for one incarnation of one node, and a node does not write to itself (D5.3.2).
-    pub(crate) fn is_delivered_right(self, from: Peer, to: Peer, me: Peer) -> bool {
-        (to == me || self.broken.is("any-receiver")) && from.id != me.id
+    fn is_delivered_right(self, from: Peer, to: Peer, me: Peer) -> bool {
+        let before = to.id == me.id && to.incarnation < me.incarnation;
+        let mine = to == me || (before && self.broken.is("wiped-disk-counts"));
+        (mine || self.broken.is("any-receiver")) && from.id != me.id
+    }
+
+    /// Who says something, if it is for this node: another node, on the disk that it names and on no other (D5.3.2).
+    pub(crate) fn sender(self, from: Peer, to: Peer, me: Peer, membership: &Membership) -> Option<Peer> {
+        let named = membership.members.get(&from.id).map(Member::peer);
+        let before = |named: &Peer| named.incarnation < from.incarnation;
+        let other = named.filter(|named| before(named) && self.broken.is("wiped-disk-counts"));
+        self.is_delivered_right(from, to, me).then_some(other.unwrap_or(from))
     }
 
     /// Whom the cluster has removed is not heard (D5.3.2). Whom it only does not know yet is: the sender goes by a

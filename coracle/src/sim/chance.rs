@@ -67,6 +67,8 @@ kinds! {
     Want "want",
     Change "change",
     Transfer "transfer",
+    Wipe "wipe",
+    Move "move",
 }
 
 const KINDS: usize = Kind::ALL.len();

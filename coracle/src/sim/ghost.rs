@@ -11,10 +11,11 @@
 //! - S12 a leader knows no more of a follower than is true, which drops nothing of it in that term · S13 votes go to logs that are up-to-date, and
 //!   a leader has a quorum of durable ones · S14 the membership in force is the newest in the own log
 //! - S15 nothing is applied that is not committed and durable here · S22 what waits is bounded
-//! - S26 leadership goes to whom it may go · S19 a read is not older than what was committed when it was asked · S20 what was durable is there
+//! - S26 leadership goes to whom it may go · S27 a member is only said to be where it was · S19 a read is not older than what was committed when it was asked · S20 what was durable is there
 //!   after a crash · S21 what was refused never happens
 
-mod members;
+pub(super) mod members;
+mod places;
 mod queued;
 mod transfers;
 
@@ -30,7 +31,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its number: S1 to S26, L1 to L10, or a word.
+    /// Its number: S1 to S27, L1 to L11, or a word.
     pub invariant: &'static str,
     /// What was seen.
     pub detail: String,
@@ -112,10 +113,10 @@ struct Record {
     /// What it has acknowledged to the leader of its term, and in which term that was.
     acknowledged: (Term, Index),
     /// At a leader: how much it knew of each follower, and in which term.
-    matched: BTreeMap<NodeId, (Term, Index)>,
+    matched: BTreeMap<Peer, (Term, Index)>,
     /// At a leader: the last index and the bytes of each message with entries that a follower has not answered,
     /// and in which term.
-    under_way: BTreeMap<NodeId, (Term, Vec<(Index, u64)>)>,
+    under_way: BTreeMap<Peer, (Term, Vec<(Index, u64)>)>,
     /// Bytes of entries that waited for a quorum when it last became leader.
     inherited: u64,
     /// A time that an entry of its log showed, and what its own clock showed then, in milliseconds: from there the
@@ -136,8 +137,14 @@ impl Record {
 pub(super) struct Ghost {
     nodes: Vec<Record>,
     ids: Vec<NodeId>,
+    /// The nodes, on the disks that they have now.
+    peers: Vec<Peer>,
+    /// The records of disks that were wiped: what they acknowledged was true.
+    wiped: BTreeMap<Peer, Record>,
+    /// Where each disk ever was.
+    was_at: BTreeMap<Peer, BTreeSet<String>>,
     leader_of: BTreeMap<Term, NodeId>,
-    vote_of: BTreeMap<(NodeId, Term), Peer>,
+    vote_of: BTreeMap<(Peer, Term), Peer>,
     /// Every entry that ever was, with the term of the one before it.
     entry_of: BTreeMap<(Index, Term), (u32, Term)>,
     memberships: members::Memberships,
@@ -160,10 +167,13 @@ pub(super) struct Ghost {
 }
 
 impl Ghost {
-    pub(super) fn new(ids: Vec<NodeId>) -> Ghost {
+    pub(super) fn new(peers: Vec<Peer>) -> Ghost {
         Ghost {
-            nodes: ids.iter().map(|_| Record::default()).collect(),
-            ids,
+            nodes: peers.iter().map(|_| Record::default()).collect(),
+            ids: peers.iter().map(|peer| peer.id).collect(),
+            peers,
+            wiped: BTreeMap::new(),
+            was_at: BTreeMap::new(),
             leader_of: BTreeMap::new(),
             vote_of: BTreeMap::new(),
             entry_of: BTreeMap::new(),
@@ -216,7 +226,7 @@ impl Ghost {
     /// Entries leave for a follower. How many messages are under way to it then, and how many bytes.
     pub(super) fn on_entries(&mut self, leader: usize, envelope: &Envelope, bytes: u64) -> (usize, u64) {
         let Message::AppendEntries(append) = &envelope.message else { return (0, 0) };
-        let (term, sent) = self.nodes[leader].under_way.entry(envelope.to.id).or_default();
+        let (term, sent) = self.nodes[leader].under_way.entry(envelope.to).or_default();
         if *term != append.term {
             *term = append.term;
             sent.clear();
@@ -227,12 +237,14 @@ impl Ghost {
 
     /// A leader has these peers. One that left and comes back is a new one to it, with nothing under way.
     pub(super) fn on_peers(&mut self, leader: usize, peers: &[PeerStatus]) {
-        self.nodes[leader].under_way.retain(|id, _| peers.iter().any(|peer| peer.id == *id));
+        self.nodes[leader]
+            .under_way
+            .retain(|to, _| peers.iter().any(|it| (it.id, it.incarnation) == (to.id, to.incarnation)));
     }
 
     /// A leader was answered: what is acknowledged has arrived, and a follower that lacks something gets all again.
-    pub(super) fn on_answered(&mut self, leader: usize, follower: usize, reply: &AppendEntriesReply) {
-        let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&self.ids[follower]) else { return };
+    pub(super) fn on_answered(&mut self, leader: usize, follower: Peer, reply: &AppendEntriesReply) {
+        let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&follower) else { return };
         if *term == reply.term {
             sent.retain(|(last, _)| *last > reply.matched && reply.conflict.is_none());
         }
@@ -241,7 +253,7 @@ impl Ghost {
     /// A leader was told that entries did not leave: they go again, and so does what left after them.
     pub(super) fn on_unsent(&mut self, leader: usize, unsent: Unsent) {
         let Unsent::Entries(to, of, prev) = unsent else { return };
-        if let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&to.id)
+        if let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&to)
             && *term == of
         {
             sent.retain(|(last, _)| *last <= prev.index);
@@ -273,7 +285,7 @@ impl Ghost {
         }
         let first = *self.first_vote.entry(state.term).or_insert(vote.id);
         self.met.count_if(first != vote.id, Rare::Split);
-        let cast = *self.vote_of.entry((self.ids[node], state.term)).or_insert(vote);
+        let cast = *self.vote_of.entry((self.peers[node], state.term)).or_insert(vote);
         if cast == vote {
             return Ok(());
         }
@@ -427,15 +439,14 @@ impl Ghost {
         self.nodes[node].leads = raft.is_leader();
         self.nodes[node].hands_over_to = raft.transferring_to();
         // Whoever comes back as a member is a stranger again.
-        self.nodes[node].matched.retain(|id, _| raft.membership().members.contains_key(id));
+        self.nodes[node].matched.retain(|peer, _| raft.membership().members.contains_key(&peer.id));
         self.on_commit(node, raft)
     }
 
     /// A node takes office: a quorum has durably voted for it.
     fn on_elected(&mut self, node: usize, term: Term) -> Verdict {
         let id = self.ids[node];
-        let voted =
-            |voter: usize| self.vote_of.get(&(self.ids[voter], term)).is_some_and(|vote| vote.id == id);
+        let voted = |voter: Peer| self.vote_of.get(&(voter, term)).is_some_and(|vote| vote.id == id);
         if !self.has_quorum(node, self.nodes[node].log.last(), voted) {
             return broken(
                 "S13",
@@ -560,7 +571,7 @@ impl Ghost {
             );
         }
         match &envelope.message {
-            Message::TimeoutNow(ask) => return self.on_order(node, envelope.to.id, ask),
+            Message::TimeoutNow(ask) => return self.on_order(node, envelope.to, ask),
             Message::RequestVoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
                 let durable = record.durable_state;
                 if durable.term == reply.campaign && durable.vote != Some(envelope.to) {
@@ -588,25 +599,28 @@ impl Ghost {
     }
 
     /// A leader has heard of a follower: it must not believe more than is true.
-    pub(super) fn on_matched(&mut self, leader: usize, raft: &Raft, follower: usize) -> Verdict {
-        let Some(matched) = raft.matched(self.ids[follower]) else { return Ok(()) };
+    pub(super) fn on_matched(&mut self, leader: usize, raft: &Raft, peer: Peer) -> Verdict {
+        let named = raft.membership().members.get(&peer.id).is_some_and(|member| member.peer() == peer);
+        let Some(matched) = raft.matched(peer.id).filter(|_| named) else { return Ok(()) };
         let known = (raft.term(), matched);
-        let before = self.nodes[leader].matched.insert(self.ids[follower], known);
+        let follower = peer.id;
+        let before = self.nodes[leader].matched.insert(peer, known);
         if before.is_some_and(|(term, index)| term == raft.term() && index > matched && matched > Index::ZERO)
         {
-            let (leader, follower) = (self.ids[leader], self.ids[follower]);
+            let leader = self.ids[leader];
             return broken(
                 "S12",
                 format!("leader {leader} of {follower} went back from {before:?} to {known:?}"),
             );
         }
-        if self.nodes[follower].state.term > raft.term() {
+        let Some(record) = self.record(peer) else { return Ok(()) };
+        if record.state.term > raft.term() {
             // It follows somebody newer by now, who may have had it drop what it acknowledged here.
             return Ok(());
         }
         let own = self.nodes[leader].log.get(matched);
-        if matched > Index::ZERO && !self.nodes[follower].held(matched, own) {
-            let (leader, follower) = (self.ids[leader], self.ids[follower]);
+        if matched > Index::ZERO && !record.held(matched, own) {
+            let leader = self.ids[leader];
             return broken(
                 "S12",
                 format!("leader {leader} believes that {follower} has its entry {matched}"),

@@ -7,9 +7,13 @@
 mod files;
 mod found;
 mod heard;
+mod others;
+mod standing;
 mod twin;
 
 pub(super) use self::heard::{Heard, NotDone};
+pub(super) use self::standing::Link;
+use self::standing::{Standing, Whereabouts};
 pub(super) use self::twin::Twin;
 
 use super::clock::Clock;
@@ -38,7 +42,7 @@ use crate::storage::wal::{self, PlannedRead, Wal};
 use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
-use crate::wire::{AlarmReason, Answer as FoundingAnswer, Ask as FoundingAsk, Facts};
+use crate::wire::{Answer as FoundingAnswer, Ask as FoundingAsk};
 use crate::work::{Actions, Changed, Order, RequestId, Transferred, Unsent, Work};
 use coracle_core::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -89,6 +93,12 @@ pub(super) struct Host {
     pub(super) rotted: bool,
     /// Whether it has noticed that, and said that it does not forget it.
     pub(super) fenced: bool,
+    /// Whether it came back on an empty disk, and does not vote yet.
+    pub(super) wiped: bool,
+    /// Whether that one has entries since.
+    pub(super) joined: bool,
+    /// Where it is.
+    pub(super) at: Whereabouts,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
 }
@@ -133,6 +143,8 @@ pub(super) struct Running {
     pub(super) applies: bool,
     /// How far its log was that of the committed entries when it started.
     pub(super) committed: Index,
+    /// What it knows of where the others are.
+    pub(super) standing: Standing,
 }
 
 /// An entry of a simulated run has at most so many bytes.
@@ -257,56 +269,11 @@ impl Host {
             rotten: None,
             rotted: false,
             fenced: false,
+            wiped: false,
+            joined: false,
+            at: Whereabouts::at(format!("sim:{id}")),
             broken: Broken::default(),
         }
-    }
-
-    /// Whether it is not what it was, and may count for nothing.
-    pub(super) fn is_spoilt(&self) -> bool {
-        self.damaged || self.put_back || self.twin.is_some() || self.rotten.is_some() || self.fenced
-    }
-
-    /// Whether its machine rotted, was compared with others since, and is still used.
-    pub(super) fn is_rot_overlooked(&self) -> bool {
-        let compared = self.up.as_ref().and_then(|up| up.applier.progress().compared);
-        let since = self.rotten.zip(compared).is_some_and(|(rotten, compared)| compared.index > rotten);
-        since && !self.fenced && !self.dead
-    }
-
-    /// Whether it goes on with a connection from `other`, as a peer does that keeps what it knows of others durably,
-    /// and is sure of whom it talks to (D5.2.10).
-    pub(super) fn meets(&mut self, other: &Host) -> bool {
-        if let Some((run, fine)) = self.met.get(&other.me.id)
-            && *run == other.run
-        {
-            return *fine;
-        }
-        self.kept.broken = self.broken;
-        let facts = Facts {
-            protocol: (0, 0),
-            required: 0,
-            optional: 0,
-            levels: (0, 0),
-            cluster: None,
-            from: other.me,
-            boot: other.boots.newest.last().copied().unwrap_or_default(),
-            membership: LogId::ZERO,
-            max_frame: 0,
-            boot_number: other.boots.count,
-            boots: other.boots.newest.clone(),
-            address: String::new(),
-            names: None,
-            metadata: bytes::Bytes::new(),
-        };
-        let alarm = self.kept.meet(&facts);
-        let fine = alarm.is_none_or(|alarm| alarm.reason != AlarmReason::Copy);
-        self.met.insert(other.me.id, (other.run, fine));
-        fine
-    }
-
-    /// Whether it has met this very run of `other`.
-    pub(super) fn knows(&self, other: &Host) -> bool {
-        self.met.get(&other.me.id).is_some_and(|(run, _)| *run == other.run)
     }
 
     /// Starts the process on what the disk holds. Returns what it recovered, and where its machine stands.
@@ -343,11 +310,10 @@ impl Host {
         let config = plan.config(self.me.id, dice);
         let tick = self.clock.moment(now).tick;
         let raft = self.core(boot, &config, dice.bits(), restored, tick)?;
-        let mut replicated = self.machine(&disk, snapshot.as_ref())?;
+        let standing = self.stand(&*disk, raft.membership()).map_err(text)?;
+        let replicated = self.machine(&disk, snapshot.as_ref())?;
         newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
         let began = (recovered, replicated.applied());
-        replicated.broken = self.broken;
-        replicated.compared_every = COMPARED_EVERY;
         let replica = Replica::new(raft, &config, newest);
         let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated();
         self.up = Some(Running {
@@ -377,6 +343,7 @@ impl Host {
             led: None,
             applies: false,
             committed: Index::ZERO,
+            standing,
         });
         Ok(began)
     }
@@ -537,7 +504,7 @@ impl Running {
     ) -> bool {
         let Actions {
             cluster: _,
-            members: _,
+            members,
             orders,
             send,
             asks,
@@ -552,6 +519,9 @@ impl Running {
             findings,
             fatal,
         } = actions;
+        if let Some((membership, leaving)) = members {
+            self.standing.settle(self.raft().me(), &membership, &leaving);
+        }
         let mut again = self.obey(orders, disk, wants);
         wants.send.extend(send);
         wants.asks.extend(asks);

@@ -111,10 +111,17 @@ pub(super) struct Plan {
     pub(super) unapplied: u64,
     /// The mean pause between two changes of the membership; 0 for none.
     pub(super) change: u64,
-    /// Whether the membership changes at all. Then no disk is spoilt: a minority of all may be a majority of few.
+    /// Whether the membership changes at all. Then no disk goes back, no machine rots, and a disk is spoilt or wiped only
+    /// where a quorum of every membership that may be in force is left.
     pub(super) changes: bool,
     /// The mean pause between two transfers of leadership; 0 for none.
     pub(super) transfer: u64,
+    /// The mean pause between two nodes that come back on an empty disk; 0 for none.
+    pub(super) wipe: u64,
+    /// The mean pause between two nodes that come back at another address; 0 for none.
+    pub(super) moves: u64,
+    /// Whether nodes are to be looked for where they are, and nobody just knows.
+    pub(super) addressed: bool,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -125,7 +132,7 @@ impl Plan {
     /// Draws a plan. What came later is drawn last, so that it changes nothing before it.
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let first = Plan::draw_first(dice, nodes);
-        first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice)
+        first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -190,6 +197,9 @@ impl Plan {
             change: 0,
             changes: false,
             transfer: 0,
+            wipe: 0,
+            moves: 0,
+            addressed: false,
             founders: 1,
             lists: 1,
         }
@@ -239,6 +249,18 @@ impl Plan {
         Plan { transfer: *dice.pick(&[0, 0, ELECTION / 5, ELECTION, 3 * ELECTION]), ..self }
     }
 
+    /// Disks that are wiped, or spoilt, and nodes that move, where the membership changes: so that somebody can lead
+    /// them back in.
+    fn draw_moves(self, dice: &mut Dice) -> Plan {
+        if !self.changes {
+            return self;
+        }
+        let wipe = *dice.pick(&[0, 0, ELECTION, 4 * ELECTION]);
+        let damage = *dice.pick(&[0, 0, 2 * ELECTION]);
+        let moves = *dice.pick(&[0, 0, ELECTION / 2, 2 * ELECTION]);
+        Plan { wipe, damage, moves, addressed: moves > 0, ..self }
+    }
+
     /// The settings with which a node starts this time.
     pub(super) fn config(&self, id: NodeId, dice: &mut Dice) -> Config {
         let mut config = Config::new(id.0, "sim:1", Storage::Memory);
@@ -285,6 +307,8 @@ impl Plan {
             turnover: 0,
             change: 0,
             transfer: 0,
+            wipe: 0,
+            moves: 0,
             purge: 0,
             put_back: 0,
             rot: 0,

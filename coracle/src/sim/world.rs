@@ -10,19 +10,23 @@ mod asking;
 mod bounds;
 mod changes;
 mod copies;
+mod counting;
 mod disk;
 mod dues;
 mod faults;
 mod founding;
 mod heal;
+mod moves;
 mod network;
 mod power;
 mod reads;
 mod snapshots;
 mod transfers;
 mod turns;
+mod wipes;
 
 use self::copies::Aside;
+pub(super) use self::counting::Before;
 use self::network::{Network, Parcel};
 use self::reads::Reading;
 use self::turns::Turn;
@@ -178,6 +182,8 @@ pub(super) struct World {
     pub(super) turns: Vec<Option<Turn>>,
     /// For each node, what waits with the process that is not in front.
     aside: Vec<Aside>,
+    /// Whether leaders put new addresses of members into the membership.
+    pub(super) takes_over: bool,
     /// Questions about the founding that have no answer yet, by name: who asks, and what.
     pub(super) questions: BTreeMap<u64, (usize, Question)>,
 }
@@ -191,16 +197,19 @@ impl World {
         let mut hosts: Vec<Host> = (1..=plan.nodes as u64).map(Host::new).collect();
         #[cfg(feature = "mutants")]
         hosts.iter_mut().for_each(|host| host.broken = Broken::rule(options.mutant));
-        let ids = hosts.iter().map(|host| host.me.id).collect();
+        let peers = hosts.iter().map(|host| host.me).collect();
         let report = Report { seed: options.seed, ..Report::default() };
+        let mut ghost = Ghost::new(peers);
+        hosts.iter().for_each(|host| ghost.on_place(host.me, &host.at.listens));
         World {
             clients: Clients::new(&plan),
-            ghost: Ghost::new(ids),
+            ghost,
             hosts,
             network: Network::new(plan.nodes),
             turns: (0..plan.nodes).map(|_| None).collect(),
             aside: (0..plan.nodes).map(|_| Aside::default()).collect(),
             questions: BTreeMap::new(),
+            takes_over: true,
             counts_flight: plan.gather == 0,
             plan,
             chance,
@@ -421,6 +430,7 @@ impl World {
         let role = |host: &Host| host.up.as_ref().map(|up| (up.raft().role_name(), up.raft().term()));
         let before = role(&self.hosts[node]);
         let sent = self.report.messages;
+        self.look_around(node)?;
         self.turn(node, Event::Tick)?;
         self.ghost.on_tick(node, self.hosts[node].clock.local(self.now) / MS);
         if role(&self.hosts[node]) != before || self.report.messages != sent {
@@ -474,6 +484,7 @@ impl World {
         }
         self.on_changed(node, &changed, &transferred);
         self.look_after_files(node, &restored, saves)?;
+        self.watch_newcomer(node, !restored.is_empty());
         let rotten = self.hosts[node].rotten.is_some();
         for (entry, digest) in &applied {
             self.ghost.on_applied(node, entry, Some(*digest).filter(|_| !rotten))?;
@@ -609,86 +620,6 @@ impl World {
             self.at(delay, Happening::Written { node, run });
         } else if unsealed {
             self.at(QUIET, Happening::Seal { node, run });
-        }
-    }
-
-    // ---- what is worth counting
-
-    pub(super) fn watch(&mut self, node: usize, before: &Before, wants: &Wants, reads: bool, ticks: bool) {
-        let Some(up) = &mut self.hosts[node].up else { return };
-        let after = Before::of(up.raft());
-        let met = &mut self.met;
-        let busy = up.writing.is_some() || up.reported < before.newest_write;
-        let own_vote = up.raft().hard_state().vote == Some(up.raft().me());
-        let campaigns = own_vote && after.term > before.term;
-        let mut drops = false;
-        for change in wants.queued.iter().flat_map(|batch| &batch.changes) {
-            if let Change::Truncate(_) = change {
-                drops = true;
-                met.count(Rare::Truncated);
-                met.count_if(busy, Rare::TruncatedInFlight);
-                met.count_if(up.led.is_some_and(|term| term == before.last.term), Rare::OwnDropped);
-                up.truncated_at = Some(before.newest_write);
-            }
-        }
-        if after.leads {
-            up.led = Some(after.term);
-        }
-        met.count_if(!before.leads && before.term != after.term && before.unpersisted, Rare::AckHeld);
-        if before.leads && wants.leadership_lost {
-            let stalled = wants.alarms.iter().any(|alarm| matches!(alarm, Alarm::DiskStalled { .. }));
-            met.count_if(after.term > before.term, Rare::Deposed);
-            met.count_if(after.term == before.term && ticks && !stalled, Rare::NoQuorum);
-        }
-        if reads && before.leads {
-            let young = up.raft().term_at(up.raft().commit()) != Some(after.term);
-            met.count_if(young, Rare::ReadYoung);
-            met.count_if(!young && !wants.send.is_empty(), Rare::ReadAtOnce);
-            met.count_if(!young && wants.send.is_empty(), Rare::ReadWaits);
-        }
-        if !reads && !before.leads && before.leader != after.leader {
-            let read = |(request, heard): &(RequestId, Heard)| {
-                matches!(heard, Heard::NotDone(_)) && self.clients.reads(*request)
-            };
-            met.count_if(wants.heard.iter().any(read), Rare::ReadChange);
-        }
-        if campaigns {
-            self.tell_old_votes(node);
-        }
-        if drops {
-            self.tell_old_entries(node);
-        }
-        if after.leads && !before.leads {
-            self.tell(|| format!("node {} leads term {}", node + 1, after.term));
-            self.tell_old_acks(node);
-            let leads = |host: &Host| host.up.as_ref().is_some_and(|up| up.raft().is_leader());
-            let leaders = self.hosts.iter().filter(|host| leads(host)).count();
-            self.met.count_if(leaders > 1, Rare::TwoLeaders);
-        } else if before.leads && !after.leads {
-            self.tell(|| format!("node {} leads no more", node + 1));
-        }
-    }
-}
-
-/// A node just before it handles something.
-pub(super) struct Before {
-    leads: bool,
-    term: Term,
-    leader: Option<NodeId>,
-    last: LogId,
-    newest_write: WriteId,
-    unpersisted: bool,
-}
-
-impl Before {
-    pub(super) fn of(raft: &Raft) -> Before {
-        Before {
-            leads: raft.is_leader(),
-            term: raft.term(),
-            leader: raft.leader(),
-            last: raft.last(),
-            newest_write: raft.newest_write(),
-            unpersisted: raft.persisted() < raft.last().index,
         }
     }
 }

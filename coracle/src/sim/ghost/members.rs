@@ -3,7 +3,7 @@
 use super::{Ghost, Image, Verdict, broken};
 use crate::entry::{Entry, Kind};
 use crate::wire::decode_membership;
-use coracle_core::{Index, LogId, Member, Membership, NodeId, Peer, Term};
+use coracle_core::{Index, LogId, Member, Membership, Peer, Term};
 use std::collections::BTreeMap;
 
 /// Every membership that was ever in a log, by its entry.
@@ -32,13 +32,14 @@ impl Memberships {
 }
 
 /// Whether these are more than half of the voters, and of those of before while it is joint.
-pub(super) fn is_quorum(membership: &Membership, has: impl Fn(NodeId) -> bool) -> bool {
-    is_majority(membership.voters.iter().copied(), &has)
-        && (membership.outgoing.is_empty() || is_majority(membership.outgoing.keys().copied(), &has))
+pub(in crate::sim) fn is_quorum(membership: &Membership, has: impl Fn(Peer) -> bool) -> bool {
+    let before = || membership.outgoing.values().map(Member::peer);
+    is_majority(membership.voting_peers(), &has)
+        && (membership.outgoing.is_empty() || is_majority(before(), &has))
 }
 
-fn is_majority(voters: impl Iterator<Item = NodeId>, has: impl Fn(NodeId) -> bool) -> bool {
-    let (all, those) = voters.fold((0, 0), |(all, those), id| (all + 1, those + usize::from(has(id))));
+fn is_majority(voters: impl Iterator<Item = Peer>, has: impl Fn(Peer) -> bool) -> bool {
+    let (all, those) = voters.fold((0, 0), |(all, those), peer| (all + 1, those + usize::from(has(peer))));
     2 * those > all
 }
 
@@ -74,10 +75,10 @@ impl Ghost {
             );
         }
         // What cannot be committed cannot be taken back either.
-        let answered = |id: NodeId| {
-            id == name || record.matched.get(&id).is_some_and(|(term, _)| *term == entry.id().term)
+        let answered = |peer: Peer| {
+            peer.id == name || record.matched.get(&peer).is_some_and(|(term, _)| *term == id.term)
         };
-        if !before.is_joint() && !is_majority(next.voters.iter().copied(), answered) {
+        if !before.is_joint() && !is_majority(next.voting_peers(), answered) {
             let detail = format!("leader {name} begins {id}, and no majority of its voters has answered it");
             return broken("S14", detail);
         }
@@ -90,15 +91,21 @@ impl Ghost {
         if !steps {
             return broken("S14", format!("the membership {id} does not follow from {at}"));
         }
-        Ok(())
+        self.judge_addresses(&before, &next)
     }
 
-    /// Whether the nodes for which this is so are a quorum by the newest membership in the log of `node`, up to an index.
-    pub(super) fn has_quorum(&self, node: usize, upto: Index, has: impl Fn(usize) -> bool) -> bool {
-        let at = |id: NodeId| self.ids.iter().position(|known| *known == id);
-        let has = |id: NodeId| at(id).is_some_and(&has);
+    /// Whether the disks for which this is so are a quorum by the newest membership in the log of `node`, up to an index.
+    pub(super) fn has_quorum(&self, node: usize, upto: Index, has: impl Fn(Peer) -> bool) -> bool {
         let newest = self.memberships.newest(&self.nodes[node].log, upto);
         newest.is_some_and(|(_, membership)| is_quorum(membership, has))
+    }
+
+    /// Whether these disks are a quorum by every membership that may be in force anywhere, or come into force again.
+    pub(in crate::sim) fn go_on_with(&self, has: impl Fn(Peer) -> bool) -> bool {
+        let Some(newest) = self.committed.iter().rposition(|seen| seen.membership) else { return false };
+        let since = Index(newest as u64 + 1);
+        let mut later = self.memberships.known.iter().filter(|(id, _)| id.index >= since);
+        later.all(|(_, membership)| is_quorum(membership, &has))
     }
 
     /// What a change takes in a log that has room for its first entry: the two of a change.
@@ -109,7 +116,7 @@ impl Ghost {
     /// S6: whether the entry is durable on a quorum: by what the log says by now, and if it is a membership itself, by that.
     pub(super) fn is_held(&self, node: usize, index: Index) -> bool {
         let entry = self.nodes[node].log.get(index);
-        let has = |other: usize| self.nodes[other].held(index, entry);
+        let has = |peer: Peer| self.record(peer).is_some_and(|record| record.held(index, entry));
         let own = entry.is_none_or(|seen| !seen.membership) || self.has_quorum(node, index, has);
         own && self.has_quorum(node, self.nodes[node].log.last(), has)
     }
@@ -117,10 +124,7 @@ impl Ghost {
     /// S14: whether a node may campaign and lead: it votes, or did before a membership that it does not know committed.
     pub(super) fn may_lead(&self, node: usize) -> bool {
         let record = &self.nodes[node];
-        let votes = |membership: &Membership| {
-            let id = self.ids[node];
-            membership.voters.contains(&id) || membership.outgoing.contains_key(&id)
-        };
+        let votes = |membership: &Membership| membership.is_voter(self.peers[node]);
         let Some((at, newest)) = self.memberships.newest(&record.log, record.log.last()) else {
             return false;
         };

@@ -12,11 +12,11 @@ pub(in crate::sim) struct Follows {
 
 impl Ghost {
     /// A leader tells a node to campaign: that node has all that the leader has, on its disk.
-    pub(super) fn on_order(&self, leader: usize, to: NodeId, ask: &TimeoutNow) -> Verdict {
-        let Some(at) = self.ids.iter().position(|id| *id == to) else { return Ok(()) };
-        let (log, target) = (&self.nodes[leader].log, &self.nodes[at]);
+    pub(super) fn on_order(&self, leader: usize, to: Peer, ask: &TimeoutNow) -> Verdict {
+        let Some(target) = self.record(to) else { return Ok(()) };
+        let log = &self.nodes[leader].log;
         // One that gave up in the same turn has taken more since, and what it had is what it named.
-        let gave_up = self.nodes[leader].hands_over_to != Some(to);
+        let gave_up = self.nodes[leader].hands_over_to != Some(to.id);
         let last = if gave_up { ask.last.index } else { log.last() };
         // A target that is in a later term by now may have dropped some of it.
         if target.durable_state.term > ask.term || target.held(last, log.get(last)) {
@@ -25,7 +25,7 @@ impl Ghost {
         let detail = format!(
             "leader {} hands over to node {}, which holds {} of {last} on its disk",
             self.ids[leader],
-            to,
+            to.id,
             target.durable.last()
         );
         broken("S26", detail)
@@ -57,9 +57,8 @@ impl Ghost {
     /// Whether a node votes by the newest membership in its log.
     fn votes(&self, node: usize) -> bool {
         let record = &self.nodes[node];
-        let id = self.ids[node];
         let newest = self.memberships.newest(&record.log, Index(u64::MAX));
-        newest.is_some_and(|(_, it)| it.voters.contains(&id) || it.outgoing.contains_key(&id))
+        newest.is_some_and(|(_, it)| it.is_voter(self.peers[node]))
     }
 
     /// A node that heard a leader helped to depose it: it is that very leader, of that term, who gave way.

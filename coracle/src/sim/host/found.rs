@@ -1,6 +1,6 @@
 //! What a start makes of what its disk holds.
 
-use super::{Host, said};
+use super::{COMPARED_EVERY, Host, said};
 use crate::config::Config;
 use crate::error::in_full;
 use crate::replicated::Replicated;
@@ -41,6 +41,8 @@ impl Host {
             let from = snapshots::open(&**disk, kept.meta.id).map_err(|error| in_full(&error))?;
             replicated.restore(from).map_err(|reason| said(&reason))?;
         }
+        replicated.broken = self.broken;
+        replicated.compared_every = COMPARED_EVERY;
         Ok(replicated)
     }
 }

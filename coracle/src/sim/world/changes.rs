@@ -1,8 +1,10 @@
 //! Changes of membership in a simulated world: somebody asks for them at any time, and at the end all nodes vote again.
 
 use super::World;
+use crate::members;
 use crate::sim::dice::Dice;
 use crate::sim::ghost::Verdict;
+use crate::sim::ghost::members::is_quorum;
 use crate::sim::host::{Event, Running};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
@@ -30,11 +32,17 @@ impl World {
                 self.membership(&now, members, &voters)
             }
         };
+        // The old disk goes first, as by the library's own steps.
+        let replaces = to.members.values().any(|member| {
+            now.members.get(&member.id).is_some_and(|known| known.incarnation != member.incarnation)
+        });
+        let to = if replaces { members::next_step(&now, &to) } else { to };
         self.ask_for(node, id, to)
     }
 
-    fn ask_for(&mut self, node: usize, expected: LogId, to: Membership) -> Verdict {
-        if to.voters.is_empty() {
+    pub(super) fn ask_for(&mut self, node: usize, expected: LogId, to: Membership) -> Verdict {
+        // (Whoever asks does not make the cluster depend on disks that he knows to be lost.)
+        if to.voters.is_empty() || !is_quorum(&to, |peer| self.is_sound(peer)) {
             return Ok(());
         }
         self.tell(|| {
@@ -76,9 +84,9 @@ impl World {
         loop {
             let whole = |up: &Running| {
                 let raft = up.raft();
-                let voters = raft.membership().voters.len();
-                !raft.membership().is_joint()
-                    && voters == self.hosts.len()
+                let now = raft.membership();
+                !now.is_joint()
+                    && self.hosts.iter().all(|host| now.is_voter(host.me))
                     && raft.membership_id() == raft.committed_membership().0
             };
             if self.hosts.iter().all(|host| host.up.as_ref().is_some_and(whole)) {
@@ -103,14 +111,8 @@ impl World {
 
     /// Towards the membership in which all vote.
     fn next_step(&self, now: &Membership) -> Membership {
-        let all = 0..self.hosts.len();
-        let strangers = all.clone().any(|node| !now.contains(self.hosts[node].me));
-        let voters: Vec<usize> = if strangers {
-            all.clone().filter(|node| now.voters.contains(&self.hosts[*node].me.id)).collect()
-        } else {
-            all.clone().collect()
-        };
-        self.membership(now, all, &voters)
+        let all: Vec<usize> = (0..self.hosts.len()).collect();
+        members::next_step(now, &self.membership(now, all.iter().copied(), &all))
     }
 
     /// The same with one more or one fewer.
@@ -132,9 +134,13 @@ impl World {
     ) -> Membership {
         let member = |node: usize| {
             let Peer { id, incarnation } = self.hosts[node].me;
-            (id, Member { id, incarnation, address: format!("sim:{id}") })
+            (id, Member { id, incarnation, address: self.hosts[node].at.listens.clone() })
         };
-        let known = |(id, member): (NodeId, Member)| (id, now.members.get(&id).cloned().unwrap_or(member));
+        // Another disk under an old name is another member.
+        let known = |(id, member): (NodeId, Member)| {
+            let same = now.members.get(&id).filter(|known| known.incarnation == member.incarnation);
+            (id, same.cloned().unwrap_or(member))
+        };
         Membership {
             cluster: now.cluster,
             members: members.map(member).map(known).collect::<BTreeMap<_, _>>(),

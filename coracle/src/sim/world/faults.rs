@@ -37,6 +37,8 @@ impl World {
             Kind::Turnover => plan.turnover,
             Kind::Change => plan.change,
             Kind::Transfer => plan.transfer,
+            Kind::Wipe => plan.wipe,
+            Kind::Move => plan.moves,
             _ => 0,
         }
     }
@@ -105,6 +107,8 @@ impl World {
             Kind::Turnover => self.turnover(node),
             Kind::Change => return self.change(node, &mut dice),
             Kind::Transfer => return self.transfer(node, &mut dice),
+            Kind::Wipe => return self.wipe(node, &mut dice),
+            Kind::Move => return self.relocate(node, &mut dice),
             _ => {}
         }
         Ok(())
@@ -306,15 +310,23 @@ impl World {
         // Before the membership is committed, a single node may be all there is of the cluster.
         let young = self.ghost.committed() == Index::ZERO;
         let gone = host.damaged || host.put_back || host.twin.is_some();
-        if young || gone || host.up.is_none() || damaged >= (self.plan.nodes - 1) / 2 {
+        if young || gone || host.up.is_none() {
             return;
         }
+        let too_many = damaged >= (self.plan.nodes - 1) / 2;
+        if if self.plan.changes { !self.may_lose(node) } else { too_many } {
+            return;
+        }
+        let changing = self.plan.changes && self.is_changing();
+        let host = &mut self.hosts[node];
         let kind = *dice.pick(&[Damage::Flip, Damage::Lost, Damage::Misplaced]);
         let aim = *dice.pick(&[Aim::Anywhere, Aim::Newest, Aim::TopsFirst, Aim::Top]);
         let Some((file, offset)) = host.disk.damage(kind, aim, ".log", |below| dice.below(below)) else {
             return;
         };
         host.damaged = true;
+        self.met.count_if(changing, Rare::DamagedChanging);
+        let host = &self.hosts[node];
         // Most damage is found by who starts on it.
         if dice.chance(700) {
             let run = host.run;

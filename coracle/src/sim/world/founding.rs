@@ -18,7 +18,7 @@ impl World {
         let members = self.hosts.iter().map(|host| Member {
             id: host.me.id,
             incarnation: host.me.incarnation,
-            address: String::new(),
+            address: if self.plan.addressed { host.at.says.clone() } else { String::new() },
         });
         let ask = Ask { step: Step::Found, list: proposal(members), round: 0 };
         let me = self.hosts[0].me;

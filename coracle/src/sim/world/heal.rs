@@ -16,7 +16,9 @@ impl World {
         let ticks = self.ticks;
         self.report.pace("leaderless", ticks.0, ticks.1 * 1000);
         self.calm()?;
+        self.find_each_other()?;
         self.bring_all_back()?;
+        self.only_the_moved_live()?;
         self.siege()?;
         let term = |world: &World| world.living().map(Raft::term).max().unwrap_or_default().0;
         let (began, elected) = (self.now, term(self));
@@ -88,7 +90,10 @@ impl World {
             host.frozen_until = 0;
             host.disk.clear_faults();
             host.faulty = false;
-            if host.damaged || host.put_back {
+            if self.plan.changes && host.damaged {
+                let mut dice = self.chance.plain(21, node, self.now);
+                self.wipe_now(node, &mut dice)?;
+            } else if host.damaged || host.put_back {
                 // It would stop sooner or later, whenever it looked at the place; or nobody talks to it.
                 host.up = None;
                 host.dead = true;
@@ -235,7 +240,7 @@ impl World {
         self.until("L2", 20 * ELECTION, "equal machines after a return", World::agree)
     }
 
-    fn pass(&mut self, time: u64) -> Verdict {
+    pub(super) fn pass(&mut self, time: u64) -> Verdict {
         let until = self.now + time;
         while self.now < until {
             self.happen()?;

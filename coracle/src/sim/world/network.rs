@@ -94,6 +94,14 @@ impl Network {
         }
     }
 
+    /// What was kept for a node whose disk is wiped is for nobody.
+    pub(super) fn forget(&mut self, node: usize) {
+        self.old_acks[node].clear();
+        self.old_votes[node].clear();
+        self.old_entries[node].clear();
+        self.echo[node] = None;
+    }
+
     /// What is under way between the two, in both directions, is lost. How much that is.
     pub(in crate::sim) fn reset(&mut self, a: usize, b: usize) -> u64 {
         let mut lost = 0;
@@ -256,7 +264,7 @@ impl World {
         fine &= other.up.is_none() || one.meets(other);
         fine &= one.up.is_none() || other.meets(one);
         self.met.count_if(!fine, Rare::CopyRefused);
-        fine
+        fine && self.is_linked(from, to)
     }
 
     /// What the sender's handshake says: its cluster, and whether it names the receiver.
@@ -463,21 +471,24 @@ impl World {
         let sender = envelope.from;
         let roomy = self.ghost.bytes_after(to, raft.persisted()) <= self.plan.room;
         self.count_received(from, to, &envelope);
+        // What was for a disk that was wiped since says nothing to this one.
+        let mine = envelope.to == self.hosts[to].me;
+        self.met.count_if(!mine, Rare::OldNameAsked);
         let told = self.before_told(to);
         if let Message::AppendEntriesReply(reply) = &message {
-            self.ghost.on_answered(to, from, reply);
+            self.ghost.on_answered(to, sender, reply);
         }
         self.hand(from, to, cluster, names, PeerMessage::Raft { envelope, entries })?;
         self.after_told(to, sender, &message, told)?;
         let Some(up) = &self.hosts[to].up else { return Ok(()) };
         let raft = up.raft();
         match &message {
-            Message::AppendEntriesReply(_) => self.ghost.on_matched(to, raft, from)?,
+            Message::AppendEntriesReply(_) => self.ghost.on_matched(to, raft, sender)?,
             Message::AppendEntries(append) => {
                 self.ghost.on_appended(to, commit, append, raft.commit())?;
                 let follows = raft.leader() == Some(sender.id) && raft.term() == append.term;
                 let matches = raft.term_at(append.prev.index) == Some(append.prev.term);
-                let takes = follows && matches && !raft.is_installing();
+                let takes = mine && follows && matches && !raft.is_installing();
                 if roomy && takes && raft.last().index < append.last {
                     let (node, last) = (to + 1, append.last);
                     return broken("L8", format!("node {node} leaves out {last}, though it has room for it"));
@@ -510,11 +521,11 @@ impl World {
             0 => to = dice.below(self.hosts.len() as u64) as usize,
             // It is for an earlier life of this one.
             1 => envelope.to.incarnation = Incarnation(envelope.to.incarnation.0 + 500),
-            2 => envelope.from.incarnation = Incarnation(envelope.from.incarnation.0 + 500),
+            2 => envelope.from.incarnation = Incarnation(envelope.from.incarnation.0 - 500),
             _ => envelope.from.id = NodeId(99),
         }
         let genuine = envelope.to == self.hosts[to].me && envelope.from.id.0 < 99;
-        let genuine = genuine && envelope.from.incarnation.0 < 1500;
+        let genuine = genuine && envelope.from.incarnation.0 > 1000;
         let Some(up) = &self.hosts[to].up else { return Ok(()) };
         let newer = envelope.to == self.hosts[to].me && envelope.message.term() > up.raft().term();
         if genuine || newer || self.frozen(to).is_some() {

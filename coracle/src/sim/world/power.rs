@@ -62,6 +62,7 @@ impl World {
             }
         }
         self.watch_start(node)?;
+        self.watch_kept_places(node)?;
         self.step(5, node, recovered.last.index.0);
         self.tell(|| {
             let state = recovered.hard_state;
