@@ -295,9 +295,9 @@ impl Waiting {
         self.0.extract_if(.., |(reaches, _)| *reaches <= reached).map(|(_, answer)| answer).collect()
     }
 
-    /// Whether somebody waits for a snapshot of a machine that has applied so much.
-    pub(crate) fn want(&self, applied: Index) -> bool {
-        self.0.iter().any(|(reaches, _)| *reaches <= applied)
+    /// How far a snapshot must reach for those who wait for one that the machine can make by now.
+    pub(crate) fn wants(&self, applied: Index) -> Option<Index> {
+        self.0.iter().map(|(reaches, _)| *reaches).filter(|reaches| *reaches <= applied).max()
     }
 
     /// None can be taken, for this reason.

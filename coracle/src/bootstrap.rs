@@ -59,6 +59,8 @@ impl Inner {
     /// Founds the cluster. Returns the membership once it is committed.
     async fn found(&self, addresses: &BTreeMap<NodeId, String>) -> Result<Membership, ConfigurationError> {
         let deadline = Instant::now() + self.config.bootstrap_timeout;
+        // What came of the last attempt that there was time for: one that is cut off finds nobody.
+        let mut before = None;
         loop {
             // Another member may have been asked too, and be ahead.
             if let Some(existing) = self.existing(addresses, deadline).await? {
@@ -75,9 +77,13 @@ impl Inner {
                 ) => {
                     let part = f64::from(getrandom::u32().unwrap_or_default()) / f64::from(u32::MAX);
                     let pause = PROBE_PAUSE.mul_f64(0.5 + 2.5 * part);
+                    if Instant::now() >= deadline {
+                        return Err(before.unwrap_or(error));
+                    }
                     if Instant::now() + pause >= deadline {
                         return Err(error);
                     }
+                    before = Some(error);
                     sleep(pause).await;
                 }
                 Err(error) => return Err(error),

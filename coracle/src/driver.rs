@@ -104,7 +104,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             founded: None,
             forwarding: Forwarding::new(boot, replica.raft().broken()),
             founding: Founding::new(replica.raft().me(), cluster, None, 0, replica.raft().broken()),
-            handover: Handover::new(config.max_uncommitted_bytes, config.request_timeout),
+            handover: Handover::new(
+                config.max_uncommitted_bytes,
+                config.request_timeout,
+                2 * config.core().election_max,
+            ),
             expecting: VecDeque::new(),
             events: Vec::new(),
             commands: Vec::new(),

@@ -114,12 +114,14 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// What came of a write that was forwarded.
     pub(crate) fn end_forward(&mut self, id: u64, outcome: Result<Bytes, WriteError>) {
-        let Some(Sent { mut caller, command, again, .. }) = self.forwarding.sent.remove(&id) else { return };
+        let Some(Sent { mut caller, command, again, leader, term }) = self.forwarding.sent.remove(&id) else {
+            return;
+        };
         let in_doubt = matches!(outcome, Err(WriteError::Unknown(_)));
         let back = matches!(outcome, Err(WriteError::NotLeader { .. } | WriteError::NoLeader))
             || (in_doubt && self.raft().broken().is("sent-back-in-doubt"));
         if !again && back {
-            match self.hold_again(caller, command) {
+            match self.hold_again(caller, command, (leader, term)) {
                 Ok(()) => return,
                 Err(back) => caller = back,
             }

@@ -8,13 +8,9 @@ use crate::driver::Driver;
 use crate::error::{Busy, WriteError};
 use crate::work::{Answer, Caller, Transferred, Waits};
 use bytes::Bytes;
-use coracle_core::{Member, NodeId, RefusedReason, Term, TransferEnd};
+use coracle_core::{Member, NodeId, Peer, RefusedReason, Term, TransferEnd};
 use std::mem;
 use std::time::Duration;
-
-/// For how long commands wait for a new leader after a transfer, and its caller for its name, in ticks: two of the longest
-/// election timeouts, should the first candidate fail.
-const PATIENCE: u64 = 120;
 
 /// What is held, and who waits.
 pub(crate) struct Handover<W> {
@@ -24,6 +20,9 @@ pub(crate) struct Handover<W> {
     most: u64,
     /// How long a command that is handed on may take.
     limit: Duration,
+    /// For how long commands wait for a new leader after a transfer, and its caller for its name, in ticks: two of the
+    /// longest election timeouts, should the first candidate fail.
+    patience: u64,
     /// Until which tick the commands wait for a leader.
     until: u64,
     /// Callers, by name, whose leader was deposed in this term, and until which tick they wait for the next.
@@ -33,19 +32,19 @@ pub(crate) struct Handover<W> {
 struct Held<W> {
     caller: Caller<W>,
     command: Bytes,
-    /// Whether a leader sent it back already.
-    again: bool,
+    /// The leader that sent it back, of which term, if one did.
+    back: Option<(Peer, Term)>,
 }
 
 impl<W: Waits> Handover<W> {
-    pub(crate) fn new(most: u64, limit: Duration) -> Handover<W> {
-        Handover { held: Vec::new(), bytes: 0, most, limit, until: 0, deposed: Vec::new() }
+    pub(crate) fn new(most: u64, limit: Duration, patience: u64) -> Handover<W> {
+        Handover { held: Vec::new(), bytes: 0, most, limit, patience, until: 0, deposed: Vec::new() }
     }
 
     /// Holds a command.
-    fn hold(&mut self, caller: Caller<W>, command: Bytes, again: bool) {
+    fn hold(&mut self, caller: Caller<W>, command: Bytes, back: Option<(Peer, Term)>) {
         self.bytes += command.len() as u64;
-        self.held.push(Held { caller, command, again });
+        self.held.push(Held { caller, command, back });
     }
 
     /// Whether there is no room for another command.
@@ -80,7 +79,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// What the core says of transfers.
     pub(crate) fn on_transfers(&mut self, transfers: Vec<(u64, Result<TransferEnd, RefusedReason>)>) {
-        let (term, until) = (self.replica.raft().term(), self.ticks + PATIENCE);
+        let (term, until) = (self.replica.raft().term(), self.ticks + self.handover.patience);
         for (caller, outcome) in transfers {
             let outcome = match outcome {
                 Ok(TransferEnd::Deposed { .. }) => {
@@ -113,12 +112,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let commands = mem::take(&mut self.commands);
         let raft = self.replica.raft();
         if raft.holds_proposals() {
-            self.handover.until = self.ticks + PATIENCE;
+            self.handover.until = self.ticks + self.handover.patience;
             for (caller, command) in commands {
                 if self.handover.is_full() {
                     self.refuse_write(caller, WriteError::Busy(Busy::Quorum));
                 } else {
-                    self.handover.hold(caller, command, false);
+                    self.handover.hold(caller, command, None);
                 }
             }
             return Vec::new();
@@ -137,10 +136,16 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if raft.broken().is("held-forgotten") {
             self.open -= self.handover.take().len();
         }
-        for Held { caller, command, again } in self.handover.take() {
+        let waits = self.ticks < self.handover.until;
+        for Held { caller, command, back } in self.handover.take() {
             match (leader, caller) {
+                // This one sent it back, and what came after it is not known here yet.
+                (Some(leader), caller) if waits && back == Some((leader, term)) => {
+                    self.handover.hold(caller, command, back);
+                }
                 (Some(leader), Caller::Here(caller)) if self.forward => {
                     let limit = self.handover.limit;
+                    let again = back.is_some();
                     let message = self.forwarding.send(leader, term, command, limit, caller, again);
                     self.actions.send.push((leader, message));
                 }
@@ -151,14 +156,14 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// A leader sent a forwarded write back, since it leads no more: it waits for the next one. False if it should not.
-    pub(crate) fn hold_again(&mut self, caller: W, command: Bytes) -> Result<(), W> {
+    pub(crate) fn hold_again(&mut self, caller: W, command: Bytes, by: (Peer, Term)) -> Result<(), W> {
         if self.handover.held.is_empty() {
-            self.handover.until = self.ticks + PATIENCE;
+            self.handover.until = self.ticks + self.handover.patience;
         }
         if self.handover.is_full() {
             return Err(caller);
         }
-        self.handover.hold(Caller::Here(caller), command, true);
+        self.handover.hold(Caller::Here(caller), command, Some(by));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::error::*;
 use crate::inner::{Boxed, Inner};
 use crate::requests::Request;
 use crate::transport::tcp::{Introduction, ProbeError};
-use crate::wire::RefusedReason as Refusal;
+use crate::wire::{RefusedReason as Refusal, check_membership};
 use crate::work::Changed;
 use coracle_core::{Incarnation, MAX_VOTERS, Member, Membership, NodeId, RefusedReason, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -184,6 +184,7 @@ impl Inner {
                     return Ok(to);
                 }
                 let step = next_step(now, &to);
+                check_membership(&step).map_err(|problem| ChangeError::Invalid(problem.to_string()))?;
                 let (answer, answered) = oneshot::channel();
                 let request = Request::Change { expected: status.membership_id, to: Box::new(step), answer };
                 if self.requests.send_always(request).await.is_err() {
@@ -293,6 +294,11 @@ impl Inner {
                 }
                 Ok(Err(ProbeError::Refused { reason: Refusal::OwnName, .. })) if id == self.me.id => {
                     member(self.me.incarnation)
+                }
+                Ok(Err(ProbeError::Refused { reason: Refusal::BadName, .. })) if id == self.me.id => {
+                    return Err(ChangeError::Invalid(format!(
+                        "another node {id} is at {address}, and node {id} leads: let another node lead first"
+                    )));
                 }
                 Ok(Err(error)) => return Err(unable(in_full(&error))),
                 Err(_) => return Err(unable("no answer in time".to_owned())),

@@ -265,9 +265,8 @@ impl Runtime {
         }
         let newest = driver.snapshots.newest().map_or(LogId::ZERO, |newest| newest.last);
         let served = self.waiting.served_by(newest.index);
-        if self.waiting.want(driver.machine_applied()) {
-            // What has applied nothing has nobody waiting for it; a fenced one was told so.
-            drop(driver.want_snapshot());
+        if let Some(reaches) = self.waiting.wants(driver.machine_applied()) {
+            driver.snapshots.want(reaches);
         }
         for answer in served {
             self.give_out(newest, None, answer);

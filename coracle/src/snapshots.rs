@@ -229,6 +229,11 @@ impl Snapshots {
         self.log_bytes += bytes.next_multiple_of(BLOCK).max(BLOCK);
     }
 
+    /// One is to be taken that reaches at least so far. After one that could not be written the pause is kept.
+    pub(crate) fn want(&mut self, reaches: Index) {
+        self.wanted = self.wanted.max(reaches);
+    }
+
     /// The newest that is durable.
     pub(crate) fn newest(&self) -> Option<SnapshotStatus> {
         self.newest.as_ref().map(|kept| SnapshotStatus { last: kept.meta.id, bytes: kept.bytes })

@@ -18,7 +18,7 @@ use core::mem;
 mod change;
 mod target;
 mod transfer;
-use target::{Cause, Transfer};
+use target::{Cause, GaveWay, Transfer};
 
 /// A node that was a member until the newest membership, and is still sent what says so.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Leader {
     /// A transfer of its leadership that is under way.
     pub(crate) transfer: Option<Transfer>,
     /// Whether it has tried by itself to hand over in this term.
-    pub(crate) gave_way: bool,
+    pub(crate) gave_way: GaveWay,
     /// To whom it held commands in vain, and until when: before it holds them again it takes some.
     pub(crate) held_for: Option<(NodeId, Tick)>,
 }
@@ -61,7 +61,7 @@ impl Leader {
             leaving: BTreeMap::new(),
             untold: false,
             transfer: None,
-            gave_way: false,
+            gave_way: GaveWay::default(),
             held_for: None,
         };
         leader.meet_members(shared);
@@ -103,6 +103,7 @@ impl Leader {
             return Transition::Follow;
         }
         let age = shared.disk.age(shared.now);
+        self.gave_way.disk &= shared.rules.disk_is_sick(age, longest);
         if shared.rules.disk_is_sick(age, longest) {
             self.gives_way(shared, Cause::Disk);
         }

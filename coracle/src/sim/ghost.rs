@@ -114,6 +114,8 @@ struct Record {
     acknowledged: (Term, Index),
     /// At a leader: how much it knew of each follower, and in which term.
     matched: BTreeMap<Peer, (Term, Index)>,
+    /// In which term each follower last answered it.
+    answered: BTreeMap<Peer, Term>,
     /// At a leader: the last index and the bytes of each message with entries that a follower has not answered,
     /// and in which term.
     under_way: BTreeMap<Peer, (Term, Vec<(Index, u64)>)>,
@@ -244,6 +246,8 @@ impl Ghost {
 
     /// A leader was answered: what is acknowledged has arrived, and a follower that lacks something gets all again.
     pub(super) fn on_answered(&mut self, leader: usize, follower: Peer, reply: &AppendEntriesReply) {
+        let answered = self.nodes[leader].answered.entry(follower).or_default();
+        *answered = reply.term.max(*answered);
         let Some((term, sent)) = self.nodes[leader].under_way.get_mut(&follower) else { return };
         if *term == reply.term {
             sent.retain(|(last, _)| *last > reply.matched && reply.conflict.is_none());

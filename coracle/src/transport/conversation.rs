@@ -132,7 +132,7 @@ impl Link {
     /// Hands a message to the node, once there is room for it. A message that names another sender than the
     /// handshake did, or another receiver than this node, is dropped (TR-2).
     async fn deliver(&self, shared: &Shared, message: PeerMessage, length: usize) {
-        if let PeerMessage::Raft { envelope, .. } = &message
+        if let PeerMessage::Raft { envelope, .. } | PeerMessage::Piece { envelope, .. } = &message
             && (envelope.from != self.peer || envelope.to != shared.me)
         {
             shared.counters.misaddressed.fetch_add(1, Ordering::Relaxed);

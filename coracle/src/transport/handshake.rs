@@ -184,7 +184,13 @@ pub(super) fn judge(
         return refuse(RefusedReason::BadName, "0 is not the name of a node".to_owned());
     }
     if facts.from.id == me.id {
-        return refuse(RefusedReason::OwnName, format!("this is node {} too", me.id));
+        if (facts.from, facts.boot) == (me, local.boot) {
+            return refuse(RefusedReason::OwnName, format!("this is node {} itself", me.id));
+        }
+        return refuse(
+            RefusedReason::BadName,
+            format!("this is node {} too, and not the one that dialed", me.id),
+        );
     }
     match (local.cluster, facts.cluster) {
         (Some(mine), Some(theirs)) if mine != theirs => refuse(

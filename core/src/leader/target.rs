@@ -33,6 +33,32 @@ pub(crate) enum Step {
     Hold { since: Tick, asked: Option<Tick> },
 }
 
+/// For what a leader has tried by itself to hand over: once for each trouble that it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct GaveWay {
+    /// Since its disk does not finish a write. One that did since may be in trouble again.
+    pub(crate) disk: bool,
+    left: bool,
+}
+
+impl GaveWay {
+    pub(crate) fn has_tried(self, cause: Cause) -> bool {
+        match cause {
+            Cause::Asked(_) => false,
+            Cause::Disk => self.disk,
+            Cause::Left => self.left,
+        }
+    }
+
+    pub(crate) fn tries(&mut self, cause: Cause) {
+        match cause {
+            Cause::Asked(_) => {}
+            Cause::Disk => self.disk = true,
+            Cause::Left => self.left = true,
+        }
+    }
+}
+
 impl Transfer {
     pub(crate) fn holds(&self) -> bool {
         matches!(self.step, Step::Hold { .. })

@@ -70,11 +70,12 @@ impl Leader {
         if self.rests_from(shared).is_some() {
             return true;
         }
-        if self.transfer.is_none() && !self.gave_way {
-            self.gave_way = true;
-            if let Some(target) = self.best_target(shared, None) {
-                self.begin(shared, cause, target);
-            }
+        if self.transfer.is_none()
+            && !self.gave_way.has_tried(cause)
+            && let Some(target) = self.best_target(shared, None)
+        {
+            self.gave_way.tries(cause);
+            self.begin(shared, cause, target);
         }
         self.transfer.is_some()
     }

@@ -75,9 +75,7 @@ impl Ghost {
             );
         }
         // What cannot be committed cannot be taken back either.
-        let answered = |peer: Peer| {
-            peer.id == name || record.matched.get(&peer).is_some_and(|(term, _)| *term == id.term)
-        };
+        let answered = |peer: Peer| peer.id == name || record.answered.get(&peer) == Some(&id.term);
         if !before.is_joint() && !is_majority(next.voting_peers(), answered) {
             let detail = format!("leader {name} begins {id}, and no majority of its voters has answered it");
             return broken("S14", detail);
