@@ -19,6 +19,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 /// The pause before a step is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long it may take to find out who is at an address: where a member was, and where nobody is known yet.
+const PROBE: Duration = Duration::from_secs(1);
+const PROBE_NEW: Duration = Duration::from_secs(5);
+
 /// A change of the membership. Asked for again, each succeeds again and changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -41,7 +45,7 @@ pub enum MemberChange {
     /// Removes a member. If it leads, it leads until the change is over.
     Remove(NodeId),
     /// Adds a blank node, waits until it has caught up, and lets it vote in the place of another one, in one step. Under
-    /// the same name on another disk, the old one is removed first.
+    /// the same name on another disk, the old one is removed first. In the place of a learner it is one.
     Replace {
         /// Who goes.
         old: NodeId,
@@ -74,11 +78,13 @@ impl MemberChange {
         }
     }
 
-    /// What it makes of a membership. `met`: the newcomers, as they introduced themselves.
+    /// What it makes of a membership. `met`: the newcomers, as they introduced themselves; `votes`: whether whoever takes
+    /// another's place votes.
     pub(crate) fn apply(
         &self,
         now: &Membership,
         met: &BTreeMap<NodeId, Member>,
+        votes: bool,
     ) -> Result<Membership, ChangeError> {
         let mut to = Membership { outgoing: BTreeMap::new(), ..now.clone() };
         let known = |id: NodeId| {
@@ -118,7 +124,11 @@ impl MemberChange {
                 to.members.remove(old);
                 to.voters.remove(old);
                 to.members.insert(*new, met[new].clone());
-                to.voters.insert(*new);
+                if votes {
+                    to.voters.insert(*new);
+                } else {
+                    to.voters.remove(new);
+                }
             }
             MemberChange::Voters(_) => {
                 to.members.clone_from(met);
@@ -131,6 +141,22 @@ impl MemberChange {
                 Err(ChangeError::Invalid(format!("{many} nodes would vote, and at most {MAX_VOTERS} may")))
             }
             _ => Ok(to),
+        }
+    }
+}
+
+impl MemberChange {
+    /// Whether whoever takes another's place is to vote, as that one did. By the membership of before: on the way there
+    /// nobody votes in that place for a while.
+    fn votes(&self, now: &Membership, met: &BTreeMap<NodeId, Member>) -> Result<bool, ChangeError> {
+        let MemberChange::Replace { old, new, .. } = self else { return Ok(true) };
+        let there = now.members.get(new).is_some_and(|member| member.peer() == met[new].peer());
+        match now.members.get(old) {
+            Some(_) if old == new && there => Ok(true),
+            Some(_) => Ok(now.voters.contains(old)),
+            None if there => Ok(now.voters.contains(new)),
+            None if old == new => Ok(true),
+            None => Err(ChangeError::Invalid(format!("node {old} is no member"))),
         }
     }
 }
@@ -175,11 +201,15 @@ impl Inner {
             self.check_leads(&status)?;
             let now = &status.membership;
             if !now.is_joint() && status.membership_id.index <= status.commit {
-                let met = match &met {
+                let (met, votes) = match &met {
                     Some(met) => met,
-                    None => met.insert(self.meet_newcomers(&change, now, deadline).await?),
+                    None => {
+                        let newcomers = self.meet_newcomers(&change, now, deadline).await?;
+                        let votes = change.votes(now, &newcomers)?;
+                        met.insert((newcomers, votes))
+                    }
                 };
-                let to = change.apply(now, met)?;
+                let to = change.apply(now, met, *votes)?;
                 if to == *now {
                     return Ok(to);
                 }
@@ -276,16 +306,16 @@ impl Inner {
             if known.is_none() && matches!(change, MemberChange::Move(..)) {
                 return Err(ChangeError::Invalid(format!("node {id} is no member")));
             }
-            // A member where it was is not asked: it may be down, and stays what it is.
-            if let Some(known) = known.filter(|known| known.address == address && !change.renews(id)) {
+            // A member where it was may be down, and stays what it is; unless it answers on another disk.
+            let stays = known.filter(|known| known.address == address && !change.renews(id));
+            let limit = if stays.is_some() { PROBE } else { PROBE_NEW };
+            let asked = timeout_at(deadline.min(Instant::now() + limit), self.transport.probe(&address, id));
+            let asked = asked.await;
+            if let (Some(known), Ok(Err(_)) | Err(_)) = (stays, &asked) {
                 met.insert(id, known.clone());
                 continue;
             }
-            let asked = timeout_at(
-                deadline.min(Instant::now() + Duration::from_secs(5)),
-                self.transport.probe(&address, id),
-            );
-            let found = match asked.await {
+            let found = match asked {
                 Ok(Ok(Introduction { peer, cluster, .. })) => {
                     if cluster.is_some_and(|cluster| cluster != now.cluster) {
                         return Err(unable("it belongs to another cluster".to_owned()));
@@ -304,7 +334,7 @@ impl Inner {
                 Err(_) => return Err(unable("no answer in time".to_owned())),
             };
             let other = known.filter(|known| known.incarnation != found.incarnation);
-            if other.is_some() && matches!(change, MemberChange::Move(..)) {
+            if other.is_some() && (stays.is_some() || matches!(change, MemberChange::Move(..))) {
                 return Err(unable("it has another disk there: replace the node instead".to_owned()));
             }
             met.insert(id, found);
@@ -345,8 +375,9 @@ mod tests {
     /// What comes of a change, step by step: the members of each, voters with a star.
     fn steps(change: &MemberChange, mut now: Membership, newcomers: &[(u64, u64)]) -> Vec<String> {
         let mut steps = Vec::new();
+        let votes = change.votes(&now, &met(newcomers)).unwrap();
         loop {
-            let to = change.apply(&now, &met(newcomers)).unwrap();
+            let to = change.apply(&now, &met(newcomers), votes).unwrap();
             if to == now {
                 return steps;
             }
@@ -377,6 +408,10 @@ mod tests {
         let renewed = MemberChange::Replace { old: id(3), new: id(3), address: "node-3:1".to_owned() };
         let by = ["1.1* 2.1*", "1.1* 2.1* 3.2", "1.1* 2.1* 3.2*"];
         assert_eq!(steps(&renewed, three(), &[(3, 2)]), by);
+        // In the place of a learner nobody begins to vote.
+        let learns = Membership { voters: [id(1), id(2)].into(), ..three() };
+        assert_eq!(steps(&renewed, learns.clone(), &[(3, 2)]), ["1.1* 2.1*", "1.1* 2.1* 3.2"]);
+        assert_eq!(steps(&replace, learns, &[(4, 1)]), ["1.1* 2.1* 4.1"]);
         let voters = MemberChange::Voters((1..=5).map(|n| (id(n), format!("node-{n}:1"))).collect());
         let all = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
         let by = ["1.1* 2.1* 3.1* 4.1 5.1", "1.1* 2.1* 3.1* 4.1* 5.1*"];
@@ -386,9 +421,15 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_named() {
         let says = |change: MemberChange, newcomers: &[(u64, u64)]| {
-            change.apply(&three(), &met(newcomers)).unwrap_err().to_string()
+            let newcomers = met(newcomers);
+            let to = change
+                .votes(&three(), &newcomers)
+                .and_then(|votes| change.apply(&three(), &newcomers, votes));
+            to.unwrap_err().to_string()
         };
         assert!(says(MemberChange::Promote(NodeId(9)), &[]).contains("node 9 is no member"));
+        let mistyped = MemberChange::Replace { old: NodeId(9), new: NodeId(4), address: "a:1".to_owned() };
+        assert!(says(mistyped, &[(4, 1)]).contains("node 9 is no member"));
         let many: Vec<(u64, u64)> = (1..=10).map(|id| (id, 1)).collect();
         let list = many.iter().map(|(id, _)| (NodeId(*id), "a:1".to_owned())).collect();
         assert!(says(MemberChange::Voters(list), &many).contains("at most 9"));

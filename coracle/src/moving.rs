@@ -21,6 +21,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// How long the leader waits for a change of its own. What was not done then is tried again.
 const LIMIT: Duration = Duration::from_secs(10);
 
+/// After how many looks without an answer this node is held to be elsewhere than where the membership says.
+const DOUBTS: u32 = 30;
+
 /// After how many looks an address that did not hold is tried again.
 const AGAIN: u32 = 8;
 
@@ -29,10 +32,10 @@ pub(crate) async fn look_after(inner: Arc<Inner>) {
     let mut ending = inner.ending.clone();
     let looks = async {
         // What was found out of this node's own address, and for which.
-        let (mut own, mut refused) = (None, 0);
+        let (mut own, mut doubts, mut refused) = (None, 0, 0);
         loop {
             sleep(PAUSE).await;
-            compare(&inner, &mut own).await;
+            compare(&inner, &mut own, &mut doubts).await;
             refused = u32::saturating_sub(refused, 1);
             if refused == 0 && leads(&inner) && !take_over(&inner).await {
                 refused = AGAIN;
@@ -50,7 +53,7 @@ fn leads(inner: &Inner) -> bool {
 }
 
 /// Looks for this node where the membership says that it is, and says so if it is not there.
-async fn compare(inner: &Inner, own: &mut Option<String>) {
+async fn compare(inner: &Inner, own: &mut Option<String>, doubts: &mut u32) {
     let Some(home) = inner.transport.other_home() else {
         inner.transport.set_away(false);
         return *own = None;
@@ -60,8 +63,17 @@ async fn compare(inner: &Inner, own: &mut Option<String>) {
     }
     let away = match inner.transport.who_is_at(&home).await {
         Ok(who) => who != (inner.me, inner.transport.boot()),
-        Err(_) => true,
+        Err(ProbeError::Nobody(_)) => true,
+        // A name that cannot be resolved yet, or a host that does not answer: the node may be there all the same.
+        Err(_) => {
+            *doubts += 1;
+            if *doubts < DOUBTS {
+                return;
+            }
+            true
+        }
     };
+    *doubts = 0;
     inner.transport.set_away(away);
     if away {
         tracing::warn!(

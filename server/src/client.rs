@@ -30,6 +30,9 @@ pub enum Value {
     Array(Vec<Value>),
 }
 
+/// How long connecting may take: a host that is gone answers nothing, and there may be others to ask.
+const CONNECT: Duration = Duration::from_secs(3);
+
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Client {
@@ -37,11 +40,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects. The limit holds for connecting, and for each wait of later requests.
+    /// Connects. The limit holds for each wait of later requests, and for connecting if it is not longer than what that takes
+    /// where somebody is there.
     pub fn connect(address: &str, limit: Duration) -> io::Result<Client> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, limit) {
+            match TcpStream::connect_timeout(&address, limit.min(CONNECT)) {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
                     stream.set_read_timeout(Some(limit))?;

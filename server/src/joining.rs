@@ -143,6 +143,13 @@ impl<M: Machine> Joiner<M> {
         if self.asked() {
             return self.ask_in(status, others);
         }
+        let (id, membership) = (status.raft.membership_id, &status.raft.membership);
+        if !membership.contains(status.raft.me) && id.index <= status.raft.commit {
+            tracing::warn!(
+                "this node was removed from its cluster: stop it, or empty its directory so that it joins as a new one"
+            );
+            return Ok(Next::Over);
+        }
         match status.raft.leader {
             Some(_) => Ok(Next::Over),
             None => Ok(Next::Wait("no leader is known yet".to_owned())),

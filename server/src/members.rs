@@ -23,6 +23,9 @@ const GRACE: Duration = Duration::from_secs(10);
 /// The pause before a client asks again.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// From how many nodes in a row a client goes on to whom they name, before it asks another one of its own.
+const HOPS: u32 = 2;
+
 /// The first word of what names the leader.
 pub(crate) const NOT_LEADER: &str = "NOTLEADER";
 
@@ -179,6 +182,7 @@ pub fn ask(to: &[String], token: Option<&str>, words: &[String], limit: Duration
     let until = Instant::now() + limit;
     let mut next = 0;
     let mut named: Option<String> = None;
+    let mut hops = 0;
     loop {
         let address = named.take().unwrap_or_else(|| to[next % to.len()].clone());
         let left = until.saturating_duration_since(Instant::now()) + GRACE;
@@ -188,7 +192,9 @@ pub fn ask(to: &[String], token: Option<&str>, words: &[String], limit: Duration
             Ok(Value::Error(error)) => match error.strip_prefix(NOT_LEADER) {
                 Some(rest) => {
                     let (leader, why) = rest.trim_start().split_once(' ').unwrap_or(("?", rest));
-                    named = (leader != "?").then(|| leader.to_owned());
+                    // Some say so of each other for a moment, or name where only they reach it.
+                    named = (leader != "?" && hops < HOPS).then(|| leader.to_owned());
+                    hops += 1;
                     format!("{address}: {why}")
                 }
                 None if error.starts_with("UNKNOWN leadership was lost") => error,
@@ -205,7 +211,7 @@ pub fn ask(to: &[String], token: Option<&str>, words: &[String], limit: Duration
             return Err(problem);
         }
         if named.is_none() {
-            next += 1;
+            (next, hops) = (next + 1, 0);
             sleep(PAUSE);
         }
     }

@@ -251,7 +251,7 @@ impl World {
             if now.is_joint() || id.index > up.raft().commit() {
                 return Ok(());
             }
-            let Ok(to) = MemberChange::Move(peer.id, address).apply(&now, &met) else { continue };
+            let Ok(to) = MemberChange::Move(peer.id, address).apply(&now, &met, true) else { continue };
             if to != now {
                 self.met.count(Rare::AddressCommitted);
                 self.turn(node, Event::Change(self.now, id, to))?;
