@@ -144,8 +144,6 @@ fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
         term: Term(1),
         prev: LogId::ZERO,
         last: Index(0),
-        runs: vec![],
-        memberships: vec![],
         commit: Index(0),
         round: Round(1),
         persisted: Index(0),

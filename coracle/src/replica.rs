@@ -15,11 +15,11 @@ use crate::entry::{self, Entry, Kind, Stamp};
 use crate::error::{Busy, StopReason};
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
-use crate::wire::encode_membership;
+use crate::wire::{self, encode_membership};
 use bytes::Bytes;
 use coracle_core::{
-    AppendEntries, Envelope, Held, Index, Input, LogId, Message, Output, Raft, ReadGrant, Refused, Replicate,
-    TailChange, Ticket, Write,
+    AppendEntries, Carried, Envelope, Held, Index, Input, LogId, Message, Output, Raft, ReadGrant, Refused,
+    Replicate, TailChange, Ticket, Write,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -150,7 +150,7 @@ impl<W, R> Replica<W, R> {
             }
             Event::Piece(envelope, bytes) => {
                 self.piece = bytes;
-                self.step(now, Input::Receive(envelope), Vec::new());
+                self.step(now, Input::Receive(envelope, Carried::default()), Vec::new());
                 self.piece = Bytes::new();
             }
             Event::PieceTaken(from, reply) => {
@@ -269,7 +269,15 @@ impl<W, R> Replica<W, R> {
             append.drop_entries();
             entries.clear();
         }
-        self.step(now, Input::Receive(envelope), entries);
+        let prev = match &envelope.message {
+            Message::AppendEntries(append) => append.prev.index,
+            _ => Index::ZERO,
+        };
+        match wire::carried(prev, &entries) {
+            Ok(carried) => self.step(now, Input::Receive(envelope, carried), entries),
+            // It would not have got through the wire.
+            Err(error) => tracing::trace!(%error, "message dropped"),
+        }
     }
 
     /// What has no room for another entry of this leader.
@@ -309,7 +317,7 @@ impl<W, R> Replica<W, R> {
     fn step(&mut self, now: Moment, input: Input, received: Vec<Entry>) {
         let led = self.raft.is_leader().then(|| self.raft.term());
         let told = match &input {
-            Input::Receive(Envelope { from, message: Message::AppendEntries(append), .. }) => {
+            Input::Receive(Envelope { from, message: Message::AppendEntries(append), .. }, _) => {
                 Some((from.id, append.term, append.time))
             }
             _ => None,

@@ -58,13 +58,10 @@ fn entry(term: u64, index: u64, payload: &[u8]) -> Entry {
 /// AppendEntries of leader B in `term`, carrying these entries of that term after `prev`.
 fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
     let entries: Vec<_> = (1..=count).map(|i| entry(term, prev.index.0 + i, &[7; 100])).collect();
-    let runs = if count > 0 { vec![Run { first: prev.index.next(), term: Term(term) }] } else { vec![] };
     let message = Message::AppendEntries(AppendEntries {
         term: Term(term),
         prev,
         last: Index(prev.index.0 + count),
-        runs,
-        memberships: vec![],
         commit: Index(commit),
         round: Round(1),
         persisted: Index(0),

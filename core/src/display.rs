@@ -165,7 +165,7 @@ impl fmt::Display for Input {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Input::Tick => f.write_str("tick"),
-            Input::Receive(envelope) => write!(f, "receive {envelope}"),
+            Input::Receive(envelope, _) => write!(f, "receive {envelope}"),
             Input::Propose { ticket, count: 1 } => write!(f, "propose an entry, ticket {ticket}"),
             Input::Propose { ticket, count } => write!(f, "propose {count} entries, ticket {ticket}"),
             Input::Read { ticket } => write!(f, "read, ticket {ticket}"),

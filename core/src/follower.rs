@@ -7,7 +7,7 @@ use crate::log::Accept;
 use crate::read::FollowerReads;
 use crate::shared::{Shared, Transition};
 use crate::{
-    AppendEntries, Dropped, Index, InstallSnapshot, LogId, Message, Peer, ReadGrant, ReadIndexReply,
+    AppendEntries, Carried, Dropped, Index, InstallSnapshot, LogId, Message, Peer, ReadGrant, ReadIndexReply,
     RefusedReason, RoleName, Round, Settings, TailChange, Tick, Ticket,
 };
 
@@ -75,7 +75,13 @@ impl Follower {
     }
 
     /// AppendEntries (Figure 2). The term is ours: `raft.rs` has seen to that.
-    pub(crate) fn on_append(&mut self, shared: &mut Shared, from: Peer, append: AppendEntries) -> Transition {
+    pub(crate) fn on_append(
+        &mut self,
+        shared: &mut Shared,
+        from: Peer,
+        append: AppendEntries,
+        carried: &Carried,
+    ) -> Transition {
         if shared.rules.is_second_leader(from, self.leader) {
             return shared.drop_input(Dropped::SecondLeader);
         }
@@ -89,7 +95,7 @@ impl Follower {
             }
             return Transition::Stay;
         }
-        let accept = shared.log.accept(shared.rules, &append);
+        let accept = shared.log.accept(shared.rules, &append, carried);
         if accept == Accept::Impossible {
             return shared.drop_input(Dropped::ContradictsCommitted);
         }
@@ -110,7 +116,7 @@ impl Follower {
                     shared.out.tail.push(TailChange::TakeReceived(first));
                     shared.write_appended(first);
                 }
-                if truncated.is_some() || !append.memberships.is_empty() {
+                if truncated.is_some() || !carried.memberships.is_empty() {
                     shared.announce_members();
                 }
                 self.verified = self.verified.max(append.last);

@@ -354,8 +354,6 @@ impl Leader {
             term: shared.term(),
             prev,
             last: prev.index,
-            runs: Vec::new(),
-            memberships: Vec::new(),
             commit: shared.log.commit(),
             round: self.reads.round(),
             persisted: shared.disk.persisted(),

@@ -180,8 +180,9 @@ mod types;
 pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
 pub use message::{
-    AppendEntries, AppendEntriesReply, Digest, Envelope, HandedOver, InstallSnapshot, InstallSnapshotReply,
-    Message, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply, TimeoutNow,
+    AppendEntries, AppendEntriesReply, Carried, Digest, Envelope, HandedOver, InstallSnapshot,
+    InstallSnapshotReply, Message, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply,
+    TimeoutNow,
 };
 #[doc(hidden)]
 pub use mutants::Broken;

@@ -4,7 +4,7 @@
 //! [`Run`]s here. How far the log is durable is the business of [`disk`](crate::disk).
 
 use crate::rules::Rules;
-use crate::{AppendEntries, Index, LogId, Membership, Run, Term};
+use crate::{AppendEntries, Carried, Index, LogId, Membership, Run, Term};
 use alloc::vec::Vec;
 
 /// A node's log.
@@ -161,7 +161,7 @@ impl Log {
     }
 
     /// Takes what is new in a leader's message (Figure 2, AppendEntries RPC, rules 2 to 4).
-    pub(crate) fn accept(&mut self, rules: Rules, message: &AppendEntries) -> Accept {
+    pub(crate) fn accept(&mut self, rules: Rules, message: &AppendEntries, carried: &Carried) -> Accept {
         // What is purged here is committed, hence in every leader's log: only what lies after it is compared.
         if message.prev.index >= self.purged.index {
             match self.term_at(message.prev.index) {
@@ -170,11 +170,11 @@ impl Log {
                 _ => return Accept::Conflict(self.newest_within(message.prev)),
             }
         }
-        let carried = message.term_of(self.purged.index);
-        if carried.is_some_and(|term| term != self.purged.term) {
+        let known = message.term_of(carried, self.purged.index);
+        if known.is_some_and(|term| term != self.purged.term) {
             return Accept::Impossible;
         }
-        let differs_at = self.divergence(message);
+        let differs_at = self.divergence(message, carried);
         let Some(first_new) = rules.first_to_take(message, differs_at, self.commit, self.last) else {
             return Accept::Accepted { truncated: None, appended_from: None };
         };
@@ -185,15 +185,15 @@ impl Log {
         if let Some(last) = truncated {
             self.truncate(rules, last);
         }
-        self.append(&message.runs, message.last, &message.memberships);
+        self.append(&carried.runs, message.last, &carried.memberships);
         Accept::Accepted { truncated, appended_from: Some(first_new) }
     }
 
     /// The first index that the message carries and this log lacks, or has with another term.
-    fn divergence(&self, message: &AppendEntries) -> Option<Index> {
+    fn divergence(&self, message: &AppendEntries, carried: &Carried) -> Option<Index> {
         let mut index = message.prev.index.max(self.purged.index).next();
-        for (at, run) in message.runs.iter().enumerate() {
-            let end = message.runs.get(at + 1).map_or(message.last, |next| next.first.prev());
+        for (at, run) in carried.runs.iter().enumerate() {
+            let end = carried.runs.get(at + 1).map_or(message.last, |next| next.first.prev());
             while index <= end {
                 if self.term_at(index) != Some(run.term) {
                     return Some(index);
@@ -302,20 +302,24 @@ mod tests {
         runs
     }
 
-    fn append(prev: LogId, terms: &[u64]) -> AppendEntries {
-        AppendEntries {
+    fn append(prev: LogId, terms: &[u64]) -> (AppendEntries, Carried) {
+        let carried = Carried { runs: runs(prev.index.0 + 1, terms), memberships: vec![] };
+        let append = AppendEntries {
             term: Term(99),
             prev,
             last: Index(prev.index.0 + terms.len() as u64),
-            runs: runs(prev.index.0 + 1, terms),
-            memberships: vec![],
             commit: Index(0),
             round: Round(0),
             persisted: Index(0),
             disk_age: 0,
             time: 0,
             agreed: None,
-        }
+        };
+        (append, carried)
+    }
+
+    fn take(log: &mut Log, (append, carried): &(AppendEntries, Carried)) -> Accept {
+        log.accept(Rules::default(), append, carried)
     }
 
     fn terms(log: &Log) -> Vec<u64> {
@@ -394,17 +398,10 @@ mod tests {
             (LogId::new(1, 3), &[1, 3, 3]),
         ] {
             let before = log.clone();
-            assert_eq!(
-                log.accept(Rules::default(), &append(prev, terms)),
-                Accept::Impossible,
-                "{prev} {terms:?}"
-            );
+            assert_eq!(take(&mut log, &append(prev, terms)), Accept::Impossible, "{prev} {terms:?}");
             assert_eq!(log, before);
         }
-        assert_eq!(
-            log.accept(Rules::default(), &append(LogId::new(3, 9), &[])),
-            Accept::Conflict(LogId::new(3, 8))
-        );
+        assert_eq!(take(&mut log, &append(LogId::new(3, 9), &[])), Accept::Conflict(LogId::new(3, 8)));
     }
 
     fn ascending() -> impl Strategy<Value = Vec<u64>> {
@@ -433,7 +430,7 @@ mod tests {
             let prev_term = |list: &[u64]| from.checked_sub(1).map_or(Some(0), |at| list.get(at).copied());
             let prev = LogId::new(prev_term(&theirs).unwrap(), from as u64);
             let mut log = log(LogId::ZERO, &own);
-            let accepted = log.accept(Rules::default(), &append(prev, &theirs[from..to]));
+            let accepted = take(&mut log, &append(prev, &theirs[from..to]));
             prop_assert_eq!(log.check(), Ok(()));
             if prev_term(&own) != prev_term(&theirs) {
                 prop_assert!(matches!(accepted, Accept::Conflict(limit) if limit.index <= prev.index));

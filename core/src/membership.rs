@@ -84,7 +84,8 @@ impl Membership {
         self.voters.iter().filter_map(|id| self.members.get(id)).map(Member::peer)
     }
 
-    /// Whether the fields fit each other: voters are members, names are not zero, somebody votes.
+    /// Whether the fields fit each other: voters are members, names are not zero, somebody votes. Whoever lets one in asks
+    /// this: the core of what a message brings or a caller wants, the library of bytes from a disk or a wire.
     pub fn is_well_formed(&self) -> bool {
         let known = |id: &NodeId| self.members.get(id).is_some_and(|member| member.id == *id);
         !self.voters.is_empty()

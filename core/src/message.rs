@@ -1,7 +1,7 @@
 //! What nodes say to each other, without the entries' bytes.
 //!
-//! An [`AppendEntries`] says which entries it carries by place and by term only; the shell carries their bytes
-//! beside it. Messages may be lost, repeated, reordered and delayed at will (§5.1 asks
+//! An [`AppendEntries`] says which entries it carries by place only; the shell carries their bytes beside it, and its
+//! receiver's shell reads from these what the core must know of them ([`Carried`]). Messages may be lost, repeated, reordered and delayed at will (§5.1 asks
 //! for no more), and may come from anyone: whatever does not fit is dropped with a reason, never believed.
 
 use crate::{Boot, Index, LogId, Membership, NodeId, Peer, Round, Run, Term};
@@ -110,11 +110,6 @@ pub struct AppendEntries {
     pub prev: LogId,
     /// The index of the last entry carried; `prev.index` if there is none.
     pub last: Index,
-    /// The terms of the entries carried: the first run starts at `prev.index + 1`. The receiver reads them from the
-    /// entries; who sends names none.
-    pub runs: Vec<Run>,
-    /// The memberships among the entries carried, by index. Likewise.
-    pub memberships: Vec<(Index, Membership)>,
     /// The leader's commit index.
     pub commit: Index,
     /// The newest confirmation round.
@@ -128,6 +123,16 @@ pub struct AppendEntries {
     pub time: u64,
     /// What a majority of the machines is known to look like. The shell fills it in and reads it on receipt.
     pub agreed: Option<Digest>,
+}
+
+/// What the entries of an [`AppendEntries`] are, as its receiver reads it from them: nobody sends this. Empty for every
+/// other message.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Carried {
+    /// Their terms: the first run starts after the entry just before them.
+    pub runs: Vec<Run>,
+    /// The memberships among them, by index.
+    pub memberships: Vec<(Index, Membership)>,
 }
 
 /// The answer to an [`AppendEntries`].
@@ -256,12 +261,13 @@ impl Message {
         )
     }
 
-    /// Whether the fields can be true at all. What a vote says of its sender's log is the sender's affair.
-    pub fn is_well_formed(&self) -> bool {
+    /// Whether the fields can be true at all, and of these entries. What a vote says of its sender's log is the sender's
+    /// affair.
+    pub fn is_well_formed(&self, carried: &Carried) -> bool {
         let fits = match self {
             Message::RequestVote(vote) => vote.is_well_formed(),
             Message::TimeoutNow(ask) => ask.last.term <= ask.term && ask.last.index < Index::LIMIT,
-            Message::AppendEntries(append) => append.is_well_formed(),
+            Message::AppendEntries(append) => append.is_well_formed(carried),
             Message::InstallSnapshot(install) => install.is_well_formed(),
             _ => true,
         };
@@ -295,32 +301,22 @@ impl AppendEntries {
     }
 
     /// The term of the entry at `index`, if it is carried.
-    pub fn term_of(&self, index: Index) -> Option<Term> {
-        let carried = index > self.prev.index && index <= self.last;
-        let at = self.runs.partition_point(|run| run.first <= index);
-        self.runs[..at].last().filter(|_| carried).map(|run| run.term)
-    }
-
-    /// Names one more entry that is carried, after those named before: its term, and its membership if it is one.
-    pub fn push(&mut self, term: Term, membership: Option<Membership>) {
-        self.last = self.last.next();
-        if self.runs.last().is_none_or(|run| run.term != term) {
-            self.runs.push(Run { first: self.last, term });
-        }
-        self.memberships.extend(membership.map(|membership| (self.last, membership)));
+    pub fn term_of(&self, carried: &Carried, index: Index) -> Option<Term> {
+        let is_carried = index > self.prev.index && index <= self.last;
+        let at = carried.runs.partition_point(|run| run.first <= index);
+        carried.runs[..at].last().filter(|_| is_carried).map(|run| run.term)
     }
 
     /// Leaves out all entries: what is left is a heartbeat.
     pub fn drop_entries(&mut self) {
         self.last = self.prev.index;
-        self.runs.clear();
-        self.memberships.clear();
     }
 
-    /// Whether the fields can all be true of one leader's log.
-    pub fn is_well_formed(&self) -> bool {
-        let ascending = self.runs.windows(2).all(|w| w[0].first < w[1].first && w[0].term < w[1].term);
-        let fits = match (self.runs.first(), self.runs.last()) {
+    /// Whether the fields can all be true of one leader's log, with these entries.
+    pub fn is_well_formed(&self, carried: &Carried) -> bool {
+        let Carried { runs, memberships } = carried;
+        let ascending = runs.windows(2).all(|w| w[0].first < w[1].first && w[0].term < w[1].term);
+        let fits = match (runs.first(), runs.last()) {
             (Some(first), Some(last)) => {
                 first.first == self.prev.index.next()
                     && first.term > Term::ZERO
@@ -330,14 +326,30 @@ impl AppendEntries {
             }
             _ => self.last == self.prev.index,
         };
-        let carried = |index: Index| index > self.prev.index && index <= self.last;
+        let is_carried = |index: Index| index > self.prev.index && index <= self.last;
         ascending
             && fits
             && self.term > Term::ZERO
             && self.last < Index::LIMIT
             && self.prev.term <= self.term
             && (self.prev.index == Index::ZERO) == (self.prev.term == Term::ZERO)
-            && self.memberships.windows(2).all(|w| w[0].0 < w[1].0)
-            && self.memberships.iter().all(|(index, m)| carried(*index) && m.is_well_formed())
+            && memberships.windows(2).all(|w| w[0].0 < w[1].0)
+            && memberships.iter().all(|(index, m)| is_carried(*index) && m.is_well_formed())
+    }
+}
+
+impl Carried {
+    /// What to say of the entries after `prev`, of each its term, and its membership if it is one.
+    pub fn after(prev: Index, entries: impl IntoIterator<Item = (Term, Option<Membership>)>) -> Carried {
+        let mut carried = Carried::default();
+        let mut index = prev;
+        for (term, membership) in entries {
+            index = index.next();
+            if carried.runs.last().is_none_or(|run| run.term != term) {
+                carried.runs.push(Run { first: index, term });
+            }
+            carried.memberships.extend(membership.map(|membership| (index, membership)));
+        }
+        carried
     }
 }

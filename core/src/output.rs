@@ -5,8 +5,8 @@
 //! documentation says and needs to know no more of Raft.
 
 use crate::{
-    AppendEntries, Envelope, HardState, Index, InstallSnapshot, InstallSnapshotReply, LogId, Membership,
-    NodeId, Peer, Term, Ticket, WriteId,
+    AppendEntries, Carried, Envelope, HardState, Index, InstallSnapshot, InstallSnapshotReply, LogId,
+    Membership, NodeId, Peer, Term, Ticket, WriteId,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -16,8 +16,8 @@ use alloc::vec::Vec;
 pub enum Input {
     /// Time has passed. Timers fire on this alone; due about every 10 ms, after the turn's messages.
     Tick,
-    /// A message came in. The bytes of an AppendEntries' entries are kept by the driver meanwhile.
-    Receive(Envelope),
+    /// A message came in, and what the entries that it carries are. Their bytes are kept by the driver meanwhile.
+    Receive(Envelope, Carried),
     /// Asks to add `count` commands to the log.
     Propose {
         /// Handed back in [`TailChange::TakeProposed`] or [`Output::refused`].

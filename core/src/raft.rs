@@ -15,9 +15,10 @@ use crate::rng::Rng;
 use crate::rules::Rules;
 use crate::shared::{Shared, Transition};
 use crate::{
-    Alarm, AppendEntries, BadSetting, Boot, Broken, Dropped, Envelope, HardState, Held, Index, Input, LogId,
-    Membership, Message, NodeId, Output, Peer, ReadIndex, ReadIndexReply, Refusal, RefusedReason,
-    RequestVote, RequestVoteReply, RoleName, Round, Run, Settings, TailChange, Term, Tick, Ticket, WriteId,
+    Alarm, AppendEntries, BadSetting, Boot, Broken, Carried, Dropped, Envelope, HardState, Held, Index,
+    Input, LogId, Membership, Message, NodeId, Output, Peer, ReadIndex, ReadIndexReply, Refusal,
+    RefusedReason, RequestVote, RequestVoteReply, RoleName, Round, Run, Settings, TailChange, Term, Tick,
+    Ticket, WriteId,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -122,7 +123,7 @@ impl Raft {
         self.shared.now = self.shared.now.max(now);
         let transition = match input {
             Input::Tick => self.on_tick(),
-            Input::Receive(envelope) => self.on_receive(envelope),
+            Input::Receive(envelope, carried) => self.on_receive(envelope, &carried),
             Input::Propose { ticket, count } => self.on_propose(ticket, count),
             Input::Read { ticket } => self.on_read(ticket),
             Input::Forget(tickets) => self.on_forget(&tickets),
@@ -175,7 +176,7 @@ impl Raft {
         }
     }
 
-    fn on_receive(&mut self, envelope: Envelope) -> Transition {
+    fn on_receive(&mut self, envelope: Envelope, carried: &Carried) -> Transition {
         let Envelope { from, to, membership, message } = envelope;
         let shared = &mut self.shared;
         let Some(from) = shared.rules.sender(from, to, shared.me, shared.log.membership()) else {
@@ -190,7 +191,7 @@ impl Raft {
         if removed && !asked {
             return shared.drop_input(Dropped::Removed);
         }
-        if !message.is_well_formed() {
+        if !message.is_well_formed(carried) {
             return shared.drop_input(Dropped::Malformed);
         }
         // Before the term rule: a node that hears a leader helps nobody to depose it, and so does not even
@@ -226,7 +227,7 @@ impl Raft {
             Message::AppendEntries(append) if rules.is_old_append(append.term, current) => {
                 self.on_old_append(from, append.term)
             }
-            Message::AppendEntries(append) => self.on_append(from, append),
+            Message::AppendEntries(append) => self.on_append(from, append, carried),
             Message::ReadIndex(ask) => self.on_read_index(from, ask),
             Message::AppendEntriesReply(reply) if rules.is_old_reply(reply.term, current) => {
                 self.shared.drop_input(Dropped::Stale)
@@ -308,13 +309,13 @@ impl Raft {
         self.shared.send_after_sync(from, Message::RequestVoteReply(reply));
     }
 
-    fn on_append(&mut self, from: Peer, append: AppendEntries) -> Transition {
+    fn on_append(&mut self, from: Peer, append: AppendEntries, carried: &Carried) -> Transition {
         if matches!(self.role, Role::Candidate(_)) {
             // "If AppendEntries RPC received from new leader: convert to follower."
             self.change_role(Transition::Follow);
         }
         match &mut self.role {
-            Role::Follower(follower) => follower.on_append(&mut self.shared, from, append),
+            Role::Follower(follower) => follower.on_append(&mut self.shared, from, append, carried),
             _ => self.shared.drop_input(Dropped::SecondLeader),
         }
     }

@@ -11,8 +11,6 @@ fn append(term: u64, prev: LogId, commit: u64) -> AppendEntries {
         term: Term(term),
         prev,
         last: prev.index,
-        runs: vec![],
-        memberships: vec![],
         commit: Index(commit),
         round: Round(1),
         persisted: Index(0),
@@ -219,7 +217,6 @@ fn the_commit_index_is_the_median_of_what_the_voters_hold() {
             // What it holds for real, so that the box agrees.
             let mut message = append(2, LogId::new(2, 2), 0);
             message.last = reply;
-            message.runs = if reply.0 > 2 { vec![Run::new(3, 2)] } else { vec![] };
             c.give(A, id, message);
             c.persist(id);
             c.deliver(id, A);

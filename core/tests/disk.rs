@@ -4,13 +4,11 @@ mod common;
 use common::*;
 use coracle_core::*;
 
-fn append(term: u64, prev: LogId, last: u64, runs: &[Run]) -> AppendEntries {
+fn append(term: u64, prev: LogId, last: u64) -> AppendEntries {
     AppendEntries {
         term: Term(term),
         prev,
         last: Index(last),
-        runs: runs.to_vec(),
-        memberships: vec![],
         commit: Index(0),
         round: Round(1),
         persisted: Index(0),
@@ -34,9 +32,9 @@ fn acknowledged(messages: &[Message]) -> Vec<u64> {
 #[test]
 fn a_late_completion_does_not_acknowledge_what_was_overwritten() {
     let mut c = Cluster::with_logs(&["1 2 2 2", "1", "1 3 3"]);
-    c.give(A, B, append(2, LogId::new(1, 1), 4, &[Run::new(2, 2)]));
+    c.give(A, B, append(2, LogId::new(1, 1), 4));
     assert_eq!((c.last(B), c.raft(B).persisted().0), (4, 1));
-    let out = c.give(C, B, append(3, LogId::new(1, 1), 3, &[Run::new(2, 3)]));
+    let out = c.give(C, B, append(3, LogId::new(1, 1), 3));
     let write = out.write.unwrap();
     assert_eq!((write.truncate, write.append), (Some(Index(1)), Some((Index(2), Index(3)))));
     let late = c.write_one(B).unwrap();
@@ -69,7 +67,7 @@ fn every_write_makes_safe_what_none_after_it_truncated() {
                 let text: Vec<String> = runs.iter().map(u64::to_string).collect();
                 let source = Cluster::with_logs(&[&text.join(" ")]);
                 let prev = source.node(A).memory.id_at(Index(from - 1)).unwrap();
-                let message = append(*term, prev, *to, &[Run { first: Index(*from), term: Term(*term) }]);
+                let message = append(*term, prev, *to);
                 c.give_from(&source, A, B, message);
                 assert_eq!(c.log(B), text.join(" "));
             }
@@ -127,10 +125,10 @@ fn write_ids_only_grow() {
 fn rd_2_an_acknowledgement_echoes_the_newest_round_whatever_comes_late() {
     let mut c = Cluster::with_logs(&["1 1 2", "1 1"]);
     c.enter(B, 2);
-    let mut newest = append(2, LogId::new(1, 2), 2, &[]);
+    let mut newest = append(2, LogId::new(1, 2), 2);
     newest.round = Round(3);
     c.say(A, B, Message::AppendEntries(newest));
-    let mut late = append(2, LogId::new(1, 2), 3, &[Run::new(3, 2)]);
+    let mut late = append(2, LogId::new(1, 2), 3);
     late.round = Round(2);
     c.give(A, B, late);
     c.persist(B);
@@ -148,12 +146,12 @@ fn an_acknowledgement_names_what_is_durable_and_verified() {
     let mut c = Cluster::with_logs(&["1 1 1 2 2 2", "1 1 1 2 2"]);
     c.enter(B, 3);
     // Verified, not yet new: a heartbeat in the middle.
-    c.say(A, B, Message::AppendEntries(append(3, LogId::new(1, 3), 3, &[])));
+    c.say(A, B, Message::AppendEntries(append(3, LogId::new(1, 3), 3)));
     assert_eq!(acknowledged(&c.mail(B, A)), [3], "durable to 5, verified to 3");
     // New, not yet durable.
-    c.give(A, B, append(3, LogId::new(2, 5), 6, &[Run::new(6, 2)]));
+    c.give(A, B, append(3, LogId::new(2, 5), 6));
     assert_eq!(acknowledged(&c.mail(B, A)), [3], "verified to 6, durable to 5, and nothing to say yet");
-    let mut again = append(3, LogId::new(2, 5), 5, &[]);
+    let mut again = append(3, LogId::new(2, 5), 5);
     again.round = Round(2);
     c.say(A, B, Message::AppendEntries(again));
     assert_eq!(acknowledged(&c.mail(B, A)), [3, 5], "a new round is answered at once, with what is safe");
@@ -166,9 +164,9 @@ fn an_acknowledgement_names_what_is_durable_and_verified() {
 fn a_new_term_verifies_from_nothing() {
     let mut c = Cluster::with_logs(&["1 1 1", "1 1 1", "1"]);
     c.enter(B, 2);
-    c.say(A, B, Message::AppendEntries(append(2, LogId::new(1, 3), 3, &[])));
+    c.say(A, B, Message::AppendEntries(append(2, LogId::new(1, 3), 3)));
     assert_eq!(acknowledged(&c.mail(B, A)), [3]);
-    c.say(C, B, Message::AppendEntries(append(3, LogId::new(1, 1), 1, &[])));
+    c.say(C, B, Message::AppendEntries(append(3, LogId::new(1, 1), 1)));
     c.persist(B);
     assert_eq!(acknowledged(&c.mail(B, C)), [1]);
 }
@@ -177,7 +175,7 @@ fn a_new_term_verifies_from_nothing() {
 #[test]
 fn votes_wait_for_every_write_before_them() {
     let mut c = Cluster::with_logs(&["1 1", "1", "1"]);
-    c.give(A, B, append(1, LogId::new(1, 1), 2, &[Run::new(2, 1)]));
+    c.give(A, B, append(1, LogId::new(1, 1), 2));
     c.silence(60);
     assert_eq!((c.writes_under_way(B), c.node(B).disk.hard_state.term), (1, Term(1)), "entries, no more");
     let pre =

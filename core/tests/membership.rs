@@ -300,8 +300,6 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
                 term: Term(3),
                 prev,
                 last: Index(cut),
-                runs: vec![Run::new(cut, 3)],
-                memberships: vec![],
                 commit: Index(0),
                 round: Round(1),
                 persisted: Index(0),
@@ -331,26 +329,24 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
 fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
     let c = Cluster::with_logs(&["1", "1"]);
     let mut node = c.raft(A).clone();
-    let append = |term: u64, memberships| AppendEntries {
-        term: Term(term),
-        prev: LogId::ZERO,
-        last: Index(1),
-        runs: vec![Run::new(1, term)],
-        memberships,
-        commit: Index(0),
-        round: Round(1),
-        persisted: Index(0),
-        disk_age: 0,
-        time: 0,
-        agreed: None,
+    let word = |term: u64, memberships| {
+        let message = Message::AppendEntries(AppendEntries {
+            term: Term(term),
+            prev: LogId::ZERO,
+            last: Index(1),
+            commit: Index(0),
+            round: Round(1),
+            persisted: Index(0),
+            disk_age: 0,
+            time: 0,
+            agreed: None,
+        });
+        let envelope = Envelope { from: peer(B), to: peer(A), membership: LogId::ZERO, message };
+        Input::Receive(envelope, Carried { runs: vec![Run::new(1, term)], memberships })
     };
-    let word = |append: AppendEntries| {
-        let message = Message::AppendEntries(append);
-        Input::Receive(Envelope { from: peer(B), to: peer(A), membership: LogId::ZERO, message })
-    };
-    node.step(Tick(2000), word(append(2, vec![(Index(1), membership(&[A, B], &[], &[]))])));
+    node.step(Tick(2000), word(2, vec![(Index(1), membership(&[A, B], &[], &[]))]));
     assert_eq!(node.membership_id(), LogId::new(2, 1));
-    node.step(Tick(2001), word(append(3, vec![])));
+    node.step(Tick(2001), word(3, vec![]));
     assert_eq!(node.role_name(), RoleName::Unconfigured, "as if it had never been told");
 }
 
@@ -362,7 +358,10 @@ fn a_membership_not_known_to_be_committed_removes_nobody() {
     let vote =
         RequestVote { campaign: Term(2), pre: true, question: 0, last: LogId::new(9, 9), handed_over: None };
     let (from, to, message) = (peer(C), peer(A), Message::RequestVote(vote));
-    let out = c.step(A, Input::Receive(Envelope { from, to, membership: LogId::new(1, 1), message }));
+    let out = c.step(
+        A,
+        Input::Receive(Envelope { from, to, membership: LogId::new(1, 1), message }, Carried::default()),
+    );
     assert_eq!(out.dropped, None);
     let mut alone = Cluster::with_logs(&["1"]);
     let stranger = Peer { id: NodeId(9), incarnation: Incarnation(9) };
@@ -374,7 +373,7 @@ fn a_membership_not_known_to_be_committed_removes_nobody() {
         handed_over: None,
     });
     let ask = Envelope { from: stranger, to: peer(A), membership: LogId::ZERO, message };
-    assert_eq!(alone.step(A, Input::Receive(ask)).dropped, None);
+    assert_eq!(alone.step(A, Input::Receive(ask, Carried::default())).dropped, None);
 }
 
 /// MC-2 and S14a: the membership in force is the newest in the log, committed or not.
@@ -526,14 +525,15 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
     };
     let mut node = Raft::new(peer(A), Boot(1), Settings::default(), 1, restored, Tick(0)).unwrap();
     let word = |from, message| {
-        Input::Receive(Envelope { from: peer(from), to: peer(A), membership: LogId::ZERO, message })
+        Input::Receive(
+            Envelope { from: peer(from), to: peer(A), membership: LogId::ZERO, message },
+            Carried::default(),
+        )
     };
     let heartbeat = AppendEntries {
         term: Term(1),
         prev: LogId::new(1, 1),
         last: Index(1),
-        runs: vec![],
-        memberships: vec![],
         commit: Index(1),
         round: Round(1),
         persisted: Index(1),
@@ -547,7 +547,7 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
         membership: LogId::new(1, 2),
         message: Message::AppendEntries(heartbeat),
     };
-    node.step(Tick(1), Input::Receive(leader));
+    node.step(Tick(1), Input::Receive(leader, Carried::default()));
     assert_eq!(node.committed_membership().0, LogId::new(1, 1));
     // B has no log, and names no membership.
     for pre in [true, false] {

@@ -296,7 +296,7 @@ fn any_membership() -> impl Strategy<Value = Membership> {
 }
 
 /// AppendEntries from one who lies about everything, or who at least counts right.
-fn any_append() -> impl Strategy<Value = AppendEntries> {
+fn any_append() -> impl Strategy<Value = (AppendEntries, Carried)> {
     let runs = proptest::collection::vec((number(), number()).prop_map(|(f, t)| Run::new(f, t)), 0..4);
     let terms = proptest::collection::vec(0..4u64, 0..4);
     let memberships = proptest::collection::vec((0..12u64, any_membership()), 0..2);
@@ -307,8 +307,6 @@ fn any_append() -> impl Strategy<Value = AppendEntries> {
             term: Term(term),
             prev,
             last: Index(last),
-            runs,
-            memberships: memberships.into_iter().map(|(at, m)| (Index(at), m)).collect(),
             commit: Index(commit),
             round: Round(round),
             persisted: Index(rest),
@@ -316,24 +314,26 @@ fn any_append() -> impl Strategy<Value = AppendEntries> {
             time: 0,
             agreed: None,
         };
+        let memberships = memberships.into_iter().map(|(at, m)| (Index(at), m)).collect();
+        let mut carried = Carried { runs, memberships };
         if counts {
             let mut newest = prev.term.0;
-            append.runs.clear();
+            carried.runs.clear();
             append.last = prev.index;
             for more in terms {
                 append.last = append.last.next();
-                if more > 0 || append.runs.is_empty() {
+                if more > 0 || carried.runs.is_empty() {
                     newest = newest.saturating_add(more);
-                    append.runs.push(Run { first: append.last, term: Term(newest) });
+                    carried.runs.push(Run { first: append.last, term: Term(newest) });
                 }
             }
-            append.memberships.retain(|(at, _)| *at > prev.index && *at <= append.last);
+            carried.memberships.retain(|(at, _)| *at > prev.index && *at <= append.last);
         }
-        append
+        (append, carried)
     })
 }
 
-fn any_message() -> impl Strategy<Value = Message> {
+fn any_message() -> impl Strategy<Value = (Message, Carried)> {
     let vote = (number(), any::<bool>(), log_id()).prop_map(|(campaign, pre, last)| {
         Message::RequestVote(RequestVote {
             campaign: Term(campaign),
@@ -377,20 +377,17 @@ fn any_message() -> impl Strategy<Value = Message> {
         let (term, boot, index) = (Term(term), Boot(boot), index.map(Index));
         Message::ReadIndexReply(ReadIndexReply { term, boot, sequence, index })
     });
+    let plain = prop_oneof![1 => vote, 1 => vote_reply, 2 => append_reply, 1 => ask, 1 => answer];
     prop_oneof![
-        1 => vote,
-        1 => vote_reply,
-        3 => any_append().prop_map(Message::AppendEntries),
-        2 => append_reply,
-        1 => ask,
-        1 => answer,
+        6 => plain.prop_map(|message| (message, Carried::default())),
+        3 => any_append().prop_map(|(append, carried)| (Message::AppendEntries(append), carried)),
     ]
 }
 
 /// What else happens to a node meanwhile.
 #[derive(Clone, Debug)]
 enum Event {
-    Word(Peer, LogId, Message),
+    Word(Peer, LogId, (Message, Carried)),
     Ticks(u64),
     Persisted,
     Propose,
@@ -451,8 +448,8 @@ proptest! {
         let mut durable = node.term();
         for event in events {
             let inputs = match event {
-                Event::Word(from, membership, message) => {
-                    vec![Input::Receive(Envelope { from, to: peer(A), membership, message })]
+                Event::Word(from, membership, (message, carried)) => {
+                    vec![Input::Receive(Envelope { from, to: peer(A), membership, message }, carried)]
                 }
                 Event::Ticks(ticks) => vec![Input::Tick; ticks as usize],
                 Event::Persisted => vec![Input::Persisted(node.newest_write())],
@@ -475,7 +472,7 @@ proptest! {
                         let term = if pre { Term(1) } else { campaign };
                         let reply = RequestVoteReply { campaign, pre, question, term, refusal: None, leader: None };
                         let (to, message) = (peer(A), Message::RequestVoteReply(reply));
-                        Input::Receive(Envelope { from, to, membership: LogId::ZERO, message })
+                        Input::Receive(Envelope { from, to, membership: LogId::ZERO, message }, Carried::default())
                     };
                     std::mem::take(&mut asked).into_iter().map(grant).collect()
                 }

@@ -415,7 +415,13 @@ fn questions_of_peers_do_not_pile_up() {
     let ask = Message::ReadIndex(ReadIndex { term: Term(2), boot: Boot(5), sequence: 1 });
     let stranger = Peer { id: NodeId(77), incarnation: Incarnation(1) };
     let membership = LogId::new(9, 9);
-    let out = c.step(A, Input::Receive(Envelope { from: stranger, to: peer(A), membership, message: ask }));
+    let out = c.step(
+        A,
+        Input::Receive(
+            Envelope { from: stranger, to: peer(A), membership, message: ask },
+            Carried::default(),
+        ),
+    );
     assert_eq!(out.dropped, Some(Dropped::NotMember));
     c.tick(A, 5);
     c.deliver(A, C);

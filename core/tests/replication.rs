@@ -5,13 +5,11 @@ mod common;
 use common::*;
 use coracle_core::*;
 
-fn append(term: u64, prev: LogId, last: u64, runs: &[Run], commit: u64) -> AppendEntries {
+fn append(term: u64, prev: LogId, last: u64, commit: u64) -> AppendEntries {
     AppendEntries {
         term: Term(term),
         prev,
         last: Index(last),
-        runs: runs.to_vec(),
-        memberships: vec![],
         commit: Index(commit),
         round: Round(1),
         persisted: Index(0),
@@ -87,18 +85,8 @@ fn lg_1_an_old_or_repeated_append_does_not_truncate() {
     for prev in (0..=4).rev() {
         for last in prev..=4 {
             let prev_id = LogId::new(prev.min(2), prev);
-            let runs: Vec<Run> = match (prev, last) {
-                (prev, last) if prev == last => vec![],
-                (0, 1) => vec![Run::new(1, 1)],
-                (0, _) => vec![Run::new(1, 1), Run::new(2, 2)],
-                (prev, _) => vec![Run::new(prev + 1, 2)],
-            };
             let prev_id = if prev == 1 { LogId::new(1, 1) } else { prev_id };
-            let mut message = append(2, prev_id, last, &runs, 0);
-            if prev == 0 && last > 0 {
-                message.memberships = vec![(Index(1), membership(&[A, B, C], &[], &[]))];
-            }
-            c.give(A, B, message);
+            c.give(A, B, append(2, prev_id, last, 0));
             assert_eq!(c.log(B), "1 2 2 2", "prev {prev}, last {last}");
         }
     }
@@ -114,7 +102,7 @@ fn lg_1_a_conflict_truncates_from_its_first_entry_on() {
     assert_eq!(c.log(B), "1 1 3 3 4");
     // And in one message: what is equal stays, what differs goes, what is new comes, in a single write.
     let mut c = Cluster::with_logs(&["1 1 3 3", "1 1 2 2 2 2"]);
-    let out = c.give(A, B, append(3, LogId::new(1, 1), 4, &[Run::new(2, 1), Run::new(3, 3)], 0));
+    let out = c.give(A, B, append(3, LogId::new(1, 1), 4, 0));
     let write = out.write.expect("a write");
     assert_eq!((write.truncate, write.append), (Some(Index(2)), Some((Index(3), Index(4)))));
     assert_eq!(out.tail, [TailChange::Truncate(Index(2)), TailChange::TakeReceived(Index(3))]);
@@ -130,12 +118,12 @@ fn lg_1_what_contradicts_a_committed_entry_is_dropped() {
     c.pass(10);
     assert_eq!((c.log(B), c.commit(B)), ("1 2 2 2".into(), 4));
     let liars = [
-        append(9, LogId::new(1, 1), 2, &[Run::new(2, 9)], 0),
-        append(9, LogId::new(9, 4), 4, &[], 0),
-        append(9, LogId::new(1, 3), 3, &[], 9),
+        (append(9, LogId::new(1, 1), 2, 0), vec![Run::new(2, 9)]),
+        (append(9, LogId::new(9, 4), 4, 0), vec![]),
+        (append(9, LogId::new(1, 3), 3, 9), vec![]),
     ];
-    for lie in liars {
-        let out = c.say(C, B, Message::AppendEntries(lie));
+    for (lie, runs) in liars {
+        let out = c.claim(C, B, lie, Carried { runs, memberships: vec![] });
         assert_eq!(out.dropped, Some(Dropped::ContradictsCommitted));
         assert_eq!(c.log(B), "1 2 2 2");
     }
@@ -161,19 +149,8 @@ fn lg_2_an_append_from_before_the_purged_entry_changes_nothing() {
                 let mut c = Cluster::from_images(Settings::default(), 1, vec![image(0), image(purged)]);
                 let whole = c.node(A).memory.clone();
                 let prev_id = whole.id_at(Index(prev)).unwrap();
-                let mut runs = vec![];
-                for at in prev + 1..=last {
-                    let term = whole.id_at(Index(at)).unwrap().term.0;
-                    if runs.last().is_none_or(|run: &Run| run.term.0 != term) {
-                        runs.push(Run::new(at, term));
-                    }
-                }
-                let mut message = append(2, prev_id, last, &runs, 0);
-                if prev == 0 && last > 0 {
-                    message.memberships = vec![(Index(1), membership(&[A, B], &[], &[]))];
-                }
                 let before = c.log(B);
-                let out = c.give(A, B, message);
+                let out = c.give(A, B, append(2, prev_id, last, 0));
                 assert_eq!((c.log(B), out.dropped), (before, None), "purged {purged}: {prev}..{last}");
                 assert_eq!(c.last(B), 5);
             }
@@ -181,7 +158,8 @@ fn lg_2_an_append_from_before_the_purged_entry_changes_nothing() {
     }
     // One that contradicts the purged entry, on the other hand, is of another world.
     let mut c = Cluster::from_images(Settings::default(), 1, vec![image(0), image(4)]);
-    let out = c.say(A, B, Message::AppendEntries(append(2, LogId::new(1, 3), 5, &[Run::new(4, 1)], 0)));
+    let carried = Carried { runs: vec![Run::new(4, 1)], memberships: vec![] };
+    let out = c.claim(A, B, append(2, LogId::new(1, 3), 5, 0), carried);
     assert_eq!(out.dropped, Some(Dropped::ContradictsCommitted));
 }
 

@@ -103,7 +103,7 @@ fn sn_1_a_log_that_contradicts_the_snapshot_goes_and_one_that_holds_it_stays() {
     c.deliver(A, B);
     c.persist(B);
     let (before, envelope) = (c.node(B).memory.clone(), c.install(A, B));
-    let out = c.step(B, Input::Receive(envelope));
+    let out = c.step(B, Input::Receive(envelope, Carried::default()));
     assert!(out.pieces.is_empty() && out.write.is_none());
     assert!(matches!(out.send[0].message, Message::AppendEntriesReply(reply) if reply.matched >= Index(7)));
     assert_eq!(c.node(B).memory, before);
@@ -135,13 +135,19 @@ fn sn_3_a_snapshot_of_what_is_committed_here_is_answered_and_changes_nothing() {
     c.propose(A, 2);
     c.pass(10);
     let envelope = c.install(A, B);
-    let out = c.step(B, Input::Receive(envelope.clone()));
+    let out = c.step(B, Input::Receive(envelope.clone(), Carried::default()));
     let answered = |reply: AppendEntriesReply| reply.matched == Index(12) && reply.conflict.is_none();
     assert!(matches!(out.send[0].message, Message::AppendEntriesReply(reply) if answered(reply)));
     assert!(out.write.is_none() && out.pieces.is_empty() && out.tail.is_empty());
     let Message::InstallSnapshot(mut install) = envelope.message.clone() else { panic!() };
     install.snapshot.term = Term(install.snapshot.term.0 - 1);
-    let out = c.step(B, Input::Receive(Envelope { message: Message::InstallSnapshot(install), ..envelope }));
+    let out = c.step(
+        B,
+        Input::Receive(
+            Envelope { message: Message::InstallSnapshot(install), ..envelope },
+            Carried::default(),
+        ),
+    );
     assert_eq!((out.dropped, out.send.len()), (Some(Dropped::ContradictsCommitted), 0));
 }
 
@@ -154,7 +160,7 @@ fn until_the_log_is_reset_nothing_is_appended_or_acknowledged() {
     c.heal();
     c.pass(10);
     let envelope = c.install(A, C);
-    c.step(C, Input::Receive(envelope));
+    c.step(C, Input::Receive(envelope, Carried::default()));
     assert!(c.raft(C).is_installing());
     assert_eq!((c.raft(C).last().index.0, c.commit(C)), (2, 2), "the marks have not moved");
     let append = c.raft(A).status();
@@ -162,8 +168,6 @@ fn until_the_log_is_reset_nothing_is_appended_or_acknowledged() {
         term: append.term,
         prev: LogId::new(append.term.0, 2),
         last: Index(2),
-        runs: vec![],
-        memberships: vec![],
         commit: Index(10),
         round: Round(1000),
         persisted: Index(10),
@@ -202,7 +206,7 @@ fn sn_9_a_crash_at_any_step_of_an_install_is_survived() {
         c.pass(10);
         if crash_after > 0 {
             let envelope = c.install(A, C);
-            c.step(C, Input::Receive(envelope));
+            c.step(C, Input::Receive(envelope, Carried::default()));
         }
         if crash_after > 1 {
             c.write_one(C);
@@ -232,7 +236,7 @@ fn a_snapshot_of_a_deposed_leader_is_installed_and_not_acknowledged_to_it() {
     c.heal();
     c.pass(10);
     let envelope = c.install(A, C);
-    c.step(C, Input::Receive(envelope));
+    c.step(C, Input::Receive(envelope, Carried::default()));
     c.isolate(C);
     c.pass(70);
     c.enter(C, 20);

@@ -158,7 +158,7 @@ fn tr_2_misdelivered_messages_are_dropped() {
         membership: LogId::ZERO,
         message: Message::AppendEntries(heartbeat),
     };
-    assert_eq!(c.step(B, Input::Receive(mirror)).dropped, Some(Dropped::Misdelivered));
+    assert_eq!(c.step(B, Input::Receive(mirror, Carried::default())).dropped, Some(Dropped::Misdelivered));
 }
 
 /// TR-2: answers of those who are no members, or not in this life, count for nothing.
@@ -189,7 +189,7 @@ fn tr_2_answers_of_strangers_do_not_count() {
             for membership in [LogId::ZERO, LogId::new(9, 9)] {
                 let message = Message::AppendEntriesReply(reply);
                 let envelope = Envelope { from, to: peer(A), membership, message };
-                let why = c.step(A, Input::Receive(envelope)).dropped;
+                let why = c.step(A, Input::Receive(envelope, Carried::default())).dropped;
                 assert!(matches!(why, Some(Dropped::NotMember | Dropped::Removed)), "{why:?}");
             }
         }
@@ -221,7 +221,10 @@ fn tr_2_a_removed_node_is_turned_away_and_a_newcomer_is_not() {
             handed_over: None,
         };
         let message = Message::RequestVote(vote);
-        let out = c.step(B, Input::Receive(Envelope { from: peer(D), to: peer(B), membership, message }));
+        let out = c.step(
+            B,
+            Input::Receive(Envelope { from: peer(D), to: peer(B), membership, message }, Carried::default()),
+        );
         assert_eq!(out.dropped == Some(Dropped::Removed), dropped, "D knows {membership}");
     }
 }
@@ -244,12 +247,10 @@ fn a_second_leader_of_a_term_is_dropped() {
 /// Fields that contradict each other are not taken apart further.
 #[test]
 fn a_malformed_append_is_dropped_whole() {
-    let good = AppendEntries {
+    let append = AppendEntries {
         term: Term(3),
         prev: LogId::new(1, 1),
         last: Index(4),
-        runs: vec![Run::new(2, 1), Run::new(3, 3)],
-        memberships: vec![],
         commit: Index(0),
         round: Round(1),
         persisted: Index(0),
@@ -257,36 +258,39 @@ fn a_malformed_append_is_dropped_whole() {
         time: 0,
         agreed: None,
     };
-    assert!(good.is_well_formed());
+    let carried = Carried { runs: vec![Run::new(2, 1), Run::new(3, 3)], memberships: vec![] };
+    assert!(append.is_well_formed(&carried));
+    let runs = |runs: &[Run]| Carried { runs: runs.to_vec(), memberships: vec![] };
     let learner_only = Membership { voters: Default::default(), ..membership(&[A, B], &[], &[]) };
-    let one = membership(&[A, B], &[], &[]);
+    let one = || membership(&[A, B], &[], &[]);
+    let memberships = |memberships| Carried { memberships, ..carried.clone() };
     let bad = [
-        AppendEntries { term: Term(0), ..good.clone() },
-        AppendEntries { term: Term(2), ..good.clone() },
-        AppendEntries { prev: LogId::new(2, 1), ..good.clone() },
-        AppendEntries { prev: LogId::new(1, 0), ..good.clone() },
-        AppendEntries { prev: LogId::new(0, 1), ..good.clone() },
-        AppendEntries { prev: LogId::new(1, 2), ..good.clone() },
-        AppendEntries { prev: LogId::new(4, 1), runs: vec![], last: Index(1), ..good.clone() },
-        AppendEntries { last: Index(2), ..good.clone() },
-        AppendEntries { last: Index(0), ..good.clone() },
-        AppendEntries { last: Index(u64::MAX), ..good.clone() },
-        AppendEntries { last: Index::LIMIT, ..good.clone() },
-        AppendEntries { runs: vec![], ..good.clone() },
-        AppendEntries { runs: vec![Run::new(3, 3)], ..good.clone() },
-        AppendEntries { runs: vec![Run::new(2, 3), Run::new(3, 3)], ..good.clone() },
-        AppendEntries { runs: vec![Run::new(2, 3), Run::new(3, 2)], ..good.clone() },
-        AppendEntries { runs: vec![Run::new(2, 1), Run::new(2, 2)], ..good.clone() },
-        AppendEntries { prev: LogId::ZERO, last: Index(1), runs: vec![Run::new(1, 0)], ..good.clone() },
-        AppendEntries { memberships: vec![(Index(1), one.clone())], ..good.clone() },
-        AppendEntries { memberships: vec![(Index(5), one.clone())], ..good.clone() },
-        AppendEntries { memberships: vec![(Index(3), one.clone()), (Index(2), one.clone())], ..good.clone() },
-        AppendEntries { memberships: vec![(Index(2), one.clone()), (Index(2), one)], ..good.clone() },
-        AppendEntries { memberships: vec![(Index(2), learner_only)], ..good.clone() },
+        (AppendEntries { term: Term(0), ..append.clone() }, carried.clone()),
+        (AppendEntries { term: Term(2), ..append.clone() }, carried.clone()),
+        (AppendEntries { prev: LogId::new(2, 1), ..append.clone() }, carried.clone()),
+        (AppendEntries { prev: LogId::new(1, 0), ..append.clone() }, carried.clone()),
+        (AppendEntries { prev: LogId::new(0, 1), ..append.clone() }, carried.clone()),
+        (AppendEntries { prev: LogId::new(1, 2), ..append.clone() }, carried.clone()),
+        (AppendEntries { prev: LogId::new(4, 1), last: Index(1), ..append.clone() }, runs(&[])),
+        (AppendEntries { last: Index(2), ..append.clone() }, carried.clone()),
+        (AppendEntries { last: Index(0), ..append.clone() }, carried.clone()),
+        (AppendEntries { last: Index(u64::MAX), ..append.clone() }, carried.clone()),
+        (AppendEntries { last: Index::LIMIT, ..append.clone() }, carried.clone()),
+        (append.clone(), runs(&[])),
+        (append.clone(), runs(&[Run::new(3, 3)])),
+        (append.clone(), runs(&[Run::new(2, 3), Run::new(3, 3)])),
+        (append.clone(), runs(&[Run::new(2, 3), Run::new(3, 2)])),
+        (append.clone(), runs(&[Run::new(2, 1), Run::new(2, 2)])),
+        (AppendEntries { prev: LogId::ZERO, last: Index(1), ..append.clone() }, runs(&[Run::new(1, 0)])),
+        (append.clone(), memberships(vec![(Index(1), one())])),
+        (append.clone(), memberships(vec![(Index(5), one())])),
+        (append.clone(), memberships(vec![(Index(3), one()), (Index(2), one())])),
+        (append.clone(), memberships(vec![(Index(2), one()), (Index(2), one())])),
+        (append.clone(), memberships(vec![(Index(2), learner_only)])),
     ];
-    for (at, append) in bad.into_iter().enumerate() {
+    for (at, (append, carried)) in bad.into_iter().enumerate() {
         let mut c = Cluster::of(2);
-        let out = c.say(A, B, Message::AppendEntries(append));
+        let out = c.claim(A, B, append, carried);
         assert_eq!(out, Output { dropped: Some(Dropped::Malformed), ..Output::default() }, "case {at}");
         assert_eq!((c.term(B), c.leader_of(B)), (1, None));
     }

@@ -269,8 +269,6 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
         term,
         prev: LogId::new(1, 1),
         last: Index(1),
-        runs: vec![],
-        memberships: vec![],
         commit: Index(0),
         round: Round(1),
         persisted: Index(1),

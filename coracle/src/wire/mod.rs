@@ -42,6 +42,7 @@ pub use membership::{
     encode_membership,
 };
 pub use message::{Forward, ForwardReply, PeerMessage};
+pub(crate) use peer::carried;
 pub use peer::encode;
 pub use places::MAX_PLACES;
 pub(crate) use places::encode_places;

@@ -13,8 +13,9 @@ use super::{WireError, membership, outcome, proto};
 use crate::entry::{Entry, Kind};
 use bytes::Bytes;
 use coracle_core::{
-    AppendEntries, AppendEntriesReply, Boot, Envelope, Index, InstallSnapshot, InstallSnapshotReply, Message,
-    NodeId, ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply, Round, Term, TimeoutNow,
+    AppendEntries, AppendEntriesReply, Boot, Carried, Envelope, Index, InstallSnapshot, InstallSnapshotReply,
+    LogId, Message, NodeId, ReadIndex, ReadIndexReply, RequestVote, RequestVoteReply, Round, Term,
+    TimeoutNow,
 };
 use prost::Message as _;
 
@@ -301,12 +302,13 @@ fn open_append(meta: proto::AppendEntries, entries: Vec<Entry>) -> Result<PeerMe
     if entries.len() as u64 != meta.count {
         return Err(WireError::Invalid("AppendEntries names another number of entries than it carries"));
     }
-    let mut append = AppendEntries {
+    let last = follows(prev, &entries)?;
+    // Whoever takes these entries asks again; here is where wrong ones are refused.
+    carried(prev.index, &entries)?;
+    let append = AppendEntries {
         term: Term(meta.term),
         prev,
-        last: prev.index,
-        runs: Vec::new(),
-        memberships: Vec::new(),
+        last,
         commit: Index(meta.commit),
         round: Round(meta.round),
         persisted: Index(meta.persisted),
@@ -314,23 +316,34 @@ fn open_append(meta: proto::AppendEntries, entries: Vec<Entry>) -> Result<PeerMe
         time: meta.time,
         agreed: meta.agreed.map(to_digest),
     };
-    let mut term = prev.term;
-    for entry in &entries {
-        if append.last.0.checked_add(1) != Some(entry.index().0) {
-            return Err(WireError::Invalid("the entries of AppendEntries do not follow each other"));
-        }
-        if entry.term() < term {
-            return Err(WireError::Invalid("the terms of the entries fall"));
-        }
-        let membership = match entry.kind() {
-            Kind::Membership => Some(membership::decode_membership(&entry.payload())?),
-            _ => None,
-        };
-        append.push(entry.term(), membership);
-        term = entry.term();
-    }
     let envelope = to_envelope(meta.route, Message::AppendEntries(append))?;
     Ok(PeerMessage::Raft { envelope, entries })
+}
+
+/// The index of the last of these entries, if they follow `prev` and each other.
+fn follows(prev: LogId, entries: &[Entry]) -> Result<Index, WireError> {
+    let mut last = prev;
+    for entry in entries {
+        if last.index.0.checked_add(1) != Some(entry.index().0) {
+            return Err(WireError::Invalid("the entries of AppendEntries do not follow each other"));
+        }
+        if entry.term() < last.term {
+            return Err(WireError::Invalid("the terms of the entries fall"));
+        }
+        last = entry.id();
+    }
+    Ok(last.index)
+}
+
+/// What the core must know of the entries after `prev`.
+pub(crate) fn carried(prev: Index, entries: &[Entry]) -> Result<Carried, WireError> {
+    let known = entries.iter().map(|entry| {
+        let is_membership = entry.kind() == Kind::Membership;
+        let membership =
+            is_membership.then(|| membership::decode_membership(&entry.payload())).transpose()?;
+        Ok((entry.term(), membership))
+    });
+    Ok(Carried::after(prev, known.collect::<Result<Vec<_>, WireError>>()?))
 }
 
 /// Entries of fewer bytes together leave the buffer that they came in, which they would keep alive as long as they

@@ -5,7 +5,7 @@ use crate::kit::*;
 use bytes::Bytes;
 use coracle::raft::{
     AppendEntries, ClusterId, Envelope, Incarnation, Index, InstallSnapshot, InstallSnapshotReply, LogId,
-    Message, Peer, RequestVote, Round, Run, Term,
+    Message, Peer, RequestVote, Round, Term,
 };
 use coracle::transport::PeerMessage;
 use coracle::transport::tcp::{Local, TcpConfig};
@@ -31,8 +31,6 @@ fn heartbeat(from: Peer, to: Peer) -> PeerMessage {
         term: Term(3),
         prev: LogId::ZERO,
         last: Index(0),
-        runs: Vec::<Run>::new(),
-        memberships: Vec::new(),
         commit: Index(0),
         round: Round(0),
         persisted: Index(0),

@@ -3,7 +3,7 @@
 use crate::kit::*;
 use bytes::Bytes;
 use coracle::entry::{Entry, Kind, Stamp};
-use coracle::raft::{AppendEntries, Envelope, Index, LogId, Message, NodeId, Round, Run, Term};
+use coracle::raft::{AppendEntries, Envelope, Index, LogId, Message, NodeId, Round, Term};
 use coracle::transport::tcp::{ProbeError, Tcp, TcpConfig};
 use coracle::transport::{ForwardReply, PeerMessage};
 use coracle::wire::RefusedReason;
@@ -42,8 +42,6 @@ async fn entries_arrive_as_they_were_however_the_socket_cuts_them() {
         term: Term(1),
         prev: LogId::ZERO,
         last: Index(600),
-        runs: vec![Run::new(1, 1)],
-        memberships: Vec::new(),
         commit: Index(0),
         round: Round(0),
         persisted: Index(0),

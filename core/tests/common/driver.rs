@@ -69,7 +69,7 @@ impl Cluster {
                     first_new = id.index.next();
                 }
                 TailChange::TakeReceived(first) => {
-                    let Input::Receive(Envelope { message: Message::AppendEntries(append), .. }) = input
+                    let Input::Receive(Envelope { message: Message::AppendEntries(append), .. }, _) = input
                     else {
                         panic!("node {id} takes entries from {input:?}");
                     };
@@ -162,10 +162,7 @@ impl Cluster {
             return Input::Unsent { to, term, prev };
         }
         let entries: Vec<Entry> = range.map(|at| node.memory.get(Index(at)).unwrap().clone()).collect();
-        // What the receiver reads from the entries' bytes.
-        for entry in &entries {
-            append.push(entry.term, entry.membership.as_deref().cloned());
-        }
+        append.last = last;
         let envelope = raft.envelope(to, append);
         self.post(id, Mail { envelope, entries, posted: 0 });
         Input::Sent { to, term, prev, last, bytes: count }

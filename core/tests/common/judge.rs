@@ -88,7 +88,7 @@ impl Cluster {
     }
 
     pub(super) fn check_input(&self, id: u64, input: &Input, out: &Output, last: LogId, commit: Index) {
-        let Input::Receive(envelope) = input else { return };
+        let Input::Receive(envelope, _) = input else { return };
         match &envelope.message {
             Message::AppendEntries(append) if self.raft(id).commit() > commit => {
                 let verified = append.commit.min(append.last);

@@ -51,7 +51,14 @@ impl Cluster {
             self.write_lost(&mail.envelope);
             return Output::default();
         }
-        self.step_with(to, Input::Receive(mail.envelope), mail.entries)
+        // What a shell reads from the entries' bytes.
+        let prev = match &mail.envelope.message {
+            Message::AppendEntries(append) => append.prev.index,
+            _ => Index::ZERO,
+        };
+        let entries = mail.entries.iter().map(|entry| (entry.term, entry.membership.as_deref().cloned()));
+        let carried = Carried::after(prev, entries);
+        self.step_with(to, Input::Receive(mail.envelope, carried), mail.entries)
     }
 
     /// Hands over a message that somebody made up. The answer to question 0 is one to the newest question.
@@ -65,6 +72,13 @@ impl Cluster {
         let membership = membership.map_or(LogId::ZERO, Raft::membership_id);
         let envelope = Envelope { from: peer(from), to: peer(to), membership, message };
         self.hand(Mail { envelope, entries: Vec::new(), posted: self.wall })
+    }
+
+    /// The same of an AppendEntries with entries that exist nowhere.
+    pub(crate) fn claim(&mut self, from: u64, to: u64, append: AppendEntries, carried: Carried) -> Output {
+        let (membership, message) = (self.raft(from).membership_id(), Message::AppendEntries(append));
+        let envelope = Envelope { from: peer(from), to: peer(to), membership, message };
+        self.step(to, Input::Receive(envelope, carried))
     }
 
     /// A node hears of a newer term, from one who cannot win in it.

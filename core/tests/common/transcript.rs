@@ -49,7 +49,7 @@ impl Cluster {
             return;
         }
         self.write_line(&match input {
-            Input::Receive(envelope) => format!("{envelope}"),
+            Input::Receive(envelope, _) => format!("{envelope}"),
             input => format!("{id}: {input}"),
         });
         if let Some((role, term)) = becomes {

@@ -56,8 +56,6 @@ pub(crate) fn heartbeat_of(c: &Cluster) -> AppendEntries {
         term: Term(c.term(A)),
         prev: LogId::new(1, 1),
         last: Index(1),
-        runs: vec![],
-        memberships: vec![],
         commit: Index(0),
         round: Round(1),
         persisted: Index(1),

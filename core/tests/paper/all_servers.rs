@@ -42,7 +42,7 @@ fn a_newer_term_makes_a_follower_of_everybody() {
     let messages = [
         request_vote(9, LogId::ZERO),
         Message::RequestVoteReply(refused),
-        Message::AppendEntries(append_entries(9, LogId::new(1, 1), &[], 1, 0)),
+        Message::AppendEntries(append_entries(9, LogId::new(1, 1), 1, 0)),
         Message::AppendEntriesReply(reply),
         Message::ReadIndex(ReadIndex { term: Term(9), boot: Boot(1), sequence: 1 }),
         Message::ReadIndexReply(ReadIndexReply { term: Term(9), boot: Boot(1), sequence: 1, index: None }),

@@ -14,7 +14,7 @@ fn reply(c: &Cluster, from: u64, to: u64) -> AppendEntriesReply {
 fn rule_1_an_older_term_is_refused() {
     let mut c = Cluster::with_logs(&["1 1", "1 1"]);
     c.enter(B, 3);
-    c.give(A, B, append_entries(2, LogId::new(1, 1), &[Run::new(2, 1)], 2, 2));
+    c.give(A, B, append_entries(2, LogId::new(1, 1), 2, 2));
     let reply = reply(&c, B, A);
     assert_eq!((reply.term, reply.matched), (Term(3), Index(0)), "the sender learns the newer term");
     assert_eq!((c.log(B), c.commit(B), c.leader_of(B)), ("1 1".into(), 0, None));
@@ -29,7 +29,7 @@ fn rule_2_without_the_entry_before_nothing_is_taken() {
         [(LogId::new(2, 3), LogId::new(1, 2)), (LogId::new(2, 2), LogId::new(1, 2))]
     {
         let mut c = Cluster::with_logs(&["1 2 2 2", "1 1"]);
-        c.give(A, B, append_entries(2, prev, &[Run { first: prev.index.next(), term: Term(2) }], 4, 0));
+        c.give(A, B, append_entries(2, prev, 4, 0));
         c.persist(B);
         let reply = reply(&c, B, A);
         assert_eq!((reply.conflict, reply.matched), (Some(newest_that_can_match), Index(0)));
@@ -41,7 +41,7 @@ fn rule_2_without_the_entry_before_nothing_is_taken() {
 #[test]
 fn rule_3_conflicting_entries_are_deleted() {
     let mut c = Cluster::with_logs(&["1 1 3", "1 1 2 2 2"]);
-    c.give(A, B, append_entries(3, LogId::new(1, 1), &[Run::new(2, 1), Run::new(3, 3)], 3, 0));
+    c.give(A, B, append_entries(3, LogId::new(1, 1), 3, 0));
     assert_eq!(c.log(B), "1 1 3");
 }
 
@@ -49,9 +49,9 @@ fn rule_3_conflicting_entries_are_deleted() {
 #[test]
 fn rule_4_new_entries_are_appended_and_known_ones_are_not() {
     let mut c = Cluster::with_logs(&["1 1 1 1", "1 1"]);
-    c.give(A, B, append_entries(1, LogId::new(1, 1), &[Run::new(2, 1)], 4, 0));
+    c.give(A, B, append_entries(1, LogId::new(1, 1), 4, 0));
     assert_eq!(c.log(B), "1 1 1 1");
-    let again = c.give(A, B, append_entries(1, LogId::new(1, 1), &[Run::new(2, 1)], 3, 0));
+    let again = c.give(A, B, append_entries(1, LogId::new(1, 1), 3, 0));
     assert_eq!((c.log(B), again.write), ("1 1 1 1".into(), None), "and nothing after them is deleted");
 }
 
@@ -64,7 +64,7 @@ fn rule_5_the_commit_index_follows_as_far_as_the_message_goes() {
         c.cut(A, B);
         c.elect_by(A, &[C]);
         assert_eq!((c.commit(A), c.last(B)), (2, 1));
-        c.give(A, B, append_entries(2, LogId::new(1, 1), &[Run::new(2, 2)], 2, leader_commit));
+        c.give(A, B, append_entries(2, LogId::new(1, 1), 2, leader_commit));
         assert_eq!(c.commit(B), expected);
     }
 }

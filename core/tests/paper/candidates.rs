@@ -44,12 +44,12 @@ fn a_majority_of_votes_makes_a_leader() {
 fn a_new_leader_makes_a_follower_of_a_candidate() {
     let mut c = Cluster::of(3);
     candidate_a(&mut c);
-    c.say(B, A, Message::AppendEntries(append_entries(2, LogId::new(1, 1), &[], 1, 0)));
+    c.say(B, A, Message::AppendEntries(append_entries(2, LogId::new(1, 1), 1, 0)));
     assert_eq!((c.role(A), c.leader_of(A), c.vote(A)), (RoleName::Follower, Some(B), Some(A)));
     // One of an older term is no new leader.
     let mut c = Cluster::of(3);
     candidate_a(&mut c);
-    c.say(B, A, Message::AppendEntries(append_entries(1, LogId::new(1, 1), &[], 1, 0)));
+    c.say(B, A, Message::AppendEntries(append_entries(1, LogId::new(1, 1), 1, 0)));
     assert_eq!(c.role(A), RoleName::Candidate);
 }
 

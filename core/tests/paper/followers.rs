@@ -9,7 +9,7 @@ fn followers_respond_to_candidates_and_leaders() {
     c.say(A, B, request_vote(2, LogId::new(1, 1)));
     c.persist(B);
     assert!(vote_granted(&c, B, A));
-    c.say(A, B, Message::AppendEntries(append_entries(2, LogId::new(1, 1), &[], 1, 0)));
+    c.say(A, B, Message::AppendEntries(append_entries(2, LogId::new(1, 1), 1, 0)));
     assert!(matches!(answer(&c, B, A), Message::AppendEntriesReply(reply) if reply.matched == Index(1)));
 }
 
@@ -31,7 +31,7 @@ fn a_follower_that_hears_nothing_becomes_a_candidate() {
 fn a_follower_that_hears_its_leader_stays_one() {
     let mut c = Cluster::of(3);
     for _ in 0..20 {
-        c.say(B, A, Message::AppendEntries(append_entries(1, LogId::new(1, 1), &[], 1, 0)));
+        c.say(B, A, Message::AppendEntries(append_entries(1, LogId::new(1, 1), 1, 0)));
         c.tick(A, 30);
         assert_eq!(c.role(A), RoleName::Follower);
     }
@@ -39,7 +39,7 @@ fn a_follower_that_hears_its_leader_stays_one() {
     c.enter(A, 3);
     for _ in 0..2 {
         c.tick(A, 30);
-        c.say(B, A, Message::AppendEntries(append_entries(1, LogId::new(1, 1), &[], 1, 0)));
+        c.say(B, A, Message::AppendEntries(append_entries(1, LogId::new(1, 1), 1, 0)));
     }
     assert_eq!(c.role(A), RoleName::PreCandidate);
 }

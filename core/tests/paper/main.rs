@@ -18,13 +18,11 @@ use common::*;
 use coracle_core::*;
 
 /// AppendEntries as in the figure, for a follower whose log may be anything.
-fn append_entries(term: u64, prev: LogId, entries: &[Run], last: u64, leader_commit: u64) -> AppendEntries {
+fn append_entries(term: u64, prev: LogId, last: u64, leader_commit: u64) -> AppendEntries {
     AppendEntries {
         term: Term(term),
         prev,
         last: Index(last),
-        runs: entries.to_vec(),
-        memberships: vec![],
         commit: Index(leader_commit),
         round: Round(1),
         persisted: Index(0),
