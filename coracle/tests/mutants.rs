@@ -18,7 +18,7 @@ fn a_few_mutants_are_found_at_once() {
         ("directory-not-synced", 60),
         ("log-compared-by-term", 60),
         ("leader-counts-unsynced", 60),
-        ("read-without-round", 60),
+        ("read-joins-round-under-way", 60),
         ("command-applied-twice", 60),
     ] {
         let found = found(name, seeds);
