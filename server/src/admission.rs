@@ -4,15 +4,15 @@
 //! between, is told the same id. The node is made only then. From there on it joins as any other ([`joining`](crate::joining)).
 
 use crate::cluster;
-use crate::joining::{Join, MARKER, PATIENCE, PAUSE, SAID};
+use crate::joining::{Join, MARKER, PATIENCE, PAUSE, SAID, mark};
 use crate::members::{CHANGE_LIMIT, ask};
 use coracle::raft::{Incarnation, NodeId};
 use coracle::storage::disk::ReadOnlyDir;
 use coracle::storage::identity::{self, IDENTITY};
 use coracle::{Config, Storage, in_full};
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::thread::sleep;
 use tokio::sync::oneshot;
@@ -123,14 +123,4 @@ fn disk_name(dir: &Path) -> io::Result<Incarnation> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     mark(dir, &format!("{drawn:016x}\n"))?;
     Ok(Incarnation(drawn))
-}
-
-/// Notes in a directory that its node asked to be taken in, and does not vote yet.
-pub(crate) fn mark(dir: &Path, text: &str) -> io::Result<()> {
-    let new = dir.join(format!("{MARKER}.tmp"));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, dir.join(MARKER))?;
-    File::open(dir)?.sync_all()
 }

@@ -12,15 +12,16 @@
 //! - With `--expect`, nodes that are all blank form a cluster: the one of the lowest id founds it, once exactly as many as
 //!   are expected have answered. That no two are founded is the founding's own work.
 
-use crate::admission::mark;
 use crate::cluster;
 use crate::kv::Machine;
 use crate::members::{CHANGE_LIMIT, ask};
 use crate::report::{Report, ReportedMember};
 use coracle::{Node, Status, Storage, in_full};
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -36,6 +37,16 @@ pub(crate) const SAID: u32 = 20;
 
 /// The file that says that this node asked to be taken in, and does not vote yet.
 pub(crate) const MARKER: &str = "joining";
+
+/// Notes in a directory that its node asked to be taken in, and does not vote yet.
+pub(crate) fn mark(dir: &Path, text: &str) -> io::Result<()> {
+    let new = dir.join(format!("{MARKER}.tmp"));
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, dir.join(MARKER))?;
+    File::open(dir)?.sync_all()
+}
 
 /// Whom to join, and how.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -138,7 +138,6 @@ pub async fn serve<M: Machine>(
     if !options.join.to.is_empty() {
         joining::start(options.join.clone(), node.clone());
     }
-
     let (stop, stopping) = watch::channel(false);
     let shared = Arc::new(Shared {
         node: node.clone(),
@@ -166,13 +165,18 @@ pub async fn serve<M: Machine>(
     // Nobody new; those under way finish, while the node still runs.
     drop(listener);
     stop.send_replace(true);
+    drain(connections, options.timeout + DRAIN).await;
+    node.stop().await;
+    stopped.map_or(Ok(()), |reason| Err(ServeError::Stopped(reason)))
+}
+
+/// Waits for so long until these have finished, and ends those that have not.
+async fn drain(mut connections: JoinSet<()>, limit: Duration) {
     let finish = async { while connections.join_next().await.is_some() {} };
-    if timeout(options.timeout + DRAIN, finish).await.is_err() {
+    if timeout(limit, finish).await.is_err() {
         tracing::warn!("{} connections did not finish in time", connections.len());
         connections.shutdown().await;
     }
-    node.stop().await;
-    stopped.map_or(Ok(()), |reason| Err(ServeError::Stopped(reason)))
 }
 
 /// Accepts connections for ever.
