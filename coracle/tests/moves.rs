@@ -182,6 +182,32 @@ async fn a_member_on_another_disk_is_not_moved_by_hand() {
     assert!(in_full(&refused).contains("another disk"), "{refused}");
 }
 
+/// The port as it is, under another name of this computer.
+fn by_another_name(config: &mut Config) {
+    if let Some(port) = config.peer_addr.strip_prefix("127.0.0.1:").filter(|port| *port != "0") {
+        config.advertised = format!("localhost:{port}");
+    }
+}
+
+/// Two names of one place are no move: a node that is found at home, in this very boot, stays in the membership as it is. One
+/// that has moved meanwhile, beside it, is noticed.
+#[tokio::test]
+async fn another_name_of_the_same_place_is_no_move() {
+    let mut named = Cluster::founded(1, true, by_another_name).await;
+    let mut moved = Cluster::founded(1, true, plain).await;
+    named.stop(1).await;
+    named.restart(1).await;
+    let home = named.addresses[0].clone();
+    assert_eq!(named.node(1).status().await.unwrap().address, home.replace("127.0.0.1", "localhost"));
+    for _ in 0..3 {
+        moved.stop(1).await;
+        restart_elsewhere(&mut moved, 1).await;
+        eventually("the membership says where it is", async || knows_all(&moved, 1).await).await;
+    }
+    let status = named.node(1).status().await.unwrap();
+    assert!(!status.moved && status.members[0].address == home, "{status:?}");
+}
+
 fn impatient(config: &mut Config) {
     config.forward = true;
     config.replace_dead_after = Some(2 * config.election_timeout.1);

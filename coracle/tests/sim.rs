@@ -95,6 +95,12 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (7_002_459, None, 2000, None),
     // A leader that wakes up late hands over, gives up, and takes commands again, all in one turn.
     (6_200_001_615, None, 2000, None),
+    // What is for a disk that was wiped says nothing to the one that its node has now.
+    (6_000_000_030, None, 2000, None),
+    // A connection that one end gives up is none at the other.
+    (6_000_001_486, None, 2000, None),
+    // Nothing is under way to a member that was removed and has come back.
+    (6_000_005_447, None, 2000, None),
     // A snapshot may be durable before the term in which it came.
     (638, None, 2000, None),
     // What a start finds of a snapshot may be in the page cache only.

@@ -443,7 +443,9 @@ impl Ghost {
         self.nodes[node].leads = raft.is_leader();
         self.nodes[node].hands_over_to = raft.transferring_to();
         // Whoever comes back as a member is a stranger again.
-        self.nodes[node].matched.retain(|peer, _| raft.membership().members.contains_key(&peer.id));
+        let record = &mut self.nodes[node];
+        record.matched.retain(|peer, _| raft.membership().members.contains_key(&peer.id));
+        record.under_way.retain(|peer, _| raft.membership().contains(*peer));
         self.on_commit(node, raft)
     }
 

@@ -255,9 +255,9 @@ impl Plan {
         if !self.changes {
             return self;
         }
-        let wipe = *dice.pick(&[0, 0, ELECTION, 4 * ELECTION]);
+        let wipe = *dice.pick(&[0, 0, 2 * ELECTION, 6 * ELECTION]);
         let damage = *dice.pick(&[0, 0, 2 * ELECTION]);
-        let moves = *dice.pick(&[0, 0, ELECTION / 2, 2 * ELECTION]);
+        let moves = *dice.pick(&[0, 0, ELECTION, 4 * ELECTION]);
         Plan { wipe, damage, moves, addressed: moves > 0, ..self }
     }
 

@@ -423,7 +423,9 @@ impl World {
         }
         // Nobody leads a node that was removed.
         let gone = |raft: &Raft| !raft.membership().is_empty() && !raft.membership().contains(raft.me());
-        if let Some(up) = self.hosts[node].up.as_ref().filter(|up| !gone(up.raft())) {
+        // Nor one that was not let in again yet on its new disk, or knows nobody where he is.
+        let lost = self.hosts[node].wiped || self.is_lonely(node);
+        if let Some(up) = self.hosts[node].up.as_ref().filter(|up| !lost && !gone(up.raft())) {
             self.ticks.0 += 1;
             self.ticks.1 += u64::from(up.raft().leader().is_none());
         }

@@ -170,16 +170,3 @@ async fn nobody_at_the_old_address_does_not_mean_that_a_member_is_gone() {
     drop(path);
     two.tcp.close().await;
 }
-
-/// Two names of one place are no move.
-#[tokio::test]
-async fn a_member_that_was_met_at_home_has_not_moved_whatever_it_calls_its_address() {
-    let one = node(1).await;
-    let says = Local { address: "127.0.0.1:2".to_owned(), ..local(2, Some(CLUSTER)) };
-    let two = Node::start(says).await;
-    two.knows(&[(1, &one.address())]);
-    one.knows(&[(2, NOWHERE)]);
-    until(|| one.tcp.claims().len() == 1).await;
-    one.knows(&[(2, &two.address())]);
-    until(|| one.tcp.peer(peer(2)).is_some() && one.tcp.claims().is_empty()).await;
-}

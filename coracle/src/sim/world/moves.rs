@@ -2,7 +2,7 @@
 //! rules ([`Places`](crate::transport::places::Places)) look for it, and whoever answers there is who listens there. In
 //! runs without moves everybody reaches everybody.
 
-use super::World;
+use super::{Happening, World};
 use crate::members::MemberChange;
 use crate::place::Place;
 use crate::sim::dice::Dice;
@@ -26,6 +26,7 @@ impl World {
         let other = dice.below(self.hosts.len() as u64) as usize;
         let elsewhere = self.hosts[other].at.listens.clone();
         self.settle_at(node);
+        self.at(dice.within(1, 50 * MS), Happening::Start { node });
         if wrong && other != node {
             self.met.count(Rare::MovedWrong);
             self.hosts[node].at.says = elsewhere;
@@ -48,6 +49,12 @@ impl World {
     /// Whether the two are connected.
     pub(super) fn is_linked(&self, from: usize, to: usize) -> bool {
         !self.plan.addressed || self.has_dialed(from, to) || self.has_dialed(to, from)
+    }
+
+    /// Whether nobody is connected to it.
+    pub(super) fn is_lonely(&self, node: usize) -> bool {
+        let mut others = (0..self.hosts.len()).filter(|other| *other != node);
+        self.plan.addressed && !others.any(|other| self.is_linked(node, other))
     }
 
     /// Whether the connection that `node` made is there, at both ends.
