@@ -108,6 +108,10 @@ impl Host {
     /// Writes down where it found others, now and then. (Where that fails nothing is lost but the hint.)
     pub(in crate::sim) fn remember(&mut self, now: u64) {
         let Some(up) = self.up.as_mut().filter(|up| now >= up.standing.saved + REMEMBERED) else { return };
+        // It goes through the queue of the log, and so comes after the memberships that it goes by.
+        if up.writing.is_some() || up.reported < up.raft().newest_write() {
+            return;
+        }
         up.standing.saved = now;
         let found: Vec<Place> = up.standing.places.found().cloned().collect();
         if found != self.at.kept && !self.faulty && moved::save(&self.disk, &found).is_ok() {

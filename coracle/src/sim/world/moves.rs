@@ -355,6 +355,8 @@ impl World {
         self.until("L11", 20 * ELECTION, "membership that says where all are", |world| {
             world.hosts.iter().all(|host| world.says_rightly(host.me))
         })?;
+        // That, or where they were found, is on all disks a second later.
+        self.pass(1500 * MS)?;
         let mut dice = self.chance.plain(23, 0, self.now);
         let first = dice.below(size as u64) as usize;
         let moved: Vec<usize> = (0..=size / 2).map(|at| (first + at) % size).collect();
