@@ -99,8 +99,6 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (6_000_000_030, None, 2000, None),
     // A connection that one end gives up is none at the other.
     (6_000_001_486, None, 2000, None),
-    // What is kept of where others are comes after the memberships that it goes by.
-    (6_000_021_684, None, 2000, None),
     // Nothing is under way to a member that was removed and has come back.
     (6_000_005_447, None, 2000, None),
     // A snapshot may be durable before the term in which it came.

@@ -65,11 +65,8 @@ impl Places {
             match self.homes.get(&peer) {
                 Some(now) if *now == home => {}
                 Some(now) => {
-                    // Where it was met last is known on, also where it is home no more: what the membership says may be
-                    // taken back.
-                    let met = self.met_at_home.remove(&peer);
-                    let met = met.map(|boot| Place { peer, boot, address: home });
-                    match self.found.remove(&peer).or(met) {
+                    self.met_at_home.remove(&peer);
+                    match self.found.remove(&peer) {
                         Some(place) if place.address == *now => {
                             self.met_at_home.insert(peer, place.boot);
                             self.heard.remove(&peer);
@@ -251,14 +248,6 @@ mod tests {
         // Met where it was is not met where it is.
         assert_eq!(places.settle(None, &at("last:1")), [PEER]);
         assert!(places.claim(PEER, Boot(1), "name:1").is_some());
-    }
-
-    #[test]
-    fn an_address_that_is_taken_back_is_where_it_was_met_all_the_same() {
-        let mut places = places(&[place("new:1")], "home:1");
-        assert_eq!(places.settle(None, &at("new:1")), []);
-        assert_eq!(places.settle(None, &at("home:1")), [PEER]);
-        assert_eq!(places.addresses(PEER, None), ["new:1", "home:1"]);
     }
 
     #[test]
