@@ -101,7 +101,7 @@ enum Command {
 #[derive(Args)]
 struct Serve {
     /// The node's id in its cluster, at least 1; with --join the cluster gives a new node one if this is omitted
-    #[arg(long, required_unless_present = "join", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, required_unless_present = "join")]
     id: Option<u64>,
     /// The data directory; created if missing
     #[arg(long, value_name = "DIR")]
@@ -384,6 +384,9 @@ impl Serve {
 
     fn options(self) -> Result<Options, String> {
         let storage = self.store.storage(self.data_dir)?;
+        if self.id == Some(0) {
+            return Err("--id 0: a node's name is at least 1".into());
+        }
         if self.timeout.is_zero() || self.half_command_limit.is_zero() || self.max_clients == 0 {
             return Err("--timeout, --half-command-limit and --max-clients must not be zero".into());
         }

@@ -30,14 +30,18 @@ async fn tr_2_whoever_is_wrong_here_is_told_why() {
     assert_eq!(refused(&|h| h.facts.cluster = None).await, RefusedReason::Blank);
     assert_eq!(refused(&|h| h.to = NodeId(3)).await, RefusedReason::WrongNode);
     assert_eq!(refused(&|h| h.to_incarnation = Some(Incarnation(1))).await, RefusedReason::WrongNode);
-    assert_eq!(refused(&|h| h.facts.from = peer(1)).await, RefusedReason::OwnName);
+    let itself = local(1, None);
+    let own = |h: &mut Hello| (h.facts.from, h.facts.boot) = (itself.peer, itself.boot);
+    assert_eq!(refused(&own).await, RefusedReason::OwnName);
+    // Of the same name, but not the node that dialed: another process, another disk.
+    assert_eq!(refused(&|h| h.facts.from = peer(1)).await, RefusedReason::BadName);
     assert_eq!(refused(&|h| h.facts.from = Peer::default()).await, RefusedReason::BadName);
     assert_eq!(refused(&|h| h.facts.protocol = (3, 9)).await, RefusedReason::Protocol);
     assert_eq!(refused(&|h| h.facts.protocol = (1, 1)).await, RefusedReason::Protocol);
     assert_eq!(refused(&|h| h.facts.required = 1 << 63).await, RefusedReason::Feature);
     assert_eq!(refused(&|h| h.purpose = Purpose::Bulk).await, RefusedReason::Purpose);
     assert_eq!(refused(&|h| h.purpose = Purpose::Other(9)).await, RefusedReason::Purpose);
-    assert_eq!(node.tcp.counts().refused, 11);
+    assert_eq!(node.tcp.counts().refused, 12);
     assert!(node.inbox.try_recv().is_err(), "the node heard nothing of it");
     let mut fine = hello(2, 1);
     (fine.facts.protocol, fine.facts.optional) = ((0, 9), 1 << 63);
