@@ -116,6 +116,12 @@ async fn mc_13_a_node_that_lost_its_disk_is_replaced_under_its_own_name() {
     cluster.stop(3).await;
     std::fs::remove_dir_all(cluster.dir(3)).unwrap();
     cluster.restart(3).await;
+    // To add it once more is not to replace it. One that does not answer in time stays what it was.
+    eventually("the new disk is noticed", async || {
+        let again = change(&cluster, MemberChange::Add(id(3), at(&cluster, 3))).await;
+        again.is_err_and(|error| error.to_string().contains("it has another disk there")).then_some(())
+    })
+    .await;
     let replace = MemberChange::Replace { old: id(3), new: id(3), address: at(&cluster, 3) };
     let then = change(&cluster, replace.clone()).await.unwrap();
     assert_eq!(voters(&then), [1, 2, 3]);
@@ -147,6 +153,34 @@ async fn a_change_after_which_too_few_would_answer_is_refused() {
     })
     .await;
     write(&cluster, 0..3).await;
+}
+
+/// MC-13: whoever answers in the leader's name is not the leader for that.
+#[tokio::test]
+async fn mc_13_another_node_of_the_leaders_name_is_not_taken_for_the_leader() {
+    let cluster = Cluster::founded(3, false, plain).await;
+    let others = Cluster::blank(3, false, plain).await;
+    eventually("both changes are refused", async || {
+        let leader = cluster.leader().await;
+        let (name, address) = (id(leader), at(&others, leader));
+        let replace = MemberChange::Replace { old: name, new: name, address: address.clone() };
+        for wrong in [replace, MemberChange::Move(name, address)] {
+            match cluster.node(leader).change_members(wrong, LIMIT).await {
+                Err(ChangeError::Invalid(why)) => {
+                    assert!(why.contains("let another node lead first"), "{why}")
+                }
+                // It leads no more, or there was no answer in time.
+                Err(_) => return None,
+                Ok(done) => panic!("{done:?}"),
+            }
+        }
+        Some(())
+    })
+    .await;
+    let membership = cluster.node(1).status().await.unwrap().raft.membership;
+    for member in membership.members.values() {
+        assert_eq!(member.address, at(&cluster, member.id.0));
+    }
 }
 
 #[tokio::test]

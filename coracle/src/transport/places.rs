@@ -65,7 +65,7 @@ impl Places {
             match self.homes.get(&peer) {
                 Some(now) if *now == home => {}
                 Some(now) => {
-                    self.met_at_home.remove(&peer);
+                    let met = self.met_at_home.remove(&peer);
                     match self.found.remove(&peer) {
                         Some(place) if place.address == *now => {
                             self.met_at_home.insert(peer, place.boot);
@@ -73,6 +73,10 @@ impl Places {
                         }
                         elsewhere => {
                             self.found.extend(elsewhere.map(|place| (peer, place)));
+                            // The entry that named its home may have been taken back, and the member is there still.
+                            if let Some(boot) = met {
+                                self.hear(Place { peer, boot, address: home });
+                            }
                             ended.push(peer);
                         }
                     }
@@ -191,6 +195,18 @@ mod tests {
 
     fn met(places: &mut Places, address: &str) -> Option<Place> {
         places.find(PEER, (PEER, Boot(1)), address)
+    }
+
+    /// The entry with its new address may be truncated: then the membership names the old one again, where nobody is.
+    #[test]
+    fn where_a_member_was_met_is_tried_when_its_address_is_taken_back() {
+        let mut places = places(&[], "old:1");
+        met(&mut places, "new:1");
+        assert_eq!(places.settle(None, &at("new:1")), [], "it was found there");
+        assert_eq!(places.settle(None, &at("old:1")), [PEER]);
+        assert_eq!(places.addresses(PEER, None), ["old:1", "new:1"]);
+        met(&mut places, "old:1");
+        assert_eq!(places.addresses(PEER, None), ["old:1"], "it is at home");
     }
 
     #[test]
