@@ -167,7 +167,7 @@ async fn mc_13_another_node_of_the_leaders_name_is_not_taken_for_the_leader() {
         for wrong in [replace, MemberChange::Move(name, address)] {
             match cluster.node(leader).change_members(wrong, LIMIT).await {
                 Err(ChangeError::Invalid(why)) => {
-                    assert!(why.contains("let another node lead first"), "{why}")
+                    assert!(why.contains("let another node lead first"), "{why}");
                 }
                 // It leads no more, or there was no answer in time.
                 Err(_) => return None,

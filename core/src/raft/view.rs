@@ -132,7 +132,7 @@ impl Raft {
         self.shared.log.last_id()
     }
 
-    /// The newest id that was handed out in an [`Output::write`].
+    /// The newest id that was handed out in an [`Output::write`](crate::Output::write).
     pub fn newest_write(&self) -> WriteId {
         self.shared.disk.newest()
     }
