@@ -12,6 +12,7 @@ use crate::wire::{RefusedReason as Refusal, check_membership};
 use crate::work::Changed;
 use coracle_core::{Incarnation, MAX_VOTERS, Member, Membership, NodeId, RefusedReason, Status};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -99,7 +100,9 @@ impl MemberChange {
             }
             MemberChange::Admit { incarnation, address } => {
                 if !is_address(address) {
-                    return Err(ChangeError::Invalid(format!("{address} is not host:port")));
+                    return Err(ChangeError::Invalid(format!(
+                        "{address} is not host:port, as others can dial it"
+                    )));
                 }
                 if !now.members.values().any(|member| member.incarnation == *incarnation) {
                     let taken = now.all().map(|member| member.id.0).max().unwrap_or_default();
@@ -293,7 +296,9 @@ impl Inner {
         let mut met = BTreeMap::new();
         for (id, address) in change.newcomers() {
             if id.0 == 0 || !is_address(&address) {
-                return Err(ChangeError::Invalid(format!("{id}={address} is not id=host:port")));
+                return Err(ChangeError::Invalid(format!(
+                    "{id}={address} is not id=host:port, as others can dial it"
+                )));
             }
             let known = now.members.get(&id);
             let unable = |why: String| ChangeError::NotReady { node: id, address: address.clone(), why };
@@ -343,9 +348,11 @@ impl Inner {
     }
 }
 
-/// Whether this is `host:port`.
+/// Whether this is a `host:port` that can be dialed.
 fn is_address(word: &str) -> bool {
-    word.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    let Some((host, port)) = word.rsplit_once(':') else { return false };
+    let everywhere = word.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_unspecified());
+    !host.is_empty() && !everywhere && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 impl MemberChange {
@@ -428,6 +435,10 @@ mod tests {
             to.unwrap_err().to_string()
         };
         assert!(says(MemberChange::Promote(NodeId(9)), &[]).contains("node 9 is no member"));
+        for nowhere in ["a", ":1", "a:0", "a:x", "0.0.0.0:1", "[::]:1"] {
+            let admit = MemberChange::Admit { incarnation: Incarnation(8), address: nowhere.to_owned() };
+            assert!(says(admit, &[]).contains("as others can dial it"), "{nowhere}");
+        }
         let mistyped = MemberChange::Replace { old: NodeId(9), new: NodeId(4), address: "a:1".to_owned() };
         assert!(says(mistyped, &[(4, 1)]).contains("node 9 is no member"));
         let many: Vec<(u64, u64)> = (1..=10).map(|id| (id, 1)).collect();

@@ -12,6 +12,7 @@ use coracle::storage::identity::{self, IDENTITY};
 use coracle::{Config, Storage, in_full};
 use std::fs::{self, DirBuilder};
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::thread::sleep;
@@ -35,6 +36,12 @@ pub(crate) fn start(config: &Config, join: &Join) -> Result<oneshot::Receiver<Re
     };
     let address = if config.advertised.is_empty() { &config.peer_addr } else { &config.advertised };
     let (dir, address, join) = (dir.clone(), address.clone(), join.clone());
+    let nowhere = |it: SocketAddr| it.ip().is_unspecified() || it.port() == 0;
+    if address.parse().is_ok_and(nowhere) {
+        return Err(format!(
+            "others cannot dial {address}: say by --advertise HOST:PORT where they are to dial this node, or give it an --id"
+        ));
+    }
     let (tell, told) = oneshot::channel();
     std::thread::spawn(move || {
         let name = match known(&dir) {

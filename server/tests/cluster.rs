@@ -443,6 +443,13 @@ fn a_start_that_cannot_work_ends_with_one_line() {
     drop(cluster);
     let text = serve("2", &directory_of("node1"), any, any);
     assert!(text.contains("node1"), "another node's directory: {text}");
+    // One that joins without a name would be given it at an address at which nobody finds it.
+    for nowhere in ["0.0.0.0:7101", "[::]:7101", any] {
+        let (join, data) = (["serve", "--join", any, "--data-dir"], directory_of("node4"));
+        let output = run(&[&join[..], &[&data, "--peer-addr", nowhere, "--client-addr", any]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(complaint(&output).contains("--advertise HOST:PORT"), "{output:?}");
+    }
 }
 
 #[test]
