@@ -258,7 +258,7 @@ mod tests {
         Entry::new(LogId::new(term, index), Kind::Noop, Stamp::default(), &[])
     }
 
-    /// What is in the log and not applied may be taken back: a snapshot knows nothing of it.
+    /// SN-7: what is in the log and not applied may be taken back: a snapshot knows nothing of it.
     #[test]
     fn sn_7_a_snapshot_carries_the_membership_that_was_applied_and_no_later_one() {
         let members = |term, index, payload: &[u8]| {

@@ -131,7 +131,7 @@ fn mc_6_one_voter_that_becomes_three_needs_the_new_majority_too() {
     assert_eq!(voters_of(&c, C), (vec![A, B, C], vec![]));
 }
 
-/// The last entry of a change is appended by whoever leads when the joint one is committed.
+/// MC-12: the last entry of a change is appended by whoever leads when the joint one is committed.
 #[test]
 fn mc_12_a_change_is_finished_by_the_next_leader_and_no_other_begins_before() {
     let mut c = three_of_five();
@@ -178,7 +178,7 @@ fn a_leader_outside_the_new_voters_leads_until_the_change_is_committed_and_then_
     assert_eq!(c.role(A), RoleName::Learner, "S14f: it campaigns no more");
 }
 
-/// Two voters, of which the leader is removed, and what would make the other one the only voter is lost on its way: the
+/// MC-8: two voters, of which the leader is removed, and what would make the other one the only voter is lost on its way: the
 /// leader stays until that has arrived, or nobody could ever lead again.
 #[test]
 fn mc_8_a_removed_leader_stays_until_its_successor_can_commit() {
