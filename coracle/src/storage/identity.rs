@@ -32,8 +32,9 @@
 //!
 //! Without bit 1 the write-ahead log keeps the log, and the name is all zeros. Bits 0 and 3 exclude each other.
 
-use super::disk::{Disk, failed, read_full};
+use super::disk::Disk;
 use super::engine::{self, WAL};
+use super::small::{self, Small, u32_at, u64_at};
 use super::{Identity, StoreError};
 use bytes::Bytes;
 use coracle_core::{Boot, ClusterId, Incarnation, Index, NodeId};
@@ -45,8 +46,8 @@ pub const IDENTITY: &str = "identity";
 /// Where the next version of the file is prepared.
 pub(super) const TEMPORARY: &str = "identity.tmp";
 
-const MAGIC: [u8; 4] = *b"CRID";
-const VERSION: u32 = 2;
+const FILE: Small = Small { name: IDENTITY, temporary: TEMPORARY, magic: *b"CRID", version: 2 };
+
 /// The bytes before the first boot.
 const SIZE: usize = 96;
 /// The bytes of a boot.
@@ -144,8 +145,7 @@ pub fn open_or_create_with(
 ) -> Result<Identity, StoreError> {
     let path = disk.path().join(IDENTITY);
     let refuse = |detail: String| Err(StoreError::Identity { path: path.clone(), detail });
-    let names = disk.list().map_err(failed("list", disk.path()))?;
-    if !names.iter().any(|name| name == IDENTITY) {
+    if !FILE.exists(disk)? {
         if log_exists {
             return refuse(
                 "it is missing, but there is a log; bring the file back, or remove this node from the \
@@ -216,13 +216,13 @@ pub fn boots(disk: &dyn Disk) -> Result<Boots, StoreError> {
 /// The least number that the newest segment of the log has; 0 if nothing is known, as where the directory has no
 /// identity.
 pub(super) fn least_segment(disk: &dyn Disk) -> Result<u64, StoreError> {
-    if exists(disk)? { read(disk).map(|record| record.segment) } else { Ok(0) }
+    if FILE.exists(disk)? { read(disk).map(|record| record.segment) } else { Ok(0) }
 }
 
 /// Writes down, durably, that the log has a segment of this number. From now on a log that ends before it is
 /// damaged. A log without an identity, as a test may have it, knows no such number.
 pub(super) fn raise_segment(disk: &dyn Disk, number: u64) -> Result<(), StoreError> {
-    if !exists(disk)? {
+    if !FILE.exists(disk)? {
         return Ok(());
     }
     let mut record = read(disk)?;
@@ -231,11 +231,6 @@ pub(super) fn raise_segment(disk: &dyn Disk, number: u64) -> Result<(), StoreErr
         save(disk, &record)?;
     }
     Ok(())
-}
-
-fn exists(disk: &dyn Disk) -> Result<bool, StoreError> {
-    let names = disk.list().map_err(failed("list", disk.path()))?;
-    Ok(names.iter().any(|name| name == IDENTITY))
 }
 
 /// Writes down, durably, which cluster the node has joined. The same cluster again changes nothing;
@@ -299,28 +294,19 @@ pub fn set_promise(disk: &dyn Disk, promise: Option<Promise>) -> Result<(), Stor
 
 /// Reads the file, which must be there.
 fn read(disk: &dyn Disk) -> Result<Record, StoreError> {
-    let path = disk.path().join(IDENTITY);
-    let file = disk.open(IDENTITY).map_err(failed("open", &path))?;
-    // One byte more than expected, so that a longer file is noticed.
-    let mut bytes = vec![0; SIZE + MAX_BOOTS * BOOT + ROUND + MAX_LIST + 1];
-    let count = read_full(&*file, &mut bytes, 0).map_err(failed("read", &path))?;
-    decode(&bytes[..count], path)
+    let bytes = FILE.read(disk, SIZE + MAX_BOOTS * BOOT + ROUND + MAX_LIST)?;
+    decode(&bytes, disk.path().join(IDENTITY))
 }
 
 fn save(disk: &dyn Disk, record: &Record) -> Result<(), StoreError> {
-    let path: PathBuf = disk.path().join(TEMPORARY);
-    let file = disk.create(TEMPORARY).map_err(failed("create", &path))?;
-    file.write_at(&encode(record), 0).map_err(failed("write to", &path))?;
-    file.sync_data().map_err(failed("sync", &path))?;
-    disk.rename(TEMPORARY, IDENTITY).map_err(failed("rename", &path))?;
-    disk.sync_dir().map_err(failed("sync", disk.path()))
+    let (flags, bytes) = encode(record);
+    FILE.replace(disk, flags, bytes)
 }
 
-fn encode(record: &Record) -> Vec<u8> {
+/// The flags, and the bytes, but for those with which all files begin.
+fn encode(record: &Record) -> (u32, Vec<u8>) {
     let Record { identity, engine, segment, boots, fenced, promise } = record;
     let mut bytes = vec![0; SIZE];
-    bytes[4..8].copy_from_slice(&MAGIC);
-    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
     let mut flags = if identity.cluster.is_some() { KNOWS_CLUSTER } else { 0 };
     if engine != WAL {
         flags |= NAMES_ENGINE;
@@ -334,7 +320,6 @@ fn encode(record: &Record) -> Vec<u8> {
         flags |= PROMISED;
         bytes[92..96].copy_from_slice(&(list.len() as u32).to_le_bytes());
     }
-    bytes[12..16].copy_from_slice(&flags.to_le_bytes());
     bytes[16..24].copy_from_slice(&identity.node.0.to_le_bytes());
     bytes[24..32].copy_from_slice(&identity.incarnation.0.to_le_bytes());
     bytes[32..48].copy_from_slice(&identity.cluster.map_or(0, |c| c.0).to_le_bytes());
@@ -348,9 +333,7 @@ fn encode(record: &Record) -> Vec<u8> {
         bytes.extend_from_slice(&round.to_le_bytes());
         bytes.extend_from_slice(list);
     }
-    let sum = crc32c::crc32c(&bytes[4..]);
-    bytes[..4].copy_from_slice(&sum.to_le_bytes());
-    bytes
+    (flags, bytes)
 }
 
 /// What the bytes of this file say.
@@ -360,22 +343,21 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
         offset: offset as u64,
         detail: format!("{detail}; bring the file back"),
     };
-    let word = |at: usize| bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-    let u32_at = |at: usize| word(at).map_or(0, u32::from_le_bytes);
-    let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
+    let u32_at = |at: usize| u32_at(bytes, at);
+    let u64_at = |at: usize| u64_at(bytes, at);
     // Every version has had as many.
     if bytes.len() < 64 {
         return Err(damaged(bytes.len(), "it ends too early"));
     }
-    if bytes.get(4..8) != Some(&MAGIC[..]) || crc32c::crc32c(&bytes[4..]) != u32_at(0) {
+    if !FILE.is_whole(bytes) {
         return Err(damaged(0, "its checksum is wrong"));
     }
-    let (version, flags) = (u32_at(8), u32_at(12));
-    if version < VERSION {
+    let (version, flags) = (small::version(bytes), small::word(bytes));
+    if version < FILE.version {
         return Err(StoreError::Older { path, version });
     }
     let newer = |offset: u64, detail: String| StoreError::Newer { path: path.clone(), offset, detail };
-    if version > VERSION || flags & !(KNOWS_CLUSTER | NAMES_ENGINE | FENCED | PROMISED) != 0 {
+    if version > FILE.version || flags & !(KNOWS_CLUSTER | NAMES_ENGINE | FENCED | PROMISED) != 0 {
         return Err(newer(8, format!("version {version} with flags {flags:#x}")));
     }
     let (count, list, promised) = (u32_at(80) as usize, u32_at(92) as usize, flags & PROMISED != 0);

@@ -11,7 +11,8 @@
 //! ```
 
 use super::StoreError;
-use super::disk::{Disk, failed, read_full};
+use super::disk::Disk;
+use super::small::{self, HEADER, Small};
 use coracle_core::{Boot, Incarnation, NodeId, Peer};
 
 /// The name of the file.
@@ -20,10 +21,9 @@ pub(crate) const MET: &str = "met";
 /// Where the next version of the file is prepared.
 pub(super) const TEMPORARY: &str = "met.tmp";
 
-const MAGIC: [u8; 4] = *b"CRMT";
-const VERSION: u32 = 1;
-/// The bytes before the first, and of each.
-const HEADER: usize = 16;
+const FILE: Small = Small { name: MET, temporary: TEMPORARY, magic: *b"CRMT", version: 1 };
+
+/// The bytes of each.
 const EACH: usize = 32;
 
 /// As many are read at most: four times the members that a cluster may have.
@@ -42,17 +42,11 @@ pub struct Met {
 
 /// Reads what was written last.
 pub(crate) fn load(disk: &dyn Disk) -> Result<Vec<Met>, StoreError> {
-    let path = disk.path().join(MET);
-    if !disk.list().map_err(failed("list", disk.path()))?.iter().any(|name| name == MET) {
+    if !FILE.exists(disk)? {
         return Ok(Vec::new());
     }
-    let file = disk.open(MET).map_err(failed("open", &path))?;
-    // One byte more than expected, so that a longer file is noticed.
-    let mut bytes = vec![0; HEADER + MOST * EACH + 1];
-    let length = read_full(&*file, &mut bytes, 0).map_err(failed("read", &path))?;
-    bytes.truncate(length);
-    let word =
-        |at: usize| bytes.get(at..at + 4).map(|word| u32::from_le_bytes(std::array::from_fn(|i| word[i])));
+    let path = disk.path().join(MET);
+    let bytes = FILE.read(disk, HEADER + MOST * EACH)?;
     let damaged = |detail: &str| StoreError::Damaged {
         path: path.clone(),
         offset: 0,
@@ -60,19 +54,20 @@ pub(crate) fn load(disk: &dyn Disk) -> Result<Vec<Met>, StoreError> {
             "{detail}; remove the file: copies of other members' directories are then noticed only from now on"
         ),
     };
-    if length < HEADER || bytes[4..8] != MAGIC || word(0) != Some(crc32c::crc32c(&bytes[4..])) {
+    if !FILE.is_whole(&bytes) {
         return Err(damaged("its checksum is wrong"));
     }
-    if word(8) != Some(VERSION) {
-        let detail = format!("version {}", word(8).unwrap_or_default());
+    let version = small::version(&bytes);
+    if version != FILE.version {
+        let detail = format!("version {version}");
         return Err(StoreError::Newer { path, offset: 8, detail });
     }
     let records = bytes[HEADER..].chunks_exact(EACH);
-    if !records.remainder().is_empty() || word(12) != u32::try_from(records.len()).ok() {
+    if !records.remainder().is_empty() || small::word(&bytes) as usize != records.len() {
         return Err(damaged("its length does not fit its count"));
     }
     let record = |record: &[u8]| {
-        let field = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| record[8 * at + i]));
+        let field = |at: usize| small::u64_at(record, 8 * at);
         let peer = Peer { id: NodeId(field(0)), incarnation: Incarnation(field(1)) };
         Met { peer, number: field(2), boot: Boot(field(3)) }
     };
@@ -81,24 +76,14 @@ pub(crate) fn load(disk: &dyn Disk) -> Result<Vec<Met>, StoreError> {
 
 /// Writes all of it, durably.
 pub(crate) fn save(disk: &dyn Disk, all: &[Met]) -> Result<(), StoreError> {
-    let mut bytes = vec![0; HEADER];
-    bytes[4..8].copy_from_slice(&MAGIC);
-    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
     let all = &all[..all.len().min(MOST)];
-    bytes[12..16].copy_from_slice(&(all.len() as u32).to_le_bytes());
+    let mut bytes = vec![0; HEADER];
     for Met { peer, number, boot } in all {
         for field in [peer.id.0, peer.incarnation.0, *number, boot.0] {
             bytes.extend_from_slice(&field.to_le_bytes());
         }
     }
-    let sum = crc32c::crc32c(&bytes[4..]);
-    bytes[..4].copy_from_slice(&sum.to_le_bytes());
-    let path = disk.path().join(TEMPORARY);
-    let file = disk.create(TEMPORARY).map_err(failed("create", &path))?;
-    file.write_at(&bytes, 0).map_err(failed("write to", &path))?;
-    file.sync_data().map_err(failed("sync", &path))?;
-    disk.rename(TEMPORARY, MET).map_err(failed("rename", &path))?;
-    disk.sync_dir().map_err(failed("sync", disk.path()))
+    FILE.replace(disk, all.len() as u32, bytes)
 }
 
 #[cfg(test)]

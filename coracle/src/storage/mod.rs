@@ -17,6 +17,7 @@ pub(crate) mod met;
 pub(crate) mod moved;
 pub mod queue;
 mod shape;
+mod small;
 pub mod snapshots;
 pub mod wal;
 

@@ -11,7 +11,8 @@
 //! ```
 
 use super::StoreError;
-use super::disk::{Disk, failed, read_full};
+use super::disk::Disk;
+use super::small::{self, HEADER, Small, u32_at, u64_at};
 use crate::place::Place;
 use coracle_core::{Boot, Incarnation, NodeId, Peer};
 
@@ -21,10 +22,9 @@ pub(crate) const MOVED: &str = "moved";
 /// Where the next version of the file is prepared.
 pub(super) const TEMPORARY: &str = "moved.tmp";
 
-const MAGIC: [u8; 4] = *b"CRMV";
-const VERSION: u32 = 1;
-/// The bytes before the first, and of each before its address.
-const HEADER: usize = 16;
+const FILE: Small = Small { name: MOVED, temporary: TEMPORARY, magic: *b"CRMV", version: 1 };
+
+/// The bytes of each before its address.
 const EACH: usize = 28;
 
 /// The longest address, in bytes: at least what a handshake may tell.
@@ -35,14 +35,11 @@ const MOST: usize = 1024;
 
 /// What was written last. A file that cannot be read is told of in the log, and holds nothing.
 pub(crate) fn load(disk: &dyn Disk) -> Result<Vec<Place>, StoreError> {
-    let path = disk.path().join(MOVED);
-    if !disk.list().map_err(failed("list", disk.path()))?.iter().any(|name| name == MOVED) {
+    if !FILE.exists(disk)? {
         return Ok(Vec::new());
     }
-    let file = disk.open(MOVED).map_err(failed("open", &path))?;
-    let mut bytes = vec![0; HEADER + MOST * (EACH + LONGEST)];
-    let length = read_full(&*file, &mut bytes, 0).map_err(failed("read", &path))?;
-    match decode(&bytes[..length]) {
+    let path = disk.path().join(MOVED);
+    match decode(&FILE.read(disk, HEADER + MOST * (EACH + LONGEST))?) {
         Ok(places) => Ok(places),
         Err(problem) => {
             tracing::warn!(
@@ -56,44 +53,34 @@ pub(crate) fn load(disk: &dyn Disk) -> Result<Vec<Place>, StoreError> {
 }
 
 fn decode(bytes: &[u8]) -> Result<Vec<Place>, String> {
-    let mut rest = bytes;
+    if !FILE.is_whole(bytes) {
+        return Err("has a wrong checksum".to_owned());
+    }
+    let version = small::version(bytes);
+    if version != FILE.version {
+        return Err(format!("is of version {version}, which this program does not know"));
+    }
+    let mut rest = &bytes[HEADER..];
     let mut take = |count: usize| {
         let (taken, left) = rest.split_at_checked(count).ok_or("is cut short")?;
         rest = left;
         Ok::<_, String>(taken)
     };
-    let sum = word(take(4)?);
-    if take(4)? != MAGIC || sum != crc32c::crc32c(&bytes[4..]) {
-        return Err("has a wrong checksum".to_owned());
-    }
-    let version = word(take(4)?);
-    if version != VERSION {
-        return Err(format!("is of version {version}, which this program does not know"));
-    }
-    let count = word(take(4)?) as usize;
     let mut places = Vec::new();
-    for _ in 0..count.min(MOST) {
+    for _ in 0..(small::word(bytes) as usize).min(MOST) {
         let fixed = take(EACH)?;
-        let field = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| fixed[8 * at + i]));
-        let address = take(word(&fixed[24..]) as usize)?;
+        let address = take(u32_at(fixed, 24) as usize)?;
         let address = std::str::from_utf8(address).map_err(|error| format!("has a bad address: {error}"))?;
-        let peer = Peer { id: NodeId(field(0)), incarnation: Incarnation(field(1)) };
-        places.push(Place { peer, boot: Boot(field(2)), address: address.to_owned() });
+        let peer = Peer { id: NodeId(u64_at(fixed, 0)), incarnation: Incarnation(u64_at(fixed, 8)) };
+        places.push(Place { peer, boot: Boot(u64_at(fixed, 16)), address: address.to_owned() });
     }
     if rest.is_empty() { Ok(places) } else { Err("is too long".to_owned()) }
-}
-
-fn word(bytes: &[u8]) -> u32 {
-    u32::from_le_bytes(std::array::from_fn(|i| bytes[i]))
 }
 
 /// Writes all of it, durably.
 pub(crate) fn save(disk: &dyn Disk, all: &[Place]) -> Result<(), StoreError> {
     let all = &all[..all.len().min(MOST)];
     let mut bytes = vec![0; HEADER];
-    bytes[4..8].copy_from_slice(&MAGIC);
-    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    bytes[12..16].copy_from_slice(&(all.len() as u32).to_le_bytes());
     for Place { peer, boot, address } in all {
         for field in [peer.id.0, peer.incarnation.0, boot.0] {
             bytes.extend_from_slice(&field.to_le_bytes());
@@ -101,14 +88,7 @@ pub(crate) fn save(disk: &dyn Disk, all: &[Place]) -> Result<(), StoreError> {
         bytes.extend_from_slice(&(address.len() as u32).to_le_bytes());
         bytes.extend_from_slice(address.as_bytes());
     }
-    let sum = crc32c::crc32c(&bytes[4..]);
-    bytes[..4].copy_from_slice(&sum.to_le_bytes());
-    let path = disk.path().join(TEMPORARY);
-    let file = disk.create(TEMPORARY).map_err(failed("create", &path))?;
-    file.write_at(&bytes, 0).map_err(failed("write to", &path))?;
-    file.sync_data().map_err(failed("sync", &path))?;
-    disk.rename(TEMPORARY, MOVED).map_err(failed("rename", &path))?;
-    disk.sync_dir().map_err(failed("sync", disk.path()))
+    FILE.replace(disk, all.len() as u32, bytes)
 }
 
 #[cfg(test)]
