@@ -3,7 +3,7 @@
 //!
 //! Any node of the list may be asked, and several at once: they ask the same one for the same.
 
-use crate::error::*;
+use crate::error::ConfigurationError;
 use crate::founding::{founder, proposal};
 use crate::inner::{Boxed, Inner};
 use crate::requests::Request;

@@ -3,7 +3,7 @@
 use crate::backup::{self, Backup, BackupError};
 use crate::config::Config;
 use crate::entry::Entry;
-use crate::error::*;
+use crate::error::{Busy, EntryLookupError, Leader, ReadError, SnapshotError, StopReason, WriteError};
 use crate::inbox::{self, Refused};
 use crate::requests::{Reader, Request};
 use crate::status::{SnapshotStatus, Status};

@@ -5,7 +5,7 @@ use crate::alarms;
 use crate::clock;
 use crate::config::Config;
 use crate::driver::Driver;
-use crate::error::*;
+use crate::error::{StartError, StopReason};
 use crate::files::{self, SnapshotWriter};
 use crate::inbox::{self, Limits};
 use crate::inner::{Boxed, Handles, Inner};

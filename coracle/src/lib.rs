@@ -127,7 +127,10 @@ mod writer_tests;
 pub use backup::{Backup, BackupError, BackupInfo};
 pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as raft;
-pub use error::*;
+pub use error::{
+    Busy, Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SnapshotError,
+    StartError, StopReason, TransferError, WriteError, in_full,
+};
 pub use members::MemberChange;
 pub use node::Node;
 pub use replicated::Digest;

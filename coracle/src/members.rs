@@ -4,7 +4,7 @@
 //! Each step names the membership that it changes, so that two callers cannot undo each other unknowingly; each is
 //! computed anew from what is in force, so that a call that was cut off can be made again.
 
-use crate::error::*;
+use crate::error::{ChangeError, in_full};
 use crate::inner::{Boxed, Inner};
 use crate::requests::Request;
 use crate::transport::tcp::{Introduction, ProbeError};

@@ -5,7 +5,7 @@
 //! new address over, by a change of the membership, once it has found there the very boot that it talks to, and never
 //! met that boot at home. Finding each other until then is the transport's work.
 
-use crate::error::*;
+use crate::error::in_full;
 use crate::inner::{Boxed, Inner};
 use crate::members::MemberChange;
 use crate::place::Place;

@@ -5,7 +5,10 @@
 use crate::backup::{Backup, BackupError};
 use crate::config::Config;
 use crate::entry::Entry;
-use crate::error::*;
+use crate::error::{
+    Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SnapshotError, StartError,
+    StopReason, TransferError, WriteError,
+};
 use crate::inner::{Handles, Inner};
 use crate::launch::{launch, open_store};
 use crate::machine::Machine;

@@ -2,7 +2,7 @@
 
 use crate::backup;
 use crate::entry::Entry;
-use crate::error::*;
+use crate::error::{Cause, EntryLookupError, ReadError, SnapshotError, StopReason, WriteError};
 use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};

@@ -12,7 +12,9 @@ use crate::clock;
 use crate::config::{Config, TICK};
 use crate::driver::Driver;
 use crate::entry::Entry;
-use crate::error::*;
+use crate::error::{
+    Cause, EntryLookupError, Leader, ReadError, SnapshotError, StopReason, WriteError, in_full,
+};
 use crate::files::{Filed, SnapshotWriter};
 use crate::founding::Question;
 use crate::inbox;

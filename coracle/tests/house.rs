@@ -77,12 +77,6 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("coracle", "snapshots", "driver"),
     ("coracle", "founding", "work"),
     ("coracle", "snapshots", "work"),
-    // What a transport's state does about members that moved: too long for one file with the rest of it.
-    ("coracle", "transport::moves", "transport::shared"),
-    // The world before there is a cluster, and what a simulated node does then: each beside what it is about, and methods
-    // of the world and of a node, since both go through the same turns as afterwards.
-    ("coracle", "sim::contest", "sim::world"),
-    ("coracle", "sim::world::founding", "sim::host"),
 ];
 
 /// Who must not name what, and what to do instead.
@@ -230,6 +224,21 @@ fn nobody_names_what_is_not_theirs() {
                 for word in ban.words.iter().filter(|word| names(line, word)) {
                     let _ = writeln!(wrong, "{}:{}: `{word}`: {}", source.path, number + 1, ban.instead);
                 }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn what_is_imported_is_named() {
+    let mut wrong = String::new();
+    for source in read_workspace() {
+        for (number, line) in source.shipped.lines().enumerate() {
+            // A test takes all of the module that it is about, and that is no part of what is shipped.
+            if line.trim_start().trim_start_matches("pub ").starts_with("use ") && line.contains('*') {
+                let _ =
+                    writeln!(wrong, "{}:{}: `{}`: name what you use", source.path, number + 1, line.trim());
             }
         }
     }

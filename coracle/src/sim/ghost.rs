@@ -25,7 +25,10 @@ use super::situations::{Met, Rare};
 use crate::entry::{Entry, Kind};
 use crate::storage::{Change, Recovered, WriteBatch};
 use crate::work::Unsent;
-use coracle_core::*;
+use coracle_core::{
+    AppendEntries, AppendEntriesReply, Envelope, HardState, Index, LogId, Message, NodeId, Peer, PeerStatus,
+    Raft, Term,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A broken invariant, and how it showed.

@@ -8,6 +8,7 @@ mod files;
 mod found;
 mod heard;
 mod others;
+mod promises;
 mod standing;
 mod twin;
 
@@ -44,7 +45,10 @@ use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
 use crate::wire::{Answer as FoundingAnswer, Ask as FoundingAsk};
 use crate::work::{Actions, Changed, Order, RequestId, Transferred, Unsent, Work};
-use coracle_core::*;
+use coracle_core::{
+    Alarm, Boot, Broken, ClusterId, Incarnation, Index, LogId, Membership, NodeId, Peer, Raft, Status, Term,
+    WriteId,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;

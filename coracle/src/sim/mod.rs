@@ -9,7 +9,6 @@ mod campaign;
 mod chance;
 mod clients;
 mod clock;
-mod contest;
 mod dice;
 mod ghost;
 pub mod history;

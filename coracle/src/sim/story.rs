@@ -2,7 +2,7 @@
 
 use crate::storage::{Change, WriteBatch};
 use crate::transport::{ForwardReply, PeerMessage};
-use coracle_core::*;
+use coracle_core::HardState;
 
 /// A forwarded write, or its answer, in a few words.
 pub(super) fn forwarded(message: &PeerMessage) -> String {

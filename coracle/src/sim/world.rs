@@ -9,6 +9,7 @@
 mod asking;
 mod bounds;
 mod changes;
+mod contest;
 mod copies;
 mod counting;
 mod disk;
@@ -42,7 +43,7 @@ use crate::founding::Question;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
 use crate::work::RequestId;
-use coracle_core::*;
+use coracle_core::{Alarm, Broken, Index, NodeId, Peer, Raft, WriteId};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3Default;
 

@@ -16,7 +16,6 @@ mod founding;
 mod handshake;
 mod introduction;
 mod link;
-mod moves;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;

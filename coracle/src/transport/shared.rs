@@ -9,6 +9,8 @@
 //! answers there, that boot is certainly gone and the node is told; if the same boot answers, it was only the
 //! network.
 
+mod moves;
+
 use super::alarm::{Alarm, Kept};
 use super::config::{TcpConfig, descriptors};
 use super::handshake::facts;

@@ -4,7 +4,7 @@ use super::World;
 use crate::entry::Entry;
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::situations::Rare;
-use coracle_core::*;
+use coracle_core::Envelope;
 
 /// An empty entry has at most so many bytes.
 const NOOP: u64 = 100;

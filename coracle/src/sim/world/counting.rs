@@ -5,7 +5,7 @@ use crate::sim::host::{Heard, Host, Wants};
 use crate::sim::situations::Rare;
 use crate::storage::Change;
 use crate::work::RequestId;
-use coracle_core::*;
+use coracle_core::{Alarm, LogId, NodeId, Raft, Term, WriteId};
 
 impl World {
     pub(in crate::sim) fn watch(

@@ -2,14 +2,11 @@
 //! goes wrong here; what can is the subject of the [`contest`](super::contest).
 
 use super::World;
-use crate::error::in_full;
 use crate::founding::{Question, proposal};
 use crate::sim::ghost::{Verdict, broken};
-use crate::sim::host::{Event, Running};
-use crate::storage::identity;
-use crate::storage::mem_disk::MemDisk;
+use crate::sim::host::Event;
 use crate::wire::{Answer, Ask, Step};
-use coracle_core::*;
+use coracle_core::Member;
 
 impl World {
     /// The first node is asked to found a cluster of all.
@@ -60,25 +57,5 @@ impl World {
         let mut wants = self.hosts[node].settle(self.now);
         wants.queued.splice(0..0, queued);
         self.carry_out(node, wants)
-    }
-}
-
-impl Running {
-    /// The identity keeps the next promise.
-    pub(in crate::sim) fn keep_promise(&mut self, disk: &MemDisk) -> Result<(), String> {
-        let Some(promise) = self.promises.pop_front() else { return Ok(()) };
-        let kept = promise.map(|promise| promise.to_kept());
-        identity::set_promise(disk, kept).map_err(|error| in_full(&error))
-    }
-
-    /// Names the cluster in the identity, after all promises that it was given before.
-    pub(in crate::sim) fn name(&mut self, disk: &MemDisk, cluster: ClusterId) -> Result<(), String> {
-        while !self.promises.is_empty() {
-            self.keep_promise(disk)?;
-            self.driver.on_promised();
-        }
-        identity::set_cluster(disk, cluster).map_err(|error| in_full(&error))?;
-        self.driver.on_named(cluster);
-        Ok(())
     }
 }

@@ -9,7 +9,7 @@ use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::{Host, Running};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
-use coracle_core::*;
+use coracle_core::{Index, Raft, Status};
 
 impl World {
     pub(in crate::sim) fn heal(&mut self) -> Verdict {

@@ -13,7 +13,7 @@ use crate::transport::PeerMessage;
 use crate::wire;
 use crate::work::Unsent;
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{ClusterId, Envelope, Incarnation, Index, Message, NodeId, Peer, Raft, Refusal, Status};
 use std::collections::VecDeque;
 
 /// How many of the newest messages are remembered, to be told to the wrong node.
@@ -210,10 +210,12 @@ impl World {
         }
         let Some(mut dice) = self.chance.happens(Kind::OldAck, link, self.plan.old_acks) else { return };
         let (network, to) = (&mut self.network, parcel.to);
-        let kept = match () {
-            () if brings => &mut network.old_entries[to],
-            () if grants => &mut network.old_votes[to],
-            () => &mut network.old_acks[to],
+        let kept = if brings {
+            &mut network.old_entries[to]
+        } else if grants {
+            &mut network.old_votes[to]
+        } else {
+            &mut network.old_acks[to]
         };
         if kept.len() == KEPT_ACKS {
             kept.remove(dice.below(KEPT_ACKS as u64) as usize);

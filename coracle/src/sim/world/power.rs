@@ -9,7 +9,7 @@ use crate::sim::ghost::{Verdict, broken};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
 use crate::storage::mem_disk::Op;
-use coracle_core::*;
+use coracle_core::LogId;
 
 impl World {
     /// Whoever said that its machine is wrong knows it after a start. (What failed while it was written down, and stopped

@@ -13,7 +13,7 @@ use crate::storage::disk::Disk;
 use crate::transport::PeerMessage;
 use crate::wire;
 use bytes::Bytes;
-use coracle_core::*;
+use coracle_core::{Envelope, LogId};
 
 impl World {
     /// Gives the disk what it is to do with snapshots, and judges what was restored from them.

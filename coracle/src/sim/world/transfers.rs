@@ -9,7 +9,7 @@ use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
 use crate::transport::PeerMessage;
 use crate::work::Transferred;
-use coracle_core::*;
+use coracle_core::{Envelope, HandedOver, HardState, LogId, Message, Peer, RequestVote, Term, TimeoutNow};
 
 /// By so much may a leader be late to take commands again: two ticks, of a clock that runs at half the pace.
 const SLACK: u64 = 40 * MS;

@@ -1,8 +1,8 @@
 //! What the transport does about members that are not where the membership says: it looks for them where they or others
 //! say that they are, keeps where it found them, and passes that on.
 
-use super::link::Link;
-use super::shared::{Shared, State, Target};
+use super::super::link::Link;
+use super::{Shared, State, Target};
 use crate::place::Place;
 use crate::wire::{self, Frame, encode_places};
 use bytes::Bytes;
@@ -10,14 +10,14 @@ use coracle_core::{Boot, Peer};
 
 impl Shared {
     /// Where to look for a member; the first is where it was met last.
-    pub(super) fn addresses(&self, target: &Target) -> Vec<String> {
+    pub(in crate::transport) fn addresses(&self, target: &Target) -> Vec<String> {
         let state = self.state();
         let told = state.told(target.peer);
         state.places.addresses(target.peer, told.as_deref())
     }
 
     /// A dial met this member there. Others are told, if that is news.
-    pub(super) fn found(&self, target: &Target, who: (Peer, Boot), address: &str) {
+    pub(in crate::transport) fn found(&self, target: &Target, who: (Peer, Boot), address: &str) {
         let mut state = self.state();
         let Some(news) = state.places.find(target.peer, who, address) else { return };
         let home = state.places.home(target.peer).unwrap_or_default();
@@ -33,7 +33,7 @@ impl Shared {
     }
 
     /// Somebody says where members are. Only members are heard.
-    pub(super) fn hear_places(&self, from: Peer, places: Vec<Place>) {
+    pub(in crate::transport) fn hear_places(&self, from: Peer, places: Vec<Place>) {
         if self.is_member(from) {
             for place in places {
                 self.look_for(place);
@@ -42,7 +42,7 @@ impl Shared {
     }
 
     /// Looks for a member at this place too. Whether it is one that is dialed.
-    pub(super) fn look_for(&self, place: Place) -> bool {
+    pub(in crate::transport) fn look_for(&self, place: Place) -> bool {
         let mut state = self.state();
         let id = place.peer.id;
         let Some(news) = state.places.hear(place) else { return false };
@@ -53,12 +53,12 @@ impl Shared {
     }
 
     /// Where members were found, away from home.
-    pub(super) fn places(&self) -> Vec<Place> {
+    pub(in crate::transport) fn places(&self) -> Vec<Place> {
         self.state().places.found().cloned().collect()
     }
 
     /// Where connected members say that they are, if that is not their home, and they were not met at home.
-    pub(super) fn claims(&self) -> Vec<Place> {
+    pub(in crate::transport) fn claims(&self) -> Vec<Place> {
         let state = self.state();
         let claim = |target: &Target| {
             let link = state.best(target.peer)?;
@@ -68,13 +68,13 @@ impl Shared {
     }
 
     /// Where the newest membership says that this node is, if that differs from what it says itself.
-    pub(super) fn other_home(&self) -> Option<String> {
+    pub(in crate::transport) fn other_home(&self) -> Option<String> {
         let state = self.state();
         state.places.other_home(&state.local.address).map(str::to_owned)
     }
 
     /// Whether the leader may put this place into the membership, where this one answered there.
-    pub(super) fn is_there(&self, place: &Place, who: Option<(Peer, Boot)>) -> bool {
+    pub(in crate::transport) fn is_there(&self, place: &Place, who: Option<(Peer, Boot)>) -> bool {
         self.state().places.is_there(place, who)
     }
 }
@@ -87,7 +87,7 @@ impl State {
     }
 
     /// A link is new: its other end is told where members are, and who made it is looked for where it says.
-    pub(super) fn tell_places(&self, link: &Link) {
+    pub(in crate::transport) fn tell_places(&self, link: &Link) {
         let found: Vec<&Place> = self.places.found().filter(|place| place.peer != link.peer).collect();
         for places in found.chunks(wire::MAX_PLACES) {
             tell(link, encode_places(places.iter().copied()));

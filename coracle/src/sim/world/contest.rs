@@ -7,18 +7,18 @@
 //! Questions travel as bytes, and may be lost, or come late, as their answers may. What the nodes say to each other in
 //! a cluster is only there to have them join it.
 
-use super::chance::{Chance, Kind};
-use super::ghost::{Verdict, broken};
-use super::host::{Event, Host, Wants, Written};
-use super::plan::{ELECTION, MS, Plan};
-use super::situations::{Met, Rare};
-use super::world::World;
+use super::World;
 use crate::founding::{Question, founder, proposal};
+use crate::sim::chance::{Chance, Kind};
+use crate::sim::ghost::{Verdict, broken};
+use crate::sim::host::{Event, Host, Wants, Written};
+use crate::sim::plan::{ELECTION, MS, Plan};
+use crate::sim::situations::{Met, Rare};
 use crate::storage::mem_disk::Op;
 use crate::transport::PeerMessage;
 use crate::wire::{self, Answer, Ask, Decoder, Incoming, Objection, Step};
 use bytes::{Bytes, BytesMut};
-use coracle_core::*;
+use coracle_core::{ClusterId, Index, Member, Membership, NodeId, Peer};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long it takes at most until a cluster is there, once everything is healed: three attempts, and an election.
@@ -109,7 +109,7 @@ struct Contest<'a> {
 
 impl World {
     /// People compete for who founds a cluster, of nodes that are gone when this run begins.
-    pub(super) fn contest(&mut self) -> Verdict {
+    pub(in crate::sim) fn contest(&mut self) -> Verdict {
         let mut dice = self.chance.plain(20, 0, 0);
         let size = self.plan.nodes.clamp(1, 5);
         let mut hosts: Vec<Host> = (1..=size as u64).map(Host::new).collect();
@@ -157,7 +157,7 @@ fn at(id: NodeId) -> usize {
 }
 
 impl Contest<'_> {
-    fn live(&mut self, dice: &mut super::dice::Dice) -> Verdict {
+    fn live(&mut self, dice: &mut crate::sim::dice::Dice) -> Verdict {
         for node in 0..self.hosts.len() {
             self.start(node)?;
         }
@@ -312,7 +312,7 @@ impl Contest<'_> {
     /// Two clusters never come of lists that share a node.
     fn judge(&mut self) -> Verdict {
         for host in &self.hosts {
-            let Some(raft) = host.up.as_ref().map(super::host::Running::raft) else { continue };
+            let Some(raft) = host.up.as_ref().map(crate::sim::host::Running::raft) else { continue };
             if raft.persisted() > Index::ZERO && !raft.membership().is_empty() {
                 self.founded.insert(raft.membership().cluster);
             }
@@ -501,7 +501,7 @@ impl Contest<'_> {
     }
 
     /// Links of a node are cut: all of them, or some, in one direction or both.
-    fn cut_off(&mut self, node: usize, dice: &mut super::dice::Dice) {
+    fn cut_off(&mut self, node: usize, dice: &mut crate::sim::dice::Dice) {
         if self.healed {
             return;
         }
@@ -514,7 +514,7 @@ impl Contest<'_> {
     }
 
     /// A process ends, or its power, perhaps in the middle of what its disk does.
-    fn crash(&mut self, node: usize, dice: &mut super::dice::Dice) {
+    fn crash(&mut self, node: usize, dice: &mut crate::sim::dice::Dice) {
         let host = &mut self.hosts[node];
         let Some(mut up) = host.up.take() else { return };
         let before = host.disk.operations();
