@@ -36,6 +36,14 @@ pub(crate) fn no_snapshots(node: NodeId) -> String {
     )
 }
 
+/// The same, older than transfers of leadership.
+pub(crate) fn no_transfers(node: NodeId) -> String {
+    format!(
+        "node {node} runs a version that knows no transfers of leadership: none goes to it until it is upgraded, and a leader \
+         that stops leaves the others to elect one"
+    )
+}
+
 /// Machines that are not alike.
 pub(crate) fn finding(finding: Finding) -> String {
     match finding {

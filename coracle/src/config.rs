@@ -6,7 +6,7 @@
 use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
 use crate::storage::engine::{Engine, is_name};
-use crate::wire::MAX_METADATA;
+use crate::wire::{self, MAX_METADATA};
 use coracle_core::{Broken, Incarnation, NodeId, Settings};
 use std::fmt;
 use std::path::PathBuf;
@@ -163,6 +163,8 @@ pub struct Config {
     pub(crate) apply_bytes: u64,
     /// The state machine's version, and whether its commands are self-describing.
     pub(crate) machine: (u16, bool),
+    /// The features that it offers to other nodes. A test makes an older version of it.
+    pub(crate) features: u64,
     /// The rule that the node breaks.
     pub(crate) broken: Broken,
 }
@@ -203,6 +205,7 @@ impl Config {
             metadata: Vec::new(),
             apply_bytes: 4 << 20,
             machine: (0, false),
+            features: wire::FEATURES,
             broken: Broken::default(),
         }
     }

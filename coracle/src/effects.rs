@@ -8,6 +8,7 @@ use coracle_core::{
     Alarm, Envelope, Index, InstallSnapshot, InstallSnapshotReply, LogId, Member, Membership, NodeId, Peer,
     RefusedReason, Replicate, Term, Tick, TransferEnd, WriteId,
 };
+use std::collections::BTreeSet;
 
 /// When something happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +36,8 @@ pub(crate) enum Event<W, R> {
     Change(u64, LogId, Membership),
     /// A caller wants another node to lead: this one, or the best.
     Transfer(u64, Option<NodeId>),
+    /// These members know no transfers of leadership.
+    NoTransfers(BTreeSet<Peer>),
     /// This write and all before it are durable.
     Persisted(WriteId),
     /// A piece of a snapshot came in, with its bytes.

@@ -303,6 +303,9 @@ pub enum TransferError {
     /// Leadership goes to a voter only.
     #[error("node {0} is no voter of this cluster: only a voter can lead")]
     NotVoter(NodeId),
+    /// This voter's version is older than transfers of leadership. Upgrade it first.
+    #[error("node {0} runs a version that knows no transfers of leadership: upgrade it first")]
+    KnowsNoTransfers(NodeId),
     /// Nobody else can lead now.
     #[error("no other voter that could lead answers now")]
     NoTarget,

@@ -9,6 +9,7 @@ use crate::error::{Busy, WriteError};
 use crate::work::{Answer, Caller, Transferred, Waits};
 use bytes::Bytes;
 use coracle_core::{Member, NodeId, Peer, RefusedReason, Term, TransferEnd};
+use std::collections::BTreeSet;
 use std::mem;
 use std::time::Duration;
 
@@ -75,6 +76,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// A caller, under this name, wants another node to lead: this one, or the best.
     pub(crate) fn on_transfer(&mut self, caller: u64, to: Option<NodeId>) {
         self.events.push(crate::replica::Event::Transfer(caller, to));
+    }
+
+    /// These members have said by their connections that they know no transfers.
+    pub(crate) fn without_transfers(&mut self, without: BTreeSet<Peer>) {
+        self.events.push(crate::replica::Event::NoTransfers(without));
     }
 
     /// What the core says of transfers.

@@ -252,7 +252,8 @@ async fn listen(
     let newest = local.membership;
     let local =
         Local { address: config.advertised.clone(), metadata: config.metadata.clone().into(), ..local };
-    let transport = Tcp::bind(&config.peer_addr, TcpConfig::default(), local, inbox)
+    let transport = TcpConfig { features: config.features, ..TcpConfig::default() };
+    let transport = Tcp::bind(&config.peer_addr, transport, local, inbox)
         .await
         .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;
     transport.set_membership(newest, membership, &[]);

@@ -84,9 +84,14 @@ impl LogStore for Moody {
     }
 }
 
-async fn start(id: u64, mut store: Moody) -> Node<Count> {
+async fn start(id: u64, store: Moody) -> Node<Count> {
+    start_with(id, store, |_| {}).await
+}
+
+async fn start_with(id: u64, mut store: Moody, change: impl Fn(&mut Config)) -> Node<Count> {
     let mut config = Config::new(id, "127.0.0.1:0", Storage::Memory);
     config.request_timeout = NEVER;
+    change(&mut config);
     let recovered = store.load(&mut |_| {}).unwrap();
     let incarnation = Incarnation(id);
     let boots = Boots { count: 1, newest: vec![Boot(1)] };
@@ -176,6 +181,41 @@ async fn ov_4_sh_1_a_leader_with_a_hung_disk_gives_up_and_can_be_stopped() {
     assert_eq!(nodes[next.unwrap().id.0 as usize - 1].write(1).await, Ok(3));
     timeout(PATIENCE, leader.stop()).await.expect("a hung disk does not hang the stop");
     hung.hang(false);
+}
+
+/// A member that offers no transfers in its handshake is handed none: it is refused by name, and there is no other.
+#[tokio::test]
+async fn leadership_is_not_handed_to_a_member_of_an_older_version() {
+    let mut nodes = Vec::new();
+    for id in [1, 2] {
+        let older = |config: &mut Config| config.features = crate::wire::FEATURES & !crate::wire::TRANSFERS;
+        nodes.push(
+            start_with(id, Moody::default(), |config| {
+                if id == 2 {
+                    older(config)
+                }
+            })
+            .await,
+        );
+    }
+    let members = (1..).zip(nodes.iter().map(|node| node.peer_addr().to_string()));
+    nodes[0].set_configuration(members).await.unwrap();
+    let leader = nodes[0].leader_changed().wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    // What either may ask of the other is what both know.
+    let (leads, other) = (&nodes[leader.id.0 as usize - 1], NodeId(3 - leader.id.0));
+    let mut refused = false;
+    for _ in 0..5 {
+        match leads.transfer_leadership(Some(other)).await {
+            Err(TransferError::KnowsNoTransfers(id)) => refused = id == other,
+            // It is looked at once in a tick, and what is given up takes many.
+            Err(TransferError::GivenUp { .. } | TransferError::NoTarget | TransferError::UnderWay(_)) => {}
+            told => panic!("{told:?}"),
+        }
+    }
+    assert!(refused, "it is asked to lead again and again, and cannot be told so");
+    let best = leads.transfer_leadership(None).await;
+    assert!(matches!(best, Err(TransferError::NoTarget)), "{best:?}");
+    assert_eq!(leads.write(5).await, Ok(5), "it leads on");
 }
 
 /// A leader alone in its cluster, of which a write is under way to a disk that hangs.

@@ -144,6 +144,7 @@ impl<W, R> Replica<W, R> {
                 let ticket = self.ticket(Asked::Transfer(caller));
                 self.step(now, Input::TransferLeadership { ticket, to }, Vec::new());
             }
+            Event::NoTransfers(peers) => self.step(now, Input::KnowNoTransfers(peers), Vec::new()),
             Event::Persisted(id) => {
                 self.step(now, Input::Persisted(id), Vec::new());
                 self.release_held();

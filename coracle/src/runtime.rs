@@ -33,8 +33,8 @@ use crate::wire;
 use crate::work::{Actions, Answer, Caller, Changed, Order, Transferred, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
-use coracle_core::{Index, LogId, Member, NodeId, Peer, RoleName, Term};
-use std::collections::{BTreeMap, BTreeSet};
+use coracle_core::{Index, LogId, NodeId, Peer, RoleName, Term};
+use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,8 +43,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 mod callers;
 mod leaving;
+mod versions;
 use callers::Callers;
 use leaving::Leaving;
+use versions::Old;
 
 /// Requests, and messages, taken in one turn at most, so that neither shuts out the other.
 const TURN: usize = 1024;
@@ -132,8 +134,8 @@ pub(crate) struct Runtime {
     places: Vec<Place>,
     /// What the applications of members want known of them, as far as those were met.
     metadata: BTreeMap<Peer, Bytes>,
-    /// Members whose version knows no snapshots.
-    old: BTreeSet<Peer>,
+    /// Members of older versions.
+    old: Old,
     /// What the role was when it was last told of, for the log.
     told: (RoleName, Term),
     /// Set when the node has to stop.
@@ -162,7 +164,7 @@ impl Runtime {
             met,
             places,
             metadata: BTreeMap::new(),
-            old: BTreeSet::new(),
+            old: Old::default(),
             told,
             end: None,
         }
@@ -314,24 +316,6 @@ impl Runtime {
             let SnapshotTransfer { peer, last, done, bytes, .. } = it;
             let node = self.parts.config.id;
             tracing::info!(%node, "a snapshot up to {last} {way} node {peer}: {done} of {bytes} bytes");
-        }
-    }
-
-    /// Tells the driver, and the log, which members know no snapshots. One that is away knows what it knew.
-    fn look_for_old_versions(&mut self) {
-        let raft = self.parts.driver.raft();
-        let peers = raft.membership().members.values().map(Member::peer).filter(|peer| *peer != raft.me());
-        let knows = |peer: Peer| match self.parts.transport.peer(peer) {
-            Some(met) => met.features & wire::SNAPSHOTS != 0,
-            None => !self.old.contains(&peer),
-        };
-        let old: BTreeSet<Peer> = peers.filter(|peer| !knows(*peer)).collect();
-        if old != self.old {
-            for peer in old.difference(&self.old) {
-                tracing::warn!(node = %self.parts.config.id, "{}", alarms::no_snapshots(peer.id));
-            }
-            self.parts.driver.without_snapshots(old.clone());
-            self.old = old;
         }
     }
 

@@ -37,6 +37,7 @@ impl Inner {
             RefusedReason::NotConfigured => TransferError::NotConfigured,
             RefusedReason::HandingOver(to) => TransferError::UnderWay(to),
             RefusedReason::NotVoter(id) => TransferError::NotVoter(id),
+            RefusedReason::KnowsNoTransfers(id) => TransferError::KnowsNoTransfers(id),
             RefusedReason::NoTarget => TransferError::NoTarget,
             _ => match self.leader.borrow().clone() {
                 Some(leader) if leader.id != self.me.id => TransferError::NotLeader { leader },

@@ -196,6 +196,10 @@ impl fmt::Display for Input {
             Input::SnapshotReceived { snapshot, .. } => write!(f, "a snapshot up to {snapshot} is here"),
             Input::LeaderDown(id) => write!(f, "the process of {id} is gone"),
             Input::Campaign => f.write_str("campaign"),
+            Input::KnowNoTransfers(peers) => {
+                f.write_str("these know no transfers:")?;
+                peers.iter().try_for_each(|peer| write!(f, " {}", peer.id))
+            }
             Input::Fence => f.write_str("the machine differs from a majority's"),
         }
     }
@@ -332,6 +336,9 @@ impl fmt::Display for RefusedReason {
             RefusedReason::NoQuorum => f.write_str("too few of those who are to vote answer now"),
             RefusedReason::HandingOver(to) => write!(f, "the leader is handing over to {to}"),
             RefusedReason::NotVoter(id) => write!(f, "{id} is no other voter"),
+            RefusedReason::KnowsNoTransfers(id) => {
+                write!(f, "{id} runs a version that knows no transfers of leadership")
+            }
             RefusedReason::NoTarget => f.write_str("no other voter answers and has what it needs"),
         }
     }

@@ -55,6 +55,9 @@ pub enum Input {
         /// Whom; none: the one that is best prepared.
         to: Option<NodeId>,
     },
+    /// These members know no transfers of leadership (an older version), so none of them is told to campaign. Counts until the
+    /// next such input.
+    KnowNoTransfers(BTreeSet<Peer>),
     /// This write, and every one before it, is durable.
     Persisted(WriteId),
     /// An [`Output::replicate`] left, as this message.
@@ -272,7 +275,9 @@ pub enum RefusedReason {
     HandingOver(NodeId),
     /// Leadership goes to another voter only, and this node is none.
     NotVoter(NodeId),
-    /// No other voter answers, or those that do lack what is purged here.
+    /// This node knows no transfers of leadership: its version is older.
+    KnowsNoTransfers(NodeId),
+    /// No other voter answers, or those that do lack what is purged here, or know no transfers.
     NoTarget,
 }
 

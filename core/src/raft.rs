@@ -92,6 +92,7 @@ impl Raft {
             applied: commit,
             installing: None,
             fenced: false,
+            no_transfers: BTreeSet::new(),
             question: 0,
             term_window: (now, hard_state.term),
             candidacy: boot.0.rotate_left(32),
@@ -130,6 +131,10 @@ impl Raft {
             Input::Bootstrap { ticket, membership } => self.on_bootstrap(ticket, membership),
             Input::ChangeMembership { ticket, expected, to } => self.on_change(ticket, expected, to),
             Input::TransferLeadership { ticket, to } => self.on_transfer(ticket, to),
+            Input::KnowNoTransfers(peers) => {
+                self.shared.no_transfers = peers;
+                Transition::Stay
+            }
             Input::Persisted(id) => self.on_persisted(id),
             Input::Sent { to, term, prev, last, bytes } => {
                 self.on_report(term, |leader, shared| leader.on_sent(shared, to, prev, last, bytes))

@@ -11,6 +11,7 @@ use crate::{
     AppendEntriesReply, Boot, Dropped, Envelope, HandedOver, HardState, Index, LogId, Membership, Message,
     Output, Peer, Refused, RefusedReason, Round, Settings, TailChange, Term, Tick, Ticket, Write, WriteId,
 };
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) installing: Option<Installing>,
     /// Whether its machine turned out to differ from that of a majority.
     pub(crate) fenced: bool,
+    /// Who cannot be told to campaign.
+    pub(crate) no_transfers: BTreeSet<Peer>,
     /// The number of this boot's newest question to a leader. Lives here since it is never used twice.
     pub(crate) question: u64,
     /// When the current stretch began over which the rise of the term is bounded, and the term at that time.

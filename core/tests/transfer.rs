@@ -84,6 +84,28 @@ fn who_cannot_lead_is_refused_at_once_with_the_reason() {
     assert_eq!(blank.refused(A, ticket), Some(RefusedReason::NotConfigured));
 }
 
+/// A member of an older version would never obey: it is refused by name, and nobody chooses it, however far it is.
+#[test]
+fn who_knows_no_transfers_is_never_told_to_lead() {
+    let mut c = quiet(3);
+    c.step(A, Input::KnowNoTransfers([peer(C)].into()));
+    c.cut(A, B);
+    c.propose(A, 1);
+    c.work_until(5, |_| false);
+    let ticket = c.transfer(A, Some(C));
+    assert_eq!(c.refused(A, ticket), Some(RefusedReason::KnowsNoTransfers(NodeId(C))));
+    c.transfer(A, None);
+    assert_eq!(c.raft(A).transferring_to(), Some(NodeId(B)), "it lacks an entry, and C lacks none");
+    let mut c = quiet(3);
+    c.step(A, Input::KnowNoTransfers([peer(B), peer(C)].into()));
+    let ticket = c.transfer(A, None);
+    assert_eq!(c.refused(A, ticket), Some(RefusedReason::NoTarget));
+    // They were upgraded.
+    c.step(A, Input::KnowNoTransfers([].into()));
+    c.transfer(A, Some(C));
+    assert!(c.work_until(20, leads(C)).is_some());
+}
+
 #[test]
 fn one_transfer_at_a_time() {
     let mut c = quiet(3);

@@ -36,18 +36,22 @@ impl Leader {
         if let Some(id) = to.filter(|id| !votes(*id)) {
             return shared.refuse(ticket, RefusedReason::NotVoter(id));
         }
+        if let Some(id) = to.filter(|id| shared.no_transfers.iter().any(|peer| peer.id == *id)) {
+            return shared.refuse(ticket, RefusedReason::KnowsNoTransfers(id));
+        }
         match self.best_target(shared, to) {
             Some(target) => self.begin(shared, Cause::Asked(ticket), target),
             None => shared.refuse(ticket, RefusedReason::NoTarget),
         }
     }
 
-    /// Of the voters that answer and lack nothing that is purged here, or of this one alone, the one that has the most:
-    /// in its log, then in its machine.
+    /// Of the voters that answer, lack nothing that is purged here, and know what a transfer is, or of this one alone, the one
+    /// that has the most: in its log, then in its machine.
     fn best_target(&self, shared: &Shared, only: Option<NodeId>) -> Option<Peer> {
         let membership = shared.log.membership();
         let voters = membership.others(shared.me.id).filter(|member| membership.voters.contains(&member.id));
-        let reachable = voters.map(Member::peer).filter_map(|peer| {
+        let knowing = voters.map(Member::peer).filter(|peer| !shared.no_transfers.contains(peer));
+        let reachable = knowing.filter_map(|peer| {
             let progress = self
                 .progress
                 .get(&peer)
