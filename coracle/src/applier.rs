@@ -84,6 +84,8 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     /// Whether the machine differs from that of a majority, and is used no more. The core knows it, too; a machine has a
     /// thread of its own, and is told by [`Work::Fence`], in order with what it is handed.
     fenced: bool,
+    /// Whether entries were applied since the machine was told to keep what it has.
+    unkept: bool,
     /// The newest reply, encoded, for a mutant that gives it to the next writer.
     #[cfg(feature = "mutants")]
     newest_reply: Option<Bytes>,
@@ -104,6 +106,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             bytes: 0,
             answered: 0,
             fenced: false,
+            unkept: false,
             #[cfg(feature = "mutants")]
             newest_reply: None,
         }
@@ -194,7 +197,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             return Some(self.restore(snapshot));
         }
         if mem::take(&mut self.snapshot) && self.replicated.applied().0 != LogId::ZERO {
-            return Some(self.replicated.snapshot().map(|(meta, save)| {
+            // A machine that keeps its own disk is never before a snapshot of it.
+            let taken = self.persist().and_then(|()| self.replicated.snapshot());
+            return Some(taken.map(|(meta, save)| {
                 self.outcomes.push(Outcome::Snapshot(meta, save));
                 Done::SnapshotTaken
             }));
@@ -202,9 +207,15 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         self.apply_next()
     }
 
+    /// A batch of applies is over: a machine that keeps its own disk commits what it has.
+    pub(crate) fn persist(&mut self) -> Result<(), StopReason> {
+        if mem::take(&mut self.unkept) && !self.fenced { self.replicated.persist() } else { Ok(()) }
+    }
+
     fn restore(&mut self, snapshot: LogId) -> Result<Done, StopReason> {
         let unreadable = |error: StoreError| StopReason::Storage(Arc::new(error));
         self.replicated.restore(snapshots::open(&*self.files, snapshot).map_err(unreadable)?)?;
+        self.unkept = false;
         let index = snapshot.index;
         while self.writers.front().is_some_and(|(other, _)| other.index <= index) {
             let Some((_, caller)) = self.writers.pop_front() else { break };
@@ -224,6 +235,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 return Some(Err(reason));
             }
         };
+        self.unkept = true;
         self.bytes += entry.len() as u64;
         #[cfg(feature = "mutants")]
         if let Some((_, encoded)) = &applied {

@@ -184,6 +184,9 @@ pub enum StartError {
     /// The state machine could not take the state of the newest snapshot.
     #[error("the newest snapshot cannot be used: {0}")]
     Machine(StopReason),
+    /// A state machine that keeps its own disk does not fit this node's log, or its disk cannot be read.
+    #[error("the state machine's own disk cannot be used: {0}")]
+    OwnDisk(String),
     /// The peer address cannot be listened on.
     #[error("cannot listen on {address}")]
     Listen {

@@ -112,11 +112,11 @@ async fn assemble(
     callers: Handle,
 ) -> Result<(Arc<Inner>, Runtime), StartError> {
     let Opened { store, recovered, disk, incarnation, cluster, boots, .. } = opened;
-    let Opened { fenced, met, places, promise, files, snapshot, .. } = opened;
+    let Opened { fenced, met, places, promise, files, snapshot, stands, .. } = opened;
     let (me, start) = (Peer { id: config.id, incarnation }, boots.count);
     let boot = boots.newest.last().copied().unwrap_or_default();
     let reader: Arc<dyn LogReader> = Arc::from(store.reader());
-    let replica = replica(&config, me, boot, &*reader, recovered, snapshot.as_ref())?;
+    let replica = replica(&config, me, boot, &*reader, recovered, snapshot.as_ref(), stands)?;
     let local = Local { met, places, ..local(me, boots, cluster, replica.raft().membership_id()) };
     let (transport, inbound) = listen(&config, local, replica.raft().membership()).await?;
     let system = |action| move |source| StartError::System { action, source };
@@ -186,9 +186,10 @@ fn replica(
     reader: &dyn LogReader,
     recovered: Recovered,
     snapshot: Option<&Kept>,
+    stands: Option<LogId>,
 ) -> Result<NodeReplica, StartError> {
     let newest = newest_time(reader, &recovered)?.max(snapshot.map_or(0, |kept| kept.meta.cluster_time));
-    Ok(Replica::new(core(config, me, boot, restore(recovered, snapshot)?)?, config, newest))
+    Ok(Replica::new(core(config, me, boot, restore(recovered, snapshot, stands)?)?, config, newest))
 }
 
 /// Starts the thread that works on the files of snapshots.
@@ -296,7 +297,7 @@ mod tests {
         };
         let config = Config::new(1, "127.0.0.1:0", Storage::Memory);
         let reader = MemoryStore::new().reader();
-        let mut replica = replica(&config, me, Boot(1), &*reader, recovered, Some(&kept)).unwrap();
+        let mut replica = replica(&config, me, Boot(1), &*reader, recovered, Some(&kept), None).unwrap();
         assert_eq!(replica.raft().membership(), &membership);
         // Alone in its cluster, it leads as soon as it has waited, and writes its first entry.
         let mut times = Vec::new();

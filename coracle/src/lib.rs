@@ -94,6 +94,7 @@ mod mutants;
 mod nesting;
 mod node;
 mod open;
+mod own_disk;
 mod place;
 mod primitives;
 #[cfg(test)]

@@ -203,7 +203,7 @@ impl<S: StateMachine> Turning<S> {
         }
     }
 
-    /// Applies for a tick at most.
+    /// Applies for a tick at most. That is a batch for a machine that keeps its own disk.
     fn turn(&mut self) -> Result<(), StopReason> {
         let began = Instant::now();
         while let Some(applied) = self.applier.next() {
@@ -213,6 +213,7 @@ impl<S: StateMachine> Turning<S> {
                 break;
             }
         }
+        self.applier.persist()?;
         if self.swept.elapsed() >= SWEEP {
             self.swept = Instant::now();
             self.applier.sweep();

@@ -210,6 +210,9 @@ pub const MUTANTS: &[Mutant] = &[
         "keeps a log whose entry at the snapshot's place is another one",
     ),
     mutant("snapshots-term-forgotten", "D5.1.9", "a start takes a snapshot of a term later than its own"),
+    // Machines that keep their own disk.
+    mutant("own-place-forgotten", "SN-15", "a start applies again what such a machine holds already"),
+    mutant("own-digest-lost", "SN-15", "a start of such a machine goes on from another digest"),
     // The log.
     mutant("batch-not-synced", "ST-12", "does not sync a batch"),
     mutant("checkpoint-not-synced", "ST-3", "gives a segment its name before its contents are synced"),

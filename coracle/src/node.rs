@@ -14,11 +14,11 @@ use crate::launch::{launch, open_store};
 use crate::machine::Machine;
 use crate::members::MemberChange;
 use crate::open::Opened;
+use crate::own_disk::begin;
 use crate::replicated::Replicated;
 use crate::requests::{Asked, Request, Written};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
-use crate::storage::snapshots;
 use crate::transport::tcp::ProbeError;
 use coracle_core::{Index, LogId, Membership, NodeId};
 use std::fmt;
@@ -85,22 +85,27 @@ impl<S: StateMachine> Node<S> {
     }
 
     /// Starts a node on what its store held.
-    pub(crate) async fn launch(config: Config, machine: S, opened: Opened) -> Result<Node<S>, StartError> {
+    pub(crate) async fn launch(
+        config: Config,
+        machine: S,
+        mut opened: Opened,
+    ) -> Result<Node<S>, StartError> {
         let mut replicated = Replicated::new(machine);
         replicated.broken = config.broken;
-        if let Some(kept) = &opened.snapshot {
-            // Off the runtime's threads, since it reads a file, and whatever the machine does with it.
-            let (files, id) = (opened.files.clone(), kept.meta.id);
-            let restored = spawn_blocking(move || {
-                replicated.restore(snapshots::open(&*files, id)?).map_err(StartError::Machine)?;
-                Ok::<_, StartError>(replicated)
-            });
-            let lost = |error| StartError::System {
-                action: "take the state of the newest snapshot",
-                source: io::Error::other(error),
-            };
-            replicated = restored.await.map_err(lost)??;
-        }
+        let Opened { files, snapshot, recovered, cluster, .. } = &opened;
+        let (files, snapshot, recovered) = (files.clone(), snapshot.clone(), recovered.clone());
+        let cluster = *cluster;
+        // Off the runtime's threads, since it reads files, and whatever the machine does with them.
+        let begun = spawn_blocking(move || {
+            let stands = begin(&mut replicated, &*files, snapshot.as_ref(), &recovered, cluster)?;
+            Ok::<_, StartError>((replicated, stands))
+        });
+        let lost = |error| StartError::System {
+            action: "bring the state machine to where it begins",
+            source: io::Error::other(error),
+        };
+        let (replicated, stands) = begun.await.map_err(lost)??;
+        opened.stands = stands;
         let start = Box::new(move |around| Machine::start(replicated, around));
         let (inner, handles) = launch(config, start, opened).await?;
         Ok(Node { inner, handles: Arc::new(handles), machine: PhantomData })

@@ -110,6 +110,7 @@ async fn start_with(id: u64, mut store: Moody, change: impl Fn(&mut Config)) -> 
         promise,
         files,
         snapshot,
+        stands: None,
     };
     Node::launch(config, Count(0), opened).await.unwrap()
 }
@@ -192,7 +193,7 @@ async fn leadership_is_not_handed_to_a_member_of_an_older_version() {
         nodes.push(
             start_with(id, Moody::default(), |config| {
                 if id == 2 {
-                    older(config)
+                    older(config);
                 }
             })
             .await,

@@ -45,6 +45,8 @@ pub(crate) struct Opened {
     /// Where snapshots are, and the newest of them.
     pub(crate) files: Arc<dyn Disk>,
     pub(crate) snapshot: Option<Kept>,
+    /// Where the machine stands, if it keeps its own disk and is after that snapshot.
+    pub(crate) stands: Option<LogId>,
 }
 
 /// Opens and recovers the store. A long log takes a while.
@@ -69,6 +71,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
                 promise: None,
                 files: Arc::new(MemDisk::new()),
                 snapshot: None,
+                stands: None,
             })
         }
         Storage::Dir(dir) | Storage::Engine { dir, .. } => {
@@ -175,6 +178,7 @@ pub(crate) fn open_disk(
         promise,
         files: disk.clone(),
         snapshot,
+        stands: None,
         disk: Some(disk),
         incarnation: identity.incarnation,
         cluster: identity.cluster,
@@ -224,7 +228,7 @@ pub(crate) fn newest_snapshot(
 }
 
 /// The term of the entry at `index`, if the log holds it or begins after it.
-fn term_at(log: &Recovered, index: Index) -> Option<Term> {
+pub(crate) fn term_at(log: &Recovered, index: Index) -> Option<Term> {
     if index == log.purged.index {
         return Some(log.purged.term);
     }
@@ -243,12 +247,17 @@ pub(crate) fn promise(disk: &dyn Disk) -> Result<Option<Promise>, StoreError> {
     Ok(Some(promise))
 }
 
-pub(crate) fn restore(recovered: Recovered, snapshot: Option<&Kept>) -> Result<Restored, StartError> {
+pub(crate) fn restore(
+    recovered: Recovered,
+    snapshot: Option<&Kept>,
+    stands: Option<LogId>,
+) -> Result<Restored, StartError> {
     let snapshot = snapshot.map_or(LogId::ZERO, |kept| kept.meta.id);
     let Recovered { hard_state, purged, last, runs, memberships } = recovered;
     let memberships = memberships.iter().map(|(id, payload)| Ok((*id, decode(*id, payload)?)));
     let memberships = memberships.collect::<Result<_, StartError>>()?;
-    Ok(Restored { hard_state, purged, snapshot, runs, last: last.index, memberships })
+    let applied = stands.map(|id| id.index);
+    Ok(Restored { hard_state, purged, snapshot, applied, runs, last: last.index, memberships })
 }
 
 fn decode(id: LogId, payload: &[u8]) -> Result<Membership, StartError> {

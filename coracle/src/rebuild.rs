@@ -17,6 +17,7 @@ use crate::config::{Config, Storage};
 use crate::error::{StartError, StopReason};
 use crate::founding::proposal;
 use crate::open::{self, Keeper, Opened};
+use crate::own_disk::begin;
 use crate::replicated::Replicated;
 use crate::state_machine::StateMachine;
 use crate::storage::disk::{DirDisk, Disk, LOCK, failed};
@@ -208,7 +209,7 @@ impl Survivor {
     /// Makes it the one node of a new cluster, with everything in its log: entries that were committed, and those of
     /// which that is not known. A write that was acknowledged may be among the latter, and a write that nobody was told
     /// of may happen after all; one that this node does not hold is lost. `machine` is one that has applied nothing; it is
-    /// brought to the end of the log. `address` is where other nodes will dial this one.
+    /// brought to the end of the log (one that keeps its own disk goes on from there). `address` is where other nodes will dial this one.
     ///
     /// The new directory takes the place of the old one, which is kept beside it: its name is followed by
     /// `.before-recovery`. If a crash comes between these two steps, there is no directory in that place, and
@@ -221,11 +222,9 @@ impl Survivor {
         let me = member(self.config.id, address.into())?;
         check_address(&me.address)?;
         let Survivor { config, dir, opened, .. } = self;
-        let Opened { store, recovered, files: old, snapshot, .. } = opened;
+        let Opened { store, recovered, files: old, snapshot, cluster, .. } = opened;
         let mut replicated = Replicated::new(machine);
-        if let Some(kept) = &snapshot {
-            replicated.restore(snapshots::open(&*old, kept.meta.id)?).map_err(RebuildError::Machine)?;
-        }
+        begin(&mut replicated, &*old, snapshot.as_ref(), &recovered, cluster)?;
         apply_all(&mut replicated, &*store.reader(), recovered.last)?;
         let (meta, save) = replicated.snapshot().map_err(RebuildError::Machine)?;
         let new = beside(&dir, RECOVERING)?;
@@ -238,6 +237,8 @@ impl Survivor {
         rename(&dir, &before)?;
         rename(&new, &dir)?;
         drop((held, old));
+        // A machine that keeps its own disk belongs to the new cluster from here on.
+        replicated.founded(last, encode_membership(&membership)).map_err(RebuildError::Machine)?;
         Ok(Rebuilt { membership, last, before: Some(before) })
     }
 }

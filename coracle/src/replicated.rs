@@ -7,7 +7,7 @@ use crate::digests::CHECKED_EVERY;
 use crate::entry::{Entry, Kind};
 use crate::error::{ReadError, StopReason};
 use crate::state_machine::{Context, QueryContext, StateMachine};
-use crate::storage::snapshots::{Meta, Reader};
+use crate::storage::snapshots::{Meta, Reader, blob};
 use bytes::Bytes;
 use coracle_core::{Broken, LogId};
 use std::any::Any;
@@ -79,16 +79,21 @@ impl<S: StateMachine> Replicated<S> {
         self.digest.iter_mut().zip(bits).for_each(|(byte, bits)| *byte ^= bits);
     }
 
-    /// What a snapshot holds as of now, and what writes the machine's state beside it.
-    pub(crate) fn snapshot(&self) -> Result<(Meta, SaveState), StopReason> {
-        let meta = Meta {
+    /// What replicas agree on besides the machine, as of now.
+    fn meta(&self) -> Meta {
+        Meta {
             id: self.applied,
             digest: self.digest,
             cluster_time: self.cluster_time,
             machine_version: S::VERSION,
             compared: self.compared,
             membership: self.membership.clone(),
-        };
+        }
+    }
+
+    /// What a snapshot holds as of now, and what writes the machine's state beside it.
+    pub(crate) fn snapshot(&self) -> Result<(Meta, SaveState), StopReason> {
+        let meta = self.meta();
         let save = catch_unwind(AssertUnwindSafe(|| Box::new(self.machine.snapshot()) as SaveState));
         let save = save.map_err(|panic| StopReason::Panicked {
             at: format!("snapshot, after entry {}", self.applied),
@@ -99,12 +104,14 @@ impl<S: StateMachine> Replicated<S> {
 
     /// Takes the state of a snapshot. After an error it is neither the old nor the new one.
     pub(crate) fn restore(&mut self, mut from: Reader) -> Result<(), StopReason> {
-        let Meta { id, digest, cluster_time, machine_version, compared, membership } = from.meta.clone();
+        let meta = from.meta.clone();
+        let id = meta.id;
         let failed = |problem: String| StopReason::Apply { id, problem };
-        if machine_version > S::VERSION {
+        if meta.machine_version > S::VERSION {
             return Err(failed(format!(
-                "the snapshot was written by version {machine_version} of the state machine, and this program has \
+                "the snapshot was written by version {} of the state machine, and this program has \
                  version {}: upgrade the program",
+                meta.machine_version,
                 S::VERSION
             )));
         }
@@ -115,9 +122,73 @@ impl<S: StateMachine> Replicated<S> {
             message: said(&*panic),
         })?;
         restored.map_err(|error| failed(format!("the snapshot cannot be restored: {error}")))?;
+        self.stand_at(meta);
+        self.persist()
+    }
+
+    /// From now on the machine's state is the one that comes with this.
+    fn stand_at(&mut self, meta: Meta) {
+        let Meta { id, digest, cluster_time, machine_version: _, compared, membership } = meta;
         (self.applied, self.digest, self.membership) = (id, digest, membership);
         (self.cluster_time, self.compared) = (cluster_time, compared);
-        Ok(())
+    }
+
+    /// Lets a machine that keeps its own disk commit all that it has applied, and what is held here beside it.
+    pub(crate) fn persist(&mut self) -> Result<(), StopReason> {
+        let (id, blob) = (self.applied, blob::encode(&self.meta()));
+        let machine = &mut self.machine;
+        let persisted = catch_unwind(AssertUnwindSafe(|| machine.persist(id, &blob)));
+        let persisted = persisted.map_err(|panic| StopReason::Panicked {
+            at: format!("persist, after entry {id}"),
+            message: said(&*panic),
+        })?;
+        persisted.map_err(|error| {
+            apply_failed(
+                id,
+                format!("the state up to there cannot be kept on the state machine's own disk: {error}"),
+            )
+        })
+    }
+
+    /// It goes on in a cluster of its own, whose first membership comes with the state.
+    pub(crate) fn founded(&mut self, at: LogId, membership: Bytes) -> Result<(), StopReason> {
+        self.membership = (at, membership);
+        self.persist()
+    }
+
+    /// What a machine that keeps its own disk says at a start of where it stands; none if it has nothing.
+    pub(crate) fn kept(&self) -> Result<Option<Meta>, String> {
+        let machine = &self.machine;
+        let applied = catch_unwind(AssertUnwindSafe(|| machine.applied()));
+        let applied =
+            applied.map_err(|panic| format!("it panicked when asked where it stands: {}", said(&*panic)))?;
+        let Some((at, blob)) = applied else { return Ok(None) };
+        let unreadable =
+            |problem| format!("the library's blob that came with entry {at} cannot be read: {problem}");
+        let meta = blob::decode(&blob).map_err(unreadable)?;
+        if meta.id != at {
+            return Err(format!(
+                "it says that it stands at entry {at}, and its blob is that of entry {}",
+                meta.id
+            ));
+        }
+        if meta.machine_version > S::VERSION {
+            return Err(format!(
+                "its state was written by version {} of the state machine, and this program has version {}: upgrade \
+                 the program",
+                meta.machine_version,
+                S::VERSION
+            ));
+        }
+        Ok(Some(meta))
+    }
+
+    /// Goes on from where the machine's own disk is.
+    pub(crate) fn go_on_from(&mut self, meta: Meta) {
+        self.stand_at(meta);
+        if self.broken.is("own-digest-lost") {
+            self.digest = Digest::default();
+        }
     }
 
     /// Applies the next entry. Of a command: the reply, and its encoding if it has one: a reply
@@ -275,6 +346,36 @@ mod tests {
             (meta.id, meta.membership),
             (LogId::new(1, 4), (LogId::new(1, 3), Bytes::from_static(b"joint")))
         );
+    }
+
+    /// SN-15: all that replicas agree on besides the machine comes back with the blob, and no other place is believed.
+    #[test]
+    fn sn_15_the_blob_brings_back_where_the_machine_stood() {
+        let mut one = Replicated::new(Sum::default());
+        one.compared_every = 2;
+        let members = Entry::new(LogId::new(1, 1), Kind::Membership, Stamp::default(), b"of three");
+        for entry in [members, entry(1, 2, 5), entry(1, 3, 6)] {
+            one.apply(&entry).unwrap();
+        }
+        assert_eq!(one.kept(), Ok(None), "this one keeps nothing");
+        let blob = blob::encode(&one.meta());
+        let meta = blob::decode(&blob).unwrap();
+        assert_eq!((meta.id, &meta), (LogId::new(1, 3), &one.meta()));
+        assert!(meta.compared.is_some() && meta.membership.0 == LogId::new(1, 1));
+        let mut other = Replicated::new(Sum { sum: 11, ..Sum::default() });
+        other.compared_every = 2;
+        other.go_on_from(meta);
+        for machine in [&mut one, &mut other] {
+            assert!(machine.apply(&entry(1, 3, 6)).is_err(), "it has that");
+            machine.apply(&entry(1, 4, 7)).unwrap();
+        }
+        assert_eq!((other.meta(), other.machine.sum), (one.meta(), 18));
+        for bit in 0..blob.len() * 8 {
+            let mut damaged = blob.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(blob::decode(&damaged).is_err(), "bit {bit}");
+        }
+        (0..blob.len()).for_each(|length| assert!(blob::decode(&blob[..length]).is_err()));
     }
 
     #[test]

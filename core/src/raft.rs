@@ -55,7 +55,10 @@ pub struct Restored {
     /// The entry up to which the newest durable snapshot stands for the log: not before `purged`, and in the log, or
     /// equal to it.
     pub snapshot: LogId,
-    /// The terms of the entries after it.
+    /// The entry, after `snapshot`, up to which the state machine holds everything on a disk of its own, if it does. It
+    /// was committed. None: the machine stands where the snapshot ends.
+    pub applied: Option<Index>,
+    /// The terms of the entries after `purged`.
     pub runs: Vec<Run>,
     /// The index of the last entry; `purged.index` if there is none.
     pub last: Index,
@@ -77,8 +80,8 @@ impl Raft {
         now: Tick,
     ) -> Result<Raft, BadSetting> {
         settings.validate()?;
-        let Restored { hard_state, purged, snapshot, runs, last, memberships } = restored;
-        let commit = snapshot.index.max(purged.index);
+        let Restored { hard_state, purged, snapshot, applied, runs, last, memberships } = restored;
+        let commit = snapshot.index.max(purged.index).max(applied.unwrap_or(Index::ZERO));
         let mut shared = Shared {
             me,
             boot,

@@ -2,9 +2,13 @@
 
 use crate::snapshot::{self, Save};
 use crate::state_machine::{Context, QueryContext, StateMachine};
+use crate::storage::disk::{Disk, read_full};
+use bytes::Bytes;
+use coracle_core::LogId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
 /// What a client asks for. Every written text is unique in its run, so a history tells who wrote what.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -27,9 +31,38 @@ pub(super) enum Told {
 }
 
 /// The store.
-#[derive(Clone, Debug, Default)]
+#[derive(Default)]
 pub(super) struct Kv {
     values: BTreeMap<u8, String>,
+    own: Option<Own>,
+}
+
+/// Where a machine that keeps its own disk has its state, and what it knows of it.
+struct Own {
+    disk: Arc<dyn Disk>,
+    applied: Option<(LogId, Bytes)>,
+}
+
+/// The file with the state, and where the next one is prepared.
+const STATE: &str = "machine";
+const NEXT: &str = "machine.tmp";
+
+/// What is in it: index, term, the library's blob, and the values.
+type Kept = (u64, u64, Vec<u8>, BTreeMap<u8, String>);
+
+impl Kv {
+    /// One that keeps its state on this disk, as it is there.
+    pub(super) fn on(disk: Arc<dyn Disk>) -> io::Result<Kv> {
+        let (mut applied, mut values) = (None, BTreeMap::new());
+        if disk.list()?.iter().any(|name| name == STATE) {
+            let file = disk.open(STATE)?;
+            let mut bytes = vec![0; file.len()? as usize];
+            read_full(&*file, &mut bytes, 0)?;
+            let (index, term, blob, kept): Kept = snapshot::load(&mut &bytes[..])?;
+            (applied, values) = (Some((LogId::new(term, index), blob.into())), kept);
+        }
+        Ok(Kv { values, own: Some(Own { disk, applied }) })
+    }
 }
 
 impl StateMachine for Kv {
@@ -64,5 +97,25 @@ impl StateMachine for Kv {
 
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
         snapshot::load(from).map(|values| self.values = values)
+    }
+
+    fn applied(&self) -> Option<(LogId, Bytes)> {
+        self.own.as_ref().and_then(|own| own.applied.clone())
+    }
+
+    /// All or nothing: the file is replaced. Where there is no room, what was kept before stays good.
+    fn persist(&mut self, at: LogId, blob: &[u8]) -> io::Result<()> {
+        let Some(own) = &self.own else { return Ok(()) };
+        let kept: Kept = (at.index.0, at.term.0, blob.to_vec(), self.values.clone());
+        let mut bytes = Vec::new();
+        snapshot::save(kept)(&mut bytes)?;
+        let file = own.disk.create(NEXT)?;
+        match file.write_at(&bytes, 0) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),
+            written => written?,
+        }
+        file.sync_data()?;
+        own.disk.rename(NEXT, STATE)?;
+        own.disk.sync_dir()
     }
 }

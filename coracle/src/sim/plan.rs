@@ -122,6 +122,8 @@ pub(super) struct Plan {
     pub(super) moves: u64,
     /// Whether nodes are to be looked for where they are, and nobody just knows.
     pub(super) addressed: bool,
+    /// Whether machines keep their state on their nodes' disks.
+    pub(super) own_disk: bool,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -132,7 +134,9 @@ impl Plan {
     /// Draws a plan. What came later is drawn last, so that it changes nothing before it.
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let first = Plan::draw_first(dice, nodes);
-        first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice)
+        let plan = first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice);
+        // What rots in memory would be kept.
+        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -200,6 +204,7 @@ impl Plan {
             wipe: 0,
             moves: 0,
             addressed: false,
+            own_disk: false,
             founders: 1,
             lists: 1,
         }

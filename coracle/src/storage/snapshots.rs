@@ -24,6 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3Default;
 
+pub(crate) mod blob;
+
 const MAGIC: [u8; 4] = *b"CRSN";
 const VERSION: u32 = 1;
 

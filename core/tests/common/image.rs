@@ -72,6 +72,7 @@ impl Image {
 
     pub(crate) fn restored(&self) -> Restored {
         Restored {
+            applied: None,
             hard_state: self.hard_state,
             purged: self.purged,
             snapshot: self.purged,

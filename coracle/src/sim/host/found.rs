@@ -1,14 +1,17 @@
 //! What a start makes of what its disk holds.
 
-use super::{COMPARED_EVERY, Host, said};
+use super::{COMPARED_EVERY, Host};
 use crate::config::Config;
 use crate::error::in_full;
+use crate::open::restore;
+use crate::own_disk;
 use crate::replicated::Replicated;
 use crate::sim::machine::Kv;
+use crate::storage::Recovered;
 use crate::storage::disk::Disk;
-use crate::storage::snapshots;
+use crate::storage::snapshots::Kept;
 use crate::storage::wal::WalConfig;
-use coracle_core::{Boot, Raft, Restored, Tick};
+use coracle_core::{Boot, ClusterId, Raft, Restored, Tick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,20 +33,23 @@ impl Host {
         Ok(raft)
     }
 
-    /// The machine as the newest snapshot has it.
+    /// The machine as it begins, on the node's disk or in memory, and what the core finds.
     pub(super) fn machine(
         &self,
+        own: bool,
         disk: &Arc<dyn Disk>,
-        snapshot: Option<&snapshots::Kept>,
-    ) -> Result<Replicated<Kv>, String> {
-        let mut replicated = Replicated::new(Kv::default());
-        if let Some(kept) = snapshot {
-            let from = snapshots::open(&**disk, kept.meta.id).map_err(|error| in_full(&error))?;
-            replicated.restore(from).map_err(|reason| said(&reason))?;
-        }
+        snapshot: Option<&Kept>,
+        recovered: &Recovered,
+        cluster: Option<ClusterId>,
+    ) -> Result<(Replicated<Kv>, Restored), String> {
+        let machine = if own { Kv::on(disk.clone()) } else { Ok(Kv::default()) };
+        let mut replicated = Replicated::new(machine.map_err(|error| error.to_string())?);
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
-        Ok(replicated)
+        let stands = own_disk::begin(&mut replicated, &**disk, snapshot, recovered, cluster)
+            .map_err(|error| in_full(&error))?;
+        let restored = restore(recovered.clone(), snapshot, stands).map_err(|error| in_full(&error))?;
+        Ok((replicated, restored))
     }
 }
 
