@@ -294,6 +294,77 @@ fn digests_of_strangers_and_of_what_is_not_in_the_log_are_not_kept() {
     assert_eq!(driver.digests().newest(member), Some(digest(1024, 1)));
 }
 
+/// This node leads in this term.
+fn follow(driver: &mut Driver<RequestId, RequestId>, leader: Peer, term: u64) {
+    let append = AppendEntries {
+        term: Term(term),
+        prev: LogId::ZERO,
+        last: Index(0),
+        commit: Index(0),
+        round: Round(1),
+        persisted: Index(0),
+        disk_age: 0,
+        time: 0,
+        agreed: None,
+    };
+    let message = Message::AppendEntries(append);
+    let envelope = Envelope { from: leader, to: ME, membership: LogId::new(1, 1), message };
+    driver.on_message(leader, ClusterId(1), true, PeerMessage::Raft { envelope, entries: vec![] });
+}
+
+/// The writes that are handed on, to whom, and in which order.
+fn handed_on(actions: &Actions<RequestId, RequestId>) -> Vec<(u64, u64, Bytes)> {
+    let forwards = actions.send.iter().filter_map(|(to, message)| match message {
+        PeerMessage::Forward(forward) => Some((to.id.0, forward.id, forward.command.clone())),
+        _ => None,
+    });
+    forwards.collect()
+}
+
+/// Writes that their leader sent back go to the next one in the order in which they came, and that once.
+#[test]
+fn writes_that_are_sent_back_go_to_the_next_leader_in_their_order_and_once() {
+    let mut driver = one_of(3, 1);
+    driver.forward = true;
+    let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(10 + id) };
+    let back = |driver: &mut Driver<RequestId, RequestId>, from, id| {
+        let reply = ForwardReply { id, outcome: Err(WriteError::NoLeader) };
+        driver.on_message(from, ClusterId(1), true, PeerMessage::ForwardReply(reply));
+    };
+    follow(&mut driver, peer(2), 1);
+    driver.turn(at(1), true);
+    let commands = [b"one", b"two", b"six"].map(|command| Bytes::from_static(command));
+    for (number, command) in (1..).zip(&commands) {
+        driver.on_write(command.clone(), Duration::from_secs(9), RequestId(number));
+    }
+    let sent = handed_on(&driver.turn(at(2), false));
+    assert!(sent.iter().map(|(to, _, command)| (*to, command)).eq(commands.iter().map(|it| (2, it))));
+    // Each in a turn of its own, as they may come.
+    for (_, id, _) in &sent {
+        back(&mut driver, peer(2), *id);
+        let actions = driver.turn(at(3), false);
+        assert!(handed_on(&actions).is_empty() && actions.answers.is_empty(), "that one has just refused it");
+    }
+    follow(&mut driver, peer(3), 2);
+    let actions = driver.turn(at(4), false);
+    driver.on_persisted(driver.raft().newest_write());
+    let mut sent = handed_on(&actions);
+    sent.extend(handed_on(&driver.turn(at(5), false)));
+    assert!(sent.iter().map(|(to, _, command)| (*to, command)).eq(commands.iter().map(|it| (3, it))));
+    for (_, id, _) in &sent {
+        back(&mut driver, peer(3), *id);
+    }
+    let Actions { answers, .. } = driver.turn(at(6), false);
+    let told: Vec<u64> = answers
+        .iter()
+        .map(|answer| match answer {
+            Answer::Write(RequestId(number), Err(WriteError::NoLeader)) => *number,
+            _ => panic!("another answer"),
+        })
+        .collect();
+    assert_eq!(told, [1, 2, 3], "sent back a second time it is over, and certainly not done");
+}
+
 /// D5.1.13: entries that the transport refused are sent again after a heartbeat interval, without a word of the follower.
 #[test]
 fn entries_that_the_transport_refused_are_sent_again() {
