@@ -101,6 +101,9 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     (6_000_001_486, None, 2000, None),
     // Nothing is under way to a member that was removed and has come back.
     (6_000_005_447, None, 2000, None),
+    // Two that a change removes look for each other no more, though both were members when the faults ended.
+    (6_400_019_407, None, 362, Some("freeze:0:0 change:0:14 move:0:3 freeze:0:2")),
+    (6_400_022_683, None, 2000, None),
     // A snapshot may be durable before the term in which it came.
     (638, None, 2000, None),
     // What a start finds of a snapshot may be in the page cache only.

@@ -6,7 +6,7 @@ use super::{Happening, World};
 use crate::members::MemberChange;
 use crate::place::Place;
 use crate::sim::dice::Dice;
-use crate::sim::ghost::{Verdict, broken};
+use crate::sim::ghost::{Verdict, Violation, broken};
 use crate::sim::host::{Event, Link, Running};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
@@ -289,14 +289,8 @@ impl World {
         self.until("S20", 10 * ELECTION, "all nodes started", |world| {
             world.hosts.iter().all(|host| host.dead || host.up.is_some())
         })?;
-        let known = self.all_can_know();
-        if known {
-            return self.until(
-                "L11",
-                10 * ELECTION,
-                "connections between all that can know of each other",
-                |world| world.all_linked(0..size),
-            );
+        if self.find_who_can_know()? {
+            return Ok(());
         }
         self.pass(5 * ELECTION)?;
         for node in 0..size {
@@ -314,28 +308,53 @@ impl World {
         Ok(())
     }
 
-    /// Whether the nodes are all members by what each of them knows, and one of any two that are next to each other knows
-    /// where the other is, so that all hear of all.
-    fn all_can_know(&self) -> bool {
-        let size = self.hosts.len();
-        let members = |host: &crate::sim::host::Host| {
-            let knows =
-                |up: &Running| self.hosts.iter().all(|other| up.raft().membership().contains(other.me));
-            host.up.as_ref().is_some_and(knows)
-        };
+    /// Waits until the nodes are connected, if they are all members and can know of each other: whether that is so. What
+    /// was under way when the faults ended goes on, and whoever is removed by it is looked for no more.
+    fn find_who_can_know(&mut self) -> Result<bool, Violation> {
+        let mut nodes: BTreeSet<usize> = (0..self.hosts.len()).collect();
+        let stays = |world: &World, nodes: &BTreeSet<usize>| nodes.iter().all(|node| world.is_member(*node));
+        if self.hosts.iter().any(|host| host.up.is_none()) || !stays(self, &nodes) {
+            return Ok(false);
+        }
+        while self.can_know(&nodes) {
+            let linked = |world: &World| world.all_linked(nodes.iter().copied());
+            // (Whoever was frozen dials nobody before it would have thawed: within ten.)
+            self.until(
+                "L11",
+                11 * ELECTION,
+                "connections between all that can know of each other",
+                |world| linked(world) || !stays(world, &nodes),
+            )?;
+            if linked(self) {
+                return Ok(true);
+            }
+            nodes.retain(|node| self.is_member(*node));
+        }
+        Ok(false)
+    }
+
+    /// Whether a node is a member by what each that runs knows.
+    fn is_member(&self, node: usize) -> bool {
+        let peer = self.hosts[node].me;
+        let mut running = self.hosts.iter().filter_map(|host| host.up.as_ref());
+        running.all(|up| up.raft().membership().contains(peer))
+    }
+
+    /// Whether one of any two of these that are next to each other knows where the other is, so that all hear of all.
+    fn can_know(&self, nodes: &BTreeSet<usize>) -> bool {
         let knows = |node: usize, other: usize| {
             let there = &self.hosts[other];
             let looks =
                 |up: &Running| up.standing.places.addresses(there.me, None).contains(&there.at.listens);
             self.hosts[node].up.as_ref().is_some_and(looks)
         };
-        let mut reached = BTreeSet::from([0]);
-        for _ in 0..size {
-            let next = |to: &usize| reached.iter().any(|from| knows(*from, *to) || knows(*to, *from));
-            let more: Vec<usize> = (0..size).filter(next).collect();
+        let mut reached: BTreeSet<usize> = nodes.first().copied().into_iter().collect();
+        for _ in nodes {
+            let next = |to: &&usize| reached.iter().any(|from| knows(*from, **to) || knows(**to, *from));
+            let more: Vec<usize> = nodes.iter().filter(next).copied().collect();
             reached.extend(more);
         }
-        reached.len() == size && self.hosts.iter().all(members)
+        reached == *nodes
     }
 
     fn all_linked(&self, mut nodes: impl Iterator<Item = usize> + Clone) -> bool {
