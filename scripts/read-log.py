@@ -23,7 +23,7 @@ HEADER = 64
 MAX_BODY = 2 << 30
 MAX_PAYLOAD = 32 << 20
 ORIGIN, STATE, MEMBERSHIP, HARD_STATE, RESET, TRUNCATE, APPEND, PURGE, SUCCESSOR = range(1, 10)
-KINDS = {1: "command", 2: "noop", 3: "membership"}
+KINDS = {1: "command", 2: "noop", 3: "membership", 4: "session", 5: "numbered"}
 NEVER = 1 << 64
 
 
@@ -289,7 +289,7 @@ def entry(data):
         "IIQQBBHHHQQQQ", data)
     if crc32c(data[4:]) != checksum:
         raise NotWhole(f"the checksum of entry {index} is wrong")
-    if kind not in KINDS or flags & ~1 or level or zero:
+    if kind not in KINDS or flags & ~1 or level != (kind > 3) or zero:
         raise Unreadable(f"an entry of kind {kind} and level {level} with flags {flags:#x}")
     return {
         "index": index, "term": term, "kind": KINDS[kind], "cluster_time": cluster, "wall_time": wall,
@@ -471,15 +471,24 @@ def read_snapshot(path):
 
     try:
         crc, magic, version, length, bits, index, term = unpack("I4sIIQQQ", data)
-        if magic != b"CRSN" or not 120 <= length <= 120 + (4 << 20) or length > len(data):
+        if magic != b"CRSN" or not 120 <= length <= 128 + (52 << 20) or length > len(data):
             raise wrong(0, "it does not begin like a snapshot")
         if crc32c(data[4:length]) != crc:
             raise wrong(0, "the checksum of the header is wrong")
-        if version != 1:
+        if version not in (1, 2):
             raise Unreadable(f"{path}: version {version}")
         digest, time, machine, format, compared, compared_version = unpack("16sQIIQI", data, 40)
         own, of_index, of_term, members = unpack("16sQQI", data, 84)
-        if members != length - 120 or not 0 < index < 1 << 63 or of_index > index or machine >> 16:
+        level, sessions = 0, b""
+        if version == 2:
+            level, size = unpack("II", data, 120 + members)
+            sessions = data[128 + members:length]
+            if size != len(sessions) or level == 0:
+                raise wrong(120 + members, "the header cannot be true")
+            length_of_all = 128 + members + size
+        else:
+            length_of_all = 120 + members
+        if length_of_all != length or not 0 < index < 1 << 63 or of_index > index or machine >> 16:
             raise wrong(16, "the header cannot be true")
         at, chunks, content = length, 0, []
         while True:
@@ -501,7 +510,8 @@ def read_snapshot(path):
     return {
         "file": os.path.basename(path), "index": index, "term": term, "bits": f"{bits:016x}", "bytes": len(data),
         "digest": digest.hex(), "cluster_time": time, "machine_version": machine, "compared": agreed if format else None,
-        "membership": {"index": of_index, "term": of_term, "payload": data[120:length].hex()},
+        "membership": {"index": of_index, "term": of_term, "payload": data[120:120 + members].hex()},
+        "level": level, "sessions": sessions.hex(),
     }
 
 

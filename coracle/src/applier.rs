@@ -8,7 +8,7 @@
 
 use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
-use crate::replicated::{Digest, Replicated, SaveState};
+use crate::replicated::{Applied, Digest, Replicated, SaveState};
 use crate::state_machine::{CodecError, StateMachine};
 use crate::storage::StoreError;
 use crate::storage::disk::Disk;
@@ -32,6 +32,8 @@ pub(crate) struct Progress {
     pub(crate) compared: Option<coracle_core::Digest>,
     /// The bytes of all entries applied since the start.
     pub(crate) bytes: u64,
+    /// The newest level of entries that it has applied.
+    pub(crate) level: u16,
     /// How many callers that were handed to the machine got their answer since the start.
     pub(crate) answered: u64,
 }
@@ -48,6 +50,8 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
     Send(Peer, PeerMessage),
     /// Back to consensus: this forwarded command can be applied.
     Checked(Peer, Forward),
+    /// Back to consensus: what came of something that the courier sent, under this number.
+    Carried(u64, Result<Bytes, WriteError>),
     /// What a snapshot holds, to be written beside the machine.
     Snapshot(Meta, SaveState),
 }
@@ -55,8 +59,11 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
 /// What a machine has just done.
 #[derive(Debug)]
 pub(crate) enum Done {
-    /// It applied this entry. (Which one, the simulator asks.)
-    Applied(#[cfg_attr(not(feature = "sim"), allow(dead_code))] Entry),
+    /// It applied this entry, and whether a command took effect. (The simulator asks.)
+    Applied(
+        #[cfg_attr(not(feature = "sim"), allow(dead_code))] Entry,
+        #[cfg_attr(not(feature = "sim"), allow(dead_code))] bool,
+    ),
     /// It took the state of this snapshot.
     Restored(#[cfg_attr(not(feature = "sim"), allow(dead_code))] LogId),
     /// It took hold of its state, for a snapshot.
@@ -121,7 +128,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     pub(crate) fn progress(&self) -> Progress {
         let (applied, digest) = self.replicated.applied();
         let compared = self.replicated.compared();
-        Progress { applied, digest, compared, bytes: self.bytes, answered: self.answered }
+        let level = self.replicated.level();
+        Progress { applied, digest, compared, bytes: self.bytes, level, answered: self.answered }
     }
 
     /// Whether there is nothing left to apply.
@@ -170,19 +178,29 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 self.restoring = Some(snapshot);
             }
             Work::Check(from, forward) => {
-                // What a peer sends becomes an entry only as this machine understands it: all nodes can apply that,
-                // and apply the same, whatever version of the machine encoded the command.
-                let understood = S::decode_command(&forward.command)
-                    .and_then(|command| S::encode_command(&command))
-                    .and_then(|command| match command.len() {
-                        0..=MAX_PAYLOAD => Ok(command),
-                        length => Err(CodecError(format!("the command takes {length} bytes here"))),
-                    });
-                self.outcomes.push(match understood {
-                    Ok(command) => Outcome::Checked(from, Forward { command, ..forward }),
-                    Err(error) => Outcome::Send(from, reply(forward.id, Err(error.into()))),
+                let id = forward.id;
+                self.outcomes.push(match Self::understand(forward) {
+                    Ok(forward) => Outcome::Checked(from, forward),
+                    Err(error) => Outcome::Send(from, reply(id, Err(error.into()))),
                 });
             }
+        }
+    }
+
+    /// What a peer sends becomes an entry only as this machine understands it: all nodes can apply that, and apply the
+    /// same, whatever version of the machine encoded the command.
+    fn understand(forward: Forward) -> Result<Forward, CodecError> {
+        let Forward { proposal, .. } = forward;
+        let proposal = match proposal.command() {
+            None => proposal,
+            Some(command) => {
+                let command = S::encode_command(&S::decode_command(command)?)?;
+                proposal.with_command(command)
+            }
+        };
+        match proposal.len() {
+            0..=MAX_PAYLOAD => Ok(Forward { proposal, ..forward }),
+            length => Err(CodecError(format!("the command takes {length} bytes here"))),
         }
     }
 
@@ -237,21 +255,24 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         };
         self.unkept = true;
         self.bytes += entry.len() as u64;
+        let took_effect = matches!(applied, Applied::Replied(..));
         #[cfg(feature = "mutants")]
-        if let Some((_, encoded)) = &applied {
+        if let Applied::Replied(_, encoded) = &applied {
             self.newest_reply.clone_from(encoded);
         }
         let any_term = self.replicated.broken.is("reply-to-another-leaders-entry");
         while self.writers.front().is_some_and(|(other, _)| other.index <= id.index) {
             let Some((expected, caller)) = self.writers.pop_front() else { break };
-            match applied.take_if(|_| expected == id || any_term) {
-                Some((reply, encoded)) => self.reply(caller, reply, encoded),
+            let ours = expected == id || any_term;
+            match if ours { mem::take(&mut applied) } else { Applied::Nothing } {
+                Applied::Replied(reply, encoded) => self.reply(caller, reply, encoded),
+                Applied::Told(told) => self.tell(caller, told),
                 // Another leader's entry stands where the writer's was meant to.
-                None => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
+                Applied::Nothing => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
             }
         }
         self.answer_readers(id.index);
-        Some(Ok(Done::Applied(entry)))
+        Some(Ok(Done::Applied(entry, took_effect)))
     }
 
     fn answer_readers(&mut self, applied: Index) {
@@ -349,12 +370,26 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         self.answered += 1;
         self.outcomes.push(match caller {
             Caller::Here(writer) => Outcome::Reply(writer, value),
-            Caller::Forwarded(peer, id) => {
-                let carried = encoded.filter(|bytes| bytes.len() <= MAX_PAYLOAD);
-                let outcome = carried.ok_or(WriteError::Unknown(Cause::ReplyLost));
-                Outcome::Send(peer, reply(id, outcome))
-            }
+            Caller::Forwarded(peer, id) => Outcome::Send(peer, reply(id, carried(encoded))),
+            Caller::Carried(flight) => Outcome::Carried(flight, carried(encoded)),
         });
+    }
+
+    /// Tells a caller what a session has to say.
+    fn tell(&mut self, caller: Caller<W>, told: Result<Bytes, WriteError>) {
+        match (caller, told) {
+            (caller, Err(error)) => self.fail(caller, error),
+            // Nobody asks anything of a session without a number.
+            (caller @ Caller::Here(_), Ok(_)) => self.fail(caller, WriteError::Unknown(Cause::ReplyLost)),
+            (Caller::Forwarded(peer, id), told) => {
+                self.answered += 1;
+                self.outcomes.push(Outcome::Send(peer, reply(id, told)));
+            }
+            (Caller::Carried(flight), told) => {
+                self.answered += 1;
+                self.outcomes.push(Outcome::Carried(flight, told));
+            }
+        }
     }
 
     fn fail(&mut self, caller: Caller<W>, error: WriteError) {
@@ -362,8 +397,15 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         self.outcomes.push(match caller {
             Caller::Here(writer) => Outcome::Failed(writer, error),
             Caller::Forwarded(peer, id) => Outcome::Send(peer, reply(id, Err(error))),
+            Caller::Carried(flight) => Outcome::Carried(flight, Err(error)),
         });
     }
+}
+
+/// A reply as it goes to another node.
+fn carried(encoded: Option<Bytes>) -> Result<Bytes, WriteError> {
+    let carried = encoded.filter(|bytes| bytes.len() <= MAX_PAYLOAD);
+    carried.ok_or(WriteError::Unknown(Cause::ReplyLost))
 }
 
 fn reply(id: u64, outcome: Result<Bytes, WriteError>) -> PeerMessage {
@@ -374,6 +416,7 @@ fn reply(id: u64, outcome: Result<Bytes, WriteError>) -> PeerMessage {
 mod tests {
     use super::*;
     use crate::entry::{Kind, Stamp};
+    use crate::proposal::Proposal;
     use crate::snapshot::{self, Save};
     use crate::state_machine::{Context, QueryContext};
     use crate::storage::mem_disk::MemDisk;
@@ -440,7 +483,7 @@ mod tests {
         applier.take(Work::Apply(vec![noop(1, 1)]));
         apply_all(&mut applier);
         let forward =
-            Forward { id: 5, time_left: 1, session: 0, sequence: 0, term: Term(1), command: Bytes::new() };
+            Forward { id: 5, time_left: 1, term: Term(1), proposal: Proposal::Command(Bytes::new()) };
         let all = |applier: &mut Test| {
             expect(applier, LogId::new(1, 2), 7);
             applier.take(Work::Apply(vec![entry(1, 2, 5)]));
@@ -548,10 +591,8 @@ mod tests {
         let forward = |command: &[u8]| Forward {
             id: 4,
             time_left: 1,
-            session: 0,
-            sequence: 0,
             term: Term(1),
-            command: Bytes::copy_from_slice(command),
+            proposal: Proposal::Command(Bytes::copy_from_slice(command)),
         };
         applier.take(Work::Check(peer, forward(&Sum::encode_command(&1).unwrap())));
         applier.take(Work::Check(peer, forward(&[])));
@@ -597,10 +638,12 @@ mod tests {
             Applier::new(Replicated::new(Older), Arc::new(MemDisk::new()));
         let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
         let command = crate::codec::message_pack::encode(&New { amount: 3, note: "new" }).unwrap();
-        let forward = Forward { id: 4, time_left: 1, session: 0, sequence: 0, term: Term(1), command };
+        let proposal = Proposal::Command(command);
+        let forward = Forward { id: 4, time_left: 1, term: Term(1), proposal };
         applier.take(Work::Check(peer, forward));
         let outcomes = applier.outcomes();
         let [Outcome::Checked(_, forward)] = &outcomes[..] else { panic!() };
-        assert_eq!(forward.command, Older::encode_command(&Old { amount: 3 }).unwrap());
+        let understood = Older::encode_command(&Old { amount: 3 }).unwrap();
+        assert_eq!(forward.proposal, Proposal::Command(understood));
     }
 }

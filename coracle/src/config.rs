@@ -111,6 +111,9 @@ pub struct Config {
     /// Whether a write on a follower goes to the leader by itself, at most once and over one hop. Off by
     /// default: the caller then gets [`NotLeader`](crate::WriteError::NotLeader) and decides.
     pub forward: bool,
+    /// How long a [session](crate::Session) of this node outlives its last word, by the cluster's clock: from 1 s to a day.
+    /// After a longer time without a leader, the outcome of what was sent in it is unknown. Default 60 s.
+    pub session_timeout: Duration,
     /// The largest encoded command, in bytes; larger ones are [`Invalid`](crate::WriteError::Invalid).
     /// Default 8 MiB, at most [`MAX_PAYLOAD`].
     pub max_command_bytes: usize,
@@ -185,6 +188,7 @@ impl Config {
             bootstrap_timeout: Duration::from_secs(15),
             replace_dead_after: None,
             forward: false,
+            session_timeout: Duration::from_secs(60),
             max_command_bytes: 8 << 20,
             max_pending: 65_536,
             max_unproposed_bytes: 64 << 20,
@@ -259,6 +263,8 @@ impl Config {
         let rules = [
             ("request_timeout", self.request_timeout.is_zero(), "it must not be zero"),
             ("replace_dead_after", too_hasty, "it must be at least twice the longest election timeout"),
+            ("session_timeout", self.session_timeout < Duration::from_secs(1), "it must be at least 1 s"),
+            ("session_timeout", self.session_timeout > LONGEST, "it must be at most a day"),
             ("bootstrap_timeout", self.bootstrap_timeout.is_zero(), "it must not be zero"),
             ("bootstrap_timeout", self.bootstrap_timeout > LONGEST, "it must be at most a day"),
             ("max_command_bytes", self.max_command_bytes == 0, "it must not be zero"),

@@ -12,23 +12,25 @@
 
 use crate::applier::Progress;
 use crate::config::Config;
+use crate::courier::Courier;
 use crate::digests::Digests;
 use crate::entry::Entry;
 use crate::error::{Busy, Leader, ReadError, WriteError};
 use crate::forwarding::Forwarding;
 use crate::founding::Founding;
 use crate::handover::Handover;
+use crate::proposal::Proposal;
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
 use crate::snapshots::Snapshots;
 use crate::storage::ReadLogError;
 use crate::transport::{ForwardReply, PeerMessage};
-use crate::work::{Actions, Answer, Caller, Order, Unsent, Waits, Work};
+use crate::work::{Actions, Answer, Caller, Order, Unsent, Waits, Way, Work};
 use bytes::Bytes;
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, ClusterId, Index, LogId, Member, Message, NodeId, Peer, Raft,
     RefusedReason, Term, WriteId,
 };
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::mem;
 use std::time::Duration;
 
@@ -41,6 +43,10 @@ const HELD: usize = 64;
 /// A node that somebody else turns.
 pub(crate) struct Driver<W, R> {
     me: NodeId,
+    /// How long a write that goes to the leader may take there.
+    pub(crate) limit: Duration,
+    /// How many bytes of commands may wait in the courier.
+    most_carried: u64,
     pub(crate) forward: bool,
     max_pending: usize,
     pub(crate) replica: Replica<Caller<W>, R>,
@@ -50,6 +56,10 @@ pub(crate) struct Driver<W, R> {
     /// The cluster that this node's bootstrap has founded, until its entry is durable and can be named.
     pub(crate) founded: Option<ClusterId>,
     pub(crate) forwarding: Forwarding<W>,
+    /// Writes that are sent until they are answered, in a session.
+    pub(crate) courier: Courier<W>,
+    /// Who is known to know sessions.
+    pub(crate) knowing: Knowing,
     pub(crate) founding: Founding,
     /// Leadership that goes to another node.
     pub(crate) handover: Handover<W>,
@@ -57,7 +67,7 @@ pub(crate) struct Driver<W, R> {
     expecting: VecDeque<(LogId, Caller<W>)>,
     /// What this turn has taken in.
     pub(crate) events: Vec<Event<Caller<W>, R>>,
-    pub(crate) commands: Vec<(Caller<W>, Bytes)>,
+    pub(crate) commands: Vec<(Caller<W>, Proposal)>,
     reads: Vec<R>,
     /// What the next turn has to say, whatever the replica wants.
     pub(crate) actions: Actions<W, R>,
@@ -65,7 +75,7 @@ pub(crate) struct Driver<W, R> {
     pub(crate) open: usize,
     /// Callers that were handed to the machine since the start.
     handed: u64,
-    machine: Progress,
+    pub(crate) machine: Progress,
     pub(crate) digests: Digests,
     /// Whether it knows for certain who its peers are. Otherwise what they say of machines is told, and no more.
     pub(crate) authenticated: bool,
@@ -83,6 +93,27 @@ pub(crate) struct Driver<W, R> {
     pub(crate) changing: Option<(u64, LogId)>,
 }
 
+/// Which members are known to know sessions (D5.5.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Knowing {
+    /// All of them.
+    #[cfg(any(test, feature = "sim"))]
+    All,
+    /// These, as far as they were met.
+    These(BTreeSet<Peer>),
+}
+
+impl Knowing {
+    /// Whether this one is known to know them.
+    pub(crate) fn has(&self, peer: Peer) -> bool {
+        match self {
+            #[cfg(any(test, feature = "sim"))]
+            Knowing::All => true,
+            Knowing::These(peers) => peers.contains(&peer),
+        }
+    }
+}
+
 struct Joining<W, R> {
     cluster: ClusterId,
     held: Vec<Event<Caller<W>, R>>,
@@ -97,18 +128,18 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     ) -> Driver<W, R> {
         Driver {
             me: config.id,
+            limit: config.request_timeout,
+            most_carried: config.max_unproposed_bytes as u64,
             forward: config.forward,
             max_pending: config.max_pending,
             cluster,
             joining: None,
             founded: None,
             forwarding: Forwarding::new(boot, replica.raft().broken()),
+            courier: Courier::new(config.session_timeout.as_millis() as u64, replica.raft().broken()),
+            knowing: Knowing::These(BTreeSet::new()),
             founding: Founding::new(replica.raft().me(), cluster, None, 0, replica.raft().broken()),
-            handover: Handover::new(
-                config.max_uncommitted_bytes,
-                config.request_timeout,
-                2 * config.core().election_max,
-            ),
+            handover: Handover::new(config.max_uncommitted_bytes, 2 * config.core().election_max),
             expecting: VecDeque::new(),
             events: Vec::new(),
             commands: Vec::new(),
@@ -133,6 +164,13 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// The core, to look at.
     pub(crate) fn raft(&self) -> &Raft {
         self.replica.raft()
+    }
+
+    /// For tests, and the simulator: all members know sessions.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn among_equals(mut self) -> Driver<W, R> {
+        self.knowing = Knowing::All;
+        self
     }
 
     /// The replica, to look at.
@@ -188,15 +226,24 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// How many wait for an answer.
     pub(crate) fn pending(&self) -> usize {
-        self.open + (self.handed - self.machine.answered) as usize
+        self.open + (self.handed - self.machine.answered) as usize + self.courier.pending()
     }
 
     // ---- what happens
 
     /// A caller of this node wants this written, and waits for so long.
-    pub(crate) fn on_write(&mut self, command: Bytes, limit: Duration, caller: W) {
+    pub(crate) fn on_write(&mut self, command: Bytes, limit: Duration, way: Way, caller: W) {
         if let Some(why) = self.full() {
             return self.actions.answers.push(Answer::Write(caller, Err(WriteError::Busy(why))));
+        }
+        if let Some(lane) = self.carries(way) {
+            if self.courier.bytes() > self.most_carried {
+                return self
+                    .actions
+                    .answers
+                    .push(Answer::Write(caller, Err(WriteError::Busy(Busy::Requests))));
+            }
+            return self.courier.take(lane, command, caller);
         }
         self.open += 1;
         let raft = self.replica.raft();
@@ -207,7 +254,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                 let message = self.forwarding.send(leader, term, command, limit, caller, false);
                 self.actions.send.push((leader, message));
             }
-            _ => self.commands.push((Caller::Here(caller), command)),
+            _ => self.commands.push((Caller::Here(caller), Proposal::Command(command))),
         }
     }
 
@@ -275,6 +322,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             (PeerMessage::ForwardReply(ForwardReply { id, outcome }), None) => {
                 if self.forwarding.awaits(id, from) {
                     self.end_forward(id, outcome);
+                } else if self.courier.awaits(id, from) {
+                    self.courier.on_answer(id, outcome, self.ticks);
                 }
             }
             (_, Some(_)) => {}
@@ -284,6 +333,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// The last connection to this peer ended: its answers will not come.
     pub(crate) fn on_disconnected(&mut self, peer: Peer) {
         self.end_forwards_to(peer);
+        self.courier.on_disconnected(peer, self.ticks);
     }
 
     /// This peer's process is certainly gone.
@@ -297,6 +347,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         match what {
             Unsent::Forward(id) => {
                 let error = self.not_leader();
+                self.courier.on_answer(id, Err(error.clone()), self.ticks);
                 self.end_forward(id, Err(error));
             }
             Unsent::Entries(to, term, prev) => self.events.push(Event::Unsent(to, term, prev)),
@@ -364,6 +415,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// to be done now.
     pub(crate) fn turn(&mut self, now: Moment, tick: bool) -> Actions<W, R> {
         self.handle(now, false);
+        self.carry();
         let commands = self.admit();
         if !commands.is_empty() {
             self.replica.on_event(now, Event::Propose(commands));
@@ -408,6 +460,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         });
         self.send_along();
         self.pass_on_founding();
+        self.tell_carried();
         mem::take(&mut self.actions)
     }
 
@@ -417,6 +470,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         writes.extend(mem::take(&mut self.commands).into_iter().map(|(caller, _)| caller));
         writes.extend(self.handover.turn_out());
         writes.extend(self.forwarding.turn_out().map(Caller::Here));
+        writes.extend(self.courier.turn_out().into_iter().map(Caller::Here));
         reads.append(&mut self.reads);
         let expecting = mem::take(&mut self.expecting).into_iter().map(|(_, caller)| caller);
         writes.extend(expecting.filter(|_| !self.raft().broken().is("stop-forgets-writers")));
@@ -541,6 +595,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let before = self.expecting.len();
         self.expecting.retain(|(_, caller)| !caller.gave_up());
         let expecting = before - self.expecting.len();
+        self.courier.sweep();
         self.open -= self.forwarding.sweep()
             + self.handover.sweep()
             + expecting

@@ -55,7 +55,7 @@ fn st_5_a_leader_without_room_refuses_writes_until_there_is_some() {
     lead(&mut driver);
     driver.on_space(Some("no room in log-2".to_owned()));
     assert_eq!(driver.no_space(), Some("no room in log-2"));
-    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(1));
+    driver.on_write(Bytes::new(), Duration::ZERO, Way::Once, RequestId(1));
     let actions = driver.turn(at(1001), false);
     assert!(matches!(actions.answers[..], [Answer::Write(RequestId(1), Err(WriteError::Busy(Busy::Space)))]));
     assert!(actions.orders.is_empty(), "nothing is even tried");
@@ -63,7 +63,7 @@ fn st_5_a_leader_without_room_refuses_writes_until_there_is_some() {
     let actions = driver.turn(at(1001), false);
     assert!(matches!(actions.work[..], [Work::Read(..)]), "reads go on");
     driver.on_space(None);
-    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(3));
+    driver.on_write(Bytes::new(), Duration::ZERO, Way::Once, RequestId(3));
     let actions = driver.turn(at(1001), false);
     assert!(actions.answers.is_empty() && !actions.orders.is_empty());
 }
@@ -109,7 +109,7 @@ fn ready() -> Driver<RequestId, RequestId> {
 #[test]
 fn whoever_waits_for_an_entry_goes_to_the_machine_together_with_it() {
     let mut driver = ready();
-    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(3));
+    driver.on_write(Bytes::new(), Duration::ZERO, Way::Once, RequestId(3));
     assert!(driver.turn(at(1001), false).work.is_empty(), "it is not committed yet");
     driver.on_persisted(driver.raft().newest_write());
     let work = driver.turn(at(1001), false).work;
@@ -121,7 +121,7 @@ fn whoever_waits_for_an_entry_goes_to_the_machine_together_with_it() {
 #[test]
 fn a_stop_finds_those_who_wait_for_an_entry_that_is_not_committed() {
     let mut driver = ready();
-    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(3));
+    driver.on_write(Bytes::new(), Duration::ZERO, Way::Once, RequestId(3));
     driver.turn(at(1001), false);
     let (writes, reads) = driver.stop();
     assert_eq!((writes, reads), (vec![Caller::Here(RequestId(3))], vec![]));
@@ -231,7 +231,7 @@ fn a_leader_that_differs_from_all_others_gives_up() {
     driver.on_digest(peer(2), digest(1024, 1));
     assert!(driver.fenced().is_none(), "one against one");
     driver.on_digest(peer(3), digest(1024, 1));
-    driver.on_write(Bytes::new(), Duration::ZERO, RequestId(3));
+    driver.on_write(Bytes::new(), Duration::ZERO, Way::Once, RequestId(3));
     let Actions { work, answers, findings, .. } = driver.turn(at(1200), false);
     assert_eq!((driver.fenced(), driver.raft().is_leader()), (Some(Index(1024)), false));
     assert!(matches!(work[..], [Work::Fence, Work::Deposed]));
@@ -315,7 +315,9 @@ fn follow(driver: &mut Driver<RequestId, RequestId>, leader: Peer, term: u64) {
 /// The writes that are handed on, to whom, and in which order.
 fn handed_on(actions: &Actions<RequestId, RequestId>) -> Vec<(u64, u64, Bytes)> {
     let forwards = actions.send.iter().filter_map(|(to, message)| match message {
-        PeerMessage::Forward(forward) => Some((to.id.0, forward.id, forward.command.clone())),
+        PeerMessage::Forward(forward) => {
+            Some((to.id.0, forward.id, forward.proposal.command().cloned().unwrap_or_default()))
+        }
         _ => None,
     });
     forwards.collect()
@@ -335,7 +337,7 @@ fn writes_that_are_sent_back_go_to_the_next_leader_in_their_order_and_once() {
     driver.turn(at(1), true);
     let commands = [b"one", b"two", b"six"].map(|command| Bytes::from_static(command));
     for (number, command) in (1..).zip(&commands) {
-        driver.on_write(command.clone(), Duration::from_secs(9), RequestId(number));
+        driver.on_write(command.clone(), Duration::from_secs(9), Way::Once, RequestId(number));
     }
     let sent = handed_on(&driver.turn(at(2), false));
     assert!(sent.iter().map(|(to, _, command)| (*to, command)).eq(commands.iter().map(|it| (2, it))));

@@ -2,6 +2,7 @@
 
 use crate::entry::Entry;
 use crate::error::{Busy, StopReason};
+use crate::proposal::Proposal;
 use crate::storage::{ReadLogError, WriteBatch};
 use bytes::Bytes;
 use coracle_core::{
@@ -26,8 +27,8 @@ pub(crate) enum Event<W, R> {
     Tick,
     /// A message came in, with the entries of an AppendEntries.
     Message(Envelope, Vec<Entry>),
-    /// These commands want to be written, in this order.
-    Propose(Vec<(W, Bytes)>),
+    /// These want to be written, in this order.
+    Propose(Vec<(W, Proposal)>),
     /// These callers want to read.
     Read(Vec<R>),
     /// The first membership of a cluster.

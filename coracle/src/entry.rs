@@ -10,7 +10,7 @@
 //!  8  u64  index
 //! 16  u64  term
 //! 24  u8   kind           25  u8  flags: bit 0, the payload is self-describing
-//! 26  u16  level (0: before levels exist)
+//! 26  u16  level: that of its kind
 //! 28  u16  the state machine's version, of a command
 //! 30  u16  zero
 //! 32  u64  cluster time, in milliseconds
@@ -44,6 +44,10 @@ pub enum Kind {
     Noop = 2,
     /// A membership, in force from the moment it is appended.
     Membership = 3,
+    /// A session is opened or closed. Of level 1.
+    Session = 4,
+    /// A user's command within a session. Of level 1.
+    Numbered = 5,
 }
 
 impl Kind {
@@ -53,7 +57,17 @@ impl Kind {
             1 => Some(Kind::Command),
             2 => Some(Kind::Noop),
             3 => Some(Kind::Membership),
+            4 => Some(Kind::Session),
+            5 => Some(Kind::Numbered),
             _ => None,
+        }
+    }
+
+    /// The level that a version must know to understand entries of this kind (D5.5.1).
+    pub fn level(self) -> u16 {
+        match self {
+            Kind::Command | Kind::Noop | Kind::Membership => 0,
+            Kind::Session | Kind::Numbered => 1,
         }
     }
 }
@@ -65,9 +79,9 @@ pub struct Stamp {
     pub cluster_time: u64,
     /// The creating leader's wall clock, in milliseconds since 1970.
     pub wall_time: u64,
-    /// The client session that the command belongs to; 0 for none.
+    /// The session that it belongs to, by the index of the entry that opened it; 0 for none.
     pub session: u64,
-    /// The command's number within its session.
+    /// The command's number within its lane of the session.
     pub sequence: u64,
     /// The version of the state machine that the command is for; 0 of what is no command.
     pub version: u16,
@@ -121,22 +135,31 @@ impl Entry {
     ///
     /// If the payload is over [`MAX_PAYLOAD`]: no reader would take such an entry.
     pub fn new(id: LogId, kind: Kind, stamp: Stamp, payload: &[u8]) -> Entry {
-        assert!(payload.len() <= MAX_PAYLOAD, "an entry's payload is over the limit");
+        Entry::of_two(id, kind, stamp, &[], payload)
+    }
+
+    /// The same, of a payload in two parts.
+    pub(crate) fn of_two(id: LogId, kind: Kind, stamp: Stamp, prefix: &[u8], payload: &[u8]) -> Entry {
+        let length = prefix.len() + payload.len();
+        assert!(length <= MAX_PAYLOAD, "an entry's payload is over the limit");
         let mut head = [0; HEADER];
         let mut put = |at: usize, field: &[u8]| head[at..at + field.len()].copy_from_slice(field);
-        put(4, &(payload.len() as u32).to_le_bytes());
+        put(4, &(length as u32).to_le_bytes());
         put(8, &id.index.0.to_le_bytes());
         put(16, &id.term.0.to_le_bytes());
         put(24, &[kind as u8, if stamp.self_describing { SELF_DESCRIBING } else { 0 }]);
+        put(26, &kind.level().to_le_bytes());
         put(28, &stamp.version.to_le_bytes());
         put(32, &stamp.cluster_time.to_le_bytes());
         put(40, &stamp.wall_time.to_le_bytes());
         put(48, &stamp.session.to_le_bytes());
         put(56, &stamp.sequence.to_le_bytes());
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[4..]), payload);
+        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[4..]), prefix);
+        let checksum = crc32c::crc32c_append(checksum, payload);
         head[..4].copy_from_slice(&checksum.to_le_bytes());
-        let mut bytes = Vec::with_capacity(HEADER + payload.len());
+        let mut bytes = Vec::with_capacity(HEADER + length);
         bytes.extend_from_slice(&head);
+        bytes.extend_from_slice(prefix);
         bytes.extend_from_slice(payload);
         Entry { bytes: bytes.into() }
     }
@@ -161,7 +184,8 @@ impl Entry {
         }
         let (kind, level) = (bytes[24], u16_at(&bytes, 26));
         let flags = u32::from(bytes[25]) | u32::from(u16_at(&bytes, 30)) << 8;
-        if flags & !u32::from(SELF_DESCRIBING) != 0 || level > 0 || Kind::from_number(kind).is_none() {
+        let known = Kind::from_number(kind).is_some_and(|kind| kind.level() == level);
+        if flags & !u32::from(SELF_DESCRIBING) != 0 || !known {
             return Err(EntryError::Newer { kind, level, flags });
         }
         Ok(Entry { bytes })
@@ -207,6 +231,11 @@ impl Entry {
             version: u16_at(&self.bytes, 28),
             self_describing: self.bytes[25] & SELF_DESCRIBING != 0,
         }
+    }
+
+    /// Whether it carries a user's command, in a session or not.
+    pub fn is_command(&self) -> bool {
+        matches!(self.kind(), Kind::Command | Kind::Numbered)
     }
 
     /// What it carries, sharing the entry's bytes.

@@ -68,6 +68,10 @@ pub enum WriteError {
     /// It may or may not take effect, now or later.
     #[error("the outcome is unknown: {0}")]
     Unknown(Cause),
+    /// Its session does not take it as it came. Whoever keeps a session handles this; what [`Node`](crate::Node) and its
+    /// sessions return is never this.
+    #[error("{0}")]
+    Session(SessionError),
     /// Certainly not done: this node has stopped.
     #[error("the node has stopped: {}", in_full(.0))]
     Stopped(StopReason),
@@ -77,8 +81,36 @@ impl WriteError {
     /// Whether the write certainly took no effect and never will, so that it may be tried again, here or on another
     /// node. Otherwise it may have, or still may.
     pub fn certainly_not_done(&self) -> bool {
-        !matches!(self, WriteError::Unknown(_))
+        match self {
+            WriteError::Unknown(_) => false,
+            // An earlier copy of it may have been done.
+            WriteError::Session(why) => !matches!(why, SessionError::Expired | SessionError::Forgotten),
+            _ => true,
+        }
     }
+}
+
+/// Why a session does not take a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// There is no such session, or no more: it was not heard for its lifetime. What was sent in it may have been done.
+    #[error("the session has expired")]
+    Expired,
+    /// What comes before it in its lane has not come.
+    #[error("a command that comes before it in its session has not come")]
+    Gap,
+    /// It was done, and its answer was acknowledged and forgotten.
+    #[error("its answer was acknowledged before")]
+    Forgotten,
+    /// As many sessions, lanes or answers are kept as may be.
+    #[error(
+        "too many sessions are open, or too many of their answers were not acknowledged: try again later"
+    )]
+    Full,
+    /// A member of the cluster is of a version that does not know sessions, or may be.
+    #[error("not all members are known to know sessions: upgrade them, and see that the leader reaches each")]
+    Unsupported,
 }
 
 /// What has no room for another request.
@@ -121,6 +153,9 @@ pub enum Cause {
     /// too long a one.
     #[error("it was done, but its reply cannot be carried to this node")]
     ReplyLost,
+    /// It was sent again and again, until its session had expired.
+    #[error("the session of the node expired before an answer came")]
+    SessionExpired,
     /// The node stopped before it knew.
     #[error("the node stopped: {}", in_full(.0))]
     Stopped(StopReason),

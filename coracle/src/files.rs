@@ -232,6 +232,8 @@ mod tests {
             machine_version: 2,
             compared: None,
             membership: (LogId::new(1, 1), Bytes::from_static(b"who takes part")),
+            level: 0,
+            sessions: Bytes::new(),
         };
         let kept =
             snapshots::save(disk, &meta, 77, &Pace::at_most(0), |to| to.write_all(&[5; 3000])).unwrap();
@@ -296,6 +298,8 @@ mod tests {
             machine_version: 2,
             compared: None,
             membership: (LogId::new(1, 1), Bytes::new()),
+            level: 0,
+            sessions: Bytes::new(),
         };
         let (tell, begun) = mpsc::channel();
         writer.save(

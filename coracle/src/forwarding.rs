@@ -4,7 +4,8 @@
 //! the command first, and answers in any case. What is lost on the way is `Unknown`, and never tried again.
 
 use crate::driver::Driver;
-use crate::error::{Cause, WriteError};
+use crate::error::{Cause, SessionError, WriteError};
+use crate::proposal::Proposal;
 use crate::transport::{Forward, ForwardReply, PeerMessage};
 use crate::work::{Answer, Caller, Waits, Work};
 use bytes::Bytes;
@@ -15,7 +16,8 @@ use std::time::Duration;
 /// Writes of this node's callers that went to a leader.
 pub(crate) struct Forwarding<W> {
     sent: BTreeMap<u64, Sent<W>>,
-    newest: u64,
+    /// The newest number of what was sent, here or by the [courier](crate::courier).
+    pub(crate) newest: u64,
     /// Writes to leaders of terms before this one end at this tick, if they are not answered by then.
     ending: Option<(Term, u64)>,
 }
@@ -53,7 +55,12 @@ impl<W: Waits> Forwarding<W> {
         let sent = Sent { leader, term, caller, command: command.clone(), again };
         self.sent.insert(self.newest, sent);
         let time_left = limit.as_millis() as u64;
-        PeerMessage::Forward(Forward { id: self.newest, time_left, session: 0, sequence: 0, term, command })
+        PeerMessage::Forward(Forward {
+            id: self.newest,
+            time_left,
+            term,
+            proposal: Proposal::Command(command),
+        })
     }
 
     /// Whether a write of this number waits for an answer from there.
@@ -86,12 +93,15 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A forwarded command was looked at, and can be applied.
     pub(crate) fn on_checked(&mut self, from: Peer, forward: Forward) {
-        let Forward { id, term, command, .. } = forward;
+        let Forward { id, term, proposal, .. } = forward;
         match self.refuses(term) {
             Some(error) => self.reply(from, id, Err(error)),
+            None if !self.may_propose(&proposal) => {
+                self.reply(from, id, Err(WriteError::Session(SessionError::Unsupported)));
+            }
             None => {
                 self.open += 1;
-                self.commands.push((Caller::Forwarded(from, id), command));
+                self.commands.push((Caller::Forwarded(from, id), proposal));
             }
         }
     }
@@ -158,7 +168,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             if self.raft().broken().is("forward-retried")
                 && let Some(Sent { caller, command, .. }) = self.forwarding.sent.remove(&id)
             {
-                self.commands.push((Caller::Here(caller), command));
+                self.commands.push((Caller::Here(caller), Proposal::Command(command)));
                 continue;
             }
             let error = if told_no { WriteError::NoLeader } else { WriteError::Unknown(cause.clone()) };

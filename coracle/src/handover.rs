@@ -6,12 +6,12 @@
 
 use crate::driver::Driver;
 use crate::error::{Busy, WriteError};
+use crate::proposal::Proposal;
 use crate::work::{Answer, Caller, Transferred, Waits};
 use bytes::Bytes;
 use coracle_core::{Member, NodeId, Peer, RefusedReason, Term, TransferEnd};
 use std::collections::BTreeSet;
 use std::mem;
-use std::time::Duration;
 
 /// What is held, and who waits.
 pub(crate) struct Handover<W> {
@@ -19,8 +19,6 @@ pub(crate) struct Handover<W> {
     /// The bytes of the commands that are held, and how many there may be.
     bytes: u64,
     most: u64,
-    /// How long a command that is handed on may take.
-    limit: Duration,
     /// For how long commands wait for a new leader after a transfer, and its caller for its name, in ticks: two of the
     /// longest election timeouts, should the first candidate fail.
     patience: u64,
@@ -32,18 +30,18 @@ pub(crate) struct Handover<W> {
 
 struct Held<W> {
     caller: Caller<W>,
-    command: Bytes,
+    command: Proposal,
     /// The leader that sent it back, of which term, if one did.
     back: Option<(Peer, Term)>,
 }
 
 impl<W: Waits> Handover<W> {
-    pub(crate) fn new(most: u64, limit: Duration, patience: u64) -> Handover<W> {
-        Handover { held: Vec::new(), bytes: 0, most, limit, patience, until: 0, deposed: Vec::new() }
+    pub(crate) fn new(most: u64, patience: u64) -> Handover<W> {
+        Handover { held: Vec::new(), bytes: 0, most, patience, until: 0, deposed: Vec::new() }
     }
 
     /// Holds a command.
-    fn hold(&mut self, caller: Caller<W>, command: Bytes, back: Option<(Peer, Term)>) {
+    fn hold(&mut self, caller: Caller<W>, command: Proposal, back: Option<(Peer, Term)>) {
         self.bytes += command.len() as u64;
         self.held.push(Held { caller, command, back });
     }
@@ -114,7 +112,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     }
 
     /// The commands that may be proposed now: those that came, unless this leader is handing over, and those that were held.
-    pub(crate) fn admit(&mut self) -> Vec<(Caller<W>, Bytes)> {
+    pub(crate) fn admit(&mut self) -> Vec<(Caller<W>, Proposal)> {
         let commands = mem::take(&mut self.commands);
         let raft = self.replica.raft();
         if raft.holds_proposals() {
@@ -145,12 +143,18 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let waits = self.ticks < self.handover.until;
         for Held { caller, command, back } in self.handover.take() {
             match (leader, caller) {
+                // It is sent again all the same.
+                (_, caller @ Caller::Carried(_)) => self.refuse_write(caller, self.not_leader()),
                 // This one sent it back, and what came after it is not known here yet.
                 (Some(leader), caller) if waits && back == Some((leader, term)) => {
                     self.handover.hold(caller, command, back);
                 }
                 (Some(leader), Caller::Here(caller)) if self.forward => {
-                    let limit = self.handover.limit;
+                    let Proposal::Command(command) = command else {
+                        self.refuse_write(Caller::Here(caller), self.not_leader());
+                        continue;
+                    };
+                    let limit = self.limit;
                     let again = back.is_some();
                     let message = self.forwarding.send(leader, term, command, limit, caller, again);
                     self.actions.send.push((leader, message));
@@ -169,7 +173,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if self.handover.is_full() {
             return Err(caller);
         }
-        self.handover.hold(Caller::Here(caller), command, Some(by));
+        self.handover.hold(Caller::Here(caller), Proposal::Command(command), Some(by));
         Ok(())
     }
 
@@ -179,6 +183,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         match caller {
             Caller::Here(caller) => self.actions.answers.push(Answer::Write(caller, Err(error))),
             Caller::Forwarded(peer, id) => self.reply(peer, id, Err(error)),
+            Caller::Carried(flight) => self.courier.on_answer(flight, Err(error), self.ticks),
         }
     }
 }

@@ -6,13 +6,14 @@ use crate::entry::Entry;
 use crate::error::{Busy, EntryLookupError, Leader, ReadError, SnapshotError, StopReason, WriteError};
 use crate::inbox::{self, Refused};
 use crate::requests::{Reader, Request};
+use crate::session::Lanes;
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
@@ -38,6 +39,8 @@ pub(crate) struct Inner {
     pub(crate) me: Peer,
     pub(crate) peer_addr: SocketAddr,
     pub(crate) requests: inbox::Sender<Request>,
+    /// Which lanes of the node's session are in use.
+    pub(crate) lanes: Mutex<Lanes>,
     pub(crate) transport: Arc<Tcp>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
     pub(crate) stop: watch::Sender<bool>,

@@ -137,6 +137,7 @@ async fn assemble(
         me,
         peer_addr: transport.local_addr(),
         requests: requests_out,
+        lanes: Default::default(),
         transport: transport.clone(),
         leader,
         stop: stop_out,
@@ -286,6 +287,8 @@ mod tests {
             machine_version: 0,
             compared: None,
             membership: (LogId::new(2, 5), payload.clone()),
+            level: 0,
+            sessions: bytes::Bytes::new(),
         };
         let kept = Kept { meta, file: 1, bytes: 500 };
         let recovered = Recovered {

@@ -66,11 +66,15 @@ mod alarms;
 mod applier;
 pub mod backup;
 mod bootstrap;
+mod carrying;
 mod changing;
 mod clock;
 mod cluster_clock;
 pub mod codec;
 mod config;
+mod courier;
+#[cfg(test)]
+mod courier_tests;
 mod digests;
 mod driver;
 mod effects;
@@ -97,6 +101,7 @@ mod open;
 mod own_disk;
 mod place;
 mod primitives;
+mod proposal;
 #[cfg(test)]
 mod race;
 pub mod rebuild;
@@ -105,6 +110,8 @@ mod replica;
 mod replicated;
 mod requests;
 mod runtime;
+mod session;
+mod sessions;
 #[cfg(feature = "sim")]
 #[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
 pub mod sim;
@@ -129,12 +136,13 @@ pub use backup::{Backup, BackupError, BackupInfo};
 pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as raft;
 pub use error::{
-    Busy, Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SnapshotError,
-    StartError, StopReason, TransferError, WriteError, in_full,
+    Busy, Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SessionError,
+    SnapshotError, StartError, StopReason, TransferError, WriteError, in_full,
 };
 pub use members::MemberChange;
 pub use node::Node;
 pub use replicated::Digest;
+pub use session::Session;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
 pub use status::{MemberStatus, SnapshotStatus, SnapshotTransfer, Snapshots, Status};
 pub use storage::{Engine, StoreError};
@@ -145,6 +153,7 @@ pub use coracle_core::{
     ClusterId, Incarnation, Index, LogId, Member, Membership, NodeId, Peer, PeerStatus, RoleName, Run, Term,
 };
 pub use entry::{Entry, Kind, Stamp};
+pub use proposal::{Numbered, Proposal};
 pub use snapshot::Save;
 
 #[doc = include_str!("../embedding.md")]

@@ -6,7 +6,7 @@
 
 use crate::applier::{Applier, Outcome, Progress};
 use crate::config::{MachineThread, TICK};
-use crate::error::StopReason;
+use crate::error::{StopReason, WriteError};
 use crate::files::SnapshotWriter;
 use crate::inner::Boxed;
 use crate::replicated::Replicated;
@@ -16,6 +16,7 @@ use crate::storage::disk::Disk;
 use crate::transport::Forward;
 use crate::transport::tcp::Tcp;
 use crate::work::Work;
+use bytes::Bytes;
 use coracle_core::Peer;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,6 +41,8 @@ pub(crate) type Batch = Vec<Work<Writer, Reader>>;
 pub(crate) enum Report {
     /// This forwarded command can be applied.
     Checked(Peer, Forward),
+    /// What came of something that the courier sent.
+    Carried(u64, Result<Bytes, WriteError>),
     /// It applies no more, for this reason.
     Ended(StopReason),
 }
@@ -236,6 +239,9 @@ impl<S: StateMachine> Turning<S> {
                     }
                 }
                 Outcome::Snapshot(meta, save) => self.snapshots.save(meta, save),
+                Outcome::Carried(flight, outcome) => {
+                    drop(self.reports.0.send(Report::Carried(flight, outcome)));
+                }
                 Outcome::Checked(from, forward) => {
                     drop(self.reports.0.send(Report::Checked(from, forward)));
                 }

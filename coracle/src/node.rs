@@ -17,9 +17,11 @@ use crate::open::Opened;
 use crate::own_disk::begin;
 use crate::replicated::Replicated;
 use crate::requests::{Asked, Request, Written};
+use crate::session::Session;
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::ProbeError;
+use crate::work::Way;
 use coracle_core::{Index, LogId, Membership, NodeId};
 use std::fmt;
 use std::io;
@@ -62,6 +64,34 @@ impl<S: StateMachine> fmt::Debug for Node<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { me, peer_addr, .. } = &*self.inner;
         f.debug_struct("Node").field("id", &me.id).field("peer_addr", peer_addr).finish_non_exhaustive()
+    }
+}
+
+/// Writes a command in this way, within this time.
+pub(crate) fn write<S: StateMachine>(
+    inner: Arc<Inner>,
+    command: S::Command,
+    limit: Duration,
+    way: Way,
+) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
+    async move {
+        let encoded = S::encode_command(&command)?;
+        drop(command);
+        inner.check_length(&encoded)?;
+        // What cannot be read back would stop every node, now and after each restart.
+        S::decode_command(&encoded)?;
+        let (writer, waiting) = Written::<S>::new();
+        let request = Request::Write { command: encoded, limit, way, writer };
+        let asked = async {
+            inner.requests.send(request).await.map_err(|refused| inner.write_refused(refused))?;
+            Ok(waiting.await)
+        };
+        match timeout(limit, asked).await {
+            Ok(Ok(Some(outcome))) => outcome?.decode(),
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(None)) => Err(WriteError::Unknown(Cause::Stopped(inner.stop_reason()))),
+            Err(_) => Err(WriteError::Unknown(Cause::Timeout)),
+        }
     }
 }
 
@@ -174,32 +204,25 @@ impl<S: StateMachine> Node<S> {
         self.write_within(command, self.inner.config.request_timeout)
     }
 
+    /// A [session](Session), through which writes are sent until they are answered, and done once.
+    pub fn session(&self) -> Session<S> {
+        Session::new(self.inner.clone(), Way::Session)
+    }
+
+    /// A [session](Session) that is used only where another node leads: there writes go through it and survive the death of
+    /// that leader, and where this node leads they go without it and cost no more than [`write`](Node::write). Writes through
+    /// one are done in the order of the calls, or not done. For [`Config::forward`].
+    pub fn forwarding_session(&self) -> Session<S> {
+        Session::new(self.inner.clone(), Way::Lane)
+    }
+
     /// [`write`](Node::write) with a time limit of its own.
     pub fn write_within(
         &self,
         command: S::Command,
         limit: Duration,
     ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
-        let inner = self.inner.clone();
-        async move {
-            let encoded = S::encode_command(&command)?;
-            drop(command);
-            inner.check_length(&encoded)?;
-            // What cannot be read back would stop every node, now and after each restart.
-            S::decode_command(&encoded)?;
-            let (writer, waiting) = Written::<S>::new();
-            let request = Request::Write { command: encoded, limit, writer };
-            let asked = async {
-                inner.requests.send(request).await.map_err(|refused| inner.write_refused(refused))?;
-                Ok(waiting.await)
-            };
-            match timeout(limit, asked).await {
-                Ok(Ok(Some(outcome))) => outcome?.decode(),
-                Ok(Err(error)) => Err(error),
-                Ok(Ok(None)) => Err(WriteError::Unknown(Cause::Stopped(inner.stop_reason()))),
-                Err(_) => Err(WriteError::Unknown(Cause::Timeout)),
-            }
-        }
+        write::<S>(self.inner.clone(), command, limit, Way::Once)
     }
 
     /// Asks the state machine, on any node, and gets an answer that reflects every write that was completed

@@ -33,19 +33,19 @@ pub(crate) fn begin<S: StateMachine>(
         && let Some(snapshot) = snapshot
         && kept.as_ref().is_some_and(|kept| kept.id.index > reaches.index)
     {
-        replicated.go_on_from(snapshot.meta.clone());
+        replicated.go_on_from(snapshot.meta.clone()).map_err(StartError::OwnDisk)?;
         return Ok(None);
     }
     match (kept, snapshot) {
         (Some(_), None) if replicated.broken.is("own-place-forgotten") => Ok(None),
         (Some(kept), _) if kept.id.index > reaches.index => {
             let id = kept.id;
-            replicated.go_on_from(kept);
+            replicated.go_on_from(kept).map_err(StartError::OwnDisk)?;
             Ok(Some(id))
         }
         // With the very state of the snapshot.
         (Some(kept), Some(snapshot)) if kept == snapshot.meta => {
-            replicated.go_on_from(kept);
+            replicated.go_on_from(kept).map_err(StartError::OwnDisk)?;
             Ok(None)
         }
         (_, Some(snapshot)) => {

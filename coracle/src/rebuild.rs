@@ -294,7 +294,9 @@ fn found(
     let membership = proposal([me]);
     check_membership(&membership).map_err(|error| RebuildError::Refused(error.to_string()))?;
     // Whoever is sent the snapshot must find the members of this cluster in it, and none of the old one.
-    let meta = Meta { membership: (meta.id, encode_membership(&membership)), ..meta };
+    // And whoever had a session with the old one has none with this one, in which it may be done differently.
+    let membership_entry = (meta.id, encode_membership(&membership));
+    let meta = Meta { membership: membership_entry, level: 0, sessions: bytes::Bytes::new(), ..meta };
     let (last, file) = (meta.id, open::random()?);
     snapshots::save(&**disk, &meta, file, &Pace::at_most(0), state)?;
     let mut store: Box<dyn LogStore> = keeper.open(disk, blank)?;

@@ -37,6 +37,8 @@ fn meta() -> Meta {
         machine_version: 1,
         compared: None,
         membership: (LogId::new(1, 1), Bytes::from_static(b"of the old cluster")),
+        level: 0,
+        sessions: Bytes::new(),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::Config;
 pub(crate) use crate::effects::{Effects, Event, Load, Moment, NotDone, Purpose};
 use crate::entry::{self, Entry, Kind, Stamp};
 use crate::error::{Busy, StopReason};
+use crate::proposal::Proposal;
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
 use crate::wire::{self, encode_membership};
@@ -76,7 +77,7 @@ impl Limits {
 }
 
 enum Asked<W, R> {
-    Commands(Vec<(W, Bytes)>),
+    Commands(Vec<(W, Proposal)>),
     Reads(Vec<R>),
     Bootstrap,
     Change(u64),
@@ -289,12 +290,12 @@ impl<W, R> Replica<W, R> {
     }
 
     /// Each command is admitted by itself, however many come in one turn (D5.1.12).
-    fn on_propose(&mut self, now: Moment, mut commands: Vec<(W, Bytes)>) {
+    fn on_propose(&mut self, now: Moment, mut commands: Vec<(W, Proposal)>) {
         if self.raft.is_leader() && !self.breaks("leader-takes-all") {
             let mut waiting = self.tail.bytes_after(self.raft.persisted());
             let mut uncommitted = self.tail.bytes_after(self.raft.commit());
             let unapplied = self.unapplied_bytes();
-            let mut full = |command: &Bytes| {
+            let mut full = |command: &Proposal| {
                 let full = self.limits.exceeded(unapplied, waiting, uncommitted);
                 let bytes = (entry::HEADER + command.len()) as u64;
                 (waiting, uncommitted) = (waiting + bytes, uncommitted + bytes);
@@ -462,7 +463,7 @@ impl<W, R> Replica<W, R> {
                 let Some(Asked::Commands(commands)) = self.tickets.remove(&ticket) else { return };
                 let mut id = first;
                 for (request, command) in commands {
-                    self.make(now, id, Kind::Command, &command);
+                    self.make_proposed(now, id, &command);
                     self.effects.accepted.push((request, id));
                     id.index = id.index.next();
                 }
@@ -479,6 +480,16 @@ impl<W, R> Replica<W, R> {
         }
     }
 
+    /// Makes an entry of what somebody wants written.
+    fn make_proposed(&mut self, now: Moment, id: LogId, proposal: &Proposal) {
+        let (version, self_describing) = if proposal.command().is_some() { self.machine } else { (0, false) };
+        let ((session, sequence), (prefix, length)) = (proposal.stamp(), proposal.prefix());
+        let cluster_time = self.clock.read(now.tick);
+        let stamp = Stamp { cluster_time, wall_time: now.wall, session, sequence, version, self_describing };
+        let command = proposal.command().map_or(&[][..], |command| command);
+        self.tail.push(Entry::of_two(id, proposal.kind(), stamp, &prefix[..length], command));
+    }
+
     /// Makes an entry of this node's own and adds it to the tail.
     fn make(&mut self, now: Moment, id: LogId, kind: Kind, payload: &[u8]) {
         let stamp = if id.index == Index(1) {
@@ -486,8 +497,7 @@ impl<W, R> Replica<W, R> {
             Stamp::default()
         } else {
             let cluster_time = self.clock.read(now.tick);
-            let (version, self_describing) = if kind == Kind::Command { self.machine } else { (0, false) };
-            Stamp { cluster_time, wall_time: now.wall, session: 0, sequence: 0, version, self_describing }
+            Stamp { cluster_time, wall_time: now.wall, ..Stamp::default() }
         };
         self.tail.push(Entry::new(id, kind, stamp, payload));
     }

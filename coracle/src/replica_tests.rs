@@ -4,6 +4,7 @@ use super::{Moment, NotDone, Purpose};
 use crate::config::{Config, Storage};
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::Busy;
+use crate::proposal::Proposal;
 use crate::storage::Change;
 use crate::storage::{ReadLogError, StoreError};
 use crate::work::RequestId;
@@ -133,7 +134,8 @@ fn acknowledge(replica: &mut Replica, peer: Peer, matched: u64) {
 }
 
 fn propose(replica: &mut Replica, commands: std::ops::Range<u64>, size: usize) {
-    let commands = commands.map(|id| (RequestId(id), Bytes::from(vec![1; size]))).collect();
+    let commands =
+        commands.map(|id| (RequestId(id), Proposal::Command(Bytes::from(vec![1; size])))).collect();
     replica.on_event(at(100), Event::Propose(commands));
 }
 
@@ -395,7 +397,7 @@ fn ck_1_the_cluster_clock_follows_the_log_and_the_monotonic_clock() {
     elect(&mut replica);
     let time = |replica: &mut Replica, tick: u64, wall: u64| {
         let moment = Moment { tick: Tick(tick), wall };
-        replica.on_event(moment, Event::Propose(vec![(RequestId(1), Bytes::new())]));
+        replica.on_event(moment, Event::Propose(vec![(RequestId(1), Proposal::Command(Bytes::new()))]));
         let last = replica.raft().last().index;
         let stamp = replica.entry_in_memory(last).unwrap().stamp();
         assert_eq!(stamp.wall_time, wall);
@@ -509,7 +511,8 @@ fn reads_of_callers_who_gave_up_are_forgotten_everywhere() {
 fn a_burst_of_commands_is_admitted_one_by_one() {
     let mut replica = replica(|config| config.max_unpersisted_bytes = 1000);
     elect(&mut replica);
-    let commands = (1..=9).map(|number| (RequestId(number), Bytes::from(vec![7; 400]))).collect();
+    let commands =
+        (1..=9).map(|number| (RequestId(number), Proposal::Command(Bytes::from(vec![7; 400])))).collect();
     replica.on_event(at(101), Event::Propose(commands));
     let effects = replica.take();
     let accepted: Vec<u64> = effects.accepted.iter().map(|(request, _)| request.0).collect();

@@ -5,7 +5,9 @@
 
 use crate::digests::CHECKED_EVERY;
 use crate::entry::{Entry, Kind};
-use crate::error::{ReadError, StopReason};
+use crate::error::{Cause, ReadError, StopReason, WriteError};
+use crate::proposal::{Numbered, Proposal};
+use crate::sessions::{Judged, Sessions};
 use crate::state_machine::{Context, QueryContext, StateMachine};
 use crate::storage::snapshots::{Meta, Reader, blob};
 use bytes::Bytes;
@@ -26,8 +28,22 @@ const OF_THE_CHAIN: u32 = 2;
 /// What writes a machine's state, on a thread of its own.
 pub(crate) type SaveState = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
-/// What a command returned, and the encoding of it if it has one.
-type Replied<S> = (<S as StateMachine>::Reply, Option<Bytes>);
+/// What came of an entry.
+pub(crate) enum Applied<S: StateMachine> {
+    /// Nothing that anybody waits for.
+    Nothing,
+    /// A command took effect: what it returned, and the encoding of that if it has one. A reply that has none is lost to a
+    /// node that forwarded the command, and is no reason to stop.
+    Replied(S::Reply, Option<Bytes>),
+    /// What a session has to say: the answer that a command had before, the name of a new session, or why not.
+    Told(Result<Bytes, WriteError>),
+}
+
+impl<S: StateMachine> Default for Applied<S> {
+    fn default() -> Applied<S> {
+        Applied::Nothing
+    }
+}
 
 /// A state machine and how it came where it is.
 #[derive(Clone)]
@@ -36,6 +52,9 @@ pub(crate) struct Replicated<S> {
     applied: LogId,
     digest: Digest,
     cluster_time: u64,
+    sessions: Sessions,
+    /// The newest level of the entries that it has applied.
+    level: u16,
     /// The membership in force there, with its entry.
     membership: (LogId, Bytes),
     /// What the state looked like at the newest index at which it is compared with others.
@@ -55,6 +74,8 @@ impl<S: StateMachine> Replicated<S> {
             applied,
             digest,
             cluster_time: 0,
+            sessions: Sessions::default(),
+            level: 0,
             membership: (LogId::ZERO, Bytes::new()),
             compared,
             compared_every,
@@ -65,6 +86,11 @@ impl<S: StateMachine> Replicated<S> {
     /// The newest entry applied, and the digest of everything up to it.
     pub(crate) fn applied(&self) -> (LogId, Digest) {
         (self.applied, self.digest)
+    }
+
+    /// The newest level of the entries that it has applied.
+    pub(crate) fn level(&self) -> u16 {
+        self.level
     }
 
     /// What other nodes compare with what they have.
@@ -88,6 +114,8 @@ impl<S: StateMachine> Replicated<S> {
             machine_version: S::VERSION,
             compared: self.compared,
             membership: self.membership.clone(),
+            level: self.level,
+            sessions: if self.level > 0 { self.sessions.encode() } else { Bytes::new() },
         }
     }
 
@@ -122,19 +150,31 @@ impl<S: StateMachine> Replicated<S> {
             message: said(&*panic),
         })?;
         restored.map_err(|error| failed(format!("the snapshot cannot be restored: {error}")))?;
-        self.stand_at(meta);
+        self.stand_at(meta)
+            .map_err(|problem| failed(format!("the snapshot cannot be restored: {problem}")))?;
         self.persist()
     }
 
     /// From now on the machine's state is the one that comes with this.
-    fn stand_at(&mut self, meta: Meta) {
-        let Meta { id, digest, cluster_time, machine_version: _, compared, membership } = meta;
+    fn stand_at(&mut self, meta: Meta) -> Result<(), String> {
+        let Meta { id, digest, cluster_time, machine_version: _, compared, membership, level, sessions } =
+            meta;
+        let known = if level > 0 && !self.broken.is("sessions-not-in-snapshots") {
+            Sessions::decode(&sessions, self.broken)
+        } else {
+            Some(Sessions::new(self.broken))
+        };
+        self.sessions = known.ok_or("the sessions that come with it make no sense")?;
         (self.applied, self.digest, self.membership) = (id, digest, membership);
-        (self.cluster_time, self.compared) = (cluster_time, compared);
+        (self.cluster_time, self.compared, self.level) = (cluster_time, compared, level);
+        Ok(())
     }
 
     /// Lets a machine that keeps its own disk commit all that it has applied, and what is held here beside it.
     pub(crate) fn persist(&mut self) -> Result<(), StopReason> {
+        if !S::OWN_DISK {
+            return Ok(());
+        }
         let (id, blob) = (self.applied, blob::encode(&self.meta()));
         let machine = &mut self.machine;
         let persisted = catch_unwind(AssertUnwindSafe(|| machine.persist(id, &blob)));
@@ -153,6 +193,7 @@ impl<S: StateMachine> Replicated<S> {
     /// It goes on in a cluster of its own, whose first membership comes with the state.
     pub(crate) fn founded(&mut self, at: LogId, membership: Bytes) -> Result<(), StopReason> {
         self.membership = (at, membership);
+        (self.sessions, self.level) = (Sessions::new(self.broken), 0);
         self.persist()
     }
 
@@ -163,6 +204,11 @@ impl<S: StateMachine> Replicated<S> {
         let applied =
             applied.map_err(|panic| format!("it panicked when asked where it stands: {}", said(&*panic)))?;
         let Some((at, blob)) = applied else { return Ok(None) };
+        if !S::OWN_DISK {
+            return Err(
+                "it says where it stands, and that it has no disk of its own: set OWN_DISK".to_owned()
+            );
+        }
         let unreadable =
             |problem| format!("the library's blob that came with entry {at} cannot be read: {problem}");
         let meta = blob::decode(&blob).map_err(unreadable)?;
@@ -184,16 +230,16 @@ impl<S: StateMachine> Replicated<S> {
     }
 
     /// Goes on from where the machine's own disk is.
-    pub(crate) fn go_on_from(&mut self, meta: Meta) {
-        self.stand_at(meta);
+    pub(crate) fn go_on_from(&mut self, meta: Meta) -> Result<(), String> {
+        self.stand_at(meta)?;
         if self.broken.is("own-digest-lost") {
             self.digest = Digest::default();
         }
+        Ok(())
     }
 
-    /// Applies the next entry. Of a command: the reply, and its encoding if it has one: a reply
-    /// that has none is lost to a node that forwarded the command, and is no reason to stop.
-    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Option<Replied<S>>, StopReason> {
+    /// Applies the next entry.
+    pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Applied<S>, StopReason> {
         let id = entry.id();
         if id.index != self.applied.index.next() {
             let problem = format!("entry {id} came to the machine after {}", self.applied);
@@ -209,33 +255,95 @@ impl<S: StateMachine> Replicated<S> {
             return Err(StopReason::Apply { id, problem });
         }
         self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
-        let reply = match entry.kind() {
-            Kind::Command => Some(self.command(entry)?),
+        self.sessions.broken = self.broken;
+        // Before the command, which must not see what is over (D5.5.2).
+        self.sessions.expire(self.cluster_time);
+        self.level = self.level.max(entry.kind().level());
+        let applied = match entry.kind() {
+            Kind::Command => self.reply_to(entry, &entry.payload())?,
+            Kind::Numbered | Kind::Session => self.in_session(entry)?,
             Kind::Membership => {
                 self.membership = (id, Bytes::copy_from_slice(&entry.payload()));
-                None
+                Applied::Nothing
             }
-            Kind::Noop => None,
+            Kind::Noop => Applied::Nothing,
         };
-        let reply = reply.map(|reply| {
-            let encoded = S::encode_reply(&reply).inspect_err(|error| {
-                tracing::warn!(entry = %id, %error, "a reply cannot be encoded, and is lost if the write was forwarded");
-            });
-            (reply, encoded.ok())
-        });
-        let encoded = reply.as_ref().and_then(|(_, encoded)| encoded.as_deref());
-        self.fold(entry, encoded.unwrap_or_default());
+        let told = match &applied {
+            Applied::Replied(_, encoded) => encoded.as_deref(),
+            Applied::Told(told) => told.as_deref().ok(),
+            Applied::Nothing => None,
+        };
+        self.fold(entry, told.unwrap_or_default());
         self.applied = id;
         if id.index.0.is_multiple_of(self.compared_every) {
             // A machine's own digest leaves the replies out, which may change with its version.
+            let sessions = self.sessions.digest();
             let (format, bytes) = match self.machine.digest() {
-                Some(state) => (OF_THE_STATE, state),
+                Some(state) => (OF_THE_STATE, std::array::from_fn(|at| state[at] ^ sessions[at])),
                 None => (OF_THE_CHAIN, self.digest),
             };
             let version = u32::from(S::VERSION);
             self.compared = Some(coracle_core::Digest { index: id.index, format, version, bytes });
         }
-        Ok(reply)
+        Ok(applied)
+    }
+
+    /// An entry of a session.
+    fn in_session(&mut self, entry: &Entry) -> Result<Applied<S>, StopReason> {
+        let (id, stamp) = (entry.id(), entry.stamp());
+        let told = |told: Result<Bytes, _>| Applied::Told(told.map_err(WriteError::Session));
+        Ok(match Proposal::read(entry.kind(), stamp.session, stamp.sequence, &entry.payload()) {
+            Some(Proposal::Open(lifetime)) => {
+                let opened = self.sessions.open(id.index.0, lifetime, self.cluster_time);
+                told(opened.map(|()| Bytes::copy_from_slice(&id.index.0.to_le_bytes())))
+            }
+            Some(Proposal::Close(session)) => {
+                self.sessions.close(session);
+                told(Ok(Bytes::new()))
+            }
+            Some(Proposal::Numbered(place, command)) => {
+                match self.sessions.judge(&place, self.cluster_time) {
+                    Judged::New => self.numbered(entry, &place, command)?,
+                    Judged::Seen(answer) => {
+                        Applied::Told(answer.ok_or(WriteError::Unknown(Cause::ReplyLost)))
+                    }
+                    Judged::Refused(why) => told(Err(why)),
+                }
+            }
+            Some(Proposal::Command(_)) | None => {
+                return Err(apply_failed(id, "its payload makes no sense for its kind".to_owned()));
+            }
+        })
+    }
+
+    /// The next command of a lane, or nothing in its place.
+    fn numbered(
+        &mut self,
+        entry: &Entry,
+        place: &Numbered,
+        command: Option<Bytes>,
+    ) -> Result<Applied<S>, StopReason> {
+        let applied = match command {
+            Some(command) => self.reply_to(entry, &command)?,
+            None => Applied::Told(Ok(Bytes::new())),
+        };
+        let answer = match &applied {
+            Applied::Replied(_, encoded) => encoded.as_ref(),
+            Applied::Told(told) => told.as_ref().ok(),
+            Applied::Nothing => None,
+        };
+        self.sessions.answered(place, answer);
+        Ok(applied)
+    }
+
+    /// Applies a command.
+    fn reply_to(&mut self, entry: &Entry, command: &Bytes) -> Result<Applied<S>, StopReason> {
+        let reply = self.command(entry, command)?;
+        let encoded = S::encode_reply(&reply).inspect_err(|error| {
+            let id = entry.id();
+            tracing::warn!(entry = %id, %error, "a reply cannot be encoded, and is lost if the write was forwarded");
+        });
+        Ok(Applied::Replied(reply, encoded.ok()))
     }
 
     /// Answers a query. One that panics has changed nothing.
@@ -245,13 +353,13 @@ impl<S: StateMachine> Replicated<S> {
             .map_err(|panic| ReadError::Panicked(said(&*panic)))
     }
 
-    fn command(&mut self, entry: &Entry) -> Result<S::Reply, StopReason> {
+    fn command(&mut self, entry: &Entry, encoded: &Bytes) -> Result<S::Reply, StopReason> {
         let id = entry.id();
-        let command = S::decode_command(&entry.payload()).map_err(|error| apply_failed(id, error.0))?;
+        let command = S::decode_command(encoded).map_err(|error| apply_failed(id, error.0))?;
         let mut context = Context::new(id, self.cluster_time, entry.stamp().wall_time);
         let machine = &mut self.machine;
         if self.broken.is("command-applied-twice") {
-            drop(S::decode_command(&entry.payload()).map(|command| machine.apply(&mut context, command)));
+            drop(S::decode_command(encoded).map(|command| machine.apply(&mut context, command)));
         }
         catch_unwind(AssertUnwindSafe(|| machine.apply(&mut context, command)))
             .map_err(|panic| StopReason::Panicked { at: format!("entry {id}"), message: said(&*panic) })
@@ -364,7 +472,7 @@ mod tests {
         assert!(meta.compared.is_some() && meta.membership.0 == LogId::new(1, 1));
         let mut other = Replicated::new(Sum { sum: 11, ..Sum::default() });
         other.compared_every = 2;
-        other.go_on_from(meta);
+        other.go_on_from(meta).unwrap();
         for machine in [&mut one, &mut other] {
             assert!(machine.apply(&entry(1, 3, 6)).is_err(), "it has that");
             machine.apply(&entry(1, 4, 7)).unwrap();

@@ -7,7 +7,7 @@ use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::wire::{Answer, Ask};
-use crate::work::{Changed, Transferred, Waits};
+use crate::work::{Changed, Transferred, Waits, Way};
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Membership, NodeId};
 use std::any::Any;
@@ -18,8 +18,8 @@ use tokio::sync::oneshot;
 
 /// What a handle asks. It does not know the machine's types: what has them is in the [`slot`](crate::slot)s of the callers.
 pub(crate) enum Request {
-    /// Replicate an encoded command.
-    Write { command: Bytes, limit: Duration, writer: Writer },
+    /// Replicate an encoded command, in this way.
+    Write { command: Bytes, limit: Duration, way: Way, writer: Writer },
     /// Answer a query from a state that is not older than the request.
     Read { reader: Reader },
     /// Give out a snapshot that reaches so far.

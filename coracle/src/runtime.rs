@@ -359,6 +359,7 @@ impl Runtime {
 
     fn on_machine(&mut self, report: machine::Report) {
         match report {
+            machine::Report::Carried(flight, outcome) => self.parts.driver.on_carried(flight, outcome),
             machine::Report::Checked(from, forward) => self.parts.driver.on_checked(from, forward),
             machine::Report::Ended(reason) => self.end = self.end.take().or(Some(reason)),
         }
@@ -379,7 +380,9 @@ impl Runtime {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Write { command, limit, writer } => self.parts.driver.on_write(command, limit, writer),
+            Request::Write { command, limit, way, writer } => {
+                self.parts.driver.on_write(command, limit, way, writer);
+            }
             Request::Read { reader } => self.parts.driver.on_read(reader),
             Request::Backup { reaches, answer } => self.waiting.add(reaches, answer),
             Request::SameBackup { snapshot, file, answer } => self.give_out(snapshot, Some(file), answer),
@@ -639,6 +642,8 @@ impl Runtime {
         for caller in writes {
             match caller {
                 Caller::Here(writer) => writer.answer(Err(unknown())),
+                // Its caller is among the others.
+                Caller::Carried(_) => {}
                 Caller::Forwarded(peer, id) => {
                     let reply = ForwardReply { id, outcome: Err(unknown()) };
                     self.parts.transport.send(peer, PeerMessage::ForwardReply(reply));

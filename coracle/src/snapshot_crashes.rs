@@ -180,6 +180,8 @@ impl Model {
             machine_version: 0,
             compared: None,
             membership: (LogId::new(1, 1), Bytes::from_static(PAYLOAD)),
+            level: 0,
+            sessions: Bytes::new(),
         }
     }
 

@@ -22,6 +22,8 @@ fn kept(index: u64, bytes: u64) -> Kept {
         machine_version: 0,
         compared: None,
         membership: (LogId::new(1, 1), Bytes::new()),
+        level: 0,
+        sessions: Bytes::new(),
     };
     Kept { meta, file: 5, bytes }
 }

@@ -56,6 +56,9 @@ pub trait StateMachine: Send + 'static {
     /// is used. For a machine that can be cloned: [`snapshot::load`](crate::snapshot::load).
     fn restore(&mut self, from: &mut dyn Read) -> io::Result<()>;
 
+    /// Whether the machine keeps its state on a disk of its own, and so wants [`persist`](StateMachine::persist) called.
+    const OWN_DISK: bool = false;
+
     /// For a machine that keeps its state on a disk of its own: the newest entry that this state holds, and
     /// the blob that came with it. The default is for a machine in memory, which knows nothing after a
     /// restart and is told everything again.

@@ -48,6 +48,8 @@ pub(crate) enum Caller<W> {
     Here(W),
     /// Another node forwarded it, under this number.
     Forwarded(Peer, u64),
+    /// This node's [courier](crate::courier) sent it, under this number.
+    Carried(u64),
 }
 
 impl<W: Waits> Waits for Caller<W> {
@@ -55,9 +57,20 @@ impl<W: Waits> Waits for Caller<W> {
         match self {
             Caller::Here(caller) => caller.gave_up(),
             // The other node knows, and drops the answer.
-            Caller::Forwarded(..) => false,
+            Caller::Forwarded(..) | Caller::Carried(_) => false,
         }
     }
+}
+
+/// How a caller's write reaches the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// Sent once: to the leader, if that is another node and writes are forwarded.
+    Once,
+    /// Where another node leads, or others of this lane still wait: in this lane of the node's session.
+    Lane(u32),
+    /// Always in this lane.
+    Session(u32),
 }
 
 /// What the machine is handed, in this order.

@@ -386,8 +386,7 @@ async fn a_forwarded_write_of_another_term_is_refused() {
     tcp.set_membership(membership, &status.raft.membership, &[]);
     let (command, current) = (Journal::encode_command(&"forwarded".to_owned()).unwrap(), status.raft.term);
     for (id, term) in [(1, Term(current.0 - 1)), (2, current)] {
-        let forward =
-            Forward { id, time_left: 1000, session: 0, sequence: 0, term, command: command.clone() };
+        let forward = Forward { id, time_left: 1000, term, proposal: Proposal::Command(command.clone()) };
         eventually("the leader can be reached", async || {
             tcp.send(member(leader), PeerMessage::Forward(forward.clone())).then_some(())
         })

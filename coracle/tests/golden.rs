@@ -86,6 +86,8 @@ fn make_with_snapshots() -> MemDisk {
             machine_version: 3,
             compared: compared.map(digest),
             membership: (LogId::new(members.0, members.1), b"members".as_slice().into()),
+            level: 0,
+            sessions: bytes::Bytes::new(),
         };
         let state: Vec<u8> = (0..300).map(|at| (at * id.index.0 % 251) as u8).collect();
         snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, &snapshots::Pace::at_most(0), |to| {

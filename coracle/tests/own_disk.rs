@@ -74,6 +74,8 @@ impl StateMachine for Ledger {
         snapshot::load(from).map(|lines| self.lines = lines)
     }
 
+    const OWN_DISK: bool = true;
+
     fn applied(&self) -> Option<(LogId, Bytes)> {
         self.applied.clone()
     }

@@ -135,6 +135,7 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
 ) {
     let mut connection = Connection {
         stream,
+        lane: shared.node.forwarding_session(),
         session: Session::new(id, shared.about.clone()),
         transaction: Transaction::default(),
         backups: Backups::new(&shared.backups),
@@ -164,6 +165,8 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
 struct Connection<M: Machine, T> {
     stream: T,
     session: Session,
+    /// Its writes, in their order, and each of them done once.
+    lane: coracle::Session<M>,
     transaction: Transaction,
     backups: Backups,
     parser: Parser,
@@ -329,7 +332,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         if !self.owe(writes.iter().map(Operation::reply).sum()) {
             return self.repeat_error(NO_ROOM, count).await;
         }
-        match patience::write(&self.shared.node, writes, self.shared.timeout).await {
+        match patience::write(&self.shared.node, &self.lane, writes, self.shared.timeout).await {
             Ok(outcomes) if outcomes.len() == count => {
                 for outcome in outcomes {
                     commands::answer_write(&outcome, &mut self.replies);

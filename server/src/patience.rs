@@ -1,15 +1,15 @@
 //! Asking the node, with patience while there is no leader.
 //!
 //! A client should not notice an election: a request that was certainly not proposed is tried again until
-//! the time limit. Anything that may have been proposed is never tried again, since it could then take
-//! effect twice, and after the connection's later commands.
+//! the time limit. So is one that went to another node, in the session of this one, in which nothing is done twice. What
+//! this node put into its own log, as a leader that was deposed then, is never tried again.
 //!
 //! A failure becomes an error whose first word says what the client may conclude. `CLUSTERDOWN` and
 //! `BUSY`: certainly not done. `UNKNOWN`: it may take effect, now or later. `ERR`: the request is wrong.
 
 use crate::kv::{Found, Lookup, Machine, Operation, Outcome};
 use coracle::backup::{Backup, BackupError};
-use coracle::{Leader, Node, ReadError, WriteError, in_full};
+use coracle::{Leader, Node, ReadError, Session, WriteError, in_full};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
@@ -24,13 +24,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 /// Writes a batch, in at most about the time limit. An error is the text of an error reply.
 pub(crate) async fn write<M: Machine>(
     node: &Node<M>,
+    session: &Session<M>,
     batch: Vec<Operation>,
     limit: Duration,
 ) -> Result<Vec<Outcome>, String> {
     let mut patience = Patience::new(node, limit);
     let mut left = limit;
     loop {
-        let error = match node.write_within(batch.clone(), left).await {
+        let error = match session.write_within(batch.clone(), left).await {
             Ok(outcomes) => return Ok(outcomes),
             Err(error) => error,
         };

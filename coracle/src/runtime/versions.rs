@@ -2,6 +2,8 @@
 
 use super::Runtime;
 use crate::alarms;
+use crate::driver::Knowing;
+use crate::transport::tcp::Introduction;
 use crate::wire;
 use coracle_core::{Member, Peer};
 use std::collections::BTreeSet;
@@ -13,6 +15,10 @@ pub(super) struct Old {
     snapshots: BTreeSet<Peer>,
     /// Members that know no transfers of leadership.
     transfers: BTreeSet<Peer>,
+}
+
+fn knows_sessions(met: &Introduction) -> bool {
+    met.features & wire::SESSIONS != 0
 }
 
 impl Runtime {
@@ -31,6 +37,13 @@ impl Runtime {
         };
         let snapshots = lacks(wire::SNAPSHOTS, &self.old.snapshots);
         let transfers = lacks(wire::TRANSFERS, &self.old.transfers);
+        // Whoever was never met may be of any version.
+        let knows = |(peer, met): &(Peer, Option<_>)| match met {
+            Some(met) => knows_sessions(met),
+            None => self.parts.driver.knowing.has(*peer),
+        };
+        let knowing = met.iter().filter(|it| knows(it)).map(|(peer, _)| *peer).collect();
+        self.parts.driver.knowing = Knowing::These(knowing);
         let node = self.parts.config.id;
         if snapshots != self.old.snapshots {
             for peer in snapshots.difference(&self.old.snapshots) {

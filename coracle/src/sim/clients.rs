@@ -9,7 +9,8 @@ use super::machine::{Ask, Kv, Told};
 use super::plan::{ELECTION, Plan};
 use super::situations::{Met, Rare};
 use super::witness;
-use crate::entry::{Entry, Kind};
+use crate::entry::Entry;
+use crate::proposal::{Numbered, Proposal};
 use crate::state_machine::StateMachine;
 use crate::work::RequestId;
 use coracle_core::{Index, NodeId};
@@ -26,6 +27,8 @@ struct Deed {
     ask: Result<Ask, u8>,
     /// Its place in the history.
     operation: OperationId,
+    /// When the node took it in, among all requests.
+    taken: u64,
     /// Whether the node has answered.
     answered: bool,
     outcome: Outcome,
@@ -76,8 +79,14 @@ pub(super) struct Clients {
     asking: bool,
     /// Requests that a node has taken, and neither answered nor died with.
     owed: BTreeMap<RequestId, usize>,
-    /// Texts that were applied, and how often.
+    /// Texts that were applied, and at which index.
     applied: BTreeMap<String, u64>,
+    /// How many requests nodes have taken in.
+    taken: u64,
+    /// For each lane of each session the newest entry of a command that took effect, and when that was taken in.
+    lanes: BTreeMap<(u64, u32), (u64, u64)>,
+    /// Whether writes are always done in a session.
+    in_sessions: bool,
     acknowledged: u64,
     pub(super) met: Met,
 }
@@ -96,6 +105,9 @@ impl Clients {
             asking: true,
             owed: BTreeMap::new(),
             applied: BTreeMap::new(),
+            taken: 0,
+            lanes: BTreeMap::new(),
+            in_sessions: plan.way == 2,
             acknowledged: 0,
             met: Met::new(),
         }
@@ -187,6 +199,7 @@ impl Clients {
             node,
             ask: ask.clone(),
             operation,
+            taken: 0,
             answered: false,
             outcome: Outcome::Open,
             committed,
@@ -199,6 +212,8 @@ impl Clients {
     /// The node has taken the request, and owes an answer for as long as it lives.
     pub(super) fn taken(&mut self, node: usize, request: RequestId) {
         self.owed.insert(request, node);
+        self.taken += 1;
+        self.deeds[request.0 as usize - 1].taken = self.taken;
     }
 
     /// Whom a node owes an answer.
@@ -278,6 +293,14 @@ impl Clients {
                 self.met.count_if(why == NotDone::Busy, Rare::Busy);
                 Outcome::Never
             }
+            Heard::Unknown if self.in_sessions => {
+                let detail = format!("request {} of a session was given up by its node", request.0);
+                return broken("S28", detail);
+            }
+            Heard::Expired => {
+                self.met.count(Rare::SessionExpired);
+                Outcome::Unknown
+            }
             Heard::Unknown => Outcome::Unknown,
         };
         if outcome == Outcome::Never
@@ -300,19 +323,34 @@ impl Clients {
         Ok(())
     }
 
-    /// A machine has applied a command.
-    pub(super) fn on_applied(&mut self, entry: &Entry) -> Verdict {
-        if entry.kind() != Kind::Command {
-            return Ok(());
-        }
-        let Ok(ask) = Kv::decode_command(&entry.payload()) else {
+    /// Who asked this.
+    pub(super) fn client_of(&self, request: RequestId) -> usize {
+        self.deeds[request.0 as usize - 1].client
+    }
+
+    /// A machine was given a command, which took effect or did not, since it had before or may not any more.
+    pub(super) fn on_applied(&mut self, entry: &Entry, effect: bool) -> Verdict {
+        let stamp = entry.stamp();
+        let proposal = Proposal::read(entry.kind(), stamp.session, stamp.sequence, &entry.payload());
+        self.met.count_if(matches!(proposal, Some(Proposal::Open(_))), Rare::SessionOpened);
+        let (place, command) = match proposal {
+            Some(Proposal::Command(command)) => (None, command),
+            Some(Proposal::Numbered(place, Some(command))) => (Some(place), command),
+            _ => return Ok(()),
+        };
+        let Ok(ask) = Kv::decode_command(&command) else {
             return broken("S5", format!("the command of {} cannot be decoded", entry.id()));
         };
         let text = text_of(&ask);
         let request: usize = text.trim_end_matches(';').parse().unwrap_or(0);
         let deed = self.deeds.get(request.wrapping_sub(1));
+        let taken = deed.map_or(0, |deed| deed.taken);
         if deed.is_none_or(|deed| deed.ask.as_ref() != Ok(&ask)) {
             return broken("S5", format!("the command of {} was never asked for: {ask:?}", entry.id()));
+        }
+        if !effect {
+            self.met.count(Rare::CarriedAgain);
+            return Ok(());
         }
         if deed.is_some_and(|deed| deed.outcome == Outcome::Never) {
             return broken("S21", format!("request {request} was refused, but is applied at {}", entry.id()));
@@ -321,6 +359,15 @@ impl Clients {
         let first = *self.applied.entry(text.to_owned()).or_insert(index);
         if first != index {
             return broken("S18", format!("request {request} is applied at {first} and at {index}"));
+        }
+        if let Some(Numbered { session, lane, .. }) = place {
+            let newest = self.lanes.entry((session, lane)).or_insert((index, taken));
+            if newest.0 < index && taken < newest.1 {
+                let detail =
+                    format!("request {request} takes effect at {index}, after a later one of its lane");
+                return broken("S29", detail);
+            }
+            *newest = (*newest).max((index, taken));
         }
         Ok(())
     }

@@ -44,7 +44,7 @@ use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, Store
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
 use crate::wire::{Answer as FoundingAnswer, Ask as FoundingAsk};
-use crate::work::{Actions, Changed, Order, RequestId, Transferred, Unsent, Work};
+use crate::work::{Actions, Changed, Order, RequestId, Transferred, Unsent, Way, Work};
 use coracle_core::{
     Alarm, Boot, Broken, ClusterId, Incarnation, Index, LogId, Membership, NodeId, Peer, Raft, Status, Term,
     WriteId,
@@ -185,8 +185,8 @@ pub(super) enum Event {
     Tick,
     /// A message came, from a node of this cluster, whose newest membership names this one or does not.
     Message(Peer, ClusterId, bool, PeerMessage),
-    /// A client wants this written.
-    Write(RequestId, bytes::Bytes),
+    /// A client wants this written, in this way.
+    Write(RequestId, Way, bytes::Bytes),
     /// A client wants to read this key.
     Read(RequestId, u8),
     /// This write and all before it are durable.
@@ -230,7 +230,8 @@ pub(super) struct Wants {
     pub(super) promises: usize,
     /// The batches queued for the disk, in order: what the log in memory says now.
     pub(super) queued: Vec<WriteBatch>,
-    pub(super) applied: Vec<(Entry, [u8; 16])>,
+    /// Entries that the machine was given, whether a command took effect, and the digest then.
+    pub(super) applied: Vec<(Entry, bool, [u8; 16])>,
     /// The snapshots from which the machine took its state, and its digest then, before any of `applied` after it.
     pub(super) restored: Vec<(LogId, [u8; 16])>,
     /// A snapshot is to be written.
@@ -319,7 +320,7 @@ impl Host {
         newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
         let began = (recovered, replicated.applied());
         let replica = Replica::new(raft, &config, newest);
-        let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated();
+        let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated().among_equals();
         self.up = Some(Running {
             driver: driver
                 .starting_from(snapshot, 0)
@@ -364,7 +365,7 @@ impl Host {
             Event::Message(from, cluster, names_me, message) => {
                 driver.on_message(from, cluster, names_me, message);
             }
-            Event::Write(request, command) => driver.on_write(command, Duration::ZERO, request),
+            Event::Write(request, way, command) => driver.on_write(command, Duration::ZERO, way, request),
             Event::Read(request, key) => driver.on_read((key, request)),
             Event::Persisted(id) => driver.on_persisted(id),
             Event::Loaded(load, result) => driver.on_loaded(load, result),
@@ -592,7 +593,9 @@ impl Running {
         for _ in 0..count {
             match self.applier.next() {
                 None => break,
-                Some(Ok(Done::Applied(entry))) => wants.applied.push((entry, self.applier.progress().digest)),
+                Some(Ok(Done::Applied(entry, effect))) => {
+                    wants.applied.push((entry, effect, self.applier.progress().digest));
+                }
                 Some(Ok(Done::Restored(id))) => wants.restored.push((id, self.applier.progress().digest)),
                 Some(Ok(Done::SnapshotTaken)) => {}
                 Some(Err(reason)) => {
@@ -625,6 +628,10 @@ impl Running {
                 Outcome::Snapshot(meta, save) => {
                     self.saving = Some((meta, save));
                     wants.saves = true;
+                }
+                Outcome::Carried(flight, outcome) => {
+                    self.driver.on_carried(flight, outcome);
+                    turn = true;
                 }
                 Outcome::Checked(from, forward) => {
                     self.driver.on_checked(from, forward);

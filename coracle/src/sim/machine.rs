@@ -99,6 +99,8 @@ impl StateMachine for Kv {
         snapshot::load(from).map(|values| self.values = values)
     }
 
+    const OWN_DISK: bool = true;
+
     fn applied(&self) -> Option<(LogId, Bytes)> {
         self.own.as_ref().and_then(|own| own.applied.clone())
     }

@@ -5,7 +5,9 @@
 
 use super::dice::Dice;
 use crate::config::{Config, Storage};
+use crate::work::Way;
 use coracle_core::NodeId;
+use std::time::Duration;
 
 /// One millisecond.
 pub(super) const MS: u64 = 1000;
@@ -124,6 +126,10 @@ pub(super) struct Plan {
     pub(super) addressed: bool,
     /// Whether machines keep their state on their nodes' disks.
     pub(super) own_disk: bool,
+    /// How clients write: 0 once; 1 in a session where another node leads; 2 always in a session.
+    pub(super) way: u8,
+    /// The lifetime of sessions, in milliseconds.
+    pub(super) session: u64,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -136,7 +142,7 @@ impl Plan {
         let first = Plan::draw_first(dice, nodes);
         let plan = first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice);
         // What rots in memory would be kept.
-        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }
+        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }.draw_sessions(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -205,6 +211,8 @@ impl Plan {
             moves: 0,
             addressed: false,
             own_disk: false,
+            way: 0,
+            session: 60_000,
             founders: 1,
             lists: 1,
         }
@@ -266,6 +274,21 @@ impl Plan {
         Plan { wipe, damage, moves, addressed: moves > 0, ..self }
     }
 
+    fn draw_sessions(self, dice: &mut Dice) -> Plan {
+        let way = *dice.pick(&[0, 1, 2, 2]);
+        let session = *dice.pick(&[1000, 1000, 3000, 60_000]);
+        Plan { way, session, forward: self.forward || way > 0, ..self }
+    }
+
+    /// How this client writes.
+    pub(super) fn way(&self, client: usize) -> Way {
+        match self.way {
+            0 => Way::Once,
+            1 => Way::Lane(client as u32),
+            _ => Way::Session(client as u32),
+        }
+    }
+
     /// The settings with which a node starts this time.
     pub(super) fn config(&self, id: NodeId, dice: &mut Dice) -> Config {
         let mut config = Config::new(id.0, "sim:1", Storage::Memory);
@@ -279,6 +302,7 @@ impl Plan {
         config.apply_bytes = self.feed;
         config.max_unapplied_bytes = self.unapplied;
         config.forward = self.forward;
+        config.session_timeout = Duration::from_millis(self.session);
         config.snapshot_bytes = u64::MAX;
         config.snapshot_entries = if self.purge == 0 { u64::MAX } else { *dice.pick(&[5, 30, u64::MAX]) };
         config.snapshot_piece_bytes = *dice.pick(&[50, 300, 1 << 18]);

@@ -489,9 +489,9 @@ impl World {
         self.look_after_files(node, &restored, saves)?;
         self.watch_newcomer(node, !restored.is_empty());
         let rotten = self.hosts[node].rotten.is_some();
-        for (entry, digest) in &applied {
+        for (entry, effect, digest) in &applied {
             self.ghost.on_applied(node, entry, Some(*digest).filter(|_| !rotten))?;
-            self.clients.on_applied(entry)?;
+            self.clients.on_applied(entry, *effect)?;
         }
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));
         self.watch_fence(node, &findings, !applied.is_empty() || answers)?;

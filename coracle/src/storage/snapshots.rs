@@ -7,10 +7,11 @@
 //! as a whole:
 //!
 //! ```text
-//! header   u32 CRC-32C of the rest   magic "CRSN"   u32 version, 1   u32 length of the header
+//! header   u32 CRC-32C of the rest   magic "CRSN"   u32 version   u32 length of the header
 //!          u64 file   u64 index   u64 term   16 bytes digest   u64 cluster time   u32 machine's version
 //!          u32 format of the digest that is compared, 0: none   u64 its index   u32 its machine's version   16 bytes
 //!          u64 index, u64 term of the membership's entry   u32 length   the membership
+//!          version 2 only: u32 level of the log   u32 length   the sessions
 //! chunks   u32 length, 1 to 1 MiB   u32 CRC-32C over file, number of the chunk, and bytes   the bytes
 //! end      u32 0   u32 CRC-32C of the rest   u64 bytes of all chunks   u64 chunks   u64 XXH3 of all bytes
 //! ```
@@ -27,7 +28,10 @@ use xxhash_rust::xxh3::Xxh3Default;
 pub(crate) mod blob;
 
 const MAGIC: [u8; 4] = *b"CRSN";
-const VERSION: u32 = 1;
+
+/// Without sessions, as all versions of this program know it, and with them.
+const PLAIN: u32 = 1;
+const WITH_SESSIONS: u32 = 2;
 
 /// Where a snapshot of this node's own machine is prepared.
 const TEMPORARY: &str = "snapshot.tmp";
@@ -47,6 +51,9 @@ const END: usize = 32;
 /// No membership is longer: what a header claims beyond that is not believed.
 const MAX_MEMBERSHIP: usize = 4 << 20;
 
+/// Nor have all sessions more bytes.
+const MAX_SESSIONS: usize = crate::sessions::MAX_ENCODED;
+
 /// What a snapshot says besides the state of the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Meta {
@@ -62,6 +69,10 @@ pub struct Meta {
     pub compared: Option<coracle_core::Digest>,
     /// The entry of the membership that was in force there, and its payload.
     pub membership: (LogId, Bytes),
+    /// The newest level of the entries up to there (D5.5.1).
+    pub level: u16,
+    /// The sessions that were open there, encoded; nothing as long as the level is 0.
+    pub sessions: Bytes,
 }
 
 /// A snapshot that is durable and was read back.
@@ -321,13 +332,15 @@ fn parse(name: &str) -> Option<LogId> {
 }
 
 fn encode(meta: &Meta, file: u64) -> Vec<u8> {
-    let Meta { id, digest, cluster_time, machine_version, compared, membership } = meta;
+    let Meta { id, digest, cluster_time, machine_version, compared, membership, level, sessions } = meta;
     let (of, payload) = membership;
-    let mut bytes = Vec::with_capacity(FIXED + payload.len());
+    let (version, more) = if *level > 0 { (WITH_SESSIONS, 8 + sessions.len()) } else { (PLAIN, 0) };
+    let length = FIXED + payload.len() + more;
+    let mut bytes = Vec::with_capacity(length);
     bytes.extend([0; 4]);
     bytes.extend(MAGIC);
-    bytes.extend(VERSION.to_le_bytes());
-    bytes.extend(((FIXED + payload.len()) as u32).to_le_bytes());
+    bytes.extend(version.to_le_bytes());
+    bytes.extend((length as u32).to_le_bytes());
     for number in [file, id.index.0, id.term.0] {
         bytes.extend(number.to_le_bytes());
     }
@@ -345,6 +358,11 @@ fn encode(meta: &Meta, file: u64) -> Vec<u8> {
     }
     bytes.extend((payload.len() as u32).to_le_bytes());
     bytes.extend(payload);
+    if version == WITH_SESSIONS {
+        bytes.extend(u32::from(*level).to_le_bytes());
+        bytes.extend((sessions.len() as u32).to_le_bytes());
+        bytes.extend(sessions);
+    }
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
     bytes
@@ -462,14 +480,14 @@ impl Reader {
             return Err(damaged(0, "it does not begin like a snapshot"));
         }
         let whole = u32_at(&header, 12) as usize;
-        let payload = whole.checked_sub(FIXED).filter(|length| *length <= MAX_MEMBERSHIP);
+        let payload = whole.checked_sub(FIXED).filter(|length| *length <= MAX_MEMBERSHIP + 8 + MAX_SESSIONS);
         let Some(payload) = payload else { return Err(damaged(12, "its header has an impossible length")) };
         header.resize(whole, 0);
         let rest = read_full(&*from, &mut header[FIXED..], FIXED as u64).map_err(failed("read", &path))?;
         if rest < payload || u32_at(&header, 0) != crc32c::crc32c(&header[4..]) {
             return Err(damaged(0, "the checksum of its header is wrong"));
         }
-        if u32_at(&header, 8) != VERSION {
+        if !(PLAIN..=WITH_SESSIONS).contains(&u32_at(&header, 8)) {
             let detail = format!("version {}", u32_at(&header, 8));
             return Err(StoreError::Newer { path, offset: 8, detail });
         }
@@ -565,18 +583,30 @@ fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         version: u32_at(header, 80),
         bytes: bytes_at(84),
     };
+    let end = FIXED.checked_add(u32_at(header, 116) as usize).filter(|end| *end <= header.len())?;
+    let (level, sessions) = match &header[end..] {
+        [] if u32_at(header, 8) == PLAIN => (0, &[][..]),
+        more if u32_at(header, 8) == WITH_SESSIONS && more.len() >= 8 => (u32_at(more, 0), &more[8..]),
+        _ => return None,
+    };
+    let level = u16::try_from(level).ok()?;
+    if level > 0 && u32_at(header, end + 4) as usize != sessions.len() {
+        return None;
+    }
     let meta = Meta {
         id: id_at(24),
         digest: bytes_at(40),
         cluster_time: u64_at(header, 56),
         machine_version: u16::try_from(u32_at(header, 64)).ok()?,
         compared: (compared.format != 0).then_some(compared),
-        membership: (id_at(100), Bytes::copy_from_slice(&header[FIXED..])),
+        membership: (id_at(100), Bytes::copy_from_slice(&header[FIXED..end])),
+        level,
+        sessions: Bytes::copy_from_slice(sessions),
     };
     let sound = meta.id.index > Index::ZERO
         && meta.id.index < Index::LIMIT
         && meta.membership.0.index <= meta.id.index
-        && u32_at(header, 116) as usize == header.len() - FIXED;
+        && (level > 0 || sessions.is_empty());
     sound.then_some((u64_at(header, 16), meta))
 }
 

@@ -12,6 +12,8 @@ fn meta(index: u64) -> Meta {
         machine_version: 2,
         compared: Some(coracle_core::Digest { index: Index(4), format: 1, version: 2, bytes: [9; 16] }),
         membership: (LogId::new(1, 1), Bytes::from_static(b"who takes part")),
+        level: 0,
+        sessions: Bytes::new(),
     }
 }
 

@@ -1,8 +1,9 @@
 //! What nodes say to each other once they are connected.
 
-use super::{SNAPSHOTS, TRANSFERS};
+use super::{SESSIONS, SNAPSHOTS, TRANSFERS};
 use crate::entry::Entry;
 use crate::error::WriteError;
+use crate::proposal::Proposal;
 use bytes::Bytes;
 use coracle_core::{Envelope, Message, Term};
 
@@ -23,7 +24,7 @@ pub enum PeerMessage {
         /// The bytes of the file, from its offset on.
         bytes: Bytes,
     },
-    /// A write that a follower hands to the leader: at most once, one hop.
+    /// A write that a follower hands to the leader, over one hop: at most once, or within a session.
     Forward(Forward),
     /// The answer to a [`Forward`].
     ForwardReply(ForwardReply),
@@ -39,7 +40,9 @@ impl PeerMessage {
                 Message::TimeoutNow(_) => TRANSFERS,
                 _ => 0,
             },
-            PeerMessage::Forward(_) | PeerMessage::ForwardReply(_) => 0,
+            PeerMessage::Forward(Forward { proposal: Proposal::Command(_), .. }) => 0,
+            PeerMessage::Forward(_) => SESSIONS,
+            PeerMessage::ForwardReply(_) => 0,
         }
     }
 
@@ -61,15 +64,11 @@ pub struct Forward {
     pub id: u64,
     /// How long the caller still waits, in milliseconds.
     pub time_left: u64,
-    /// The client session; 0 for none.
-    pub session: u64,
-    /// The number within the session.
-    pub sequence: u64,
     /// The term of the leader that it is meant for. In another term it is refused: a leader that slept must
     /// not do what its sender has long given up, after newer commands of the same caller.
     pub term: Term,
-    /// The encoded command.
-    pub command: Bytes,
+    /// What is to be written.
+    pub proposal: Proposal,
 }
 
 /// The answer to a forwarded write.

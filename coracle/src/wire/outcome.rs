@@ -5,7 +5,7 @@
 
 use super::convert::{cut, from_log_id, to_log_id};
 use super::proto;
-use crate::error::{Busy, Cause, Leader, StopReason, WriteError, in_full};
+use crate::error::{Busy, Cause, Leader, SessionError, StopReason, WriteError, in_full};
 use coracle_core::NodeId;
 
 mod code {
@@ -19,11 +19,17 @@ mod code {
     pub(super) const BUSY_QUORUM: u32 = 8;
     pub(super) const BUSY_MACHINE: u32 = 9;
     pub(super) const BUSY_SPACE: u32 = 10;
+    pub(super) const SESSION_GAP: u32 = 11;
+    pub(super) const SESSION_FULL: u32 = 12;
+    pub(super) const SESSION_UNSUPPORTED: u32 = 13;
     pub(super) const TIMEOUT: u32 = 16;
     pub(super) const LEADERSHIP_LOST: u32 = 17;
     pub(super) const DISCONNECTED: u32 = 18;
     pub(super) const STOPPED_MEANWHILE: u32 = 19;
     pub(super) const REPLY_LOST: u32 = 20;
+    pub(super) const SESSION_EXPIRED: u32 = 21;
+    pub(super) const SESSION_FORGOTTEN: u32 = 22;
+    pub(super) const EXPIRED_MEANWHILE: u32 = 23;
 
     pub(super) const STOP_REQUESTED: u32 = 1;
     pub(super) const STOP_STORAGE: u32 = 2;
@@ -49,6 +55,14 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
         WriteError::Stopped(reason) => {
             proto::Failure { stop: Some(from_stop(reason)), ..plain(code::STOPPED) }
         }
+        WriteError::Session(why) => plain(match why {
+            SessionError::Expired => code::SESSION_EXPIRED,
+            SessionError::Gap => code::SESSION_GAP,
+            SessionError::Forgotten => code::SESSION_FORGOTTEN,
+            SessionError::Full => code::SESSION_FULL,
+            SessionError::Unsupported => code::SESSION_UNSUPPORTED,
+        }),
+        WriteError::Unknown(Cause::SessionExpired) => plain(code::EXPIRED_MEANWHILE),
         WriteError::Unknown(Cause::Timeout) => plain(code::TIMEOUT),
         WriteError::Unknown(Cause::LeadershipLost) => plain(code::LEADERSHIP_LOST),
         WriteError::Unknown(Cause::Disconnected) => plain(code::DISCONNECTED),
@@ -74,6 +88,12 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
         code::BUSY_SPACE => WriteError::Busy(Busy::Space),
         code::INVALID => WriteError::Invalid(failure.text),
         code::STOPPED => WriteError::Stopped(stop),
+        code::SESSION_EXPIRED => WriteError::Session(SessionError::Expired),
+        code::SESSION_GAP => WriteError::Session(SessionError::Gap),
+        code::SESSION_FORGOTTEN => WriteError::Session(SessionError::Forgotten),
+        code::SESSION_FULL => WriteError::Session(SessionError::Full),
+        code::SESSION_UNSUPPORTED => WriteError::Session(SessionError::Unsupported),
+        code::EXPIRED_MEANWHILE => WriteError::Unknown(Cause::SessionExpired),
         code::TIMEOUT => WriteError::Unknown(Cause::Timeout),
         code::LEADERSHIP_LOST => WriteError::Unknown(Cause::LeadershipLost),
         code::REPLY_LOST => WriteError::Unknown(Cause::ReplyLost),

@@ -11,6 +11,7 @@ use super::frame::{Frame, Raw, Type, seal, seal_piece};
 use super::message::{Forward, ForwardReply, PeerMessage};
 use super::{WireError, membership, outcome, proto};
 use crate::entry::{Entry, Kind};
+use crate::proposal::{Numbered, Proposal};
 use bytes::Bytes;
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, Carried, Envelope, Index, InstallSnapshot, InstallSnapshotReply,
@@ -18,6 +19,15 @@ use coracle_core::{
     TimeoutNow,
 };
 use prost::Message as _;
+
+/// What a forwarded write is.
+mod what {
+    pub(super) const COMMAND: u32 = 0;
+    pub(super) const NUMBERED: u32 = 1;
+    pub(super) const NOTHING: u32 = 2;
+    pub(super) const OPEN: u32 = 3;
+    pub(super) const CLOSE: u32 = 4;
+}
 
 /// Encodes a message.
 ///
@@ -33,16 +43,7 @@ pub fn encode(message: &PeerMessage) -> Frame {
             // Nothing else has bytes of a snapshot beside it. Without them it is what it says; a piece may always be lost.
             _ => encode_raft(envelope, &[]),
         },
-        PeerMessage::Forward(forward) => {
-            let meta = proto::Forward {
-                id: forward.id,
-                time_left: forward.time_left,
-                session: forward.session,
-                sequence: forward.sequence,
-                term: forward.term.0,
-            };
-            seal_piece(Type::Forward, &meta, &forward.command)
-        }
+        PeerMessage::Forward(forward) => encode_forward(forward),
         PeerMessage::ForwardReply(reply) => {
             let failure = reply.outcome.as_ref().err().map(outcome::from_error);
             let meta = proto::ForwardReply { id: reply.id, failure };
@@ -50,6 +51,38 @@ pub fn encode(message: &PeerMessage) -> Frame {
             seal_piece(Type::ForwardReply, &meta, &bulk)
         }
     }
+}
+
+fn encode_forward(forward: &Forward) -> Frame {
+    let Forward { id, time_left, term, proposal } = forward;
+    let meta = proto::Forward { id: *id, time_left: *time_left, term: term.0, ..proto::Forward::default() };
+    let meta = match *proposal {
+        Proposal::Command(_) => meta,
+        Proposal::Numbered(Numbered { session, lane, number, acknowledged }, ref command) => {
+            let what = if command.is_some() { what::NUMBERED } else { what::NOTHING };
+            proto::Forward { what, session, sequence: number, lane, acknowledged, ..meta }
+        }
+        Proposal::Open(lifetime) => proto::Forward { what: what::OPEN, sequence: lifetime, ..meta },
+        Proposal::Close(session) => proto::Forward { what: what::CLOSE, session, ..meta },
+    };
+    let command = proposal.command().cloned().unwrap_or_default();
+    seal_piece(Type::Forward, &meta, &command)
+}
+
+fn open_forward(meta: proto::Forward, command: Bytes) -> Result<Forward, WireError> {
+    let proto::Forward { id, time_left, session, sequence, term, what, lane, acknowledged } = meta;
+    let empty = command.is_empty();
+    let numbered =
+        |command| Proposal::Numbered(Numbered { session, lane, number: sequence, acknowledged }, command);
+    let proposal = match what {
+        what::COMMAND => Proposal::Command(command),
+        what::NUMBERED => numbered(Some(command)),
+        what::NOTHING if empty => numbered(None),
+        what::OPEN if empty => Proposal::Open(sequence),
+        what::CLOSE if empty => Proposal::Close(session),
+        _ => return Err(WireError::Invalid("an unknown kind of forwarded write")),
+    };
+    Ok(Forward { id, time_left, term: Term(term), proposal })
 }
 
 fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
@@ -172,15 +205,7 @@ pub(super) fn open(raw: Raw) -> Result<PeerMessage, WireError> {
         }
         Type::Forward => {
             let (meta, command) = raw.piece()?;
-            let meta = proto::Forward::decode(meta)?;
-            Ok(PeerMessage::Forward(Forward {
-                id: meta.id,
-                time_left: meta.time_left,
-                session: meta.session,
-                sequence: meta.sequence,
-                term: Term(meta.term),
-                command,
-            }))
+            open_forward(proto::Forward::decode(meta)?, command).map(PeerMessage::Forward)
         }
         Type::InstallSnapshot => {
             let (meta, bytes) = raw.piece()?;

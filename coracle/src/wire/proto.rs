@@ -367,6 +367,12 @@ pub(super) struct Forward {
     pub(super) sequence: u64,
     #[prost(uint64, tag = "5")]
     pub(super) term: u64,
+    #[prost(uint32, tag = "6")]
+    pub(super) what: u32,
+    #[prost(uint32, tag = "7")]
+    pub(super) lane: u32,
+    #[prost(uint64, tag = "8")]
+    pub(super) acknowledged: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -9,8 +9,9 @@ use super::{
 };
 use super::{Forward, ForwardReply, PeerMessage};
 use crate::entry::{Entry, Kind, Stamp};
-use crate::error::{Busy, Cause, Leader, StopReason, WriteError};
+use crate::error::{Busy, Cause, Leader, SessionError, StopReason, WriteError};
 use crate::place::Place;
+use crate::proposal::{Numbered, Proposal};
 use crate::storage::StoreError;
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
@@ -177,10 +178,16 @@ fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
 
 fn samples_of_forwards() -> Vec<(&'static str, Bytes)> {
     let command = Bytes::from_static(b"set x 1");
-    let forward = Forward { id: 1, time_left: 2, session: 3, sequence: 4, term: Term(6), command };
+    let forward =
+        |proposal| sample(PeerMessage::Forward(Forward { id: 1, time_left: 2, term: Term(6), proposal }));
+    let place = Numbered { session: 3, lane: 5, number: 4, acknowledged: 2 };
     let failed = ForwardReply { id: 1, outcome: Err(WriteError::Unknown(Cause::Timeout)) };
     vec![
-        ("forward", sample(PeerMessage::Forward(forward))),
+        ("forward", forward(Proposal::Command(command.clone()))),
+        ("forward in a session", forward(Proposal::Numbered(place, Some(command)))),
+        ("forward nothing", forward(Proposal::Numbered(place, None))),
+        ("forward a session", forward(Proposal::Open(60_000))),
+        ("forward its end", forward(Proposal::Close(3))),
         ("forward reply", sample(PeerMessage::ForwardReply(failed))),
     ]
 }
@@ -544,6 +551,13 @@ fn any_append() -> impl Strategy<Value = PeerMessage> {
     })
 }
 
+const SESSION: [SessionError; 5] = [
+    SessionError::Expired,
+    SessionError::Gap,
+    SessionError::Forgotten,
+    SessionError::Full,
+    SessionError::Unsupported,
+];
 const BUSY: [Busy; 5] = [Busy::Requests, Busy::Disk, Busy::Quorum, Busy::Machine, Busy::Space];
 
 fn any_error() -> impl Strategy<Value = WriteError> {
@@ -554,7 +568,7 @@ fn any_error() -> impl Strategy<Value = WriteError> {
         3 => StopReason::Apply { id, problem: text },
         _ => StopReason::Invariant(text),
     });
-    (0..10, 1u64.., ".{0,20}", stop).prop_map(|(which, id, text, stop)| match which {
+    (0..13, 1u64.., ".{0,20}", stop).prop_map(|(which, id, text, stop)| match which {
         0 => WriteError::NotLeader { leader: Leader::new(NodeId(id), text) },
         1 => WriteError::NoLeader,
         2 => WriteError::NotConfigured,
@@ -565,6 +579,8 @@ fn any_error() -> impl Strategy<Value = WriteError> {
         7 => WriteError::Unknown(Cause::LeadershipLost),
         8 => WriteError::Unknown(Cause::Disconnected),
         9 => WriteError::Unknown(Cause::ReplyLost),
+        10 => WriteError::Unknown(Cause::SessionExpired),
+        11 => WriteError::Session(SESSION[(id % 5) as usize]),
         _ => WriteError::Unknown(Cause::Stopped(stop)),
     })
 }
@@ -573,9 +589,20 @@ fn any_forward() -> impl Strategy<Value = PeerMessage> {
     let bytes = || proptest::collection::vec(any::<u8>(), 0..100).prop_map(Bytes::from);
     let outcome = prop_oneof![bytes().prop_map(Ok), any_error().prop_map(Err)];
     let reply = (any::<u64>(), outcome).prop_map(|(id, outcome)| ForwardReply { id, outcome });
-    let ask = (any::<[u64; 5]>(), bytes()).prop_map(|([id, time_left, session, sequence, term], command)| {
-        let term = Term(term);
-        PeerMessage::Forward(Forward { id, time_left, session, sequence, term, command })
+    let proposal =
+        (0..5u8, any::<[u64; 3]>(), any::<u32>(), bytes()).prop_map(|(what, numbers, lane, command)| {
+            let [session, number, acknowledged] = numbers;
+            let place = Numbered { session, lane, number, acknowledged };
+            match what {
+                0 => Proposal::Command(command),
+                1 => Proposal::Numbered(place, Some(command)),
+                2 => Proposal::Numbered(place, None),
+                3 => Proposal::Open(number),
+                _ => Proposal::Close(session),
+            }
+        });
+    let ask = (any::<[u64; 3]>(), proposal).prop_map(|([id, time_left, term], proposal)| {
+        PeerMessage::Forward(Forward { id, time_left, term: Term(term), proposal })
     });
     prop_oneof![ask, reply.prop_map(PeerMessage::ForwardReply)]
 }

@@ -1,6 +1,7 @@
 //! What the tests share: nodes, a stranger who speaks the protocol by hand, and a wire that can be cut.
 
 use bytes::{Bytes, BytesMut};
+use coracle::Proposal;
 use coracle::raft::{
     Boot, ClusterId, Envelope, Incarnation, LogId, Member, Membership, Message, NodeId, Peer, ReadIndex, Term,
 };
@@ -129,10 +130,8 @@ pub(crate) fn forward(id: u64, length: usize) -> PeerMessage {
     PeerMessage::Forward(Forward {
         id,
         time_left: 100,
-        session: 2,
-        sequence: 3,
         term: Term(4),
-        command: Bytes::from(vec![7; length]),
+        proposal: Proposal::Command(Bytes::from(vec![7; length])),
     })
 }
 

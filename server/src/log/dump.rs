@@ -14,6 +14,7 @@ use coracle::raft::{Index, LogId};
 use coracle::storage::snapshots::{Kept, Meta};
 use coracle::storage::{ReadLogError, StoreError};
 use coracle::wire::decode_membership;
+use coracle::{Numbered, Proposal};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -222,6 +223,8 @@ impl<W: Write> Printer<'_, W> {
             Kind::Command => "command",
             Kind::Noop => "noop",
             Kind::Membership => "membership",
+            Kind::Session => "session",
+            Kind::Numbered => "numbered",
         };
         if self.json {
             let line = EntryLine {
@@ -243,6 +246,7 @@ impl<W: Write> Printer<'_, W> {
         let says = match entry.kind() {
             Kind::Command => command(&payload),
             Kind::Membership => members(&payload),
+            Kind::Session | Kind::Numbered => in_session(entry),
             Kind::Noop => payload.escape_ascii().to_string(),
         };
         let doubt = if in_doubt { " (perhaps not durable)" } else { "" };
@@ -343,6 +347,23 @@ fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// What an entry of a session says.
+fn in_session(entry: &Entry) -> String {
+    let (stamp, payload) = (entry.stamp(), entry.payload());
+    match Proposal::read(entry.kind(), stamp.session, stamp.sequence, &payload) {
+        Some(Proposal::Open(lifetime)) => {
+            format!("session {} begins, and ends {lifetime} ms after its last word", entry.index())
+        }
+        Some(Proposal::Close(session)) => format!("session {session} ends"),
+        Some(Proposal::Numbered(Numbered { session, lane, number, .. }, command)) => {
+            let says =
+                command.map_or("nothing, in the place of a command".to_owned(), |it| self::command(&it));
+            format!("session {session}, lane {lane}, number {number}: {says}")
+        }
+        _ => payload.escape_ascii().to_string(),
+    }
 }
 
 /// A command of the server's own machine in words, or the bytes of another's.

@@ -1,6 +1,6 @@
 //! What a client hears of its request.
 
-use crate::error::{ReadError, WriteError};
+use crate::error::{Cause, ReadError, WriteError};
 use crate::sim::machine::{Kv, Told};
 use crate::state_machine::StateMachine;
 use crate::work::{Answer, RequestId};
@@ -17,6 +17,8 @@ pub(in crate::sim) enum Heard {
     NotDone(NotDone),
     /// May happen.
     Unknown,
+    /// May have happened, in a session that has expired since.
+    Expired,
 }
 
 /// Why a request was certainly not done.
@@ -45,6 +47,7 @@ impl Heard {
 
     pub(super) fn of_write(error: &WriteError) -> Heard {
         match error {
+            WriteError::Unknown(Cause::SessionExpired) => Heard::Expired,
             WriteError::Unknown(_) => Heard::Unknown,
             WriteError::Busy(_) => Heard::NotDone(NotDone::Busy),
             WriteError::NotLeader { leader } => Heard::NotDone(NotDone::NotLeader(Some(leader.id))),

@@ -55,7 +55,10 @@ impl World {
         }
         self.clients.taken(node, request);
         match ask {
-            Ok(command) => self.turn(node, Event::Write(request, encode(&command))),
+            Ok(command) => {
+                let way = self.plan.way(self.clients.client_of(request));
+                self.turn(node, Event::Write(request, way, encode(&command)))
+            }
             Err(key) => self.turn(node, Event::Read(request, key)),
         }
     }

@@ -16,13 +16,13 @@ impl Running {
         self.applier.stop(&StopReason::Requested);
         let writers = writes.into_iter().filter_map(|caller| match caller {
             Caller::Here(request) => Some(request),
-            Caller::Forwarded(..) => None,
+            Caller::Forwarded(..) | Caller::Carried(_) => None,
         });
         let answered = self.applier.outcomes().into_iter().filter_map(|outcome| match outcome {
             Outcome::Reply(request, _) | Outcome::Failed(request, _) | Outcome::Answer(request, _) => {
                 Some(request)
             }
-            Outcome::Send(..) | Outcome::Checked(..) | Outcome::Snapshot(..) => None,
+            Outcome::Send(..) | Outcome::Checked(..) | Outcome::Carried(..) | Outcome::Snapshot(..) => None,
         });
         writers.chain(reads.into_iter().map(|(_, request)| request)).chain(answered).collect()
     }

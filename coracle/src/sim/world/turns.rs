@@ -51,7 +51,7 @@ impl World {
         let before = Before::of(up.raft());
         let (reads, ticks) = (matches!(event, Event::Read(..)), matches!(event, Event::Tick));
         let asked = match &event {
-            Event::Write(request, _) if up.raft().is_leader() && self.has_room(node) => Some(*request),
+            Event::Write(request, ..) if up.raft().is_leader() && self.has_room(node) => Some(*request),
             _ => None,
         };
         let queued = self.hosts[node].feed(self.now, event);

@@ -1,0 +1,93 @@
+//! The handle to a lane of a node's session: what users call for writes that are done once.
+
+use crate::error::WriteError;
+use crate::inner::Inner;
+use crate::node;
+use crate::state_machine::StateMachine;
+use crate::work::Way;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// Writes that are done once, and in the order of the calls, whatever becomes of the leader (thesis, section 6.3).
+///
+/// A write through a session is sent to the leader, this node or another one, again and again until it is answered; the
+/// machines of all nodes take each of them once. So the death of a leader is a pause and no error, and an outcome is
+/// [unknown](WriteError::Unknown) only where this node stops first, its time is up, or no leader took a word for as long as
+/// [`Config::session_timeout`](crate::Config::session_timeout). It lives as long as this node runs: after a restart nobody
+/// knows what of an earlier run was done.
+///
+/// Commands of one session keep the order in which [`write`](Session::write) was polled first, each with the next. Take one
+/// for each stream of commands that has an order: sessions do not wait for each other, and cost a few hundred bytes while
+/// they are open. Needs members that all know sessions: as long as that is not certain, writes are sent once, as by
+/// [`Node::write`](crate::Node::write).
+///
+/// A session is a handle to the node as little as a future is: if the last [`Node`](crate::Node) is dropped, the node stops.
+pub struct Session<S: StateMachine> {
+    inner: Arc<Inner>,
+    lane: u32,
+    way: fn(u32) -> Way,
+    machine: PhantomData<fn(S) -> S>,
+}
+
+impl<S: StateMachine> Session<S> {
+    pub(crate) fn new(inner: Arc<Inner>, way: fn(u32) -> Way) -> Session<S> {
+        let lane = inner.lanes.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Session { inner, lane, way, machine: PhantomData }
+    }
+
+    /// Replicates a command once, and returns what the state machine replied.
+    ///
+    /// Waits for [`Config::request_timeout`](crate::Config::request_timeout). Dropping the future leaves the outcome unknown,
+    /// and what comes after it in its place.
+    pub fn write(
+        &self,
+        command: S::Command,
+    ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
+        self.write_within(command, self.inner.config.request_timeout)
+    }
+
+    /// [`write`](Session::write) with a time limit of its own.
+    pub fn write_within(
+        &self,
+        command: S::Command,
+        limit: Duration,
+    ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
+        node::write::<S>(self.inner.clone(), command, limit, (self.way)(self.lane))
+    }
+}
+
+impl<S: StateMachine> Drop for Session<S> {
+    fn drop(&mut self) {
+        self.inner.lanes.lock().unwrap_or_else(PoisonError::into_inner).give_back(self.lane);
+    }
+}
+
+impl<S: StateMachine> fmt::Debug for Session<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("node", &self.inner.me.id).field("lane", &self.lane).finish()
+    }
+}
+
+/// Which lanes are in use. One that was given back is given out again, with the number that comes next in it: so there
+/// are as many as sessions were open at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Lanes {
+    free: BTreeSet<u32>,
+    next: u32,
+}
+
+impl Lanes {
+    fn take(&mut self) -> u32 {
+        self.free.pop_first().unwrap_or_else(|| {
+            self.next += 1;
+            self.next
+        })
+    }
+
+    fn give_back(&mut self, lane: u32) {
+        self.free.insert(lane);
+    }
+}
