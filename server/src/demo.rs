@@ -73,6 +73,12 @@ impl Demo {
         say("Wrote a key through a follower, which forwarded it, and read it back from every node.".into())?;
 
         let addresses: Vec<_> = cluster.client_addresses();
+        let others: Vec<_> = cluster
+            .ids()
+            .into_iter()
+            .filter(|id| *id != leader)
+            .map(|id| Writer::start(vec![cluster.node(id).place.client_addr.clone()], 0))
+            .collect();
         let writer = Writer::start(addresses, leader as usize - 1);
         wait("the first half of the writes", WRITES_LIMIT, &interrupt, || {
             Ok((writer.record().acknowledged.len() >= WRITES).then_some(()))
@@ -90,6 +96,7 @@ impl Demo {
             Ok(next.filter(|_| record.acknowledged.len() >= before + WRITES))
         })?;
         let record = writer.stop();
+        let others: Vec<Record> = others.into_iter().map(Writer::stop).collect();
         let (new_leader, new_term) = cluster.leader()?;
         say(format!(
             "The next write was accepted {} ms after the kill: node {new_leader} leads in term {new_term}.",
@@ -101,6 +108,7 @@ impl Demo {
             record.unknown,
             record.refused
         ))?;
+        say(undisturbed(&others)?)?;
 
         (self.while_dead)(&cluster.node(leader).place);
         cluster.restart(leader)?;
@@ -118,6 +126,20 @@ impl Demo {
         }
         Ok(())
     }
+}
+
+/// Those who write through a node that lives notice a pause and nothing else.
+fn undisturbed(others: &[Record]) -> Result<String, String> {
+    let (acknowledged, failed) = others.iter().fold((0, 0), |(done, failed), record| {
+        (done + record.acknowledged.len(), failed + record.unknown + record.refused)
+    });
+    if failed > 0 {
+        return Err(format!("{failed} writes through the nodes that live failed, or are in doubt"));
+    }
+    Ok(format!(
+        "Of those who wrote through the other two nodes, {acknowledged} writes were acknowledged, none is of unknown outcome, \
+         and none was refused."
+    ))
 }
 
 /// Tells which processes there are, and where to reach them.

@@ -43,7 +43,9 @@ use crate::founding::Question;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
 use crate::work::RequestId;
-use coracle_core::{Alarm, Broken, Index, NodeId, Peer, Raft, WriteId};
+#[cfg(feature = "mutants")]
+use coracle_core::Broken;
+use coracle_core::{Alarm, Index, NodeId, Peer, Raft, WriteId};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
