@@ -89,6 +89,7 @@ mod inbox;
 #[cfg(test)]
 mod inbox_tests;
 mod inner;
+mod lanes;
 mod launch;
 mod machine;
 mod members;
@@ -131,6 +132,7 @@ mod work;
 mod writer;
 #[cfg(test)]
 mod writer_tests;
+mod writing;
 
 pub use backup::{Backup, BackupError, BackupInfo};
 pub use config::{Config, MachineThread, Storage};

@@ -6,7 +6,7 @@ use crate::backup::{Backup, BackupError};
 use crate::config::Config;
 use crate::entry::Entry;
 use crate::error::{
-    Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SnapshotError, StartError,
+    ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SnapshotError, StartError,
     StopReason, TransferError, WriteError,
 };
 use crate::inner::{Handles, Inner};
@@ -16,12 +16,13 @@ use crate::members::MemberChange;
 use crate::open::Opened;
 use crate::own_disk::begin;
 use crate::replicated::Replicated;
-use crate::requests::{Asked, Request, Written};
+use crate::requests::{Asked, Request};
 use crate::session::Session;
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::ProbeError;
 use crate::work::Way;
+use crate::writing;
 use coracle_core::{Index, LogId, Membership, NodeId};
 use std::fmt;
 use std::io;
@@ -64,34 +65,6 @@ impl<S: StateMachine> fmt::Debug for Node<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Inner { me, peer_addr, .. } = &*self.inner;
         f.debug_struct("Node").field("id", &me.id).field("peer_addr", peer_addr).finish_non_exhaustive()
-    }
-}
-
-/// Writes a command in this way, within this time.
-pub(crate) fn write<S: StateMachine>(
-    inner: Arc<Inner>,
-    command: S::Command,
-    limit: Duration,
-    way: Way,
-) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
-    async move {
-        let encoded = S::encode_command(&command)?;
-        drop(command);
-        inner.check_length(&encoded)?;
-        // What cannot be read back would stop every node, now and after each restart.
-        S::decode_command(&encoded)?;
-        let (writer, waiting) = Written::<S>::new();
-        let request = Request::Write { command: encoded, limit, way, writer };
-        let asked = async {
-            inner.requests.send(request).await.map_err(|refused| inner.write_refused(refused))?;
-            Ok(waiting.await)
-        };
-        match timeout(limit, asked).await {
-            Ok(Ok(Some(outcome))) => outcome?.decode(),
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(None)) => Err(WriteError::Unknown(Cause::Stopped(inner.stop_reason()))),
-            Err(_) => Err(WriteError::Unknown(Cause::Timeout)),
-        }
     }
 }
 
@@ -222,7 +195,7 @@ impl<S: StateMachine> Node<S> {
         command: S::Command,
         limit: Duration,
     ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
-        write::<S>(self.inner.clone(), command, limit, Way::Once)
+        writing::write::<S>(self.inner.clone(), command, limit, Way::Once)
     }
 
     /// Asks the state machine, on any node, and gets an answer that reflects every write that was completed

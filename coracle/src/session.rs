@@ -2,10 +2,9 @@
 
 use crate::error::WriteError;
 use crate::inner::Inner;
-use crate::node;
 use crate::state_machine::StateMachine;
 use crate::work::Way;
-use std::collections::BTreeSet;
+use crate::writing;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError};
@@ -55,7 +54,7 @@ impl<S: StateMachine> Session<S> {
         command: S::Command,
         limit: Duration,
     ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
-        node::write::<S>(self.inner.clone(), command, limit, (self.way)(self.lane))
+        writing::write::<S>(self.inner.clone(), command, limit, (self.way)(self.lane))
     }
 }
 
@@ -68,26 +67,5 @@ impl<S: StateMachine> Drop for Session<S> {
 impl<S: StateMachine> fmt::Debug for Session<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("node", &self.inner.me.id).field("lane", &self.lane).finish()
-    }
-}
-
-/// Which lanes are in use. One that was given back is given out again, with the number that comes next in it: so there
-/// are as many as sessions were open at a time.
-#[derive(Debug, Default)]
-pub(crate) struct Lanes {
-    free: BTreeSet<u32>,
-    next: u32,
-}
-
-impl Lanes {
-    fn take(&mut self) -> u32 {
-        self.free.pop_first().unwrap_or_else(|| {
-            self.next += 1;
-            self.next
-        })
-    }
-
-    fn give_back(&mut self, lane: u32) {
-        self.free.insert(lane);
     }
 }

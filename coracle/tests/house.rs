@@ -69,6 +69,7 @@ const NOT_SIMULATED: &[&str] = &["runtime", "machine", "node", "transport::tcp",
 /// all that anybody wants, while these two name `Waits`, so that there is one list of those who wait. Crate, half, and the
 /// one that it may use, and whose methods it may hold.
 const PARTS: &[(&str, &str, &str)] = &[
+    ("coracle", "carrying", "driver"),
     ("coracle", "changing", "driver"),
     ("coracle", "fencing", "driver"),
     ("coracle", "forwarding", "driver"),

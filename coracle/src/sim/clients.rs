@@ -309,18 +309,24 @@ impl Clients {
         {
             return broken("S21", format!("request {} was refused, but had been applied", request.0));
         }
-        // Whoever gave up did not see it; that it is known all the same helps the judge, and is true.
-        match &outcome {
-            Outcome::Told(told) => self.history.complete(deed.operation, output(&deed.ask, told)),
+        deed.outcome = outcome;
+        self.note(at);
+        Ok(())
+    }
+
+    /// What is known of a deed is part of the history. Whoever gave up did not see it; that it is known all the same helps
+    /// the judge, and is true.
+    fn note(&mut self, at: usize) {
+        let Deed { operation, ask, outcome, .. } = &self.deeds[at];
+        match outcome {
+            Outcome::Told(told) => self.history.complete(*operation, output(ask, told)),
             Outcome::Read(value) => {
                 let value = value.clone().map(bytes::Bytes::from);
-                self.history.complete(deed.operation, Output::Value(value));
+                self.history.complete(*operation, Output::Value(value));
             }
-            Outcome::Never => self.history.refuse(deed.operation),
+            Outcome::Never => self.history.refuse(*operation),
             Outcome::Unknown | Outcome::Open => {}
         }
-        deed.outcome = outcome;
-        Ok(())
     }
 
     /// Who asked this.

@@ -147,10 +147,8 @@ impl Plan {
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let sometimes = |dice: &mut Dice, odds: u64, value: u64| if dice.chance(odds) { value } else { 0 };
-        let drop = dice.within(0, 300);
-        let crash = dice.within(1, 30) * ELECTION / 10;
-        let partition = dice.within(2, 30) * ELECTION / 10;
-        let freeze = dice.within(5, 40) * ELECTION / 10;
+        let (drop, crash) = (dice.within(0, 300), dice.within(1, 30) * ELECTION / 10);
+        let (partition, freeze) = (dice.within(2, 30) * ELECTION / 10, dice.within(5, 40) * ELECTION / 10);
         let rumour = dice.within(3, 30) * ELECTION / 10;
         let flap = dice.within(3, 30) * ELECTION / 10;
         let reset = dice.within(1, 20) * ELECTION / 10;
