@@ -18,6 +18,9 @@ struct Test {
 
 type Answer = (u64, Result<Bytes, WriteError>);
 
+/// Session, lane, number, what is acknowledged, and the request.
+type Sent = (u64, u32, u64, u64, Option<u64>);
+
 fn peer(id: u64) -> Peer {
     Peer { id: NodeId(id), incarnation: Incarnation(id) }
 }
@@ -55,8 +58,8 @@ impl Test {
         self.courier.send(to, self.now, &mut self.newest)
     }
 
-    /// What goes: by which flight, and session, lane, number, what is acknowledged, and the request in it.
-    fn numbered(&mut self, to: Option<To>) -> Vec<(u64, (u64, u32, u64, u64, Option<u64>))> {
+    /// What goes, and by which flight.
+    fn numbered(&mut self, to: Option<To>) -> Vec<(u64, Sent)> {
         let sent = self.send(to).into_iter();
         let read = |proposal| match proposal {
             Proposal::Numbered(Numbered { session, lane, number, acknowledged }, command) => {
@@ -85,9 +88,7 @@ fn cs_1_the_death_of_a_leader_is_a_pause() {
         test.take(0, request);
     }
     let sent = test.numbered(leader(2));
-    let numbers = |sent: &[(u64, (u64, u32, u64, u64, Option<u64>))]| {
-        sent.iter().map(|(_, it)| (it.2, it.4)).collect::<Vec<_>>()
-    };
+    let numbers = |sent: &[(u64, Sent)]| sent.iter().map(|(_, it)| (it.2, it.4)).collect::<Vec<_>>();
     assert_eq!(numbers(&sent), [(1, Some(1)), (2, Some(2)), (3, Some(3))]);
     assert_eq!(test.hear(sent[1].0, answer("two")), [(2, answer("two"))]);
     test.courier.on_disconnected(peer(2), test.now);

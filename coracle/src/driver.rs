@@ -129,7 +129,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         Driver {
             me: config.id,
             limit: config.request_timeout,
-            most_carried: config.max_unproposed_bytes as u64,
+            most_carried: config.max_unproposed_bytes,
             forward: config.forward,
             max_pending: config.max_pending,
             cluster,

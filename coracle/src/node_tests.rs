@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Storage;
+use crate::error::Cause;
 use crate::error::in_full;
 use crate::snapshot::{self, Save};
 use crate::state_machine::{Context, QueryContext};

@@ -29,20 +29,16 @@ const OF_THE_CHAIN: u32 = 2;
 pub(crate) type SaveState = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// What came of an entry.
+#[derive(Default)]
 pub(crate) enum Applied<S: StateMachine> {
     /// Nothing that anybody waits for.
+    #[default]
     Nothing,
     /// A command took effect: what it returned, and the encoding of that if it has one. A reply that has none is lost to a
     /// node that forwarded the command, and is no reason to stop.
     Replied(S::Reply, Option<Bytes>),
     /// What a session has to say: the answer that a command had before, the name of a new session, or why not.
     Told(Result<Bytes, WriteError>),
-}
-
-impl<S: StateMachine> Default for Applied<S> {
-    fn default() -> Applied<S> {
-        Applied::Nothing
-    }
 }
 
 /// A state machine and how it came where it is.

@@ -10,29 +10,27 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// Writes a command in this way, within this time.
-pub(crate) fn write<S: StateMachine>(
+pub(crate) async fn write<S: StateMachine>(
     inner: Arc<Inner>,
     command: S::Command,
     limit: Duration,
     way: Way,
-) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
-    async move {
-        let encoded = S::encode_command(&command)?;
-        drop(command);
-        inner.check_length(&encoded)?;
-        // What cannot be read back would stop every node, now and after each restart.
-        S::decode_command(&encoded)?;
-        let (writer, waiting) = Written::<S>::new();
-        let request = Request::Write { command: encoded, limit, way, writer };
-        let asked = async {
-            inner.requests.send(request).await.map_err(|refused| inner.write_refused(refused))?;
-            Ok(waiting.await)
-        };
-        match timeout(limit, asked).await {
-            Ok(Ok(Some(outcome))) => outcome?.decode(),
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(None)) => Err(WriteError::Unknown(Cause::Stopped(inner.stop_reason()))),
-            Err(_) => Err(WriteError::Unknown(Cause::Timeout)),
-        }
+) -> Result<S::Reply, WriteError> {
+    let encoded = S::encode_command(&command)?;
+    drop(command);
+    inner.check_length(&encoded)?;
+    // What cannot be read back would stop every node, now and after each restart.
+    S::decode_command(&encoded)?;
+    let (writer, waiting) = Written::<S>::new();
+    let request = Request::Write { command: encoded, limit, way, writer };
+    let asked = async {
+        inner.requests.send(request).await.map_err(|refused| inner.write_refused(refused))?;
+        Ok(waiting.await)
+    };
+    match timeout(limit, asked).await {
+        Ok(Ok(Some(outcome))) => outcome?.decode(),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(None)) => Err(WriteError::Unknown(Cause::Stopped(inner.stop_reason()))),
+        Err(_) => Err(WriteError::Unknown(Cause::Timeout)),
     }
 }

@@ -60,7 +60,8 @@ async fn a_leader_that_goes_is_a_pause_to_those_who_write_in_sessions() {
         let expected: Vec<_> = done.iter().filter(of).cloned().collect();
         assert_eq!(lines, expected, "lane {lane} has each of its writes once, and in their order");
     }
-    (journal.sort(), done.sort());
+    journal.sort();
+    done.sort();
     assert_eq!(journal, done);
 }
 
