@@ -104,6 +104,9 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     // Two that a change removes look for each other no more, though both were members when the faults ended.
     (6_400_019_407, None, 362, Some("freeze:0:0 change:0:14 move:0:3 freeze:0:2")),
     (6_400_022_683, None, 2000, None),
+    // Snapshots that were on their way to a disk, or from it, go on once its process is in front of its copy again.
+    (6_400_037_264, None, 2000, None),
+    (6_400_086_849, None, 2000, None),
     // A snapshot may be durable before the term in which it came.
     (638, None, 2000, None),
     // What a start finds of a snapshot may be in the page cache only.

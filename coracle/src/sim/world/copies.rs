@@ -31,6 +31,8 @@ impl Happening {
             | Happening::Loaded { node, run, .. }
             | Happening::Apply { node, run }
             | Happening::Turn { node, run }
+            | Happening::Filed { node, run }
+            | Happening::Saved { node, run, .. }
             | Happening::Restart { node, run } => Some((node, run)),
             _ => None,
         }
