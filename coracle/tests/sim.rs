@@ -107,6 +107,8 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     // Snapshots that were on their way to a disk, or from it, go on once its process is in front of its copy again.
     (6_400_037_264, None, 2000, None),
     (6_400_086_849, None, 2000, None),
+    // What says where all are may be committed and not yet on every disk.
+    (6_400_069_646, None, 2000, None),
     // A snapshot may be durable before the term in which it came.
     (638, None, 2000, None),
     // What a start finds of a snapshot may be in the page cache only.

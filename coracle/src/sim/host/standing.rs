@@ -1,7 +1,7 @@
 //! Where a simulated node is, where it says that it is, and what it knows of where the others are: production's own
 //! rules and file, turned by the world instead of by sockets (D5.3.5).
 
-use super::Host;
+use super::{Host, Running};
 use crate::place::Place;
 use crate::sim::plan::MS;
 use crate::storage::disk::Disk;
@@ -109,7 +109,7 @@ impl Host {
     pub(in crate::sim) fn remember(&mut self, now: u64) {
         let Some(up) = self.up.as_mut().filter(|up| now >= up.standing.saved + REMEMBERED) else { return };
         // It goes through the queue of the log, and so comes after the memberships that it goes by.
-        if up.writing.is_some() || up.reported < up.raft().newest_write() {
+        if !up.is_idle() {
             return;
         }
         up.standing.saved = now;
@@ -117,6 +117,12 @@ impl Host {
         if found != self.at.kept && !self.faulty && moved::save(&self.disk, &found).is_ok() {
             self.at.kept = found;
         }
+    }
+
+    /// Whether its log, and where it found others, are on its disk.
+    pub(in crate::sim) fn has_written_all(&self) -> bool {
+        let kept = |up: &Running| up.is_idle() && up.standing.places.found().eq(&self.at.kept);
+        self.up.as_ref().is_some_and(kept)
     }
 
     /// It comes back on an empty disk, which is another one.
@@ -130,5 +136,12 @@ impl Host {
         self.me.incarnation.0 = incarnation;
         self.at = Whereabouts { kept: Vec::new(), ..at };
         self.wiped = true;
+    }
+}
+
+impl Running {
+    /// Whether the disk has done all writes of the log that it was given.
+    fn is_idle(&self) -> bool {
+        self.writing.is_none() && self.reported >= self.raft().newest_write()
     }
 }

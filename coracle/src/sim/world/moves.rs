@@ -371,11 +371,10 @@ impl World {
         }
         // Slow machines would come to nothing else.
         self.clients.stop_asking();
-        self.until("L11", 20 * ELECTION, "membership that says where all are", |world| {
-            world.hosts.iter().all(|host| world.says_rightly(host.me))
+        // It is on all disks, as slow as they are: what a node has only in memory is gone when it comes back.
+        self.until("L11", 20 * ELECTION, "membership, on all disks, that says where all are", |world| {
+            world.hosts.iter().all(|host| world.says_rightly(host.me) && host.has_written_all())
         })?;
-        // That, or where they were found, is on all disks a second later.
-        self.pass(1500 * MS)?;
         let mut dice = self.chance.plain(23, 0, self.now);
         let first = dice.below(size as u64) as usize;
         let moved: Vec<usize> = (0..=size / 2).map(|at| (first + at) % size).collect();
@@ -392,8 +391,11 @@ impl World {
         self.until("L11", 20 * ELECTION, "connections between those that have moved", |world| {
             world.all_linked(all.iter().copied())
         })?;
-        // What a node has found is on its disk a second later.
+        // What a node has found is on its disk a second later, or once that has done what it was given before.
         self.pass(1500 * MS)?;
+        self.until("L11", 10 * ELECTION, "places on the disks of those that have moved", |world| {
+            moved.iter().all(|node| world.hosts[*node].has_written_all())
+        })?;
         for node in (0..size).filter(|node| !moved.contains(node)) {
             self.crash(node, &mut dice)?;
             self.hosts[node].dead = true;
