@@ -10,6 +10,7 @@
 
 mod wal_support;
 
+use coracle::entry::{Entry, Kind, Stamp};
 use coracle::raft::{Boot, ClusterId, Index, LogId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::MemDisk;
@@ -25,7 +26,8 @@ use wal_support::*;
 type Make = fn() -> MemDisk;
 
 /// What this code writes: the text, and what makes the directory.
-const NEWEST: [(&str, Make); 2] = [("v2", make), ("v2-snapshots", make_with_snapshots)];
+const NEWEST: [(&str, Make); 3] =
+    [("v2", make), ("v2-snapshots", make_with_snapshots), ("v2-sessions", make_with_sessions)];
 
 const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
@@ -99,6 +101,47 @@ fn make_with_snapshots() -> MemDisk {
     disk
 }
 
+/// A log with sessions, and a snapshot with one that is open.
+fn make_with_sessions() -> MemDisk {
+    let disk = make();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let stamp = |session, sequence| Stamp { cluster_time: 1020, session, sequence, ..Stamp::default() };
+    let numbered = |does: u32| [&does.to_le_bytes()[..], &[3, 0, 0, 0], &[7; 8]].concat();
+    let entries = [
+        (Kind::Session, stamp(0, 0), 60_000u64.to_le_bytes().to_vec()),
+        (Kind::Numbered, stamp(15, 0), [numbered(1), b"command".to_vec()].concat()),
+        (Kind::Numbered, stamp(15, 1), numbered(0)),
+        (Kind::Session, stamp(15, 0), Vec::new()),
+    ];
+    let entry = |(index, (kind, stamp, payload)): (u64, (Kind, Stamp, Vec<u8>))| {
+        Entry::new(LogId::new(4, index), kind, stamp, &payload)
+    };
+    let entries = (15..).zip(entries).map(entry).collect();
+    changes(vec![Change::Append(entries)]).run(&mut start(&shared).unwrap().0).unwrap();
+    // One session, which ends at 61,020, with lane 3, whose next number is 1, and one answer.
+    let sessions = [
+        &1u32.to_le_bytes()[..],
+        &[15u64, 60_000, 61_020].map(u64::to_le_bytes).concat(),
+        &[1u32, 3].map(u32::to_le_bytes).concat(),
+        &1u64.to_le_bytes(),
+        &[1u32, 2].map(u32::to_le_bytes).concat(),
+        b"ok",
+    ];
+    let meta = Meta {
+        id: LogId::new(4, 16),
+        digest: [0xee; 16],
+        cluster_time: 1020,
+        machine_version: 3,
+        compared: None,
+        membership: (LogId::new(3, 10), b"members".as_slice().into()),
+        level: 1,
+        sessions: sessions.concat().into(),
+    };
+    let pace = snapshots::Pace::at_most(0);
+    snapshots::save(&disk, &meta, 0x5a5a_0010, &pace, |to| to.write_all(&[7; 300])).unwrap();
+    disk
+}
+
 /// What is in the directory, in words.
 fn describe(disk: &MemDisk) -> String {
     let known = identity::inspect(disk).unwrap().0;
@@ -124,7 +167,9 @@ fn describe(disk: &MemDisk) -> String {
         let Kept { meta, file, bytes } = found.unwrap();
         let mut state = Vec::new();
         snapshots::open(disk, meta.id).unwrap().read_to_end(&mut state).unwrap();
-        writeln!(text, "{name} {file:x} of {bytes} bytes, {meta:?}, state {}", hex(&state)).unwrap();
+        // As before there were sessions, where there are none.
+        let meta = format!("{meta:?}").replace(", level: 0, sessions: b\"\"", "");
+        writeln!(text, "{name} {file:x} of {bytes} bytes, {meta}, state {}", hex(&state)).unwrap();
     }
     text
 }

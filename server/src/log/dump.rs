@@ -331,6 +331,8 @@ fn snapshot(name: &str, kept: &Kept) -> Value {
         "machine_version": meta.machine_version,
         "compared": compared,
         "membership": { "index": of.index.0, "term": of.term.0, "payload": hex(payload) },
+        "level": meta.level,
+        "sessions": hex(&meta.sessions),
     })
 }
 
