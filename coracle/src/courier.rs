@@ -37,6 +37,8 @@ struct Lane<W> {
     waiting: VecDeque<Waiting<W>>,
     /// How many of them, from the first on, went to the leader that there is now.
     sent: usize,
+    /// How many may be under way: one after a refusal, and twice as many with each answer.
+    window: usize,
     /// Nothing goes before this tick, and how long the pause was.
     rests: (u64, u64),
 }
@@ -153,6 +155,7 @@ impl<W: Waits> Courier<W> {
             first: 0,
             waiting: VecDeque::new(),
             sent: 0,
+            window: WINDOW,
             rests: (0, 0),
         });
         lane.waiting.push_back(Waiting::new(command, caller));
@@ -176,7 +179,7 @@ impl<W: Waits> Courier<W> {
             } else {
                 lane.first
             };
-            let upto = lane.waiting.len().min(WINDOW);
+            let upto = lane.waiting.len().min(lane.window);
             for at in lane.sent..upto {
                 let it = &mut lane.waiting[at];
                 if it.answered {
@@ -340,7 +343,10 @@ impl<W: Waits> Courier<W> {
                         let error = doubt.unwrap_or(WriteError::Invalid(why));
                         self.heard.answers.extend(it.caller.take().map(|caller| (caller, Err(error))));
                     }
-                    _ => lane.rests = rest(lane.rests, now),
+                    _ => {
+                        lane.rests = rest(lane.rests, now);
+                        lane.window = 1;
+                    }
                 }
                 return;
             }
@@ -350,6 +356,7 @@ impl<W: Waits> Courier<W> {
         let length = it.command.take().map_or(0, |command| command.len() as u64);
         self.bytes = self.bytes.saturating_sub(length);
         (lane.rests, self.rests) = ((0, 0), (0, 0));
+        lane.window = (2 * lane.window).min(WINDOW);
         self.heard.answers.extend(it.caller.take().map(|caller| (caller, told)));
         while lane.waiting.front().is_some_and(|it| it.answered) {
             lane.waiting.pop_front();
@@ -392,8 +399,11 @@ impl<W: Waits> Courier<W> {
     }
 }
 
-/// The pause after another refusal.
-fn rest((_, before): (u64, u64), now: u64) -> (u64, u64) {
+/// The pause after another refusal. Those of what was sent together are one.
+fn rest((until, before): (u64, u64), now: u64) -> (u64, u64) {
+    if now < until {
+        return (until, before);
+    }
     let pause = (2 * before).clamp(PAUSE, LONGEST_PAUSE);
     (now + pause, pause)
 }
