@@ -2,6 +2,7 @@
 
 use crate::courier::To;
 use crate::driver::Driver;
+use crate::entry::MAX_PAYLOAD;
 use crate::error::{SessionError, WriteError};
 use crate::proposal::Proposal;
 use crate::transport::{Forward, PeerMessage};
@@ -45,10 +46,18 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let proposals = self.courier.send(to, self.ticks, &mut self.forwarding.newest);
         for (flight, proposal) in proposals {
             match to {
+                Some(To::Peer(leader, _)) if !self.knowing.has(leader) => {
+                    let error = WriteError::Session(SessionError::Unsupported);
+                    self.courier.on_answer(flight, Err(error), self.ticks);
+                }
                 Some(To::Peer(leader, term)) => {
                     let time_left = self.limit.as_millis() as u64;
                     let forward = Forward { id: flight, time_left, term, proposal };
                     self.actions.send.push((leader, PeerMessage::Forward(forward)));
+                }
+                _ if proposal.len() > MAX_PAYLOAD => {
+                    let problem = format!("the command takes {} bytes in a session", proposal.len());
+                    self.courier.on_answer(flight, Err(WriteError::Invalid(problem)), self.ticks);
                 }
                 _ if self.may_propose(&proposal) => {
                     self.open += 1;

@@ -27,6 +27,9 @@ pub(crate) enum To {
 const PAUSE: u64 = 1;
 const LONGEST_PAUSE: u64 = 32;
 
+/// What has no answer after so many ticks goes again: the answer was lost.
+const PATIENCE: u64 = 200;
+
 /// So many writes of a lane are under way at most.
 const WINDOW: usize = 512;
 
@@ -50,8 +53,9 @@ struct Waiting<W> {
     command: Option<Bytes>,
     /// Whether it was sent before the newest time, in this session: then it may have been done.
     in_doubt: bool,
-    /// The newest time that it was sent.
+    /// The newest time that it was sent, and at which tick.
     flight: Option<u64>,
+    sent_at: u64,
     /// Its answer has come, and that of one before it has not.
     answered: bool,
 }
@@ -59,7 +63,7 @@ struct Waiting<W> {
 impl<W> Waiting<W> {
     fn new(command: Bytes, caller: W) -> Waiting<W> {
         let (caller, command) = (Some(caller), Some(command));
-        Waiting { caller, command, in_doubt: false, flight: None, answered: false }
+        Waiting { caller, command, in_doubt: false, flight: None, sent_at: 0, answered: false }
     }
 }
 
@@ -105,6 +109,8 @@ pub(crate) struct Courier<W> {
     bytes: u64,
     /// Nothing at all goes before this tick, and how long the pause was.
     rests: (u64, u64),
+    /// Since when a session is being opened, or is over.
+    since: u64,
     heard: Heard<W>,
     broken: Broken,
 }
@@ -121,6 +127,7 @@ impl<W: Waits> Courier<W> {
             waiting: 0,
             bytes: 0,
             rests: (0, 0),
+            since: 0,
             heard: Heard::default(),
             broken,
         }
@@ -171,7 +178,7 @@ impl<W: Waits> Courier<W> {
         if to.is_none() || self.waiting == 0 || now < self.rests.0 {
             return Vec::new();
         }
-        let Session::Open { id: session, .. } = self.session else { return self.open(newest) };
+        let Session::Open { id: session, .. } = self.session else { return self.open(now, newest) };
         let mut sent = Vec::new();
         for (&number, lane) in self.lanes.iter_mut().filter(|(_, lane)| now >= lane.rests.0) {
             let acknowledged = if self.broken.is("acknowledged-unanswered") {
@@ -179,6 +186,10 @@ impl<W: Waits> Courier<W> {
             } else {
                 lane.first
             };
+            let late = |it: &Waiting<W>| it.flight.is_some() && now > it.sent_at + PATIENCE;
+            if lane.waiting.front().is_some_and(late) {
+                lane.sent = 0;
+            }
             let upto = lane.waiting.len().min(lane.window);
             for at in lane.sent..upto {
                 let it = &mut lane.waiting[at];
@@ -187,7 +198,7 @@ impl<W: Waits> Courier<W> {
                 }
                 *newest = newest.wrapping_add(1);
                 it.in_doubt |= it.flight.is_some();
-                it.flight = Some(*newest);
+                (it.flight, it.sent_at) = (Some(*newest), now);
                 let place = Numbered { session, lane: number, number: lane.first + at as u64, acknowledged };
                 self.flights.insert(*newest, Some((number, place.number)));
                 sent.push((*newest, Proposal::Numbered(place, it.command.clone())));
@@ -218,6 +229,10 @@ impl<W: Waits> Courier<W> {
     /// Ends a session that has expired, once all that can be known is known of what was sent in it; and one that was not
     /// heard for so long that it may expire soon, if nothing was sent in it that has no answer.
     fn begin_anew(&mut self, now: u64) {
+        let waits = matches!(self.session, Session::Opening | Session::Over) && !self.flights.is_empty();
+        if waits && now > self.since + PATIENCE {
+            self.forget_flights();
+        }
         let over = match self.session {
             Session::Over => self.flights.is_empty(),
             // A tick is 10 ms.
@@ -240,7 +255,7 @@ impl<W: Waits> Courier<W> {
         let again = self.broken.is("sent-again-after-expiry");
         for lane in self.lanes.values_mut() {
             for it in std::mem::take(&mut lane.waiting) {
-                let Waiting { caller, command, in_doubt, flight, answered } = it;
+                let Waiting { caller, command, in_doubt, flight, answered, .. } = it;
                 let doubtful = (in_doubt || flight.is_some()) && !again;
                 match (caller, command) {
                     (Some(caller), Some(command)) if !doubtful && !answered => {
@@ -258,12 +273,12 @@ impl<W: Waits> Courier<W> {
         self.lanes.retain(|_, lane| !lane.waiting.is_empty());
     }
 
-    fn open(&mut self, newest: &mut u64) -> Vec<(u64, Proposal)> {
+    fn open(&mut self, now: u64, newest: &mut u64) -> Vec<(u64, Proposal)> {
         if !matches!(self.session, Session::None) {
             return Vec::new();
         }
         *newest = newest.wrapping_add(1);
-        self.session = Session::Opening;
+        (self.session, self.since) = (Session::Opening, now);
         self.flights.insert(*newest, None);
         vec![(*newest, Proposal::Open(self.lifetime))]
     }
@@ -335,7 +350,9 @@ impl<W: Waits> Courier<W> {
                 (it.flight, lane.sent) = (None, lane.sent.min(at));
                 it.in_doubt |= matches!(error, WriteError::Unknown(_));
                 match error {
-                    WriteError::Session(SessionError::Expired) => self.session = Session::Over,
+                    WriteError::Session(SessionError::Expired) => {
+                        (self.session, self.since) = (Session::Over, now);
+                    }
                     WriteError::Invalid(why) => {
                         // Its number is to be taken all the same, by nothing.
                         it.command = None;

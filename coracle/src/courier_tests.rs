@@ -104,6 +104,27 @@ fn cs_1_the_death_of_a_leader_is_a_pause() {
     assert_eq!(test.courier.pending(), 1);
 }
 
+/// An answer may be lost with a connection that is not the last one to its node, or for want of room.
+#[test]
+fn what_has_no_answer_for_long_goes_again() {
+    let mut test = Test::open(7, 2);
+    test.take(0, 1);
+    test.take(0, 2);
+    assert_eq!(test.numbered(leader(2)).len(), 2);
+    test.now += 200;
+    assert_eq!(test.send(leader(2)), []);
+    test.now += 1;
+    let again = test.numbered(leader(2));
+    assert_eq!(again.iter().map(|(_, it)| it.2).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(test.hear(again[0].0, answer("one")), [(1, answer("one"))]);
+
+    let mut test = Test { courier: Courier::new(LIFETIME, Broken::default()), newest: 0, now: 1 };
+    test.take(0, 1);
+    assert_eq!(test.send(leader(2)).len(), 1);
+    test.now += 201;
+    assert!(matches!(test.send(leader(2))[..], [(_, Proposal::Open(_))]), "so does the opening");
+}
+
 #[test]
 fn what_is_refused_goes_again_after_a_pause_that_grows() {
     let mut test = Test::open(7, 2);

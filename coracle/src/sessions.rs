@@ -99,8 +99,9 @@ fn share(session: u64, lane: u64, one: u64, other: u64) -> u128 {
 /// Stands where a lane's number does in the share of a session.
 const NO_LANE: u64 = u64::MAX;
 
+/// What an answer takes, be it none: the place of it, and its bytes.
 fn length(answer: Option<&Bytes>) -> usize {
-    answer.map_or(0, Bytes::len)
+    32 + answer.map_or(0, Bytes::len)
 }
 
 impl Sessions {
@@ -260,7 +261,9 @@ impl Sessions {
                 all.lanes += usize::from(session.lanes.insert(number, lane).is_none());
             }
             all.ends.insert((ends, id));
-            all.open.insert(id, session);
+            if all.open.insert(id, session).is_some() {
+                return None;
+            }
         }
         from.is_empty().then_some(all)
     }
@@ -303,7 +306,7 @@ mod tests {
         take(&mut sessions, at(0, 2, 1), "c");
         assert_eq!(sessions.judge(&at(0, 0, 0), 1000), Judged::Refused(SessionError::Forgotten));
         assert_eq!(sessions.judge(&at(0, 1, 0), 1000), Judged::Seen(Some(answer("b"))));
-        assert_eq!(sessions.bytes, 2);
+        assert_eq!(sessions.bytes, 2 * 32 + 2);
     }
 
     #[test]
@@ -358,7 +361,7 @@ mod tests {
             }
         };
         assert_eq!(refused, Judged::Refused(SessionError::Full));
-        assert!(sessions.bytes < BYTES + LARGEST_ANSWER);
+        assert!(sessions.bytes < BYTES + LARGEST_ANSWER + 64);
         let most = (2..).take_while(|id| sessions.open(100 + id, 1, 0).is_ok()).count();
         assert_eq!(most, SESSIONS - 1);
         assert!(sessions.encode().len() < MAX_ENCODED);

@@ -79,7 +79,8 @@ fn open_forward(meta: proto::Forward, command: Bytes) -> Result<Forward, WireErr
         what::NUMBERED => numbered(Some(command)),
         what::NOTHING if empty => numbered(None),
         what::OPEN if empty => Proposal::Open(sequence),
-        what::CLOSE if empty => Proposal::Close(session),
+        // There is no session 0.
+        what::CLOSE if empty && session > 0 => Proposal::Close(session),
         _ => return Err(WireError::Invalid("an unknown kind of forwarded write")),
     };
     Ok(Forward { id, time_left, term: Term(term), proposal })

@@ -148,7 +148,7 @@ fn any_forward() -> impl Strategy<Value = PeerMessage> {
                 1 => Proposal::Numbered(place, Some(command)),
                 2 => Proposal::Numbered(place, None),
                 3 => Proposal::Open(number),
-                _ => Proposal::Close(session),
+                _ => Proposal::Close(session.max(1)),
             }
         });
     let ask = (any::<[u64; 3]>(), proposal).prop_map(|([id, time_left, term], proposal)| {
