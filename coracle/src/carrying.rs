@@ -37,6 +37,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// Sends what waits in the session to whoever leads now.
     pub(crate) fn carry(&mut self) {
+        // Those of the same connections that are held while leadership changes come first.
+        if !self.handover.is_idle() {
+            return;
+        }
         let raft = self.replica.raft();
         let to = if raft.is_leader() {
             Some(To::Here(raft.term()))

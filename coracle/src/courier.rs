@@ -27,8 +27,10 @@ pub(crate) enum To {
 const PAUSE: u64 = 1;
 const LONGEST_PAUSE: u64 = 32;
 
-/// What has no answer after so many ticks goes again: the answer was lost.
+/// What has no answer from another node after so many ticks goes again, since the answer may be lost; then after twice as
+/// many, and so on, up to the most.
 const PATIENCE: u64 = 200;
+const MOST_PATIENCE: u64 = 3200;
 
 /// So many writes of a lane are under way at most.
 const WINDOW: usize = 512;
@@ -42,6 +44,8 @@ struct Lane<W> {
     sent: usize,
     /// How many may be under way: one after a refusal, and twice as many with each answer.
     window: usize,
+    /// After how many ticks without an answer the first goes again.
+    patience: u64,
     /// Nothing goes before this tick, and how long the pause was.
     rests: (u64, u64),
 }
@@ -109,8 +113,9 @@ pub(crate) struct Courier<W> {
     bytes: u64,
     /// Nothing at all goes before this tick, and how long the pause was.
     rests: (u64, u64),
-    /// Since when a session is being opened, or is over.
+    /// Since when a session is being opened, or is over, and for how many ticks that is waited for.
     since: u64,
+    patience: u64,
     heard: Heard<W>,
     broken: Broken,
 }
@@ -128,6 +133,7 @@ impl<W: Waits> Courier<W> {
             bytes: 0,
             rests: (0, 0),
             since: 0,
+            patience: PATIENCE,
             heard: Heard::default(),
             broken,
         }
@@ -163,6 +169,7 @@ impl<W: Waits> Courier<W> {
             waiting: VecDeque::new(),
             sent: 0,
             window: WINDOW,
+            patience: PATIENCE,
             rests: (0, 0),
         });
         lane.waiting.push_back(Waiting::new(command, caller));
@@ -186,9 +193,10 @@ impl<W: Waits> Courier<W> {
             } else {
                 lane.first
             };
-            let late = |it: &Waiting<W>| it.flight.is_some() && now > it.sent_at + PATIENCE;
-            if lane.waiting.front().is_some_and(late) {
-                lane.sent = 0;
+            let patience = lane.patience;
+            let late = |it: &Waiting<W>| it.flight.is_some() && now > it.sent_at + patience;
+            if matches!(to, Some(To::Peer(..))) && lane.waiting.front().is_some_and(late) {
+                (lane.sent, lane.patience) = (0, (2 * patience).min(MOST_PATIENCE));
             }
             let upto = lane.waiting.len().min(lane.window);
             for at in lane.sent..upto {
@@ -230,7 +238,8 @@ impl<W: Waits> Courier<W> {
     /// heard for so long that it may expire soon, if nothing was sent in it that has no answer.
     fn begin_anew(&mut self, now: u64) {
         let waits = matches!(self.session, Session::Opening | Session::Over) && !self.flights.is_empty();
-        if waits && now > self.since + PATIENCE {
+        if waits && matches!(self.to, Some(To::Peer(..))) && now > self.since + self.patience {
+            self.patience = (2 * self.patience).min(MOST_PATIENCE);
             self.forget_flights();
         }
         let over = match self.session {
@@ -252,6 +261,8 @@ impl<W: Waits> Courier<W> {
     /// In another session, lanes begin at 0, and nothing was sent. What may have been done in the last one is told so, and
     /// never sent again: this one would not know it.
     fn number_anew(&mut self) {
+        // Late answers to what was answered already bear numbers that mean something else now.
+        self.flights.clear();
         let again = self.broken.is("sent-again-after-expiry");
         for lane in self.lanes.values_mut() {
             for it in std::mem::take(&mut lane.waiting) {
@@ -312,7 +323,10 @@ impl<W: Waits> Courier<W> {
             Err(_) => None,
         };
         match id {
-            Some(id) => (self.session, self.rests) = (Session::Open { id, heard: now }, (0, 0)),
+            Some(id) => {
+                (self.session, self.rests) = (Session::Open { id, heard: now }, (0, 0));
+                self.patience = PATIENCE;
+            }
             None => (self.session, self.rests) = (Session::None, rest(self.rests, now)),
         }
     }
@@ -327,25 +341,19 @@ impl<W: Waits> Courier<W> {
         }
     }
 
-    fn on_outcome(
-        &mut self,
-        (lane, number): (u32, u64),
-        flight: u64,
-        outcome: Result<Bytes, WriteError>,
-        now: u64,
-    ) {
+    /// An answer is true whichever copy it is for; a refusal counts only if it is for the newest.
+    fn on_outcome(&mut self, place: (u32, u64), flight: u64, outcome: Result<Bytes, WriteError>, now: u64) {
+        let (lane, number) = place;
         let Some(lane) = self.lanes.get_mut(&lane) else { return };
         let Some(at) = number.checked_sub(lane.first).map(|at| at as usize) else { return };
-        // Only the newest copy of it counts, and only as long as it has no answer.
-        let Some(it) = lane.waiting.get_mut(at).filter(|it| it.flight == Some(flight) && !it.answered) else {
-            return;
-        };
+        let Some(it) = lane.waiting.get_mut(at).filter(|it| !it.answered) else { return };
         let told = match outcome {
             Ok(reply) => Ok(reply),
             // It was done; nobody can tell the answer any more.
             Err(WriteError::Session(SessionError::Forgotten) | WriteError::Unknown(Cause::ReplyLost)) => {
                 Err(WriteError::Unknown(Cause::ReplyLost))
             }
+            Err(_) if it.flight != Some(flight) => return,
             Err(error) => {
                 (it.flight, lane.sent) = (None, lane.sent.min(at));
                 it.in_doubt |= matches!(error, WriteError::Unknown(_));
@@ -370,10 +378,13 @@ impl<W: Waits> Courier<W> {
         };
         it.answered = true;
         it.flight = None;
+        if it.in_doubt {
+            self.flights.retain(|_, other| *other != Some(place));
+        }
         let length = it.command.take().map_or(0, |command| command.len() as u64);
         self.bytes = self.bytes.saturating_sub(length);
         (lane.rests, self.rests) = ((0, 0), (0, 0));
-        lane.window = (2 * lane.window).min(WINDOW);
+        (lane.window, lane.patience) = ((2 * lane.window).min(WINDOW), PATIENCE);
         self.heard.answers.extend(it.caller.take().map(|caller| (caller, told)));
         while lane.waiting.front().is_some_and(|it| it.answered) {
             lane.waiting.pop_front();

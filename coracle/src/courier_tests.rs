@@ -96,7 +96,7 @@ fn cs_1_the_death_of_a_leader_is_a_pause() {
     let again = test.numbered(leader(3));
     assert_eq!(numbers(&again), [(1, Some(1)), (3, Some(3))], "the second has its answer");
     assert!(again.iter().all(|(_, it)| it.3 == 1), "that of the first is wanted still");
-    assert_eq!(test.hear(sent[2].0, answer("late")), [], "by nobody who is asked now");
+    assert_eq!(test.hear(sent[2].0, answer("late")), [], "who leads no more is not heard");
     assert_eq!(test.hear(again[1].0, answer("three")), [(3, answer("three"))]);
     assert_eq!(test.hear(again[0].0, answer("one")), [(1, answer("one"))]);
     test.take(0, 4);
@@ -117,12 +117,43 @@ fn what_has_no_answer_for_long_goes_again() {
     let again = test.numbered(leader(2));
     assert_eq!(again.iter().map(|(_, it)| it.2).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(test.hear(again[0].0, answer("one")), [(1, answer("one"))]);
+    assert_eq!(test.courier.pending(), 1);
 
     let mut test = Test { courier: Courier::new(LIFETIME, Broken::default()), newest: 0, now: 1 };
     test.take(0, 1);
     assert_eq!(test.send(leader(2)).len(), 1);
     test.now += 201;
     assert!(matches!(test.send(leader(2))[..], [(_, Proposal::Open(_))]), "so does the opening");
+    test.now += 201;
+    assert_eq!(test.send(leader(2)), [], "after twice as long");
+}
+
+/// However slow a leader is: the answer to any copy is the answer, and the next copy waits longer.
+#[test]
+fn an_answer_that_comes_after_its_command_went_again_counts() {
+    let mut test = Test::open(7, 2);
+    test.take(0, 1);
+    let first = test.numbered(leader(2));
+    test.now += 201;
+    let second = test.numbered(leader(2));
+    test.now += 201;
+    assert_eq!(test.send(leader(2)), [], "twice as long");
+    assert_eq!(
+        test.hear(first[0].0, refused(SessionError::Gap)),
+        [],
+        "a refusal of an older copy says nothing"
+    );
+    assert_eq!(test.send(leader(2)), []);
+    assert_eq!(second.len(), 1);
+
+    test.take(0, 2);
+    let third = test.numbered(leader(2));
+    test.now += 600;
+    let again = test.numbered(leader(2));
+    assert_eq!(test.hear(third[0].0, answer("two")), [(2, answer("two"))]);
+    assert_eq!(test.hear(again[1].0, answer("other")), [], "it has its answer");
+    assert_eq!(test.hear(second[0].0, answer("one")), [(1, answer("one"))]);
+    assert_eq!(test.courier.pending(), 0);
 }
 
 #[test]

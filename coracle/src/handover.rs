@@ -46,6 +46,11 @@ impl<W: Waits> Handover<W> {
         self.held.push(Held { caller, command, back });
     }
 
+    /// Whether no command is held.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Whether there is no room for another command.
     fn is_full(&self) -> bool {
         self.bytes > self.most
@@ -126,7 +131,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             }
             return Vec::new();
         }
-        if self.handover.held.is_empty() {
+        if self.handover.is_idle() {
             return commands;
         }
         if raft.is_leader() {

@@ -7,7 +7,7 @@
 //! again whatever was not answered, in order, loses nothing, does nothing twice, and changes no order.
 //!
 //! Each command says up to where the answers before it have come. Those are forgotten, and no others: where too many are
-//! kept, new commands are refused. A session ends when the cluster's clock has run for its lifetime without a word from
+//! kept, new commands are refused, and where they have too many bytes, those of new commands are not kept. A session ends when the cluster's clock has run for its lifetime without a word from
 //! it, at the same entry on every node. After that what was sent may have been done or not, and is never done any more.
 //!
 //! All of this is a function of the log alone, and part of every snapshot.
@@ -28,11 +28,15 @@ const LANES: usize = 1 << 16;
 /// How many answers of a lane are kept that were not acknowledged.
 const ANSWERS: usize = 1024;
 
-/// How many bytes of answers all sessions may keep together, before the next command.
+/// How many answers all sessions may keep together.
+const ALL_ANSWERS: usize = 1 << 20;
+
+/// How many bytes those have at most: an answer for which there is no room is not kept, and whoever asks again is told that it
+/// was done. What is *done* must not hang on bytes: an answer may be longer in another version of the machine.
 const BYTES: usize = 32 << 20;
 
-/// An answer of more bytes is not kept: whoever asks again is told that it was done.
-pub(crate) const LARGEST_ANSWER: usize = 1 << 20;
+/// Nor is an answer of more bytes.
+const LARGEST_ANSWER: usize = 1 << 20;
 
 /// The most that all sessions take in a snapshot.
 pub(crate) const MAX_ENCODED: usize = 48 << 20;
@@ -58,7 +62,8 @@ pub(crate) struct Sessions {
     /// When each ends, by the cluster's clock.
     ends: BTreeSet<(u64, u64)>,
     lanes: usize,
-    /// Bytes of the answers that are kept.
+    /// How many answers are kept, and their bytes.
+    answers: usize,
     bytes: usize,
     /// A digest of everything but the answers, kept as it changes.
     digest: u128,
@@ -99,9 +104,8 @@ fn share(session: u64, lane: u64, one: u64, other: u64) -> u128 {
 /// Stands where a lane's number does in the share of a session.
 const NO_LANE: u64 = u64::MAX;
 
-/// What an answer takes, be it none: the place of it, and its bytes.
 fn length(answer: Option<&Bytes>) -> usize {
-    32 + answer.map_or(0, Bytes::len)
+    answer.map_or(0, Bytes::len)
 }
 
 impl Sessions {
@@ -140,6 +144,7 @@ impl Sessions {
         self.lanes -= session.lanes.len();
         for (number, lane) in session.lanes {
             self.digest ^= share(id, number.into(), lane.next, lane.acknowledged());
+            self.answers -= lane.answers.len();
             self.bytes -= lane.answers.iter().map(|answer| length(answer.as_ref())).sum::<usize>();
         }
     }
@@ -172,6 +177,7 @@ impl Sessions {
             && (taken.acknowledged() < acknowledged || early)
         {
             self.bytes -= length(answer.as_ref());
+            self.answers -= 1;
             taken.answers.pop_front();
         }
         self.digest ^= share(id, lane.into(), taken.next, taken.acknowledged());
@@ -184,7 +190,7 @@ impl Sessions {
             Judged::Refused(SessionError::Forgotten)
         } else if number < taken.next {
             Judged::Seen(taken.answers[(number - first) as usize].clone())
-        } else if taken.answers.len() >= ANSWERS || self.bytes >= BYTES {
+        } else if taken.answers.len() >= ANSWERS || self.answers >= ALL_ANSWERS {
             Judged::Refused(SessionError::Full)
         } else {
             Judged::New
@@ -198,8 +204,10 @@ impl Sessions {
             return;
         };
         self.digest ^= share(id, number.into(), lane.next, lane.acknowledged());
-        let kept = answer.filter(|answer| answer.len() <= LARGEST_ANSWER);
+        let fits = |answer: &&Bytes| answer.len() <= LARGEST_ANSWER && self.bytes + answer.len() <= BYTES;
+        let kept = answer.filter(fits);
         self.bytes += length(kept);
+        self.answers += 1;
         lane.answers.push_back(kept.cloned());
         lane.next += 1;
         self.digest ^= share(id, number.into(), lane.next, lane.acknowledged());
@@ -255,6 +263,7 @@ impl Sessions {
                         length => Some(Bytes::copy_from_slice(&from.split_to(length as usize))),
                     };
                     all.bytes += length(answer.as_ref());
+                    all.answers += 1;
                     lane.answers.push_back(answer);
                 }
                 all.digest ^= share(id, number.into(), lane.next, lane.acknowledged());
@@ -306,7 +315,7 @@ mod tests {
         take(&mut sessions, at(0, 2, 1), "c");
         assert_eq!(sessions.judge(&at(0, 0, 0), 1000), Judged::Refused(SessionError::Forgotten));
         assert_eq!(sessions.judge(&at(0, 1, 0), 1000), Judged::Seen(Some(answer("b"))));
-        assert_eq!(sessions.bytes, 2 * 32 + 2);
+        assert_eq!((sessions.answers, sessions.bytes), (2, 2));
     }
 
     #[test]
@@ -320,6 +329,7 @@ mod tests {
         assert_eq!(sessions.lanes, 2);
     }
 
+    /// CS-3: by time that comes through the log, and by no node's own.
     #[test]
     fn cs_3_a_session_ends_by_the_clusters_clock_and_never_executes_again() {
         let mut sessions = sessions();
@@ -351,20 +361,28 @@ mod tests {
         assert!(matches!(sessions.judge(&at(0, 0, 0), 1000), Judged::Seen(Some(_))));
         take(&mut sessions, at(0, next, 1), "b");
 
-        let large = Bytes::from(vec![0; LARGEST_ANSWER]);
-        let mut lanes = 1..;
-        let refused = loop {
-            let lane = lanes.next().unwrap_or_default();
-            match sessions.judge(&at(lane, 0, 0), 1000) {
-                Judged::New => sessions.answered(&at(lane, 0, 0), Some(&large)),
-                judged => break judged,
-            }
-        };
-        assert_eq!(refused, Judged::Refused(SessionError::Full));
-        assert!(sessions.bytes < BYTES + LARGEST_ANSWER + 64);
+        sessions.answers = ALL_ANSWERS;
+        assert_eq!(sessions.judge(&at(1, 0, 0), 1000), Judged::Refused(SessionError::Full));
         let most = (2..).take_while(|id| sessions.open(100 + id, 1, 0).is_ok()).count();
         assert_eq!(most, SESSIONS - 1);
         assert!(sessions.encode().len() < MAX_ENCODED);
+    }
+
+    /// What two versions of a machine answer may differ in length: both do the same.
+    #[test]
+    fn answers_that_have_no_room_are_not_kept_and_their_commands_are_done() {
+        let mut sessions = sessions();
+        let large = Bytes::from(vec![0; LARGEST_ANSWER]);
+        for lane in 0..100 {
+            assert_eq!(sessions.judge(&at(lane, 0, 0), 1000), Judged::New);
+            sessions.answered(&at(lane, 0, 0), Some(&large));
+        }
+        assert_eq!((sessions.answers, sessions.bytes), (100, BYTES));
+        assert_eq!(sessions.judge(&at(0, 0, 0), 1000), Judged::Seen(Some(large)));
+        assert_eq!(sessions.judge(&at(99, 0, 0), 1000), Judged::Seen(None));
+        assert!(sessions.encode().len() < MAX_ENCODED);
+        sessions.close(7);
+        assert_eq!((sessions.answers, sessions.bytes), (0, 0));
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub trait StateMachine: Send + 'static {
     /// For a machine that keeps its state on a disk of its own: commits everything applied so far, with the
     /// place of the newest entry and the library's blob, all together or not at all. Called after each
     /// *batch* of applies, before each snapshot, and right after each [`restore`](StateMachine::restore), whose work must not
-    /// be found by [`applied`](StateMachine::applied) before. The blob is at most a few KiB. An error stops the node.
+    /// be found by [`applied`](StateMachine::applied) before. The blob is a few KiB, and with
+    /// sessions as large as the answers that they keep, 48 MiB at most. An error stops the node.
     fn persist(&mut self, at: LogId, blob: &[u8]) -> io::Result<()> {
         let _ = (at, blob);
         Ok(())

@@ -4,23 +4,20 @@ mod common;
 
 use common::*;
 use coracle::*;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What `count` pipelined writes through one session return, asked for in this order while `meanwhile` happens.
-async fn pipelined(
-    session: &Session<Journal>,
-    count: usize,
-    meanwhile: impl Future<Output = ()>,
-) -> Vec<Result<u64, WriteError>> {
+/// What `count` pipelined writes through one session return, asked for in this order.
+async fn pipelined(session: &Session<Journal>, count: usize) -> Vec<Result<u64, WriteError>> {
     let mut writes = JoinSet::new();
     for number in 0..count {
         let write = session.write_within(format!("{number}"), LIMIT);
         writes.spawn(async move { (number, write.await) });
     }
-    meanwhile.await;
     let mut outcomes = writes.join_all().await;
     outcomes.sort_by_key(|(number, _)| *number);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
@@ -40,15 +37,18 @@ async fn a_leader_that_goes_is_a_pause_to_those_who_write_in_sessions() {
         let follower = (1..=3).find(|id| *id != leader).unwrap();
         let sessions: Vec<_> = (0..4).map(|_| cluster.node(follower).session()).collect();
         let mut all = JoinSet::new();
+        let acknowledged = Arc::new(AtomicUsize::new(0));
         for (lane, session) in sessions.into_iter().enumerate() {
+            let acknowledged = acknowledged.clone();
             all.spawn(async move {
                 for number in 0..50 {
                     session.write_within(format!("{round}.{lane}.{number}"), LIMIT).await.unwrap();
+                    acknowledged.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         done.extend((0..4).flat_map(|lane| (0..50).map(move |number| format!("{round}.{lane}.{number}"))));
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        eventually("some are done", async || (acknowledged.load(Ordering::Relaxed) >= 8).then_some(())).await;
         cluster.stop(leader).await;
         all.join_all().await;
         cluster.restart(leader).await;
@@ -72,7 +72,7 @@ async fn a_session_keeps_the_order_of_the_calls() {
     let leader = cluster.leader().await;
     for (at, id) in [leader, leader % 3 + 1].into_iter().enumerate() {
         let session = cluster.node(id).session();
-        let outcomes = pipelined(&session, 300, async {}).await;
+        let outcomes = pipelined(&session, 300).await;
         let first = 300 * at as u64;
         assert_eq!(outcomes, (1..=300).map(|number| Ok(first + number)).collect::<Vec<_>>());
     }
