@@ -32,6 +32,9 @@ const LONGEST_PAUSE: u64 = 32;
 const PATIENCE: u64 = 200;
 const MOST_PATIENCE: u64 = 3200;
 
+/// For so many ticks a session is asked for again where not all members are known to know sessions: they may be met yet.
+const GRACE: u64 = 100;
+
 /// So many writes of a lane are under way at most.
 const WINDOW: usize = 512;
 
@@ -116,6 +119,8 @@ pub(crate) struct Courier<W> {
     /// Since when a session is being opened, or is over, and for how many ticks that is waited for.
     since: u64,
     patience: u64,
+    /// Since when a session was refused for want of members that know what it is.
+    unsupported: Option<u64>,
     heard: Heard<W>,
     broken: Broken,
 }
@@ -134,6 +139,7 @@ impl<W: Waits> Courier<W> {
             rests: (0, 0),
             since: 0,
             patience: PATIENCE,
+            unsupported: None,
             heard: Heard::default(),
             broken,
         }
@@ -319,13 +325,18 @@ impl<W: Waits> Courier<W> {
     fn on_opened(&mut self, outcome: Result<Bytes, WriteError>, now: u64) {
         let id = match outcome {
             Ok(id) => id.as_ref().try_into().ok().map(u64::from_le_bytes),
-            Err(WriteError::Session(SessionError::Unsupported)) => return self.give_back(),
+            Err(WriteError::Session(SessionError::Unsupported)) => {
+                if now - *self.unsupported.get_or_insert(now) >= GRACE {
+                    return self.give_back();
+                }
+                None
+            }
             Err(_) => None,
         };
         match id {
             Some(id) => {
                 (self.session, self.rests) = (Session::Open { id, heard: now }, (0, 0));
-                self.patience = PATIENCE;
+                (self.patience, self.unsupported) = (PATIENCE, None);
             }
             None => (self.session, self.rests) = (Session::None, rest(self.rests, now)),
         }

@@ -263,8 +263,13 @@ fn where_nobody_knows_sessions_all_is_given_back() {
     let mut test = Test { courier: Courier::new(LIFETIME, Broken::default()), newest: 0, now: 1 };
     test.take(3, 1);
     test.take(3, 2);
+    // They may be met yet.
     let sent = test.send(leader(2));
-    test.courier.on_answer(sent[0].0, refused(SessionError::Unsupported), 1);
+    test.courier.on_answer(sent[0].0, refused(SessionError::Unsupported), test.now);
+    assert_eq!((test.courier.heard().back.len(), test.courier.pending()), (0, 2));
+    test.now += 100;
+    let sent = test.send(leader(2));
+    test.courier.on_answer(sent[0].0, refused(SessionError::Unsupported), test.now);
     let back = test.courier.heard().back;
     assert_eq!(back.iter().map(|(request, _)| request.0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(test.courier.pending(), 0);
