@@ -9,7 +9,8 @@ use coracle_server::demo::Demo;
 use coracle_server::store::Store;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use support::log::{dump, files, flip, log, of, said, verify};
 use support::*;
 
@@ -133,18 +134,26 @@ fn a_store_that_the_program_was_built_without_says_how_to_build_it() {
     assert!(String::from_utf8(output.stderr).unwrap().contains("choose a store on disk"));
 }
 
+/// In 21 steps about 25 MiB, where a snapshot is taken after 64.
+const MORE_KEYS: u64 = 500;
+
 #[test]
 fn a_log_can_be_looked_at_while_its_server_runs() {
     for store in [vec![Store::Wal], engines()].concat() {
         let (cluster, _home) = alone(store);
         let dir = cluster.node(1).place.directory.clone();
         let address = cluster.node(1).place.client_addr.clone();
-        let stop = Arc::new(AtomicBool::new(false));
+        // So many keys may be written by now: with each look some more, and never so many that the log is purged.
+        let allowed = Arc::new(AtomicU64::new(MORE_KEYS));
+        let (allows, stop) = (allowed.clone(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let load = std::thread::spawn(move || {
             let mut client = Client::connect(&address, LONG).unwrap();
             for key in 0u64.. {
                 ask(&mut client, &format!("SET key{key} {}", "v".repeat(key as usize % 5000)));
+                while key + 1 >= allowed.load(Ordering::Relaxed) && !stopped.load(Ordering::Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 if stopped.load(Ordering::Relaxed) {
                     return key;
                 }
@@ -153,6 +162,7 @@ fn a_log_can_be_looked_at_while_its_server_runs() {
         });
         wait("some writes", || (dump(&dir).1.len() > 50).then_some(()));
         for _ in 0..20 {
+            allows.fetch_add(MORE_KEYS, Ordering::Relaxed);
             let (code, text) = verify(&dir);
             assert_eq!(code, 0, "{}: {text}", store.name());
             assert_eq!(dump(&dir).0, 0);
