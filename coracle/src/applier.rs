@@ -8,6 +8,7 @@
 
 use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
+use crate::events::News;
 use crate::replicated::{Applied, Digest, Replicated, SaveState};
 use crate::state_machine::{CodecError, StateMachine};
 use crate::storage::StoreError;
@@ -288,6 +289,11 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     /// What went out since the last call.
     pub(crate) fn outcomes(&mut self) -> Vec<Outcome<S, W, A>> {
         mem::take(&mut self.outcomes)
+    }
+
+    /// What the machine published since the last call.
+    pub(crate) fn news(&mut self) -> News {
+        self.replicated.news()
     }
 
     /// Forgets reads that nobody waits for any more.

@@ -158,6 +158,9 @@ pub struct Config {
     /// reads back, of its own, in parts of 4 MiB with a rest after each, so that the log's disk is not held up. 0: no
     /// limit. Default 64 MiB.
     pub snapshot_bytes_per_second: u64,
+    /// Bytes of the newest [events](crate::Node::events) that this node remembers for those who watch its machine, each with
+    /// about 100 of its own. 0: none, and nobody can watch. Default 16 MiB.
+    pub events_bytes: u64,
     /// What the application wants the other members to know of this one. Raft does not look into it. Default
     /// empty, at most 1 KiB.
     pub metadata: Vec<u8>,
@@ -206,6 +209,7 @@ impl Config {
             snapshot_entries: 100_000,
             snapshot_piece_bytes: 256 << 10,
             snapshot_bytes_per_second: 64 << 20,
+            events_bytes: 16 << 20,
             metadata: Vec::new(),
             apply_bytes: 4 << 20,
             machine: (0, false),

@@ -6,7 +6,7 @@
 use crate::state_machine::CodecError;
 use crate::storage::StoreError;
 use bytes::Bytes;
-use coracle_core::{ClusterId, NodeId};
+use coracle_core::{ClusterId, Index, NodeId};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -432,6 +432,25 @@ pub enum SnapshotError {
     /// It could not be written, or what was read back is not what was written. The one before it stays.
     #[error("the snapshot could not be written: {0}")]
     Failed(String),
+    /// This node has stopped.
+    #[error("the node has stopped: {}", in_full(.0))]
+    Stopped(StopReason),
+}
+
+/// Why [`Events`](crate::Events) go no further. What came before is whole.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// This node does not remember the events of entries up to this one, and the next would be one of them. Read the state,
+    /// and watch on from the entry after the one that it reflects; or watch another node, which may remember more.
+    #[error("the events up to entry {0} are compacted: read the state, and watch on from there")]
+    Compacted(Index),
+    /// The node remembers no events ([`Config::events_bytes`](crate::Config::events_bytes) is 0).
+    #[error("the node keeps no events: events_bytes is 0")]
+    Off,
+    /// The state machine of this node turned out to differ from that of a majority: what it publishes is not to be trusted.
+    #[error("the state machine of this node differs from that of a majority: watch another node")]
+    Diverged,
     /// This node has stopped.
     #[error("the node has stopped: {}", in_full(.0))]
     Stopped(StopReason),

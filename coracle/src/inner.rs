@@ -9,6 +9,7 @@ use crate::lanes::Lanes;
 use crate::requests::{Reader, Request};
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
+use crate::watching::Published;
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer};
 use std::net::SocketAddr;
@@ -42,6 +43,8 @@ pub(crate) struct Inner {
     /// Which lanes of the node's session are in use.
     pub(crate) lanes: Mutex<Lanes>,
     pub(crate) transport: Arc<Tcp>,
+    /// What the machine publishes.
+    pub(crate) published: Arc<Published>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) ending: watch::Receiver<Option<StopReason>>,

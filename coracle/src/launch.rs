@@ -22,6 +22,7 @@ use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, Recovered};
 use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
+use crate::watching::Published;
 use crate::work::Caller;
 use crate::writer;
 use coracle_core::{Boot, ClusterId, LogId, Membership, Peer, Raft, Restored};
@@ -131,6 +132,7 @@ async fn assemble(
     let (stopped_out, stopped) = watch::channel(None);
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
     let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots.clone());
+    let published = around.published.clone();
     let machine = machine(around).map_err(system("start the machine's thread"))?;
     let inner = Inner {
         config: config.clone(),
@@ -139,6 +141,7 @@ async fn assemble(
         requests: requests_out,
         lanes: Default::default(),
         transport: transport.clone(),
+        published,
         leader,
         stop: stop_out,
         ending,
@@ -238,6 +241,7 @@ fn around(
         transport: transport.clone(),
         reports,
         snapshots,
+        published: Arc::new(Published::new(config.events_bytes)),
         ending: ending.clone(),
         disk: disk.clone(),
     };

@@ -80,6 +80,7 @@ mod driver;
 mod effects;
 pub mod entry;
 mod error;
+mod events;
 mod fencing;
 mod files;
 mod forwarding;
@@ -127,6 +128,7 @@ pub mod storage;
 mod tail;
 mod transfer;
 pub mod transport;
+mod watching;
 pub mod wire;
 mod work;
 mod writer;
@@ -139,8 +141,9 @@ pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as raft;
 pub use error::{
     Busy, Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SessionError,
-    SnapshotError, StartError, StopReason, TransferError, WriteError, in_full,
+    SnapshotError, StartError, StopReason, TransferError, WatchError, WriteError, in_full,
 };
+pub use events::{Event, Position, Publishes};
 pub use members::MemberChange;
 pub use node::Node;
 pub use replicated::Digest;
@@ -148,6 +151,7 @@ pub use session::Session;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
 pub use status::{MemberStatus, SnapshotStatus, SnapshotTransfer, Snapshots, Status};
 pub use storage::{Engine, StoreError};
+pub use watching::Events;
 
 // What the items above return or hold.
 pub use bytes::Bytes;

@@ -15,6 +15,7 @@ use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
 use crate::transport::Forward;
 use crate::transport::tcp::Tcp;
+use crate::watching::Published;
 use crate::work::Work;
 use bytes::Bytes;
 use coracle_core::Peer;
@@ -65,6 +66,8 @@ pub(crate) struct Surroundings {
     pub(crate) transport: Arc<Tcp>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
     pub(crate) snapshots: SnapshotWriter,
+    /// Where it publishes.
+    pub(crate) published: Arc<Published>,
     /// Why the node stops, once it does.
     pub(crate) ending: watch::Receiver<Option<StopReason>>,
     /// Keeps the directory locked until the machine has ended.
@@ -79,9 +82,11 @@ impl Machine {
     ) -> io::Result<Machine> {
         let (inbox, work) = mpsc::unbounded_channel();
         let (end, ended) = oneshot::channel();
-        let applier = Applier::new(replicated, around.snapshots.files.clone());
+        let mut applier = Applier::new(replicated, around.snapshots.files.clone());
+        around.published.take(applier.news());
         let progress = Arc::new(Mutex::new(applier.progress()));
-        let Surroundings { on, runtime, name, transport, reports, snapshots, ending, disk } = around;
+        let Surroundings { on, runtime, name, transport, reports, snapshots, published, ending, disk } =
+            around;
         let turning = Turning {
             applier,
             work,
@@ -89,6 +94,7 @@ impl Machine {
             transport,
             reports: Guard(reports),
             snapshots,
+            published,
             ending,
             swept: Instant::now(),
         };
@@ -152,6 +158,7 @@ struct Turning<S: StateMachine> {
     transport: Arc<Tcp>,
     reports: Guard,
     snapshots: SnapshotWriter,
+    published: Arc<Published>,
     ending: watch::Receiver<Option<StopReason>>,
     swept: Instant,
 }
@@ -198,6 +205,9 @@ impl<S: StateMachine> Turning<S> {
             if let Work::Read(upto, reader) = &work {
                 reader.confirm(*upto);
             }
+            if matches!(work, Work::Fence) {
+                self.published.fence();
+            }
             match work.with_queries(Reader::query::<S>) {
                 Some(work) => self.applier.take(work),
                 // Whoever only wants to know up to where has been told.
@@ -216,6 +226,7 @@ impl<S: StateMachine> Turning<S> {
                 break;
             }
         }
+        self.published.take(self.applier.news());
         self.applier.persist()?;
         if self.swept.elapsed() >= SWEEP {
             self.swept = Instant::now();

@@ -185,6 +185,16 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("resent-under-new-numbers", "CS-1", "gives writes new numbers when they go to the next leader"),
     mutant("sent-again-after-expiry", "CS-1", "sends what is in doubt again in another session"),
     mutant("sessions-not-in-snapshots", "CS-1", "forgets the sessions when it takes the state of a snapshot"),
+    mutant(
+        "jump-not-told",
+        "S30",
+        "goes on publishing after a jump of the state as if it had published all before",
+    ),
+    mutant(
+        "compacted-untold",
+        "S30",
+        "forgets the oldest events without a word to those who have not seen them",
+    ),
     mutant("gaps-taken", "S29", "takes a command of a lane before those that come first"),
     mutant("answers-forgotten-early", "S28", "forgets answers that nobody has acknowledged"),
     mutant("acknowledged-unanswered", "S28", "acknowledges answers that have not come"),

@@ -9,6 +9,7 @@ use crate::error::{
     ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SnapshotError, StartError,
     StopReason, TransferError, WriteError,
 };
+use crate::events::Position;
 use crate::inner::{Handles, Inner};
 use crate::launch::{launch, open_store};
 use crate::machine::Machine;
@@ -21,6 +22,7 @@ use crate::session::Session;
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::ProbeError;
+use crate::watching::Events;
 use crate::work::Way;
 use crate::writing;
 use coracle_core::{Index, LogId, Membership, NodeId};
@@ -95,6 +97,7 @@ impl<S: StateMachine> Node<S> {
     ) -> Result<Node<S>, StartError> {
         let mut replicated = Replicated::new(machine);
         replicated.broken = config.broken;
+        replicated.publishes = config.events_bytes > 0;
         let Opened { files, snapshot, recovered, cluster, .. } = &opened;
         let (files, snapshot, recovered) = (files.clone(), snapshot.clone(), recovered.clone());
         let cluster = *cluster;
@@ -233,6 +236,19 @@ impl<S: StateMachine> Node<S> {
                 Err(_) => Err(ReadError::Timeout),
             }
         }
+    }
+
+    /// What the state machine publishes, from this place on: each command that takes effect, or what the machine
+    /// [emits](crate::Context::emit). The same on every node, whoever leads.
+    ///
+    /// To know all that happens from a state on: read it, with the entry that it reflects
+    /// ([`QueryContext::applied`](crate::QueryContext::applied)), and watch from the entry after that. To go on after a break, here
+    /// or at another node: watch from the [`position`](Events::position) that was reached.
+    ///
+    /// A node remembers the newest [`Config::events_bytes`], and nothing from before the snapshot that it started from. An
+    /// event is published once its entry is applied here, so a node that is behind publishes later, and never anything else.
+    pub fn events(&self, from: Position) -> Events {
+        Events::new(self.inner.clone(), from)
     }
 
     /// Whom this node holds for the leader now. It may be out of date: for routing and display, not for decisions.

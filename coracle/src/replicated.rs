@@ -6,6 +6,7 @@
 use crate::digests::CHECKED_EVERY;
 use crate::entry::{Entry, Kind};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
+use crate::events::{Event, News, Position, Publishes};
 use crate::proposal::{Numbered, Proposal};
 use crate::sessions::{Judged, Sessions};
 use crate::state_machine::{Context, QueryContext, StateMachine};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use coracle_core::{Broken, LogId};
 use std::any::Any;
 use std::io::{self, Write};
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use xxhash_rust::xxh3::Xxh3Default;
 
@@ -57,6 +59,9 @@ pub(crate) struct Replicated<S> {
     compared: Option<coracle_core::Digest>,
     /// At which multiples that is.
     pub(crate) compared_every: u64,
+    /// What those who watch have not been told yet; none is gathered where nobody can watch.
+    news: News,
+    pub(crate) publishes: bool,
     pub(crate) broken: Broken,
 }
 
@@ -75,6 +80,8 @@ impl<S: StateMachine> Replicated<S> {
             membership: (LogId::ZERO, Bytes::new()),
             compared,
             compared_every,
+            news: News::default(),
+            publishes: false,
             broken: Broken::default(),
         }
     }
@@ -87,6 +94,11 @@ impl<S: StateMachine> Replicated<S> {
     /// The newest level of the entries that it has applied.
     pub(crate) fn level(&self) -> u16 {
         self.level
+    }
+
+    /// What was published since the last call.
+    pub(crate) fn news(&mut self) -> News {
+        mem::take(&mut self.news)
     }
 
     /// What other nodes compare with what they have.
@@ -163,6 +175,9 @@ impl<S: StateMachine> Replicated<S> {
         self.sessions = known.ok_or("the sessions that come with it make no sense")?;
         (self.applied, self.digest, self.membership) = (id, digest, membership);
         (self.cluster_time, self.compared, self.level) = (cluster_time, compared, level);
+        if !self.broken.is("jump-not-told") {
+            self.news.jump(id.index);
+        }
         Ok(())
     }
 
@@ -357,8 +372,20 @@ impl<S: StateMachine> Replicated<S> {
         if self.broken.is("command-applied-twice") {
             drop(S::decode_command(encoded).map(|command| machine.apply(&mut context, command)));
         }
-        catch_unwind(AssertUnwindSafe(|| machine.apply(&mut context, command)))
-            .map_err(|panic| StopReason::Panicked { at: format!("entry {id}"), message: said(&*panic) })
+        let reply = catch_unwind(AssertUnwindSafe(|| machine.apply(&mut context, command)))
+            .map_err(|panic| StopReason::Panicked { at: format!("entry {id}"), message: said(&*panic) })?;
+        if self.publishes {
+            let payloads = match S::PUBLISHES {
+                Publishes::Commands => vec![encoded.clone()],
+                Publishes::Emitted => context.emitted,
+            };
+            let cluster_time = self.cluster_time;
+            self.news.events.extend((0..).zip(payloads).map(|(number, payload)| {
+                let at = Position { index: id.index, number };
+                Event { at, cluster_time, payload }
+            }));
+        }
+        Ok(reply)
     }
 
     fn fold(&mut self, entry: &Entry, reply: &[u8]) {

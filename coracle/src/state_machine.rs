@@ -7,6 +7,7 @@
 pub use crate::codec::CodecError;
 
 use crate::codec;
+use crate::events::Publishes;
 use crate::snapshot::Save;
 use bytes::Bytes;
 use coracle_core::LogId;
@@ -32,6 +33,10 @@ pub trait StateMachine: Send + 'static {
     type Query: Serialize + DeserializeOwned + Send + 'static;
     /// What a query returns.
     type Answer: Serialize + DeserializeOwned + Send + 'static;
+
+    /// What those are told who [watch](crate::Node::events) the machine: its commands, unless it
+    /// [emits](Context::emit) events of its own.
+    const PUBLISHES: Publishes = Publishes::Commands;
 
     /// Applies a committed command. Must be deterministic: the same machine and command give the same
     /// machine and reply on every node, today and in a later version of the program.
@@ -110,8 +115,8 @@ pub trait StateMachine: Send + 'static {
     }
 }
 
-/// What a machine may know of the entry that it applies, the same on every node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a machine may know of the entry that it applies, the same on every node, and what it may ask for.
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Context {
     /// The entry's place in the log.
@@ -120,12 +125,31 @@ pub struct Context {
     pub cluster_time: u64,
     /// The wall clock of the leader that proposed the command, in milliseconds since 1970. May jump.
     pub wall_time: u64,
+    /// What was emitted.
+    pub(crate) emitted: Vec<Bytes>,
 }
 
 impl Context {
     /// A context for tests of a machine.
     pub fn new(id: LogId, cluster_time: u64, wall_time: u64) -> Context {
-        Context { id, cluster_time, wall_time }
+        Context { id, cluster_time, wall_time, emitted: Vec::new() }
+    }
+
+    /// Publishes an event to those who [watch](crate::Node::events) the machine, in MessagePack with the names of the fields.
+    /// For machines that say so by [`PUBLISHES`](StateMachine::PUBLISHES); of others nothing that they emit is kept.
+    pub fn emit<T: Serialize>(&mut self, event: &T) -> Result<(), CodecError> {
+        self.emitted.push(codec::message_pack::encode(event)?);
+        Ok(())
+    }
+
+    /// Publishes these very bytes as an event. See [`emit`](Context::emit).
+    pub fn emit_bytes(&mut self, event: impl Into<Bytes>) {
+        self.emitted.push(event.into());
+    }
+
+    /// What was emitted so far. For tests of a machine.
+    pub fn emitted(&self) -> &[Bytes] {
+        &self.emitted
     }
 }
 

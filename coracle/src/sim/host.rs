@@ -27,6 +27,7 @@ use crate::digests::Finding;
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{StopReason, in_full};
+use crate::events::{History, News};
 use crate::files::{Filed, Files};
 use crate::founding::{Promise, Question};
 use crate::open::{newest_snapshot, newest_time, promise};
@@ -111,6 +112,8 @@ pub(super) struct Host {
 pub(super) struct Running {
     pub(super) driver: Driver<RequestId, (u8, RequestId)>,
     pub(super) applier: Applier<Kv, RequestId, RequestId>,
+    /// What its machine has published.
+    pub(super) history: History,
     pub(super) queue: WriteQueue,
     /// Promises that the identity is to keep, and does not yet.
     pub(super) promises: VecDeque<Option<Promise>>,
@@ -156,6 +159,9 @@ const LARGEST: u64 = 4096;
 
 /// Machines are compared at the multiples of this index.
 const COMPARED_EVERY: u64 = 4;
+
+/// So many bytes of events are remembered.
+const REMEMBERED: u64 = 1000;
 
 /// The bounds that a node was started with.
 #[derive(Clone, Copy)]
@@ -234,6 +240,8 @@ pub(super) struct Wants {
     pub(super) applied: Vec<(Entry, bool, [u8; 16])>,
     /// The snapshots from which the machine took its state, and its digest then, before any of `applied` after it.
     pub(super) restored: Vec<(LogId, [u8; 16])>,
+    /// What the machine published meanwhile.
+    pub(super) news: Vec<News>,
     /// A snapshot is to be written.
     pub(super) saves: bool,
     pub(super) heard: Vec<(RequestId, Heard)>,
@@ -327,6 +335,7 @@ impl Host {
                 .fenced_at(identity::fenced(&*disk).map_err(text)?)
                 .remembering(promise, self.boots.count),
             applier: Applier::new(replicated, disk.clone()),
+            history: History::new(REMEMBERED, Index::ZERO).breaking(self.broken),
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             promises: VecDeque::new(),
             log,
@@ -609,6 +618,9 @@ impl Running {
         if ends && let Err(reason) = self.applier.persist() {
             wants.fatal = wants.fatal.take().or(Some(said(&reason)));
         }
+        let news = self.applier.news();
+        wants.news.push(news.clone());
+        self.history.take(news);
         self.outcomes(wants);
     }
 

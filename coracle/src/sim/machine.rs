@@ -1,5 +1,6 @@
 //! The machine that simulated clusters replicate: a small key-value store whose replies tell all.
 
+use crate::events::Publishes;
 use crate::snapshot::{self, Save};
 use crate::state_machine::{Context, QueryContext, StateMachine};
 use crate::storage::disk::{Disk, read_full};
@@ -71,12 +72,19 @@ impl StateMachine for Kv {
     type Query = u8;
     type Answer = Option<String>;
 
-    fn apply(&mut self, _: &mut Context, ask: Ask) -> Told {
+    const PUBLISHES: Publishes = Publishes::Emitted;
+
+    fn apply(&mut self, context: &mut Context, ask: Ask) -> Told {
         match ask {
             Ask::Put(key, text) => {
+                context.emit_bytes(text.clone());
                 self.values.insert(key, text);
             }
-            Ask::Append(key, text) => self.values.entry(key).or_default().push_str(&text),
+            Ask::Append(key, text) => {
+                self.values.entry(key).or_default().push_str(&text);
+                context.emit_bytes(vec![key]);
+                context.emit_bytes(text);
+            }
             Ask::Cas(key, expected, text) => {
                 if self.values.get(&key) != expected.as_ref() {
                     return Told::Differs;

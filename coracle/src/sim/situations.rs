@@ -123,6 +123,8 @@ situations! {
     SlowApply "slow apply" "a machine lagged behind its log",
     SessionOpened "session opened" "a machine was given a session's beginning",
     SessionExpired "session expired" "a node could not learn what became of a write before its session had expired",
+    Watched "event seen" "somebody who watched a machine got an event",
+    Compacted "events compacted" "somebody who watched was told that what comes next is remembered no more",
     CarriedAgain "command came again" "a machine was given a command that had taken effect, or may not any more",
     Changed "membership changed" "a change of the membership came to its end",
     ChangeRefused "change refused" "a change of the membership was refused",

@@ -24,6 +24,7 @@ mod reads;
 mod snapshots;
 mod transfers;
 mod turns;
+mod watchers;
 mod wipes;
 
 use self::copies::Aside;
@@ -31,6 +32,7 @@ pub(super) use self::counting::Before;
 use self::network::{Network, Parcel};
 use self::reads::Reading;
 use self::turns::Turn;
+use self::watchers::Watchers;
 use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
 use super::ghost::{Ghost, Verdict, Violation, broken};
@@ -169,6 +171,7 @@ pub(super) struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) network: Network,
     pub(super) clients: Clients,
+    pub(super) watchers: Watchers,
     pub(super) ghost: Ghost,
     trace: Xxh3Default,
     pub(super) report: Report,
@@ -206,6 +209,7 @@ impl World {
         hosts.iter().for_each(|host| ghost.on_place(host.me, &host.at.listens));
         World {
             clients: Clients::new(&plan),
+            watchers: Watchers::new(hosts.len()),
             ghost,
             hosts,
             network: Network::new(plan.nodes),
@@ -474,6 +478,7 @@ impl World {
             queued,
             applied,
             restored,
+            news,
             saves,
             heard,
             alarms,
@@ -495,6 +500,7 @@ impl World {
             self.ghost.on_applied(node, entry, Some(*digest).filter(|_| !rotten))?;
             self.clients.on_applied(entry, *effect)?;
         }
+        self.watch_events(node, &news, applied.iter().map(|(entry, ..)| entry.index()))?;
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));
         self.watch_fence(node, &findings, !applied.is_empty() || answers)?;
         if fenced {

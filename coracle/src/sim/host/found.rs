@@ -46,6 +46,7 @@ impl Host {
         let mut replicated = Replicated::new(machine.map_err(|error| error.to_string())?);
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
+        replicated.publishes = true;
         let stands = own_disk::begin(&mut replicated, &**disk, snapshot, recovered, cluster)
             .map_err(|error| in_full(&error))?;
         let restored = restore(recovered.clone(), snapshot, stands).map_err(|error| in_full(&error))?;
