@@ -45,8 +45,8 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
     Reply(W, S::Reply),
     /// The command has no reply.
     Failed(W, WriteError),
-    /// The query was answered, or cannot be.
-    Answer(A, Result<S::Answer, ReadError>),
+    /// The query was answered, from a state that has applied everything up to this entry, or cannot be.
+    Answer(A, Result<(S::Answer, LogId), ReadError>),
     /// To another node: the answer to a write that it forwarded.
     Send(Peer, PeerMessage),
     /// Back to consensus: this forwarded command can be applied.
@@ -362,7 +362,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         self.answered += 1;
         // The work is not done for whoever has given up.
         if !reader.gave_up() {
-            let answer = self.replicated.query(query);
+            let applied = self.replicated.applied().0;
+            let answer = self.replicated.query(query).map(|answer| (answer, applied));
             self.outcomes.push(Outcome::Answer(reader, answer));
         }
     }
@@ -551,10 +552,10 @@ mod tests {
         apply_all(&mut applier);
         applier.take(Work::Read(Index(2), ((), RequestId(1))));
         applier.take(Work::Read(Index(1), ((), RequestId(2))));
-        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(2), Ok(0))]));
+        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(2), Ok((0, _)))]));
         applier.take(Work::Apply(vec![entry(1, 2, 5), entry(1, 3, 5)]));
         apply_all(&mut applier);
-        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(1), Ok(5))]));
+        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(1), Ok((5, _)))]));
     }
 
     /// CS-2, CS-6: with leadership goes what is not known to be committed, and nothing else.

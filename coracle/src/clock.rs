@@ -3,13 +3,18 @@
 use crate::config::TICK;
 use crate::replica::Moment;
 use coracle_core::Tick;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now. The monotonic clock is the one that runs while the computer sleeps: a lease that ended meanwhile
 /// must be seen to have ended.
 pub(crate) fn now() -> Moment {
-    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let millis = boot.tv_sec as u64 * 1000 + boot.tv_nsec as u64 / 1_000_000;
+    let millis = since_boot().as_millis() as u64;
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     Moment { tick: Tick(millis / TICK.as_millis() as u64), wall }
+}
+
+/// The time since the computer started, asleep or not.
+pub(crate) fn since_boot() -> Duration {
+    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(boot.tv_sec as u64, boot.tv_nsec as u32)
 }

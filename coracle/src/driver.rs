@@ -270,6 +270,21 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.reads.push(read);
     }
 
+    /// A caller of this node wants to read a state that has applied at least this entry, and asks no other node.
+    pub(crate) fn on_read_from(&mut self, index: Index, read: R) {
+        let refused = if self.fenced.is_some() {
+            ReadError::Diverged
+        } else if self.cluster.is_none() {
+            ReadError::NotConfigured
+        } else if self.is_crowded() {
+            ReadError::Busy(Busy::Requests)
+        } else {
+            self.handed += 1;
+            return self.actions.work.push(Work::Read(index, read));
+        };
+        self.actions.answers.push(Answer::Read(read, refused));
+    }
+
     /// A peer of this cluster says something. `names_me`: its newest membership names this very node.
     ///
     /// A blank node joins a cluster by a vote request or an AppendEntries from one who names it, and by nothing

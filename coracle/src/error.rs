@@ -177,8 +177,9 @@ pub enum ReadError {
     /// No quorum confirmed the leader in time.
     #[error("no quorum confirmed the leader within the time limit")]
     Timeout,
-    /// The leader was confirmed, but this node's state machine did not catch up in time. Another node may.
-    #[error("the state machine of this node lags, and did not catch up within the time limit")]
+    /// It was known which entry the answer has to reflect, but this node's state machine did not come so far in time. Another
+    /// node may; or there is no such entry yet.
+    #[error("the state machine of this node did not come so far within the time limit")]
     Lagging,
     /// The state machine of this node turned out to differ from that of a majority, and answers no more. Others do.
     #[error(

@@ -9,7 +9,6 @@
 //! finds out that it was too slow.
 
 use crate::codec::{CodecError, message_pack};
-use crate::state_machine::StateMachine;
 use bytes::{BufMut, Bytes, BytesMut};
 use coracle_core::{Broken, Index};
 use serde::de::DeserializeOwned;
@@ -58,11 +57,6 @@ impl Event {
     /// The place after it: where to watch from to get what comes next.
     pub fn next(&self) -> Position {
         Position { number: self.at.number + 1, ..self.at }
-    }
-
-    /// The command, of a machine that publishes [commands](Publishes::Commands).
-    pub fn command<S: StateMachine>(&self) -> Result<S::Command, CodecError> {
-        S::decode_command(&self.payload)
     }
 
     /// What was [emitted](crate::Context::emit).

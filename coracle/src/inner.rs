@@ -4,12 +4,13 @@ use crate::backup::{self, Backup, BackupError};
 use crate::config::Config;
 use crate::entry::Entry;
 use crate::error::{Busy, EntryLookupError, Leader, ReadError, SnapshotError, StopReason, WriteError};
+use crate::freshness::Confirmed;
 use crate::inbox::{self, Refused};
 use crate::lanes::Lanes;
+use crate::published::Published;
 use crate::requests::{Reader, Request};
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
-use crate::watching::Published;
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer};
 use std::net::SocketAddr;
@@ -43,6 +44,8 @@ pub(crate) struct Inner {
     /// Which lanes of the node's session are in use.
     pub(crate) lanes: Mutex<Lanes>,
     pub(crate) transport: Arc<Tcp>,
+    /// What is known of how fresh the machine is.
+    pub(crate) confirmed: Confirmed,
     /// What the machine publishes.
     pub(crate) published: Arc<Published>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
@@ -117,7 +120,7 @@ impl Inner {
 
     async fn ask_backup(&self) -> Result<Backup, BackupError> {
         let (reader, told) = Reader::point();
-        let sent = self.requests.send(Request::Read { reader }).await;
+        let sent = self.requests.send(Request::Read { reader, from: None }).await;
         sent.map_err(|refused| BackupError::Unconfirmed(self.read_refused(refused)))?;
         let reaches = match timeout(self.config.request_timeout, told).await {
             Ok(Ok(told)) => told.map_err(BackupError::Unconfirmed)?,

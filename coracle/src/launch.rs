@@ -12,6 +12,7 @@ use crate::inner::{Boxed, Handles, Inner};
 use crate::machine::{self, Machine, Surroundings};
 use crate::moving;
 use crate::open::{Opened, newest_time, open, random, restore};
+use crate::published::Published;
 use crate::replacing;
 use crate::replica::Replica;
 use crate::requests::{Reader, Request, Writer};
@@ -22,7 +23,6 @@ use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, Recovered};
 use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
-use crate::watching::Published;
 use crate::work::Caller;
 use crate::writer;
 use coracle_core::{Boot, ClusterId, LogId, Membership, Peer, Raft, Restored};
@@ -141,6 +141,7 @@ async fn assemble(
         requests: requests_out,
         lanes: Default::default(),
         transport: transport.clone(),
+        confirmed: Default::default(),
         published,
         leader,
         stop: stop_out,

@@ -85,6 +85,7 @@ mod fencing;
 mod files;
 mod forwarding;
 mod founding;
+mod freshness;
 mod handover;
 mod inbox;
 #[cfg(test)]
@@ -104,8 +105,10 @@ mod own_disk;
 mod place;
 mod primitives;
 mod proposal;
+mod published;
 #[cfg(test)]
 mod race;
+mod reading;
 pub mod rebuild;
 mod replacing;
 mod replica;
@@ -144,6 +147,7 @@ pub use error::{
     SnapshotError, StartError, StopReason, TransferError, WatchError, WriteError, in_full,
 };
 pub use events::{Event, Position, Publishes};
+pub use freshness::{Freshness, Seen};
 pub use members::MemberChange;
 pub use node::Node;
 pub use replicated::Digest;

@@ -10,14 +10,15 @@ use crate::error::{
     StopReason, TransferError, WriteError,
 };
 use crate::events::Position;
+use crate::freshness::{Freshness, Seen};
 use crate::inner::{Handles, Inner};
 use crate::launch::{launch, open_store};
 use crate::machine::Machine;
 use crate::members::MemberChange;
 use crate::open::Opened;
 use crate::own_disk::begin;
+use crate::reading;
 use crate::replicated::Replicated;
-use crate::requests::{Asked, Request};
 use crate::session::Session;
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
@@ -34,7 +35,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 /// A node of a cluster, running in this process. Clone it freely; all clones are the same node.
 ///
@@ -219,23 +219,17 @@ impl<S: StateMachine> Node<S> {
         query: S::Query,
         limit: Duration,
     ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send + use<S> {
-        let inner = self.inner.clone();
-        async move {
-            let (reader, waiting) = Asked::<S>::new(query);
-            let asked = waiting.asked();
-            let answered = async {
-                let sent = inner.requests.send(Request::Read { reader }).await;
-                sent.map_err(|refused| inner.read_refused(refused))?;
-                Ok(waiting.await)
-            };
-            match timeout(limit, answered).await {
-                Ok(Ok(Some(outcome))) => outcome,
-                Ok(Err(error)) => Err(error),
-                Ok(Ok(None)) => Err(ReadError::Stopped(inner.stop_reason())),
-                Err(_) if asked.is_confirmed() => Err(ReadError::Lagging),
-                Err(_) => Err(ReadError::Timeout),
-            }
-        }
+        let read = reading::read::<S>(self.inner.clone(), query, limit, Freshness::Linearizable);
+        async move { read.await.map(|seen| seen.answer) }
+    }
+
+    /// [`read`](Node::read) with a choice of how fresh the answer has to be, which says how fresh it is.
+    pub fn read_as(
+        &self,
+        query: S::Query,
+        freshness: Freshness,
+    ) -> impl Future<Output = Result<Seen<S::Answer>, ReadError>> + Send + use<S> {
+        reading::read::<S>(self.inner.clone(), query, self.inner.config.request_timeout, freshness)
     }
 
     /// What the state machine publishes, from this place on: each command that takes effect, or what the machine

@@ -14,7 +14,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Instant;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 #[path = "../tests/common/patience.rs"]
 mod patience;

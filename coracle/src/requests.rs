@@ -11,7 +11,7 @@ use crate::work::{Changed, Transferred, Waits, Way};
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Membership, NodeId};
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -20,8 +20,8 @@ use tokio::sync::oneshot;
 pub(crate) enum Request {
     /// Replicate an encoded command, in this way.
     Write { command: Bytes, limit: Duration, way: Way, writer: Writer },
-    /// Answer a query from a state that is not older than the request.
-    Read { reader: Reader },
+    /// Answer a query: from a state that has applied everything up to there, or else from one that is not older than the request.
+    Read { reader: Reader, from: Option<Index> },
     /// Give out a snapshot that reaches so far.
     Backup { reaches: Index, answer: backup::Answer },
     /// Give out this very snapshot, if it is still there: its newest entry, and the bits that name the file.
@@ -54,7 +54,7 @@ impl Request {
         let reason = reason.clone();
         match self {
             Request::Write { writer, .. } => writer.answer(Err(WriteError::Stopped(reason))),
-            Request::Read { reader } => reader.refuse(ReadError::Stopped(reason)),
+            Request::Read { reader, .. } => reader.refuse(ReadError::Stopped(reason)),
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
             // The handle finds the reason by itself.
             Request::Backup { answer, .. } | Request::SameBackup { answer, .. } => drop(answer),
@@ -93,9 +93,9 @@ pub(crate) struct Written<S: StateMachine>(Slot<Result<Replied<S>, WriteError>>)
 /// Where the answer to a query goes, and until the machine takes it the query itself.
 pub(crate) struct Asked<S: StateMachine> {
     query: Mutex<Option<S::Query>>,
-    answer: Slot<Result<S::Answer, ReadError>>,
-    /// Set once a quorum has confirmed the read, and only the machine is waited for.
-    confirmed: AtomicBool,
+    answer: Slot<Result<(S::Answer, LogId), ReadError>>,
+    /// The entry up to which the machine is waited for, once that is all that is waited for; 0 before.
+    confirmed: AtomicU64,
 }
 
 impl<S: StateMachine> Written<S> {
@@ -109,14 +109,14 @@ impl<S: StateMachine> Written<S> {
 impl<S: StateMachine> Asked<S> {
     /// Both sides of a read.
     pub(crate) fn new(query: S::Query) -> (Reader, Waiting<Asked<S>>) {
-        let (query, confirmed) = (Mutex::new(Some(query)), AtomicBool::new(false));
+        let (query, confirmed) = (Mutex::new(Some(query)), AtomicU64::new(0));
         let asked = Arc::new(Asked::<S> { query, answer: Slot::new(), confirmed });
         (Reader(Some(asked.clone())), Waiting(asked))
     }
 
-    /// Whether a quorum has confirmed the read, and only the machine is waited for.
-    pub(crate) fn is_confirmed(&self) -> bool {
-        self.confirmed.load(Ordering::Relaxed)
+    /// The entry up to which the machine is waited for, if that is all that is waited for.
+    pub(crate) fn confirmed(&self) -> Option<Index> {
+        Some(Index(self.confirmed.load(Ordering::Relaxed))).filter(|index| *index > Index::ZERO)
     }
 }
 
@@ -129,9 +129,9 @@ impl<S: StateMachine> Holds for Written<S> {
 }
 
 impl<S: StateMachine> Holds for Asked<S> {
-    type Answer = Result<S::Answer, ReadError>;
+    type Answer = Result<(S::Answer, LogId), ReadError>;
 
-    fn slot(&self) -> &Slot<Result<S::Answer, ReadError>> {
+    fn slot(&self) -> &Slot<Result<(S::Answer, LogId), ReadError>> {
         &self.answer
     }
 }
@@ -203,8 +203,8 @@ impl<S: StateMachine> Read for Asked<S> {
         self.answer.answer(Err(why));
     }
 
-    fn confirm(&self, _: Index) {
-        self.confirmed.store(true, Ordering::Relaxed);
+    fn confirm(&self, upto: Index) {
+        self.confirmed.store(upto.0, Ordering::Relaxed);
     }
 
     fn lose(&self) {
@@ -277,8 +277,8 @@ impl Reader {
         self.asked::<S>()?.query.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// What the machine said.
-    pub(crate) fn answer<S: StateMachine>(mut self, answer: Result<S::Answer, ReadError>) {
+    /// What the machine said, and the newest entry that it had applied.
+    pub(crate) fn answer<S: StateMachine>(mut self, answer: Result<(S::Answer, LogId), ReadError>) {
         if let Some(asked) = self.asked::<S>() {
             asked.answer.answer(answer);
             self.0 = None;

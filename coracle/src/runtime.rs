@@ -383,7 +383,8 @@ impl Runtime {
             Request::Write { command, limit, way, writer } => {
                 self.parts.driver.on_write(command, limit, way, writer);
             }
-            Request::Read { reader } => self.parts.driver.on_read(reader),
+            Request::Read { reader, from: None } => self.parts.driver.on_read(reader),
+            Request::Read { reader, from: Some(index) } => self.parts.driver.on_read_from(index, reader),
             Request::Backup { reaches, answer } => self.waiting.add(reaches, answer),
             Request::SameBackup { snapshot, file, answer } => self.give_out(snapshot, Some(file), answer),
             Request::Found { ask, answer } => {

@@ -1,50 +1,14 @@
-//! Those who watch a machine: the handle to its events, and how it wakes.
+//! The handle of those who watch a machine.
 
+use crate::codec::CodecError;
 use crate::error::{StopReason, WatchError};
-use crate::events::{Event, History, News, Position};
+use crate::events::{Event, Position};
 use crate::inner::Inner;
-use coracle_core::Index;
+use crate::state_machine::StateMachine;
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use tokio::sync::watch;
-
-/// How many events are taken out of the history at a time.
-const BATCH: usize = 64;
-
-/// The history of a machine's events, as the machine and all who watch it share it.
-pub(crate) struct Published {
-    history: Mutex<History>,
-    /// Rings when there is something new. True: the machine is used no more, since it differs from the others.
-    news: watch::Sender<bool>,
-    /// Whether anything is published at all.
-    pub(crate) keeps: bool,
-}
-
-impl Published {
-    /// Of a machine that has applied nothing; so many bytes are kept at most.
-    pub(crate) fn new(most: u64) -> Published {
-        let history = Mutex::new(History::new(most, Index::ZERO));
-        Published { history, news: watch::channel(false).0, keeps: most > 0 }
-    }
-
-    /// The machine published this.
-    pub(crate) fn take(&self, news: News) {
-        if self.keeps && news != News::default() {
-            self.history.lock().unwrap_or_else(PoisonError::into_inner).take(news);
-            self.news.send_modify(|_| {});
-        }
-    }
-
-    /// The machine is not to be trusted.
-    pub(crate) fn fence(&self) {
-        self.news.send_replace(true);
-    }
-
-    fn from(&self, at: Position) -> Result<Vec<Event>, Index> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).from(at, BATCH)
-    }
-}
 
 /// What a machine publishes, from a place on: see [`Node::events`](crate::Node::events).
 ///
@@ -101,5 +65,12 @@ impl Events {
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Events").field("node", &self.inner.me.id).field("position", &self.at).finish()
+    }
+}
+
+impl Event {
+    /// The command, of a machine that publishes [commands](crate::Publishes::Commands).
+    pub fn command<S: StateMachine>(&self) -> Result<S::Command, CodecError> {
+        S::decode_command(&self.payload)
     }
 }

@@ -311,7 +311,7 @@ impl Host {
         let mut recovered = log.load(&mut |_| {}).map_err(text)?;
         let snapshot = newest_snapshot(&*disk, &mut log, &mut recovered, self.broken).map_err(text)?;
         let reader = log.reader();
-        let mut newest = newest_time(&*reader, &recovered).map_err(|error| in_full(&error))?;
+        let newest = newest_time(&*reader, &recovered).map_err(|error| in_full(&error))?;
         let (replicated, restored) =
             self.machine(plan.own_disk, &disk, snapshot.as_ref(), &recovered, identity.cluster)?;
         // A founder names the cluster in its identity only after its first entry was durable.
@@ -321,11 +321,10 @@ impl Host {
         let promise = promise(&*disk).map_err(text)?;
         self.boots = identity::begin_run(&*disk, || Boot(dice.bits())).map_err(text)?;
         let boot = self.boots.newest.last().copied().unwrap_or_default();
-        let config = plan.config(self.me.id, dice);
-        let tick = self.clock.moment(now).tick;
+        let (config, tick) = (plan.config(self.me.id, dice), self.clock.moment(now).tick);
         let raft = self.core(boot, &config, dice.bits(), restored, tick)?;
         let standing = self.stand(&*disk, raft.membership()).map_err(text)?;
-        newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
+        let newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
         let began = (recovered, replicated.applied());
         let replica = Replica::new(raft, &config, newest);
         let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated().among_equals();
@@ -626,13 +625,12 @@ impl Running {
 
     /// Carries out what the machine says. True if the driver has to be turned.
     fn outcomes(&mut self, wants: &mut Wants) -> bool {
-        let applied = self.applied();
         let mut turn = false;
         for outcome in self.applier.outcomes() {
             match outcome {
                 Outcome::Reply(request, told) => wants.heard.push((request, Heard::Reply(told))),
-                Outcome::Answer(request, Ok(value)) => {
-                    wants.heard.push((request, Heard::Answer(value, applied)));
+                Outcome::Answer(request, Ok((value, applied))) => {
+                    wants.heard.push((request, Heard::Answer(value, applied.index)));
                 }
                 Outcome::Answer(request, Err(error)) => wants.heard.push((request, Heard::of_read(&error))),
                 Outcome::Failed(request, error) => wants.heard.push((request, Heard::of_write(&error))),

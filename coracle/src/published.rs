@@ -1,0 +1,44 @@
+//! The history of a machine's events, as the machine and all who watch it share it, and how they wake.
+
+use crate::events::{Event, History, News, Position};
+use coracle_core::Index;
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::watch;
+
+/// How many events are taken out of the history at a time.
+const BATCH: usize = 64;
+
+/// What a machine publishes.
+pub(crate) struct Published {
+    history: Mutex<History>,
+    /// Rings when there is something new. True: the machine is used no more, since it differs from the others.
+    pub(crate) news: watch::Sender<bool>,
+    /// Whether anything is published at all.
+    pub(crate) keeps: bool,
+}
+
+impl Published {
+    /// Of a machine that has applied nothing; so many bytes are kept at most.
+    pub(crate) fn new(most: u64) -> Published {
+        let history = Mutex::new(History::new(most, Index::ZERO));
+        Published { history, news: watch::channel(false).0, keeps: most > 0 }
+    }
+
+    /// The machine published this.
+    pub(crate) fn take(&self, news: News) {
+        if self.keeps && news != News::default() {
+            self.history.lock().unwrap_or_else(PoisonError::into_inner).take(news);
+            self.news.send_modify(|_| {});
+        }
+    }
+
+    /// The machine is not to be trusted.
+    pub(crate) fn fence(&self) {
+        self.news.send_replace(true);
+    }
+
+    /// The next events from there on, a few of them. An error: those of entries up to this one are gone.
+    pub(crate) fn from(&self, at: Position) -> Result<Vec<Event>, Index> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).from(at, BATCH)
+    }
+}

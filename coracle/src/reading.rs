@@ -1,0 +1,52 @@
+//! A read, from a handle's side: sent to consensus or to the machine, and waited for.
+
+use crate::clock;
+use crate::error::ReadError;
+use crate::freshness::{Freshness, Seen};
+use crate::inner::Inner;
+use crate::requests::{Asked, Request};
+use crate::state_machine::StateMachine;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// Asks the machine, within this time.
+pub(crate) async fn read<S: StateMachine>(
+    inner: Arc<Inner>,
+    query: S::Query,
+    limit: Duration,
+    freshness: Freshness,
+) -> Result<Seen<S::Answer>, ReadError> {
+    let called = clock::since_boot();
+    let known = match freshness {
+        Freshness::Within(bound) => inner.confirmed.within(bound, called),
+        Freshness::Linearizable | Freshness::AtLeast(_) => None,
+    };
+    let from = match freshness {
+        Freshness::AtLeast(index) => Some(index),
+        _ => known.map(|(_, index)| index),
+    };
+    let (reader, waiting) = Asked::<S>::new(query);
+    let asked = waiting.asked();
+    let answered = async {
+        let sent = inner.requests.send(Request::Read { reader, from }).await;
+        sent.map_err(|refused| inner.read_refused(refused))?;
+        Ok(waiting.await)
+    };
+    let (answer, applied) = match timeout(limit, answered).await {
+        Ok(Ok(Some(outcome))) => outcome?,
+        Ok(Err(error)) => return Err(error),
+        Ok(Ok(None)) => return Err(ReadError::Stopped(inner.stop_reason())),
+        Err(_) if asked.confirmed().is_some() => return Err(ReadError::Lagging),
+        Err(_) => return Err(ReadError::Timeout),
+    };
+    let age = match (freshness, known) {
+        (Freshness::AtLeast(_), _) => None,
+        (_, Some((began, _))) => Some(clock::since_boot().saturating_sub(began)),
+        (_, None) => {
+            asked.confirmed().inspect(|upto| inner.confirmed.learn(called, *upto));
+            Some(Duration::ZERO)
+        }
+    };
+    Ok(Seen { answer, applied, age })
+}
