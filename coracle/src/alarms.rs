@@ -36,6 +36,14 @@ pub(crate) fn no_snapshots(node: NodeId) -> String {
     )
 }
 
+/// The same, of the state machine.
+pub(crate) fn older_machine(node: NodeId) -> String {
+    format!(
+        "node {node} runs an older version of the state machine, which cannot read this node's snapshots. The leader keeps in its \
+         log what that node lacks, for a while; if that node lags by more, it gets nothing until it is upgraded. Upgrade it"
+    )
+}
+
 /// The same, older than transfers of leadership.
 pub(crate) fn no_transfers(node: NodeId) -> String {
     format!(

@@ -35,6 +35,8 @@ pub(crate) struct Progress {
     pub(crate) bytes: u64,
     /// The newest level of entries that it has applied.
     pub(crate) level: u16,
+    /// The newest version of the machine that entries were made for that it has applied.
+    pub(crate) version: u16,
     /// How many callers that were handed to the machine got their answer since the start.
     pub(crate) answered: u64,
 }
@@ -129,8 +131,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     pub(crate) fn progress(&self) -> Progress {
         let (applied, digest) = self.replicated.applied();
         let compared = self.replicated.compared();
-        let level = self.replicated.level();
-        Progress { applied, digest, compared, bytes: self.bytes, level, answered: self.answered }
+        let (level, version) = (self.replicated.level(), self.replicated.version());
+        Progress { applied, digest, compared, bytes: self.bytes, level, version, answered: self.answered }
     }
 
     /// Whether there is nothing left to apply.

@@ -372,11 +372,11 @@ impl<W: Waits> Courier<W> {
                     WriteError::Session(SessionError::Expired) => {
                         (self.session, self.since) = (Session::Over, now);
                     }
-                    WriteError::Invalid(why) => {
+                    error @ (WriteError::Invalid(_) | WriteError::NotYet { .. }) => {
                         // Its number is to be taken all the same, by nothing.
                         it.command = None;
                         let doubt = it.in_doubt.then_some(WriteError::Unknown(Cause::Timeout));
-                        let error = doubt.unwrap_or(WriteError::Invalid(why));
+                        let error = doubt.unwrap_or(error);
                         self.heard.answers.extend(it.caller.take().map(|caller| (caller, Err(error))));
                     }
                     _ => {

@@ -219,6 +219,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.pending() >= self.max_pending
     }
 
+    /// The newest version of the machine of which all members are: what entries are made for from now on.
+    pub(crate) fn set_machine_version(&mut self, version: u16) {
+        self.replica.set_machine_version(version);
+    }
+
     /// How far the machine has applied.
     pub(crate) fn machine_applied(&self) -> Index {
         self.machine.applied.index

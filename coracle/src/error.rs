@@ -62,6 +62,19 @@ pub enum WriteError {
     /// Certainly not done: too much is under way already. Try again after a pause.
     #[error("{0}: try again later")]
     Busy(Busy),
+    /// Certainly not done: the command is for a version of the state machine that not all members are known to have, and would
+    /// stop those that lack it. Write it when all are upgraded; see
+    /// [`StateMachine::version_of`](crate::StateMachine::version_of).
+    #[error(
+        "the command needs version {needs} of the state machine, and all members are only known to have version {all_have}: \
+         upgrade the others first"
+    )]
+    NotYet {
+        /// What the command needs.
+        needs: u16,
+        /// What all members have, as far as this node has met them.
+        all_have: u16,
+    },
     /// Certainly not done, and never will be: the request itself is wrong.
     #[error("the command is not valid: {0}")]
     Invalid(String),

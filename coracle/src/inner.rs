@@ -15,6 +15,7 @@ use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -44,6 +45,8 @@ pub(crate) struct Inner {
     /// Which lanes of the node's session are in use.
     pub(crate) lanes: Mutex<Lanes>,
     pub(crate) transport: Arc<Tcp>,
+    /// The newest version of the machine of which all members are.
+    pub(crate) machine_version: Arc<AtomicU16>,
     /// What is known of how fresh the machine is.
     pub(crate) confirmed: Confirmed,
     /// What the machine publishes.
@@ -62,6 +65,12 @@ impl Inner {
             return Err(WriteError::Invalid(problem));
         }
         Ok(())
+    }
+
+    /// Whether commands that need this version of the machine may be written.
+    pub(crate) fn check_version(&self, needs: u16) -> Result<(), WriteError> {
+        let all_have = self.machine_version.load(Ordering::Relaxed);
+        if needs > all_have { Err(WriteError::NotYet { needs, all_have }) } else { Ok(()) }
     }
 
     pub(crate) fn write_refused(&self, refused: Refused) -> WriteError {

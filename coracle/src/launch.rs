@@ -29,6 +29,7 @@ use coracle_core::{Boot, ClusterId, LogId, Membership, Peer, Raft, Restored};
 use std::io;
 use std::panic::catch_unwind;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
 use std::thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -126,10 +127,8 @@ async fn assemble(
     let writer = writer::Writer::start(name, store, disk.clone(), reports_out, config.broken)
         .map_err(system("start the log's thread"))?;
     let (requests_out, requests) = requests(&config);
-    let (leader_out, leader) = watch::channel(None);
-    let (stop_out, stop) = watch::channel(false);
-    let (ending_out, ending) = watch::channel(None);
-    let (stopped_out, stopped) = watch::channel(None);
+    let ((leader_out, leader), (stop_out, stop)) = (watch::channel(None), watch::channel(false));
+    let ((ending_out, ending), (stopped_out, stopped)) = (watch::channel(None), watch::channel(None));
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
     let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots.clone());
     let published = around.published.clone();
@@ -142,14 +141,15 @@ async fn assemble(
         lanes: Default::default(),
         transport: transport.clone(),
         confirmed: Default::default(),
+        machine_version: Arc::new(AtomicU16::new(1)),
         published,
         leader,
         stop: stop_out,
         ending,
         stopped,
     };
-    let log = log_bytes(&*reader, &config);
-    let driver = Driver::new(replica, cluster, boot, &config).starting_from(snapshot, log);
+    let driver = Driver::new(replica, cluster, boot, &config);
+    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config));
     let driver = driver.fenced_at(fenced).remembering(promise, start);
     fenced.inspect(|index| tracing::error!(node = %config.id, %index, "{}", alarms::FENCED));
     let (leader, ending, stopped) = (leader_out, ending_out, Stopped(stopped_out));
@@ -172,6 +172,7 @@ async fn assemble(
         stop,
         ending,
         stopped,
+        machine_version: inner.machine_version.clone(),
     };
     Ok((Arc::new(inner), Runtime::new(parts)))
 }
@@ -257,8 +258,8 @@ async fn listen(
 ) -> Result<(Arc<Tcp>, mpsc::Receiver<Inbound>), StartError> {
     let (inbox, inbound) = mpsc::channel(INBOUND);
     let newest = local.membership;
-    let local =
-        Local { address: config.advertised.clone(), metadata: config.metadata.clone().into(), ..local };
+    let (address, metadata) = (config.advertised.clone(), config.metadata.clone().into());
+    let local = Local { address, metadata, machine: config.machine.0, ..local };
     let transport = TcpConfig { features: config.features, ..TcpConfig::default() };
     let transport = Tcp::bind(&config.peer_addr, transport, local, inbox)
         .await

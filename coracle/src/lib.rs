@@ -45,7 +45,8 @@
 //!
 //! A cluster of three is on the first page of the README. What can go wrong is in [`WriteError`],
 //! [`ReadError`], [`ConfigurationError`] and [`StartError`], grouped by what the caller can do next; the
-//! settings are in [`Config`]; what to know before relying on it is in [`embedding`]. The consensus algorithm itself
+//! settings are in [`Config`]; what to know before relying on it is in [`embedding`], and
+//! how a program changes while its cluster goes on in [`upgrading`]. The consensus algorithm itself
 //! is [`raft`], without I/O; [`storage`], [`transport`] and [`wire`] are public for tools and tests.
 //!
 //! # Features
@@ -168,6 +169,9 @@ pub use snapshot::Save;
 
 #[doc = include_str!("../embedding.md")]
 pub mod embedding {}
+
+#[doc = include_str!("../upgrading.md")]
+pub mod upgrading {}
 
 /// The README's program, compiled and run.
 #[cfg(doctest)]

@@ -480,6 +480,11 @@ impl<W, R> Replica<W, R> {
         }
     }
 
+    /// Commands are stamped with this version of the machine from now on.
+    pub(crate) fn set_machine_version(&mut self, version: u16) {
+        self.machine.0 = version;
+    }
+
     /// Makes an entry of what somebody wants written.
     fn make_proposed(&mut self, now: Moment, id: LogId, proposal: &Proposal) {
         let (version, self_describing) = if proposal.command().is_some() { self.machine } else { (0, false) };

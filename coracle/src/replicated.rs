@@ -53,6 +53,8 @@ pub(crate) struct Replicated<S> {
     sessions: Sessions,
     /// The newest level of the entries that it has applied.
     level: u16,
+    /// The newest version of the machine that they were made for.
+    version: u16,
     /// The membership in force there, with its entry.
     membership: (LogId, Bytes),
     /// What the state looked like at the newest index at which it is compared with others.
@@ -77,6 +79,7 @@ impl<S: StateMachine> Replicated<S> {
             cluster_time: 0,
             sessions: Sessions::default(),
             level: 0,
+            version: 0,
             membership: (LogId::ZERO, Bytes::new()),
             compared,
             compared_every,
@@ -94,6 +97,11 @@ impl<S: StateMachine> Replicated<S> {
     /// The newest level of the entries that it has applied.
     pub(crate) fn level(&self) -> u16 {
         self.level
+    }
+
+    /// The newest version of the machine that the entries were made for that it has applied.
+    pub(crate) fn version(&self) -> u16 {
+        self.version
     }
 
     /// What was published since the last call.
@@ -270,6 +278,7 @@ impl<S: StateMachine> Replicated<S> {
         // Before the command, which must not see what is over (D5.5.2).
         self.sessions.expire(self.cluster_time);
         self.level = self.level.max(entry.kind().level());
+        self.version = self.version.max(made_by);
         let applied = match entry.kind() {
             Kind::Command => self.reply_to(entry, &entry.payload())?,
             Kind::Numbered | Kind::Session => self.in_session(entry)?,

@@ -37,6 +37,7 @@ use coracle_core::{Index, LogId, NodeId, Peer, RoleName, Term};
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -85,6 +86,8 @@ pub(crate) struct Parts {
     /// Told as soon as the node begins to stop.
     pub(crate) ending: watch::Sender<Option<StopReason>>,
     pub(crate) stopped: Stopped,
+    /// The newest version of the machine of which all members are, for the handles.
+    pub(crate) machine_version: Arc<AtomicU16>,
 }
 
 /// Tells the handles that the node has stopped, however that came about.
@@ -553,6 +556,7 @@ impl Runtime {
             snapshots: driver.snapshots.shown(),
             address: self.parts.transport.advertised(),
             moved: self.parts.transport.is_away(),
+            machine_version: self.parts.machine_version.load(Ordering::Relaxed),
         }
     }
 

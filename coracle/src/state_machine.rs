@@ -16,14 +16,23 @@ use std::io::{self, Read};
 
 /// A deterministic machine that turns commands into replies, and queries into answers.
 pub trait StateMachine: Send + 'static {
-    /// Which version of the machine this is. Every entry carries that of the leader that made it, and a program of an
-    /// older version stops at it rather than misunderstand it. So raise it when a command gains what older programs
-    /// cannot know.
+    /// Which version of the machine this is, from 1. Raise it when there is a command that older programs cannot know. Every
+    /// entry carries the newest version that all members were known to have when it was made, and a program of an older
+    /// version stops at it rather than misunderstand it.
     ///
     /// It does *not* make room for another meaning of an old command: the whole log is applied again by the new program,
     /// and must give what it gave before. A command that is to mean something else needs another name, or a field that
     /// old commands do not have.
     const VERSION: u16 = 1;
+
+    /// The version that a command needs. A command of a newer version than all members have is refused with
+    /// [`NotYet`](crate::WriteError::NotYet), so that in a rolling upgrade no node meets what it cannot know. By default all
+    /// commands need the newest: then nodes of the new version write nothing until the last one is upgraded. Say 1 for those
+    /// that there always were, and they go on.
+    fn version_of(command: &Self::Command) -> u16 {
+        let _ = command;
+        Self::VERSION
+    }
 
     /// What changes the machine. Goes through the log.
     type Command: Serialize + DeserializeOwned + Send + 'static;

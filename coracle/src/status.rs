@@ -20,6 +20,9 @@ pub struct Status {
     pub applied: LogId,
     /// The digest of everything up to exactly [`applied`](Status::applied): equal on all nodes.
     pub digest: Digest,
+    /// The newest version of the state machine of which all members are known to be: what commands may need. See
+    /// [`StateMachine::version_of`](crate::StateMachine::version_of).
+    pub machine_version: u16,
     /// Bytes of committed entries that the state machine has not applied yet, as far as they are in memory.
     pub unapplied_bytes: u64,
     /// Whether the state machine has come, since the start of the node, as far as the log was committed when a

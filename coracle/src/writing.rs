@@ -16,6 +16,7 @@ pub(crate) async fn write<S: StateMachine>(
     limit: Duration,
     way: Way,
 ) -> Result<S::Reply, WriteError> {
+    inner.check_version(S::version_of(&command))?;
     let encoded = S::encode_command(&command)?;
     drop(command);
     inner.check_length(&encoded)?;

@@ -215,6 +215,7 @@ fn hello_of(id: u64) -> Hello {
         address: String::new(),
         names: None,
         metadata: Default::default(),
+        machine: 0,
     };
     Hello { facts, to: NodeId(1), to_incarnation: None, purpose: Purpose::Raft }
 }

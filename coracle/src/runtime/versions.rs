@@ -6,7 +6,8 @@ use crate::driver::Knowing;
 use crate::transport::tcp::Introduction;
 use crate::wire;
 use coracle_core::{Member, Peer};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
 
 /// Who lacks what.
 #[derive(Default)]
@@ -15,7 +16,12 @@ pub(super) struct Old {
     snapshots: BTreeSet<Peer>,
     /// Members that know no transfers of leadership.
     transfers: BTreeSet<Peer>,
+    /// Of which version the machines of others are that were met.
+    machines: BTreeMap<Peer, u16>,
 }
+
+/// The version of the machine of whoever was not met, or does not say.
+const FIRST: u16 = 1;
 
 fn knows_sessions(met: &Introduction) -> bool {
     met.features & wire::SESSIONS != 0
@@ -35,7 +41,7 @@ impl Runtime {
             });
             lacking.map(|(peer, _)| *peer).collect()
         };
-        let snapshots = lacks(wire::SNAPSHOTS, &self.old.snapshots);
+        let mut snapshots = lacks(wire::SNAPSHOTS, &self.old.snapshots);
         let transfers = lacks(wire::TRANSFERS, &self.old.transfers);
         // Whoever was never met may be of any version.
         let knows = |(peer, met): &(Peer, Option<_>)| match met {
@@ -44,10 +50,23 @@ impl Runtime {
         };
         let knowing = met.iter().filter(|it| knows(it)).map(|(peer, _)| *peer).collect();
         self.parts.driver.knowing = Knowing::These(knowing);
+        let own = self.parts.config.machine.0;
+        self.old.machines.retain(|peer, _| met.iter().any(|(member, _)| member == peer));
+        let told = met.iter().filter_map(|(peer, met)| Some((*peer, met.as_ref()?.machine)));
+        self.old.machines.extend(told.filter(|(_, machine)| *machine > 0));
+        let machines = &self.old.machines;
+        let of_others = met.iter().map(|(peer, _)| machines.get(peer).copied().unwrap_or(FIRST));
+        let all_have = of_others.fold(own, u16::min).max(self.parts.driver.machine.version).max(FIRST);
+        let older = machines.iter().filter(|(_, machine)| **machine < own).map(|(peer, _)| *peer);
+        let older: BTreeSet<Peer> = older.collect();
+        snapshots.extend(&older);
+        self.parts.driver.set_machine_version(all_have.min(own));
+        self.parts.machine_version.store(all_have, Ordering::Relaxed);
         let node = self.parts.config.id;
         if snapshots != self.old.snapshots {
             for peer in snapshots.difference(&self.old.snapshots) {
-                tracing::warn!(%node, "{}", alarms::no_snapshots(peer.id));
+                let say = if older.contains(peer) { alarms::older_machine } else { alarms::no_snapshots };
+                tracing::warn!(%node, "{}", say(peer.id));
             }
             self.parts.driver.without_snapshots(snapshots.clone());
             self.old.snapshots = snapshots;

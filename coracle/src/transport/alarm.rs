@@ -185,6 +185,7 @@ mod tests {
             address: String::new(),
             names: None,
             metadata: bytes::Bytes::new(),
+            machine: 0,
         }
     }
 

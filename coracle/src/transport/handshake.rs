@@ -141,6 +141,7 @@ pub(super) fn facts(local: &Local, names: Option<Peer>, config: &TcpConfig) -> F
         address: local.address.clone(),
         names,
         metadata: local.metadata.clone(),
+        machine: local.machine,
     }
 }
 

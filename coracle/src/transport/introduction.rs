@@ -32,6 +32,8 @@ pub struct Local {
     /// What the application wants known of this member, at most
     /// [`crate::wire::MAX_METADATA`] bytes.
     pub metadata: Bytes,
+    /// The version of its state machine; 0: it does not say.
+    pub machine: u16,
 }
 
 impl Local {
@@ -39,7 +41,19 @@ impl Local {
     pub fn new(peer: Peer, boot: Boot, cluster: Option<ClusterId>, membership: LogId) -> Local {
         let (boots, met, places) = (Vec::new(), Vec::new(), Vec::new());
         let (address, metadata) = (String::new(), Bytes::new());
-        Local { peer, boot, cluster, membership, boot_number: 0, boots, met, places, address, metadata }
+        Local {
+            peer,
+            boot,
+            cluster,
+            membership,
+            boot_number: 0,
+            boots,
+            met,
+            places,
+            address,
+            metadata,
+            machine: 0,
+        }
     }
 }
 
@@ -62,6 +76,8 @@ pub struct Introduction {
     pub features: u64,
     /// What its application wants known of it.
     pub metadata: Bytes,
+    /// The version of its state machine; 0: it does not say.
+    pub machine: u16,
 }
 
 impl Introduction {
@@ -76,6 +92,7 @@ impl Introduction {
             names: facts.names,
             features: features & (facts.required | facts.optional),
             metadata: facts.metadata.clone(),
+            machine: facts.machine,
         }
     }
 

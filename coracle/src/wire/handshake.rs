@@ -51,6 +51,8 @@ pub struct Facts {
     /// What the application wants known of this member; the protocol does not look into it. At most
     /// [`MAX_METADATA`] bytes.
     pub metadata: Bytes,
+    /// The version of its state machine; 0 if it does not say.
+    pub machine: u16,
 }
 
 /// What a connection is for.
@@ -311,6 +313,7 @@ impl From<&Facts> for proto::Facts {
             address: facts.address.clone(),
             names: facts.names.map(from_peer),
             metadata: facts.metadata.clone(),
+            machine: facts.machine.into(),
         }
     }
 }
@@ -345,6 +348,8 @@ fn to_facts(facts: Option<proto::Facts>) -> Result<Facts, WireError> {
         address: facts.address,
         names: facts.names.map(to_peer),
         metadata: facts.metadata,
+        // One above all that this version can count is newer than any.
+        machine: u16::try_from(facts.machine).unwrap_or(u16::MAX),
     })
 }
 

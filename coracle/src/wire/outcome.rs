@@ -22,6 +22,7 @@ mod code {
     pub(super) const SESSION_GAP: u32 = 11;
     pub(super) const SESSION_FULL: u32 = 12;
     pub(super) const SESSION_UNSUPPORTED: u32 = 13;
+    pub(super) const NOT_YET: u32 = 14;
     pub(super) const TIMEOUT: u32 = 16;
     pub(super) const LEADERSHIP_LOST: u32 = 17;
     pub(super) const DISCONNECTED: u32 = 18;
@@ -52,6 +53,10 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
         WriteError::Busy(Busy::Machine) => plain(code::BUSY_MACHINE),
         WriteError::Busy(Busy::Space) => plain(code::BUSY_SPACE),
         WriteError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },
+        WriteError::NotYet { needs, all_have } => {
+            let (needs, all_have) = (u32::from(*needs), u32::from(*all_have));
+            proto::Failure { needs, all_have, ..plain(code::NOT_YET) }
+        }
         WriteError::Stopped(reason) => {
             proto::Failure { stop: Some(from_stop(reason)), ..plain(code::STOPPED) }
         }
@@ -87,6 +92,10 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
         code::BUSY_MACHINE => WriteError::Busy(Busy::Machine),
         code::BUSY_SPACE => WriteError::Busy(Busy::Space),
         code::INVALID => WriteError::Invalid(failure.text),
+        code::NOT_YET => {
+            let version = |number| u16::try_from(number).unwrap_or(u16::MAX);
+            WriteError::NotYet { needs: version(failure.needs), all_have: version(failure.all_have) }
+        }
         code::STOPPED => WriteError::Stopped(stop),
         code::SESSION_EXPIRED => WriteError::Session(SessionError::Expired),
         code::SESSION_GAP => WriteError::Session(SessionError::Gap),

@@ -72,6 +72,8 @@ pub(super) struct Facts {
     pub(super) names: Option<Peer>,
     #[prost(bytes = "bytes", tag = "14")]
     pub(super) metadata: Bytes,
+    #[prost(uint32, tag = "15")]
+    pub(super) machine: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -393,6 +395,10 @@ pub(super) struct Failure {
     pub(super) leader: u64,
     #[prost(message, optional, tag = "4")]
     pub(super) stop: Option<Stop>,
+    #[prost(uint32, tag = "5")]
+    pub(super) needs: u32,
+    #[prost(uint32, tag = "6")]
+    pub(super) all_have: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]

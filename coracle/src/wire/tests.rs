@@ -102,6 +102,7 @@ fn facts() -> Facts {
         address: "host:7000".to_owned(),
         names: Some(Peer { id: NodeId(2), incarnation: Incarnation(0xcc) }),
         metadata: Bytes::from_static(b"rack 7"),
+        machine: 3,
     }
 }
 
@@ -509,7 +510,7 @@ proptest! {
         mut boots in proptest::collection::vec(any::<u64>().prop_map(Boot), 0..MAX_BOOTS),
         address in ".{0,50}",
         names in proptest::option::of(any::<(u64, u64)>()),
-        metadata in proptest::collection::vec(any::<u8>(), 0..MAX_METADATA),
+        (metadata, machine) in (proptest::collection::vec(any::<u8>(), 0..MAX_METADATA), any::<u16>()),
     ) {
         let [required, optional, id, life, boot, term, index, to] = numbers;
         let from = Peer { id: NodeId(id), incarnation: Incarnation(life) };
@@ -531,6 +532,7 @@ proptest! {
             address,
             names: names.map(|(id, life)| Peer { id: NodeId(id), incarnation: Incarnation(life) }),
             metadata: metadata.into(),
+            machine,
         };
         let purpose = [Purpose::Raft, Purpose::Probe, Purpose::Bulk, Purpose::Client, Purpose::Other(99)];
         let purpose = purpose[small[5] as usize % purpose.len()];

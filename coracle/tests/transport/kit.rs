@@ -158,6 +158,7 @@ pub(crate) fn hello(from: u64, to: u64) -> Hello {
         address: String::new(),
         names: Some(peer(to)),
         metadata: Bytes::new(),
+        machine: 0,
     };
     Hello { facts, to: NodeId(to), to_incarnation: Some(peer(to).incarnation), purpose: Purpose::Raft }
 }

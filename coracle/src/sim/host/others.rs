@@ -41,6 +41,7 @@ impl Host {
             address: String::new(),
             names: None,
             metadata: bytes::Bytes::new(),
+            machine: 0,
         };
         let alarm = self.kept.meet(&facts);
         let fine = alarm.is_none_or(|alarm| alarm.reason != AlarmReason::Copy);
