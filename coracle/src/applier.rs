@@ -9,6 +9,7 @@
 use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
 use crate::events::News;
+use crate::proposal::Proposal;
 use crate::replicated::{Applied, Digest, Replicated, SaveState};
 use crate::state_machine::{CodecError, StateMachine};
 use crate::storage::StoreError;
@@ -45,6 +46,8 @@ pub(crate) struct Progress {
 pub(crate) enum Outcome<S: StateMachine, W, A> {
     /// The command was applied, and this is its reply.
     Reply(W, S::Reply),
+    /// What a client asked for was done: its encoded reply, or what its session has to say.
+    Encoded(W, Bytes),
     /// The command has no reply.
     Failed(W, WriteError),
     /// The query was answered, from a state that has applied everything up to this entry, or cannot be.
@@ -182,28 +185,11 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             }
             Work::Check(from, forward) => {
                 let id = forward.id;
-                self.outcomes.push(match Self::understand(forward) {
-                    Ok(forward) => Outcome::Checked(from, forward),
+                self.outcomes.push(match understand::<S>(forward.proposal) {
+                    Ok(proposal) => Outcome::Checked(from, Forward { proposal, ..forward }),
                     Err(error) => Outcome::Send(from, reply(id, Err(error.into()))),
                 });
             }
-        }
-    }
-
-    /// What a peer sends becomes an entry only as this machine understands it: all nodes can apply that, and apply the
-    /// same, whatever version of the machine encoded the command.
-    fn understand(forward: Forward) -> Result<Forward, CodecError> {
-        let Forward { proposal, .. } = forward;
-        let proposal = match proposal.command() {
-            None => proposal,
-            Some(command) => {
-                let command = S::encode_command(&S::decode_command(command)?)?;
-                proposal.with_command(command)
-            }
-        };
-        match proposal.len() {
-            0..=MAX_PAYLOAD => Ok(Forward { proposal, ..forward }),
-            length => Err(CodecError(format!("the command takes {length} bytes here"))),
         }
     }
 
@@ -379,6 +365,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         self.answered += 1;
         self.outcomes.push(match caller {
             Caller::Here(writer) => Outcome::Reply(writer, value),
+            Caller::Client(writer) => match carried(encoded) {
+                Ok(bytes) => Outcome::Encoded(writer, bytes),
+                Err(error) => Outcome::Failed(writer, error),
+            },
             Caller::Forwarded(peer, id) => Outcome::Send(peer, reply(id, carried(encoded))),
             Caller::Carried(flight) => Outcome::Carried(flight, carried(encoded)),
         });
@@ -390,6 +380,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             (caller, Err(error)) => self.fail(caller, error),
             // Nobody asks anything of a session without a number.
             (caller @ Caller::Here(_), Ok(_)) => self.fail(caller, WriteError::Unknown(Cause::ReplyLost)),
+            (Caller::Client(writer), Ok(told)) => {
+                self.answered += 1;
+                self.outcomes.push(Outcome::Encoded(writer, told));
+            }
             (Caller::Forwarded(peer, id), told) => {
                 self.answered += 1;
                 self.outcomes.push(Outcome::Send(peer, reply(id, told)));
@@ -404,10 +398,26 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     fn fail(&mut self, caller: Caller<W>, error: WriteError) {
         self.answered += 1;
         self.outcomes.push(match caller {
-            Caller::Here(writer) => Outcome::Failed(writer, error),
+            Caller::Here(writer) | Caller::Client(writer) => Outcome::Failed(writer, error),
             Caller::Forwarded(peer, id) => Outcome::Send(peer, reply(id, Err(error))),
             Caller::Carried(flight) => Outcome::Carried(flight, Err(error)),
         });
+    }
+}
+
+/// What a peer or a client sends becomes an entry only as this machine understands it: all nodes can apply that, and apply
+/// the same, whatever version of the machine encoded the command.
+pub(crate) fn understand<S: StateMachine>(proposal: Proposal) -> Result<Proposal, CodecError> {
+    let proposal = match proposal.command() {
+        None => proposal,
+        Some(command) => {
+            let command = S::encode_command(&S::decode_command(command)?)?;
+            proposal.with_command(command)
+        }
+    };
+    match proposal.len() {
+        0..=MAX_PAYLOAD => Ok(proposal),
+        length => Err(CodecError(format!("the command takes {length} bytes here"))),
     }
 }
 

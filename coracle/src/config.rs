@@ -114,6 +114,9 @@ pub struct Config {
     /// How long a [session](crate::Session) of this node outlives its last word, by the cluster's clock: from 1 s to a day.
     /// After a longer time without a leader, the outcome of what was sent in it is unknown. Default 60 s.
     pub session_timeout: Duration,
+    /// How many [clients](crate::client) may be connected; 0 serves none. They have budgets of their own and take nothing from
+    /// other nodes, and never more than a quarter of the descriptors that the process may open. Default 1,024.
+    pub max_clients: usize,
     /// The largest encoded command, in bytes; larger ones are [`Invalid`](crate::WriteError::Invalid).
     /// Default 8 MiB, at most [`MAX_PAYLOAD`].
     pub max_command_bytes: usize,
@@ -192,6 +195,7 @@ impl Config {
             replace_dead_after: None,
             forward: false,
             session_timeout: Duration::from_secs(60),
+            max_clients: 1_024,
             max_command_bytes: 8 << 20,
             max_pending: 65_536,
             max_unproposed_bytes: 64 << 20,

@@ -199,6 +199,12 @@ pub enum ReadError {
         "the state machine of this node differs from that of a majority, and answers no more: ask another node"
     )]
     Diverged,
+    /// The question is wrong in itself, or its answer cannot be carried: it will not do better on another node.
+    #[error("the query is not valid: {0}")]
+    Invalid(String),
+    /// A client found no node that could answer within the time limit.
+    #[error("no node could be reached within the time limit: {0}")]
+    Unreachable(String),
     /// The state machine panicked over this query. Nothing was changed, and the node goes on.
     #[error("the state machine panicked over the query: {0}")]
     Panicked(String),

@@ -106,6 +106,20 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
     }
 
+    /// A client's write, which its session numbers, and this machine understands: proposed if this node leads in the term
+    /// that the client holds for the newest, and refused otherwise.
+    pub(crate) fn on_submitted(&mut self, proposal: Proposal, term: Term, caller: W) {
+        let error = match self.refuses(term) {
+            Some(error) => error,
+            None if !self.may_propose(&proposal) => WriteError::Session(SessionError::Unsupported),
+            None => {
+                self.open += 1;
+                return self.commands.push((Caller::Client(caller), proposal));
+            }
+        };
+        self.actions.answers.push(Answer::Write(caller, Err(error)));
+    }
+
     /// Why a write that is meant for the leader of this term is not taken.
     fn refuses(&self, term: Term) -> Option<WriteError> {
         let raft = self.raft();

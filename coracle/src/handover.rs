@@ -186,7 +186,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     pub(crate) fn refuse_write(&mut self, caller: Caller<W>, error: WriteError) {
         self.open -= 1;
         match caller {
-            Caller::Here(caller) => self.actions.answers.push(Answer::Write(caller, Err(error))),
+            Caller::Here(caller) | Caller::Client(caller) => {
+                self.actions.answers.push(Answer::Write(caller, Err(error)));
+            }
             Caller::Forwarded(peer, id) => self.reply(peer, id, Err(error)),
             Caller::Carried(flight) => self.courier.on_answer(flight, Err(error), self.ticks),
         }

@@ -11,6 +11,7 @@ use crate::published::Published;
 use crate::requests::{Reader, Request};
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
+use crate::wire::Directory;
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer};
 use std::net::SocketAddr;
@@ -52,6 +53,8 @@ pub(crate) struct Inner {
     /// What the machine publishes.
     pub(crate) published: Arc<Published>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
+    /// Who leads, for clients.
+    pub(crate) directory: watch::Receiver<(LogId, Arc<Directory>)>,
     pub(crate) stop: watch::Sender<bool>,
     pub(crate) ending: watch::Receiver<Option<StopReason>>,
     pub(crate) stopped: watch::Receiver<Option<StopReason>>,

@@ -17,12 +17,14 @@ use crate::replacing;
 use crate::replica::Replica;
 use crate::requests::{Reader, Request, Writer};
 use crate::runtime::{Parts, Runtime, Stopped};
+use crate::serving::{Serving, Understands};
 use crate::storage::disk::Disk;
 use crate::storage::identity::Boots;
 use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, Recovered};
 use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
+use crate::wire::frame_limit;
 use crate::work::Caller;
 use crate::writer;
 use coracle_core::{Boot, ClusterId, LogId, Membership, Peer, Raft, Restored};
@@ -54,8 +56,13 @@ pub(crate) fn open_store(config: Config) -> Boxed<'static, Result<Opened, StartE
 }
 
 /// Starts a node on what its store held.
-pub(crate) fn launch(config: Config, machine: StartMachine, opened: Opened) -> Boxed<'static, Started> {
-    Box::pin(on_own_thread(config, machine, opened))
+pub(crate) fn launch(
+    config: Config,
+    machine: StartMachine,
+    understands: Arc<dyn Understands>,
+    opened: Opened,
+) -> Boxed<'static, Started> {
+    Box::pin(on_own_thread(config, machine, understands, opened))
 }
 
 /// Off the runtime's threads, since it reads files.
@@ -71,7 +78,12 @@ async fn judge_and_open(config: Config) -> Result<Opened, StartError> {
         .map_err(|error| StartError::System { action: "open the store", source: io::Error::other(error) })?
 }
 
-async fn on_own_thread(config: Config, machine: StartMachine, opened: Opened) -> Started {
+async fn on_own_thread(
+    config: Config,
+    machine: StartMachine,
+    understands: Arc<dyn Understands>,
+    opened: Opened,
+) -> Started {
     let (handed, node) = oneshot::channel();
     let callers = Handle::current();
     let name = format!("coracle-{}", config.id);
@@ -85,7 +97,7 @@ async fn on_own_thread(config: Config, machine: StartMachine, opened: Opened) ->
             }
         };
         own.block_on(async move {
-            match assemble(config, machine, opened, callers).await {
+            match assemble(config, machine, understands, opened, callers).await {
                 Err(error) => drop(handed.send(Err(error))),
                 Ok((inner, runtime)) => {
                     // If nobody takes them, the handles are gone, and so it stops at once.
@@ -110,6 +122,7 @@ async fn on_own_thread(config: Config, machine: StartMachine, opened: Opened) ->
 async fn assemble(
     config: Config,
     machine: StartMachine,
+    understands: Arc<dyn Understands>,
     opened: Opened,
     callers: Handle,
 ) -> Result<(Arc<Inner>, Runtime), StartError> {
@@ -129,11 +142,13 @@ async fn assemble(
     let (requests_out, requests) = requests(&config);
     let ((leader_out, leader), (stop_out, stop)) = (watch::channel(None), watch::channel(false));
     let ((ending_out, ending), (stopped_out, stopped)) = (watch::channel(None), watch::channel(None));
+    let (directory_out, directory) = watch::channel(Default::default());
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
-    let (around, machine_reports) = around(&config, callers, &transport, &disk, &ending, snapshots.clone());
+    let (around, machine_reports) =
+        around(&config, callers.clone(), &transport, &disk, &ending, snapshots.clone());
     let published = around.published.clone();
     let machine = machine(around).map_err(system("start the machine's thread"))?;
-    let inner = Inner {
+    let inner = Arc::new(Inner {
         config: config.clone(),
         me,
         peer_addr: transport.local_addr(),
@@ -144,10 +159,12 @@ async fn assemble(
         machine_version: Arc::new(AtomicU16::new(1)),
         published,
         leader,
+        directory,
         stop: stop_out,
         ending,
         stopped,
-    };
+    });
+    let serving = Serving::new(inner.clone(), understands, callers);
     let driver = Driver::new(replica, cluster, boot, &config);
     let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config));
     let driver = driver.fenced_at(fenced).remembering(promise, start);
@@ -168,13 +185,15 @@ async fn assemble(
         disk,
         requests,
         inbound,
+        serving,
         leader,
+        directory: directory_out,
         stop,
         ending,
         stopped,
         machine_version: inner.machine_version.clone(),
     };
-    Ok((Arc::new(inner), Runtime::new(parts)))
+    Ok((inner, Runtime::new(parts)))
 }
 
 /// What this node says of itself.
@@ -260,7 +279,12 @@ async fn listen(
     let newest = local.membership;
     let (address, metadata) = (config.advertised.clone(), config.metadata.clone().into());
     let local = Local { address, metadata, machine: config.machine.0, ..local };
-    let transport = TcpConfig { features: config.features, ..TcpConfig::default() };
+    let transport = TcpConfig {
+        max_clients: config.max_clients,
+        client_frame: frame_limit(config.max_command_bytes),
+        features: config.features,
+        ..TcpConfig::default()
+    };
     let transport = Tcp::bind(&config.peer_addr, transport, local, inbox)
         .await
         .map_err(|source| StartError::Listen { address: config.peer_addr.clone(), source })?;

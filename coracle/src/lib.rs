@@ -116,6 +116,7 @@ mod replica;
 mod replicated;
 mod requests;
 mod runtime;
+mod serving;
 mod session;
 mod sessions;
 #[cfg(feature = "sim")]

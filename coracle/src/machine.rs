@@ -241,6 +241,7 @@ impl<S: StateMachine> Turning<S> {
         for outcome in self.applier.outcomes() {
             match outcome {
                 Outcome::Reply(writer, reply) => writer.reply::<S>(reply),
+                Outcome::Encoded(writer, bytes) => writer.answer(Ok(bytes)),
                 Outcome::Failed(writer, error) => writer.answer(Err(error)),
                 Outcome::Answer(reader, answer) => reader.answer::<S>(answer),
                 Outcome::Send(to, message) => {

@@ -19,6 +19,7 @@ use crate::open::Opened;
 use crate::own_disk::begin;
 use crate::reading;
 use crate::replicated::Replicated;
+use crate::serving::Understanding;
 use crate::session::Session;
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
@@ -113,7 +114,8 @@ impl<S: StateMachine> Node<S> {
         let (replicated, stands) = begun.await.map_err(lost)??;
         opened.stands = stands;
         let start = Box::new(move |around| Machine::start(replicated, around));
-        let (inner, handles) = launch(config, start, opened).await?;
+        let understands = Arc::new(Understanding::<S>::default());
+        let (inner, handles) = launch(config, start, understands, opened).await?;
         Ok(Node { inner, handles: Arc::new(handles), machine: PhantomData })
     }
 

@@ -3,13 +3,14 @@
 use crate::backup;
 use crate::entry::Entry;
 use crate::error::{Cause, EntryLookupError, ReadError, SnapshotError, StopReason, WriteError};
+use crate::proposal::Proposal;
 use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
 use crate::wire::{Answer, Ask};
 use crate::work::{Changed, Transferred, Waits, Way};
 use bytes::Bytes;
-use coracle_core::{Index, LogId, Membership, NodeId};
+use coracle_core::{Index, LogId, Membership, NodeId, Term};
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,8 @@ use tokio::sync::oneshot;
 pub(crate) enum Request {
     /// Replicate an encoded command, in this way.
     Write { command: Bytes, limit: Duration, way: Way, writer: Writer },
+    /// Put into the log what a client numbers itself, if this node leads in that term.
+    Submit { proposal: Proposal, term: Term, writer: Writer },
     /// Answer a query: from a state that has applied everything up to there, or else from one that is not older than the request.
     Read { reader: Reader, from: Option<Index> },
     /// Give out a snapshot that reaches so far.
@@ -45,6 +48,7 @@ impl Request {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Request::Write { command, .. } => command.len(),
+            Request::Submit { proposal, .. } => proposal.len(),
             _ => 0,
         }
     }
@@ -53,7 +57,9 @@ impl Request {
     pub(crate) fn turn_away(self, reason: &StopReason) {
         let reason = reason.clone();
         match self {
-            Request::Write { writer, .. } => writer.answer(Err(WriteError::Stopped(reason))),
+            Request::Write { writer, .. } | Request::Submit { writer, .. } => {
+                writer.answer(Err(WriteError::Stopped(reason)))
+            }
             Request::Read { reader, .. } => reader.refuse(ReadError::Stopped(reason)),
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),
             // The handle finds the reason by itself.
@@ -137,7 +143,7 @@ impl<S: StateMachine> Holds for Asked<S> {
 }
 
 /// What consensus needs of whoever waits for a write.
-trait Write: Any + Send + Sync {
+pub(crate) trait Write: Any + Send + Sync {
     fn gave_up(&self) -> bool;
     fn answer(&self, outcome: Result<Bytes, WriteError>);
     fn lose(&self);
@@ -216,6 +222,11 @@ impl<S: StateMachine> Read for Asked<S> {
 pub(crate) struct Writer(Option<Arc<dyn Write>>);
 
 impl Writer {
+    /// Whoever this is for.
+    pub(crate) fn to(write: Arc<dyn Write>) -> Writer {
+        Writer(Some(write))
+    }
+
     /// An encoded reply, or why there is none.
     pub(crate) fn answer(mut self, outcome: Result<Bytes, WriteError>) {
         if let Some(write) = self.0.take() {

@@ -22,6 +22,7 @@ use crate::machine::{self, Machine};
 use crate::place::Place;
 use crate::replica::Load;
 use crate::requests::{Reader, Request, Writer};
+use crate::serving::Serving;
 use crate::snapshots::FileOrder;
 use crate::status::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
 use crate::storage::disk::Disk;
@@ -29,7 +30,7 @@ use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
-use crate::wire;
+use crate::wire::{self, Directory};
 use crate::work::{Actions, Answer, Caller, Changed, Order, Transferred, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
@@ -43,6 +44,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 mod callers;
+mod directory;
 mod leaving;
 mod versions;
 use callers::Callers;
@@ -81,7 +83,10 @@ pub(crate) struct Parts {
     pub(crate) disk: Option<Arc<dyn Disk>>,
     pub(crate) requests: inbox::Receiver<Request>,
     pub(crate) inbound: mpsc::Receiver<Inbound>,
+    /// Those who are served besides this node's own callers.
+    pub(crate) serving: Serving,
     pub(crate) leader: watch::Sender<Option<Leader>>,
+    pub(crate) directory: watch::Sender<(LogId, Arc<Directory>)>,
     pub(crate) stop: watch::Receiver<bool>,
     /// Told as soon as the node begins to stop.
     pub(crate) ending: watch::Sender<Option<StopReason>>,
@@ -373,6 +378,7 @@ impl Runtime {
             Inbound::Message { from, cluster, names_me, message, .. } => {
                 self.parts.driver.on_message(from, cluster, names_me, message);
             }
+            Inbound::Client(visitor) => self.parts.serving.take_in(*visitor),
             Inbound::Founding { from, ask, answer } => self.on_founding(from, *ask, answer),
             // The transport has logged it.
             Inbound::Alarm(_) => {}
@@ -385,6 +391,9 @@ impl Runtime {
         match request {
             Request::Write { command, limit, way, writer } => {
                 self.parts.driver.on_write(command, limit, way, writer);
+            }
+            Request::Submit { proposal, term, writer } => {
+                self.parts.driver.on_submitted(proposal, term, writer);
             }
             Request::Read { reader, from: None } => self.parts.driver.on_read(reader),
             Request::Read { reader, from: Some(index) } => self.parts.driver.on_read_from(index, reader),
@@ -621,6 +630,7 @@ impl Runtime {
             told.clone_from(&leader);
             changed
         });
+        self.parts.directory.send_if_modified(|told| directory::renew(told, &self.parts.driver));
         let raft = self.parts.driver.raft();
         let role = (raft.role_name(), raft.term());
         if role != self.told {
@@ -646,7 +656,7 @@ impl Runtime {
         let (writes, reads) = self.parts.driver.stop();
         for caller in writes {
             match caller {
-                Caller::Here(writer) => writer.answer(Err(unknown())),
+                Caller::Here(writer) | Caller::Client(writer) => writer.answer(Err(unknown())),
                 // Its caller is among the others.
                 Caller::Carried(_) => {}
                 Caller::Forwarded(peer, id) => {
@@ -659,12 +669,15 @@ impl Runtime {
             reader.refuse(ReadError::Stopped(reason.clone()));
         }
         let Runtime { parts, loaded, loads, .. } = self;
-        let Parts { config, writer, reader, disk, transport, stopped, leader, machine, files, .. } = parts;
+        let Parts {
+            config, writer, reader, disk, transport, stopped, leader, machine, files, serving, ..
+        } = parts;
         leader.send_replace(None);
         if !machine.finish().await {
             let node = config.id;
             tracing::error!(%node, "the state machine is still busy; the node stops without it, and the data directory stays locked until it returns");
         }
+        serving.finish().await;
         transport.close().await;
         if timeout(DISK_PATIENCE, writer.finish()).await.is_err() {
             tracing::error!(

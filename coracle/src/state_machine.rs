@@ -122,6 +122,26 @@ pub trait StateMachine: Send + 'static {
     fn decode_reply(bytes: &Bytes) -> Result<Self::Reply, CodecError> {
         codec::message_pack::decode(bytes)
     }
+
+    /// A query's bytes, as they come from a [client](crate::client) in another process.
+    fn encode_query(query: &Self::Query) -> Result<Bytes, CodecError> {
+        codec::message_pack::encode(query)
+    }
+
+    /// The query that the bytes say.
+    fn decode_query(bytes: &Bytes) -> Result<Self::Query, CodecError> {
+        codec::message_pack::decode(bytes)
+    }
+
+    /// An answer's bytes, as they go to a client.
+    fn encode_answer(answer: &Self::Answer) -> Result<Bytes, CodecError> {
+        codec::message_pack::encode(answer)
+    }
+
+    /// The answer that the bytes say.
+    fn decode_answer(bytes: &Bytes) -> Result<Self::Answer, CodecError> {
+        codec::message_pack::decode(bytes)
+    }
 }
 
 /// What a machine may know of the entry that it applies, the same on every node, and what it may ask for.

@@ -46,6 +46,8 @@ impl Waits for RequestId {
 pub(crate) enum Caller<W> {
     /// A caller of this node.
     Here(W),
+    /// A client of this node, whose answer goes to it encoded.
+    Client(W),
     /// Another node forwarded it, under this number.
     Forwarded(Peer, u64),
     /// This node's [courier](crate::courier) sent it, under this number.
@@ -55,7 +57,7 @@ pub(crate) enum Caller<W> {
 impl<W: Waits> Waits for Caller<W> {
     fn gave_up(&self) -> bool {
         match self {
-            Caller::Here(caller) => caller.gave_up(),
+            Caller::Here(caller) | Caller::Client(caller) => caller.gave_up(),
             // The other node knows, and drops the answer.
             Caller::Forwarded(..) | Caller::Carried(_) => false,
         }

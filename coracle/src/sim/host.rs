@@ -629,6 +629,7 @@ impl Running {
         for outcome in self.applier.outcomes() {
             match outcome {
                 Outcome::Reply(request, told) => wants.heard.push((request, Heard::Reply(told))),
+                Outcome::Encoded(request, bytes) => wants.heard.push((request, Heard::of_reply(&bytes))),
                 Outcome::Answer(request, Ok((value, applied))) => {
                     wants.heard.push((request, Heard::Answer(value, applied.index)));
                 }

@@ -5,16 +5,17 @@
 //! connection is taken from the system only when there is a place for its socket, which is given back after the
 //! socket is closed: so however many come and however fast, the descriptors that they take are bounded.
 
+use super::dial::TcpHalves;
 use super::farewell::{finish, reject};
 use super::founding;
 use super::handshake::{ReadError, Stream, Verdict, judge};
 use super::shared::{HandshakeSlot, Origin, Shared};
+use super::visit::Visitor;
 use crate::wire::{Incoming, Refused, RefusedReason, Welcome, WireError};
 use coracle_core::NodeId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
@@ -56,11 +57,7 @@ async fn serve_tcp(shared: &Shared, slot: HandshakeSlot, stream: TcpStream, remo
 }
 
 /// Serves one connection from its handshake to its end.
-async fn serve<R, W>(shared: &Shared, slot: HandshakeSlot, mut stream: Stream<R, W>, source: IpAddr)
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
+async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, source: IpAddr) {
     let (limit, remote) = (shared.config.handshake_timeout, &source.to_string());
     let hello = match timeout(limit, stream.reader.receive()).await {
         Ok(Ok(Incoming::Hello(hello))) => hello,
@@ -83,6 +80,10 @@ where
             return finish(shared, stream, &welcome).await;
         }
         Ok(Verdict::Found) => return founding::serve(shared, stream, hello.facts.from, &welcome).await,
+        Ok(Verdict::Serve) => match Visitor::welcome(shared, &hello.facts) {
+            Ok(visitor) => return visitor.hand_over(shared, stream).await,
+            Err(refusal) => refusal,
+        },
         Ok(Verdict::Talk(cluster)) => {
             match shared.register(&hello.facts, cluster, Origin::Accepted(source, welcome)) {
                 Ok((link, alarm)) => {

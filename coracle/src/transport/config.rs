@@ -65,6 +65,18 @@ pub struct TcpConfig {
     /// How many bytes of messages may be on their way from the network to the node, over all connections;
     /// who finds it used up stops reading. 64 MiB: the largest frame, twice nearly.
     pub inbound_bytes: usize,
+    /// How many clients may be connected. 0: none is served. They take no place of peers, and never more than a quarter of
+    /// the descriptors that the process may open when the transport starts.
+    pub max_clients: usize,
+    /// The largest frame that is taken from a client, in bytes; clients are told.
+    pub client_frame: usize,
+    /// How many requests of one client may be under way; then it is not read from. 4,096: more than a client of this
+    /// library sends.
+    pub client_requests: usize,
+    /// How many bytes the requests of all clients that are under way may take; and as many again their unfinished frames
+    /// beyond 64 KiB each; and as many again the answers that wait for them, beyond 64 KiB each. 64 MiB: nearly two of the
+    /// largest. Who finds the first two used up is not read from, and who finds the last used up is cut off.
+    pub client_bytes: usize,
     /// The features offered to peers, one bit each. All that this version has
     /// ([`wire::FEATURES`]); on a connection those count that both sides offer.
     pub features: u64,
@@ -90,6 +102,10 @@ impl Default for TcpConfig {
             unfinished_timeout: Duration::from_secs(10),
             max_handshakes: 256,
             inbound_bytes: 64 << 20,
+            max_clients: 1_024,
+            client_frame: MAX_FRAME,
+            client_requests: 4_096,
+            client_bytes: 64 << 20,
             features: wire::FEATURES,
         }
     }
@@ -102,10 +118,11 @@ impl TcpConfig {
         self.max_handshakes = self.max_handshakes.min(share / 4).max(1);
         self.max_connections =
             self.max_connections.min(share.saturating_sub(self.max_handshakes + SPARE)).max(1);
+        self.max_clients = self.max_clients.min(share / 2);
         self
     }
 
-    /// How many sockets may be accepted and not closed yet.
+    /// How many sockets may be accepted and not closed yet, those of clients aside.
     pub(super) fn sockets(&self) -> usize {
         self.max_handshakes.saturating_add(self.max_connections).saturating_add(SPARE)
     }
@@ -130,6 +147,7 @@ mod tests {
             let config = TcpConfig::default().within(descriptors);
             assert!(config.sockets() as u64 <= descriptors / 2, "{descriptors}: {config:?}");
             assert!(config.max_handshakes >= 1 && config.max_connections >= 1);
+            assert!(config.max_clients as u64 <= descriptors / 4);
         }
         let ample = TcpConfig::default().within(1 << 20);
         assert_eq!((ample.max_handshakes, ample.max_connections), (256, 1_024));

@@ -1,33 +1,19 @@
 //! What goes on over a connection after its handshake.
 //!
-//! A link reads, writes and watches itself, all three in one task. Reading waits for the node when that is
-//! late (so the peer's writes back up, and only theirs); writing goes on meanwhile. The watch asks for a sign
-//! of life when nothing was heard for a while, and gives the link up when none comes: then the other end, or
-//! the way to it, is gone (TR-4). It asks as well when nothing was *said*: a peer that waits for its node does
-//! not read, and so cannot answer, but its own questions are heard.
+//! A link reads, writes and [watches](super::pipe) itself, all three in one task. Reading waits for the node when that is
+//! late (so the peer's writes back up, and only theirs); writing goes on meanwhile.
 
 use super::alarm::Alarm;
 use super::handshake::{ReadError, Reader, Stream};
 use super::link::{End, Link};
+use super::pipe::{FREE, Pulse, watch, whisper, write};
 use super::shared::Shared;
 use super::{Held, Inbound, PeerMessage};
-use crate::wire::{CloseReason, Frame, Incoming, WireError, ping, pong};
-use bytes::{Buf, Bytes};
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use crate::wire::{CloseReason, Incoming, WireError, pong};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use std::sync::atomic::Ordering;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
-
-/// How many pieces one system call writes: a head and an entry for each of 64 small messages. More are
-/// written by the next call, without waiting.
-const PIECES: usize = 128;
-/// How much of a frame anybody may leave unfinished, in bytes.
-const FREE: usize = 64 << 10;
-/// How often within the idle timeout the watch looks: the timeout is met to a sixth.
-const LOOKS: u32 = 6;
 
 impl Link {
     /// Carries messages both ways until the link ends.
@@ -40,12 +26,12 @@ impl Link {
         let pulse = Pulse::default();
         let close_timeout = shared.config.close_timeout;
         let end = {
-            let write = self.write(&mut writer, &pulse);
+            let write = write(&self.outbox, &mut writer, &pulse);
             tokio::pin!(write);
             let end = tokio::select! {
                 end = self.read(shared, &mut reader, &pulse) => end,
-                end = &mut write => end,
-                end = self.watch(shared, &pulse) => end,
+                () = &mut write => End::Finished,
+                () = watch(&shared.config, &self.outbox, &pulse) => End::Silent,
                 // Who does not read does not get its goodbye.
                 () = async { self.outbox.closed().await; sleep(close_timeout).await } => End::Finished,
             };
@@ -82,7 +68,7 @@ impl Link {
                     continue;
                 }
                 Ok(Some((Incoming::Ping(number), _))) => {
-                    self.whisper(pong(number));
+                    whisper(&self.outbox, pong(number));
                     continue;
                 }
                 Ok(Some((Incoming::Alarm(told), _))) => {
@@ -102,6 +88,9 @@ impl Link {
                 }
                 Ok(Some((Incoming::FoundingAsk(_) | Incoming::FoundingAnswer(_), _))) => {
                     return End::Protocol(WireError::Invalid("a founding within a conversation"));
+                }
+                Ok(Some((Incoming::Query(_) | Incoming::QueryReply(_) | Incoming::Directory(_), _))) => {
+                    return End::Protocol(WireError::Invalid("a client's request within a conversation"));
                 }
                 Ok(Some((Incoming::Hello(_) | Incoming::Welcome(_) | Incoming::Refused(_), _))) => {
                     return End::Protocol(WireError::Invalid("a handshake within a conversation"));
@@ -146,92 +135,4 @@ impl Link {
         let (from, cluster, names_me) = (self.peer, self.cluster, self.who.names == Some(shared.me));
         shared.tell(Inbound::Message { from, cluster, names_me, message, held }).await;
     }
-
-    async fn write<W: AsyncWrite + Unpin>(&self, writer: &mut W, pulse: &Pulse) -> End {
-        while let Some(mut pieces) = self.outbox.take().await {
-            pulse.writing.store(true, Ordering::Relaxed);
-            if write_all(writer, &mut pieces, &pulse.wrote).await.is_err() {
-                // The reader may still hold the peer's goodbye, and it is certain to see the end.
-                std::future::pending::<()>().await;
-            }
-            pulse.writing.store(false, Ordering::Relaxed);
-        }
-        let _ = writer.shutdown().await;
-        End::Finished
-    }
-
-    /// Ends when the link is silent for too long in either direction.
-    async fn watch(&self, shared: &Shared, pulse: &Pulse) -> End {
-        let period = (shared.config.idle_timeout / LOOKS).max(Duration::from_millis(1));
-        let (mut heard, mut wrote) = (0, 0);
-        // For how many looks in a row nothing was heard, a write got nowhere, nothing was said.
-        let (mut deaf, mut stuck, mut mute) = (0, 0, 0);
-        loop {
-            sleep(period).await;
-            let now = pulse.heard.load(Ordering::Relaxed);
-            let waits = pulse.delivering.load(Ordering::Relaxed);
-            deaf = if now != heard || waits { 0 } else { deaf + 1 };
-            heard = now;
-            let now = pulse.wrote.load(Ordering::Relaxed);
-            let writing = pulse.writing.load(Ordering::Relaxed);
-            stuck = if now == wrote && writing { stuck + 1 } else { 0 };
-            mute = if now == wrote && !writing { mute + 1 } else { 0 };
-            wrote = now;
-            if deaf >= LOOKS || stuck >= LOOKS {
-                return End::Silent;
-            }
-            if period * (mute.max(deaf) + 1) > shared.config.ping_interval {
-                self.whisper(ping(0));
-            }
-        }
-    }
-
-    /// Queues a frame that matters only where nothing else is queued.
-    fn whisper(&self, head: Bytes) {
-        self.outbox.push(Frame { head, bulk: Vec::new() });
-    }
-}
-
-/// What the reader and the writer let the watch know.
-#[derive(Default)]
-struct Pulse {
-    /// Grows with every read.
-    heard: AtomicU64,
-    /// Whether the reader waits for the node, and so cannot hear.
-    delivering: AtomicBool,
-    /// Grows with every write.
-    wrote: AtomicU64,
-    /// Whether the writer has something that the system has not taken yet.
-    writing: AtomicBool,
-}
-
-/// Writes all pieces, as many at a time as the system takes.
-async fn write_all<W: AsyncWrite + Unpin>(
-    writer: &mut W,
-    pieces: &mut VecDeque<Bytes>,
-    progress: &AtomicU64,
-) -> io::Result<()> {
-    while !pieces.is_empty() {
-        let mut written = {
-            let mut slices = [IoSlice::new(&[]); PIECES];
-            let count = pieces.len().min(PIECES);
-            for (slice, piece) in slices.iter_mut().zip(pieces.iter()) {
-                *slice = IoSlice::new(piece);
-            }
-            writer.write_vectored(&slices[..count]).await?
-        };
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
-        }
-        progress.fetch_add(1, Ordering::Relaxed);
-        while let Some(front) = pieces.front_mut() {
-            if written < front.len() {
-                front.advance(written);
-                break;
-            }
-            written -= front.len();
-            pieces.pop_front();
-        }
-    }
-    writer.flush().await
 }

@@ -4,6 +4,7 @@
 //! pauses that grow while it fails. A link that had lived well is replaced at once, because the next attempt
 //! also tells whether the peer's process is still there. A bootstrap's probe is the same first half.
 
+use super::config::TcpConfig;
 use super::handshake::{ReadError, Stream, check_welcome};
 use super::link::End;
 use super::shared::{Answer, Origin, Shared, Target};
@@ -24,7 +25,7 @@ pub(super) type TcpHalves = Stream<OwnedReadHalf, OwnedWriteHalf>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum DialError {
+pub(crate) enum DialError {
     #[error("cannot resolve the address: {0}")]
     Resolve(io::Error),
     /// Every address of the name refused.
@@ -156,19 +157,28 @@ pub(super) async fn dial(
     hello: &Hello,
 ) -> Result<(TcpHalves, Welcome), DialError> {
     shared.counters.dials.fetch_add(1, Ordering::Relaxed);
-    let stream = connect(address, shared.config.connect_timeout).await?;
+    knock(address, &shared.config, hello).await
+}
+
+/// The same for whoever is no node.
+pub(super) async fn knock(
+    address: &str,
+    config: &TcpConfig,
+    hello: &Hello,
+) -> Result<(TcpHalves, Welcome), DialError> {
+    let stream = connect(address, config.connect_timeout).await?;
     // It only delays small writes where it fails.
     let _ = stream.set_nodelay(true);
     let (reader, writer) = stream.into_split();
     let mut stream = Stream::new(reader, writer);
-    let limit = shared.config.handshake_timeout;
+    let limit = config.handshake_timeout;
     let answer = timeout(limit, async {
         stream.send(&hello.encode()).await?;
         stream.reader.receive().await
     });
     match answer.await {
         Err(_) => Err(DialError::HandshakeTimeout(limit)),
-        Ok(Ok(Incoming::Welcome(welcome))) => match check_welcome(&shared.config, hello, &welcome) {
+        Ok(Ok(Incoming::Welcome(welcome))) => match check_welcome(config, hello, &welcome) {
             Ok(()) => Ok((stream, welcome)),
             Err((reason, text)) => Err(DialError::Unfit { reason, text, welcome: Box::new(welcome) }),
         },

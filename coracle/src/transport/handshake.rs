@@ -14,6 +14,8 @@ use bytes::{Bytes, BytesMut};
 use coracle_core::{ClusterId, NodeId, Peer};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// The longest frame of a handshake, in bytes: some hundreds are usual, a refusal's text may take 4 KiB.
 const HANDSHAKE_FRAME: usize = 8 << 10;
@@ -75,6 +77,23 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
         let mut buffer = BytesMut::with_capacity(READ.max(self.reader.buffer.len()));
         buffer.extend_from_slice(&self.reader.buffer);
         self.reader.buffer = buffer;
+    }
+}
+
+impl Stream<OwnedReadHalf, OwnedWriteHalf> {
+    /// The socket, free of the runtime that it was accepted on, and what was read of what is yet to be understood.
+    pub(super) fn apart(self) -> io::Result<(std::net::TcpStream, BytesMut)> {
+        let Reader { inner, buffer, .. } = self.reader;
+        let whole = inner.reunite(self.writer).map_err(io::Error::other)?;
+        Ok((whole.into_std()?, buffer))
+    }
+
+    /// The same on the runtime that this is called in.
+    pub(super) fn together(socket: std::net::TcpStream, read: BytesMut) -> io::Result<Self> {
+        let (reader, writer) = TcpStream::from_std(socket)?.into_split();
+        let mut stream = Stream::new(reader, writer);
+        stream.reader.buffer = read;
+        Ok(stream)
     }
 }
 
@@ -152,6 +171,8 @@ pub(super) enum Verdict {
     Introduce,
     /// It may ask one question about a founding.
     Found,
+    /// It is a client: its requests may be served.
+    Serve,
     /// It may talk, in the name of this cluster.
     Talk(ClusterId),
 }
@@ -165,6 +186,9 @@ pub(super) fn judge(
     let facts = &hello.facts;
     let refuse = |reason, text: String| Err((reason, text));
     compatible(config, local.peer.id, facts)?;
+    if hello.purpose == Purpose::Client && config.max_clients > 0 {
+        return judge_client(local, facts);
+    }
     if !matches!(hello.purpose, Purpose::Raft | Purpose::Probe | Purpose::Founding) {
         return refuse(RefusedReason::Purpose, format!("{:?} is not served here", hello.purpose));
     }
@@ -205,6 +229,21 @@ pub(super) fn judge(
     }
 }
 
+/// Judges the Hello of a client, which may not know yet whom it dialed, and has no node's name.
+fn judge_client(local: &Local, facts: &Facts) -> Result<Verdict, (RefusedReason, String)> {
+    if facts.from.id != NodeId(0) {
+        let text = format!("a client is no node, and {} is the name of one", facts.from.id);
+        return Err((RefusedReason::BadName, text));
+    }
+    match (local.cluster, facts.cluster) {
+        (Some(mine), Some(theirs)) if mine != theirs => Err((
+            RefusedReason::WrongCluster,
+            format!("this node belongs to cluster {mine}, and the client asks for cluster {theirs}"),
+        )),
+        _ => Ok(Verdict::Serve),
+    }
+}
+
 /// Judges the answer to a Hello: what the other side may not have seen in it.
 pub(super) fn check_welcome(
     config: &TcpConfig,
@@ -213,7 +252,10 @@ pub(super) fn check_welcome(
 ) -> Result<(), (RefusedReason, String)> {
     let facts = &welcome.facts;
     compatible(config, hello.facts.from.id, facts)?;
-    if facts.from.id != hello.to || hello.to_incarnation.is_some_and(|i| i != facts.from.incarnation) {
+    let anybody = hello.purpose == Purpose::Client && hello.to == NodeId(0);
+    if (facts.from.id != hello.to && !anybody)
+        || hello.to_incarnation.is_some_and(|i| i != facts.from.incarnation)
+    {
         return Err((
             RefusedReason::WrongNode,
             format!("node {} was dialed, but node {} on another disk answered", hello.to, facts.from.id),

@@ -69,17 +69,22 @@ impl Challenge {
 }
 
 /// How a link ended.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum End {
     /// The peer said goodbye.
+    #[error("it was closed: {:?} {}", .0.reason, .0.text)]
     Closed(Close),
     /// This side said goodbye.
+    #[error("this side closed it")]
     Finished,
     /// It was cut, by the network or the death of the peer's process.
+    #[error("it was cut")]
     Cut,
     /// Nothing was heard, or nothing could be written, for too long.
+    #[error("nothing was heard, or nothing could be written, for too long")]
     Silent,
     /// The peer said something that cannot be accepted.
+    #[error("the other side said something that cannot be accepted: {0}")]
     Protocol(WireError),
 }
 

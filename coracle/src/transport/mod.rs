@@ -10,7 +10,7 @@ mod accept;
 pub(crate) mod alarm;
 mod config;
 mod conversation;
-mod dial;
+pub(crate) mod dial;
 mod farewell;
 mod founding;
 mod handshake;
@@ -19,12 +19,15 @@ mod link;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
+mod pipe;
 pub(crate) mod places;
 mod quiet;
 mod shared;
+pub(crate) mod visit;
 
 pub use crate::wire::{Forward, ForwardReply, PeerMessage};
 pub use alarm::Alarm;
+pub use visit::Visitor;
 
 use crate::primitives;
 use crate::wire::{Answer, Ask};
@@ -61,6 +64,8 @@ pub enum Inbound {
         /// Where the answer goes. Dropped, the question has none.
         answer: oneshot::Sender<Answer>,
     },
+    /// A client has come. Whoever serves it takes it over; dropped, it is sent away.
+    Client(Box<Visitor>),
     /// Two processes, or two states, of one disk were met, or a peer says so of this node. It was logged; until peers
     /// are authenticated nothing else comes of it.
     Alarm(Alarm),

@@ -85,6 +85,11 @@ impl Outbox {
         true
     }
 
+    /// How many bytes wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Whether the last frame is not queued yet.
     pub(super) fn is_open(&self) -> bool {
         !self.lock().closed

@@ -19,6 +19,7 @@ use super::link::{Challenge, End, Link};
 use super::outbox::Outbox;
 use super::places::Places;
 use super::quiet::Quiet;
+use super::visit::Budget;
 use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};
@@ -54,6 +55,8 @@ pub(super) struct Shared {
     pub(super) sockets: Arc<Semaphore>,
     /// The share of `unfinished_bytes` that is left.
     unfinished: Arc<Semaphore>,
+    /// What is left for clients.
+    pub(super) clients: Budget,
     pub(super) counters: Counters,
     /// What was said of the peers that are dialed, by their addresses.
     pub(super) quiet: Quiet,
@@ -171,6 +174,7 @@ impl Shared {
             budget: Arc::new(Semaphore::new(permits)),
             sockets: Arc::new(Semaphore::new(config.sockets().min(Semaphore::MAX_PERMITS))),
             unfinished: Arc::new(Semaphore::new(unfinished)),
+            clients: Budget::new(&config),
             counters: Counters::default(),
             quiet: Quiet::default(),
             strangers: Quiet::default(),

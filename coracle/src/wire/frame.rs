@@ -63,11 +63,14 @@ pub(super) enum Type {
     TimeoutNow = 24,
     Forward = 32,
     ForwardReply = 33,
+    Query = 34,
+    QueryReply = 35,
+    Directory = 36,
 }
 
 impl Type {
     /// Every type that this version knows.
-    pub(super) const ALL: [Type; 21] = [
+    pub(super) const ALL: [Type; 24] = [
         Type::Hello,
         Type::Welcome,
         Type::Refused,
@@ -89,6 +92,9 @@ impl Type {
         Type::TimeoutNow,
         Type::Forward,
         Type::ForwardReply,
+        Type::Query,
+        Type::QueryReply,
+        Type::Directory,
     ];
 
     fn from_number(number: u8) -> Option<Type> {

@@ -66,7 +66,7 @@ pub enum Purpose {
     Founding,
     /// Reserved: snapshots, apart from heartbeats.
     Bulk,
-    /// Reserved: a client.
+    /// Requests of a client, which is no node.
     Client,
     /// One that this version does not know.
     Other(u32),
@@ -171,6 +171,8 @@ pub enum CloseReason {
     WrongCluster,
     /// The receiver is no member any more, or has moved.
     Unneeded,
+    /// The receiver, a client, does not read the answers to what it asks.
+    Slow,
     /// A reason that this version does not know.
     Other(u32),
 }
@@ -293,7 +295,7 @@ numbered!(RefusedReason {
     Busy = 9,
 });
 numbered!(AlarmReason { Copy = 1, Forgotten = 2, TwoRuns = 3 });
-numbered!(CloseReason { Stopping = 1, Replaced = 2, Protocol = 3, WrongCluster = 4, Unneeded = 5 });
+numbered!(CloseReason { Stopping = 1, Replaced = 2, Protocol = 3, WrongCluster = 4, Unneeded = 5, Slow = 6 });
 
 impl From<&Facts> for proto::Facts {
     fn from(facts: &Facts) -> proto::Facts {

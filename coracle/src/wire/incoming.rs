@@ -1,5 +1,6 @@
 //! Frames as they come in, verified and decoded: the only place that knows every type.
 
+use super::client::{Directory, Query, QueryReply};
 use super::founding::{Answer, Ask};
 use super::frame::{Frames, HEADER, Raw, Type};
 use super::handshake::{Alarm, Close, Hello, Refused, Welcome};
@@ -33,7 +34,13 @@ pub enum Incoming {
     FoundingAsk(Ask),
     /// The answer to it.
     FoundingAnswer(Answer),
-    /// Anything else.
+    /// A client's question to the machine.
+    Query(Query),
+    /// The answer to it.
+    QueryReply(QueryReply),
+    /// Who leads, and who else is there, for a client.
+    Directory(Directory),
+    /// Anything else. A client's writes are among these, and the answers to them.
     Message(PeerMessage),
 }
 
@@ -104,6 +111,9 @@ fn open(raw: Raw) -> Result<Incoming, WireError> {
         Type::Places => Incoming::Places(to_places(proto::Places::decode(raw.plain()?)?)?),
         Type::FoundingAsk => Incoming::FoundingAsk(Ask::open(raw)?),
         Type::FoundingAnswer => Incoming::FoundingAnswer(Answer::open(raw)?),
+        Type::Query => Incoming::Query(Query::open(raw)?),
+        Type::QueryReply => Incoming::QueryReply(QueryReply::open(raw)?),
+        Type::Directory => Incoming::Directory(Directory::open(raw)?),
         Type::RequestVote
         | Type::RequestVoteReply
         | Type::AppendEntries

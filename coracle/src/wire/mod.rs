@@ -14,6 +14,7 @@
 //! Nothing in here does I/O: [`encode`] makes bytes and [`Decoder`] takes them, over sockets and in the
 //! simulator alike. `docs/wire-format.md` has the tables.
 
+mod client;
 mod convert;
 mod founding;
 mod frame;
@@ -29,6 +30,7 @@ mod proto;
 mod tests;
 
 pub use crate::place::Place;
+pub use client::{Directory, LINEARIZABLE, Query, QueryReply};
 pub use founding::{Answer, Ask, Objection, Step};
 pub use frame::{Frame, HEADER, MAX_META, frame_limit};
 pub use handshake::{

@@ -1,11 +1,11 @@
-//! Why a forwarded write failed, as a number and a text.
+//! Why a forwarded write, or a client's read, failed, as a number and a text.
 //!
 //! The one rule: a number that this version does not know is read as "outcome unknown", never as "certainly
 //! not done". Texts are cut to [`MAX_TEXT`](super::convert::MAX_TEXT) so that they always fit into a meta.
 
 use super::convert::{cut, from_log_id, to_log_id};
 use super::proto;
-use crate::error::{Busy, Cause, Leader, SessionError, StopReason, WriteError, in_full};
+use crate::error::{Busy, Cause, Leader, ReadError, SessionError, StopReason, WriteError, in_full};
 use coracle_core::NodeId;
 
 mod code {
@@ -31,6 +31,9 @@ mod code {
     pub(super) const SESSION_EXPIRED: u32 = 21;
     pub(super) const SESSION_FORGOTTEN: u32 = 22;
     pub(super) const EXPIRED_MEANWHILE: u32 = 23;
+    pub(super) const LAGGING: u32 = 24;
+    pub(super) const DIVERGED: u32 = 25;
+    pub(super) const PANICKED: u32 = 26;
 
     pub(super) const STOP_REQUESTED: u32 = 1;
     pub(super) const STOP_STORAGE: u32 = 2;
@@ -47,11 +50,7 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
         }
         WriteError::NoLeader => plain(code::NO_LEADER),
         WriteError::NotConfigured => plain(code::NOT_CONFIGURED),
-        WriteError::Busy(Busy::Requests) => plain(code::BUSY),
-        WriteError::Busy(Busy::Disk) => plain(code::BUSY_DISK),
-        WriteError::Busy(Busy::Quorum) => plain(code::BUSY_QUORUM),
-        WriteError::Busy(Busy::Machine) => plain(code::BUSY_MACHINE),
-        WriteError::Busy(Busy::Space) => plain(code::BUSY_SPACE),
+        WriteError::Busy(why) => plain(from_busy(*why)),
         WriteError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },
         WriteError::NotYet { needs, all_have } => {
             let (needs, all_have) = (u32::from(*needs), u32::from(*all_have));
@@ -79,6 +78,9 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
 }
 
 pub(super) fn to_error(failure: proto::Failure) -> WriteError {
+    if let Some(why) = to_busy(failure.code) {
+        return WriteError::Busy(why);
+    }
     let stop = to_stop(failure.stop.unwrap_or_default());
     match failure.code {
         code::NOT_LEADER => {
@@ -86,11 +88,6 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
         }
         code::NO_LEADER => WriteError::NoLeader,
         code::NOT_CONFIGURED => WriteError::NotConfigured,
-        code::BUSY => WriteError::Busy(Busy::Requests),
-        code::BUSY_DISK => WriteError::Busy(Busy::Disk),
-        code::BUSY_QUORUM => WriteError::Busy(Busy::Quorum),
-        code::BUSY_MACHINE => WriteError::Busy(Busy::Machine),
-        code::BUSY_SPACE => WriteError::Busy(Busy::Space),
         code::INVALID => WriteError::Invalid(failure.text),
         code::NOT_YET => {
             let version = |number| u16::try_from(number).unwrap_or(u16::MAX);
@@ -109,6 +106,56 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
         code::STOPPED_MEANWHILE => WriteError::Unknown(Cause::Stopped(stop)),
         // `Disconnected` itself, and whatever a newer version says.
         _ => WriteError::Unknown(Cause::Disconnected),
+    }
+}
+
+fn from_busy(why: Busy) -> u32 {
+    match why {
+        Busy::Requests => code::BUSY,
+        Busy::Disk => code::BUSY_DISK,
+        Busy::Quorum => code::BUSY_QUORUM,
+        Busy::Machine => code::BUSY_MACHINE,
+        Busy::Space => code::BUSY_SPACE,
+    }
+}
+
+fn to_busy(code: u32) -> Option<Busy> {
+    let all = [Busy::Requests, Busy::Disk, Busy::Quorum, Busy::Machine, Busy::Space];
+    all.into_iter().find(|why| from_busy(*why) == code)
+}
+
+/// Why a client's read has no answer.
+pub(super) fn from_read_error(error: &ReadError) -> proto::Failure {
+    let plain = |code| proto::Failure { code, ..Default::default() };
+    match error {
+        ReadError::NoLeader => plain(code::NO_LEADER),
+        ReadError::NotConfigured => plain(code::NOT_CONFIGURED),
+        ReadError::Busy(why) => plain(from_busy(*why)),
+        ReadError::Timeout | ReadError::Unreachable(_) => plain(code::TIMEOUT),
+        ReadError::Lagging => plain(code::LAGGING),
+        ReadError::Diverged => plain(code::DIVERGED),
+        ReadError::Panicked(text) => proto::Failure { text: cut(text), ..plain(code::PANICKED) },
+        ReadError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },
+        ReadError::Stopped(reason) => {
+            proto::Failure { stop: Some(from_stop(reason)), ..plain(code::STOPPED) }
+        }
+    }
+}
+
+/// The same on the other side. Whatever a newer version says: a read can always be tried again.
+pub(super) fn to_read_error(failure: proto::Failure) -> ReadError {
+    if let Some(why) = to_busy(failure.code) {
+        return ReadError::Busy(why);
+    }
+    match failure.code {
+        code::NO_LEADER => ReadError::NoLeader,
+        code::NOT_CONFIGURED => ReadError::NotConfigured,
+        code::LAGGING => ReadError::Lagging,
+        code::DIVERGED => ReadError::Diverged,
+        code::PANICKED => ReadError::Panicked(failure.text),
+        code::INVALID => ReadError::Invalid(failure.text),
+        code::STOPPED => ReadError::Stopped(to_stop(failure.stop.unwrap_or_default())),
+        _ => ReadError::Timeout,
     }
 }
 

@@ -413,6 +413,26 @@ pub(super) struct Stop {
     pub(super) id: Option<LogId>,
 }
 
+// Clients.
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Query {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) time_left: u64,
+    #[prost(uint32, tag = "3")]
+    pub(super) mode: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct Directory {
+    #[prost(uint64, tag = "1")]
+    pub(super) term: u64,
+    #[prost(message, optional, tag = "2")]
+    pub(super) leader: Option<Peer>,
+}
+
 // The payload of an entry of kind Membership.
 
 #[derive(Clone, PartialEq, Message)]

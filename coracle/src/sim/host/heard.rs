@@ -4,6 +4,7 @@ use crate::error::{Cause, ReadError, WriteError};
 use crate::sim::machine::{Kv, Told};
 use crate::state_machine::StateMachine;
 use crate::work::{Answer, RequestId};
+use bytes::Bytes;
 use coracle_core::{Index, NodeId};
 
 /// What happened to requests, for the clients.
@@ -36,13 +37,14 @@ impl Heard {
     /// What is heard of this answer.
     pub(super) fn of(answer: Answer<RequestId, (u8, RequestId)>) -> (RequestId, Heard) {
         match answer {
-            Answer::Write(request, Ok(reply)) => match Kv::decode_reply(&reply) {
-                Ok(told) => (request, Heard::Reply(told)),
-                Err(_) => (request, Heard::Unknown),
-            },
+            Answer::Write(request, Ok(reply)) => (request, Heard::of_reply(&reply)),
             Answer::Write(request, Err(error)) => (request, Heard::of_write(&error)),
             Answer::Read((_, request), error) => (request, Heard::of_read(&error)),
         }
+    }
+
+    pub(super) fn of_reply(reply: &Bytes) -> Heard {
+        Kv::decode_reply(reply).map_or(Heard::Unknown, Heard::Reply)
     }
 
     pub(super) fn of_write(error: &WriteError) -> Heard {

@@ -15,13 +15,14 @@ impl Running {
         let (writes, reads) = self.driver.stop();
         self.applier.stop(&StopReason::Requested);
         let writers = writes.into_iter().filter_map(|caller| match caller {
-            Caller::Here(request) => Some(request),
+            Caller::Here(request) | Caller::Client(request) => Some(request),
             Caller::Forwarded(..) | Caller::Carried(_) => None,
         });
         let answered = self.applier.outcomes().into_iter().filter_map(|outcome| match outcome {
-            Outcome::Reply(request, _) | Outcome::Failed(request, _) | Outcome::Answer(request, _) => {
-                Some(request)
-            }
+            Outcome::Reply(request, _)
+            | Outcome::Encoded(request, _)
+            | Outcome::Failed(request, _)
+            | Outcome::Answer(request, _) => Some(request),
             Outcome::Send(..) | Outcome::Checked(..) | Outcome::Carried(..) | Outcome::Snapshot(..) => None,
         });
         writers.chain(reads.into_iter().map(|(_, request)| request)).chain(answered).collect()
