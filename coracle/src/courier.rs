@@ -51,6 +51,8 @@ struct Lane<W> {
     patience: u64,
     /// Nothing goes before this tick, and how long the pause was.
     rests: (u64, u64),
+    /// Why the newest that was refused was, since the last answer.
+    refused: Option<WriteError>,
 }
 
 struct Waiting<W> {
@@ -119,6 +121,8 @@ pub(crate) struct Courier<W> {
     /// Since when a session is being opened, or is over, and for how many ticks that is waited for.
     since: u64,
     patience: u64,
+    /// Why the newest opening of a session was refused.
+    refused: Option<WriteError>,
     /// Since when a session was refused for want of members that know what it is.
     unsupported: Option<u64>,
     heard: Heard<W>,
@@ -139,6 +143,7 @@ impl<W: Waits> Courier<W> {
             rests: (0, 0),
             since: 0,
             patience: PATIENCE,
+            refused: None,
             unsupported: None,
             heard: Heard::default(),
             broken,
@@ -177,6 +182,7 @@ impl<W: Waits> Courier<W> {
             window: WINDOW,
             patience: PATIENCE,
             rests: (0, 0),
+            refused: None,
         });
         lane.waiting.push_back(Waiting::new(command, caller));
     }
@@ -331,12 +337,15 @@ impl<W: Waits> Courier<W> {
                 }
                 None
             }
-            Err(_) => None,
+            Err(error) => {
+                self.refused = error.certainly_not_done().then_some(error);
+                None
+            }
         };
         match id {
             Some(id) => {
                 (self.session, self.rests) = (Session::Open { id, heard: now }, (0, 0));
-                (self.patience, self.unsupported) = (PATIENCE, None);
+                (self.patience, self.unsupported, self.refused) = (PATIENCE, None, None);
             }
             None => (self.session, self.rests) = (Session::None, rest(self.rests, now)),
         }
@@ -379,7 +388,8 @@ impl<W: Waits> Courier<W> {
                         let error = doubt.unwrap_or(error);
                         self.heard.answers.extend(it.caller.take().map(|caller| (caller, Err(error))));
                     }
-                    _ => {
+                    error => {
+                        lane.refused = error.certainly_not_done().then_some(error);
                         lane.rests = rest(lane.rests, now);
                         lane.window = 1;
                     }
@@ -395,7 +405,7 @@ impl<W: Waits> Courier<W> {
         let length = it.command.take().map_or(0, |command| command.len() as u64);
         self.bytes = self.bytes.saturating_sub(length);
         (lane.rests, self.rests) = ((0, 0), (0, 0));
-        (lane.window, lane.patience) = ((2 * lane.window).min(WINDOW), PATIENCE);
+        (lane.window, lane.patience, lane.refused) = ((2 * lane.window).min(WINDOW), PATIENCE, None);
         self.heard.answers.extend(it.caller.take().map(|caller| (caller, told)));
         while lane.waiting.front().is_some_and(|it| it.answered) {
             lane.waiting.pop_front();
@@ -416,6 +426,43 @@ impl<W: Waits> Courier<W> {
                     it.command = None;
                 }
             }
+        }
+        self.forget();
+    }
+
+    /// Tells those whose time is over: the outcome is unknown, or for what was never sent this, if nothing says better why.
+    pub(crate) fn expire(&mut self, over: impl Fn(&W) -> bool, unsent: &WriteError) {
+        for lane in self.lanes.values_mut() {
+            for it in &mut lane.waiting {
+                let Some(caller) = it.caller.take_if(|caller| over(caller)) else { continue };
+                it.command = None;
+                let error = if it.in_doubt || it.flight.is_some() {
+                    WriteError::Unknown(Cause::Timeout)
+                } else {
+                    lane.refused.as_ref().or(self.refused.as_ref()).unwrap_or(unsent).clone()
+                };
+                self.heard.answers.push((caller, Err(error)));
+            }
+        }
+        self.forget();
+    }
+
+    /// All who wait for an answer.
+    pub(crate) fn callers(&self) -> impl Iterator<Item = &W> {
+        self.lanes.values().flat_map(|lane| &lane.waiting).filter_map(|it| it.caller.as_ref())
+    }
+
+    /// What ends the session, if there is one in which nothing is under way.
+    pub(crate) fn end(&self) -> Option<Proposal> {
+        match self.session {
+            Session::Open { id, .. } if self.waiting == 0 => Some(Proposal::Close(id)),
+            _ => None,
+        }
+    }
+
+    /// Forgets what nobody waits for, as far as nothing of it was ever sent, and nothing after it.
+    fn forget(&mut self) {
+        for lane in self.lanes.values_mut() {
             let gone =
                 |it: &Waiting<W>| it.caller.is_none() && !it.answered && it.flight.is_none() && !it.in_doubt;
             while lane.waiting.back().is_some_and(gone) {

@@ -56,6 +56,9 @@ pub enum WriteError {
     /// Certainly not done: no leader is known now. Try again soon.
     #[error("there is no leader now")]
     NoLeader,
+    /// Certainly not done: a client could reach no node of the cluster.
+    #[error("no node could be reached: {0}")]
+    Unreachable(String),
     /// Certainly not done: the node was never told its cluster. See [`Node::set_configuration`](crate::Node::set_configuration).
     #[error("the node is not configured: call set_configuration on one node of the cluster")]
     NotConfigured,

@@ -63,12 +63,14 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod access;
 mod alarms;
 mod applier;
 pub mod backup;
 mod bootstrap;
 mod carrying;
 mod changing;
+pub mod client;
 mod clock;
 mod cluster_clock;
 pub mod codec;
@@ -141,6 +143,7 @@ mod writer;
 mod writer_tests;
 mod writing;
 
+pub use access::Access;
 pub use backup::{Backup, BackupError, BackupInfo};
 pub use config::{Config, MachineThread, Storage};
 pub use coracle_core as raft;

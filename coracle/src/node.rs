@@ -221,8 +221,7 @@ impl<S: StateMachine> Node<S> {
         query: S::Query,
         limit: Duration,
     ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send + use<S> {
-        let read = reading::read::<S>(self.inner.clone(), query, limit, Freshness::Linearizable);
-        async move { read.await.map(|seen| seen.answer) }
+        reading::linearizable::<S>(self.inner.clone(), query, limit)
     }
 
     /// [`read`](Node::read) with a choice of how fresh the answer has to be, which says how fresh it is.

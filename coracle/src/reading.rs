@@ -10,6 +10,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
+/// Asks the machine for what is newest, within this time.
+pub(crate) async fn linearizable<S: StateMachine>(
+    inner: Arc<Inner>,
+    query: S::Query,
+    limit: Duration,
+) -> Result<S::Answer, ReadError> {
+    read::<S>(inner, query, limit, Freshness::Linearizable).await.map(|seen| seen.answer)
+}
+
 /// Asks the machine, within this time.
 pub(crate) async fn read<S: StateMachine>(
     inner: Arc<Inner>,

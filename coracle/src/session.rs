@@ -1,7 +1,8 @@
 //! The handle to a lane of a node's session: what users call for writes that are done once.
 
-use crate::error::WriteError;
+use crate::error::{ReadError, WriteError};
 use crate::inner::Inner;
+use crate::reading;
 use crate::state_machine::StateMachine;
 use crate::work::Way;
 use crate::writing;
@@ -55,6 +56,23 @@ impl<S: StateMachine> Session<S> {
         limit: Duration,
     ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
         writing::write::<S>(self.inner.clone(), command, limit, (self.way)(self.lane))
+    }
+
+    /// [`Node::read`](crate::Node::read): linearizable, so it reflects every write of this session that was answered.
+    pub fn read(
+        &self,
+        query: S::Query,
+    ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send + use<S> {
+        self.read_within(query, self.inner.config.request_timeout)
+    }
+
+    /// [`read`](Session::read) with a time limit of its own.
+    pub fn read_within(
+        &self,
+        query: S::Query,
+        limit: Duration,
+    ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send + use<S> {
+        reading::linearizable::<S>(self.inner.clone(), query, limit)
     }
 }
 

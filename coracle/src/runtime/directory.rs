@@ -14,7 +14,7 @@ pub(super) fn renew(told: &mut (LogId, Arc<Directory>), driver: &Driver<Writer, 
         return false;
     }
     let membership = raft.membership();
-    let membership = (!membership.is_empty()).then(|| membership.clone());
+    let membership = (!membership.is_empty()).then(|| (newest, membership.clone()));
     *told = (newest, Arc::new(Directory { term: raft.term(), leader, membership }));
     true
 }

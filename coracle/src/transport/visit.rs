@@ -184,11 +184,6 @@ impl Speaker {
     pub(crate) fn close(&self, reason: CloseReason, text: &str) {
         self.outbox.close(Close { reason, text: text.to_owned() }.encode());
     }
-
-    /// Whether more can be said.
-    pub(crate) fn is_open(&self) -> bool {
-        self.outbox.is_open()
-    }
 }
 
 /// Whoever hears what comes over a visit.

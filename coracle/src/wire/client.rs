@@ -1,13 +1,13 @@
 //! What a client and a node say to each other besides writes, which travel as those of a node do
 //! ([`Forward`](super::Forward)): queries, and who leads.
 
-use super::convert::{from_peer, to_peer};
+use super::convert::{from_log_id, from_peer, to_log_id, to_peer};
 use super::frame::{Frame, Raw, Type, seal_piece};
 use super::membership::{decode_membership, encode_membership};
 use super::{WireError, outcome, proto};
 use crate::error::ReadError;
 use bytes::Bytes;
-use coracle_core::{Membership, Peer, Term};
+use coracle_core::{LogId, Membership, Peer, Term};
 use prost::Message;
 
 /// The answer is not older than the question, wherever it is asked.
@@ -42,8 +42,8 @@ pub struct Directory {
     pub term: Term,
     /// Whom it holds for the leader of that term.
     pub leader: Option<Peer>,
-    /// Its newest membership; none if it was never told one.
-    pub membership: Option<Membership>,
+    /// Its newest membership, with the entry that it stands at; none if it was never told one.
+    pub membership: Option<(LogId, Membership)>,
 }
 
 impl Query {
@@ -83,15 +83,20 @@ impl QueryReply {
 impl Directory {
     /// Encodes it as a frame.
     pub fn encode(&self) -> Frame {
-        let meta = proto::Directory { term: self.term.0, leader: self.leader.map(from_peer) };
-        let membership = self.membership.as_ref().map(encode_membership).unwrap_or_default();
+        let meta = proto::Directory {
+            term: self.term.0,
+            leader: self.leader.map(from_peer),
+            newest: self.membership.as_ref().map(|(id, _)| from_log_id(*id)),
+        };
+        let membership = self.membership.as_ref().map(|(_, it)| encode_membership(it)).unwrap_or_default();
         seal_piece(Type::Directory, &meta, &membership)
     }
 
     pub(super) fn open(raw: Raw) -> Result<Directory, WireError> {
         let (meta, bulk) = raw.piece()?;
-        let proto::Directory { term, leader } = proto::Directory::decode(meta)?;
-        let membership = if bulk.is_empty() { None } else { Some(decode_membership(&bulk)?) };
+        let proto::Directory { term, leader, newest } = proto::Directory::decode(meta)?;
+        let newest = to_log_id(newest);
+        let membership = if bulk.is_empty() { None } else { Some((newest, decode_membership(&bulk)?)) };
         Ok(Directory { term: Term(term), leader: leader.map(to_peer), membership })
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
         WriteError::NotLeader { leader } => {
             proto::Failure { leader: leader.id.0, text: cut(&leader.address), ..plain(code::NOT_LEADER) }
         }
-        WriteError::NoLeader => plain(code::NO_LEADER),
+        WriteError::NoLeader | WriteError::Unreachable(_) => plain(code::NO_LEADER),
         WriteError::NotConfigured => plain(code::NOT_CONFIGURED),
         WriteError::Busy(why) => plain(from_busy(*why)),
         WriteError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },

@@ -431,6 +431,8 @@ pub(super) struct Directory {
     pub(super) term: u64,
     #[prost(message, optional, tag = "2")]
     pub(super) leader: Option<Peer>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) newest: Option<LogId>,
 }
 
 // The payload of an entry of kind Membership.

@@ -94,6 +94,7 @@ impl Node {
         match self.next().await {
             Inbound::Message { from, .. } => format!("message {}", from.id),
             Inbound::Alarm(alarm) => format!("alarm {}", alarm.about.id),
+            Inbound::Client(_) => "client".to_owned(),
             Inbound::Founding { from, .. } => format!("founding {}", from.id),
             Inbound::Disconnected(peer) => format!("disconnected {}", peer.id),
             Inbound::Down(peer) => format!("down {}", peer.id),
