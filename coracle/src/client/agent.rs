@@ -304,3 +304,7 @@ fn forward(id: u64, to: &To, ticks: u64, proposal: Proposal) -> Forward {
     let (To::Here(term) | To::Peer(_, term)) = *to;
     Forward { id, time_left: ticks.saturating_mul(TICK), term, proposal }
 }
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

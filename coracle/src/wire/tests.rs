@@ -6,14 +6,14 @@ use self::generators::any_message;
 
 use super::frame::{Type, seal};
 use super::{
-    Alarm, AlarmReason, Answer, Ask, Close, CloseReason, Decoder, Facts, HEADER, Hello, Incoming,
-    MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Objection, Purpose, Refused,
-    RefusedReason, Step, Welcome, WireError, carried, check_membership, decode, decode_membership, encode,
-    encode_membership, encode_places, ping, pong, proto,
+    Alarm, AlarmReason, Answer, Ask, Close, CloseReason, Decoder, Directory, Facts, HEADER, Hello, Incoming,
+    MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Objection, Purpose, Query,
+    QueryReply, Refused, RefusedReason, Step, Welcome, WireError, carried, check_membership, decode,
+    decode_membership, encode, encode_membership, encode_places, ping, pong, proto,
 };
 use super::{Forward, ForwardReply, PeerMessage};
 use crate::entry::{Entry, Kind, Stamp};
-use crate::error::{Busy, Cause, Leader, SessionError, StopReason, WriteError};
+use crate::error::{Busy, Cause, Leader, ReadError, SessionError, StopReason, WriteError};
 use crate::place::Place;
 use crate::proposal::{Numbered, Proposal};
 use crate::storage::StoreError;
@@ -111,6 +111,7 @@ fn samples() -> Vec<(&'static str, Bytes)> {
     let mut all = samples_of_a_connection();
     all.extend(samples_of_the_core());
     all.extend(samples_of_forwards());
+    all.extend(samples_of_clients());
     all
 }
 
@@ -195,6 +196,18 @@ fn samples_of_forwards() -> Vec<(&'static str, Bytes)> {
         ("forward a session", forward(Proposal::Open(60_000))),
         ("forward its end", forward(Proposal::Close(3))),
         ("forward reply", sample(PeerMessage::ForwardReply(failed))),
+    ]
+}
+
+fn samples_of_clients() -> Vec<(&'static str, Bytes)> {
+    let query = Query { id: 1, time_left: 2, mode: 3, query: Bytes::from_static(b"x?") };
+    let refused = QueryReply { id: 1, outcome: Err(ReadError::Lagging) };
+    let newest = Some((LogId::new(2, 9), membership()));
+    let directory = Directory { term: Term(6), leader: Some(facts().from), membership: newest };
+    vec![
+        ("query", query.encode().to_bytes()),
+        ("query reply", refused.encode().to_bytes()),
+        ("directory", directory.encode().to_bytes()),
     ]
 }
 
@@ -455,6 +468,40 @@ fn members_or_voters_named_twice_or_out_of_order_are_refused() {
     for bad in [twice, voters, lost] {
         assert!(decode_membership(&bad.encode_to_vec()).is_err());
     }
+}
+
+/// What clients and nodes say to each other survives, and a refusal that is not known is one that may pass.
+#[test]
+fn what_clients_and_nodes_say_survives() {
+    let errors = [
+        ReadError::NoLeader,
+        ReadError::NotConfigured,
+        ReadError::Busy(Busy::Machine),
+        ReadError::Timeout,
+        ReadError::Lagging,
+        ReadError::Diverged,
+        ReadError::Panicked("over it".to_owned()),
+        ReadError::Invalid("it is not one".to_owned()),
+        ReadError::Stopped(StopReason::Invariant("one".to_owned())),
+    ];
+    for error in errors {
+        let reply = QueryReply { id: u64::MAX, outcome: Err(error) };
+        assert_eq!(read(&reply.encode().to_bytes()), Ok(Some(Incoming::QueryReply(reply))));
+    }
+    for answer in [Bytes::new(), Bytes::from_static(b"yes")] {
+        let reply = QueryReply { id: 0, outcome: Ok(answer.clone()) };
+        assert_eq!(read(&reply.encode().to_bytes()), Ok(Some(Incoming::QueryReply(reply))));
+        let query = Query { id: 7, time_left: u64::MAX, mode: 0, query: answer };
+        assert_eq!(read(&query.encode().to_bytes()), Ok(Some(Incoming::Query(query))));
+    }
+    for membership in [None, Some((LogId::new(2, 9), membership()))] {
+        let directory = Directory { term: Term(3), leader: None, membership };
+        assert_eq!(read(&directory.encode().to_bytes()), Ok(Some(Incoming::Directory(directory))));
+    }
+    let failure = Some(proto::Failure { code: 999, ..Default::default() });
+    let unknown = seal(Type::QueryReply, &proto::ForwardReply { id: 1, failure }, Vec::new(), []);
+    let outcome = Err(ReadError::Timeout);
+    assert_eq!(read(&unknown.to_bytes()), Ok(Some(Incoming::QueryReply(QueryReply { id: 1, outcome }))));
 }
 
 // Every message survives, whatever its numbers.
