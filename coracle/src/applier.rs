@@ -406,17 +406,18 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 }
 
 /// What a peer or a client sends becomes an entry only as this machine understands it: all nodes can apply that, and apply
-/// the same, whatever version of the machine encoded the command.
-pub(crate) fn understand<S: StateMachine>(proposal: Proposal) -> Result<Proposal, CodecError> {
-    let proposal = match proposal.command() {
-        None => proposal,
+/// the same, whatever version of the machine encoded the command. And which version of the machine the command needs.
+pub(crate) fn understand<S: StateMachine>(proposal: Proposal) -> Result<(Proposal, u16), CodecError> {
+    let (proposal, needs) = match proposal.command() {
+        None => (proposal, 0),
         Some(command) => {
-            let command = S::encode_command(&S::decode_command(command)?)?;
-            proposal.with_command(command)
+            let command = S::decode_command(command)?;
+            let needs = S::version_of(&command);
+            (proposal.with_command(S::encode_command(&command)?), needs)
         }
     };
     match proposal.len() {
-        0..=MAX_PAYLOAD => Ok(proposal),
+        0..=MAX_PAYLOAD => Ok((proposal, needs)),
         length => Err(CodecError(format!("the command takes {length} bytes here"))),
     }
 }

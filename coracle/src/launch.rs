@@ -21,7 +21,7 @@ use crate::serving::{Serving, Understands};
 use crate::storage::disk::Disk;
 use crate::storage::identity::Boots;
 use crate::storage::snapshots::{Kept, Pace};
-use crate::storage::{LogReader, Recovered};
+use crate::storage::{LogReader, LogStore, Recovered};
 use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
 use crate::wire::frame_limit;
@@ -44,8 +44,13 @@ const INBOUND: usize = 1024;
 /// The replica of a real node.
 type NodeReplica = Replica<Caller<Writer>, Reader>;
 
-/// What starts the machine. It alone knows of what type that is.
-type StartMachine = Box<dyn FnOnce(Surroundings) -> io::Result<Machine> + Send>;
+/// What knows of what type the machine is.
+pub(crate) struct Typed {
+    /// Starts the machine.
+    pub(crate) start: Box<dyn FnOnce(Surroundings) -> io::Result<Machine> + Send>,
+    /// Knows what clients say to it.
+    pub(crate) understands: Arc<dyn Understands>,
+}
 
 /// What a start makes: the node, and what all its handles share.
 pub(crate) type Started = Result<(Arc<Inner>, Handles), StartError>;
@@ -56,13 +61,8 @@ pub(crate) fn open_store(config: Config) -> Boxed<'static, Result<Opened, StartE
 }
 
 /// Starts a node on what its store held.
-pub(crate) fn launch(
-    config: Config,
-    machine: StartMachine,
-    understands: Arc<dyn Understands>,
-    opened: Opened,
-) -> Boxed<'static, Started> {
-    Box::pin(on_own_thread(config, machine, understands, opened))
+pub(crate) fn launch(config: Config, machine: Typed, opened: Opened) -> Boxed<'static, Started> {
+    Box::pin(on_own_thread(config, machine, opened))
 }
 
 /// Off the runtime's threads, since it reads files.
@@ -78,12 +78,7 @@ async fn judge_and_open(config: Config) -> Result<Opened, StartError> {
         .map_err(|error| StartError::System { action: "open the store", source: io::Error::other(error) })?
 }
 
-async fn on_own_thread(
-    config: Config,
-    machine: StartMachine,
-    understands: Arc<dyn Understands>,
-    opened: Opened,
-) -> Started {
+async fn on_own_thread(config: Config, machine: Typed, opened: Opened) -> Started {
     let (handed, node) = oneshot::channel();
     let callers = Handle::current();
     let name = format!("coracle-{}", config.id);
@@ -97,7 +92,7 @@ async fn on_own_thread(
             }
         };
         own.block_on(async move {
-            match assemble(config, machine, understands, opened, callers).await {
+            match assemble(config, machine, opened, callers).await {
                 Err(error) => drop(handed.send(Err(error))),
                 Ok((inner, runtime)) => {
                     // If nobody takes them, the handles are gone, and so it stops at once.
@@ -121,8 +116,7 @@ async fn on_own_thread(
 /// Puts a node together, on its own thread and runtime. `callers` is the runtime that it was started on.
 async fn assemble(
     config: Config,
-    machine: StartMachine,
-    understands: Arc<dyn Understands>,
+    machine: Typed,
     opened: Opened,
     callers: Handle,
 ) -> Result<(Arc<Inner>, Runtime), StartError> {
@@ -135,10 +129,8 @@ async fn assemble(
     let local = Local { met, places, ..local(me, boots, cluster, replica.raft().membership_id()) };
     let (transport, inbound) = listen(&config, local, replica.raft().membership()).await?;
     let system = |action| move |source| StartError::System { action, source };
-    let (reports_out, reports) = mpsc::unbounded_channel();
-    let name = format!("coracle-log-{}", config.id);
-    let writer = writer::Writer::start(name, store, disk.clone(), reports_out, config.broken)
-        .map_err(system("start the log's thread"))?;
+    let (writer, reports) =
+        log_writer(&config, store, disk.clone()).map_err(system("start the log's thread"))?;
     let (requests_out, requests) = requests(&config);
     let ((leader_out, leader), (stop_out, stop)) = (watch::channel(None), watch::channel(false));
     let ((ending_out, ending), (stopped_out, stopped)) = (watch::channel(None), watch::channel(None));
@@ -147,7 +139,7 @@ async fn assemble(
     let (around, machine_reports) =
         around(&config, callers.clone(), &transport, &disk, &ending, snapshots.clone());
     let published = around.published.clone();
-    let machine = machine(around).map_err(system("start the machine's thread"))?;
+    let started = (machine.start)(around).map_err(system("start the machine's thread"))?;
     let inner = Arc::new(Inner {
         config: config.clone(),
         me,
@@ -164,7 +156,7 @@ async fn assemble(
         ending,
         stopped,
     });
-    let serving = Serving::new(inner.clone(), understands, callers);
+    let serving = Serving::new(inner.clone(), machine.understands, callers);
     let driver = Driver::new(replica, cluster, boot, &config);
     let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config));
     let driver = driver.fenced_at(fenced).remembering(promise, start);
@@ -172,7 +164,7 @@ async fn assemble(
     let (leader, ending, stopped) = (leader_out, ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,
-        machine,
+        machine: started,
         machine_reports,
         config,
         transport,
@@ -194,6 +186,17 @@ async fn assemble(
         machine_version: inner.machine_version.clone(),
     };
     Ok((inner, Runtime::new(parts)))
+}
+
+/// Starts the thread that writes the log.
+fn log_writer(
+    config: &Config,
+    store: Box<dyn LogStore>,
+    disk: Option<Arc<dyn Disk>>,
+) -> io::Result<(writer::Writer, mpsc::UnboundedReceiver<writer::Report>)> {
+    let (reports_out, reports) = mpsc::unbounded_channel();
+    let name = format!("coracle-log-{}", config.id);
+    Ok((writer::Writer::start(name, store, disk, reports_out, config.broken)?, reports))
 }
 
 /// What this node says of itself.
@@ -297,9 +300,9 @@ mod tests {
     use super::*;
     use crate::config::Storage;
     use crate::replica::{Event, Moment};
+    use crate::storage::Change;
     use crate::storage::memory::MemoryStore;
     use crate::storage::snapshots::Meta;
-    use crate::storage::{Change, LogStore};
     use crate::wire::encode_membership;
     use coracle_core::{HardState, Incarnation, Member, NodeId, Peer, Term, Tick};
 

@@ -12,7 +12,7 @@ use crate::error::{
 use crate::events::Position;
 use crate::freshness::{Freshness, Seen};
 use crate::inner::{Handles, Inner};
-use crate::launch::{launch, open_store};
+use crate::launch::{Typed, launch, open_store};
 use crate::machine::Machine;
 use crate::members::MemberChange;
 use crate::open::Opened;
@@ -113,9 +113,11 @@ impl<S: StateMachine> Node<S> {
         };
         let (replicated, stands) = begun.await.map_err(lost)??;
         opened.stands = stands;
-        let start = Box::new(move |around| Machine::start(replicated, around));
-        let understands = Arc::new(Understanding::<S>::default());
-        let (inner, handles) = launch(config, start, understands, opened).await?;
+        let machine = Typed {
+            start: Box::new(move |around| Machine::start(replicated, around)),
+            understands: Arc::new(Understanding::<S>::default()),
+        };
+        let (inner, handles) = launch(config, machine, opened).await?;
         Ok(Node { inner, handles: Arc::new(handles), machine: PhantomData })
     }
 

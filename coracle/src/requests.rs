@@ -58,7 +58,7 @@ impl Request {
         let reason = reason.clone();
         match self {
             Request::Write { writer, .. } | Request::Submit { writer, .. } => {
-                writer.answer(Err(WriteError::Stopped(reason)))
+                writer.answer(Err(WriteError::Stopped(reason)));
             }
             Request::Read { reader, .. } => reader.refuse(ReadError::Stopped(reason)),
             Request::Entry { answer, .. } => drop(answer.send(Err(EntryLookupError::Stopped(reason)))),

@@ -46,9 +46,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 mod callers;
 mod directory;
 mod leaving;
+mod stopped;
 mod versions;
 use callers::Callers;
 use leaving::Leaving;
+pub(crate) use stopped::Stopped;
 use versions::Old;
 
 /// Requests, and messages, taken in one turn at most, so that neither shuts out the other.
@@ -93,24 +95,6 @@ pub(crate) struct Parts {
     pub(crate) stopped: Stopped,
     /// The newest version of the machine of which all members are, for the handles.
     pub(crate) machine_version: Arc<AtomicU16>,
-}
-
-/// Tells the handles that the node has stopped, however that came about.
-pub(crate) struct Stopped(pub(crate) watch::Sender<Option<StopReason>>);
-
-impl Drop for Stopped {
-    fn drop(&mut self) {
-        let reason = if std::thread::panicking() {
-            StopReason::Invariant("the node's loop panicked".to_owned())
-        } else {
-            StopReason::Requested
-        };
-        self.0.send_if_modified(|told| {
-            let untold = told.is_none();
-            told.get_or_insert(reason);
-            untold
-        });
-    }
 }
 
 type Loaded = (Load, Result<Vec<Entry>, ReadLogError>);

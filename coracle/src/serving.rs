@@ -39,8 +39,8 @@ type Understood = (Reader, Boxed<'static, Result<Bytes, ReadError>>);
 
 /// What of a machine's types whoever serves clients needs.
 pub(crate) trait Understands: Send + Sync {
-    /// A proposal as this machine understands it.
-    fn write(&self, proposal: Proposal) -> Result<Proposal, CodecError>;
+    /// A proposal as this machine understands it, and the version of the machine that its command needs.
+    fn write(&self, proposal: Proposal) -> Result<(Proposal, u16), CodecError>;
 
     /// A query, which is waited for so long once it is asked.
     fn read(&self, query: &Bytes, limit: Duration, inner: &Arc<Inner>) -> Result<Understood, CodecError>;
@@ -56,7 +56,7 @@ impl<S> Default for Understanding<S> {
 }
 
 impl<S: StateMachine> Understands for Understanding<S> {
-    fn write(&self, proposal: Proposal) -> Result<Proposal, CodecError> {
+    fn write(&self, proposal: Proposal) -> Result<(Proposal, u16), CodecError> {
         unharmed(|| understand::<S>(proposal))
     }
 
@@ -66,9 +66,9 @@ impl<S: StateMachine> Understands for Understanding<S> {
         let (asked, inner) = (waiting.asked(), inner.clone());
         let answer = async move {
             let answer = match timeout(limit, waiting).await {
-                Ok(Some(outcome)) => outcome?,
+                Ok(Some(outcome)) => outcome?.0,
                 Ok(None) => return Err(ReadError::Stopped(inner.stop_reason())),
-                Err(_) if asked.is_confirmed() => return Err(ReadError::Lagging),
+                Err(_) if asked.confirmed().is_some() => return Err(ReadError::Lagging),
                 Err(_) => return Err(ReadError::Timeout),
             };
             let encoded = unharmed(|| S::encode_answer(&answer));
@@ -211,7 +211,9 @@ impl Server {
         if let Some(command) = proposal.command() {
             self.inner.check_length(command)?;
         }
-        Ok(self.understands.write(proposal)?)
+        let (proposal, needs) = self.understands.write(proposal)?;
+        self.inner.check_version(needs)?;
+        Ok(proposal)
     }
 
     async fn read(&mut self, query: Query, under_way: UnderWay) {
@@ -239,7 +241,7 @@ impl Server {
         let limit = Duration::from_millis(time_left).min(LONGEST);
         let understood = self.understands.read(&query, limit, &self.inner);
         let (reader, answer) = understood.map_err(|error| ReadError::Invalid(error.to_string()))?;
-        let sent = self.inner.requests.send(Request::Read { reader }).await;
+        let sent = self.inner.requests.send(Request::Read { reader, from: None }).await;
         sent.map_err(|refused| self.inner.read_refused(refused))?;
         Ok(answer)
     }

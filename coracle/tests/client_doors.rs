@@ -174,7 +174,7 @@ async fn cs_1_a_numbered_write_is_taken_by_the_leader_and_done_once() {
     assert_eq!(directory.leader, Some(named));
     match other.write(10, term, numbered(session, 1, 0, "two")).await {
         Err(WriteError::NotLeader { leader: told }) => {
-            assert_eq!((told.id, &*told.address), (named.id, at(leader)))
+            assert_eq!((told.id, &*told.address), (named.id, at(leader)));
         }
         outcome => panic!("it names the leader: {outcome:?}"),
     }

@@ -107,6 +107,7 @@ const BANS: &[Ban] = &[
         files: &["coracle/src/"],
         except: &[
             "coracle/src/bootstrap.rs",
+            "coracle/src/client/",
             "coracle/src/launch.rs",
             "coracle/src/members.rs",
             "coracle/src/clock.rs",

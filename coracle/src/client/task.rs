@@ -56,14 +56,28 @@ impl Order {
 
 /// What a dialer tells.
 enum Event {
-    Connected { link: u64, address: String, peer: Peer, cluster: Option<ClusterId>, speaker: Speaker },
+    Connected {
+        dialer: u64,
+        link: u64,
+        address: String,
+        peer: Peer,
+        cluster: Option<ClusterId>,
+        speaker: Speaker,
+    },
     Heard(u64, Incoming),
-    Ended { link: u64, address: String, why: String },
+    Ended {
+        dialer: u64,
+        link: u64,
+        address: String,
+        why: String,
+    },
     Unreachable(String),
 }
 
 /// One address that is looked for.
 struct Dialer {
+    /// Tells it from others of its address.
+    id: u64,
     task: AbortHandle,
     /// The connection that there is.
     link: Option<u64>,
@@ -78,6 +92,8 @@ pub(super) struct Task {
     began: Instant,
     now: u64,
     dialers: BTreeMap<String, Dialer>,
+    /// The newest of them.
+    newest: u64,
     speakers: BTreeMap<u64, Speaker>,
     tasks: JoinSet<()>,
     events: mpsc::Receiver<Event>,
@@ -121,6 +137,7 @@ impl Task {
             began: Instant::now(),
             now: 0,
             dialers: BTreeMap::new(),
+            newest: 0,
             speakers: BTreeMap::new(),
             tasks: JoinSet::new(),
             events,
@@ -182,14 +199,18 @@ impl Task {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Connected { link, address, peer, cluster, speaker } => {
-                let Some(dialer) = self.dialers.get_mut(&address) else { return };
+            Event::Connected { dialer, link, address, peer, cluster, speaker } => {
+                // One that was retired ends by itself.
+                let Some(dialer) = self.dialers.get_mut(&address).filter(|it| it.id == dialer) else {
+                    return;
+                };
                 if self.agent.on_connected(link, peer, cluster) {
                     dialer.link = Some(link);
                     self.speakers.insert(link, speaker);
                     self.dial.cluster.send_replace(self.agent.cluster);
                 } else {
-                    self.retire(&address);
+                    // Somebody else is at this address than should be, or will be for a moment.
+                    speaker.close(CloseReason::Unneeded, "the client has another connection");
                 }
                 self.look_around();
             }
@@ -203,10 +224,10 @@ impl Task {
             }
             Event::Heard(_, Incoming::QueryReply(reply)) => self.agent.on_answer(reply, self.now),
             Event::Heard(..) => {}
-            Event::Ended { link, address, why } => {
+            Event::Ended { dialer, link, address, why } => {
                 self.speakers.remove(&link);
-                if let Some(dialer) = self.dialers.get_mut(&address) {
-                    dialer.link.take_if(|it| *it == link);
+                if let Some(dialer) = self.dialers.get_mut(&address).filter(|it| it.id == dialer) {
+                    dialer.link = None;
                 }
                 self.agent.on_disconnected(link, why, self.now);
                 self.look_around();
@@ -260,8 +281,9 @@ impl Task {
         }
         for address in wanted {
             if !self.dialers.contains_key(&address) {
-                let task = self.tasks.spawn(keep(self.dial.clone(), address.clone()));
-                self.dialers.insert(address, Dialer { task, link: None });
+                self.newest += 1;
+                let task = self.tasks.spawn(keep(self.dial.clone(), self.newest, address.clone()));
+                self.dialers.insert(address, Dialer { id: self.newest, task, link: None });
             }
         }
         while self.tasks.try_join_next().is_some() {}
@@ -269,7 +291,7 @@ impl Task {
 
     /// Looks there no more, and ends the connection that there is.
     fn retire(&mut self, address: &str) {
-        let Some(Dialer { task, link }) = self.dialers.remove(address) else { return };
+        let Some(Dialer { task, link, .. }) = self.dialers.remove(address) else { return };
         task.abort();
         if let Some(link) = link {
             self.speakers.remove(&link);
@@ -299,7 +321,7 @@ impl Task {
 }
 
 /// Keeps a connection to whoever is at this address.
-async fn keep(dial: Dial, address: String) {
+async fn keep(dial: Dial, dialer: u64, address: String) {
     let (min, max) = (dial.config.backoff_min, dial.config.backoff_max);
     let mut pause = min;
     loop {
@@ -315,13 +337,14 @@ async fn keep(dial: Dial, address: String) {
             Ok((visit, welcome)) => {
                 let link = dial.links.fetch_add(1, Ordering::Relaxed);
                 let (peer, cluster, speaker) = (welcome.facts.from, welcome.facts.cluster, visit.speaker());
-                let connected = Event::Connected { link, address: address.clone(), peer, cluster, speaker };
+                let at = address.clone();
+                let connected = Event::Connected { dialer, link, address: at, peer, cluster, speaker };
                 let (events, began) = (dial.events.clone(), Instant::now());
                 drop(dial.events.send(connected).await);
                 let why = visit.run(&mut Ear { link, events }).await;
                 tracing::debug!(address, why, "the connection to a node ended");
                 let (address, why) = (address.clone(), format!("{address}: {why}"));
-                if dial.events.send(Event::Ended { link, address, why }).await.is_err() {
+                if dial.events.send(Event::Ended { dialer, link, address, why }).await.is_err() {
                     return;
                 }
                 if began.elapsed() >= max {

@@ -8,6 +8,7 @@ pub mod tcp;
 
 mod accept;
 pub(crate) mod alarm;
+mod budget;
 mod config;
 mod conversation;
 pub(crate) mod dial;

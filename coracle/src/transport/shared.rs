@@ -12,6 +12,7 @@
 mod moves;
 
 use super::alarm::{Alarm, Kept};
+use super::budget::Budget;
 use super::config::{TcpConfig, descriptors};
 use super::handshake::facts;
 use super::introduction::{Introduction, Local};
@@ -19,7 +20,6 @@ use super::link::{Challenge, End, Link};
 use super::outbox::Outbox;
 use super::places::Places;
 use super::quiet::Quiet;
-use super::visit::Budget;
 use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};

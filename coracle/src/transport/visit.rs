@@ -6,6 +6,7 @@
 //! hands each to whoever hears them, and writes what its [`Speaker`]s say.
 
 use super::Inbound;
+use super::budget::Budget;
 use super::config::TcpConfig;
 use super::dial::{DialError, TcpHalves, knock};
 use super::handshake::{ReadError, Stream};
@@ -25,31 +26,11 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-/// What a node has for its clients, all of them together.
-#[derive(Clone, Debug)]
-pub(super) struct Budget {
-    /// Places for connections.
-    places: Arc<Semaphore>,
-    /// Bytes of requests that are under way.
-    pub(crate) requests: Arc<Semaphore>,
-    /// Bytes of unfinished frames, beyond [`FREE`] each.
-    unfinished: Arc<Semaphore>,
-    /// Bytes of answers that wait to be read, beyond [`FREE`] each.
-    answers: Arc<Semaphore>,
-}
+/// How many frames may wait to be written: what bounds them in earnest is their bytes.
+const FRAMES: usize = 1 << 16;
 
-impl Budget {
-    pub(super) fn new(config: &TcpConfig) -> Budget {
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
-        let bytes = || semaphore(config.client_bytes.min(u32::MAX as usize));
-        Budget {
-            places: semaphore(config.max_clients),
-            requests: bytes(),
-            unfinished: bytes(),
-            answers: bytes(),
-        }
-    }
-}
+/// About how many bytes a frame that waits takes besides its own.
+const OVERHEAD: usize = 128;
 
 /// A client whose handshake held, on its way to whoever serves it.
 pub struct Visitor {
@@ -170,14 +151,19 @@ impl Speaker {
         }
         let waiting = self.outbox.bytes();
         if let Some(answers) = self.answers.as_ref().filter(|_| waiting > 0 && waiting + length > FREE) {
-            let length = u32::try_from(length).unwrap_or(u32::MAX);
-            let Ok(share) = Arc::clone(answers).try_acquire_many_owned(length) else {
-                self.close(CloseReason::Slow, "the answers to it are not read");
-                return Said::Lost;
-            };
+            let cost = u32::try_from(length + OVERHEAD).unwrap_or(u32::MAX);
+            let Ok(share) = Arc::clone(answers).try_acquire_many_owned(cost) else { return self.lost() };
             frame.head = Bytes::from_owner(Owned(frame.head, share));
         }
-        if self.outbox.push(frame) { Said::Queued } else { Said::Lost }
+        if self.outbox.push(frame) { Said::Queued } else { self.lost() }
+    }
+
+    /// There is no room. A client that misses an answer waits for it in vain, so it is better off without the connection.
+    fn lost(&self) -> Said {
+        if self.answers.is_some() {
+            self.close(CloseReason::Slow, "the answers to it are not read");
+        }
+        Said::Lost
     }
 
     /// Says goodbye; the visit ends when that is written.
@@ -210,7 +196,7 @@ pub(crate) struct Visit {
 
 impl Visit {
     fn new(stream: TcpHalves, config: TcpConfig, max_frame: usize, first: Option<Bytes>) -> Visit {
-        let outbox = Arc::new(Outbox::new(config.outbox_bytes, config.outbox_messages, first));
+        let outbox = Arc::new(Outbox::new(config.outbox_bytes, FRAMES, first));
         let (speaker, pulse) = (Speaker { outbox, max_frame, answers: None }, Pulse::default());
         Visit { stream, config, speaker, pulse, unfinished: None, place: None }
     }
