@@ -186,7 +186,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             Work::Check(from, forward) => {
                 let id = forward.id;
                 self.outcomes.push(match understand::<S>(forward.proposal) {
-                    Ok(proposal) => Outcome::Checked(from, Forward { proposal, ..forward }),
+                    Ok((proposal, _)) => Outcome::Checked(from, Forward { proposal, ..forward }),
                     Err(error) => Outcome::Send(from, reply(id, Err(error.into()))),
                 });
             }

@@ -41,6 +41,7 @@ fn hello() -> Hello {
         address: String::new(),
         names: None,
         metadata: Bytes::new(),
+        machine: 0,
     };
     Hello { facts, to: NodeId(0), to_incarnation: None, purpose: Purpose::Client }
 }

@@ -224,6 +224,7 @@ impl Visit {
             address: String::new(),
             names: None,
             metadata: Bytes::new(),
+            machine: 0,
         };
         let hello = Hello { facts, to: nobody, to_incarnation: None, purpose: Purpose::Client };
         let (mut stream, welcome) = knock(address, config, &hello).await?;
