@@ -23,7 +23,8 @@ HEADER = 64
 MAX_BODY = 2 << 30
 MAX_PAYLOAD = 32 << 20
 ORIGIN, STATE, MEMBERSHIP, HARD_STATE, RESET, TRUNCATE, APPEND, PURGE, SUCCESSOR = range(1, 10)
-KINDS = {1: "command", 2: "noop", 3: "membership", 4: "session", 5: "numbered"}
+KINDS = {1: "command", 2: "noop", 3: "membership", 4: "session", 5: "numbered", 6: "timer"}
+LEVELS = {4: 1, 5: 1, 6: 2}
 NEVER = 1 << 64
 
 
@@ -289,7 +290,7 @@ def entry(data):
         "IIQQBBHHHQQQQ", data)
     if crc32c(data[4:]) != checksum:
         raise NotWhole(f"the checksum of entry {index} is wrong")
-    if kind not in KINDS or flags & ~1 or level != (kind > 3) or zero:
+    if kind not in KINDS or flags & ~1 or level != LEVELS.get(kind, 0) or zero:
         raise Unreadable(f"an entry of kind {kind} and level {level} with flags {flags:#x}")
     return {
         "index": index, "term": term, "kind": KINDS[kind], "cluster_time": cluster, "wall_time": wall,
@@ -471,23 +472,25 @@ def read_snapshot(path):
 
     try:
         crc, magic, version, length, bits, index, term = unpack("I4sIIQQQ", data)
-        if magic != b"CRSN" or not 120 <= length <= 128 + (52 << 20) or length > len(data):
+        if magic != b"CRSN" or not 120 <= length <= 140 + (52 << 20) + 28_000_000 or length > len(data):
             raise wrong(0, "it does not begin like a snapshot")
         if crc32c(data[4:length]) != crc:
             raise wrong(0, "the checksum of the header is wrong")
-        if version not in (1, 2):
+        if version not in (1, 2, 3):
             raise Unreadable(f"{path}: version {version}")
         digest, time, machine, format, compared, compared_version = unpack("16sQIIQI", data, 40)
         own, of_index, of_term, members = unpack("16sQQI", data, 84)
-        level, sessions = 0, b""
-        if version == 2:
-            level, size = unpack("II", data, 120 + members)
-            sessions = data[128 + members:length]
-            if size != len(sessions) or level == 0:
-                raise wrong(120 + members, "the header cannot be true")
-            length_of_all = 128 + members + size
-        else:
-            length_of_all = 120 + members
+        level, sessions, timers, length_of_all = 0, b"", b"", 120 + members
+        if version >= 2:
+            level, size = unpack("II", data, length_of_all)
+            sessions = data[length_of_all + 8:length_of_all + 8 + size]
+            length_of_all += 8 + size
+        if version >= 3:
+            size, = unpack("I", data, length_of_all)
+            timers = data[length_of_all + 4:length_of_all + 4 + size]
+            length_of_all += 4 + size
+        if version != (3 if level > 1 or timers else 1 + level) or level >> 16:
+            raise wrong(120 + members, "the header cannot be true")
         if length_of_all != length or not 0 < index < 1 << 63 or of_index > index or machine >> 16:
             raise wrong(16, "the header cannot be true")
         at, chunks, content = length, 0, []
@@ -511,7 +514,7 @@ def read_snapshot(path):
         "file": os.path.basename(path), "index": index, "term": term, "bits": f"{bits:016x}", "bytes": len(data),
         "digest": digest.hex(), "cluster_time": time, "machine_version": machine, "compared": agreed if format else None,
         "membership": {"index": of_index, "term": of_term, "payload": data[120:120 + members].hex()},
-        "level": level, "sessions": sessions.hex(),
+        "level": level, "sessions": sessions.hex(), "timers": timers.hex(),
     }
 
 

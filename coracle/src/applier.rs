@@ -40,6 +40,8 @@ pub(crate) struct Progress {
     pub(crate) version: u16,
     /// How many callers that were handed to the machine got their answer since the start.
     pub(crate) answered: u64,
+    /// When the first of its timers is due, by the cluster's clock, and by which entry that was set.
+    pub(crate) due: Option<(u64, Index)>,
 }
 
 /// What goes out of the machine.
@@ -135,7 +137,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         let (applied, digest) = self.replicated.applied();
         let compared = self.replicated.compared();
         let (level, version) = (self.replicated.level(), self.replicated.version());
-        Progress { applied, digest, compared, bytes: self.bytes, level, version, answered: self.answered }
+        let (bytes, answered, due) = (self.bytes, self.answered, self.replicated.due());
+        Progress { applied, digest, compared, bytes, level, version, answered, due }
     }
 
     /// Whether there is nothing left to apply.

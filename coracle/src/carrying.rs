@@ -11,6 +11,9 @@ use bytes::Bytes;
 use coracle_core::Member;
 use std::time::Duration;
 
+/// The level of what a session writes.
+const SESSIONS: u16 = 1;
+
 impl<W: Waits, R: Waits> Driver<W, R> {
     /// In which lane a write is carried, if it is.
     pub(crate) fn carries(&self, way: Way) -> Option<u32> {
@@ -20,19 +23,16 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             // A leader takes it without a detour, unless that would overtake others.
             Way::Lane(lane) if self.courier.is_idle(lane) => {
                 let leader = raft.leader_member().map(Member::peer);
-                let knows = leader.is_some_and(|leader| self.knowing.has(leader));
+                let knows = leader.is_some_and(|leader| self.knowing.has(leader, SESSIONS));
                 (self.forward && !raft.is_leader() && knows).then_some(lane)
             }
             Way::Lane(lane) | Way::Session(lane) => Some(lane),
         }
     }
 
-    /// Whether this leader may put it into the log: all that will ever apply it know what it is (D5.5.1).
+    /// Whether this leader may put it into the log.
     pub(crate) fn may_propose(&self, proposal: &Proposal) -> bool {
-        let me = self.raft().me();
-        let mut members = self.raft().membership().members.values().map(Member::peer);
-        self.machine.level >= proposal.kind().level()
-            || members.all(|member| member == me || self.knowing.has(member))
+        self.all_know(proposal.kind().level())
     }
 
     /// Sends what waits in the session to whoever leads now.
@@ -50,7 +50,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let proposals = self.courier.send(to, self.ticks, &mut self.forwarding.newest);
         for (flight, proposal) in proposals {
             match to {
-                Some(To::Peer(leader, _)) if !self.knowing.has(leader) => {
+                Some(To::Peer(leader, _)) if !self.knowing.has(leader, SESSIONS) => {
                     let error = WriteError::Session(SessionError::Unsupported);
                     self.courier.on_answer(flight, Err(error), self.ticks);
                 }

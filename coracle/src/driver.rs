@@ -30,7 +30,7 @@ use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, ClusterId, Index, LogId, Member, Message, NodeId, Peer, Raft,
     RefusedReason, Term, WriteId,
 };
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ pub(crate) struct Driver<W, R> {
     pub(crate) forwarding: Forwarding<W>,
     /// Writes that are sent until they are answered, in a session.
     pub(crate) courier: Courier<W>,
-    /// Who is known to know sessions.
+    /// Who is known to know what.
     pub(crate) knowing: Knowing,
     pub(crate) founding: Founding,
     /// Leadership that goes to another node.
@@ -93,23 +93,28 @@ pub(crate) struct Driver<W, R> {
     pub(crate) changing: Option<(u64, LogId)>,
 }
 
-/// Which members are known to know sessions (D5.5.1).
+/// Which entries members are known to know (D5.5.1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Knowing {
-    /// All of them.
+    /// All know all.
     #[cfg(any(test, feature = "sim"))]
     All,
-    /// These, as far as they were met.
-    These(BTreeSet<Peer>),
+    /// These know those up to a level, as far as they were met.
+    These(BTreeMap<Peer, u16>),
 }
 
 impl Knowing {
-    /// Whether this one is known to know them.
-    pub(crate) fn has(&self, peer: Peer) -> bool {
+    /// Whether this one is known to know those of this level.
+    pub(crate) fn has(&self, peer: Peer, level: u16) -> bool {
+        self.level(peer).is_some_and(|known| known >= level)
+    }
+
+    /// Up to which level this one knows them; none if it was not met.
+    pub(crate) fn level(&self, peer: Peer) -> Option<u16> {
         match self {
             #[cfg(any(test, feature = "sim"))]
-            Knowing::All => true,
-            Knowing::These(peers) => peers.contains(&peer),
+            Knowing::All => Some(u16::MAX),
+            Knowing::These(peers) => peers.get(&peer).copied(),
         }
     }
 }
@@ -137,7 +142,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             founded: None,
             forwarding: Forwarding::new(boot, replica.raft().broken()),
             courier: Courier::new(config.session_timeout.as_millis() as u64, replica.raft().broken()),
-            knowing: Knowing::These(BTreeSet::new()),
+            knowing: Knowing::These(BTreeMap::new()),
             founding: Founding::new(replica.raft().me(), cluster, None, 0, replica.raft().broken()),
             handover: Handover::new(config.max_uncommitted_bytes, 2 * config.core().election_max),
             expecting: VecDeque::new(),
@@ -166,7 +171,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.replica.raft()
     }
 
-    /// For tests, and the simulator: all members know sessions.
+    /// For tests, and the simulator: all members know all.
     #[cfg(any(test, feature = "sim"))]
     pub(crate) fn among_equals(mut self) -> Driver<W, R> {
         self.knowing = Knowing::All;
@@ -422,6 +427,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
         if tick {
             self.replica.on_event(now, Event::Tick);
+            self.fire(now);
             self.founding.on_tick();
             self.pass_on_founding();
             self.ticks += 1;

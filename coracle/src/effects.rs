@@ -29,6 +29,8 @@ pub(crate) enum Event<W, R> {
     Message(Envelope, Vec<Entry>),
     /// These want to be written, in this order.
     Propose(Vec<(W, Proposal)>),
+    /// Timers of the machine are due, and are to fire.
+    Fire,
     /// These callers want to read.
     Read(Vec<R>),
     /// The first membership of a cluster.

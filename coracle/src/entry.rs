@@ -11,7 +11,7 @@
 //! 16  u64  term
 //! 24  u8   kind           25  u8  flags: bit 0, the payload is self-describing
 //! 26  u16  level: that of its kind
-//! 28  u16  the state machine's version, of a command
+//! 28  u16  the state machine's version, of a command and of timers that fire
 //! 30  u16  zero
 //! 32  u64  cluster time, in milliseconds
 //! 40  u64  wall time, in milliseconds since 1970
@@ -48,6 +48,8 @@ pub enum Kind {
     Session = 4,
     /// A user's command within a session. Of level 1.
     Numbered = 5,
+    /// Timers fire: all that are due at the time of the entry. Of level 2.
+    Timer = 6,
 }
 
 impl Kind {
@@ -59,6 +61,7 @@ impl Kind {
             3 => Some(Kind::Membership),
             4 => Some(Kind::Session),
             5 => Some(Kind::Numbered),
+            6 => Some(Kind::Timer),
             _ => None,
         }
     }
@@ -68,6 +71,7 @@ impl Kind {
         match self {
             Kind::Command | Kind::Noop | Kind::Membership => 0,
             Kind::Session | Kind::Numbered => 1,
+            Kind::Timer => 2,
         }
     }
 }
@@ -83,7 +87,7 @@ pub struct Stamp {
     pub session: u64,
     /// The command's number within its lane of the session.
     pub sequence: u64,
-    /// The version of the state machine that the command is for; 0 of what is no command.
+    /// The version of the state machine that the command is for, or that made timers fire; 0 of what is neither.
     pub version: u16,
     /// Whether the payload names its own fields, so that a tool can show it.
     pub self_describing: bool,

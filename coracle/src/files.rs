@@ -234,6 +234,7 @@ mod tests {
             membership: (LogId::new(1, 1), Bytes::from_static(b"who takes part")),
             level: 0,
             sessions: Bytes::new(),
+            timers: Bytes::new(),
         };
         let kept =
             snapshots::save(disk, &meta, 77, &Pace::at_most(0), |to| to.write_all(&[5; 3000])).unwrap();
@@ -300,6 +301,7 @@ mod tests {
             membership: (LogId::new(1, 1), Bytes::new()),
             level: 0,
             sessions: Bytes::new(),
+            timers: Bytes::new(),
         };
         let (tell, begun) = mpsc::channel();
         writer.save(

@@ -322,6 +322,7 @@ mod tests {
             membership: (LogId::new(2, 5), payload.clone()),
             level: 0,
             sessions: bytes::Bytes::new(),
+            timers: bytes::Bytes::new(),
         };
         let kept = Kept { meta, file: 1, bytes: 500 };
         let recovered = Recovered {

@@ -86,6 +86,7 @@ mod error;
 mod events;
 mod fencing;
 mod files;
+mod firing;
 mod forwarding;
 mod founding;
 mod freshness;
@@ -133,6 +134,7 @@ mod state_machine;
 mod status;
 pub mod storage;
 mod tail;
+mod timers;
 mod transfer;
 pub mod transport;
 mod watching;
@@ -160,6 +162,7 @@ pub use session::Session;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
 pub use status::{MemberStatus, SnapshotStatus, SnapshotTransfer, Snapshots, Status};
 pub use storage::{Engine, StoreError};
+pub use timers::TimersFull;
 pub use watching::Events;
 
 // What the items above return or hold.

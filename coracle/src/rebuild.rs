@@ -296,6 +296,7 @@ fn found(
     // Whoever is sent the snapshot must find the members of this cluster in it, and none of the old one.
     // And whoever had a session with the old one has none with this one, in which it may be done differently.
     let membership_entry = (meta.id, encode_membership(&membership));
+    // Timers are its machine's, and stay.
     let meta = Meta { membership: membership_entry, level: 0, sessions: bytes::Bytes::new(), ..meta };
     let (last, file) = (meta.id, open::random()?);
     snapshots::save(&**disk, &meta, file, &Pace::at_most(0), state)?;

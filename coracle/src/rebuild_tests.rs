@@ -39,6 +39,7 @@ fn meta() -> Meta {
         membership: (LogId::new(1, 1), Bytes::from_static(b"of the old cluster")),
         level: 0,
         sessions: Bytes::new(),
+        timers: Bytes::new(),
     }
 }
 

@@ -39,6 +39,8 @@ pub(crate) struct Replica<W, R> {
     tickets: BTreeMap<Ticket, Asked<W, R>>,
     next_ticket: Ticket,
     clock: ClusterClock,
+    /// The newest entry of this node's own by which timers fire.
+    fires: LogId,
     /// The newest entry handed to the machine.
     fed: Index,
     /// Whether entries for the machine are being loaded.
@@ -78,6 +80,7 @@ impl Limits {
 
 enum Asked<W, R> {
     Commands(Vec<(W, Proposal)>),
+    Firing,
     Reads(Vec<R>),
     Bootstrap,
     Change(u64),
@@ -102,6 +105,7 @@ impl<W, R> Replica<W, R> {
             tickets: BTreeMap::new(),
             next_ticket: Ticket(0),
             clock: ClusterClock::new(newest_time),
+            fires: LogId::ZERO,
             fed: raft.status().applied,
             feeding: false,
             handed: 0,
@@ -124,6 +128,11 @@ impl<W, R> Replica<W, R> {
             Event::Tick => self.step(now, Input::Tick, Vec::new()),
             Event::Message(envelope, entries) => self.on_message(now, envelope, entries),
             Event::Propose(commands) => self.on_propose(now, commands),
+            // Not counted among what users want written, and so never refused for that (D5.6.1).
+            Event::Fire => {
+                let ticket = self.ticket(Asked::Firing);
+                self.step(now, Input::Propose { ticket, count: 1 }, Vec::new());
+            }
             Event::Read(requests) => {
                 let ticket = self.ticket(Asked::Reads(requests));
                 self.step(now, Input::Read { ticket }, Vec::new());
@@ -234,7 +243,7 @@ impl<W, R> Replica<W, R> {
             match asked {
                 Asked::Commands(commands) => writes.extend(commands.into_iter().map(|(write, _)| write)),
                 Asked::Reads(some) => reads.extend(some),
-                Asked::Bootstrap | Asked::Change(_) | Asked::Transfer(_) => {}
+                Asked::Firing | Asked::Bootstrap | Asked::Change(_) | Asked::Transfer(_) => {}
             }
         }
         (writes, reads)
@@ -282,8 +291,18 @@ impl<W, R> Replica<W, R> {
         }
     }
 
+    /// What the cluster's clock shows here.
+    pub(crate) fn cluster_time(&self, now: Moment) -> u64 {
+        self.clock.read(now.tick)
+    }
+
+    /// Whether an entry of this office by which timers fire comes after this one.
+    pub(crate) fn fires_after(&self, applied: LogId) -> bool {
+        self.fires > applied
+    }
+
     /// What has no room for another entry of this leader.
-    fn busy(&self) -> Option<Busy> {
+    pub(crate) fn busy(&self) -> Option<Busy> {
         let waiting = self.tail.bytes_after(self.raft.persisted());
         let uncommitted = self.tail.bytes_after(self.raft.commit());
         self.limits.exceeded(self.unapplied_bytes(), waiting, uncommitted)
@@ -436,6 +455,8 @@ impl<W, R> Replica<W, R> {
                 Some(Asked::Reads(reads)) => {
                     self.effects.refused_reads.extend(reads.into_iter().map(|read| (read, why())));
                 }
+                // They fire when it leads again, or another does.
+                Some(Asked::Firing) => {}
                 Some(Asked::Bootstrap) => self.effects.bootstrapped = Some(Err(reason)),
                 Some(Asked::Change(caller)) => self.effects.changes.push((caller, Err(why()))),
                 Some(Asked::Transfer(caller)) => self.effects.transfers.push((caller, Err(reason))),
@@ -460,12 +481,17 @@ impl<W, R> Replica<W, R> {
                 }
             }
             TailChange::TakeProposed { first, ticket, .. } => {
-                let Some(Asked::Commands(commands)) = self.tickets.remove(&ticket) else { return };
                 let mut id = first;
-                for (request, command) in commands {
-                    self.make_proposed(now, id, &command);
-                    self.effects.accepted.push((request, id));
-                    id.index = id.index.next();
+                match self.tickets.remove(&ticket) {
+                    Some(Asked::Firing) => self.make(now, id, Kind::Timer, &[]),
+                    Some(Asked::Commands(commands)) => {
+                        for (request, command) in commands {
+                            self.make_proposed(now, id, &command);
+                            self.effects.accepted.push((request, id));
+                            id.index = id.index.next();
+                        }
+                    }
+                    _ => {}
                 }
             }
             TailChange::TakeNoop(id) => self.make(now, id, Kind::Noop, &[]),
@@ -497,13 +523,16 @@ impl<W, R> Replica<W, R> {
 
     /// Makes an entry of this node's own and adds it to the tail.
     fn make(&mut self, now: Moment, id: LogId, kind: Kind, payload: &[u8]) {
-        let stamp = if id.index == Index(1) {
+        let mut stamp = if id.index == Index(1) {
             // The founder's entry is the same however often it begins anew.
             Stamp::default()
         } else {
             let cluster_time = self.clock.read(now.tick);
             Stamp { cluster_time, wall_time: now.wall, ..Stamp::default() }
         };
+        if kind == Kind::Timer {
+            (self.fires, stamp.version) = (id, self.machine.0);
+        }
         self.tail.push(Entry::new(id, kind, stamp, payload));
     }
 

@@ -11,9 +11,11 @@ use crate::proposal::{Numbered, Proposal};
 use crate::sessions::{Judged, Sessions};
 use crate::state_machine::{Context, QueryContext, StateMachine};
 use crate::storage::snapshots::{Meta, Reader, blob};
+use crate::timers::Timers;
 use bytes::Bytes;
-use coracle_core::{Broken, LogId};
+use coracle_core::{Broken, Index, LogId};
 use std::any::Any;
+use std::fmt::Display;
 use std::io::{self, Write};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,6 +53,7 @@ pub(crate) struct Replicated<S> {
     digest: Digest,
     cluster_time: u64,
     sessions: Sessions,
+    timers: Timers,
     /// The newest level of the entries that it has applied.
     level: u16,
     /// The newest version of the machine that they were made for.
@@ -78,6 +81,7 @@ impl<S: StateMachine> Replicated<S> {
             digest,
             cluster_time: 0,
             sessions: Sessions::default(),
+            timers: Timers::default(),
             level: 0,
             version: 0,
             membership: (LogId::ZERO, Bytes::new()),
@@ -102,6 +106,11 @@ impl<S: StateMachine> Replicated<S> {
     /// The newest version of the machine that the entries were made for that it has applied.
     pub(crate) fn version(&self) -> u16 {
         self.version
+    }
+
+    /// When the first timer is due, by the cluster's clock, and by which entry it was set.
+    pub(crate) fn due(&self) -> Option<(u64, Index)> {
+        self.timers.first()
     }
 
     /// What was published since the last call.
@@ -132,6 +141,7 @@ impl<S: StateMachine> Replicated<S> {
             membership: self.membership.clone(),
             level: self.level,
             sessions: if self.level > 0 { self.sessions.encode() } else { Bytes::new() },
+            timers: self.timers.encode(),
         }
     }
 
@@ -173,14 +183,26 @@ impl<S: StateMachine> Replicated<S> {
 
     /// From now on the machine's state is the one that comes with this.
     fn stand_at(&mut self, meta: Meta) -> Result<(), String> {
-        let Meta { id, digest, cluster_time, machine_version: _, compared, membership, level, sessions } =
-            meta;
+        let Meta {
+            id,
+            digest,
+            cluster_time,
+            machine_version: _,
+            compared,
+            membership,
+            level,
+            sessions,
+            timers,
+        } = meta;
         let known = if level > 0 && !self.broken.is("sessions-not-in-snapshots") {
             Sessions::decode(&sessions, self.broken)
         } else {
             Some(Sessions::new(self.broken))
         };
         self.sessions = known.ok_or("the sessions that come with it make no sense")?;
+        let timers = if self.broken.is("timers-not-in-snapshots") { Bytes::new() } else { timers };
+        let timers = Timers::decode(&timers, self.broken);
+        self.timers = timers.ok_or("the timers that come with it make no sense")?;
         (self.applied, self.digest, self.membership) = (id, digest, membership);
         (self.cluster_time, self.compared, self.level) = (cluster_time, compared, level);
         if !self.broken.is("jump-not-told") {
@@ -274,7 +296,7 @@ impl<S: StateMachine> Replicated<S> {
             return Err(StopReason::Apply { id, problem });
         }
         self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
-        self.sessions.broken = self.broken;
+        (self.sessions.broken, self.timers.broken) = (self.broken, self.broken);
         // Before the command, which must not see what is over (D5.5.2).
         self.sessions.expire(self.cluster_time);
         self.level = self.level.max(entry.kind().level());
@@ -284,6 +306,10 @@ impl<S: StateMachine> Replicated<S> {
             Kind::Numbered | Kind::Session => self.in_session(entry)?,
             Kind::Membership => {
                 self.membership = (id, Bytes::copy_from_slice(&entry.payload()));
+                Applied::Nothing
+            }
+            Kind::Timer => {
+                self.fire(entry)?;
                 Applied::Nothing
             }
             Kind::Noop => Applied::Nothing,
@@ -297,9 +323,10 @@ impl<S: StateMachine> Replicated<S> {
         self.applied = id;
         if id.index.0.is_multiple_of(self.compared_every) {
             // A machine's own digest leaves the replies out, which may change with its version.
-            let sessions = self.sessions.digest();
+            let (sessions, timers) = (self.sessions.digest(), self.timers.digest());
+            let own = |at: usize| sessions[at] ^ timers[at];
             let (format, bytes) = match self.machine.digest() {
-                Some(state) => (OF_THE_STATE, std::array::from_fn(|at| state[at] ^ sessions[at])),
+                Some(state) => (OF_THE_STATE, std::array::from_fn(|at| state[at] ^ own(at))),
                 None => (OF_THE_CHAIN, self.digest),
             };
             let version = u32::from(S::VERSION);
@@ -376,25 +403,60 @@ impl<S: StateMachine> Replicated<S> {
     fn command(&mut self, entry: &Entry, encoded: &Bytes) -> Result<S::Reply, StopReason> {
         let id = entry.id();
         let command = S::decode_command(encoded).map_err(|error| apply_failed(id, error.0))?;
-        let mut context = Context::new(id, self.cluster_time, entry.stamp().wall_time);
-        let machine = &mut self.machine;
-        if self.broken.is("command-applied-twice") {
-            drop(S::decode_command(encoded).map(|command| machine.apply(&mut context, command)));
-        }
-        let reply = catch_unwind(AssertUnwindSafe(|| machine.apply(&mut context, command)))
-            .map_err(|panic| StopReason::Panicked { at: format!("entry {id}"), message: said(&*panic) })?;
-        if self.publishes {
-            let payloads = match S::PUBLISHES {
-                Publishes::Commands => vec![encoded.clone()],
-                Publishes::Emitted => context.emitted,
-            };
-            let cluster_time = self.cluster_time;
-            self.news.events.extend((0..).zip(payloads).map(|(number, payload)| {
-                let at = Position { index: id.index, number };
-                Event { at, cluster_time, payload }
-            }));
+        let twice = self.broken.is("command-applied-twice");
+        let reply = self.call(entry, &format_args!("entry {id}"), |machine, context| {
+            if twice {
+                drop(S::decode_command(encoded).map(|command| machine.apply(context, command)));
+            }
+            machine.apply(context, command)
+        })?;
+        if S::PUBLISHES == Publishes::Commands {
+            self.publish(entry, encoded.clone());
         }
         Ok(reply)
+    }
+
+    /// Timers fire: all that are due by now.
+    fn fire(&mut self, entry: &Entry) -> Result<(), StopReason> {
+        for timer in self.timers.due_by(self.cluster_time) {
+            if self.timers.fires(timer) {
+                let (id, (.., name)) = (entry.id(), timer);
+                self.call(entry, &format_args!("entry {id}, timer {name}"), |machine, context| {
+                    machine.on_timer(context, name);
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the machine do something for this entry, and takes in what it asks for. A panic there is said to be `at` there.
+    fn call<T>(
+        &mut self,
+        entry: &Entry,
+        at: &dyn Display,
+        does: impl FnOnce(&mut S, &mut Context) -> T,
+    ) -> Result<T, StopReason> {
+        let mut context = Context::new(entry.id(), self.cluster_time, entry.stamp().wall_time);
+        context.timers = mem::take(&mut self.timers);
+        let machine = &mut self.machine;
+        let done = catch_unwind(AssertUnwindSafe(|| does(machine, &mut context)));
+        self.timers = context.timers;
+        let done = done.map_err(|panic| StopReason::Panicked { at: at.to_string(), message: said(&*panic) })?;
+        if S::PUBLISHES == Publishes::Emitted {
+            context.emitted.into_iter().for_each(|event| self.publish(entry, event));
+        }
+        Ok(done)
+    }
+
+    /// The next event of this entry.
+    fn publish(&mut self, entry: &Entry, payload: Bytes) {
+        if !self.publishes {
+            return;
+        }
+        let index = entry.index();
+        let before = self.news.events.last().filter(|event| event.at.index == index);
+        let at = Position { index, number: before.map_or(0, |event| event.at.number + 1) };
+        self.news.events.push(Event { at, cluster_time: self.cluster_time, payload });
     }
 
     fn fold(&mut self, entry: &Entry, reply: &[u8]) {
@@ -404,6 +466,10 @@ impl<S: StateMachine> Replicated<S> {
         hash.update(reply);
         if let Some(digest) = self.machine.digest() {
             hash.update(&digest);
+        }
+        let timers = self.timers.digest();
+        if timers != [0; 16] {
+            hash.update(&timers);
         }
         self.digest = hash.digest128().to_le_bytes();
     }

@@ -182,6 +182,7 @@ impl Model {
             membership: (LogId::new(1, 1), Bytes::from_static(PAYLOAD)),
             level: 0,
             sessions: Bytes::new(),
+            timers: Bytes::new(),
         }
     }
 

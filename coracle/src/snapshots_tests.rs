@@ -24,6 +24,7 @@ fn kept(index: u64, bytes: u64) -> Kept {
         membership: (LogId::new(1, 1), Bytes::new()),
         level: 0,
         sessions: Bytes::new(),
+        timers: Bytes::new(),
     };
     Kept { meta, file: 5, bytes }
 }

@@ -9,6 +9,7 @@ pub use crate::codec::CodecError;
 use crate::codec;
 use crate::events::Publishes;
 use crate::snapshot::Save;
+use crate::timers::{Timers, TimersFull};
 use bytes::Bytes;
 use coracle_core::LogId;
 use serde::{Serialize, de::DeserializeOwned};
@@ -53,6 +54,14 @@ pub trait StateMachine: Send + 'static {
     /// A panic here stops the node with [`StopReason::Panicked`](crate::StopReason::Panicked).
     fn apply(&mut self, context: &mut Context, command: Self::Command) -> Self::Reply;
 
+    /// A [timer](Context::set_timer) fires: its time has come, by an entry of the log of its own. Like
+    /// [`apply`](StateMachine::apply): deterministic, at the same place between the commands on every node, over changes of
+    /// leader, restarts and snapshots; once for each time that it was set. It is not set any more; this may set it again,
+    /// which fires by another entry, 10 ms later at the soonest.
+    fn on_timer(&mut self, context: &mut Context, name: u64) {
+        let _ = (context, name);
+    }
+
     /// Answers a query from the state as it is.
     fn query(&self, context: &QueryContext, query: Self::Query) -> Self::Answer;
 
@@ -84,7 +93,8 @@ pub trait StateMachine: Send + 'static {
     /// place of the newest entry and the library's blob, all together or not at all. Called after each
     /// *batch* of applies, before each snapshot, and right after each [`restore`](StateMachine::restore), whose work must not
     /// be found by [`applied`](StateMachine::applied) before. The blob is a few KiB, and with
-    /// sessions as large as the answers that they keep, 48 MiB at most. An error stops the node.
+    /// sessions as large as the answers that they keep, 48 MiB at most; each timer that is set adds 28 bytes. An error stops
+    /// the node.
     fn persist(&mut self, at: LogId, blob: &[u8]) -> io::Result<()> {
         let _ = (at, blob);
         Ok(())
@@ -144,8 +154,8 @@ pub trait StateMachine: Send + 'static {
     }
 }
 
-/// What a machine may know of the entry that it applies, the same on every node, and what it may ask for.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// What a machine may know of the entry that it applies, the same on every node, and what it may ask for beside its reply.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Context {
     /// The entry's place in the log.
@@ -156,12 +166,14 @@ pub struct Context {
     pub wall_time: u64,
     /// What was emitted.
     pub(crate) emitted: Vec<Bytes>,
+    /// All timers, while the entry is applied.
+    pub(crate) timers: Timers,
 }
 
 impl Context {
-    /// A context for tests of a machine.
+    /// A context for tests of a machine. No timer is set in it, and those that the machine sets stay in it.
     pub fn new(id: LogId, cluster_time: u64, wall_time: u64) -> Context {
-        Context { id, cluster_time, wall_time, emitted: Vec::new() }
+        Context { id, cluster_time, wall_time, emitted: Vec::new(), timers: Timers::default() }
     }
 
     /// Publishes an event to those who [watch](crate::Node::events) the machine, in MessagePack with the names of the fields.
@@ -179,6 +191,28 @@ impl Context {
     /// What was emitted so far. For tests of a machine.
     pub fn emitted(&self) -> &[Bytes] {
         &self.emitted
+    }
+
+    /// Sets a timer: [`on_timer`](StateMachine::on_timer) is called with its name when the
+    /// [cluster's clock](Context::cluster_time) has come to `due`, in milliseconds. Never before; later by a commit and up to
+    /// 10 ms, and where the leader dies by the election of the next; while no majority runs, none fires. If a timer of this
+    /// name is set already, this takes its place. Timers that are due at the same time fire in the order in which they were
+    /// set.
+    ///
+    /// Names are the machine's own: a lease's number, a job's. The timers are part of the machine's state that the library
+    /// keeps for it, in snapshots too. A timer fires only once all members run versions that know timers.
+    pub fn set_timer(&mut self, name: u64, due: u64) -> Result<(), TimersFull> {
+        self.timers.set(self.id.index.0, name, due)
+    }
+
+    /// Cancels a timer, which will not fire. False if none of this name is set.
+    pub fn cancel_timer(&mut self, name: u64) -> bool {
+        self.timers.cancel(name)
+    }
+
+    /// When the timer of this name is due, by the cluster's clock, if it is set.
+    pub fn timer(&self, name: u64) -> Option<u64> {
+        self.timers.due(name)
     }
 }
 

@@ -26,8 +26,12 @@ use wal_support::*;
 type Make = fn() -> MemDisk;
 
 /// What this code writes: the text, and what makes the directory.
-const NEWEST: [(&str, Make); 3] =
-    [("v2", make), ("v2-snapshots", make_with_snapshots), ("v2-sessions", make_with_sessions)];
+const NEWEST: [(&str, Make); 4] = [
+    ("v2", make),
+    ("v2-snapshots", make_with_snapshots),
+    ("v2-sessions", make_with_sessions),
+    ("v2-timers", make_with_timers),
+];
 
 const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
 
@@ -90,6 +94,7 @@ fn make_with_snapshots() -> MemDisk {
             membership: (LogId::new(members.0, members.1), b"members".as_slice().into()),
             level: 0,
             sessions: bytes::Bytes::new(),
+            timers: bytes::Bytes::new(),
         };
         let state: Vec<u8> = (0..300).map(|at| (at * id.index.0 % 251) as u8).collect();
         snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, &snapshots::Pace::at_most(0), |to| {
@@ -136,9 +141,47 @@ fn make_with_sessions() -> MemDisk {
         membership: (LogId::new(3, 10), b"members".as_slice().into()),
         level: 1,
         sessions: sessions.concat().into(),
+        timers: bytes::Bytes::new(),
     };
     let pace = snapshots::Pace::at_most(0);
     snapshots::save(&disk, &meta, 0x5a5a_0010, &pace, |to| to.write_all(&[7; 300])).unwrap();
+    disk
+}
+
+/// A log in which timers fire, and two snapshots: one with two timers and no entry of a level yet, and one after the last has
+/// fired.
+fn make_with_timers() -> MemDisk {
+    let disk = make();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let stamp = |time, version| Stamp { cluster_time: time, version, ..Stamp::default() };
+    let entries = [
+        Entry::new(LogId::new(4, 15), Kind::Command, stamp(1020, 3), b"sets two"),
+        Entry::new(LogId::new(4, 16), Kind::Timer, stamp(2000, 3), &[]),
+    ];
+    changes(vec![Change::Append(entries.to_vec())]).run(&mut start(&shared).unwrap().0).unwrap();
+    // Timer 9, due at 2000, and timer 10, due at 1500, both of entry 15.
+    let timers = [
+        &2u32.to_le_bytes()[..],
+        &[9u64, 2000, 15].map(u64::to_le_bytes).concat(),
+        &0u32.to_le_bytes(),
+        &[10u64, 1500, 15].map(u64::to_le_bytes).concat(),
+        &1u32.to_le_bytes(),
+    ];
+    for (index, level, timers) in [(15, 0, timers.concat()), (16, 2, Vec::new())] {
+        let meta = Meta {
+            id: LogId::new(4, index),
+            digest: [0xee; 16],
+            cluster_time: 1020,
+            machine_version: 3,
+            compared: None,
+            membership: (LogId::new(3, 10), b"members".as_slice().into()),
+            level,
+            sessions: if level > 0 { vec![0; 4].into() } else { bytes::Bytes::new() },
+            timers: timers.into(),
+        };
+        let pace = snapshots::Pace::at_most(0);
+        snapshots::save(&disk, &meta, 0x5a5a_0000 + index, &pace, |to| to.write_all(&[7; 300])).unwrap();
+    }
     disk
 }
 
@@ -167,8 +210,9 @@ fn describe(disk: &MemDisk) -> String {
         let Kept { meta, file, bytes } = found.unwrap();
         let mut state = Vec::new();
         snapshots::open(disk, meta.id).unwrap().read_to_end(&mut state).unwrap();
-        // As before there were sessions, where there are none.
-        let meta = format!("{meta:?}").replace(", level: 0, sessions: b\"\"", "");
+        // As before there were sessions, and timers, where there are none.
+        let meta = format!("{meta:?}").replace(", timers: b\"\"", "");
+        let meta = meta.replace(", level: 0, sessions: b\"\" }", " }");
         writeln!(text, "{name} {file:x} of {bytes} bytes, {meta}, state {}", hex(&state)).unwrap();
     }
     text

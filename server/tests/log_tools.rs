@@ -145,6 +145,7 @@ impl Node {
             membership: (LogId::new(1, 1), Bytes::from_static(b"members")),
             level: 0,
             sessions: Bytes::new(),
+            timers: Bytes::new(),
         };
         let state: Vec<u8> = (0..id.index.0 * id.index.0 % 5000).map(|i| (i * 7 + i / 251) as u8).collect();
         snapshots::save(&*self.disk, &meta, id.index.0 << 40 | 5, &snapshots::Pace::at_most(0), |to| {

@@ -23,8 +23,13 @@ pub(super) struct Old {
 /// The version of the machine of whoever was not met, or does not say.
 const FIRST: u16 = 1;
 
-fn knows_sessions(met: &Introduction) -> bool {
-    met.features & wire::SESSIONS != 0
+/// Up to which level it knows the entries of a log (D5.5.1).
+fn level(met: &Introduction) -> u16 {
+    match (met.features & wire::SESSIONS != 0, met.features & wire::TIMERS != 0) {
+        (false, _) => 0,
+        (true, false) => 1,
+        (true, true) => 2,
+    }
 }
 
 impl Runtime {
@@ -44,12 +49,11 @@ impl Runtime {
         let mut snapshots = lacks(wire::SNAPSHOTS, &self.old.snapshots);
         let transfers = lacks(wire::TRANSFERS, &self.old.transfers);
         // Whoever was never met may be of any version.
-        let knows = |(peer, met): &(Peer, Option<_>)| match met {
-            Some(met) => knows_sessions(met),
-            None => self.parts.driver.knowing.has(*peer),
-        };
-        let knowing = met.iter().filter(|it| knows(it)).map(|(peer, _)| *peer).collect();
-        self.parts.driver.knowing = Knowing::These(knowing);
+        let knowing = met.iter().filter_map(|(peer, met)| match met {
+            Some(met) => Some((*peer, level(met))),
+            None => self.parts.driver.knowing.level(*peer).map(|level| (*peer, level)),
+        });
+        self.parts.driver.knowing = Knowing::These(knowing.collect());
         let own = self.parts.config.machine.0;
         self.old.machines.retain(|peer, _| met.iter().any(|(member, _)| member == peer));
         let told = met.iter().filter_map(|(peer, met)| Some((*peer, met.as_ref()?.machine)));

@@ -11,7 +11,8 @@
 //!          u64 file   u64 index   u64 term   16 bytes digest   u64 cluster time   u32 machine's version
 //!          u32 format of the digest that is compared, 0: none   u64 its index   u32 its machine's version   16 bytes
 //!          u64 index, u64 term of the membership's entry   u32 length   the membership
-//!          version 2 only: u32 level of the log   u32 length   the sessions
+//!          from version 2 on: u32 level of the log   u32 length   the sessions
+//!          from version 3 on: u32 length   the timers
 //! chunks   u32 length, 1 to 1 MiB   u32 CRC-32C over file, number of the chunk, and bytes   the bytes
 //! end      u32 0   u32 CRC-32C of the rest   u64 bytes of all chunks   u64 chunks   u64 XXH3 of all bytes
 //! ```
@@ -32,9 +33,10 @@ use self::header::{decode, encode};
 
 const MAGIC: [u8; 4] = *b"CRSN";
 
-/// Without sessions, as all versions of this program know it, and with them.
+/// Without sessions, as all versions of this program know it, with them, and with timers.
 const PLAIN: u32 = 1;
 const WITH_SESSIONS: u32 = 2;
+const WITH_TIMERS: u32 = 3;
 
 /// Where a snapshot of this node's own machine is prepared.
 const TEMPORARY: &str = "snapshot.tmp";
@@ -54,8 +56,8 @@ const END: usize = 32;
 /// No membership is longer: what a header claims beyond that is not believed.
 const MAX_MEMBERSHIP: usize = 4 << 20;
 
-/// Nor have all sessions more bytes.
-const MAX_SESSIONS: usize = crate::sessions::MAX_ENCODED;
+/// Nor have all that comes after the fixed part: the membership, the level, the sessions, the timers.
+const MAX_AFTER: usize = MAX_MEMBERSHIP + 8 + crate::sessions::MAX_ENCODED + 4 + crate::timers::MAX_ENCODED;
 
 /// What a snapshot says besides the state of the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +78,8 @@ pub struct Meta {
     pub level: u16,
     /// The sessions that were open there, encoded; nothing as long as the level is 0.
     pub sessions: Bytes,
+    /// The timers that were set there, encoded; nothing if there were none.
+    pub timers: Bytes,
 }
 
 /// A snapshot that is durable and was read back.
@@ -446,14 +450,14 @@ impl Reader {
             return Err(damaged(0, "it does not begin like a snapshot"));
         }
         let whole = u32_at(&header, 12) as usize;
-        let payload = whole.checked_sub(FIXED).filter(|length| *length <= MAX_MEMBERSHIP + 8 + MAX_SESSIONS);
+        let payload = whole.checked_sub(FIXED).filter(|length| *length <= MAX_AFTER);
         let Some(payload) = payload else { return Err(damaged(12, "its header has an impossible length")) };
         header.resize(whole, 0);
         let rest = read_full(&*from, &mut header[FIXED..], FIXED as u64).map_err(failed("read", &path))?;
         if rest < payload || u32_at(&header, 0) != crc32c::crc32c(&header[4..]) {
             return Err(damaged(0, "the checksum of its header is wrong"));
         }
-        if !(PLAIN..=WITH_SESSIONS).contains(&u32_at(&header, 8)) {
+        if !(PLAIN..=WITH_TIMERS).contains(&u32_at(&header, 8)) {
             let detail = format!("version {}", u32_at(&header, 8));
             return Err(StoreError::Newer { path, offset: 8, detail });
         }

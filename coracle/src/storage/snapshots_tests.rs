@@ -14,6 +14,7 @@ fn meta(index: u64) -> Meta {
         membership: (LogId::new(1, 1), Bytes::from_static(b"who takes part")),
         level: 0,
         sessions: Bytes::new(),
+        timers: Bytes::new(),
     }
 }
 

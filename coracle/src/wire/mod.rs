@@ -64,12 +64,14 @@ pub const TRANSFERS: u64 = 2;
 pub const MOVES: u64 = 4;
 /// The feature of sessions: whoever has it takes what is forwarded within one, and understands entries of level 1.
 pub const SESSIONS: u64 = 8;
+/// The feature of timers: whoever has it understands entries of level 2.
+pub const TIMERS: u64 = 16;
 /// The features, one bit each, that this version understands. A peer that requires another is refused.
-pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS | MOVES | SESSIONS;
+pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS | MOVES | SESSIONS | TIMERS;
 /// The oldest feature level of the log that this version can apply.
 pub const LEVEL_MIN: u32 = 0;
 /// The newest feature level of the log that this version can apply.
-pub const LEVEL_MAX: u32 = 1;
+pub const LEVEL_MAX: u32 = 2;
 
 /// Why bytes are not a frame that this version accepts. After any of these the stream is out of step, so the
 /// connection ends.

@@ -57,8 +57,11 @@ pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>
 }
 
 /// A cluster whose nodes all live in this process. Dropping it stops them.
-pub struct Cluster {
-    pub nodes: Vec<Option<Node<Journal>>>,
+pub type Cluster = ClusterOf<Journal>;
+
+/// The same of another machine.
+pub struct ClusterOf<S: StateMachine> {
+    pub nodes: Vec<Option<Node<S>>>,
     pub addresses: Vec<String>,
     dirs: Option<tempfile::TempDir>,
     pub configure: fn(&mut Config),
@@ -69,13 +72,13 @@ pub fn steady(config: &mut Config) {
     config.election_timeout = (NEVER, 2 * NEVER);
 }
 
-impl Cluster {
+impl<S: StateMachine + Default> ClusterOf<S> {
     /// Blank nodes 1 to `size`, on disk if `durable`, on free ports.
-    pub async fn blank(size: u64, durable: bool, configure: fn(&mut Config)) -> Cluster {
+    pub async fn blank(size: u64, durable: bool, configure: fn(&mut Config)) -> Self {
         let dirs = durable.then(|| tempfile::tempdir().unwrap());
-        let mut cluster = Cluster { nodes: Vec::new(), addresses: Vec::new(), dirs, configure };
+        let mut cluster = ClusterOf { nodes: Vec::new(), addresses: Vec::new(), dirs, configure };
         for id in 1..=size {
-            let node = Node::start(cluster.config(id, "127.0.0.1:0"), Journal::default()).await.unwrap();
+            let node = Node::start(cluster.config(id, "127.0.0.1:0"), S::default()).await.unwrap();
             cluster.addresses.push(node.peer_addr().to_string());
             cluster.nodes.push(Some(node));
         }
@@ -83,8 +86,8 @@ impl Cluster {
     }
 
     /// A cluster that was founded on node 1.
-    pub async fn founded(size: u64, durable: bool, configure: fn(&mut Config)) -> Cluster {
-        let cluster = Cluster::blank(size, durable, configure).await;
+    pub async fn founded(size: u64, durable: bool, configure: fn(&mut Config)) -> Self {
+        let cluster = Self::blank(size, durable, configure).await;
         cluster.node(1).set_configuration(cluster.list()).await.unwrap();
         cluster
     }
@@ -108,11 +111,11 @@ impl Cluster {
         self.addresses.iter().enumerate().map(|(at, address)| (at as u64 + 1, address.clone())).collect()
     }
 
-    pub fn node(&self, id: u64) -> &Node<Journal> {
+    pub fn node(&self, id: u64) -> &Node<S> {
         self.nodes[id as usize - 1].as_ref().expect("the node runs")
     }
 
-    pub fn running(&self) -> impl Iterator<Item = &Node<Journal>> {
+    pub fn running(&self) -> impl Iterator<Item = &Node<S>> {
         self.nodes.iter().flatten()
     }
 
@@ -130,7 +133,7 @@ impl Cluster {
 
     pub async fn restart(&mut self, id: u64) {
         let config = self.config(id, &self.addresses[id as usize - 1].clone());
-        self.nodes[id as usize - 1] = Some(Node::start(config, Journal::default()).await.unwrap());
+        self.nodes[id as usize - 1] = Some(Node::start(config, S::default()).await.unwrap());
     }
 
     /// The one node that all running ones hold for the leader, and that agrees.
@@ -146,6 +149,25 @@ impl Cluster {
         .await
     }
 
+    /// Waits until all running nodes have applied the same.
+    pub async fn same(&self) {
+        eventually("all nodes agree on applied index and digest", async || {
+            let mut states = Vec::new();
+            for node in self.running() {
+                let status = node.status().await.ok()?;
+                if status.applied.index != status.raft.last.index {
+                    return None;
+                }
+                states.push((status.applied, status.digest));
+            }
+            states.dedup();
+            (states.len() == 1).then_some(())
+        })
+        .await;
+    }
+}
+
+impl Cluster {
     /// Writes by whichever node leads, once: if a leader is lost with it, the next one knows whether it was done.
     pub async fn write(&self, line: &str) -> u64 {
         let done = |journal: Vec<String>| journal.iter().position(|other| other == line);
@@ -167,19 +189,7 @@ impl Cluster {
 
     /// Waits until all running nodes have applied the same, and returns that journal.
     pub async fn converged(&self) -> Vec<String> {
-        eventually("all nodes agree on applied index and digest", async || {
-            let mut states = Vec::new();
-            for node in self.running() {
-                let status = node.status().await.ok()?;
-                if status.applied.index != status.raft.last.index {
-                    return None;
-                }
-                states.push((status.applied, status.digest));
-            }
-            states.dedup();
-            (states.len() == 1).then_some(())
-        })
-        .await;
+        self.same().await;
         let mut journals = Vec::new();
         for node in self.running() {
             journals.push(node.read(()).await.unwrap());

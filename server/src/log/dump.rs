@@ -225,6 +225,7 @@ impl<W: Write> Printer<'_, W> {
             Kind::Membership => "membership",
             Kind::Session => "session",
             Kind::Numbered => "numbered",
+            Kind::Timer => "timer",
         };
         if self.json {
             let line = EntryLine {
@@ -247,6 +248,7 @@ impl<W: Write> Printer<'_, W> {
             Kind::Command => command(&payload),
             Kind::Membership => members(&payload),
             Kind::Session | Kind::Numbered => in_session(entry),
+            Kind::Timer => format!("timers fire that are due at {}", stamp.cluster_time),
             Kind::Noop => payload.escape_ascii().to_string(),
         };
         let doubt = if in_doubt { " (perhaps not durable)" } else { "" };
@@ -333,6 +335,7 @@ fn snapshot(name: &str, kept: &Kept) -> Value {
         "membership": { "index": of.index.0, "term": of.term.0, "payload": hex(payload) },
         "level": meta.level,
         "sessions": hex(&meta.sessions),
+        "timers": hex(&meta.timers),
     })
 }
 

@@ -1,7 +1,7 @@
 //! What a machine that keeps its own disk is given beside its state, and gives back at a start: the header that a snapshot of
 //! that moment would have, which names no file.
 
-use super::{FIXED, MAGIC, MAX_MEMBERSHIP, MAX_SESSIONS, Meta, PLAIN, WITH_SESSIONS, u32_at};
+use super::{FIXED, MAGIC, MAX_AFTER, Meta, PLAIN, WITH_TIMERS, u32_at};
 
 /// The bytes of it.
 pub(crate) fn encode(meta: &Meta) -> Vec<u8> {
@@ -13,19 +13,19 @@ pub(crate) fn decode(blob: &[u8]) -> Result<Meta, String> {
     if blob.len() < FIXED || blob[4..8] != MAGIC {
         return Err("it does not begin like one".to_owned());
     }
-    if u32_at(blob, 12) as usize != blob.len() || blob.len() > FIXED + MAX_MEMBERSHIP + 8 + MAX_SESSIONS {
+    if u32_at(blob, 12) as usize != blob.len() || blob.len() > FIXED + MAX_AFTER {
         return Err("its length is another than it says".to_owned());
     }
     if u32_at(blob, 0) != crc32c::crc32c(&blob[4..]) {
         return Err("its checksum is wrong".to_owned());
     }
     match u32_at(blob, 8) {
-        PLAIN | WITH_SESSIONS => {
+        PLAIN..=WITH_TIMERS => {
             let meta = super::decode(blob).map(|(_, meta)| meta);
             meta.ok_or_else(|| "what it says cannot be true".to_owned())
         }
         other => Err(format!(
-            "it is of version {other}, and this program knows none after {WITH_SESSIONS}: upgrade the program"
+            "it is of version {other}, and this program knows none after {WITH_TIMERS}: upgrade the program"
         )),
     }
 }

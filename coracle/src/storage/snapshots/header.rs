@@ -1,14 +1,20 @@
 //! The header of a snapshot: what it says besides the machine's state.
 
-use super::{FIXED, MAGIC, Meta, PLAIN, WITH_SESSIONS, u32_at, u64_at};
-use bytes::Bytes;
+use super::{FIXED, MAGIC, Meta, PLAIN, WITH_SESSIONS, WITH_TIMERS, u32_at, u64_at};
+use bytes::{Buf, Bytes};
 use coracle_core::{Index, LogId};
 
 /// The bytes of it; `file` names the file.
 pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
-    let Meta { id, digest, cluster_time, machine_version, compared, membership, level, sessions } = meta;
+    let Meta { id, digest, cluster_time, machine_version, compared, membership, level, sessions, timers } =
+        meta;
     let (of, payload) = membership;
-    let (version, more) = if *level > 0 { (WITH_SESSIONS, 8 + sessions.len()) } else { (PLAIN, 0) };
+    let (version, more) = match level {
+        2.. => (WITH_TIMERS, 12 + sessions.len() + timers.len()),
+        _ if !timers.is_empty() => (WITH_TIMERS, 12 + sessions.len() + timers.len()),
+        1 => (WITH_SESSIONS, 8 + sessions.len()),
+        0 => (PLAIN, 0),
+    };
     let length = FIXED + payload.len() + more;
     let mut bytes = Vec::with_capacity(length);
     bytes.extend([0; 4]);
@@ -32,10 +38,14 @@ pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
     }
     bytes.extend((payload.len() as u32).to_le_bytes());
     bytes.extend(payload);
-    if version == WITH_SESSIONS {
+    if version != PLAIN {
         bytes.extend(u32::from(*level).to_le_bytes());
         bytes.extend((sessions.len() as u32).to_le_bytes());
         bytes.extend(sessions);
+    }
+    if version == WITH_TIMERS {
+        bytes.extend((timers.len() as u32).to_le_bytes());
+        bytes.extend(timers);
     }
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
@@ -53,15 +63,7 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         bytes: bytes_at(84),
     };
     let end = FIXED.checked_add(u32_at(header, 116) as usize).filter(|end| *end <= header.len())?;
-    let (level, sessions) = match &header[end..] {
-        [] if u32_at(header, 8) == PLAIN => (0, &[][..]),
-        more if u32_at(header, 8) == WITH_SESSIONS && more.len() >= 8 => (u32_at(more, 0), &more[8..]),
-        _ => return None,
-    };
-    let level = u16::try_from(level).ok()?;
-    if level > 0 && u32_at(header, end + 4) as usize != sessions.len() {
-        return None;
-    }
+    let (level, sessions, timers) = later_parts(u32_at(header, 8), header.get(end..)?)?;
     let meta = Meta {
         id: id_at(24),
         digest: bytes_at(40),
@@ -70,11 +72,26 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         compared: (compared.format != 0).then_some(compared),
         membership: (id_at(100), Bytes::copy_from_slice(&header[FIXED..end])),
         level,
-        sessions: Bytes::copy_from_slice(sessions),
+        sessions,
+        timers,
     };
     let sound = meta.id.index > Index::ZERO
         && meta.id.index < Index::LIMIT
         && meta.membership.0.index <= meta.id.index
-        && (level > 0 || sessions.is_empty());
+        && (meta.level > 0 || meta.sessions.is_empty());
     sound.then_some((u64_at(header, 16), meta))
+}
+
+/// What stands after the membership in a header of this version: the level, the sessions and the timers.
+fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, Bytes, Bytes)> {
+    let mut from = bytes;
+    let level = if version > PLAIN { from.try_get_u32_le().ok()? } else { 0 };
+    let mut part = |since| {
+        let length = if version >= since { from.try_get_u32_le().ok()? as usize } else { 0 };
+        let part = Bytes::copy_from_slice(from.get(..length)?);
+        from.advance(length);
+        Some(part)
+    };
+    let (sessions, timers) = (part(WITH_SESSIONS)?, part(WITH_TIMERS)?);
+    from.is_empty().then_some((u16::try_from(level).ok()?, sessions, timers))
 }
