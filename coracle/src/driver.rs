@@ -229,6 +229,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.replica.set_machine_version(version);
     }
 
+    /// How far the machine has come, as it has said last.
+    #[cfg(feature = "sim")]
+    pub(crate) fn progress(&self) -> Progress {
+        self.machine
+    }
+
     /// How far the machine has applied.
     pub(crate) fn machine_applied(&self) -> Index {
         self.machine.applied.index

@@ -17,6 +17,7 @@
 pub(super) mod members;
 mod places;
 mod queued;
+pub(super) mod timers;
 mod transfers;
 
 pub(super) use transfers::Follows;
@@ -58,6 +59,7 @@ struct Seen {
     term: Term,
     checksum: u32,
     membership: bool,
+    timer: bool,
     bytes: u64,
     cluster_time: u64,
 }
@@ -93,9 +95,9 @@ impl Image {
 }
 
 fn seen(entry: &Entry) -> Seen {
-    let membership = entry.kind() == Kind::Membership;
+    let (membership, timer) = (entry.kind() == Kind::Membership, entry.kind() == Kind::Timer);
     let (bytes, cluster_time) = (entry.len() as u64, entry.stamp().cluster_time);
-    Seen { term: entry.term(), checksum: entry.checksum(), membership, bytes, cluster_time }
+    Seen { term: entry.term(), checksum: entry.checksum(), membership, timer, bytes, cluster_time }
 }
 
 /// The judge's record of one node.

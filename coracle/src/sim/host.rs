@@ -19,7 +19,7 @@ pub(super) use self::twin::Twin;
 
 use super::clock::Clock;
 use super::dice::Dice;
-use super::machine::{Ask, Kv};
+use super::machine::{Ask, Fired, Kv};
 use super::plan::Plan;
 use crate::applier::{Applier, Done, Outcome};
 use crate::config::Config;
@@ -51,7 +51,8 @@ use coracle_core::{
     WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::mem;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 /// A node, up or down.
@@ -114,6 +115,8 @@ pub(super) struct Running {
     pub(super) applier: Applier<Kv, RequestId, RequestId>,
     /// What its machine has published.
     pub(super) history: History,
+    /// Timers that have fired.
+    fired: Fired,
     pub(super) queue: WriteQueue,
     /// Promises that the identity is to keep, and does not yet.
     pub(super) promises: VecDeque<Option<Promise>>,
@@ -236,8 +239,8 @@ pub(super) struct Wants {
     pub(super) promises: usize,
     /// The batches queued for the disk, in order: what the log in memory says now.
     pub(super) queued: Vec<WriteBatch>,
-    /// Entries that the machine was given, whether a command took effect, and the digest then.
-    pub(super) applied: Vec<(Entry, bool, [u8; 16])>,
+    /// Entries that the machine was given, whether a command took effect, the digest then, and what fired.
+    pub(super) applied: Vec<(Entry, bool, [u8; 16], Vec<u64>)>,
     /// The snapshots from which the machine took its state, and its digest then, before any of `applied` after it.
     pub(super) restored: Vec<(LogId, [u8; 16])>,
     /// What the machine published meanwhile.
@@ -312,8 +315,8 @@ impl Host {
         let snapshot = newest_snapshot(&*disk, &mut log, &mut recovered, self.broken).map_err(text)?;
         let reader = log.reader();
         let newest = newest_time(&*reader, &recovered).map_err(|error| in_full(&error))?;
-        let (replicated, restored) =
-            self.machine(plan.own_disk, &disk, snapshot.as_ref(), &recovered, identity.cluster)?;
+        let (replicated, fired, restored) =
+            self.machine(plan, &disk, snapshot.as_ref(), &recovered, identity.cluster)?;
         // A founder names the cluster in its identity only after its first entry was durable.
         if let (None, Some((_, membership))) = (identity.cluster, restored.memberships.last()) {
             identity = identity::set_cluster(&*disk, membership.cluster).map_err(text)?;
@@ -335,6 +338,7 @@ impl Host {
                 .remembering(promise, self.boots.count),
             applier: Applier::new(replicated, disk.clone()),
             history: History::new(REMEMBERED, Index::ZERO).breaking(self.broken),
+            fired,
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             promises: VecDeque::new(),
             log,
@@ -566,7 +570,7 @@ impl Running {
     /// Carries out what concerns the disk. True if the driver has to be turned again at once.
     fn obey(&mut self, orders: Vec<Order>, disk: &MemDisk, wants: &mut Wants) -> bool {
         let mut again = false;
-        let mut seen = std::mem::take(&mut self.seen);
+        let mut seen = mem::take(&mut self.seen);
         for order in orders {
             match order {
                 Order::Write(id, batch) => {
@@ -602,7 +606,8 @@ impl Running {
             match self.applier.next() {
                 None => break,
                 Some(Ok(Done::Applied(entry, effect))) => {
-                    wants.applied.push((entry, effect, self.applier.progress().digest));
+                    let fired = mem::take(&mut *self.fired.lock().unwrap_or_else(PoisonError::into_inner));
+                    wants.applied.push((entry, effect, self.applier.progress().digest, fired));
                 }
                 Some(Ok(Done::Restored(id))) => wants.restored.push((id, self.applier.progress().digest)),
                 Some(Ok(Done::SnapshotTaken)) => {}

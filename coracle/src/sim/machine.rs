@@ -5,11 +5,11 @@ use crate::snapshot::{self, Save};
 use crate::state_machine::{Context, QueryContext, StateMachine};
 use crate::storage::disk::{Disk, read_full};
 use bytes::Bytes;
-use coracle_core::LogId;
+use coracle_core::{Index, LogId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a client asks for. Every written text is unique in its run, so a history tells who wrote what.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,12 +31,28 @@ pub(super) enum Told {
     Differs,
 }
 
+/// What it asks for of timers.
+pub(super) enum Asks {
+    Set(u64, u64),
+    Cancel(u64),
+}
+
+/// What fired since it was looked at last.
+pub(super) type Fired = Arc<Mutex<Vec<u64>>>;
+
 /// The store.
 #[derive(Default)]
 pub(super) struct Kv {
     values: BTreeMap<u8, String>,
     own: Option<Own>,
+    /// How far ahead it sets timers at most, in milliseconds; 0: it sets none.
+    timers: u64,
+    /// What the judge is told.
+    fired: Fired,
 }
+
+/// Timers of this name and higher ones are set by others that fire.
+const CHAINED: u64 = 1000;
 
 /// Where a machine that keeps its own disk has its state, and what it knows of it.
 struct Own {
@@ -62,7 +78,47 @@ impl Kv {
             let (index, term, blob, kept): Kept = snapshot::load(&mut &bytes[..])?;
             (applied, values) = (Some((LogId::new(term, index), blob.into())), kept);
         }
-        Ok(Kv { values, own: Some(Own { disk, applied }) })
+        Ok(Kv { values, own: Some(Own { disk, applied }), ..Kv::default() })
+    }
+
+    /// The same with timers, which tells what fires.
+    pub(super) fn with_timers(self, timers: u64) -> (Kv, Fired) {
+        let fired = self.fired.clone();
+        (Kv { timers, ..self }, fired)
+    }
+
+    /// What a command asks for of timers, if they are set as far ahead as `most`. Some are due at once, some by the same
+    /// entry as others, and of one name there are few, so that they are set again and again.
+    pub(super) fn asks(ask: &Ask, most: u64, time: u64) -> Option<Asks> {
+        let number = |text: &str| text.trim_end_matches(';').parse::<u64>().unwrap_or(0);
+        match ask {
+            _ if most == 0 => None,
+            Ask::Put(key, text) => {
+                let number = number(text);
+                let ahead = number * 7919 % most / 50 * 50;
+                Some(Asks::Set(u64::from(*key) * 2 + number % 2, time + ahead))
+            }
+            Ask::Append(key, text) if number(text) % 3 == 0 => Some(Asks::Cancel(u64::from(*key) * 2)),
+            Ask::Append(..) | Ask::Cas(..) => None,
+        }
+    }
+
+    /// What a timer that fires asks for: another one, or that its neighbour does not.
+    pub(super) fn asks_when_fired(name: u64, index: Index, time: u64) -> Option<Asks> {
+        match index.0 % 3 {
+            _ if name >= CHAINED => None,
+            0 => Some(Asks::Set(name + CHAINED, time + index.0 % 2 * 100)),
+            1 => Some(Asks::Cancel(name ^ 1)),
+            _ => None,
+        }
+    }
+
+    fn obey(context: &mut Context, asks: Option<Asks>) {
+        match asks {
+            Some(Asks::Set(name, due)) => context.set_timer(name, due).expect("few are set"),
+            Some(Asks::Cancel(name)) => drop(context.cancel_timer(name)),
+            None => {}
+        }
     }
 }
 
@@ -75,6 +131,7 @@ impl StateMachine for Kv {
     const PUBLISHES: Publishes = Publishes::Emitted;
 
     fn apply(&mut self, context: &mut Context, ask: Ask) -> Told {
+        Kv::obey(context, Kv::asks(&ask, self.timers, context.cluster_time));
         match ask {
             Ask::Put(key, text) => {
                 context.emit_bytes(text.clone());
@@ -93,6 +150,11 @@ impl StateMachine for Kv {
             }
         }
         Told::Done
+    }
+
+    fn on_timer(&mut self, context: &mut Context, name: u64) {
+        self.fired.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+        Kv::obey(context, Kv::asks_when_fired(name, context.id.index, context.cluster_time));
     }
 
     fn query(&self, _: &QueryContext, key: u8) -> Option<String> {

@@ -130,6 +130,8 @@ pub(super) struct Plan {
     pub(super) way: u8,
     /// The lifetime of sessions, in milliseconds.
     pub(super) session: u64,
+    /// How far ahead machines set timers at most, in milliseconds; 0 for none.
+    pub(super) timers: u64,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -142,7 +144,7 @@ impl Plan {
         let first = Plan::draw_first(dice, nodes);
         let plan = first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice);
         // What rots in memory would be kept.
-        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }.draw_sessions(dice)
+        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }.draw_sessions(dice).draw_timers(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -211,6 +213,7 @@ impl Plan {
             own_disk: false,
             way: 0,
             session: 60_000,
+            timers: 0,
             founders: 1,
             lists: 1,
         }
@@ -276,6 +279,10 @@ impl Plan {
         let way = *dice.pick(&[0, 1, 2, 2]);
         let session = *dice.pick(&[1000, 1000, 3000, 60_000]);
         Plan { way, session, forward: self.forward || way > 0, ..self }
+    }
+
+    fn draw_timers(self, dice: &mut Dice) -> Plan {
+        Plan { timers: *dice.pick(&[0, 0, 200, 2000]), ..self }
     }
 
     /// How this client writes.

@@ -22,6 +22,7 @@ mod network;
 mod power;
 mod reads;
 mod snapshots;
+mod timers;
 mod transfers;
 mod turns;
 mod watchers;
@@ -35,6 +36,7 @@ use self::turns::Turn;
 use self::watchers::Watchers;
 use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
+use super::ghost::timers::Timers;
 use super::ghost::{Ghost, Verdict, Violation, broken};
 use super::host::{Event, Heard, Host, Wants};
 use super::plan::{ELECTION, MS, Plan};
@@ -173,6 +175,7 @@ pub(super) struct World {
     pub(super) clients: Clients,
     pub(super) watchers: Watchers,
     pub(super) ghost: Ghost,
+    timers: Timers,
     trace: Xxh3Default,
     pub(super) report: Report,
     pub(super) met: Met,
@@ -211,6 +214,7 @@ impl World {
             clients: Clients::new(&plan),
             watchers: Watchers::new(hosts.len()),
             ghost,
+            timers: Timers::new(plan.timers),
             hosts,
             network: Network::new(plan.nodes),
             turns: (0..plan.nodes).map(|_| None).collect(),
@@ -440,7 +444,9 @@ impl World {
         let before = role(&self.hosts[node]);
         let sent = self.report.messages;
         self.look_around(node)?;
+        let applied = self.has_to_fire(node);
         self.turn(node, Event::Tick)?;
+        self.watch_firing(node, applied)?;
         self.ghost.on_tick(node, self.hosts[node].clock.local(self.now) / MS);
         if role(&self.hosts[node]) != before || self.report.messages != sent {
             self.step(1, node, self.report.messages);
@@ -496,9 +502,10 @@ impl World {
         self.look_after_files(node, &restored, saves)?;
         self.watch_newcomer(node, !restored.is_empty());
         let rotten = self.hosts[node].rotten.is_some();
-        for (entry, effect, digest) in &applied {
+        for (entry, effect, digest, fired) in &applied {
             self.ghost.on_applied(node, entry, Some(*digest).filter(|_| !rotten))?;
             self.clients.on_applied(entry, *effect)?;
+            self.watch_fired(node, entry, *effect, fired)?;
         }
         self.watch_events(node, &news, applied.iter().map(|(entry, ..)| entry.index()))?;
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));

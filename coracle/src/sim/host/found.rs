@@ -6,7 +6,8 @@ use crate::error::in_full;
 use crate::open::restore;
 use crate::own_disk;
 use crate::replicated::Replicated;
-use crate::sim::machine::Kv;
+use crate::sim::machine::{Fired, Kv};
+use crate::sim::plan::Plan;
 use crate::storage::Recovered;
 use crate::storage::disk::Disk;
 use crate::storage::snapshots::Kept;
@@ -36,21 +37,22 @@ impl Host {
     /// The machine as it begins, on the node's disk or in memory, and what the core finds.
     pub(super) fn machine(
         &self,
-        own: bool,
+        plan: &Plan,
         disk: &Arc<dyn Disk>,
         snapshot: Option<&Kept>,
         recovered: &Recovered,
         cluster: Option<ClusterId>,
-    ) -> Result<(Replicated<Kv>, Restored), String> {
-        let machine = if own { Kv::on(disk.clone()) } else { Ok(Kv::default()) };
-        let mut replicated = Replicated::new(machine.map_err(|error| error.to_string())?);
+    ) -> Result<(Replicated<Kv>, Fired, Restored), String> {
+        let machine = if plan.own_disk { Kv::on(disk.clone()) } else { Ok(Kv::default()) };
+        let (machine, fired) = machine.map_err(|error| error.to_string())?.with_timers(plan.timers);
+        let mut replicated = Replicated::new(machine);
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
         replicated.publishes = true;
         let stands = own_disk::begin(&mut replicated, &**disk, snapshot, recovered, cluster)
             .map_err(|error| in_full(&error))?;
         let restored = restore(recovered.clone(), snapshot, stands).map_err(|error| in_full(&error))?;
-        Ok((replicated, restored))
+        Ok((replicated, fired, restored))
     }
 }
 

@@ -15,8 +15,8 @@ impl World {
     pub(in crate::sim) fn watch_room(&mut self, node: usize, added: u64) -> Verdict {
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         self.network.largest = self.network.largest.max(added);
-        // A new leader adds its empty entry, whatever waits.
-        let more = self.network.largest + NOOP + self.ghost.change_bytes();
+        // A new leader adds its empty entry, whatever waits, and each has timers fire.
+        let more = self.network.largest + 2 * NOOP + self.ghost.change_bytes();
         let (waiting, room) = (self.ghost.unpersisted(node), self.plan.room);
         if waiting > room + more {
             let detail =

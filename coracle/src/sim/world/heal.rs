@@ -42,6 +42,10 @@ impl World {
         })?;
         self.pace("write", (self.now - began) / MS);
         self.clients.stop_asking();
+        // L12: no timer is lost.
+        self.until("L12", self.plan.timers * MS + 20 * ELECTION, "end of all timers", |world| {
+            world.timers.is_empty()
+        })?;
         let began = self.now;
         // L2 and L5: nobody is stuck.
         self.until("L2", 30 * ELECTION, "equal machines everywhere", World::agree)?;

@@ -538,6 +538,12 @@ impl World {
             let peers: Vec<_> = peers.iter().map(|p| (p.id, p.matched, p.next, p.probing)).collect();
             (raft.role_name(), raft.hard_state(), raft.leader(), raft.commit(), raft.last(), peers)
         };
+        // What it would have done at its next turn anyway is not for this.
+        if self.turns[to].is_none() {
+            let wants = self.hosts[to].settle(self.now);
+            self.carry_out(to, wants)?;
+        }
+        let Some(up) = &self.hosts[to].up else { return Ok(()) };
         let before = look(up.raft());
         self.met.count(Rare::Stray);
         self.step(8, to, envelope.from.id.0);
