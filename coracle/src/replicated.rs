@@ -441,7 +441,8 @@ impl<S: StateMachine> Replicated<S> {
         let machine = &mut self.machine;
         let done = catch_unwind(AssertUnwindSafe(|| does(machine, &mut context)));
         self.timers = context.timers;
-        let done = done.map_err(|panic| StopReason::Panicked { at: at.to_string(), message: said(&*panic) })?;
+        let done =
+            done.map_err(|panic| StopReason::Panicked { at: at.to_string(), message: said(&*panic) })?;
         if S::PUBLISHES == Publishes::Emitted {
             context.emitted.into_iter().for_each(|event| self.publish(entry, event));
         }
