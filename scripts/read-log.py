@@ -472,7 +472,7 @@ def read_snapshot(path):
 
     try:
         crc, magic, version, length, bits, index, term = unpack("I4sIIQQQ", data)
-        if magic != b"CRSN" or not 120 <= length <= 140 + (52 << 20) + 28_000_000 or length > len(data):
+        if magic != b"CRSN" or not 120 <= length <= 140 + (52 << 20) + 28_000_004 or length > len(data):
             raise wrong(0, "it does not begin like a snapshot")
         if crc32c(data[4:length]) != crc:
             raise wrong(0, "the checksum of the header is wrong")
@@ -480,7 +480,7 @@ def read_snapshot(path):
             raise Unreadable(f"{path}: version {version}")
         digest, time, machine, format, compared, compared_version = unpack("16sQIIQI", data, 40)
         own, of_index, of_term, members = unpack("16sQQI", data, 84)
-        level, sessions, timers, length_of_all = 0, b"", b"", 120 + members
+        level, sessions, timers, of_entries, length_of_all = 0, b"", b"", 0, 120 + members
         if version >= 2:
             level, size = unpack("II", data, length_of_all)
             sessions = data[length_of_all + 8:length_of_all + 8 + size]
@@ -488,8 +488,10 @@ def read_snapshot(path):
         if version >= 3:
             size, = unpack("I", data, length_of_all)
             timers = data[length_of_all + 4:length_of_all + 4 + size]
-            length_of_all += 4 + size
-        if version != (3 if level > 1 or timers else 1 + level) or level >> 16:
+            of_entries, = unpack("I", data, length_of_all + 4 + size)
+            length_of_all += 8 + size
+        later = level > 1 or timers or of_entries > 1
+        if version != (3 if later else 1 + level) or level >> 16 or of_entries >> 16:
             raise wrong(120 + members, "the header cannot be true")
         if length_of_all != length or not 0 < index < 1 << 63 or of_index > index or machine >> 16:
             raise wrong(16, "the header cannot be true")
@@ -515,6 +517,7 @@ def read_snapshot(path):
         "digest": digest.hex(), "cluster_time": time, "machine_version": machine, "compared": agreed if format else None,
         "membership": {"index": of_index, "term": of_term, "payload": data[120:120 + members].hex()},
         "level": level, "sessions": sessions.hex(), "timers": timers.hex(),
+        "entries_version": of_entries,
     }
 
 

@@ -235,6 +235,7 @@ mod tests {
             level: 0,
             sessions: Bytes::new(),
             timers: Bytes::new(),
+            entries_version: 0,
         };
         let kept =
             snapshots::save(disk, &meta, 77, &Pace::at_most(0), |to| to.write_all(&[5; 3000])).unwrap();
@@ -302,6 +303,7 @@ mod tests {
             level: 0,
             sessions: Bytes::new(),
             timers: Bytes::new(),
+            entries_version: 0,
         };
         let (tell, begun) = mpsc::channel();
         writer.save(

@@ -27,7 +27,7 @@ use crate::transport::tcp::{Local, Tcp, TcpConfig};
 use crate::wire::frame_limit;
 use crate::work::Caller;
 use crate::writer;
-use coracle_core::{Boot, ClusterId, LogId, Membership, Peer, Raft, Restored};
+use coracle_core::{Boot, ClusterId, Index, LogId, Membership, Peer, Raft, Restored};
 use std::io;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -92,6 +92,7 @@ async fn on_own_thread(config: Config, machine: Typed, opened: Opened) -> Starte
             }
         };
         own.block_on(async move {
+            tell_of_fence(&config, opened.fenced);
             match assemble(config, machine, opened, callers).await {
                 Err(error) => drop(handed.send(Err(error))),
                 Ok((inner, runtime)) => {
@@ -138,8 +139,6 @@ async fn assemble(
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
     let (around, machine_reports) =
         around(&config, callers.clone(), &transport, &disk, &ending, snapshots.clone());
-    let published = around.published.clone();
-    let started = (machine.start)(around).map_err(system("start the machine's thread"))?;
     let inner = Arc::new(Inner {
         config: config.clone(),
         me,
@@ -149,22 +148,21 @@ async fn assemble(
         transport: transport.clone(),
         confirmed: Default::default(),
         machine_version: Arc::new(AtomicU16::new(1)),
-        published,
+        published: around.published.clone(),
         leader,
         directory,
         stop: stop_out,
         ending,
         stopped,
     });
+    let machine_started = (machine.start)(around).map_err(system("start the machine's thread"))?;
     let serving = Serving::new(inner.clone(), machine.understands, callers);
-    let driver = Driver::new(replica, cluster, boot, &config);
-    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config));
-    let driver = driver.fenced_at(fenced).remembering(promise, start);
-    fenced.inspect(|index| tracing::error!(node = %config.id, %index, "{}", alarms::FENCED));
+    let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start);
+    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).fenced_at(fenced);
     let (leader, ending, stopped) = (leader_out, ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,
-        machine: started,
+        machine: machine_started,
         machine_reports,
         config,
         transport,
@@ -186,6 +184,11 @@ async fn assemble(
         machine_version: inner.machine_version.clone(),
     };
     Ok((inner, Runtime::new(parts)))
+}
+
+/// Says that the machine is not used, if it is not.
+fn tell_of_fence(config: &Config, fenced: Option<Index>) {
+    fenced.inspect(|index| tracing::error!(node = %config.id, %index, "{}", alarms::FENCED));
 }
 
 /// Starts the thread that writes the log.
@@ -323,6 +326,7 @@ mod tests {
             level: 0,
             sessions: bytes::Bytes::new(),
             timers: bytes::Bytes::new(),
+            entries_version: 0,
         };
         let kept = Kept { meta, file: 1, bytes: 500 };
         let recovered = Recovered {

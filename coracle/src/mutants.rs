@@ -187,12 +187,12 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("sessions-not-in-snapshots", "CS-1", "forgets the sessions when it takes the state of a snapshot"),
     mutant(
         "jump-not-told",
-        "S30",
+        "S31",
         "goes on publishing after a jump of the state as if it had published all before",
     ),
     mutant(
         "compacted-untold",
-        "S30",
+        "S31",
         "forgets the oldest events without a word to those who have not seen them",
     ),
     mutant("gaps-taken", "S29", "takes a command of a lane before those that come first"),

@@ -40,6 +40,7 @@ fn meta() -> Meta {
         level: 0,
         sessions: Bytes::new(),
         timers: Bytes::new(),
+        entries_version: 0,
     }
 }
 

@@ -142,6 +142,8 @@ impl<S: StateMachine> Replicated<S> {
             level: self.level,
             sessions: if self.level > 0 { self.sessions.encode() } else { Bytes::new() },
             timers: self.timers.encode(),
+            // The first is what there is where nothing is said.
+            entries_version: if self.version > 1 { self.version } else { 0 },
         }
     }
 
@@ -193,6 +195,7 @@ impl<S: StateMachine> Replicated<S> {
             level,
             sessions,
             timers,
+            entries_version,
         } = meta;
         let known = if level > 0 && !self.broken.is("sessions-not-in-snapshots") {
             Sessions::decode(&sessions, self.broken)
@@ -204,7 +207,8 @@ impl<S: StateMachine> Replicated<S> {
         let timers = Timers::decode(&timers, self.broken);
         self.timers = timers.ok_or("the timers that come with it make no sense")?;
         (self.applied, self.digest, self.membership) = (id, digest, membership);
-        (self.cluster_time, self.compared, self.level) = (cluster_time, compared, level);
+        (self.cluster_time, self.compared) = (cluster_time, compared);
+        (self.level, self.version) = (level, entries_version);
         if !self.broken.is("jump-not-told") {
             self.news.jump(id.index);
         }

@@ -183,6 +183,7 @@ impl Model {
             level: 0,
             sessions: Bytes::new(),
             timers: Bytes::new(),
+            entries_version: 0,
         }
     }
 

@@ -25,6 +25,7 @@ fn kept(index: u64, bytes: u64) -> Kept {
         level: 0,
         sessions: Bytes::new(),
         timers: Bytes::new(),
+        entries_version: 0,
     };
     Kept { meta, file: 5, bytes }
 }

@@ -95,6 +95,7 @@ fn make_with_snapshots() -> MemDisk {
             level: 0,
             sessions: bytes::Bytes::new(),
             timers: bytes::Bytes::new(),
+            entries_version: 0,
         };
         let state: Vec<u8> = (0..300).map(|at| (at * id.index.0 % 251) as u8).collect();
         snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, &snapshots::Pace::at_most(0), |to| {
@@ -142,6 +143,7 @@ fn make_with_sessions() -> MemDisk {
         level: 1,
         sessions: sessions.concat().into(),
         timers: bytes::Bytes::new(),
+        entries_version: 0,
     };
     let pace = snapshots::Pace::at_most(0);
     snapshots::save(&disk, &meta, 0x5a5a_0010, &pace, |to| to.write_all(&[7; 300])).unwrap();
@@ -178,6 +180,7 @@ fn make_with_timers() -> MemDisk {
             level,
             sessions: if level > 0 { vec![0; 4].into() } else { bytes::Bytes::new() },
             timers: timers.into(),
+            entries_version: if level > 0 { 3 } else { 0 },
         };
         let pace = snapshots::Pace::at_most(0);
         snapshots::save(&disk, &meta, 0x5a5a_0000 + index, &pace, |to| to.write_all(&[7; 300])).unwrap();
@@ -211,7 +214,7 @@ fn describe(disk: &MemDisk) -> String {
         let mut state = Vec::new();
         snapshots::open(disk, meta.id).unwrap().read_to_end(&mut state).unwrap();
         // As before there were sessions, and timers, where there are none.
-        let meta = format!("{meta:?}").replace(", timers: b\"\"", "");
+        let meta = format!("{meta:?}").replace(", timers: b\"\", entries_version: 0", "");
         let meta = meta.replace(", level: 0, sessions: b\"\" }", " }");
         writeln!(text, "{name} {file:x} of {bytes} bytes, {meta}, state {}", hex(&state)).unwrap();
     }

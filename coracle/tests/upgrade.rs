@@ -184,6 +184,10 @@ async fn a_rolling_upgrade_refuses_no_old_command_and_takes_new_ones_when_all_ca
     let back = Node::start(config(&home, 1, &addresses[0]), Old::default()).await;
     let refused = in_full(&back.expect_err("its snapshot is of version 2"));
     assert!(refused.contains("upgrade the program"), "{refused}");
+    // Once it is in the log, a node that has not met all since its start knows as well.
+    let others = [new(&home, 2, &addresses[1]).await, new(&home, 3, &addresses[2]).await];
+    let session = others[0].session();
+    assert_eq!(session.write_within(NewChange::Double, PATIENCE).await, Ok(2 * done));
 }
 
 /// A follower of an older version is sent no snapshot of a newer one, which it could not read: it would stop.

@@ -12,7 +12,7 @@
 //!          u32 format of the digest that is compared, 0: none   u64 its index   u32 its machine's version   16 bytes
 //!          u64 index, u64 term of the membership's entry   u32 length   the membership
 //!          from version 2 on: u32 level of the log   u32 length   the sessions
-//!          from version 3 on: u32 length   the timers
+//!          from version 3 on: u32 length   the timers   u32 newest version of the machine that entries were made for
 //! chunks   u32 length, 1 to 1 MiB   u32 CRC-32C over file, number of the chunk, and bytes   the bytes
 //! end      u32 0   u32 CRC-32C of the rest   u64 bytes of all chunks   u64 chunks   u64 XXH3 of all bytes
 //! ```
@@ -33,7 +33,7 @@ use self::header::{decode, encode};
 
 const MAGIC: [u8; 4] = *b"CRSN";
 
-/// Without sessions, as all versions of this program know it, with them, and with timers.
+/// Without sessions, as all versions of this program know it, with them, and with timers and the version of entries.
 const PLAIN: u32 = 1;
 const WITH_SESSIONS: u32 = 2;
 const WITH_TIMERS: u32 = 3;
@@ -57,7 +57,7 @@ const END: usize = 32;
 const MAX_MEMBERSHIP: usize = 4 << 20;
 
 /// Nor have all that comes after the fixed part: the membership, the level, the sessions, the timers.
-const MAX_AFTER: usize = MAX_MEMBERSHIP + 8 + crate::sessions::MAX_ENCODED + 4 + crate::timers::MAX_ENCODED;
+const MAX_AFTER: usize = MAX_MEMBERSHIP + 8 + crate::sessions::MAX_ENCODED + 8 + crate::timers::MAX_ENCODED;
 
 /// What a snapshot says besides the state of the machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -80,6 +80,8 @@ pub struct Meta {
     pub sessions: Bytes,
     /// The timers that were set there, encoded; nothing if there were none.
     pub timers: Bytes,
+    /// The newest version of the machine that entries up to there were made for; not told where that is the first.
+    pub entries_version: u16,
 }
 
 /// A snapshot that is durable and was read back.

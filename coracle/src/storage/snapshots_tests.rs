@@ -15,6 +15,7 @@ fn meta(index: u64) -> Meta {
         level: 0,
         sessions: Bytes::new(),
         timers: Bytes::new(),
+        entries_version: 0,
     }
 }
 

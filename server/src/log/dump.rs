@@ -336,6 +336,7 @@ fn snapshot(name: &str, kept: &Kept) -> Value {
         "level": meta.level,
         "sessions": hex(&meta.sessions),
         "timers": hex(&meta.timers),
+        "entries_version": meta.entries_version,
     })
 }
 

@@ -42,14 +42,14 @@ impl Watchers {
             let of_entry = events.entry(event.at.index).or_default();
             if event.at.number as usize != of_entry.len() {
                 let wrong = format!("node {} numbers the events of {} wrong", node + 1, event.at.index);
-                return broken("S30", wrong);
+                return broken("S31", wrong);
             }
             of_entry.push(event.payload.clone());
         }
         for (index, events) in events {
             if *self.published.entry(index).or_insert_with(|| events.clone()) != events {
                 let other = format!("node {} publishes other events of entry {index} than another", node + 1);
-                return broken("S30", other);
+                return broken("S31", other);
             }
         }
         Ok(())
@@ -103,7 +103,7 @@ impl World {
                             node + 1,
                             event.at
                         );
-                        return broken("S30", missed);
+                        return broken("S31", missed);
                     }
                     self.watchers.watchers[at].at = event.next();
                     self.met.count(Rare::Watched);

@@ -6,12 +6,12 @@ use coracle_core::{Index, LogId};
 
 /// The bytes of it; `file` names the file.
 pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
-    let Meta { id, digest, cluster_time, machine_version, compared, membership, level, sessions, timers } =
-        meta;
+    let Meta { id, digest, cluster_time, machine_version, compared, membership, level, sessions, .. } = meta;
+    let Meta { timers, entries_version, .. } = meta;
     let (of, payload) = membership;
     let (version, more) = match level {
-        2.. => (WITH_TIMERS, 12 + sessions.len() + timers.len()),
-        _ if !timers.is_empty() => (WITH_TIMERS, 12 + sessions.len() + timers.len()),
+        2.. => (WITH_TIMERS, 16 + sessions.len() + timers.len()),
+        _ if !timers.is_empty() || *entries_version > 1 => (WITH_TIMERS, 16 + sessions.len() + timers.len()),
         1 => (WITH_SESSIONS, 8 + sessions.len()),
         0 => (PLAIN, 0),
     };
@@ -46,6 +46,7 @@ pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
     if version == WITH_TIMERS {
         bytes.extend((timers.len() as u32).to_le_bytes());
         bytes.extend(timers);
+        bytes.extend(u32::from(*entries_version).to_le_bytes());
     }
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
@@ -63,7 +64,7 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         bytes: bytes_at(84),
     };
     let end = FIXED.checked_add(u32_at(header, 116) as usize).filter(|end| *end <= header.len())?;
-    let (level, sessions, timers) = later_parts(u32_at(header, 8), header.get(end..)?)?;
+    let (level, sessions, timers, entries_version) = later_parts(u32_at(header, 8), header.get(end..)?)?;
     let meta = Meta {
         id: id_at(24),
         digest: bytes_at(40),
@@ -74,6 +75,7 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         level,
         sessions,
         timers,
+        entries_version,
     };
     let sound = meta.id.index > Index::ZERO
         && meta.id.index < Index::LIMIT
@@ -82,8 +84,9 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
     sound.then_some((u64_at(header, 16), meta))
 }
 
-/// What stands after the membership in a header of this version: the level, the sessions and the timers.
-fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, Bytes, Bytes)> {
+/// What stands after the membership in a header of this version: the level, the sessions, the timers and the version of
+/// entries.
+fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, Bytes, Bytes, u16)> {
     let mut from = bytes;
     let level = if version > PLAIN { from.try_get_u32_le().ok()? } else { 0 };
     let mut part = |since| {
@@ -93,5 +96,7 @@ fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, Bytes, Bytes)> {
         Some(part)
     };
     let (sessions, timers) = (part(WITH_SESSIONS)?, part(WITH_TIMERS)?);
-    from.is_empty().then_some((u16::try_from(level).ok()?, sessions, timers))
+    let entries_version = if version >= WITH_TIMERS { from.try_get_u32_le().ok()? } else { 0 };
+    let (level, entries_version) = (u16::try_from(level).ok()?, u16::try_from(entries_version).ok()?);
+    from.is_empty().then_some((level, sessions, timers, entries_version))
 }
