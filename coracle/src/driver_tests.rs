@@ -388,3 +388,98 @@ fn entries_that_the_transport_refused_are_sent_again() {
     );
     assert_eq!(entries(driver.turn(at(won + 10), true).send), first);
 }
+
+/// The newest entry that it has applied, and when the first timer is due.
+fn stands(driver: &mut Driver<RequestId, RequestId>, term: u64, index: u64, due: Option<u64>) {
+    let applied = LogId::new(term, index);
+    let due = due.map(|due| (due, Index(1)));
+    driver.on_progress(Progress { applied, due, ..Progress::default() });
+}
+
+/// The entries by which timers fire that this turn, at a tick, wants written.
+fn fires(driver: &mut Driver<RequestId, RequestId>, tick: u64) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for order in driver.turn(at(tick), true).orders {
+        let Order::Write(_, batch) = order else { continue };
+        for change in batch.changes {
+            let crate::storage::Change::Append(appended) = change else { continue };
+            entries.extend(appended.into_iter().filter(|entry| entry.kind() == Kind::Timer));
+        }
+    }
+    entries
+}
+
+/// D5.5.2: an entry when the clock has come so far, of that time and of this machine's version; no second one before the
+/// machine has applied it; and at once the next one where more is due.
+#[test]
+fn a_leader_has_timers_fire_when_they_are_due_by_one_entry_at_a_time() {
+    let mut driver = ready();
+    let (term, last) = (driver.raft().term().0, driver.raft().last().index.0);
+    let time = driver.replica().cluster_time(at(1002));
+    stands(&mut driver, term, last, Some(time + 20));
+    assert!(
+        fires(&mut driver, 1002).is_empty() && fires(&mut driver, 1003).is_empty(),
+        "not before its time"
+    );
+    let fired = fires(&mut driver, 1004);
+    let [entry] = &fired[..] else { panic!("{fired:?}") };
+    assert_eq!((entry.stamp().cluster_time, entry.payload().len()), (time + 20, 0));
+    assert_eq!(entry.id(), LogId::new(term, last + 1));
+    assert!((1005..1050).all(|tick| fires(&mut driver, tick).is_empty()), "one is under way");
+    // Something else is applied, and it still is.
+    stands(&mut driver, term, last, Some(time));
+    assert!(fires(&mut driver, 1051).is_empty());
+    stands(&mut driver, term, last + 1, Some(time + 20));
+    assert_eq!(fires(&mut driver, 1052).len(), 1, "there were more than one entry may have fire");
+    stands(&mut driver, term, last + 2, None);
+    assert!(fires(&mut driver, 1053).is_empty());
+}
+
+/// What the office before had fire, its machine may not know yet.
+#[test]
+fn a_leader_whose_machine_has_not_come_to_its_office_has_nothing_fire() {
+    let mut driver = ready();
+    let (term, last) = (driver.raft().term().0, driver.raft().last().index.0);
+    stands(&mut driver, term - 1, last - 1, Some(0));
+    assert!(fires(&mut driver, 1002).is_empty());
+    stands(&mut driver, term, last, Some(0));
+    driver.on_space(Some("no room in log-2".to_owned()));
+    assert!(fires(&mut driver, 1003).is_empty(), "nor where its log has no room");
+    driver.on_space(None);
+    assert_eq!(fires(&mut driver, 1004).len(), 1);
+}
+
+/// D5.6.1: users' commands wait for the disk, more than may, and are refused.
+#[test]
+fn what_fires_timers_is_never_refused_as_busy() {
+    let mut driver = ready();
+    let (term, last) = (driver.raft().term().0, driver.raft().last().index.0);
+    let large = Bytes::from(vec![0; 16 << 20]);
+    let mut busy = 0;
+    for request in 0..20 {
+        driver.on_write(large.clone(), Duration::ZERO, Way::Once, RequestId(request));
+        busy += driver.turn(at(1002), false).answers.len();
+    }
+    assert!(busy > 0 && driver.replica().busy().is_some());
+    stands(&mut driver, term, last, Some(0));
+    assert_eq!(fires(&mut driver, 1003).len(), 1);
+}
+
+/// D5.5.1: a member that was not met, or is of an older version, would stop at such an entry.
+#[test]
+fn timers_wait_until_all_members_are_known_to_know_them() {
+    let mut driver = one_of(3, 1);
+    let others = [2, 3].map(|id| Peer { id: NodeId(id), incarnation: Incarnation(10 + id) });
+    for (levels, know) in
+        [([None, Some(2)], 0), ([Some(0), Some(2)], 0), ([Some(1), Some(2)], 1), ([Some(2); 2], 2)]
+    {
+        let known = others.into_iter().zip(levels).filter_map(|(peer, level)| Some((peer, level?)));
+        driver.knowing = Knowing::These(known.collect());
+        for level in 1..=3 {
+            assert_eq!(driver.all_know(level), level <= know, "{levels:?}");
+        }
+    }
+    driver.knowing = Knowing::These(BTreeMap::new());
+    driver.machine.level = 2;
+    assert!(driver.all_know(2), "there is one in the log already");
+}

@@ -492,6 +492,10 @@ fn said(panic: &(dyn Any + Send)) -> String {
 }
 
 #[cfg(test)]
+#[path = "replicated_timers_tests.rs"]
+mod timers_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::entry::Stamp;

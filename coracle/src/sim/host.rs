@@ -300,8 +300,7 @@ impl Host {
         dice: &mut Dice,
     ) -> Result<(Recovered, (LogId, Digest)), String> {
         self.newest_run += 1;
-        self.run = self.newest_run;
-        self.rotten = None;
+        (self.run, self.rotten) = (self.newest_run, None);
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         let text = |error: StoreError| in_full(&error);
         wal::tidy(&*disk).map_err(text)?;

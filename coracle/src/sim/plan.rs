@@ -151,8 +151,7 @@ impl Plan {
         let sometimes = |dice: &mut Dice, odds: u64, value: u64| if dice.chance(odds) { value } else { 0 };
         let (drop, crash) = (dice.within(0, 300), dice.within(1, 30) * ELECTION / 10);
         let (partition, freeze) = (dice.within(2, 30) * ELECTION / 10, dice.within(5, 40) * ELECTION / 10);
-        let rumour = dice.within(3, 30) * ELECTION / 10;
-        let flap = dice.within(3, 30) * ELECTION / 10;
+        let (rumour, flap) = (dice.within(3, 30) * ELECTION / 10, dice.within(3, 30) * ELECTION / 10);
         let reset = dice.within(1, 20) * ELECTION / 10;
         let disk_error = dice.within(5, 40) * ELECTION / 10;
         let damage = dice.within(10, 60) * ELECTION / 10;
