@@ -63,9 +63,9 @@ pub(super) enum Type {
     TimeoutNow = 24,
     Forward = 32,
     ForwardReply = 33,
-    Query = 34,
-    QueryReply = 35,
-    Directory = 36,
+    Query = 48,
+    QueryReply = 49,
+    Directory = 50,
 }
 
 impl Type {
