@@ -20,7 +20,8 @@ fn driver(last: u64) -> Driver<RequestId, RequestId> {
 
 /// One of so many.
 fn one_of(voters: u64, last: u64) -> Driver<RequestId, RequestId> {
-    let config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+    let mut config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+    config.machine = (3, true);
     let member = |id| Member { id: NodeId(id), incarnation: Incarnation(10 + id), address: String::new() };
     let restored = Restored {
         hard_state: HardState { term: Term(1), vote: None },
@@ -423,7 +424,9 @@ fn a_leader_has_timers_fire_when_they_are_due_by_one_entry_at_a_time() {
     );
     let fired = fires(&mut driver, 1004);
     let [entry] = &fired[..] else { panic!("{fired:?}") };
-    assert_eq!((entry.stamp().cluster_time, entry.payload().len()), (time + 20, 0));
+    let Stamp { cluster_time, version, self_describing, .. } = entry.stamp();
+    assert_eq!((cluster_time, version, self_describing), (time + 20, 3, false));
+    assert!(entry.payload().is_empty());
     assert_eq!(entry.id(), LogId::new(term, last + 1));
     assert!((1005..1050).all(|tick| fires(&mut driver, tick).is_empty()), "one is under way");
     // Something else is applied, and it still is.

@@ -4,8 +4,9 @@ use crate::snapshot::{self, Save};
 use crate::state_machine::{Context, QueryContext};
 use crate::storage::mem_disk::MemDisk;
 use crate::storage::wal::MIN_SEGMENT_BYTES;
+use crate::timers::Timers;
 use bytes::Bytes;
-use coracle_core::{Broken, ClusterId, Incarnation, LogId, Member, Membership, NodeId, Peer, Term};
+use coracle_core::{Broken, ClusterId, Incarnation, Index, LogId, Member, Membership, NodeId, Peer, Term};
 use std::collections::BTreeSet;
 
 const ME: NodeId = NodeId(7);
@@ -37,11 +38,18 @@ fn meta() -> Meta {
         machine_version: 1,
         compared: None,
         membership: (LogId::new(1, 1), Bytes::from_static(b"of the old cluster")),
-        level: 0,
-        sessions: Bytes::new(),
-        timers: Bytes::new(),
+        level: 2,
+        sessions: Bytes::from_static(&[0; 4]),
+        timers: timers(),
         entries_version: 0,
     }
+}
+
+/// One, due at 50.
+fn timers() -> Bytes {
+    let mut timers = Timers::new(Broken::default());
+    timers.set(7, 1, 50).unwrap();
+    timers.encode()
 }
 
 fn keeper() -> Keeper {
@@ -64,6 +72,8 @@ fn start(disk: &MemDisk) -> Option<ClusterId> {
     };
     let kept = opened.snapshot.expect("a cluster comes with its state");
     let id = kept.meta.id;
+    // The machine's timers are a part of its state; sessions are with the old cluster.
+    assert_eq!((kept.meta.level, &kept.meta.sessions, &kept.meta.timers), (0, &Bytes::new(), &timers()));
     assert_eq!((id, opened.recovered.last, opened.recovered.purged), (meta().id, meta().id, meta().id));
     assert_eq!(opened.incarnation, FRESH, "another disk would not be the member");
     let membership = decode_membership(&kept.meta.membership.1).unwrap();
@@ -73,7 +83,7 @@ fn start(disk: &MemDisk) -> Option<ClusterId> {
     assert!(opened.recovered.hard_state.term >= id.term);
     let mut replicated = Replicated::new(Large(Vec::new()));
     replicated.restore(snapshots::open(&*opened.files, id).unwrap()).unwrap();
-    assert_eq!(replicated.applied().0, id);
+    assert_eq!((replicated.applied().0, replicated.due()), (id, Some((50, Index(7)))));
     Some(cluster)
 }
 

@@ -3,7 +3,6 @@
 use super::Runtime;
 use crate::alarms;
 use crate::driver::Knowing;
-use crate::transport::tcp::Introduction;
 use crate::wire;
 use coracle_core::{Member, Peer};
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,9 +22,9 @@ pub(super) struct Old {
 /// The version of the machine of whoever was not met, or does not say.
 const FIRST: u16 = 1;
 
-/// Up to which level it knows the entries of a log (D5.5.1).
-fn level(met: &Introduction) -> u16 {
-    match (met.features & wire::SESSIONS != 0, met.features & wire::TIMERS != 0) {
+/// Up to which level whoever has these features knows the entries of a log (D5.5.1).
+fn level(features: u64) -> u16 {
+    match (features & wire::SESSIONS != 0, features & wire::TIMERS != 0) {
         (false, _) => 0,
         (true, false) => 1,
         (true, true) => 2,
@@ -50,7 +49,7 @@ impl Runtime {
         let transfers = lacks(wire::TRANSFERS, &self.old.transfers);
         // Whoever was never met may be of any version.
         let knowing = met.iter().filter_map(|(peer, met)| match met {
-            Some(met) => Some((*peer, level(met))),
+            Some(met) => Some((*peer, level(met.features))),
             None => self.parts.driver.knowing.level(*peer).map(|level| (*peer, level)),
         });
         self.parts.driver.knowing = Knowing::These(knowing.collect());
@@ -82,5 +81,20 @@ impl Runtime {
             self.parts.driver.without_transfers(transfers.clone());
             self.old.transfers = transfers;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lacks_a_feature_knows_no_entries_of_its_level() {
+        let older = wire::FEATURES & !wire::TIMERS;
+        assert_eq!(
+            [wire::FEATURES, older, older & !wire::SESSIONS, wire::TIMERS, 0].map(level),
+            [2, 1, 0, 0, 0]
+        );
+        assert_eq!(u32::from(level(wire::FEATURES)), wire::LEVEL_MAX);
     }
 }

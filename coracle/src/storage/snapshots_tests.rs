@@ -59,6 +59,35 @@ fn a_snapshot_is_read_as_it_was_written_whatever_its_length() {
     }
 }
 
+/// A header has the oldest version that can say what it says, comes back as it was, and what does not fit is refused though
+/// its checksum holds.
+#[test]
+fn a_header_says_no_more_than_it_has_to() {
+    for (version, level, sessions, timers) in [
+        (1, 0, "", ""),
+        (2, 1, "sessions", ""),
+        (3, 0, "", "timers"),
+        (3, 1, "sessions", "timers"),
+        (3, 2, "", ""),
+    ] {
+        let sessions = Bytes::from_static(sessions.as_bytes());
+        let meta = Meta { level, sessions, timers: Bytes::from_static(timers.as_bytes()), ..meta(9) };
+        let header = encode(&meta, 77);
+        assert_eq!(u32_at(&header, 8), version);
+        assert_eq!(decode(&header), Some((77, meta.clone())));
+        assert_eq!(blob::decode(&blob::encode(&meta)), Ok(meta));
+        for length in FIXED + 14..header.len() {
+            assert_eq!(decode(&header[..length]), None, "version {version}, {length} bytes");
+        }
+        assert_eq!(decode(&[&header[..], &[0]].concat()), None);
+        for other in [1u32, 2, 3].into_iter().filter(|other| *other != version) {
+            let mut header = header.clone();
+            header[8..12].copy_from_slice(&other.to_le_bytes());
+            assert_eq!(decode(&header), None, "version {version} as {other}");
+        }
+    }
+}
+
 #[test]
 fn nothing_is_compared_where_nothing_was() {
     let disk = MemDisk::new();
