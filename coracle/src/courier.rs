@@ -436,7 +436,8 @@ impl<W: Waits> Courier<W> {
             for it in &mut lane.waiting {
                 let Some(caller) = it.caller.take_if(|caller| over(caller)) else { continue };
                 it.command = None;
-                let error = if it.in_doubt || it.flight.is_some() {
+                let sent = it.in_doubt || it.flight.is_some();
+                let error = if sent && !self.broken.is("client-told-no") {
                     WriteError::Unknown(Cause::Timeout)
                 } else {
                     lane.refused.as_ref().or(self.refused.as_ref()).unwrap_or(unsent).clone()

@@ -184,6 +184,7 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("retry-applied", "CS-1", "applies a command of a session again when it comes again"),
     mutant("resent-under-new-numbers", "CS-1", "gives writes new numbers when they go to the next leader"),
     mutant("sent-again-after-expiry", "CS-1", "sends what is in doubt again in another session"),
+    mutant("client-told-no", "CS-2", "says that a client's write failed when its time is over"),
     mutant("sessions-not-in-snapshots", "CS-1", "forgets the sessions when it takes the state of a snapshot"),
     mutant(
         "jump-not-told",

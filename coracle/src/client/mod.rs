@@ -56,7 +56,7 @@
 //! A node serves up to [`Config::max_clients`](crate::Config::max_clients) clients. Nobody is authenticated yet: whoever
 //! reaches the port may write.
 
-mod agent;
+pub(crate) mod agent;
 mod reads;
 mod task;
 mod waiting;

@@ -55,6 +55,8 @@ struct Client {
     leader: Option<usize>,
     /// Whether the last answer was that nobody is known to lead.
     lost: bool,
+    /// Whether it is no member, and has connections to nodes.
+    remote: bool,
 }
 
 /// What a client asks, and whom.
@@ -64,7 +66,12 @@ pub(super) struct Question {
     pub(super) request: RequestId,
     /// A command, or a key to read.
     pub(super) ask: Result<Ask, u8>,
+    /// For how long the answer is of use.
+    pub(super) patience: u64,
 }
+
+/// The node that a client asks whose agent knows better.
+const NOWHERE: usize = usize::MAX;
 
 pub(super) struct Clients {
     keys: u8,
@@ -93,8 +100,9 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(plan: &Plan) -> Clients {
-        let clients =
-            (0..plan.clients).map(|_| Client { waits: Vec::new(), leader: None, lost: false }).collect();
+        let client =
+            |at| Client { waits: Vec::new(), leader: None, lost: false, remote: plan.remote && at % 2 == 1 };
+        let clients = (0..plan.clients).map(client).collect();
         Clients {
             keys: plan.keys,
             depth: plan.depth,
@@ -189,6 +197,7 @@ impl Clients {
         };
         let stray = dice.chance(200);
         let node = match self.clients[client].leader {
+            _ if self.clients[client].remote => NOWHERE,
             Some(leader) if !stray => leader,
             _ => dice.below(nodes as u64) as usize,
         };
@@ -206,7 +215,7 @@ impl Clients {
             read_at: None,
         });
         self.clients[client].waits.push((request, now + patience));
-        Some(Question { node, request, ask })
+        Some(Question { node, request, ask, patience })
     }
 
     /// The node has taken the request, and owes an answer for as long as it lives.
@@ -214,6 +223,17 @@ impl Clients {
         self.owed.insert(request, node);
         self.taken += 1;
         self.deeds[request.0 as usize - 1].taken = self.taken;
+    }
+
+    /// The agent of a client has taken the request, in this order.
+    pub(super) fn taken_by_nobody(&mut self, request: RequestId) {
+        self.taken += 1;
+        self.deeds[request.0 as usize - 1].taken = self.taken;
+    }
+
+    /// Whether a client is no member, and asks by its agent.
+    pub(super) fn is_remote(&self, client: usize) -> bool {
+        self.clients[client].remote
     }
 
     /// Whom a node owes an answer.
@@ -293,7 +313,7 @@ impl Clients {
                 self.met.count_if(why == NotDone::Busy, Rare::Busy);
                 Outcome::Never
             }
-            Heard::Unknown if self.in_sessions => {
+            Heard::Unknown if self.in_sessions && deed.node != NOWHERE => {
                 let detail = format!("request {} of a session was given up by its node", request.0);
                 return broken("S28", detail);
             }
@@ -301,7 +321,7 @@ impl Clients {
                 self.met.count(Rare::SessionExpired);
                 Outcome::Unknown
             }
-            Heard::Unknown => Outcome::Unknown,
+            Heard::Unknown | Heard::Sent(_) => Outcome::Unknown,
         };
         if outcome == Outcome::Never
             && let Ok(ask) = &deed.ask

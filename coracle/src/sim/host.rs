@@ -12,7 +12,7 @@ mod promises;
 mod standing;
 mod twin;
 
-pub(super) use self::heard::{Heard, NotDone};
+pub(super) use self::heard::{Heard, NotDone, REMOTE};
 pub(super) use self::standing::Link;
 use self::standing::{Standing, Whereabouts};
 pub(super) use self::twin::Twin;
@@ -31,6 +31,7 @@ use crate::events::{History, News};
 use crate::files::{Filed, Files};
 use crate::founding::{Promise, Question};
 use crate::open::{newest_snapshot, newest_time, promise};
+use crate::proposal::Proposal;
 use crate::replica::{Load, Moment, Replica};
 use crate::replicated::{Digest, SaveState};
 use crate::snapshots::FileOrder;
@@ -196,6 +197,8 @@ pub(super) enum Event {
     Message(Peer, ClusterId, bool, PeerMessage),
     /// A client wants this written, in this way.
     Write(RequestId, Way, bytes::Bytes),
+    /// A client that is no member wants this in the log, of a leader in this term.
+    Submit(RequestId, Term, Proposal),
     /// A client wants to read this key.
     Read(RequestId, u8),
     /// This write and all before it are durable.
@@ -377,6 +380,7 @@ impl Host {
                 driver.on_message(from, cluster, names_me, message);
             }
             Event::Write(request, way, command) => driver.on_write(command, Duration::ZERO, way, request),
+            Event::Submit(request, term, proposal) => driver.on_submitted(proposal, term, request),
             Event::Read(request, key) => driver.on_read((key, request)),
             Event::Persisted(id) => driver.on_persisted(id),
             Event::Loaded(load, result) => driver.on_loaded(load, result),
@@ -633,12 +637,14 @@ impl Running {
         for outcome in self.applier.outcomes() {
             match outcome {
                 Outcome::Reply(request, told) => wants.heard.push((request, Heard::Reply(told))),
-                Outcome::Encoded(request, bytes) => wants.heard.push((request, Heard::of_reply(&bytes))),
+                Outcome::Encoded(request, bytes) => wants.heard.push((request, Heard::Sent(Ok(bytes)))),
                 Outcome::Answer(request, Ok((value, applied))) => {
                     wants.heard.push((request, Heard::Answer(value, applied.index)));
                 }
                 Outcome::Answer(request, Err(error)) => wants.heard.push((request, Heard::of_read(&error))),
-                Outcome::Failed(request, error) => wants.heard.push((request, Heard::of_write(&error))),
+                Outcome::Failed(request, error) => {
+                    wants.heard.push((request, Heard::of_failure(request, error)));
+                }
                 Outcome::Send(peer, message) => wants.send.push((peer, message)),
                 Outcome::Snapshot(meta, save) => {
                     self.saving = Some((meta, save));

@@ -132,6 +132,8 @@ pub(super) struct Plan {
     pub(super) session: u64,
     /// How far ahead machines set timers at most, in milliseconds; 0 for none.
     pub(super) timers: u64,
+    /// Whether every other client is no member, and has connections of its own.
+    pub(super) remote: bool,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -144,7 +146,10 @@ impl Plan {
         let first = Plan::draw_first(dice, nodes);
         let plan = first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice);
         // What rots in memory would be kept.
-        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }.draw_sessions(dice).draw_timers(dice)
+        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }
+            .draw_sessions(dice)
+            .draw_timers(dice)
+            .draw_remote(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -213,6 +218,7 @@ impl Plan {
             way: 0,
             session: 60_000,
             timers: 0,
+            remote: false,
             founders: 1,
             lists: 1,
         }
@@ -282,6 +288,10 @@ impl Plan {
 
     fn draw_timers(self, dice: &mut Dice) -> Plan {
         Plan { timers: *dice.pick(&[0, 0, 200, 2000]), ..self }
+    }
+
+    fn draw_remote(self, dice: &mut Dice) -> Plan {
+        Plan { remote: dice.chance(400), ..self }
     }
 
     /// How this client writes.

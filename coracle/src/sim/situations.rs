@@ -128,6 +128,7 @@ situations! {
     CarriedAgain "command came again" "a machine was given a command that had taken effect, or may not any more",
     TimerFired "timer fired" "a machine was called since the time of a timer had come",
     TimersFired "several timers fired" "more than one timer fired by one entry",
+    VisitCut "visit cut" "the connection of a client that is no member was cut, with all that it carried",
     TimerVoid "nothing fired" "an entry by which timers were to fire found none that was due",
     Changed "membership changed" "a change of the membership came to its end",
     ChangeRefused "change refused" "a change of the membership was refused",

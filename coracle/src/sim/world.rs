@@ -25,6 +25,7 @@ mod snapshots;
 mod timers;
 mod transfers;
 mod turns;
+mod visits;
 mod watchers;
 mod wipes;
 
@@ -33,6 +34,7 @@ pub(super) use self::counting::Before;
 use self::network::{Network, Parcel};
 use self::reads::Reading;
 use self::turns::Turn;
+use self::visits::{Visit, Visitors};
 use self::watchers::Watchers;
 use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
@@ -156,6 +158,8 @@ pub(super) enum Happening {
         run: u64,
         question: super::clients::Question,
     },
+    /// Something between a client that is no member and the nodes.
+    Visit(Visit),
     /// A disk has room again.
     Room {
         node: usize,
@@ -173,6 +177,7 @@ pub(super) struct World {
     pub(super) hosts: Vec<Host>,
     pub(super) network: Network,
     pub(super) clients: Clients,
+    pub(super) visitors: Visitors,
     pub(super) watchers: Watchers,
     pub(super) ghost: Ghost,
     timers: Timers,
@@ -212,6 +217,7 @@ impl World {
         hosts.iter().for_each(|host| ghost.on_place(host.me, &host.at.listens));
         World {
             clients: Clients::new(&plan),
+            visitors: Visitors::default(),
             watchers: Watchers::new(hosts.len()),
             ghost,
             timers: Timers::new(plan.timers),
@@ -361,6 +367,7 @@ impl World {
             }
             Happening::ChangePlaces { node, more } => self.change_places(node, more),
             Happening::Asked { run, question } => self.on_asked(run, question),
+            Happening::Visit(visit) => self.on_visit(visit),
             Happening::Room { node } => {
                 self.end_disk_faults(node);
                 Ok(())
@@ -609,6 +616,10 @@ impl World {
         if let Heard::Answer(..) = heard {
             let leads = self.hosts[node].up.as_ref().is_some_and(|up| up.raft().is_leader());
             self.met.count_if(!leads, Rare::ReadFollower);
+        }
+        if self.visitors.asked(request) {
+            self.answer_visitor(request, heard);
+            return Ok(());
         }
         self.clients.on_heard(request, heard)
     }

@@ -7,6 +7,9 @@ use crate::work::{Answer, RequestId};
 use bytes::Bytes;
 use coracle_core::{Index, NodeId};
 
+/// What clients that are no members ask of nodes has numbers from here on.
+pub(in crate::sim) const REMOTE: u64 = 1 << 62;
+
 /// What happened to requests, for the clients.
 #[derive(Debug)]
 pub(in crate::sim) enum Heard {
@@ -18,6 +21,8 @@ pub(in crate::sim) enum Heard {
     NotDone(NotDone),
     /// May happen.
     Unknown,
+    /// What goes to a client that is no member, as it travels.
+    Sent(Result<Bytes, WriteError>),
     /// May have happened, in a session that has expired since.
     Expired,
 }
@@ -38,8 +43,21 @@ impl Heard {
     pub(super) fn of(answer: Answer<RequestId, (u8, RequestId)>) -> (RequestId, Heard) {
         match answer {
             Answer::Write(request, Ok(reply)) => (request, Heard::of_reply(&reply)),
-            Answer::Write(request, Err(error)) => (request, Heard::of_write(&error)),
+            Answer::Write(request, Err(error)) => (request, Heard::of_failure(request, error)),
             Answer::Read((_, request), error) => (request, Heard::of_read(&error)),
+        }
+    }
+
+    /// Why a write was not done, for whoever this is.
+    pub(super) fn of_failure(request: RequestId, error: WriteError) -> Heard {
+        if request.0 >= REMOTE { Heard::Sent(Err(error)) } else { Heard::of_write(&error) }
+    }
+
+    /// What a client that is no member makes of the end of its write.
+    pub(in crate::sim) fn of_outcome(outcome: Result<Bytes, WriteError>) -> Heard {
+        match outcome {
+            Ok(reply) => Heard::of_reply(&reply),
+            Err(error) => Heard::of_write(&error),
         }
     }
 
@@ -58,7 +76,7 @@ impl Heard {
         }
     }
 
-    pub(super) fn of_read(error: &ReadError) -> Heard {
+    pub(in crate::sim) fn of_read(error: &ReadError) -> Heard {
         Heard::NotDone(match error {
             ReadError::Busy(_) => NotDone::Busy,
             ReadError::NoLeader => NotDone::NotLeader(None),

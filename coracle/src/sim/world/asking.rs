@@ -22,6 +22,9 @@ impl World {
         }
         let asked = self.clients.wake(client, self.now, self.hosts.len(), committed, &mut dice);
         let Some(question) = asked else { return Ok(()) };
+        if self.clients.is_remote(client) {
+            return self.on_remote(client, question);
+        }
         let (node, name) = (question.node, question.request.0);
         self.step(7, node, name);
         self.tell(|| match &question.ask {
@@ -45,14 +48,15 @@ impl World {
     }
 
     pub(in crate::sim) fn on_asked(&mut self, run: u64, question: Question) -> Verdict {
-        let Question { node, request, ask } = question;
+        let node = question.node;
         if !self.lives(node, run) {
             return Ok(());
         }
         if let Some(thaw) = self.frozen(node) {
-            self.first_at(thaw, Happening::Asked { run, question: Question { node, request, ask } });
+            self.first_at(thaw, Happening::Asked { run, question });
             return Ok(());
         }
+        let Question { request, ask, .. } = question;
         self.clients.taken(node, request);
         match ask {
             Ok(command) => {
