@@ -123,6 +123,8 @@ pub(crate) struct Courier<W> {
     patience: u64,
     /// Why the newest opening of a session was refused.
     refused: Option<WriteError>,
+    /// Whether what waits here can go no other way, and so waits on where the cluster has no use of sessions, yet.
+    only_way: bool,
     /// Since when a session was refused for want of members that know what it is.
     unsupported: Option<u64>,
     heard: Heard<W>,
@@ -144,10 +146,16 @@ impl<W: Waits> Courier<W> {
             since: 0,
             patience: PATIENCE,
             refused: None,
+            only_way: false,
             unsupported: None,
             heard: Heard::default(),
             broken,
         }
+    }
+
+    /// The same, where there is no other way than this.
+    pub(crate) fn only_way(self) -> Courier<W> {
+        Courier { only_way: true, ..self }
     }
 
     /// What has come for those who wait, since the last call.
@@ -331,7 +339,7 @@ impl<W: Waits> Courier<W> {
     fn on_opened(&mut self, outcome: Result<Bytes, WriteError>, now: u64) {
         let id = match outcome {
             Ok(id) => id.as_ref().try_into().ok().map(u64::from_le_bytes),
-            Err(WriteError::Session(SessionError::Unsupported)) => {
+            Err(WriteError::Session(SessionError::Unsupported)) if !self.only_way => {
                 if now - *self.unsupported.get_or_insert(now) >= GRACE {
                     return self.give_back();
                 }

@@ -274,3 +274,20 @@ fn where_nobody_knows_sessions_all_is_given_back() {
     assert_eq!(back.iter().map(|(request, _)| request.0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(test.courier.pending(), 0);
 }
+
+/// A client outside of the cluster has no other way: a member that was not met yet may be met in time.
+#[test]
+fn where_there_is_no_other_way_it_is_waited_for_that_all_know_sessions() {
+    let courier = Courier::new(LIFETIME, Broken::default()).only_way();
+    let mut test = Test { courier, newest: 0, now: 1 };
+    test.take(3, 1);
+    for _ in 0..3 {
+        let sent = test.send(leader(2));
+        test.courier.on_answer(sent[0].0, refused(SessionError::Unsupported), test.now);
+        assert_eq!((test.courier.heard().back.len(), test.courier.pending()), (0, 1));
+        test.now += 100;
+    }
+    let sent = test.send(leader(2));
+    assert_eq!(test.hear(sent[0].0, Ok(Bytes::copy_from_slice(&7u64.to_le_bytes()))), []);
+    assert_eq!(test.numbered(leader(2)).len(), 1);
+}

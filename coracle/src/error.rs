@@ -85,7 +85,8 @@ pub enum WriteError {
     #[error("the outcome is unknown: {0}")]
     Unknown(Cause),
     /// Its session does not take it as it came. Whoever keeps a session handles this; what [`Node`](crate::Node) and its
-    /// sessions return is never this.
+    /// sessions return is never this, and what a [client](crate::client) returns is only
+    /// [`Unsupported`](SessionError::Unsupported), where no session could be opened in time: then it certainly was not done.
     #[error("{0}")]
     Session(SessionError),
     /// Certainly not done: this node has stopped.

@@ -8,7 +8,7 @@
 
 use super::reads::{Ask, Reads};
 use crate::courier::{Courier, To};
-use crate::error::{Busy, ReadError, SessionError, WriteError};
+use crate::error::{Busy, ReadError, WriteError};
 use crate::proposal::Proposal;
 use crate::transport::{Forward, ForwardReply};
 use crate::wire::{Directory, LINEARIZABLE, Query, QueryReply};
@@ -97,7 +97,7 @@ impl<W: Patient, R: Patient> Agent<W, R> {
         broken: Broken,
     ) -> Agent<W, R> {
         Agent {
-            courier: Courier::new(lifetime, broken),
+            courier: Courier::new(lifetime, broken).only_way(),
             reads: Reads::new(),
             limits,
             newest: first,
@@ -284,11 +284,7 @@ impl<W: Patient, R: Patient> Agent<W, R> {
 
     fn told_writes(&mut self) -> Vec<(W, Result<Bytes, WriteError>)> {
         let mut answers = std::mem::take(&mut self.answers);
-        let heard = self.courier.heard();
-        answers.extend(heard.answers);
-        // No session can be opened, so nothing was sent, and nothing is.
-        let unsupported = WriteError::Session(SessionError::Unsupported);
-        answers.extend(heard.back.into_iter().map(|(caller, _)| (caller, Err(unsupported.clone()))));
+        answers.extend(self.courier.heard().answers);
         answers
     }
 
