@@ -159,8 +159,7 @@ impl Plan {
         let (rumour, flap) = (dice.within(3, 30) * ELECTION / 10, dice.within(3, 30) * ELECTION / 10);
         let reset = dice.within(1, 20) * ELECTION / 10;
         let disk_error = dice.within(5, 40) * ELECTION / 10;
-        let damage = dice.within(10, 60) * ELECTION / 10;
-        let stray = dice.within(1, 10) * ELECTION / 10;
+        let (damage, stray) = (dice.within(10, 60) * ELECTION / 10, dice.within(1, 10) * ELECTION / 10);
         Plan {
             nodes: nodes.unwrap_or(*dice.pick(&[3, 3, 3, 4, 5, 5, 6, 7])),
             clients: dice.within(2, 6) as usize,

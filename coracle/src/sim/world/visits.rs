@@ -112,6 +112,8 @@ impl World {
         let Question { request, ask, patience, .. } = question;
         let until = self.now_in_ticks() + patience / (10 * MS);
         self.clients.taken_by_nobody(request);
+        // As one that is asked of a node: however often it is sent, a run takes as long.
+        self.step(9, client, request.0);
         if !self.visitors.all.contains_key(&client) {
             let seeds = self.hosts.iter().map(|host| host.at.listens.clone()).take(1 + client % 3).collect();
             let limits = Limits { calls: 1_000, bytes: 1 << 20 };
@@ -237,7 +239,7 @@ impl World {
             Say::Read(query) => query.id,
         };
         self.visitors.asked.insert(request.0, Asked { client, link, flight });
-        self.step(9, node, flight);
+        self.note(flight);
         match say {
             Say::Write(Forward { term, proposal, .. }) => {
                 self.turn(node, Event::Submit(request, term, proposal))
