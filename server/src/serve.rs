@@ -124,6 +124,8 @@ pub async fn serve<M: Machine>(
     let id = config.id.0;
     config.forward = true;
     config.machine_thread = MachineThread::Runtime;
+    // Nobody watches through the clients' port.
+    config.events_bytes = 0;
     config.max_command_bytes = MAX_BATCH;
     // So that whoever must ask the leader is told where.
     config.metadata = clients.to_string().into_bytes();
