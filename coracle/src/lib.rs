@@ -55,7 +55,7 @@
 //!
 //! | feature | what it gives |
 //! | --- | --- |
-//! | `sim` | the module `sim`: a simulator that runs whole clusters in one thread, from one seed and under every fault; `sim::history` judges whether what clients saw is linearizable |
+//! | `sim` | the module `sim`: a simulator that runs whole clusters in one thread, from one seed and under every fault; `sim::kit` tests your machine in them, and `sim::history` judges whether what clients saw is linearizable |
 //! | `contract` | the module `storage::contract`: what a log store must do, and a suite that tests any store by it |
 //! | `mutants` | rules that `sim` can break by name, to show that it would notice; in no published binary |
 //!
@@ -179,6 +179,11 @@ pub mod embedding {}
 
 #[doc = include_str!("../upgrading.md")]
 pub mod upgrading {}
+
+#[cfg(feature = "sim")]
+#[cfg_attr(docsrs, doc(cfg(feature = "sim")))]
+#[doc = include_str!("../testing-your-machine.md")]
+pub mod testing_your_machine {}
 
 /// The README's program, compiled and run.
 #[cfg(doctest)]

@@ -2,10 +2,11 @@
 
 use super::dice::Dice;
 use super::ghost::{Verdict, Violation, broken};
+use super::guest::{Asker, Call, Guests, Told as GuestTold};
 use super::history::kv::{Command, Input, KeyValue, Output};
 use super::history::{Budget, History, OperationId, Verdict as Judgement};
 use super::host::{Heard, NotDone};
-use super::machine::{Ask, Kv, Told};
+use super::machine::{Ask, Kv, Look, Seen, Told};
 use super::plan::{ELECTION, Plan};
 use super::situations::{Met, Rare};
 use super::witness;
@@ -13,7 +14,7 @@ use crate::entry::Entry;
 use crate::proposal::{Numbered, Proposal};
 use crate::state_machine::StateMachine;
 use crate::work::RequestId;
-use coracle_core::{Index, NodeId};
+use coracle_core::{Index, LogId, NodeId};
 use std::collections::BTreeMap;
 
 /// A search that takes longer than this, which few in a hundred thousand do, is given up: there is a shortcut.
@@ -24,8 +25,8 @@ const BUDGET: Budget = Budget { steps: 5_000_000, configurations: 200_000 };
 struct Deed {
     client: usize,
     node: usize,
-    ask: Result<Ask, u8>,
-    /// Its place in the history.
+    ask: Result<Ask, Look>,
+    /// Its place in the history, or in that of the guest.
     operation: OperationId,
     /// When the node took it in, among all requests.
     taken: u64,
@@ -42,7 +43,7 @@ struct Deed {
 enum Outcome {
     Open,
     Told(Told),
-    Read(Option<String>),
+    Read(Seen),
     /// Certainly did not happen.
     Never,
     Unknown,
@@ -64,10 +65,17 @@ struct Client {
 pub(super) struct Question {
     pub(super) node: usize,
     pub(super) request: RequestId,
-    /// A command, or a key to read.
-    pub(super) ask: Result<Ask, u8>,
+    /// A command, or what to read.
+    pub(super) ask: Result<Ask, Look>,
     /// For how long the answer is of use.
     pub(super) patience: u64,
+}
+
+/// The clients of a guest, in place of those that ask the simulator's own machine.
+struct Hosted {
+    guests: Guests,
+    askers: Vec<Box<dyn Asker>>,
+    history: History<Call, Vec<u8>>,
 }
 
 /// The node that a client asks whose agent knows better.
@@ -83,6 +91,7 @@ pub(super) struct Clients {
     /// All deeds; a request's number is its place, from 1.
     deeds: Vec<Deed>,
     history: History<Input, Output>,
+    hosted: Option<Hosted>,
     asking: bool,
     /// Requests that a node has taken, and neither answered nor died with.
     owed: BTreeMap<RequestId, usize>,
@@ -110,6 +119,7 @@ impl Clients {
             clients,
             deeds: Vec::new(),
             history: History::new(),
+            hosted: None,
             asking: true,
             owed: BTreeMap::new(),
             applied: BTreeMap::new(),
@@ -119,6 +129,12 @@ impl Clients {
             acknowledged: 0,
             met: Met::new(),
         }
+    }
+
+    /// From now on all of them are clients of this guest.
+    pub(super) fn host(&mut self, guests: &Guests) {
+        let askers = (0..self.clients.len() as u64).map(|client| guests.program.asker(client)).collect();
+        self.hosted = Some(Hosted { guests: guests.clone(), askers, history: History::new() });
     }
 
     pub(super) fn len(&self) -> usize {
@@ -165,36 +181,18 @@ impl Clients {
         let late: Vec<RequestId> =
             it.waits.extract_if(.., |(_, until)| *until <= now).map(|(request, _)| request).collect();
         for request in late {
-            it.leader = None;
+            self.clients[client].leader = None;
             self.met.count(Rare::Abandoned);
             self.deeds[request.0 as usize - 1].outcome = Outcome::Unknown;
+            self.tell_asker(request);
         }
-        if !self.asking || it.waits.len() >= self.depth {
+        let waits = self.clients[client].waits.len();
+        if !self.asking || waits >= self.depth {
             return None;
         }
-        self.met.count_if(!it.waits.is_empty(), Rare::Pipelined);
+        self.met.count_if(waits > 0, Rare::Pipelined);
         let request = RequestId(self.deeds.len() as u64 + 1);
-        let text = format!("{};", request.0);
-        let key = dice.below(u64::from(self.keys)) as u8;
-        let ask = match dice.below(10) {
-            0..=3 => Err(key),
-            // A text ends with as many semicolons as make it large.
-            4 | 5 if self.large > 0 && dice.chance(500) => {
-                let bytes = dice.within(1, self.large) as usize;
-                Ok(Ask::Put(key, format!("{text:;<bytes$}")))
-            }
-            4 | 5 => Ok(Ask::Put(key, text)),
-            6 | 7 => Ok(Ask::Append(key, text)),
-            _ => {
-                // Expect what somebody saw there last, or something wrong.
-                let seen =
-                    self.deeds.iter().rev().take(20).find_map(|deed| match (&deed.ask, &deed.outcome) {
-                        (Err(other), Outcome::Read(value)) if *other == key => Some(value.clone()),
-                        _ => None,
-                    });
-                Ok(Ask::Cas(key, seen.flatten(), text))
-            }
-        };
+        let ask = self.draw(client, request, dice);
         let stray = dice.chance(200);
         let node = match self.clients[client].leader {
             _ if self.clients[client].remote => NOWHERE,
@@ -202,7 +200,10 @@ impl Clients {
             _ => dice.below(nodes as u64) as usize,
         };
         let patience = dice.within(ELECTION / 6, 4 * ELECTION);
-        let operation = self.history.invoke(client as u64, input(&ask));
+        let operation = match &mut self.hosted {
+            None => self.history.invoke(client as u64, input(&ask)),
+            Some(hosted) => hosted.history.invoke(client as u64, call(&ask)),
+        };
         self.deeds.push(Deed {
             client,
             node,
@@ -216,6 +217,59 @@ impl Clients {
         });
         self.clients[client].waits.push((request, now + patience));
         Some(Question { node, request, ask, patience })
+    }
+
+    /// What a client asks next.
+    fn draw(&mut self, client: usize, request: RequestId, dice: &mut Dice) -> Result<Ask, Look> {
+        let text = format!("{};", request.0);
+        if let Some(hosted) = &mut self.hosted {
+            return match hosted.askers[client].ask(dice) {
+                Ok(Call::Command(command)) => Ok(Ask::Guest(text, command)),
+                Ok(Call::Query(query)) => Err(Look::Guest(query)),
+                // Which nobody asks for.
+                Ok(Call::Timer(_)) => Err(Look::Guest(Vec::new())),
+                Err(wrong) => {
+                    hosted.guests.with(|record| record.find(LogId::ZERO, wrong));
+                    Err(Look::Guest(Vec::new()))
+                }
+            };
+        }
+        let key = dice.below(u64::from(self.keys)) as u8;
+        match dice.below(10) {
+            0..=3 => Err(Look::Key(key)),
+            // A text ends with as many semicolons as make it large.
+            4 | 5 if self.large > 0 && dice.chance(500) => {
+                let bytes = dice.within(1, self.large) as usize;
+                Ok(Ask::Put(key, format!("{text:;<bytes$}")))
+            }
+            4 | 5 => Ok(Ask::Put(key, text)),
+            6 | 7 => Ok(Ask::Append(key, text)),
+            _ => {
+                // Expect what somebody saw there last, or something wrong.
+                let seen =
+                    self.deeds.iter().rev().take(20).find_map(|deed| match (&deed.ask, &deed.outcome) {
+                        (Err(Look::Key(other)), Outcome::Read(Seen::Value(value))) if *other == key => {
+                            Some(value.clone())
+                        }
+                        _ => None,
+                    });
+                Ok(Ask::Cas(key, seen.flatten(), text))
+            }
+        }
+    }
+
+    /// The client of a guest hears of what it asked.
+    fn tell_asker(&mut self, request: RequestId) {
+        let Some(hosted) = &mut self.hosted else { return };
+        let Deed { client, ask, outcome, .. } = &self.deeds[request.0 as usize - 1];
+        let told = match outcome {
+            Outcome::Told(Told::Guest(bytes)) | Outcome::Read(Seen::Guest(bytes)) => GuestTold::Done(bytes),
+            Outcome::Never => GuestTold::NotDone,
+            _ => GuestTold::Unknown,
+        };
+        if let Err(wrong) = hosted.askers[*client].told(&call(ask), told) {
+            hosted.guests.with(|record| record.find(LogId::ZERO, wrong));
+        }
     }
 
     /// The node has taken the request, and owes an answer for as long as it lives.
@@ -250,6 +304,7 @@ impl Clients {
     pub(super) fn on_crash(&mut self, id: NodeId) {
         let node = id.0 as usize - 1;
         self.owed.retain(|_, owes| *owes != node);
+        let mut lost = Vec::new();
         for client in &mut self.clients {
             let deeds = &mut self.deeds;
             client.waits.retain(|(request, _)| {
@@ -258,10 +313,12 @@ impl Clients {
                 if gone {
                     deed.outcome = Outcome::Unknown;
                     client.leader = None;
+                    lost.push(*request);
                 }
                 !gone
             });
         }
+        lost.into_iter().for_each(|request| self.tell_asker(request));
     }
 
     pub(super) fn on_heard(&mut self, request: RequestId, heard: Heard) -> Verdict {
@@ -330,23 +387,41 @@ impl Clients {
             return broken("S21", format!("request {} was refused, but had been applied", request.0));
         }
         deed.outcome = outcome;
-        self.note(at);
+        self.note(at, waits);
         Ok(())
     }
 
     /// What is known of a deed is part of the history. Whoever gave up did not see it; that it is known all the same helps
-    /// the judge, and is true.
-    fn note(&mut self, at: usize) {
+    /// the judge, and is true. The client of a guest hears of it if it still waits.
+    fn note(&mut self, at: usize, waits: bool) {
+        if waits {
+            self.tell_asker(RequestId(at as u64 + 1));
+        }
         let Deed { operation, ask, outcome, .. } = &self.deeds[at];
+        if let Some(hosted) = &mut self.hosted {
+            match outcome {
+                Outcome::Told(Told::Guest(bytes)) | Outcome::Read(Seen::Guest(bytes)) => {
+                    hosted.history.complete(*operation, bytes.clone());
+                }
+                Outcome::Never => hosted.history.refuse(*operation),
+                _ => {}
+            }
+            return;
+        }
         match outcome {
             Outcome::Told(told) => self.history.complete(*operation, output(ask, told)),
-            Outcome::Read(value) => {
+            Outcome::Read(Seen::Value(value)) => {
                 let value = value.clone().map(bytes::Bytes::from);
                 self.history.complete(*operation, Output::Value(value));
             }
             Outcome::Never => self.history.refuse(*operation),
-            Outcome::Unknown | Outcome::Open => {}
+            Outcome::Read(Seen::Guest(_)) | Outcome::Unknown | Outcome::Open => {}
         }
+    }
+
+    /// What this request asks of a guest.
+    pub(super) fn call(&self, request: RequestId) -> Call {
+        call(&self.deeds[request.0 as usize - 1].ask)
     }
 
     /// Who asked this.
@@ -426,8 +501,17 @@ impl Clients {
         // What no machine applied by now never will be: to know that makes the question far smaller.
         for deed in self.deeds.iter().filter(|deed| deed.outcome == Outcome::Unknown) {
             if deed.ask.as_ref().is_ok_and(|ask| !self.applied.contains_key(text_of(ask))) {
-                self.history.refuse(deed.operation);
+                match &mut self.hosted {
+                    None => self.history.refuse(deed.operation),
+                    Some(hosted) => hosted.history.refuse(deed.operation),
+                }
             }
+        }
+        if let Some(Hosted { guests, history, .. }) = &self.hosted {
+            let read = |deed: &Deed| Some((deed.read_at?, deed.ask.as_ref().err()?.guest()?.to_vec()));
+            let queries = self.deeds.iter().filter_map(read).collect();
+            guests.with(|record| record.queries = queries);
+            return guests.program.judge(history, &self.places(), &guests.with(|record| record.commands()));
         }
         match KeyValue::new().check(&self.history, BUDGET) {
             Judgement::Linearizable => Ok(true),
@@ -440,18 +524,34 @@ impl Clients {
 
     /// Whether the order in which the log has the writes explains what the clients saw.
     pub(super) fn is_explained_by_the_log(&self) -> bool {
+        witness::explains(&self.history, &self.places())
+    }
+
+    /// For each deed the index at which it took effect, or at which its answer was true.
+    fn places(&self) -> Vec<Option<Index>> {
         let at = |deed: &Deed| match &deed.ask {
             Ok(ask) => self.applied.get(text_of(ask)).map(|index| Index(*index)),
             Err(_) => deed.read_at,
         };
-        witness::explains(&self.history, &self.deeds.iter().map(at).collect::<Vec<_>>())
+        self.deeds.iter().map(at).collect()
     }
 }
 
-fn input(ask: &Result<Ask, u8>) -> Input {
+/// What is asked of a guest.
+pub(super) fn call(ask: &Result<Ask, Look>) -> Call {
+    match ask {
+        Ok(Ask::Guest(_, command)) => Call::Command(command.clone()),
+        Err(Look::Guest(query)) => Call::Query(query.clone()),
+        // Not of a guest.
+        Ok(_) | Err(Look::Key(_)) => Call::Query(Vec::new()),
+    }
+}
+
+fn input(ask: &Result<Ask, Look>) -> Input {
     let text = |text: &String| bytes::Bytes::from(text.clone());
     let (key, command) = match ask {
-        Err(key) => (*key, Command::Get),
+        Err(Look::Key(key)) => (*key, Command::Get),
+        Err(Look::Guest(_)) | Ok(Ask::Guest(..)) => (0, Command::Get),
         Ok(Ask::Put(key, value)) => (*key, Command::Put(text(value))),
         Ok(Ask::Append(key, value)) => (*key, Command::Append(text(value))),
         Ok(Ask::Cas(key, from, to)) => (*key, Command::Cas { from: from.as_ref().map(text), to: text(to) }),
@@ -459,7 +559,7 @@ fn input(ask: &Result<Ask, u8>) -> Input {
     Input::new(vec![key], command)
 }
 
-fn output(ask: &Result<Ask, u8>, told: &Told) -> Output {
+fn output(ask: &Result<Ask, Look>, told: &Told) -> Output {
     match ask {
         Ok(Ask::Cas(..)) => Output::Swapped(*told == Told::Done),
         _ => Output::Done,
@@ -468,6 +568,6 @@ fn output(ask: &Result<Ask, u8>, told: &Told) -> Output {
 
 fn text_of(ask: &Ask) -> &str {
     match ask {
-        Ask::Put(_, text) | Ask::Append(_, text) | Ask::Cas(_, _, text) => text,
+        Ask::Put(_, text) | Ask::Append(_, text) | Ask::Cas(_, _, text) | Ask::Guest(text, _) => text,
     }
 }

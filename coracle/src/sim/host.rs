@@ -19,7 +19,8 @@ pub(super) use self::twin::Twin;
 
 use super::clock::Clock;
 use super::dice::Dice;
-use super::machine::{Ask, Fired, Kv};
+use super::guest::Guests;
+use super::machine::{Ask, Fired, Kv, Look};
 use super::plan::Plan;
 use crate::applier::{Applier, Done, Outcome};
 use crate::config::Config;
@@ -108,11 +109,13 @@ pub(super) struct Host {
     pub(super) at: Whereabouts,
     /// The rule that its code breaks.
     pub(super) broken: Broken,
+    /// The machines of a user, if there are any.
+    pub(super) guests: Option<Guests>,
 }
 
 /// What lives and dies with a boot.
 pub(super) struct Running {
-    pub(super) driver: Driver<RequestId, (u8, RequestId)>,
+    pub(super) driver: Driver<RequestId, (Look, RequestId)>,
     pub(super) applier: Applier<Kv, RequestId, RequestId>,
     /// What its machine has published.
     pub(super) history: History,
@@ -199,8 +202,8 @@ pub(super) enum Event {
     Write(RequestId, Way, bytes::Bytes),
     /// A client that is no member wants this in the log, of a leader in this term.
     Submit(RequestId, Term, Proposal),
-    /// A client wants to read this key.
-    Read(RequestId, u8),
+    /// A client wants to read this.
+    Read(RequestId, Look),
     /// This write and all before it are durable.
     Persisted(WriteId),
     /// The answer to a load.
@@ -292,6 +295,7 @@ impl Host {
             joined: false,
             at: Whereabouts::at(format!("sim:{id}")),
             broken: Broken::default(),
+            guests: None,
         }
     }
 
@@ -381,7 +385,7 @@ impl Host {
             }
             Event::Write(request, way, command) => driver.on_write(command, Duration::ZERO, way, request),
             Event::Submit(request, term, proposal) => driver.on_submitted(proposal, term, request),
-            Event::Read(request, key) => driver.on_read((key, request)),
+            Event::Read(request, look) => driver.on_read((look, request)),
             Event::Persisted(id) => driver.on_persisted(id),
             Event::Loaded(load, result) => driver.on_loaded(load, result),
             Event::PeerDown(peer) => driver.on_down(peer),
@@ -518,7 +522,7 @@ impl Running {
     /// Carries out what the driver wants. True if it has to be turned again at once.
     fn carry_out(
         &mut self,
-        actions: Actions<RequestId, (u8, RequestId)>,
+        actions: Actions<RequestId, (Look, RequestId)>,
         disk: &MemDisk,
         wants: &mut Wants,
     ) -> bool {

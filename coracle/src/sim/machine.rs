@@ -1,5 +1,7 @@
-//! The machine that simulated clusters replicate: a small key-value store whose replies tell all.
+//! The machine that simulated clusters replicate: a small key-value store whose replies tell all, and beside it the
+//! machine of a user, if there is one.
 
+use super::guest::{Call, Guest};
 use crate::events::Publishes;
 use crate::snapshot::{self, Save};
 use crate::state_machine::{Context, QueryContext, StateMachine};
@@ -20,6 +22,70 @@ pub(super) enum Ask {
     Append(u8, String),
     /// Set the value if it is the first text; both sides may be nothing.
     Cas(u8, Option<String>, String),
+    /// A command of the guest, after the text that makes it unique.
+    Guest(String, Vec<u8>),
+}
+
+/// What is read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum Look {
+    /// The value of this key.
+    Key(u8),
+    /// What the guest answers to this.
+    Guest(Vec<u8>),
+}
+
+impl Look {
+    /// What is asked of the guest.
+    pub(super) fn guest(&self) -> Option<&[u8]> {
+        match self {
+            Look::Key(_) => None,
+            Look::Guest(query) => Some(query),
+        }
+    }
+
+    /// As it travels: keys are few, and none has the number of what goes to a guest.
+    pub(super) fn to_bytes(&self) -> Bytes {
+        match self {
+            Look::Key(key) => Bytes::copy_from_slice(&[*key]),
+            Look::Guest(query) => [&[u8::MAX][..], query].concat().into(),
+        }
+    }
+
+    pub(super) fn of_bytes(bytes: &[u8]) -> Look {
+        match bytes.split_first() {
+            Some((&u8::MAX, query)) => Look::Guest(query.to_vec()),
+            first => Look::Key(first.map_or(0, |(key, _)| *key)),
+        }
+    }
+}
+
+/// What it looked like.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) enum Seen {
+    /// The value, if there is one.
+    Value(Option<String>),
+    /// The guest's answer.
+    Guest(Vec<u8>),
+}
+
+impl Seen {
+    /// As it travels.
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Seen::Value(None) => Vec::new(),
+            Seen::Value(Some(text)) => [b"=", text.as_bytes()].concat(),
+            Seen::Guest(answer) => [b"!", &answer[..]].concat(),
+        }
+    }
+
+    pub(super) fn of_bytes(bytes: &[u8]) -> Seen {
+        match bytes.split_first() {
+            None => Seen::Value(None),
+            Some((b'!', answer)) => Seen::Guest(answer.to_vec()),
+            Some((_, text)) => Seen::Value(Some(String::from_utf8_lossy(text).into_owned())),
+        }
+    }
 }
 
 /// What a command returned.
@@ -29,6 +95,8 @@ pub(super) enum Told {
     Done,
     /// The value was not the expected one.
     Differs,
+    /// The guest's reply.
+    Guest(Vec<u8>),
 }
 
 /// What it asks for of timers.
@@ -49,6 +117,7 @@ pub(super) struct Kv {
     timers: u64,
     /// What the judge is told.
     fired: Fired,
+    guest: Option<Guest>,
 }
 
 /// Timers of this name and higher ones are set by others that fire.
@@ -64,21 +133,34 @@ struct Own {
 const STATE: &str = "machine";
 const NEXT: &str = "machine.tmp";
 
-/// What is in it: index, term, the library's blob, and the values.
+/// What is in it: index, term, the library's blob, and the values. Where there is a guest, its snapshot follows.
 type Kept = (u64, u64, Vec<u8>, BTreeMap<u8, String>);
+type KeptWithGuest = (Kept, Vec<u8>);
 
 impl Kv {
+    /// One with this guest, and nothing in it.
+    pub(super) fn with(guest: Option<Guest>) -> Kv {
+        Kv { guest, ..Kv::default() }
+    }
+
     /// One that keeps its state on this disk, as it is there.
-    pub(super) fn on(disk: Arc<dyn Disk>) -> io::Result<Kv> {
+    pub(super) fn on(disk: Arc<dyn Disk>, mut guest: Option<Guest>) -> io::Result<Kv> {
         let (mut applied, mut values) = (None, BTreeMap::new());
         if disk.list()?.iter().any(|name| name == STATE) {
             let file = disk.open(STATE)?;
             let mut bytes = vec![0; file.len()? as usize];
             read_full(&*file, &mut bytes, 0)?;
-            let (index, term, blob, kept): Kept = snapshot::load(&mut &bytes[..])?;
+            let (index, term, blob, kept): Kept = match &mut guest {
+                None => snapshot::load(&mut &bytes[..])?,
+                Some(guest) => {
+                    let (kept, state): KeptWithGuest = snapshot::load(&mut &bytes[..])?;
+                    guest.restore(&state)?;
+                    kept
+                }
+            };
             (applied, values) = (Some((LogId::new(term, index), blob.into())), kept);
         }
-        Ok(Kv { values, own: Some(Own { disk, applied }), ..Kv::default() })
+        Ok(Kv { values, own: Some(Own { disk, applied }), guest, ..Kv::default() })
     }
 
     /// The same with timers, which tells what fires.
@@ -99,7 +181,7 @@ impl Kv {
                 Some(Asks::Set(u64::from(*key) * 2 + number % 2, time + ahead))
             }
             Ask::Append(key, text) if number(text) % 3 == 0 => Some(Asks::Cancel(u64::from(*key) * 2)),
-            Ask::Append(..) | Ask::Cas(..) => None,
+            Ask::Append(..) | Ask::Cas(..) | Ask::Guest(..) => None,
         }
     }
 
@@ -125,8 +207,8 @@ impl Kv {
 impl StateMachine for Kv {
     type Command = Ask;
     type Reply = Told;
-    type Query = u8;
-    type Answer = Option<String>;
+    type Query = Look;
+    type Answer = Seen;
 
     const PUBLISHES: Publishes = Publishes::Emitted;
 
@@ -148,25 +230,50 @@ impl StateMachine for Kv {
                 }
                 self.values.insert(key, text);
             }
+            Ask::Guest(_, command) => {
+                return match &mut self.guest {
+                    Some(guest) => Told::Guest(guest.apply(context, &Call::Command(command))),
+                    None => Told::Differs,
+                };
+            }
         }
         Told::Done
     }
 
     fn on_timer(&mut self, context: &mut Context, name: u64) {
+        if let Some(guest) = &mut self.guest {
+            guest.apply(context, &Call::Timer(name));
+            return;
+        }
         self.fired.lock().unwrap_or_else(PoisonError::into_inner).push(name);
         Kv::obey(context, Kv::asks_when_fired(name, context.id.index, context.cluster_time));
     }
 
-    fn query(&self, _: &QueryContext, key: u8) -> Option<String> {
-        self.values.get(&key).cloned()
+    fn query(&self, context: &QueryContext, look: Look) -> Seen {
+        match (look, &self.guest) {
+            (Look::Guest(query), Some(guest)) => Seen::Guest(guest.query(context, &query)),
+            (Look::Guest(_), None) => Seen::Value(None),
+            (Look::Key(key), _) => Seen::Value(self.values.get(&key).cloned()),
+        }
     }
 
     fn snapshot(&self) -> impl Save {
-        snapshot::save(self.values.clone())
+        let (values, guest) = (self.values.clone(), self.guest.as_ref().map(Guest::snapshot));
+        move |to: &mut dyn io::Write| {
+            let Some(save) = guest else { return snapshot::save(values)(to) };
+            let mut state = Vec::new();
+            save(&mut state)?;
+            snapshot::save((values, state))(to)
+        }
     }
 
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
-        snapshot::load(from).map(|values| self.values = values)
+        let Some(guest) = &mut self.guest else {
+            return snapshot::load(from).map(|values| self.values = values);
+        };
+        let (values, state): (_, Vec<u8>) = snapshot::load(from)?;
+        self.values = values;
+        guest.restore(&state)
     }
 
     const OWN_DISK: bool = true;
@@ -180,7 +287,14 @@ impl StateMachine for Kv {
         let Some(own) = &self.own else { return Ok(()) };
         let kept: Kept = (at.index.0, at.term.0, blob.to_vec(), self.values.clone());
         let mut bytes = Vec::new();
-        snapshot::save(kept)(&mut bytes)?;
+        match &self.guest {
+            None => snapshot::save(kept)(&mut bytes)?,
+            Some(guest) => {
+                let mut state = Vec::new();
+                guest.snapshot()(&mut state)?;
+                snapshot::save((kept, state))(&mut bytes)?;
+            }
+        }
         let file = own.disk.create(NEXT)?;
         match file.write_at(&bytes, 0) {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(()),

@@ -11,8 +11,10 @@ mod clients;
 mod clock;
 mod dice;
 mod ghost;
+mod guest;
 pub mod history;
 mod host;
+pub mod kit;
 mod machine;
 mod paces;
 mod plan;
@@ -105,8 +107,12 @@ pub struct Report {
 
 /// Runs one simulation. If the simulated code panics, that is the violation; then the report has nothing else.
 pub fn run(options: Options) -> Report {
-    let seed = options.seed;
-    catch_unwind(AssertUnwindSafe(|| world::World::new(options).run())).unwrap_or_else(|panic| {
+    live(options.seed, || world::World::new(options))
+}
+
+/// Has a world live to its end.
+fn live(seed: u64, world: impl FnOnce() -> world::World) -> Report {
+    catch_unwind(AssertUnwindSafe(|| world().run())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let detail = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned();
         let violation = Some(Violation { invariant: "panic", detail });

@@ -64,7 +64,7 @@ pub fn shrink(options: &Options, go_on: &mut dyn FnMut(Shrinking) -> bool) -> Op
     shrink_with(options, &run, go_on)
 }
 
-fn shrink_with(
+pub(super) fn shrink_with(
     options: &Options,
     run: &dyn Fn(Options) -> Report,
     go_on: &mut dyn FnMut(Shrinking) -> bool,

@@ -16,6 +16,7 @@ mod disk;
 mod dues;
 mod faults;
 mod founding;
+mod guests;
 mod heal;
 mod moves;
 mod network;
@@ -40,6 +41,7 @@ use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
 use super::ghost::timers::Timers;
 use super::ghost::{Ghost, Verdict, Violation, broken};
+use super::guest::Guests;
 use super::host::{Event, Heard, Host, Wants};
 use super::plan::{ELECTION, MS, Plan};
 use super::situations::{Met, Rare, SITUATIONS};
@@ -200,6 +202,8 @@ pub(super) struct World {
     pub(super) takes_over: bool,
     /// Questions about the founding that have no answer yet, by name: who asks, and what.
     pub(super) questions: BTreeMap<u64, (usize, Question)>,
+    /// What a user brought.
+    pub(super) guests: Option<Guests>,
 }
 
 impl World {
@@ -226,6 +230,7 @@ impl World {
             turns: (0..plan.nodes).map(|_| None).collect(),
             aside: (0..plan.nodes).map(|_| Aside::default()).collect(),
             questions: BTreeMap::new(),
+            guests: None,
             takes_over: true,
             counts_flight: plan.gather == 0,
             plan,
@@ -339,6 +344,12 @@ impl World {
     }
 
     pub(super) fn happen(&mut self) -> Verdict {
+        let verdict = self.happen_next();
+        // What a guest does wrong comes before whatever follows from it.
+        self.judge_guests().and(verdict)
+    }
+
+    fn happen_next(&mut self) -> Verdict {
         let Some(((when, ..), what)) = self.queue.pop_first() else {
             return broken("queue", "nothing will ever happen again".to_owned());
         };
@@ -612,7 +623,7 @@ impl World {
 
     fn hear(&mut self, node: usize, request: RequestId, heard: Heard) -> Verdict {
         self.trace.update(&request.0.to_le_bytes());
-        self.tell(|| format!("node {} to request {}: {heard:?}", node + 1, request.0));
+        self.tell_heard(node, request, &heard);
         if let Heard::Answer(..) = heard {
             let leads = self.hosts[node].up.as_ref().is_some_and(|up| up.raft().is_leader());
             self.met.count_if(!leads, Rare::ReadFollower);

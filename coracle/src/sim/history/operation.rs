@@ -119,7 +119,7 @@ impl<I, O> History<I, O> {
 
 /// Rewriting for a search: the same events, with inputs and outputs that are cheaper to compare.
 impl<I, O> History<I, O> {
-    pub(super) fn from_operations(operations: Vec<Operation<I, O>>) -> Self {
+    pub(in crate::sim) fn from_operations(operations: Vec<Operation<I, O>>) -> Self {
         History { operations, now: u64::MAX }
     }
 }

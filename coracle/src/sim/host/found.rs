@@ -43,7 +43,9 @@ impl Host {
         recovered: &Recovered,
         cluster: Option<ClusterId>,
     ) -> Result<(Replicated<Kv>, Fired, Restored), String> {
-        let machine = if plan.own_disk { Kv::on(disk.clone()) } else { Ok(Kv::default()) };
+        // Each node takes its snapshots of a guest at other entries.
+        let guest = self.guests.as_ref().map(|guests| guests.machine(self.me.id.0 + 1));
+        let machine = if plan.own_disk { Kv::on(disk.clone(), guest) } else { Ok(Kv::with(guest)) };
         let (machine, fired) = machine.map_err(|error| error.to_string())?.with_timers(plan.timers);
         let mut replicated = Replicated::new(machine);
         replicated.broken = self.broken;

@@ -1,7 +1,7 @@
 //! What a client hears of its request.
 
 use crate::error::{Cause, ReadError, WriteError};
-use crate::sim::machine::{Kv, Told};
+use crate::sim::machine::{Kv, Look, Seen, Told};
 use crate::state_machine::StateMachine;
 use crate::work::{Answer, RequestId};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ pub(in crate::sim) enum Heard {
     /// The machine's reply to a write.
     Reply(Told),
     /// The machine's answer to a read, and how far it had applied.
-    Answer(Option<String>, Index),
+    Answer(Seen, Index),
     /// Certainly not done.
     NotDone(NotDone),
     /// May happen.
@@ -40,7 +40,7 @@ pub(in crate::sim) enum NotDone {
 
 impl Heard {
     /// What is heard of this answer.
-    pub(super) fn of(answer: Answer<RequestId, (u8, RequestId)>) -> (RequestId, Heard) {
+    pub(super) fn of(answer: Answer<RequestId, (Look, RequestId)>) -> (RequestId, Heard) {
         match answer {
             Answer::Write(request, Ok(reply)) => (request, Heard::of_reply(&reply)),
             Answer::Write(request, Err(error)) => (request, Heard::of_failure(request, error)),

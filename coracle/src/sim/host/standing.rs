@@ -132,7 +132,8 @@ impl Host {
         let fresh = Host::new(id);
         let Host { run, newest_run, broken, .. } = *self;
         let clock = std::mem::replace(&mut self.clock, crate::sim::clock::Clock::new());
-        *self = Host { run, newest_run, clock, broken, ..fresh };
+        let guests = self.guests.take();
+        *self = Host { run, newest_run, clock, broken, guests, ..fresh };
         self.me.incarnation.0 = incarnation;
         self.at = Whereabouts { kept: Vec::new(), ..at };
         self.wiped = true;

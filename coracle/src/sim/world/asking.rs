@@ -25,12 +25,9 @@ impl World {
         if self.clients.is_remote(client) {
             return self.on_remote(client, question);
         }
-        let (node, name) = (question.node, question.request.0);
-        self.step(7, node, name);
-        self.tell(|| match &question.ask {
-            Ok(ask) => format!("client {client} asks node {}: {ask:?} (request {name})", node + 1),
-            Err(key) => format!("client {client} asks node {}: read {key} (request {name})", node + 1),
-        });
+        let node = question.node;
+        self.step(7, node, question.request.0);
+        self.tell_asked(client, &question);
         if self.hosts[node].up.is_none() {
             // The connection is refused.
             return self.clients.refused(question.request);
@@ -63,7 +60,7 @@ impl World {
                 let way = self.plan.way(self.clients.client_of(request));
                 self.turn(node, Event::Write(request, way, encode(&command)))
             }
-            Err(key) => self.turn(node, Event::Read(request, key)),
+            Err(look) => self.turn(node, Event::Read(request, look)),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::sim::clients::Question;
 use crate::sim::dice::Dice;
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::{Event, Heard, REMOTE, encode};
+use crate::sim::machine::{Look, Seen};
 use crate::sim::plan::MS;
 use crate::sim::situations::Rare;
 use crate::transport::{Forward, ForwardReply};
@@ -109,6 +110,9 @@ impl World {
 
     /// A client that is no member asks.
     pub(super) fn on_remote(&mut self, client: usize, question: Question) -> Verdict {
+        if self.guests.is_some() {
+            self.tell_asked(client, &question);
+        }
         let Question { request, ask, patience, .. } = question;
         let until = self.now_in_ticks() + patience / (10 * MS);
         self.clients.taken_by_nobody(request);
@@ -130,7 +134,7 @@ impl World {
         let caller = Caller { request, until };
         match ask {
             Ok(command) => visitor.agent.write(0, encode(&command), caller),
-            Err(key) => visitor.agent.read(Bytes::copy_from_slice(&[key]), caller),
+            Err(look) => visitor.agent.read(look.to_bytes(), caller),
         }
         self.turn_visitor(client)
     }
@@ -244,9 +248,7 @@ impl World {
             Say::Write(Forward { term, proposal, .. }) => {
                 self.turn(node, Event::Submit(request, term, proposal))
             }
-            Say::Read(Query { query, .. }) => {
-                self.turn(node, Event::Read(request, query.first().copied().unwrap_or_default()))
-            }
+            Say::Read(Query { query, .. }) => self.turn(node, Event::Read(request, Look::of_bytes(&query))),
         }
     }
 
@@ -258,7 +260,7 @@ impl World {
             Heard::Answer(value, applied) => {
                 // What the judge must know travels with it.
                 let mut bytes = applied.0.to_le_bytes().to_vec();
-                bytes.extend(value.iter().flat_map(|value| [&b"="[..], value.as_bytes()].concat()));
+                bytes.extend(value.to_bytes());
                 Word::Answer(QueryReply { id: flight, outcome: Ok(bytes.into()) })
             }
             _ => Word::Answer(QueryReply { id: flight, outcome: Err(ReadError::NoLeader) }),
@@ -292,20 +294,27 @@ impl World {
             self.carry(client, link, 0, Visit::ToNode { client, link, say });
         }
         for (caller, outcome) in actions.writes {
-            self.tell(|| format!("client {client} hears of its request {}: {outcome:?}", caller.request.0));
+            if self.guests.is_none() {
+                self.tell(|| {
+                    format!("client {client} hears of its request {}: {outcome:?}", caller.request.0)
+                });
+            }
             if let Err(WriteError::Unknown(cause)) = &outcome
                 && !matches!(cause, Cause::Timeout | Cause::SessionExpired | Cause::ReplyLost)
             {
                 let detail = format!("request {} of a client was given up: {cause}", caller.request.0);
                 return broken("S28", detail);
             }
-            self.clients.on_heard(caller.request, Heard::of_outcome(outcome))?;
+            let heard = Heard::of_outcome(outcome);
+            self.tell_agent_heard(client, caller.request, &heard);
+            self.clients.on_heard(caller.request, heard)?;
         }
         for (caller, outcome) in actions.reads {
             let heard = match outcome {
                 Ok(bytes) => said(&bytes),
                 Err(error) => Heard::of_read(&error),
             };
+            self.tell_agent_heard(client, caller.request, &heard);
             self.clients.on_heard(caller.request, heard)?;
         }
         Ok(())
@@ -316,6 +325,5 @@ impl World {
 fn said(bytes: &Bytes) -> Heard {
     let (applied, value) = bytes.split_at(8);
     let applied = Index(u64::from_le_bytes(applied.try_into().unwrap_or_default()));
-    let value = value.split_first().map(|(_, text)| String::from_utf8_lossy(text).into_owned());
-    Heard::Answer(value, applied)
+    Heard::Answer(Seen::of_bytes(value), applied)
 }
