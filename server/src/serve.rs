@@ -122,13 +122,7 @@ pub async fn serve<M: Machine>(
         (config.id, config.incarnation) = (name.id, name.incarnation);
     }
     let id = config.id.0;
-    config.forward = true;
-    config.machine_thread = MachineThread::Runtime;
-    // Nobody watches through the clients' port.
-    config.events_bytes = 0;
-    config.max_command_bytes = MAX_BATCH;
-    // So that whoever must ask the leader is told where.
-    config.metadata = clients.to_string().into_bytes();
+    adjust(&mut config, clients);
     let node = Node::start(config, machine).await?;
     let peers = node.peer_addr();
     for (who, address) in [("clients", clients), ("peers", peers)] {
@@ -170,6 +164,17 @@ pub async fn serve<M: Machine>(
     drain(connections, options.timeout + DRAIN).await;
     node.stop().await;
     stopped.map_or(Ok(()), |reason| Err(ServeError::Stopped(reason)))
+}
+
+/// What the server sets by itself, whatever the operator does. Clients are served there.
+fn adjust(config: &mut Config, clients: SocketAddr) {
+    config.forward = true;
+    config.machine_thread = MachineThread::Runtime;
+    // Nobody watches through the clients' port.
+    config.events_bytes = 0;
+    config.max_command_bytes = MAX_BATCH;
+    // So that whoever must ask the leader is told where.
+    config.metadata = clients.to_string().into_bytes();
 }
 
 /// Waits for so long until these have finished, and ends those that have not.

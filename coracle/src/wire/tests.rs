@@ -102,7 +102,7 @@ fn facts() -> Facts {
         address: "host:7000".to_owned(),
         names: Some(Peer { id: NodeId(2), incarnation: Incarnation(0xcc) }),
         metadata: Bytes::from_static(b"rack 7"),
-        machine: 3,
+        machine: 0,
     }
 }
 
