@@ -220,6 +220,8 @@ fn no_sound_machine_is_ever_accused() {
         .run()
         .unwrap();
     println!("{passed:?}");
+    let leases = simulate(Leases::default, lessee, Checks::new().state(()));
+    println!("{:?}", leases.seeds(7_000_300_000..7_000_301_000).run().unwrap());
 }
 
 #[test]
@@ -429,7 +431,12 @@ struct Leases {
     held: BTreeMap<u64, u64>,
     ended: u64,
     broken: bool,
+    /// Whether it sets another timer for a time out of a map without an order, which nothing else shows.
+    unsure: bool,
 }
+
+/// A timer of no lease.
+const SPARE: u64 = 1000;
 
 impl StateMachine for Leases {
     type Command = u64;
@@ -440,10 +447,17 @@ impl StateMachine for Leases {
     fn apply(&mut self, context: &mut Context, name: u64) -> bool {
         let until = context.cluster_time + 50 * (1 + name % 3);
         context.set_timer(name, until).unwrap();
+        if self.unsure {
+            let times = HashMap::from([(10, ()), (20, ())]);
+            context.set_timer(SPARE, until + times.keys().next().copied().unwrap_or_default()).unwrap();
+        }
         self.held.insert(name, until).is_none()
     }
 
     fn on_timer(&mut self, _: &mut Context, name: u64) {
+        if name == SPARE {
+            return;
+        }
         self.ended += 1;
         self.held.remove(&name).expect("it was set");
         if self.broken {
@@ -482,7 +496,10 @@ fn timers_fire_in_machines_of_others_too() {
     assert!(failure.rule == "determinism", "{failure}");
     assert!(failure.command.as_ref().is_some_and(|command| command.contains("fires")), "{failure}");
     assert!((3..=8).contains(&failure.calls.len()), "{failure}");
-    println!("{failure}");
+    let unsure = || Leases { unsure: true, ..Leases::default() };
+    let failure = simulate(unsure, lessee, Checks::new()).seeds(0..10).run().unwrap_err();
+    assert!(failure.rule == "determinism" && failure.detail.contains("other timers"), "{failure}");
+    assert_eq!(failure.calls.len(), 1, "{failure}");
 }
 
 /// Adds one at a time, and counts how often that was done.
