@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// For whatever a busy machine may take.
@@ -22,6 +23,20 @@ fn program(name: &str) -> PathBuf {
     path
 }
 
+/// A free port below those that systems give to whoever connects, so that nobody takes it before it is listened on, or
+/// while its node is down.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let port = || {
+        10_000
+            + (std::process::id().wrapping_mul(97) % 20_000 + NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000
+    };
+    let free = std::iter::repeat_with(|| port() as u16)
+        .take(20_000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.expect("there are many")
+}
+
 /// Three processes of an example, on disks of their own. What they print goes to files.
 struct Cluster {
     program: PathBuf,
@@ -32,9 +47,7 @@ struct Cluster {
 
 impl Cluster {
     fn start(name: &str) -> Cluster {
-        let free: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let nodes: Vec<_> = free.iter().map(|port| port.local_addr().unwrap().to_string()).collect();
-        drop(free);
+        let nodes: Vec<_> = (0..3).map(|_| format!("127.0.0.1:{}", free_port())).collect();
         let home = tempfile::tempdir().unwrap();
         let mut cluster =
             Cluster { program: program(name), nodes: nodes.join(","), home, running: vec![None, None, None] };
@@ -86,9 +99,13 @@ impl Cluster {
         for id in 1..=3 {
             self.kill(id);
             between(self, id);
+            // Once it serves again, the cluster can spare the next one.
+            let serves = |cluster: &Cluster| {
+                cluster.printed(id).iter().filter(|line| line.ends_with("serves")).count()
+            };
+            let before = serves(self);
             self.serve(id);
-            // It has what it missed: of the next two the cluster can spare one.
-            std::thread::sleep(Duration::from_millis(500));
+            eventually("it serves again", || (serves(self) > before).then_some(()));
         }
     }
 }
