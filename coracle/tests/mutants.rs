@@ -3,7 +3,8 @@
 //! `cargo test` shows a few that are found at once. All of them, with a table:
 //! `cargo test --release -p coracle --test mutants -- --ignored --nocapture`.
 
-use coracle::sim::{MUTANTS, Options, Report, run, shrink};
+use coracle::sim::{MUTANTS, Mutant, Options, Report, cores, on_cores, run, shrink};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// A run with this rule broken.
@@ -53,10 +54,12 @@ fn every_mutant_is_found() {
     println!("| mutant | rule | found by | seeds | CPU seconds | what it does |");
     println!("|---|---|---|---:|---:|---|");
     let mut survivors = Vec::new();
-    for mutant in MUTANTS.iter().filter(|mutant| mutant.name.contains(&only)) {
+    let chosen = MUTANTS.iter().filter(|mutant| mutant.name.contains(&only));
+    let look = |mutant: &'static Mutant| {
         let began = Instant::now();
-        let found = found(mutant.name, seeds);
-        let seconds = began.elapsed().as_secs_f64();
+        (mutant, found(mutant.name, seeds), began.elapsed().as_secs_f64())
+    };
+    let _ = on_cores(cores(), chosen, look, |(mutant, found, seconds)| {
         let (by, count) = match &found {
             Some((seed, invariant, _)) => (*invariant, seed + 1),
             None => ("**nothing**", seeds),
@@ -69,7 +72,8 @@ fn every_mutant_is_found() {
         if found.is_none() {
             survivors.push(mutant.name);
         }
-    }
+        ControlFlow::<()>::Continue(())
+    });
     assert!(survivors.is_empty(), "not found: {survivors:?}");
 }
 

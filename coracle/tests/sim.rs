@@ -5,20 +5,28 @@
 
 #![cfg(feature = "sim")]
 
-use coracle::sim::{Campaign, Decision, Kind, Options, PACES, Report, SITUATIONS, run, shrink};
+use coracle::sim::{
+    Campaign, Decision, Kind, Options, PACES, Report, SITUATIONS, cores, on_cores, run, shrink,
+};
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// Runs these seeds, and says of each that breaks something how to see it again.
-fn campaign(seeds: impl IntoIterator<Item = u64>) -> Campaign {
+fn campaign(seeds: impl IntoIterator<Item = u64, IntoIter: Send>) -> Campaign {
     let mut campaign = Campaign::new();
-    for seed in seeds {
-        let report = run(Options::new(seed));
-        if let Some(violation) = &report.violation {
-            let detail: String = violation.detail.chars().take(300).collect();
-            println!("seed {seed} breaks {}: {detail}", violation.invariant);
-        }
-        campaign.add(&report);
-    }
+    let _ = on_cores(
+        cores(),
+        seeds,
+        |seed| run(Options::new(seed)),
+        |report| {
+            if let Some(violation) = &report.violation {
+                let detail: String = violation.detail.chars().take(300).collect();
+                println!("seed {} breaks {}: {detail}", report.seed, violation.invariant);
+            }
+            campaign.add(&report);
+            ControlFlow::<()>::Continue(())
+        },
+    );
     campaign
 }
 

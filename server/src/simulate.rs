@@ -8,6 +8,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -24,7 +26,7 @@ pub struct Sim {
     /// Simulate this seed only
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
-    /// Number of seeds to simulate, one after another [default: 1]
+    /// Number of seeds to simulate [default: 1]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     seeds: Option<u64>,
     /// First seed; random, and printed, if omitted
@@ -39,6 +41,9 @@ pub struct Sim {
     /// Replay a shrunk run: only these faults and requests happen, and every step is printed
     #[arg(long, value_name = "DECISIONS", requires = "seed")]
     only: Option<String>,
+    /// Number of seeds to simulate at once; as many as there are cores if omitted. Changes nothing in the result
+    #[arg(long, value_name = "COUNT")]
+    jobs: Option<NonZeroUsize>,
     /// Break this rule, to see that it is noticed; only in a build with the feature `mutants`
     #[arg(long, value_name = "NAME")]
     mutant: Option<String>,
@@ -71,8 +76,9 @@ impl Sim {
         std::panic::set_hook(Box::new(|_| {}));
         let began = Instant::now();
         let (mut sum, mut shown) = (Campaign::new(), began);
-        for seed in (0..count).map(|n| first.wrapping_add(n)) {
-            let report = sim::run(self.options(seed)?);
+        let options = self.options(first)?;
+        let runs = (0..count).map(|n| Options { seed: first.wrapping_add(n), ..options.clone() });
+        let end = sim::on_cores(self.jobs.unwrap_or_else(sim::cores), runs, sim::run, |report| {
             sum.add(&report);
             if shown.elapsed() > PROGRESS && io::stderr().is_terminal() {
                 shown = Instant::now();
@@ -81,13 +87,15 @@ impl Sim {
             for line in &report.story {
                 say(format_args!("{line}"));
             }
+            let enough = count == 1 || report.violation.is_some();
+            if enough { ControlFlow::Break(report) } else { ControlFlow::Continue(()) }
+        });
+        if let ControlFlow::Break(report) = end {
             if let Some(violation) = &report.violation {
                 return self.violated(&report, violation);
             }
-            if count == 1 {
-                self.show_one(&report, began);
-                return Ok(());
-            }
+            self.show_one(&report, began);
+            return Ok(());
         }
         self.show_all(&sum, first, began);
         let wrong = sum.verdict();

@@ -2,13 +2,14 @@
 //!
 //! Everything but sockets and threads is the code that runs in production: replica, applier, write-ahead
 //! log with its writer queue, wire bytes. Disk, network, clock and chance are simulated, so a run is decided
-//! by its seed alone, and thousands of runs take a minute. After every step a judge that no fault
+//! by its seed alone, and thousands of runs take a minute on each core. After every step a judge that no fault
 //! touches compares what the nodes say with what really happened.
 
 mod campaign;
 mod chance;
 mod clients;
 mod clock;
+mod cores;
 mod dice;
 mod ghost;
 mod guest;
@@ -28,6 +29,7 @@ mod world;
 pub use crate::mutants::{MUTANTS, Mutant};
 pub use campaign::{COMMIT_FLOOR, Campaign, ENOUGH};
 pub use chance::{Decision, Kind};
+pub use cores::{cores, on_cores};
 pub use ghost::Violation;
 pub use paces::{PACES, Pace};
 pub use shrink::{Shrinking, Shrunk, shrink};
