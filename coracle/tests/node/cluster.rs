@@ -1,8 +1,6 @@
 //! Whole clusters over real sockets, in one process: the promises of the library's API.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::raft::{NodeId, RoleName};
 use coracle::*;
 use std::collections::BTreeSet;

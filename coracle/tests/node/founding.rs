@@ -1,8 +1,6 @@
 //! Founding over real sockets: two lists that share a node, promises that outlive a restart, and the way out of them.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::raft::{Boot, Incarnation, LogId, Membership, NodeId, Peer};
 use coracle::transport::Inbound;
 use coracle::transport::tcp::{Local, Tcp, TcpConfig};

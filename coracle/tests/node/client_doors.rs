@@ -1,9 +1,7 @@
 //! What a node's port says to clients that are none of this library's: it keeps its limits, and its peace.
 
-mod common;
-
+use crate::common::*;
 use bytes::{Bytes, BytesMut};
-use common::*;
 use coracle::client::Client;
 use coracle::raft::{Boot, Incarnation, LogId as Id};
 use coracle::snapshot::{self, Save};

@@ -1,8 +1,6 @@
 //! Machines that become unlike each other are noticed, and named.
 
-mod common;
-
-use common::eventually;
+use crate::common::eventually;
 use coracle::raft::NodeId;
 use coracle::snapshot::{self, Save};
 use coracle::{Config, Context, Node, QueryContext, StateMachine, Status, Storage};

@@ -1,8 +1,6 @@
 //! Timers, over real sockets and disks: a lease that expires, whatever becomes of the leader.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::snapshot::{self, Save};
 use coracle::*;
 use serde::{Deserialize, Serialize};

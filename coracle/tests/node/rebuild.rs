@@ -1,8 +1,6 @@
 //! Backups of running clusters, and new clusters out of them and out of survivors, over real sockets and files.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::backup::{self, BackupError, BackupInfo, Partial};
 use coracle::raft::{LogId, NodeId};
 use coracle::rebuild::{self, RebuildError, Rebuilt, Survivor};

@@ -1,8 +1,6 @@
 //! Changes of membership over real sockets and files.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::raft::RoleName;
 use coracle::*;
 use std::time::Duration;

@@ -1,8 +1,6 @@
 //! What the handle of a node tells of the cluster.
 
-mod common;
-
-use common::{Cluster, Journal, eventually, steady};
+use crate::common::{Cluster, Journal, eventually, steady};
 use coracle::{Busy, Config, Node, Storage, WriteError};
 use serde_json::Value;
 

@@ -1,8 +1,6 @@
 //! Writes through sessions, over real sockets: done once and in order, whatever becomes of the leader.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,9 +1,7 @@
 //! Clients over real sockets: each write is done once, whatever becomes of leaders, nodes and connections, and what a client
 //! says of a write is true.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::client::{self, Client, ClientConfig};
 use coracle::*;
 use std::sync::Arc;

@@ -1,8 +1,6 @@
 //! A state machine that is slow, hangs or panics disturbs nobody but those who wait for it.
 
-mod common;
-
-use common::eventually;
+use crate::common::eventually;
 use coracle::snapshot::{self, Save};
 use coracle::{
     Busy, Cause, Config, Context, MachineThread, Node, QueryContext, ReadError, StartError, StateMachine,

@@ -1,8 +1,6 @@
 //! Members that are started at other addresses (D5.3.5), over real sockets and files.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::*;
 use std::time::Duration;
 

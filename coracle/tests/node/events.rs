@@ -1,8 +1,6 @@
 //! What a machine publishes, over real sockets and files: the same everywhere, without a gap, over restarts and snapshots.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::snapshot::{self, Save};
 use coracle::*;
 use serde::{Deserialize, Serialize};

@@ -1,8 +1,6 @@
 //! Transfers of leadership over real sockets and files.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,8 +1,6 @@
 //! Reads of every freshness, over real sockets, and whether they are as fresh as they say.
 
-mod common;
-
-use common::eventually;
+use crate::common::eventually;
 use coracle::snapshot::{self, Save};
 use coracle::*;
 use std::io;

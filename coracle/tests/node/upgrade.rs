@@ -1,9 +1,7 @@
 //! A rolling upgrade from one version of a state machine to the next, under load: no write fails, and no node is stopped by
 //! what it does not know.
 
-mod common;
-
-use common::{PATIENCE, eventually};
+use crate::common::{PATIENCE, eventually};
 use coracle::snapshot::{self, Save};
 use coracle::*;
 use serde::{Deserialize, Serialize};

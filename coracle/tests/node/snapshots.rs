@@ -1,9 +1,7 @@
 //! Snapshots over real sockets and files: the log goes, a start goes on from what stands for it, and a follower that
 //! lacks what is gone is sent it.
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::*;
 use std::path::PathBuf;
 

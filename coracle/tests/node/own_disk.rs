@@ -1,8 +1,6 @@
 //! Machines that keep their own disk: they go on from there, and nothing is applied twice (hazard SN-15).
 
-mod common;
-
-use common::*;
+use crate::common::*;
 use coracle::raft::LogId;
 use coracle::snapshot::{self, Save};
 use coracle::*;

@@ -1,0 +1,27 @@
+//! Whole nodes, several in this process, over real sockets and disks: what a program that embeds the library meets.
+//!
+//! One binary, since each would have the whole of a node in it. What counts this process's threads or descriptors
+//! stands beside it, alone.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod api;
+mod client;
+mod client_doors;
+mod cluster;
+mod divergence;
+mod encoding;
+mod events;
+mod founding;
+mod machine;
+mod members;
+mod moves;
+mod own_disk;
+mod reads;
+mod rebuild;
+mod sessions;
+mod snapshots;
+mod timers;
+mod transfer;
+mod upgrade;
