@@ -13,7 +13,7 @@ use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
 use crate::wire::Directory;
 use bytes::Bytes;
-use coracle_core::{Index, LogId, Peer};
+use coracle_core::{Index, LogId, Peer, Term};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -53,6 +53,8 @@ pub(crate) struct Inner {
     /// What the machine publishes.
     pub(crate) published: Arc<Published>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
+    /// The term in which this node is in office.
+    pub(crate) office: watch::Receiver<Option<Term>>,
     /// Who leads, for clients.
     pub(crate) directory: watch::Receiver<(LogId, Arc<Directory>)>,
     pub(crate) stop: watch::Sender<bool>,

@@ -134,6 +134,7 @@ async fn assemble(
         log_writer(&config, store, disk.clone()).map_err(system("start the log's thread"))?;
     let (requests_out, requests) = requests(&config);
     let ((leader_out, leader), (stop_out, stop)) = (watch::channel(None), watch::channel(false));
+    let (office_out, office) = watch::channel(None);
     let ((ending_out, ending), (stopped_out, stopped)) = (watch::channel(None), watch::channel(None));
     let (directory_out, directory) = watch::channel(Default::default());
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
@@ -150,6 +151,7 @@ async fn assemble(
         machine_version: Arc::new(AtomicU16::new(1)),
         published: around.published.clone(),
         leader,
+        office,
         directory,
         stop: stop_out,
         ending,
@@ -177,6 +179,7 @@ async fn assemble(
         inbound,
         serving,
         leader,
+        office: office_out,
         directory: directory_out,
         stop,
         ending,

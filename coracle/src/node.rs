@@ -27,7 +27,7 @@ use crate::transport::tcp::ProbeError;
 use crate::watching::Events;
 use crate::work::Way;
 use crate::writing;
-use coracle_core::{Index, LogId, Membership, NodeId};
+use coracle_core::{Index, LogId, Membership, NodeId, Term};
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -189,6 +189,18 @@ impl<S: StateMachine> Node<S> {
         Session::new(self.inner.clone(), Way::Session)
     }
 
+    /// [`write`](Node::write) in a [session](Session) of its own: sent again and again until it is answered, done once, and
+    /// told to be in doubt only where the session cannot know either. For a single command; several that have an order
+    /// want a session.
+    pub fn write_retrying(
+        &self,
+        command: S::Command,
+        limit: Duration,
+    ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
+        let session = self.session();
+        async move { session.write_within(command, limit).await }
+    }
+
     /// A [session](Session) that is used only where another node leads: there writes go through it and survive the death of
     /// that leader, and where this node leads they go without it and cost no more than [`write`](Node::write). Writes through
     /// one are done in the order of the calls, or not done. For [`Config::forward`].
@@ -261,6 +273,31 @@ impl<S: StateMachine> Node<S> {
     /// Tells of each new leader as this node learns of it.
     pub fn leader_changed(&self) -> watch::Receiver<Option<Leader>> {
         self.inner.leader.clone()
+    }
+
+    /// Tells when this node takes office, and when it loses it: the term, from when on it leads and its machine has
+    /// applied all that was decided before; and `None` when it leads no more, or stops.
+    ///
+    /// For duties that the leader alone carries out. What it is told is about the past: another node may have taken office
+    /// in a later term already, so whatever the duties touch outside of the cluster has to refuse an older term than one
+    /// that it has seen. A receiver that is slow sees the newest state only: another term than before means that it was
+    /// out of office in between.
+    ///
+    /// ```
+    /// # async fn example<S: coracle::StateMachine>(node: &coracle::Node<S>) {
+    /// let mut office = node.office();
+    /// while let Ok(term) = office.wait_for(Option::is_some).await.map(|term| *term) {
+    ///     tokio::select! {
+    ///         () = duties(term) => {}
+    ///         _ = office.wait_for(|now| *now != term) => {} // drops what is under way
+    ///     }
+    /// #   break;
+    /// }
+    /// # }
+    /// # async fn duties(_: Option<coracle::Term>) {}
+    /// ```
+    pub fn office(&self) -> watch::Receiver<Option<Term>> {
+        self.inner.office.clone()
     }
 
     /// How the node stands, by its own knowledge alone.

@@ -45,6 +45,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 mod callers;
 mod directory;
+mod leading;
 mod leaving;
 mod stopped;
 mod versions;
@@ -88,6 +89,7 @@ pub(crate) struct Parts {
     /// Those who are served besides this node's own callers.
     pub(crate) serving: Serving,
     pub(crate) leader: watch::Sender<Option<Leader>>,
+    pub(crate) office: watch::Sender<Option<Term>>,
     pub(crate) directory: watch::Sender<(LogId, Arc<Directory>)>,
     pub(crate) stop: watch::Receiver<bool>,
     /// Told as soon as the node begins to stop.
@@ -576,52 +578,12 @@ impl Runtime {
         true
     }
 
-    fn meet_leader(&mut self) {
-        let raft = self.parts.driver.raft();
-        if let Some(member) = raft.leader_member() {
-            self.meet(member.peer());
-        }
-    }
-
     /// What the application of a member wants known of it, if it was met.
     fn metadata_of(&self, peer: Peer) -> Bytes {
         if peer == self.parts.driver.raft().me() {
             return self.parts.config.metadata.clone().into();
         }
         self.metadata.get(&peer).cloned().unwrap_or_default()
-    }
-
-    /// The leader with what is known of it.
-    fn introduced(&self, leader: Leader) -> Leader {
-        let member = self.parts.driver.raft().leader_member().filter(|member| member.id == leader.id);
-        let metadata = member.map(|member| self.metadata_of(member.peer())).unwrap_or_default();
-        Leader { metadata, ..leader }
-    }
-
-    /// The same error, which says of the leader what is known.
-    fn named(&self, error: WriteError) -> WriteError {
-        match error {
-            WriteError::NotLeader { leader } => WriteError::NotLeader { leader: self.introduced(leader) },
-            error => error,
-        }
-    }
-
-    /// Tells the handles, and the log, of a new leader or role.
-    fn tell(&mut self) {
-        let leader = self.parts.driver.leader().map(|leader| self.introduced(leader));
-        self.parts.leader.send_if_modified(|told| {
-            let changed = *told != leader;
-            told.clone_from(&leader);
-            changed
-        });
-        self.parts.directory.send_if_modified(|told| directory::renew(told, &self.parts.driver));
-        let raft = self.parts.driver.raft();
-        let role = (raft.role_name(), raft.term());
-        if role != self.told {
-            self.told = role;
-            let leader = leader.map(|leader| leader.id);
-            tracing::info!(node = %self.parts.config.id, "{}", alarms::role(role.0, role.1, leader));
-        }
     }
 
     /// Answers everybody, says goodbye to the peers, and closes the store.
@@ -654,9 +616,21 @@ impl Runtime {
         }
         let Runtime { parts, loaded, loads, .. } = self;
         let Parts {
-            config, writer, reader, disk, transport, stopped, leader, machine, files, serving, ..
+            config,
+            writer,
+            reader,
+            disk,
+            transport,
+            stopped,
+            leader,
+            office,
+            machine,
+            files,
+            serving,
+            ..
         } = parts;
         leader.send_replace(None);
+        office.send_replace(None);
         if !machine.finish().await {
             let node = config.id;
             tracing::error!(%node, "the state machine is still busy; the node stops without it, and the data directory stays locked until it returns");

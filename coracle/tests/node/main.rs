@@ -17,6 +17,7 @@ mod founding;
 mod machine;
 mod members;
 mod moves;
+mod office;
 mod own_disk;
 mod reads;
 mod rebuild;

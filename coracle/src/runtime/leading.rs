@@ -1,0 +1,61 @@
+//! Who leads: as the handles, the clients and the log are told of it.
+
+use super::{Runtime, directory};
+use crate::alarms;
+use crate::driver::Driver;
+use crate::error::{Leader, WriteError};
+use crate::requests::{Reader, Writer};
+use coracle_core::Term;
+
+impl Runtime {
+    pub(super) fn meet_leader(&mut self) {
+        let raft = self.parts.driver.raft();
+        if let Some(member) = raft.leader_member() {
+            self.meet(member.peer());
+        }
+    }
+
+    /// The leader with what is known of it.
+    fn introduced(&self, leader: Leader) -> Leader {
+        let member = self.parts.driver.raft().leader_member().filter(|member| member.id == leader.id);
+        let metadata = member.map(|member| self.metadata_of(member.peer())).unwrap_or_default();
+        Leader { metadata, ..leader }
+    }
+
+    /// The same error, which says of the leader what is known.
+    pub(super) fn named(&self, error: WriteError) -> WriteError {
+        match error {
+            WriteError::NotLeader { leader } => WriteError::NotLeader { leader: self.introduced(leader) },
+            error => error,
+        }
+    }
+
+    /// Tells the handles, and the log, of a new leader or role.
+    pub(super) fn tell(&mut self) {
+        let leader = self.parts.driver.leader().map(|leader| self.introduced(leader));
+        self.parts.leader.send_if_modified(|told| {
+            let changed = *told != leader;
+            told.clone_from(&leader);
+            changed
+        });
+        let office = office(&self.parts.driver);
+        self.parts.office.send_if_modified(|told| std::mem::replace(told, office) != office);
+        self.parts.directory.send_if_modified(|told| directory::renew(told, &self.parts.driver));
+        let raft = self.parts.driver.raft();
+        let role = (raft.role_name(), raft.term());
+        if role != self.told {
+            self.told = role;
+            let leader = leader.map(|leader| leader.id);
+            tracing::info!(node = %self.parts.config.id, "{}", alarms::role(role.0, role.1, leader));
+        }
+    }
+}
+
+/// The term in which this node is in office: it leads, and its machine has applied an entry of that term, and so all
+/// that was decided before.
+fn office(driver: &Driver<Writer, Reader>) -> Option<Term> {
+    let raft = driver.raft();
+    let term = raft.term();
+    let applied = || raft.term_at(driver.machine_applied()) == Some(term);
+    (raft.is_leader() && applied()).then_some(term)
+}
