@@ -6,7 +6,7 @@
 use crate::state_machine::CodecError;
 use crate::storage::StoreError;
 use bytes::Bytes;
-use coracle_core::{ClusterId, Index, NodeId};
+use coracle_core::{ClusterId, GivenUp, Index, NodeId};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -380,7 +380,7 @@ pub enum TransferError {
         /// Who was to lead.
         to: NodeId,
         /// Why it does not.
-        why: &'static str,
+        why: GivenUp,
     },
     /// Another node than the one that was named was elected meanwhile.
     #[error("node {0} was elected instead: ask again")]

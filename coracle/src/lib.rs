@@ -168,7 +168,8 @@ pub use watching::Events;
 // What the items above return or hold.
 pub use bytes::Bytes;
 pub use coracle_core::{
-    ClusterId, Incarnation, Index, LogId, Member, Membership, NodeId, Peer, PeerStatus, RoleName, Run, Term,
+    ClusterId, GivenUp, Incarnation, Index, LogId, Member, Membership, NodeId, Peer, PeerStatus, RoleName,
+    Run, Term,
 };
 pub use entry::{Entry, Kind, Stamp};
 pub use proposal::{Numbered, Proposal};

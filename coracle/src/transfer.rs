@@ -4,7 +4,7 @@ use crate::error::TransferError;
 use crate::inner::{Boxed, Inner};
 use crate::requests::Request;
 use crate::work::Transferred;
-use coracle_core::{GivenUp, NodeId, RefusedReason};
+use coracle_core::{NodeId, RefusedReason};
 use tokio::sync::oneshot;
 
 impl Inner {
@@ -25,7 +25,7 @@ impl Inner {
         match answered.await {
             Ok(Transferred::Leads(leader)) if to.is_none_or(|to| to == leader) => Ok(leader),
             Ok(Transferred::Leads(leader)) => Err(TransferError::AnotherLeads(leader)),
-            Ok(Transferred::GivenUp(to, why)) => Err(TransferError::GivenUp { to, why: said(why) }),
+            Ok(Transferred::GivenUp(to, why)) => Err(TransferError::GivenUp { to, why }),
             Ok(Transferred::Refused(reason)) => Err(self.not_transferred(reason)),
             Ok(Transferred::Unknown) => Err(TransferError::NoLeader),
             Err(_) => Err(TransferError::Stopped(self.stop_reason())),
@@ -44,14 +44,5 @@ impl Inner {
                 _ => TransferError::NoLeader,
             },
         }
-    }
-}
-
-fn said(why: GivenUp) -> &'static str {
-    match why {
-        GivenUp::NotVoter => "it votes no more",
-        GivenUp::Silent => "it does not answer",
-        GivenUp::Lagging => "it did not catch up within an election timeout",
-        GivenUp::NotElected => "it was told to campaign, and was not elected within an election timeout",
     }
 }

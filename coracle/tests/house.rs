@@ -250,6 +250,41 @@ fn what_is_imported_is_named() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
+/// An error may get more to say, and no program that matches it breaks by that.
+#[test]
+fn every_error_is_non_exhaustive() {
+    let (mut wrong, mut met) = (String::new(), 0);
+    let sources = read_workspace().into_iter().filter(|source| !source.path.starts_with("server/"));
+    for source in sources {
+        let lines: Vec<&str> = source.shipped.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            let Some(name) = declared_type(line) else { continue };
+            let attributes = lines[..at].iter().rev().take_while(|line| {
+                line.trim().is_empty() || line.starts_with("#[") || line.starts_with(char::is_whitespace)
+            });
+            let attributes: Vec<&str> = attributes.copied().collect();
+            let has = |word: &str| attributes.iter().any(|line| line.contains(word));
+            let by_hand = format!("Error for {name} ");
+            let named = ["Error", "Reason", "Refusal", "Objection"].iter().any(|end| name.ends_with(end));
+            if named || has("thiserror::Error") || source.shipped.contains(&by_hand) {
+                met += 1;
+                if !has("#[non_exhaustive]") {
+                    let _ =
+                        writeln!(wrong, "{}:{}: `{name}`: make it `#[non_exhaustive]`", source.path, at + 1);
+                }
+            }
+        }
+    }
+    assert!(met > 25, "only {met} errors: this looks for them in the wrong way");
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// The name of the public enum or struct with named fields that a line declares. One without names is whole as it is.
+fn declared_type(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix("pub enum ").or_else(|| line.strip_prefix("pub struct "))?;
+    rest.strip_suffix(" {")?.split('<').next()
+}
+
 #[test]
 fn no_word_is_one_that_is_always_wrong() {
     let mut wrong = String::new();

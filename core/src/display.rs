@@ -145,7 +145,7 @@ impl fmt::Display for TransferEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TransferEnd::Deposed { to, .. } => write!(f, "to {to}: this node leads no more"),
-            TransferEnd::GivenUp { to, why } => write!(f, "to {to}: given up, {why}"),
+            TransferEnd::GivenUp { to, why } => write!(f, "to {to}: given up, since {why}"),
         }
     }
 }
@@ -153,10 +153,10 @@ impl fmt::Display for TransferEnd {
 impl fmt::Display for GivenUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            GivenUp::NotVoter => "since it votes no more",
-            GivenUp::Silent => "since it does not answer",
-            GivenUp::Lagging => "since it did not catch up within an election timeout",
-            GivenUp::NotElected => "since it was not elected within an election timeout",
+            GivenUp::NotVoter => "it votes no more",
+            GivenUp::Silent => "it does not answer",
+            GivenUp::Lagging => "it did not catch up within an election timeout",
+            GivenUp::NotElected => "it was told to campaign, and was not elected within an election timeout",
         })
     }
 }

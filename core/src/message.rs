@@ -71,6 +71,7 @@ pub struct HandedOver {
 /// Why a vote was refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The voter is in a newer term.
     Term = 1,

@@ -302,6 +302,7 @@ pub enum TransferEnd {
 
 /// Why a transfer of leadership came to nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum GivenUp {
     /// The target votes no more.
     NotVoter,

@@ -51,6 +51,7 @@ pub enum Answer {
 
 /// Why a node takes no part in a founding.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum Objection {
     /// It belongs to a cluster.
     Cluster(ClusterId),

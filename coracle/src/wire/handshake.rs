@@ -160,6 +160,7 @@ pub struct Close {
 
 /// Why a connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// The sender's process stops.
     Stopping,
@@ -190,6 +191,7 @@ pub struct Alarm {
 
 /// What is wrong with a disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[non_exhaustive]
 pub enum AlarmReason {
     /// The list of its boots lacks one in which it was met: it is a copy, or an older state of it was put back.
     Copy,

@@ -146,6 +146,7 @@ impl Clause {
 
 /// How a store breaks the contract.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Violation {
     /// The engine's name.
     pub engine: String,

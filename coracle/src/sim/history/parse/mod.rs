@@ -53,6 +53,7 @@ impl Recorded {
 
 /// Why a text is not a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ParseError {
     /// The line that shows it, from 1; `None` if it is the text as a whole.
     pub line: Option<usize>,
