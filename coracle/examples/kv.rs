@@ -20,15 +20,12 @@ impl StateMachine for Kv {
     fn apply(&mut self, _: &mut Context, (key, value): (String, String)) -> Option<String> {
         self.0.insert(key, value)
     }
-
     fn query(&self, _: &QueryContext, key: String) -> Option<String> {
         self.0.get(&key).cloned()
     }
-
     fn snapshot(&self) -> impl Save {
         snapshot::save(self.0.clone())
     }
-
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
         snapshot::load(from).map(|saved| self.0 = saved)
     }
@@ -53,9 +50,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The two that are left elect another, and know all that was acknowledged. Meanwhile a write is refused, which is
     // certain, or its outcome is unknown; to set a key to the same value again does no harm.
     while let Err(error) = nodes[0].write(("raft".into(), "of one".into())).await {
-        match error {
-            WriteError::NoLeader | WriteError::NotLeader { .. } | WriteError::Unknown(_) => {}
-            error => return Err(error.into()),
+        if !matches!(error, WriteError::NoLeader | WriteError::NotLeader { .. } | WriteError::Unknown(_)) {
+            return Err(error.into());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

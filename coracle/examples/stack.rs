@@ -18,20 +18,7 @@ enum Command {
 #[derive(Serialize, Deserialize, PartialEq, Debug)]
 enum Reply {
     Depth(usize),
-    Popped(String),
-    Empty,
-}
-
-#[derive(Serialize, Deserialize)]
-enum Query {
-    Top,
-    Depth,
-}
-
-#[derive(Serialize, Deserialize, PartialEq, Debug)]
-enum Answer {
-    Top(Option<String>),
-    Depth(usize),
+    Popped(Option<String>),
 }
 
 #[derive(Default)]
@@ -40,30 +27,22 @@ struct Stack(Vec<String>);
 impl StateMachine for Stack {
     type Command = Command;
     type Reply = Reply;
-    type Query = Query;
-    type Answer = Answer;
+    type Query = ();
+    type Answer = Option<String>;
 
     fn apply(&mut self, _: &mut Context, command: Command) -> Reply {
         match command {
-            Command::Push(text) => {
-                self.0.push(text);
-                Reply::Depth(self.0.len())
-            }
-            Command::Pop => self.0.pop().map_or(Reply::Empty, Reply::Popped),
+            Command::Push(text) => self.0.push(text),
+            Command::Pop => return Reply::Popped(self.0.pop()),
         }
+        Reply::Depth(self.0.len())
     }
-
-    fn query(&self, _: &QueryContext, query: Query) -> Answer {
-        match query {
-            Query::Top => Answer::Top(self.0.last().cloned()),
-            Query::Depth => Answer::Depth(self.0.len()),
-        }
+    fn query(&self, _: &QueryContext, (): ()) -> Option<String> {
+        self.0.last().cloned()
     }
-
     fn snapshot(&self) -> impl Save {
         snapshot::save(self.0.clone())
     }
-
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
         snapshot::load(from).map(|saved| self.0 = saved)
     }
@@ -75,9 +54,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     node.set_configuration([(1, node.peer_addr().to_string())]).await?;
     assert_eq!(node.write(Command::Push("boat".into())).await?, Reply::Depth(1));
     assert_eq!(node.write(Command::Push("oar".into())).await?, Reply::Depth(2));
-    println!("on top: {:?}", node.read(Query::Top).await?);
-    println!("popped: {:?}", node.write(Command::Pop).await?);
-    assert_eq!(node.read(Query::Depth).await?, Answer::Depth(1));
+    println!("on top: {:?}", node.read(()).await?);
+    assert_eq!(node.write(Command::Pop).await?, Reply::Popped(Some("oar".into())));
     node.stop().await;
     Ok(())
 }
