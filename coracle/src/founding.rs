@@ -492,12 +492,14 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let cluster = list.cluster;
         self.replica.on_event(now, Event::Bootstrap(list));
         let effects = self.replica.take();
-        if let Some(Ok(())) = effects.bootstrapped {
-            // From here on this node is of its own cluster, and no other can claim it.
-            self.join(cluster);
-            self.founded = Some(cluster);
-        } else {
-            self.founding.not_founded(format!("its log does not begin: {:?}", effects.bootstrapped));
+        match effects.bootstrapped {
+            Some(Ok(())) => {
+                // From here on this node is of its own cluster, and no other can claim it.
+                self.join(cluster);
+                self.founded = Some(cluster);
+            }
+            Some(Err(reason)) => self.founding.not_founded(format!("its log cannot begin: {reason}")),
+            None => self.founding.not_founded("its log cannot begin".to_owned()),
         }
         self.absorb(effects);
     }

@@ -8,6 +8,7 @@ use super::config::TcpConfig;
 use super::handshake::{ReadError, Stream, check_welcome};
 use super::link::End;
 use super::shared::{Answer, Origin, Shared, Target};
+use crate::error::in_full;
 use crate::wire::{Hello, Incoming, Purpose, Refused, RefusedReason, Welcome, WireError};
 use std::io;
 use std::net::SocketAddr;
@@ -186,7 +187,7 @@ pub(super) async fn knock(
         Ok(Ok(Incoming::Close(close))) => Err(DialError::Cut(close.text)),
         Ok(Ok(_)) => Err(DialError::Protocol(WireError::Invalid("no answer to a Hello"))),
         Ok(Err(ReadError::Wire(error))) => Err(DialError::Protocol(error)),
-        Ok(Err(error)) => Err(DialError::Cut(error.to_string())),
+        Ok(Err(error)) => Err(DialError::Cut(in_full(&error))),
     }
 }
 

@@ -6,6 +6,7 @@ use super::dial::{DialError, dial};
 use super::farewell::{finish, reject};
 use super::handshake::{ReadError, Stream};
 use super::shared::Shared;
+use crate::error::in_full;
 use crate::wire::{Answer, Ask, Hello, Incoming, MAX_LIST, WireError, frame_limit};
 use bytes::Bytes;
 use coracle_core::Peer;
@@ -36,7 +37,7 @@ pub(super) async fn ask(
         Ok(Ok(Incoming::Close(close))) => Err(DialError::Cut(close.text)),
         Ok(Ok(_)) => Err(DialError::Protocol(WireError::Invalid("no answer to a question"))),
         Ok(Err(ReadError::Wire(error))) => Err(DialError::Protocol(error)),
-        Ok(Err(error)) => Err(DialError::Cut(error.to_string())),
+        Ok(Err(error)) => Err(DialError::Cut(in_full(&error))),
     }
 }
 

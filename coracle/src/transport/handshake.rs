@@ -46,7 +46,7 @@ pub(super) struct Reader<R> {
 pub(super) enum ReadError {
     #[error(transparent)]
     Wire(#[from] WireError),
-    #[error("the connection was cut: {0}")]
+    #[error("the connection was cut")]
     Io(#[from] io::Error),
     #[error("the connection was cut")]
     End,
@@ -190,7 +190,7 @@ pub(super) fn judge(
         return judge_client(local, facts);
     }
     if !matches!(hello.purpose, Purpose::Raft | Purpose::Probe | Purpose::Founding) {
-        return refuse(RefusedReason::Purpose, format!("{:?} is not served here", hello.purpose));
+        return refuse(RefusedReason::Purpose, format!("{} are not served here", hello.purpose));
     }
     let me = local.peer;
     if hello.to != me.id {

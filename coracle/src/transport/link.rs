@@ -72,7 +72,7 @@ impl Challenge {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum End {
     /// The peer said goodbye.
-    #[error("it was closed: {:?} {}", .0.reason, .0.text)]
+    #[error("it was closed: {0}")]
     Closed(Close),
     /// This side said goodbye.
     #[error("this side closed it")]

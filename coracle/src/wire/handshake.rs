@@ -72,6 +72,21 @@ pub enum Purpose {
     Other(u32),
 }
 
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Purpose::Raft => f.write_str("messages of consensus"),
+            Purpose::Probe => f.write_str("introductions"),
+            Purpose::Founding => f.write_str("questions about a founding"),
+            Purpose::Bulk => f.write_str("connections for snapshots alone"),
+            Purpose::Client => f.write_str("clients"),
+            Purpose::Other(number) => {
+                write!(f, "connections of purpose {number}, which this version does not know,")
+            }
+        }
+    }
+}
+
 /// The first frame, from the one who dialed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
@@ -158,6 +173,13 @@ pub struct Close {
     pub text: String,
 }
 
+impl fmt::Display for Close {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Close { reason, text } = self;
+        if text.is_empty() { write!(f, "{reason}") } else { write!(f, "{reason}: {text}") }
+    }
+}
+
 /// Why a connection ends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[non_exhaustive]
@@ -176,6 +198,22 @@ pub enum CloseReason {
     Slow,
     /// A reason that this version does not know.
     Other(u32),
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CloseReason::Stopping => "the other side stops",
+            CloseReason::Replaced => "a newer connection took its place",
+            CloseReason::Protocol => "the other side cannot accept what it was sent",
+            CloseReason::WrongCluster => "the other side has joined another cluster",
+            CloseReason::Unneeded => "the other side does not need it any more",
+            CloseReason::Slow => "answers were not read",
+            CloseReason::Other(number) => {
+                return write!(f, "for the reason {number}, which this version does not know");
+            }
+        })
+    }
 }
 
 /// Something is wrong with the receiver's disk, the sender holds. The connection goes on.

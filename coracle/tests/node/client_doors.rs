@@ -327,7 +327,7 @@ async fn clients_have_places_and_peers_have_others() {
         Incoming::Refused(Refused { reason, text, .. }) => (reason, text),
         other => panic!("a refusal was expected: {other:?}"),
     };
-    assert_eq!((reason, &*text), (RefusedReason::Purpose, "Client is not served here"));
+    assert_eq!((reason, &*text), (RefusedReason::Purpose, "clients are not served here"));
 }
 
 /// Who asks and does not read fills what answers may take, and is cut off. Others do not notice.

@@ -25,7 +25,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc as channel};
 use tokio::task::{LocalSet, spawn_local};
 
-/// The file's length in bytes, as a segment's of the log. Behind its end it begins anew.
+/// The file's length in bytes, as a segment's of the log. At its end, writing begins anew.
 const FILE: u64 = 64 << 20;
 
 /// The most that one sync writes, in bytes.

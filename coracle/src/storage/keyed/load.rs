@@ -35,7 +35,7 @@ pub struct Inspected {
     pub incarnation: Incarnation,
     /// What a start would find; of a damaged log, what is before the damage.
     pub recovered: Recovered,
-    /// The damage among the entries, ascending; 1,000 pieces at most. Any stops a start. Behind the first one entries
+    /// The damage among the entries, ascending; 1,000 pieces at most. Any stops a start. After the first one, entries
     /// are verified each by itself.
     pub damage: Vec<StoreError>,
     /// The first and the last of each row of whole entries without a gap, ascending: one at most unless the log is damaged.

@@ -18,7 +18,7 @@ pub(super) type Batch = Result<(BatchHeader, Vec<Record>), Wrong>;
 pub(super) struct Batches<'a> {
     segment: &'a Segment,
     window: Window<'a>,
-    /// Behind the newest whole batch.
+    /// After the newest whole batch.
     pub(super) end: End,
     broken: Broken,
 }
@@ -31,7 +31,7 @@ impl<'a> Batches<'a> {
         Batches { segment, window: Window::new(segment, BLOCK as usize), end, broken: Broken::default() }
     }
 
-    /// Behind the first batch.
+    /// After the first batch.
     pub(super) fn new(segment: &'a Segment, first: &BatchHeader, broken: Broken) -> Batches<'a> {
         let window = Window::new(segment, STRETCH);
         let mut batches = Batches { window, broken, ..Batches::before(segment) };

@@ -57,7 +57,7 @@ pub(in crate::storage::wal) enum Record {
     Append(Vec<(Entry, Place)>),
     /// The entries up to here are in a snapshot.
     Purge(LogId),
-    /// The log goes on in this segment, which has joined it. Behind the last batch that counts.
+    /// The log goes on in this segment, which has joined it. The record comes after the last batch that counts.
     Successor {
         /// The segment's number.
         number: u64,

@@ -150,7 +150,7 @@ pub(super) fn chain(candidates: &[Candidate], debts: &mut Debts) -> Result<Chain
                 break;
             }
             Err(NoCheckpoint { wrong, torn }) => {
-                // Behind a first batch that was never synced, there is no second one.
+                // After a first batch that was never synced, there is no second one.
                 if !torn || Batches::before(&candidate.segment).any_after(candidate.header.is_some())? {
                     debts.add_hard(damaged(&candidate.segment, candidate.first_offset(), wrong))?;
                 }

@@ -19,7 +19,7 @@ pub(in crate::storage::wal) struct Visited {
     pub(in crate::storage::wal) segment: Arc<Segment>,
     /// The number of its first batch.
     pub(in crate::storage::wal) first: u64,
-    /// Behind the last batch that is whole.
+    /// After the last batch that is whole.
     pub(in crate::storage::wal) end: End,
 }
 
