@@ -136,7 +136,9 @@
 //! durable; and a write is reported [done](Input::Persisted) when a power failure cannot undo it.
 //!
 //! ```
-//! use coracle_core::*;
+//! use coracle_core::{
+//!     Boot, ClusterId, Incarnation, Index, Input, Member, Membership, NodeId, Peer, Raft, Restored, Settings, Tick, Ticket,
+//! };
 //!
 //! let me = Peer { id: NodeId(1), incarnation: Incarnation(7) };
 //! let mut node = Raft::new(me, Boot(1), Settings::default(), 42, Restored::default(), Tick(0)).unwrap();
