@@ -112,6 +112,19 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     // Two that a change removes look for each other no more, though both were members when the faults ended.
     (6_400_019_407, None, 362, Some("freeze:0:0 change:0:14 move:0:3 freeze:0:2")),
     (6_400_022_683, None, 2000, None),
+    // Where a member is may be told before the entry that adds it has come, and is told once.
+    (
+        7_500_069_264,
+        None,
+        1527,
+        Some(
+            "want:0:0 slow-disk:0:0 strike:0:0 slow-disk:0:3 change:0:88 change:0:93 flap:0:11 change:0:148 \
+             change:0:150 freeze:0:5 change:0:152 crash:0:7 crash:0:8 partition:0:88 change:0:257 move:0:6 \
+             move:0:7 move:0:11",
+        ),
+    ),
+    // Whoever lags by a thousand entries, and is sent one at a time, needs time for a thousand round trips.
+    (7_500_072_999, None, 2000, None),
     // Snapshots that were on their way to a disk, or from it, go on once its process is in front of its copy again.
     (6_400_037_264, None, 2000, None),
     (6_400_086_849, None, 2000, None),

@@ -8,10 +8,13 @@
 
 use crate::place::Place;
 use coracle_core::{Boot, Broken, Membership, NodeId, Peer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// How many addresses that others named are tried of one member: of more, the oldest is forgotten.
 const HEARD: usize = 4;
+
+/// How many places are remembered of those who are not dialed: of more, the oldest is forgotten.
+const OTHERS: usize = 32;
 
 /// What is known of where members are, and what is made of it. It asks nobody: whoever turns it does.
 #[derive(Debug, Default)]
@@ -24,6 +27,9 @@ pub(crate) struct Places {
     found: BTreeMap<Peer, Place>,
     /// Where others say that they are, newest last.
     heard: BTreeMap<Peer, Vec<Place>>,
+    /// Where those may be who are not dialed, newest last. The entry that adds them, once more or at all, may come after the
+    /// news of where they are, which is told once.
+    others: VecDeque<Place>,
     /// In which boot they were met at home last.
     met_at_home: BTreeMap<Peer, Boot>,
     /// The rule that does not hold here.
@@ -85,9 +91,24 @@ impl Places {
             }
         }
         let Places { homes, found, heard, met_at_home, .. } = self;
-        found.retain(|peer, _| homes.contains_key(peer));
-        heard.retain(|peer, _| homes.contains_key(peer));
         met_at_home.retain(|peer, _| homes.contains_key(peer));
+        let mut gone = Vec::new();
+        heard.retain(|peer, places| {
+            let stays = homes.contains_key(peer);
+            if !stays {
+                gone.append(places);
+            }
+            stays
+        });
+        found.retain(|peer, place| {
+            let stays = homes.contains_key(peer);
+            gone.extend((!stays).then(|| place.clone()));
+            stays
+        });
+        gone.into_iter().for_each(|place| self.remember(place));
+        for place in std::mem::take(&mut self.others) {
+            self.hear(place);
+        }
         ended
     }
 
@@ -137,10 +158,24 @@ impl Places {
         (known.as_ref() != Some(&place)).then_some(place)
     }
 
-    /// Somebody says that a member is there. None: it is nobody who is dialed; otherwise, whether that is worth a look.
+    /// Of somebody who is not dialed: this place is tried if that changes.
+    fn remember(&mut self, place: Place) {
+        self.others.retain(|other| (other.peer, &other.address) != (place.peer, &place.address));
+        self.others.push_back(place);
+        if self.others.len() > OTHERS {
+            self.others.pop_front();
+        }
+    }
+
+    /// Somebody says that a member is there. None: it is nobody who is dialed, as yet; otherwise, whether that is worth a
+    /// look.
     pub(crate) fn hear(&mut self, place: Place) -> Option<bool> {
         let known = self.found.get(&place.peer).is_some_and(|found| found.address == place.address);
-        if self.home(place.peer)? == place.address || known {
+        let Some(home) = self.home(place.peer) else {
+            self.remember(place);
+            return None;
+        };
+        if home == place.address || known {
             return Some(false);
         }
         let heard = self.heard.entry(place.peer).or_default();
@@ -266,15 +301,22 @@ mod tests {
         assert!(places.claim(PEER, Boot(1), "name:1").is_some());
     }
 
+    /// A member may be heard of before the entry that adds it, and be taken out by one that is taken back.
     #[test]
-    fn of_who_is_not_dialed_any_more_nothing_is_kept() {
+    fn where_one_is_who_is_not_dialed_is_tried_once_that_changes() {
         let mut places = places(&[place("new:1")], "home:1");
         assert_eq!(places.hear(place("s:1")), Some(true));
         assert_eq!(places.settle(None, &BTreeMap::new()), [PEER]);
         assert_eq!(met(&mut places, "new:1"), None);
-        assert_eq!(places.found().count(), 0);
+        assert_eq!((places.found().count(), places.addresses(PEER, None).len()), (0, 0), "it is not dialed");
+        assert_eq!(places.hear(place("s:2")), None, "nor is that worth a look");
         assert_eq!(places.settle(None, &at("home:1")), []);
-        assert_eq!(places.addresses(PEER, None), ["home:1"]);
+        assert_eq!(places.addresses(PEER, None), ["home:1", "s:2", "new:1", "s:1"]);
+        assert_eq!(places.found().count(), 0, "it was not found in this membership");
+        for at in 0..100 {
+            places.hear(Place { peer: Peer { id: NodeId(9), ..PEER }, ..place(&format!("x:{at}")) });
+        }
+        assert_eq!(places.others.len(), OTHERS);
     }
 
     #[test]
