@@ -63,7 +63,7 @@ impl Candidate {
             membership.others(shared.me.id).map(Member::peer).filter(|peer| membership.is_voter(*peer));
         let silent: Vec<_> = voters.filter(|peer| self.votes.get(peer) != Some(&true)).collect();
         for peer in silent {
-            shared.send_after_sync(peer, Message::RequestVote(vote));
+            shared.send(peer, Message::RequestVote(vote));
         }
     }
 
@@ -71,7 +71,7 @@ impl Candidate {
     pub(crate) fn ask_again(&self, shared: &mut Shared, voter: Peer) {
         if shared.log.membership().is_voter(voter) {
             let vote = self.question(shared);
-            shared.send_after_sync(voter, Message::RequestVote(vote));
+            shared.send(voter, Message::RequestVote(vote));
         }
     }
 
@@ -82,7 +82,7 @@ impl Candidate {
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
-        if shared.now.since(self.since) >= self.timeout {
+        if shared.rules.timeout_elapses(shared.now.since(self.since), self.timeout) {
             return if shared.may_campaign() { Transition::PreVote } else { Transition::Follow };
         }
         if shared.now.since(self.asked) >= shared.settings.heartbeat {

@@ -8,7 +8,7 @@ use crate::read::FollowerReads;
 use crate::shared::{Shared, Transition};
 use crate::{
     AppendEntries, Carried, Dropped, Index, InstallSnapshot, LogId, Message, Peer, ReadGrant, ReadIndexReply,
-    RefusedReason, RoleName, Round, Settings, TailChange, Tick, Ticket,
+    RefusedReason, RoleName, Round, TailChange, Tick, Ticket,
 };
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,8 +42,9 @@ impl Follower {
     }
 
     /// Whether it heard its leader so recently that it helps nobody to depose it (thesis, section 4.2.3).
-    pub(crate) fn hears_leader(&self, settings: &Settings, now: Tick) -> bool {
-        self.leader.is_some() && now.since(self.since) < settings.election_min
+    pub(crate) fn hears_leader(&self, shared: &Shared, now: Tick) -> bool {
+        self.leader.is_some()
+            && shared.rules.hears_leader(now.since(self.since), shared.settings.election_min)
     }
 
     /// A vote was granted: its candidate gets the time of a whole timeout.
@@ -63,7 +64,7 @@ impl Follower {
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
-        if shared.now.since(self.since) >= self.timeout {
+        if shared.rules.timeout_elapses(shared.now.since(self.since), self.timeout) {
             if shared.may_campaign() {
                 return Transition::PreVote;
             }

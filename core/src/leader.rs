@@ -93,7 +93,8 @@ impl Leader {
 
     /// Whether a quorum follows it so recently that it helps nobody to depose it.
     pub(crate) fn is_followed(&self, shared: &Shared) -> bool {
-        shared.now.since(self.quorum_heard(shared)) < shared.settings.election_min
+        let silent_for = shared.now.since(self.quorum_heard(shared));
+        shared.rules.hears_leader(silent_for, shared.settings.election_min)
     }
 
     pub(crate) fn on_tick(&mut self, shared: &mut Shared) -> Transition {
@@ -112,7 +113,7 @@ impl Leader {
             return Transition::Follow;
         }
         let (now, heartbeat) = (shared.now, shared.settings.heartbeat);
-        if now.since(self.reads.round_started()) >= heartbeat {
+        if shared.rules.heartbeat_is_due(now.since(self.reads.round_started()), heartbeat) {
             self.start_round(shared);
         }
         // On a clock of its own: where reads send the rounds, no heartbeat may ever be due here.
@@ -172,7 +173,7 @@ impl Leader {
         if reply.matched > shared.log.last() || reply.round > self.reads.round() {
             return shared.drop_input(Dropped::Malformed);
         }
-        if let Some(acknowledged) = progress.on_answer(shared.now, reply.round, reply.applied, reply.last) {
+        if let Some(acknowledged) = progress.on_answer(shared.rules, shared.now, &reply) {
             let (follower, last) = (from.id, reply.last);
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
         }
@@ -328,7 +329,7 @@ impl Leader {
     fn replicate_to(&mut self, shared: &mut Shared, peer: Peer) {
         let furthest = self.furthest(shared, peer);
         let Some(progress) = self.progress.get_mut(&peer) else { return };
-        if progress.next > furthest {
+        if !shared.rules.has_entries_for(furthest, progress.next) {
             return;
         }
         // Whatever is under way: an answer to what was lost meanwhile never comes.

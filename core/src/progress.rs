@@ -7,7 +7,7 @@
 //! The leader keeps such a record of itself as well, so that whoever asks a quorum asks all members alike.
 
 use crate::rules::Rules;
-use crate::{Index, LogId, Round, Settings, Tick};
+use crate::{AppendEntriesReply, Index, LogId, Round, Settings, Tick};
 use alloc::collections::VecDeque;
 
 /// A member as its leader sees it.
@@ -242,21 +242,16 @@ impl Progress {
         }
     }
 
-    /// It answered, knowing `round`, and its log ends at `last`. What it has lost, if it has lost what it had
+    /// It answered. What it has lost, if it has lost what it had
     /// acknowledged before the heartbeat that it answers left.
-    pub(crate) fn on_answer(
-        &mut self,
-        now: Tick,
-        round: Round,
-        applied: Index,
-        last: Index,
-    ) -> Option<Index> {
+    pub(crate) fn on_answer(&mut self, rules: Rules, now: Tick, reply: &AppendEntriesReply) -> Option<Index> {
+        let AppendEntriesReply { round, applied, last, .. } = *reply;
         self.heard = now;
         self.round = self.round.max(round);
         self.applied = self.applied.max(applied);
         self.last = last;
         let (of, acknowledged) = self.heartbeat;
-        let lost = round >= of && last < acknowledged && !self.is_distrusted();
+        let lost = rules.has_lost_entries(round >= of, last, acknowledged) && !self.is_distrusted();
         if lost {
             self.on_lost_entries(last);
         }

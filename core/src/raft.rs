@@ -225,6 +225,7 @@ impl Raft {
             }
         }
         let (rules, current) = (self.shared.rules, self.shared.term());
+        let is_old = rules.is_old_reply(message.term(), current);
         match message {
             Message::RequestVote(vote) => self.on_vote(from, vote),
             Message::RequestVoteReply(reply) => match &mut self.role {
@@ -237,7 +238,7 @@ impl Raft {
             }
             Message::AppendEntries(append) => self.on_append(from, append, carried),
             Message::ReadIndex(ask) => self.on_read_index(from, ask),
-            Message::AppendEntriesReply(reply) if rules.is_old_reply(reply.term, current) => {
+            Message::AppendEntriesReply(_) | Message::ReadIndexReply(_) if is_old => {
                 self.shared.drop_input(Dropped::Stale)
             }
             Message::AppendEntriesReply(reply) => match &mut self.role {
@@ -247,7 +248,6 @@ impl Raft {
             Message::InstallSnapshot(install) => self.on_install_snapshot(from, install),
             Message::InstallSnapshotReply(reply) => self.on_install_snapshot_reply(from, reply),
             Message::TimeoutNow(ask) => self.on_timeout_now(from, ask),
-            Message::ReadIndexReply(reply) if reply.term < current => self.shared.drop_input(Dropped::Stale),
             Message::ReadIndexReply(reply) => match &mut self.role {
                 Role::Follower(follower) => follower.on_read_index_reply(&mut self.shared, from, reply),
                 _ => self.shared.drop_input(Dropped::Unexpected),
@@ -257,7 +257,7 @@ impl Raft {
 
     fn hears_leader(&self) -> bool {
         match &self.role {
-            Role::Follower(follower) => follower.hears_leader(&self.shared.settings, self.shared.now),
+            Role::Follower(follower) => follower.hears_leader(&self.shared, self.shared.now),
             Role::Candidate(_) => false,
             Role::Leader(leader) => leader.is_followed(&self.shared),
         }
@@ -314,7 +314,7 @@ impl Raft {
             refusal,
             leader: self.leader(),
         };
-        self.shared.send_after_sync(from, Message::RequestVoteReply(reply));
+        self.shared.send(from, Message::RequestVoteReply(reply));
     }
 
     fn on_append(&mut self, from: Peer, append: AppendEntries, carried: &Carried) -> Transition {
@@ -401,11 +401,11 @@ impl Raft {
     /// its own vote in it: no other node can campaign in it, since none knows of the cluster yet.
     fn on_bootstrap(&mut self, ticket: Ticket, membership: Membership) -> Transition {
         let shared = &mut self.shared;
-        if shared.log.last() != Index::ZERO || shared.term() != Term::ZERO {
+        if !shared.rules.may_found(shared.log.last(), shared.term()) {
             shared.refuse(ticket, RefusedReason::AlreadyConfigured);
             return Transition::Stay;
         }
-        if !membership.is_well_formed() || membership.is_joint() || !membership.is_voter(shared.me) {
+        if !shared.rules.may_begin(&membership, shared.me) {
             shared.refuse(ticket, RefusedReason::BadMembership);
             return Transition::Stay;
         }
@@ -484,18 +484,19 @@ impl Raft {
     }
 
     fn enter(&mut self, transition: Transition) -> Transition {
-        if !self.shared.rules.keeps_vote(transition == Transition::Lead) {
-            self.shared.hard_state.vote = None;
-        }
         let handed_over = match transition {
             Transition::TakeOver(handed_over) => Some(handed_over),
             _ => None,
         };
-        if transition == Transition::Campaign || handed_over.is_some() {
-            let (term, me) = (self.shared.term().next(), self.shared.me);
-            self.shared.set_hard_state(term, Some(me));
-        }
         let shared = &mut self.shared;
+        let (campaigns, elected) =
+            (transition == Transition::Campaign || handed_over.is_some(), transition == Transition::Lead);
+        let state = shared.rules.hard_state_of_role(shared.hard_state, campaigns, elected, shared.me);
+        if campaigns {
+            shared.set_hard_state(state.term, state.vote);
+        } else {
+            shared.hard_state = state;
+        }
         let role = match transition {
             Transition::Stay => return Transition::Stay,
             Transition::Follow => Role::Follower(Follower::new(shared)),

@@ -47,24 +47,31 @@ impl Rules {
         Some(if forgets { HardState { vote: None, ..state } } else { state })
     }
 
-    /// The same sentence, for every message: nothing is said in a term that is not durable yet (D5.1.3).
-    pub(crate) fn may_speak(self, term_is_durable: bool) -> bool {
-        term_is_durable || self.broken.is("term-not-awaited")
-    }
-
-    /// The same sentence: a vote, and a candidate's question, which is its vote for itself, leave when they are durable
-    /// (D5.1.3).
-    pub(crate) fn waits_for_disk(self, message: &Message) -> bool {
+    /// The same sentence: whether a message may leave at once, or waits for all writes that were handed out before it. A
+    /// vote waits, and so does a candidate's question, which is its vote for itself; and nothing else is said in a term
+    /// that is not durable yet (D5.1.3).
+    pub(crate) fn leaves_at_once(self, message: &Message, term_is_durable: bool) -> bool {
         match message {
-            Message::RequestVote(_) => !self.broken.is("vote-request-not-held"),
-            _ => !self.broken.is("vote-not-held"),
+            Message::RequestVote(_) => self.broken.is("vote-request-not-held"),
+            Message::RequestVoteReply(_) => self.broken.is("vote-not-held"),
+            _ => term_is_durable || self.broken.is("term-not-awaited"),
         }
     }
 
-    /// "votedFor: candidateId that received vote in current term" (§5.2): a vote lasts as long as its term,
-    /// whatever the role.
-    pub(crate) fn keeps_vote(self, elected: bool) -> bool {
-        elected || !self.broken.is("vote-cleared-with-role")
+    /// "votedFor: candidateId that received vote in current term" (§5.2): a vote lasts as long as its term, whatever
+    /// the role; but "on conversion to candidate, start election: increment currentTerm, vote for self" (§5.2).
+    pub(crate) fn hard_state_of_role(
+        self,
+        state: HardState,
+        campaigns: bool,
+        elected: bool,
+        me: Peer,
+    ) -> HardState {
+        if campaigns {
+            return HardState { term: state.term.next(), vote: Some(me) };
+        }
+        let clears = self.broken.is("vote-cleared-with-role") && !elected;
+        if clears { HardState { vote: None, ..state } } else { state }
     }
 
     /// "commitIndex: […] initialized to 0, increases monotonically."
@@ -246,7 +253,12 @@ impl Rules {
 /// Followers.
 impl Rules {
     /// "If election timeout elapses without receiving AppendEntries RPC from current leader or granting vote to
-    /// candidate: convert to candidate" (§5.2). A vote that was refused buys nobody time.
+    /// candidate: convert to candidate" (§5.2); and candidates, "if election timeout elapses: start new election" (§5.2).
+    pub(crate) fn timeout_elapses(self, waited: u64, timeout: u64) -> bool {
+        waited >= timeout
+    }
+
+    /// "or granting vote to candidate" (§5.2): a vote that was refused buys nobody time.
     pub(crate) fn restarts_timeout(self, granted: bool) -> bool {
         granted || self.broken.is("refusal-buys-time")
     }
@@ -325,8 +337,18 @@ impl Rules {
     }
 }
 
-/// Changes of membership (§6; thesis, chapter 4).
+/// Changes of membership (§6; thesis, chapter 4), the first of which founds a cluster.
 impl Rules {
+    /// Only a node whose log and term are blank begins a cluster (D5.3.1): else it has one, or was asked for its vote in one.
+    pub(crate) fn may_found(self, last: Index, term: Term) -> bool {
+        last == Index::ZERO && term == Term::ZERO
+    }
+
+    /// What a cluster may begin with: fields that fit each other, one set of voters, and this very node among them.
+    pub(crate) fn may_begin(self, membership: &Membership, me: Peer) -> bool {
+        membership.is_well_formed() && !membership.is_joint() && membership.is_voter(me)
+    }
+
     /// A leader changes nothing before it has committed an entry of its own term: else two changes that do not know of
     /// each other could be committed by sets that do not meet (MC-1).
     pub(crate) fn may_change(self, knows_commit: bool) -> bool {
@@ -481,6 +503,24 @@ impl Rules {
 
 /// Leaders.
 impl Rules {
+    /// "Send initial empty AppendEntries RPCs (heartbeat) to each server; repeat during idle periods to prevent election
+    /// timeouts" (§5.2).
+    pub(crate) fn heartbeat_is_due(self, since: u64, heartbeat: u64) -> bool {
+        since >= heartbeat
+    }
+
+    /// "If last log index ≥ nextIndex for a follower: send AppendEntries RPC with log entries starting at nextIndex"
+    /// (§5.3).
+    pub(crate) fn has_entries_for(self, last: Index, next: Index) -> bool {
+        last >= next
+    }
+
+    /// "matchIndex" is what a follower holds for good: one whose log ends before what it had acknowledged, when it was sent
+    /// what it answers now, has lost entries, and is counted no more (D5.3.3).
+    pub(crate) fn has_lost_entries(self, answers: bool, last: Index, acknowledged: Index) -> bool {
+        answers && last < acknowledged
+    }
+
     /// "a majority of matchIndex[i] ≥ N" (§5.3): the largest value that a quorum has reached, of whatever it is asked
     /// for.
     pub(crate) fn reached<T: Ord + Copy + Default>(
@@ -570,6 +610,11 @@ impl Rules {
 
 /// Members that hear a leader (§6; thesis, section 4.2.3; D5.4.2).
 impl Rules {
+    /// "within the minimum election timeout of hearing from a current leader": a leader itself hears a quorum, or does not.
+    pub(crate) fn hears_leader(self, silent_for: u64, election_min: u64) -> bool {
+        silent_for < election_min
+    }
+
     /// "if a server receives a RequestVote request within the minimum election timeout of hearing from a current
     /// leader, it does not update its term or grant its vote."
     pub(crate) fn helps_to_depose(self, hears_leader: bool) -> bool {

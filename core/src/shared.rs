@@ -101,24 +101,13 @@ impl Shared {
         self.rng.in_range(self.settings.election_min, self.settings.election_max)
     }
 
-    /// Sends a message that says nothing beyond what is durable: at once, unless the very term that it
-    /// is sent in is not durable yet.
+    /// Sends a message: at once, or when the writes that were handed out so far are done.
     pub(crate) fn send(&mut self, to: Peer, message: Message) {
         let envelope = self.envelope(to, message);
-        if self.rules.may_speak(self.disk.hard_state_is_durable()) {
+        if self.rules.leaves_at_once(&envelope.message, self.disk.hard_state_is_durable()) {
             self.out.send.push(envelope);
         } else {
             self.held.push(envelope);
-        }
-    }
-
-    /// Sends a message that must not overtake any write handed out so far.
-    pub(crate) fn send_after_sync(&mut self, to: Peer, message: Message) {
-        let envelope = self.envelope(to, message);
-        if self.rules.waits_for_disk(&envelope.message) {
-            self.held.push(envelope);
-        } else {
-            self.out.send.push(envelope);
         }
     }
 

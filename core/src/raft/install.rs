@@ -40,10 +40,10 @@ impl Raft {
         reply: InstallSnapshotReply,
     ) -> Transition {
         match &mut self.role {
-            Role::Leader(leader) if reply.term == self.shared.term() => {
-                leader.on_install_reply(&mut self.shared, from, reply)
+            Role::Leader(_) if self.shared.rules.is_old_reply(reply.term, self.shared.term()) => {
+                self.shared.drop_input(Dropped::Stale)
             }
-            Role::Leader(_) => self.shared.drop_input(Dropped::Stale),
+            Role::Leader(leader) => leader.on_install_reply(&mut self.shared, from, reply),
             _ => self.shared.drop_input(Dropped::Unexpected),
         }
     }

@@ -70,9 +70,7 @@ impl Raft {
     /// The leader that it follows and has heard so recently, at this moment, that it helps nobody to depose it.
     pub fn hears_leader_at(&self, now: Tick) -> Option<Peer> {
         match &self.role {
-            Role::Follower(follower) => {
-                follower.leader.filter(|_| follower.hears_leader(&self.shared.settings, now))
-            }
+            Role::Follower(follower) => follower.leader.filter(|_| follower.hears_leader(&self.shared, now)),
             _ => None,
         }
     }
