@@ -16,7 +16,7 @@ use crate::published::Published;
 use crate::replacing;
 use crate::replica::Replica;
 use crate::requests::{Reader, Request, Writer};
-use crate::runtime::{Parts, Runtime, Stopped};
+use crate::runtime::{Parts, Runtime, Stopped, Told};
 use crate::serving::{Serving, Understands};
 use crate::storage::disk::Disk;
 use crate::storage::identity::Boots;
@@ -133,10 +133,8 @@ async fn assemble(
     let (writer, reports) =
         log_writer(&config, store, disk.clone()).map_err(system("start the log's thread"))?;
     let (requests_out, requests) = requests(&config);
-    let ((leader_out, leader), (stop_out, stop)) = (watch::channel(None), watch::channel(false));
-    let (office_out, office) = watch::channel(None);
+    let ((told, (leader, office, directory)), (stop_out, stop)) = (Told::channels(), watch::channel(false));
     let ((ending_out, ending), (stopped_out, stopped)) = (watch::channel(None), watch::channel(None));
-    let (directory_out, directory) = watch::channel(Default::default());
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
     let (around, machine_reports) =
         around(&config, callers.clone(), &transport, &disk, &ending, snapshots.clone());
@@ -161,7 +159,7 @@ async fn assemble(
     let serving = Serving::new(inner.clone(), machine.understands, callers);
     let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start);
     let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).fenced_at(fenced);
-    let (leader, ending, stopped) = (leader_out, ending_out, Stopped(stopped_out));
+    let (ending, stopped) = (ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,
         machine: machine_started,
@@ -178,9 +176,7 @@ async fn assemble(
         requests,
         inbound,
         serving,
-        leader,
-        office: office_out,
-        directory: directory_out,
+        told,
         stop,
         ending,
         stopped,

@@ -12,9 +12,7 @@ use crate::clock;
 use crate::config::{Config, TICK};
 use crate::driver::Driver;
 use crate::entry::Entry;
-use crate::error::{
-    Cause, EntryLookupError, Leader, ReadError, SnapshotError, StopReason, WriteError, in_full,
-};
+use crate::error::{Cause, EntryLookupError, ReadError, SnapshotError, StopReason, WriteError, in_full};
 use crate::files::{Filed, SnapshotWriter};
 use crate::founding::Question;
 use crate::inbox;
@@ -30,7 +28,7 @@ use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
 use crate::transport::tcp::Tcp;
 use crate::transport::{ForwardReply, Inbound, PeerMessage};
-use crate::wire::{self, Directory};
+use crate::wire;
 use crate::work::{Actions, Answer, Caller, Changed, Order, Transferred, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
@@ -50,6 +48,7 @@ mod leaving;
 mod stopped;
 mod versions;
 use callers::Callers;
+pub(crate) use leading::Told;
 use leaving::Leaving;
 pub(crate) use stopped::Stopped;
 use versions::Old;
@@ -88,9 +87,7 @@ pub(crate) struct Parts {
     pub(crate) inbound: mpsc::Receiver<Inbound>,
     /// Those who are served besides this node's own callers.
     pub(crate) serving: Serving,
-    pub(crate) leader: watch::Sender<Option<Leader>>,
-    pub(crate) office: watch::Sender<Option<Term>>,
-    pub(crate) directory: watch::Sender<(LogId, Arc<Directory>)>,
+    pub(crate) told: Told,
     pub(crate) stop: watch::Receiver<bool>,
     /// Told as soon as the node begins to stop.
     pub(crate) ending: watch::Sender<Option<StopReason>>,
@@ -615,22 +612,10 @@ impl Runtime {
             reader.refuse(ReadError::Stopped(reason.clone()));
         }
         let Runtime { parts, loaded, loads, .. } = self;
-        let Parts {
-            config,
-            writer,
-            reader,
-            disk,
-            transport,
-            stopped,
-            leader,
-            office,
-            machine,
-            files,
-            serving,
-            ..
-        } = parts;
-        leader.send_replace(None);
-        office.send_replace(None);
+        let Parts { config, writer, reader, disk, transport, stopped, told, machine, files, serving, .. } =
+            parts;
+        told.leader.send_replace(None);
+        told.office.send_replace(None);
         if !machine.finish().await {
             let node = config.id;
             tracing::error!(%node, "the state machine is still busy; the node stops without it, and the data directory stays locked until it returns");

@@ -5,7 +5,31 @@ use crate::alarms;
 use crate::driver::Driver;
 use crate::error::{Leader, WriteError};
 use crate::requests::{Reader, Writer};
-use coracle_core::Term;
+use crate::wire::Directory;
+use coracle_core::{LogId, Term};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Where the handles and the clients read it.
+pub(crate) struct Told {
+    pub(crate) leader: watch::Sender<Option<Leader>>,
+    pub(crate) office: watch::Sender<Option<Term>>,
+    pub(crate) directory: watch::Sender<Listing>,
+}
+
+/// The newest membership with its entry, and who leads.
+type Listing = (LogId, Arc<Directory>);
+
+/// What reads of leader, office and directory.
+type Readers = (watch::Receiver<Option<Leader>>, watch::Receiver<Option<Term>>, watch::Receiver<Listing>);
+
+impl Told {
+    pub(crate) fn channels() -> (Told, Readers) {
+        let ((leader, leaders), (office, offices)) = (watch::channel(None), watch::channel(None));
+        let (directory, directories) = watch::channel(Default::default());
+        (Told { leader, office, directory }, (leaders, offices, directories))
+    }
+}
 
 impl Runtime {
     pub(super) fn meet_leader(&mut self) {
@@ -33,14 +57,14 @@ impl Runtime {
     /// Tells the handles, and the log, of a new leader or role.
     pub(super) fn tell(&mut self) {
         let leader = self.parts.driver.leader().map(|leader| self.introduced(leader));
-        self.parts.leader.send_if_modified(|told| {
+        self.parts.told.leader.send_if_modified(|told| {
             let changed = *told != leader;
             told.clone_from(&leader);
             changed
         });
         let office = office(&self.parts.driver);
-        self.parts.office.send_if_modified(|told| std::mem::replace(told, office) != office);
-        self.parts.directory.send_if_modified(|told| directory::renew(told, &self.parts.driver));
+        self.parts.told.office.send_if_modified(|told| std::mem::replace(told, office) != office);
+        self.parts.told.directory.send_if_modified(|told| directory::renew(told, &self.parts.driver));
         let raft = self.parts.driver.raft();
         let role = (raft.role_name(), raft.term());
         if role != self.told {
