@@ -9,7 +9,7 @@ fn plain(_: &mut Config) {}
 /// Whoever takes office has applied all that was acknowledged before, and whoever handed over is out of it.
 #[tokio::test]
 async fn office_is_taken_with_all_that_was_decided_and_lost_with_leadership() {
-    let mut cluster = Cluster::founded(3, true, plain).await;
+    let mut cluster = Cluster::founded(3, true, steady).await;
     let mut newest = Term(0);
     for round in 0..6u64 {
         let leader = cluster.leader().await;
