@@ -2,9 +2,12 @@
 
 use crate::client::{self, Client};
 use crate::error::{ReadError, WriteError};
+use crate::events::Position;
+use crate::freshness::{Freshness, Seen};
 use crate::node::Node;
 use crate::session::Session;
 use crate::state_machine::StateMachine;
+use crate::watching::Events;
 use std::time::Duration;
 
 /// What writes to a replicated machine and reads it: a [`Node`], a [`Client`], or a session of one of them. A program that
@@ -52,6 +55,16 @@ pub trait Access: Send + Sync {
         query: <Self::Machine as StateMachine>::Query,
         limit: Duration,
     ) -> impl Future<Output = Result<<Self::Machine as StateMachine>::Answer, ReadError>> + Send;
+
+    /// [`read`](Access::read) with a choice of how fresh the answer has to be, which says how fresh it is.
+    fn read_as(
+        &self,
+        query: <Self::Machine as StateMachine>::Query,
+        freshness: Freshness,
+    ) -> impl Future<Output = Result<Seen<<Self::Machine as StateMachine>::Answer>, ReadError>> + Send;
+
+    /// What the state machine publishes, from this place on.
+    fn events(&self, from: Position) -> Events;
 }
 
 /// The methods of the trait are those of the type, by the same names.
@@ -85,6 +98,18 @@ macro_rules! by_its_own_methods {
                 limit: Duration,
             ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send {
                 self.read_within(query, limit)
+            }
+
+            fn read_as(
+                &self,
+                query: S::Query,
+                freshness: Freshness,
+            ) -> impl Future<Output = Result<Seen<S::Answer>, ReadError>> + Send {
+                self.read_as(query, freshness)
+            }
+
+            fn events(&self, from: Position) -> Events {
+                self.events(from)
             }
         }
     };

@@ -475,7 +475,11 @@ pub enum WatchError {
     /// The state machine of this node turned out to differ from that of a majority: what it publishes is not to be trusted.
     #[error("the state machine of this node differs from that of a majority: watch another node")]
     Diverged,
-    /// This node has stopped.
+    /// A client's: for as long as a request may take, no node could be watched, for this reason. What was published meanwhile is
+    /// not lost: call again.
+    #[error("no node could be watched: {0}")]
+    Unreachable(String),
+    /// This node, or this client, has stopped.
     #[error("the node has stopped: {}", in_full(.0))]
     Stopped(StopReason),
 }

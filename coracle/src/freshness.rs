@@ -1,6 +1,6 @@
 //! How fresh the answer to a query has to be, and how fresh it is.
 
-use coracle_core::{Index, LogId};
+use coracle_core::{Broken, Index, LogId};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,20 +28,69 @@ pub struct Seen<A> {
     pub answer: A,
     /// The newest entry that is reflected in it.
     pub applied: LogId,
-    /// It reflects every write that was completed anywhere before this time ago, counted from when the answer was here; of a
-    /// linearizable read, before the call. None where nothing is known of that.
+    /// It reflects every write that was completed anywhere before this time ago, counted from when the answer was here. None
+    /// where nothing is known of that.
     pub age: Option<Duration>,
 }
 
 /// What the newest read has shown: every write completed before that time lies up to that entry, and the machine of this node
 /// has applied it. The time is that of a clock of this node alone, which runs while the computer sleeps.
-#[derive(Default)]
-pub(crate) struct Confirmed(Mutex<Option<(Duration, Index)>>);
+#[derive(Debug, Default)]
+pub(crate) struct Confirmed {
+    newest: Mutex<Option<(Duration, Index)>>,
+    broken: Broken,
+}
+
+/// A read that has begun.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Begun {
+    freshness: Freshness,
+    called: Duration,
+    /// When it was known what is reflected in it, if it asks nobody else and that is asked for.
+    known: Option<Duration>,
+    /// The entry that the machine must have applied, if no other node is asked.
+    pub(crate) from: Option<Index>,
+}
 
 impl Confirmed {
+    /// The same, of code that breaks this rule.
+    #[cfg(feature = "sim")]
+    pub(crate) fn breaking(broken: Broken) -> Confirmed {
+        Confirmed { newest: Mutex::default(), broken }
+    }
+
+    /// How a read that has to be so fresh is done that is called at this time.
+    pub(crate) fn begin(&self, freshness: Freshness, called: Duration) -> Begun {
+        let known = match freshness {
+            Freshness::Within(bound) => self.within(bound, called),
+            Freshness::Linearizable | Freshness::AtLeast(_) => None,
+        };
+        let from = match freshness {
+            Freshness::AtLeast(_) if self.broken.is("at-least-at-once") => Some(Index::ZERO),
+            Freshness::AtLeast(index) => Some(index),
+            Freshness::Linearizable | Freshness::Within(_) => known.map(|(_, index)| index),
+        };
+        Begun { freshness, called, known: known.map(|(began, _)| began), from }
+    }
+
+    /// The read was answered at this time, after it was confirmed up to that entry, if it was. How old the answer is.
+    pub(crate) fn end(&self, begun: &Begun, confirmed: Option<Index>, now: Duration) -> Option<Duration> {
+        match (begun.freshness, begun.known) {
+            (Freshness::AtLeast(_), _) => None,
+            (_, Some(began)) => Some(now.saturating_sub(began)),
+            (_, None) => {
+                let began = if self.broken.is("confirmed-when-answered") { now } else { begun.called };
+                if let Some(upto) = confirmed {
+                    self.learn(began, upto);
+                }
+                Some(now.saturating_sub(began))
+            }
+        }
+    }
+
     /// A read that began at this time was confirmed up to this entry, and answered.
-    pub(crate) fn learn(&self, began: Duration, upto: Index) {
-        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn learn(&self, began: Duration, upto: Index) {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
         // The index of a later read may be smaller: another node that leads may know less. Both are right.
         if newest.is_none_or(|(before, _)| before < began) {
             *newest = Some((began, upto));
@@ -49,9 +98,9 @@ impl Confirmed {
     }
 
     /// The entry up to which everything lies that was completed so long before now, and when that was known.
-    pub(crate) fn within(&self, bound: Duration, now: Duration) -> Option<(Duration, Index)> {
-        let newest = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        newest.filter(|(began, _)| now.saturating_sub(*began) <= bound)
+    fn within(&self, bound: Duration, now: Duration) -> Option<(Duration, Index)> {
+        let newest = *self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        newest.filter(|(began, _)| now.saturating_sub(*began) <= bound || self.broken.is("bound-ignored"))
     }
 }
 

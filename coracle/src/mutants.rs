@@ -155,6 +155,13 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("read-joins-round-under-way", "D5.4.1", "lets a read join a round that has left"),
     mutant("read-before-own-commit", "RD-1", "serves reads before an entry of its own term is committed"),
     mutant("read-quorum-too-small", "CM-7", "confirms a round by one voter less than a majority"),
+    mutant("bound-ignored", "RD-1", "answers a read within a bound from what was known at any time"),
+    mutant(
+        "confirmed-when-answered",
+        "RD-1",
+        "holds what a read has shown for known when it was answered, and not when it began",
+    ),
+    mutant("at-least-at-once", "RD-1", "answers a read of at least an entry before it has applied that"),
     mutant("read-granted-at-zero", "D5.4.1", "grants a read at index 0"),
     mutant("read-does-not-wait", "RD-2", "answers a read before the machine has come so far"),
     mutant("answer-to-any-question", "D5.4.1", "takes an old answer for that to its newest question"),

@@ -257,7 +257,7 @@ impl<S: StateMachine> Node<S> {
     /// A node remembers the newest [`Config::events_bytes`], and nothing from before the snapshot that it started from. An
     /// event is published once its entry is applied here, so a node that is behind publishes later, and never anything else.
     pub fn events(&self, from: Position) -> Events {
-        Events::new(self.inner.clone(), from)
+        Events::here(self.inner.clone(), from)
     }
 
     /// Whom this node holds for the leader now. It may be out of date: for routing and display, not for decisions.

@@ -26,19 +26,11 @@ pub(crate) async fn read<S: StateMachine>(
     limit: Duration,
     freshness: Freshness,
 ) -> Result<Seen<S::Answer>, ReadError> {
-    let called = clock::since_boot();
-    let known = match freshness {
-        Freshness::Within(bound) => inner.confirmed.within(bound, called),
-        Freshness::Linearizable | Freshness::AtLeast(_) => None,
-    };
-    let from = match freshness {
-        Freshness::AtLeast(index) => Some(index),
-        _ => known.map(|(_, index)| index),
-    };
+    let begun = inner.confirmed.begin(freshness, clock::since_boot());
     let (reader, waiting) = Asked::<S>::new(query);
     let asked = waiting.asked();
     let answered = async {
-        let sent = inner.requests.send(Request::Read { reader, from }).await;
+        let sent = inner.requests.send(Request::Read { reader, from: begun.from }).await;
         sent.map_err(|refused| inner.read_refused(refused))?;
         Ok(waiting.await)
     };
@@ -49,13 +41,6 @@ pub(crate) async fn read<S: StateMachine>(
         Err(_) if asked.confirmed().is_some() => return Err(ReadError::Lagging),
         Err(_) => return Err(ReadError::Timeout),
     };
-    let age = match (freshness, known) {
-        (Freshness::AtLeast(_), _) => None,
-        (_, Some((began, _))) => Some(clock::since_boot().saturating_sub(began)),
-        (_, None) => {
-            asked.confirmed().inspect(|upto| inner.confirmed.learn(called, *upto));
-            Some(Duration::ZERO)
-        }
-    };
+    let age = inner.confirmed.end(&begun, asked.confirmed(), clock::since_boot());
     Ok(Seen { answer, applied, age })
 }

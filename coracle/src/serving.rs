@@ -9,15 +9,20 @@
 //! Answers do not wait for each other: each is written by whoever has it.
 
 use crate::applier::understand;
-use crate::error::{Cause, ReadError, StopReason, WriteError};
+use crate::error::{Cause, ReadError, StopReason, WatchError, WriteError};
+use crate::events::Event;
+use crate::freshness::{Freshness, Seen};
 use crate::inner::{Boxed, Inner};
 use crate::proposal::Proposal;
-use crate::requests::{Asked, Reader, Request, Write, Writer};
+use crate::reading;
+use crate::requests::{Request, Write, Writer};
 use crate::state_machine::{CodecError, StateMachine};
 use crate::transport::visit::{Hears, Requests, Said, Speaker, UnderWay, Visitor};
 use crate::transport::{Forward, ForwardReply, PeerMessage};
-use crate::wire::{self, CloseReason, Incoming, LINEARIZABLE, Query, QueryReply, WireError};
+use crate::watching;
+use crate::wire::{self, CloseReason, Incoming, Mode, Query, QueryReply, Watched, WireError};
 use bytes::Bytes;
+use coracle_core::LogId;
 use std::any::Any;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,16 +39,22 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The longest that a query is waited for, whatever its client says.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// A query that was understood: whom consensus knows, and the answer once there is one.
-type Understood = (Reader, Boxed<'static, Result<Bytes, ReadError>>);
+/// What comes of a query.
+type Outcome = Result<Seen<Bytes>, ReadError>;
 
 /// What of a machine's types whoever serves clients needs.
 pub(crate) trait Understands: Send + Sync {
     /// A proposal as this machine understands it, and the version of the machine that its command needs.
     fn write(&self, proposal: Proposal) -> Result<(Proposal, u16), CodecError>;
 
-    /// A query, which is waited for so long once it is asked.
-    fn read(&self, query: &Bytes, limit: Duration, inner: &Arc<Inner>) -> Result<Understood, CodecError>;
+    /// Asks the machine, within this time.
+    fn read(
+        &self,
+        query: &Bytes,
+        limit: Duration,
+        freshness: Freshness,
+        inner: Arc<Inner>,
+    ) -> Result<Boxed<'static, Outcome>, CodecError>;
 }
 
 /// That of one type.
@@ -60,21 +71,20 @@ impl<S: StateMachine> Understands for Understanding<S> {
         unharmed(|| understand::<S>(proposal))
     }
 
-    fn read(&self, query: &Bytes, limit: Duration, inner: &Arc<Inner>) -> Result<Understood, CodecError> {
+    fn read(
+        &self,
+        query: &Bytes,
+        limit: Duration,
+        freshness: Freshness,
+        inner: Arc<Inner>,
+    ) -> Result<Boxed<'static, Outcome>, CodecError> {
         let query = unharmed(|| S::decode_query(query))?;
-        let (reader, waiting) = Asked::<S>::new(query);
-        let (asked, inner) = (waiting.asked(), inner.clone());
-        let answer = async move {
-            let answer = match timeout(limit, waiting).await {
-                Ok(Some(outcome)) => outcome?.0,
-                Ok(None) => return Err(ReadError::Stopped(inner.stop_reason())),
-                Err(_) if asked.confirmed().is_some() => return Err(ReadError::Lagging),
-                Err(_) => return Err(ReadError::Timeout),
-            };
-            let encoded = unharmed(|| S::encode_answer(&answer));
-            encoded.map_err(|error| ReadError::Invalid(error.to_string()))
-        };
-        Ok((reader, Box::pin(answer)))
+        Ok(Box::pin(async move {
+            let seen = reading::read::<S>(inner, query, limit, freshness).await?;
+            let encoded = unharmed(|| S::encode_answer(&seen.answer));
+            let answer = encoded.map_err(|error| ReadError::Invalid(error.to_string()))?;
+            Ok(Seen { answer, applied: seen.applied, age: seen.age })
+        }))
     }
 }
 
@@ -179,7 +189,7 @@ impl Hears for Server {
         let Some(under_way) = self.requests.admit(length).await else { return Ok(()) };
         match incoming {
             Incoming::Message(PeerMessage::Forward(forward)) => self.write(forward, under_way).await,
-            Incoming::Query(query) => self.read(query, under_way).await,
+            Incoming::Query(query) => self.read(query, under_way),
             _ => return Err(WireError::Invalid("something else than the request of a client")),
         }
         Ok(())
@@ -216,10 +226,10 @@ impl Server {
         Ok(proposal)
     }
 
-    async fn read(&mut self, query: Query, under_way: UnderWay) {
+    fn read(&mut self, query: Query, under_way: UnderWay) {
         while self.reads.try_join_next().is_some() {}
         let (id, speaker) = (query.id, self.speaker.clone());
-        let asked = self.ask(query).await;
+        let asked = self.ask(query);
         self.reads.spawn(async move {
             let outcome = match asked {
                 Ok(answer) => answer.await,
@@ -233,17 +243,35 @@ impl Server {
         });
     }
 
-    async fn ask(&self, query: Query) -> Result<Boxed<'static, Result<Bytes, ReadError>>, ReadError> {
+    fn ask(&self, query: Query) -> Result<Boxed<'static, Outcome>, ReadError> {
         let Query { time_left, mode, query, .. } = query;
-        if mode != LINEARIZABLE {
-            return Err(ReadError::Invalid(format!("this node knows no reads of mode {mode}")));
-        }
         let limit = Duration::from_millis(time_left).min(LONGEST);
-        let understood = self.understands.read(&query, limit, &self.inner);
-        let (reader, answer) = understood.map_err(|error| ReadError::Invalid(error.to_string()))?;
-        let sent = self.inner.requests.send(Request::Read { reader, from: None }).await;
-        sent.map_err(|refused| self.inner.read_refused(refused))?;
-        Ok(answer)
+        let inner = self.inner.clone();
+        match mode {
+            Mode::Read(freshness) => {
+                let answer = self.understands.read(&query, limit, freshness, inner);
+                answer.map_err(|error| ReadError::Invalid(error.to_string()))
+            }
+            Mode::Watch(from) => Ok(Box::pin(async move {
+                let answer = watched(watching::some(inner, from, limit).await)?.encode();
+                Ok(Seen { answer, applied: LogId::ZERO, age: None })
+            })),
+            Mode::Unknown(mode) => {
+                Err(ReadError::Invalid(format!("this node knows no reads of mode {mode}")))
+            }
+        }
+    }
+}
+
+/// What a watch brought, as the client is told it: what another node may have is for another to say.
+fn watched(some: Result<Vec<Event>, WatchError>) -> Result<Watched, ReadError> {
+    match some {
+        Ok(events) => Ok(Watched::Events(events)),
+        Err(WatchError::Compacted(upto)) => Ok(Watched::Compacted(upto)),
+        Err(WatchError::Off) => Ok(Watched::Off),
+        Err(WatchError::Diverged) => Err(ReadError::Diverged),
+        Err(WatchError::Stopped(reason)) => Err(ReadError::Stopped(reason)),
+        Err(WatchError::Unreachable(why)) => Err(ReadError::Unreachable(why)),
     }
 }
 

@@ -1,9 +1,12 @@
 //! The handle to a lane of a node's session: what users call for writes that are done once.
 
 use crate::error::{ReadError, WriteError};
+use crate::events::Position;
+use crate::freshness::{Freshness, Seen};
 use crate::inner::Inner;
 use crate::reading;
 use crate::state_machine::StateMachine;
+use crate::watching::Events;
 use crate::work::Way;
 use crate::writing;
 use std::fmt;
@@ -73,6 +76,20 @@ impl<S: StateMachine> Session<S> {
         limit: Duration,
     ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send + use<S> {
         reading::linearizable::<S>(self.inner.clone(), query, limit)
+    }
+
+    /// [`Node::read_as`](crate::Node::read_as).
+    pub fn read_as(
+        &self,
+        query: S::Query,
+        freshness: Freshness,
+    ) -> impl Future<Output = Result<Seen<S::Answer>, ReadError>> + Send + use<S> {
+        reading::read::<S>(self.inner.clone(), query, self.inner.config.request_timeout, freshness)
+    }
+
+    /// [`Node::events`](crate::Node::events).
+    pub fn events(&self, from: Position) -> Events {
+        Events::here(self.inner.clone(), from)
     }
 }
 

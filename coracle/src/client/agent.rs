@@ -6,12 +6,12 @@
 //! again, to whoever leads, until they are answered. Who leads is what the nodes say of themselves: the one that says so in
 //! the newest term.
 
-use super::reads::{Ask, Reads};
+use super::reads::{Ask, Outcome, Question, Reads};
 use crate::courier::{Courier, To};
 use crate::error::{Busy, ReadError, WriteError};
 use crate::proposal::Proposal;
 use crate::transport::{Forward, ForwardReply};
-use crate::wire::{Directory, LINEARIZABLE, Query, QueryReply};
+use crate::wire::{Directory, Query, QueryReply};
 use crate::work::Waits;
 use bytes::Bytes;
 use coracle_core::{Broken, ClusterId, LogId, Membership, Peer};
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// To how many nodes a client keeps a connection. 9: every voter of the largest cluster that makes sense. The leader is one
 /// of them.
-const NODES: usize = 9;
+pub(super) const NODES: usize = 9;
 
 /// How often callers who gave up are looked for, in ticks.
 const SWEEP: u64 = 100;
@@ -60,7 +60,7 @@ pub(crate) struct Actions<W, R> {
     /// What to say over which connection. Tell [`Agent::unsaid`] what cannot be.
     pub(crate) say: Vec<(u64, Say)>,
     pub(crate) writes: Vec<(W, Result<Bytes, WriteError>)>,
-    pub(crate) reads: Vec<(R, Result<Bytes, ReadError>)>,
+    pub(crate) reads: Vec<(R, Outcome)>,
 }
 
 /// A client.
@@ -84,7 +84,7 @@ pub(crate) struct Agent<W, R> {
     soonest: u64,
     swept: u64,
     answers: Vec<(W, Result<Bytes, WriteError>)>,
-    refused: Vec<(R, Result<Bytes, ReadError>)>,
+    refused: Vec<(R, Outcome)>,
 }
 
 impl<W: Patient, R: Patient> Agent<W, R> {
@@ -134,11 +134,11 @@ impl<W: Patient, R: Patient> Agent<W, R> {
     }
 
     /// Somebody wants to know this.
-    pub(crate) fn read(&mut self, query: Bytes, caller: R) {
+    pub(crate) fn read(&mut self, question: Question, caller: R) {
         if self.is_full() {
             return self.refused.push((caller, Err(ReadError::Busy(Busy::Requests))));
         }
-        self.reads.take(query, caller.until(), caller);
+        self.reads.take(question, caller.until(), caller);
     }
 
     // ---- what happens
@@ -275,9 +275,9 @@ impl<W: Patient, R: Patient> Agent<W, R> {
         let first = leader.map(|(link, _)| link);
         let others = self.nodes.keys().copied().filter(|link| Some(*link) != first);
         let nodes: Vec<u64> = first.into_iter().chain(others).collect();
-        for Ask { link, flight, limit, query } in self.reads.ask(&nodes, now, &mut self.newest) {
+        for Ask { link, flight, limit, mode, query } in self.reads.ask(&nodes, now, &mut self.newest) {
             let time_left = limit.saturating_mul(TICK);
-            say.push((link, Say::Read(Query { id: flight, time_left, mode: LINEARIZABLE, query })));
+            say.push((link, Say::Read(Query { id: flight, time_left, mode, query })));
         }
         Actions { say, writes: self.told_writes(), reads: self.told_reads() }
     }
@@ -288,7 +288,7 @@ impl<W: Patient, R: Patient> Agent<W, R> {
         answers
     }
 
-    fn told_reads(&mut self) -> Vec<(R, Result<Bytes, ReadError>)> {
+    fn told_reads(&mut self) -> Vec<(R, Outcome)> {
         let mut answers = std::mem::take(&mut self.refused);
         answers.extend(self.reads.answers());
         answers

@@ -1,7 +1,10 @@
 use super::*;
 use crate::error::Cause;
+use crate::freshness::{Freshness, Seen};
 use crate::proposal::Numbered;
+use crate::wire::Mode;
 use coracle_core::{Incarnation, Member, NodeId, Term};
+use std::time::Duration;
 
 /// A caller by its number, until a tick.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,14 +167,23 @@ fn cs_2_at_its_end_a_write_is_unknown_only_if_it_was_sent() {
     assert!(matches!(&again[..], [(12, _, 3, Proposal::Numbered(_, None))]), "{again:?}");
 }
 
+fn question() -> Question {
+    Question { mode: Mode::Read(Freshness::Linearizable), query: command("q"), first: 0 }
+}
+
+/// An answer that was this old when it left, in milliseconds.
+fn seen(answer: &str, age: Option<u64>) -> Seen<Bytes> {
+    Seen { answer: command(answer), applied: LogId::ZERO, age: age.map(Duration::from_millis) }
+}
+
 #[test]
 fn what_has_no_room_is_refused_at_once() {
     let mut agent = agent();
     agent.write(0, vec![0; 101].into(), Somebody(1, 900));
     agent.write(0, command("a"), Somebody(2, 900));
-    agent.read(command("q"), Somebody(3, 900));
-    agent.read(command("q"), Somebody(4, 900));
-    agent.read(command("q"), Somebody(5, 900));
+    agent.read(question(), Somebody(3, 900));
+    agent.read(question(), Somebody(4, 900));
+    agent.read(question(), Somebody(5, 900));
     let told = agent.turn(0);
     assert_eq!(told.writes, [(Somebody(2, 900), Err(WriteError::Busy(Busy::Requests)))]);
     assert_eq!(told.reads, [(Somebody(5, 900), Err(ReadError::Busy(Busy::Requests)))]);
@@ -190,30 +202,43 @@ fn reads(agent: &mut Test, now: u64) -> Vec<(u64, u64, u64)> {
 #[test]
 fn a_read_is_asked_of_one_node_after_the_other_until_its_time_is_over() {
     let mut agent = connected(3, 2, &[1, 2, 3]);
-    agent.read(command("q"), Somebody(1, 1_000));
+    agent.read(question(), Somebody(1, 1_000));
     let [(2, first, 1_000)] = reads(&mut agent, 0)[..] else { panic!("the leader is asked, for a second") };
     agent.on_answer(QueryReply { id: first, outcome: Err(ReadError::NoLeader) }, 0);
     assert_eq!(reads(&mut agent, 0), [], "after a pause");
     let [(1, second, 2_000)] = reads(&mut agent, 1)[..] else { panic!("the next, for twice as long") };
     assert_eq!(reads(&mut agent, 250), []);
     let [(3, third, 4_000)] = reads(&mut agent, 251)[..] else { panic!("the answer is late") };
-    agent.on_answer(QueryReply { id: second, outcome: Ok(command("late")) }, 251);
+    agent.on_answer(QueryReply { id: second, outcome: Ok(seen("late", None)) }, 251);
     agent.on_disconnected(3, "cut".to_owned(), 300);
     let [(1, fourth, _)] = reads(&mut agent, 300)[..] else { panic!("who is left is asked") };
-    agent.on_answer(QueryReply { id: third, outcome: Ok(command("late")) }, 300);
-    agent.on_answer(QueryReply { id: fourth, outcome: Ok(command("a")) }, 300);
-    assert_eq!(agent.turn(300).reads, [(Somebody(1, 1_000), Ok(command("a")))]);
+    agent.on_answer(QueryReply { id: third, outcome: Ok(seen("late", None)) }, 300);
+    agent.on_answer(QueryReply { id: fourth, outcome: Ok(seen("a", None)) }, 300);
+    assert_eq!(agent.turn(300).reads, [(Somebody(1, 1_000), Ok(seen("a", None)))]);
 
-    agent.read(command("q"), Somebody(2, 400));
+    agent.read(question(), Somebody(2, 400));
     let [(_, asked, 1_000)] = reads(&mut agent, 300)[..] else { panic!("for as long as is left") };
     agent.on_answer(QueryReply { id: asked, outcome: Err(ReadError::Lagging) }, 399);
     assert_eq!(agent.turn(400).reads, [(Somebody(2, 400), Err(ReadError::Lagging))], "what was heard last");
-    agent.read(command("q"), Somebody(3, 500));
+    agent.read(question(), Somebody(3, 500));
     let [(_, asked, _)] = reads(&mut agent, 400)[..] else { panic!() };
     let wrong = Err(ReadError::Invalid("no".to_owned()));
     agent.on_answer(QueryReply { id: asked, outcome: wrong.clone() }, 400);
     assert_eq!(agent.turn(400).reads, [(Somebody(3, 500), wrong)], "it does no better elsewhere");
     assert!(agent.is_idle());
+}
+
+/// What any node may answer is spread over them, from one on; and the way here makes an answer older.
+#[test]
+fn a_read_that_any_node_may_answer_begins_where_it_is_told() {
+    let mut agent = connected(3, 2, &[1, 2, 3]);
+    for (first, link) in [(0, 2), (1, 1), (2, 3), (3, 2), (u32::MAX, 2)] {
+        agent.read(Question { first, ..question() }, Somebody(1, 1_000));
+        let [(at, asked, _)] = reads(&mut agent, 0)[..] else { panic!() };
+        assert_eq!(at, link, "{first}");
+        agent.on_answer(QueryReply { id: asked, outcome: Ok(seen("a", Some(5))) }, 3);
+        assert_eq!(agent.turn(3).reads, [(Somebody(1, 1_000), Ok(seen("a", Some(45))))]);
+    }
 }
 
 #[test]

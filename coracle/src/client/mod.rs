@@ -41,6 +41,10 @@
 //!   meanwhile. It may or may not be done, now or later.
 //!
 //! **Reads are linearizable** (thesis, section 6.4), whichever node answers; one that fails or is late is asked of the next.
+//! [`read_as`](Client::read_as) asks for less, and is spread over the nodes: at least up to an entry, to read one's own writes, or
+//! within a bound of age.
+//!
+//! **Watching.** [`events`](Client::events) goes through what the machine publishes, without a gap, whichever nodes die meanwhile.
 //!
 //! **Time.** Each call has one limit for all that it takes: connecting, looking for the leader, retries. Pauses between
 //! retries grow from 10 ms to a third of a second, and those between attempts to connect from 20 ms to a second, with jitter.
@@ -57,24 +61,32 @@
 //! reaches the port may write.
 
 pub(crate) mod agent;
-mod reads;
+pub(crate) mod reads;
 mod task;
 mod waiting;
+mod watch;
 
 use crate::error::{Cause, ReadError, StartError, StopReason, WriteError};
+use crate::events::Position;
+use crate::freshness::{Freshness, Seen};
 use crate::inbox;
 use crate::lanes::Lanes;
 use crate::state_machine::StateMachine;
+use crate::watching::Events;
+use crate::wire::Mode;
 use agent::Limits;
 use bytes::Bytes;
+use reads::{Outcome, Question};
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use task::{Order, Task};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use waiting::Caller;
+use watch::Watch;
 
 /// The lane of what is written without a session of one's own.
 const COMMON: u32 = 0;
@@ -138,6 +150,8 @@ struct Shared {
     config: ClientConfig,
     orders: inbox::Sender<Order>,
     lanes: Mutex<Lanes>,
+    /// How many watches began, so that they begin at different nodes; the same for reads of any node.
+    watches: AtomicU32,
     /// Dropped with the last of them.
     _over: oneshot::Sender<()>,
 }
@@ -155,10 +169,11 @@ impl Shared {
         answer.await.unwrap_or(Err(WriteError::Unknown(Cause::Stopped(StopReason::Requested))))
     }
 
-    async fn read(self: Arc<Self>, query: Bytes, limit: Duration) -> Result<Bytes, ReadError> {
+    async fn read(self: Arc<Self>, mode: Mode, query: Bytes, first: u32, limit: Duration) -> Outcome {
         let (caller, answer) = Caller::new();
         let until = Instant::now() + limit.min(LONGEST);
-        self.orders.send(Order::Read { query, until, caller }).await.map_err(|refused| match refused {
+        let question = Question { mode, query, first };
+        self.orders.send(Order::Read { question, until, caller }).await.map_err(|refused| match refused {
             inbox::Refused::Full => ReadError::Busy(crate::error::Busy::Requests),
             inbox::Refused::Closed => ReadError::Stopped(StopReason::Requested),
         })?;
@@ -209,7 +224,8 @@ impl<S: StateMachine> Client<S> {
         let limits = Limits { calls: config.max_pending, bytes: config.max_pending_bytes };
         let task = Task::new(config.addresses.clone(), config.session_timeout, limits, taken, over);
         tokio::spawn(task.run());
-        let shared = Arc::new(Shared { config, orders, lanes: Mutex::default(), _over });
+        let shared =
+            Arc::new(Shared { config, orders, lanes: Mutex::default(), watches: AtomicU32::new(0), _over });
         Ok(Client { shared, machine: PhantomData })
     }
 
@@ -251,7 +267,28 @@ impl<S: StateMachine> Client<S> {
         query: S::Query,
         limit: Duration,
     ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send + use<S> {
-        read::<S>(self.shared.clone(), query, limit)
+        let seen = read::<S>(self.shared.clone(), query, limit, Freshness::Linearizable);
+        async move { seen.await.map(|seen| seen.answer) }
+    }
+
+    /// [`read`](Client::read) with a choice of how fresh the answer has to be, which says how fresh it is. Reads that need not be
+    /// linearizable are spread over the nodes. An age counts the way to this client, to within 20 ms.
+    pub fn read_as(
+        &self,
+        query: S::Query,
+        freshness: Freshness,
+    ) -> impl Future<Output = Result<Seen<S::Answer>, ReadError>> + Send + use<S> {
+        read::<S>(self.shared.clone(), query, self.shared.config.request_timeout, freshness)
+    }
+
+    /// What the state machine publishes, from this place on: that of [`Node::events`](crate::Node::events), from any node that
+    /// remembers it. It goes on at another node when one falls silent, without a gap; [`Compacted`](crate::WatchError::Compacted)
+    /// means that none of them remembers.
+    ///
+    /// Many events come together, 64 at most; each call of that size is a round trip. One that waits costs a small message a second.
+    pub fn events(&self, from: Position) -> Events {
+        let first = self.shared.watches.fetch_add(1, Ordering::Relaxed);
+        Events::of(Watch { shared: self.shared.clone(), first }, from)
     }
 
     /// A [session](Session), through which writes are done in the order of the calls.
@@ -310,6 +347,20 @@ impl<S: StateMachine> Session<S> {
         self.client.read_within(query, limit)
     }
 
+    /// [`Client::read_as`].
+    pub fn read_as(
+        &self,
+        query: S::Query,
+        freshness: Freshness,
+    ) -> impl Future<Output = Result<Seen<S::Answer>, ReadError>> + Send + use<S> {
+        self.client.read_as(query, freshness)
+    }
+
+    /// [`Client::events`].
+    pub fn events(&self, from: Position) -> Events {
+        self.client.events(from)
+    }
+
     /// The client that it belongs to.
     pub fn client(&self) -> &Client<S> {
         &self.client
@@ -345,10 +396,16 @@ async fn read<S: StateMachine>(
     shared: Arc<Shared>,
     query: S::Query,
     limit: Duration,
-) -> Result<S::Answer, ReadError> {
+    freshness: Freshness,
+) -> Result<Seen<S::Answer>, ReadError> {
     let invalid = |error: crate::state_machine::CodecError| ReadError::Invalid(error.to_string());
     let encoded = S::encode_query(&query).map_err(invalid)?;
     drop(query);
-    let answer = shared.read(encoded, limit).await?;
-    S::decode_answer(&answer).map_err(invalid)
+    let first = match freshness {
+        Freshness::Linearizable => 0,
+        _ => shared.watches.fetch_add(1, Ordering::Relaxed),
+    };
+    let seen = shared.read(Mode::Read(freshness), encoded, first, limit).await?;
+    let answer = S::decode_answer(&seen.answer).map_err(invalid)?;
+    Ok(Seen { answer, applied: seen.applied, age: seen.age })
 }

@@ -3,7 +3,10 @@
 //! A read changes nothing, so it is asked again wherever there is hope: after an error that another node, or the same one
 //! later, may not have; when a connection ends; and when no answer came for a while. Only its own deadline ends it.
 
+use crate::config::TICK;
 use crate::error::ReadError;
+use crate::freshness::Seen;
+use crate::wire::Mode;
 use crate::work::Waits;
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,17 +31,31 @@ pub(crate) struct Ask {
     pub(crate) flight: u64,
     /// How long the node may take, in ticks.
     pub(crate) limit: u64,
+    pub(crate) mode: Mode,
     pub(crate) query: Bytes,
 }
 
+/// What comes of a read.
+pub(crate) type Outcome = Result<Seen<Bytes>, ReadError>;
+
+/// A question: what is wanted, and which node is asked first, where that is left open. 0: the leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Question {
+    pub(crate) mode: Mode,
+    pub(crate) query: Bytes,
+    pub(crate) first: u32,
+}
+
 struct Read<R> {
-    query: Bytes,
+    question: Question,
     caller: R,
     until: u64,
     /// How often it was asked.
     attempts: u32,
     /// Which node has it, under which number.
     at: Option<(u64, u64)>,
+    /// When that was.
+    asked: u64,
     /// When something is due for it, whatever happens.
     alarm: u64,
     /// What the last node said.
@@ -54,7 +71,7 @@ pub(crate) struct Reads<R> {
     /// Under way: whose question each number is.
     flights: BTreeMap<u64, u64>,
     alarms: BTreeSet<(u64, u64)>,
-    answers: Vec<(R, Result<Bytes, ReadError>)>,
+    answers: Vec<(R, Outcome)>,
 }
 
 impl<R: Waits> Reads<R> {
@@ -75,16 +92,17 @@ impl<R: Waits> Reads<R> {
     }
 
     /// Takes one in that waits until this tick.
-    pub(crate) fn take(&mut self, query: Bytes, until: u64, caller: R) {
+    pub(crate) fn take(&mut self, question: Question, until: u64, caller: R) {
         self.newest += 1;
-        let read = Read { query, caller, until, attempts: 0, at: None, alarm: until, refused: None };
+        let (at, refused) = (None, None);
+        let read = Read { question, caller, until, attempts: 0, at, asked: 0, alarm: until, refused };
         self.alarms.insert((until, self.newest));
         self.all.insert(self.newest, read);
         self.ready.push_back(self.newest);
     }
 
     /// What has come since the last call.
-    pub(crate) fn answers(&mut self) -> Vec<(R, Result<Bytes, ReadError>)> {
+    pub(crate) fn answers(&mut self) -> Vec<(R, Outcome)> {
         std::mem::take(&mut self.answers)
     }
 
@@ -118,11 +136,12 @@ impl<R: Waits> Reads<R> {
                 continue;
             }
             *newest = newest.wrapping_add(1);
-            let link = nodes[read.attempts as usize % nodes.len()];
+            let link = nodes[read.question.first.wrapping_add(read.attempts) as usize % nodes.len()];
             let limit = (ATTEMPT << read.attempts.min(16)).min(read.until.saturating_sub(now));
             read.attempts += 1;
-            read.at = Some((link, *newest));
-            asks.push(Ask { link, flight: *newest, limit, query: read.query.clone() });
+            (read.at, read.asked) = (Some((link, *newest)), now);
+            let Question { mode, ref query, .. } = read.question;
+            asks.push(Ask { link, flight: *newest, limit, mode, query: query.clone() });
             self.flights.insert(*newest, key);
             self.wait_until(key, now + limit + ON_THE_WAY);
         }
@@ -130,10 +149,10 @@ impl<R: Waits> Reads<R> {
     }
 
     /// What a node says of a question.
-    pub(crate) fn on_answer(&mut self, flight: u64, outcome: Result<Bytes, ReadError>, now: u64) {
+    pub(crate) fn on_answer(&mut self, flight: u64, outcome: Outcome, now: u64) {
         let Some(key) = self.flights.remove(&flight) else { return };
         match outcome {
-            Ok(answer) => self.end(key, Ok(answer)),
+            Ok(seen) => self.end(key, Ok(self.here(key, seen, now))),
             // It will not do better elsewhere.
             Err(error @ (ReadError::Invalid(_) | ReadError::Panicked(_))) => self.end(key, Err(error)),
             Err(error) => {
@@ -143,6 +162,14 @@ impl<R: Waits> Reads<R> {
                 self.wait_until(key, now + pause);
             }
         }
+    }
+
+    /// What a node has seen, as it is now that its answer has come.
+    fn here(&self, key: u64, seen: Seen<Bytes>, now: u64) -> Seen<Bytes> {
+        let Some(read) = self.all.get(&key) else { return seen };
+        // It took no longer than that to come here.
+        let way = TICK.saturating_mul(u32::try_from(now - read.asked + 1).unwrap_or(u32::MAX));
+        Seen { age: seen.age.map(|age| age.saturating_add(way)), ..seen }
     }
 
     /// The connection ended: what was asked over it is asked of others.
@@ -167,7 +194,7 @@ impl<R: Waits> Reads<R> {
         self.alarms.insert((read.alarm, key));
     }
 
-    fn end(&mut self, key: u64, outcome: Result<Bytes, ReadError>) {
+    fn end(&mut self, key: u64, outcome: Outcome) {
         if let Some(read) = self.drop_read(key) {
             self.answers.push((read.caller, outcome));
         }

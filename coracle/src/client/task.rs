@@ -3,9 +3,10 @@
 //! One task has the agent; each address that is looked for has a dialer, which runs the connection that it gets.
 
 use super::agent::{Agent, Limits, Patient, Say};
+use super::reads::{Outcome, Question};
 use super::waiting::Caller;
 use crate::config::TICK;
-use crate::error::{ReadError, WriteError};
+use crate::error::WriteError;
 use crate::inbox;
 use crate::transport::PeerMessage;
 use crate::transport::tcp::TcpConfig;
@@ -31,7 +32,7 @@ const HEARD: usize = 1_024;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) type Writer = Caller<Result<Bytes, WriteError>>;
-pub(super) type Reader = Caller<Result<Bytes, ReadError>>;
+pub(super) type Reader = Caller<Outcome>;
 
 impl<T> Patient for Caller<T> {
     fn until(&self) -> u64 {
@@ -42,14 +43,15 @@ impl<T> Patient for Caller<T> {
 /// What a handle asks for.
 pub(super) enum Order {
     Write { lane: u32, command: Bytes, until: Instant, caller: Writer },
-    Read { query: Bytes, until: Instant, caller: Reader },
+    Read { question: Question, until: Instant, caller: Reader },
 }
 
 impl Order {
     /// The bytes that it holds.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Order::Write { command: bytes, .. } | Order::Read { query: bytes, .. } => bytes.len(),
+            Order::Write { command, .. } => command.len(),
+            Order::Read { question, .. } => question.query.len(),
         }
     }
 }
@@ -189,9 +191,9 @@ impl Task {
                     caller.until = self.tick_of(until) + 1;
                     self.agent.write(lane, command, caller);
                 }
-                Order::Read { query, until, mut caller } => {
+                Order::Read { question, until, mut caller } => {
                     caller.until = self.tick_of(until) + 1;
-                    self.agent.read(query, caller);
+                    self.agent.read(question, caller);
                 }
             }
         }

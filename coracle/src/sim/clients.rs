@@ -1,6 +1,7 @@
 //! The clients: they ask, retry, give up and ask the wrong node, and remember what they saw.
 
 use super::dice::Dice;
+use super::fresh::{Past, Wants};
 use super::ghost::{Verdict, Violation, broken};
 use super::guest::{Asker, Call, Guests, Told as GuestTold};
 use super::history::kv::{Command, Input, KeyValue, Output};
@@ -11,11 +12,13 @@ use super::plan::{ELECTION, Plan};
 use super::situations::{Met, Rare};
 use super::witness;
 use crate::entry::Entry;
+use crate::freshness::Freshness;
 use crate::proposal::{Numbered, Proposal};
 use crate::state_machine::StateMachine;
 use crate::work::RequestId;
 use coracle_core::{Index, LogId, NodeId};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A search that takes longer than this, which few in a hundred thousand do, is given up: there is a shortcut.
 const BUDGET: Budget = Budget { steps: 5_000_000, configurations: 200_000 };
@@ -33,10 +36,25 @@ struct Deed {
     /// Whether the node has answered.
     answered: bool,
     outcome: Outcome,
-    /// The newest index that was committed anywhere when it asked.
-    committed: Index,
+    /// How fresh the answer to a read has to be, and the newest entry that it has to reflect for that.
+    freshness: Freshness,
+    least: Index,
     /// How far the machine had come that answered a read.
     read_at: Option<Index>,
+}
+
+impl Deed {
+    /// What the answer to a read has to be like.
+    fn judged<'a>(&self, value: &'a Seen) -> Wants<'a> {
+        let stood = match (&self.ask, value) {
+            (Err(Look::Key(key)), Seen::Value(value)) if self.freshness != Freshness::Linearizable => {
+                Some((*key, value.as_deref()))
+            }
+            // What is linearizable is judged with all else that is.
+            _ => None,
+        };
+        Wants { freshness: self.freshness, least: self.least, stood }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,6 +83,8 @@ struct Client {
 pub(super) struct Question {
     pub(super) node: usize,
     pub(super) request: RequestId,
+    /// How fresh the answer to a read has to be.
+    pub(super) freshness: Freshness,
     /// A command, or what to read.
     pub(super) ask: Result<Ask, Look>,
     /// For how long the answer is of use.
@@ -105,6 +125,8 @@ pub(super) struct Clients {
     in_sessions: bool,
     acknowledged: u64,
     pub(super) met: Met,
+    /// For reads that need not be linearizable.
+    past: Past,
 }
 
 impl Clients {
@@ -128,6 +150,7 @@ impl Clients {
             in_sessions: plan.way == 2,
             acknowledged: 0,
             met: Met::new(),
+            past: Past::default(),
         }
     }
 
@@ -177,6 +200,7 @@ impl Clients {
         committed: Index,
         dice: &mut Dice,
     ) -> Option<Question> {
+        self.past.on_committed(now, committed);
         let it = &mut self.clients[client];
         let late: Vec<RequestId> =
             it.waits.extract_if(.., |(_, until)| *until <= now).map(|(request, _)| request).collect();
@@ -193,6 +217,7 @@ impl Clients {
         self.met.count_if(waits > 0, Rare::Pipelined);
         let request = RequestId(self.deeds.len() as u64 + 1);
         let ask = self.draw(client, request, dice);
+        let (freshness, least) = self.fresh(&ask, now, committed, dice);
         let stray = dice.chance(200);
         let node = match self.clients[client].leader {
             _ if self.clients[client].remote => NOWHERE,
@@ -212,11 +237,12 @@ impl Clients {
             taken: 0,
             answered: false,
             outcome: Outcome::Open,
-            committed,
+            freshness,
+            least,
             read_at: None,
         });
         self.clients[client].waits.push((request, now + patience));
-        Some(Question { node, request, ask, patience })
+        Some(Question { node, request, ask, freshness, patience })
     }
 
     /// What a client asks next.
@@ -255,6 +281,30 @@ impl Clients {
                     });
                 Ok(Ask::Cas(key, seen.flatten(), text))
             }
+        }
+    }
+
+    /// How fresh the answer to what a client asks has to be, and the newest entry that it must reflect for that.
+    fn fresh(
+        &self,
+        ask: &Result<Ask, Look>,
+        now: u64,
+        committed: Index,
+        dice: &mut Dice,
+    ) -> (Freshness, Index) {
+        if ask.is_ok() || self.hosted.is_some() {
+            return (Freshness::Linearizable, committed);
+        }
+        match dice.below(8) {
+            0 => {
+                let index = Index(committed.0.saturating_sub(dice.below(4)));
+                (Freshness::AtLeast(index), index)
+            }
+            1 => {
+                let bound = Duration::from_micros(dice.below(2 * ELECTION));
+                (Freshness::Within(bound), self.past.committed(now, bound))
+            }
+            _ => (Freshness::Linearizable, committed),
         }
     }
 
@@ -297,7 +347,7 @@ impl Clients {
 
     /// The node was not there.
     pub(super) fn refused(&mut self, request: RequestId) -> Verdict {
-        self.on_heard(request, Heard::NotDone(NotDone::NotLeader(None)))
+        self.on_heard(request, Heard::NotDone(NotDone::NotLeader(None)), 0)
     }
 
     /// A process is gone, and with it the connections to it.
@@ -321,7 +371,7 @@ impl Clients {
         lost.into_iter().for_each(|request| self.tell_asker(request));
     }
 
-    pub(super) fn on_heard(&mut self, request: RequestId, heard: Heard) -> Verdict {
+    pub(super) fn on_heard(&mut self, request: RequestId, heard: Heard, now: u64) -> Verdict {
         let Some(at) = (request.0 as usize).checked_sub(1) else { return Ok(()) };
         let deed = &mut self.deeds[at];
         if deed.answered {
@@ -346,17 +396,8 @@ impl Clients {
                 self.acknowledged += u64::from(waits);
                 Outcome::Told(told)
             }
-            Heard::Answer(value, applied) => {
-                if applied < deed.committed {
-                    let committed = deed.committed;
-                    return broken(
-                        "S19",
-                        format!(
-                            "read {} was answered at {applied}, but {committed} was committed when it was asked",
-                            request.0
-                        ),
-                    );
-                }
+            Heard::Answer(value, applied, age) => {
+                self.past.judge(request, deed.judged(&value), applied, age, now)?;
                 deed.read_at = Some(applied);
                 Outcome::Read(value)
             }
@@ -410,6 +451,10 @@ impl Clients {
         }
         match outcome {
             Outcome::Told(told) => self.history.complete(*operation, output(ask, told)),
+            // It is judged by itself.
+            Outcome::Read(_) if self.deeds[at].freshness != Freshness::Linearizable => {
+                self.history.refuse(*operation);
+            }
             Outcome::Read(Seen::Value(value)) => {
                 let value = value.clone().map(bytes::Bytes::from);
                 self.history.complete(*operation, Output::Value(value));
@@ -456,6 +501,7 @@ impl Clients {
         if deed.is_some_and(|deed| deed.outcome == Outcome::Never) {
             return broken("S21", format!("request {request} was refused, but is applied at {}", entry.id()));
         }
+        self.past.on_applied(entry.index(), &ask);
         let index = entry.index().0;
         let first = *self.applied.entry(text.to_owned()).or_insert(index);
         if first != index {

@@ -19,6 +19,7 @@ pub(super) use self::twin::Twin;
 
 use super::clock::Clock;
 use super::dice::Dice;
+use super::fresh::Reading;
 use super::guest::Guests;
 use super::machine::{Ask, Fired, Kv, Look};
 use super::plan::Plan;
@@ -119,6 +120,7 @@ pub(super) struct Running {
     pub(super) applier: Applier<Kv, RequestId, RequestId>,
     /// What its machine has published.
     pub(super) history: History,
+    pub(super) reading: Reading,
     /// Timers that have fired.
     fired: Fired,
     pub(super) queue: WriteQueue,
@@ -203,7 +205,7 @@ pub(super) enum Event {
     /// A client that is no member wants this in the log, of a leader in this term.
     Submit(RequestId, Term, Proposal),
     /// A client wants to read this.
-    Read(RequestId, Look),
+    Read(RequestId, Look, Option<Index>),
     /// This write and all before it are durable.
     Persisted(WriteId),
     /// The answer to a load.
@@ -314,8 +316,7 @@ impl Host {
         let exists = wal::exists(&*disk).map_err(text)?;
         let fresh = self.me.incarnation;
         let mut identity = identity::open_or_create(&*disk, self.me.id, exists, || fresh).map_err(text)?;
-        let config = found::wal_config(plan.segment, dice.bits());
-        let mut log = Wal::open(disk.clone(), identity, config);
+        let mut log = Wal::open(disk.clone(), identity, found::wal_config(plan.segment, dice.bits()));
         log.broken = self.broken;
         let mut recovered = log.load(&mut |_| {}).map_err(text)?;
         let snapshot = newest_snapshot(&*disk, &mut log, &mut recovered, self.broken).map_err(text)?;
@@ -344,6 +345,7 @@ impl Host {
                 .remembering(promise, self.boots.count),
             applier: Applier::new(replicated, disk.clone()),
             history: History::new(REMEMBERED, Index::ZERO).breaking(self.broken),
+            reading: Reading::new(self.broken),
             fired,
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             promises: VecDeque::new(),
@@ -385,7 +387,8 @@ impl Host {
             }
             Event::Write(request, way, command) => driver.on_write(command, Duration::ZERO, way, request),
             Event::Submit(request, term, proposal) => driver.on_submitted(proposal, term, request),
-            Event::Read(request, look) => driver.on_read((look, request)),
+            Event::Read(request, look, None) => driver.on_read((look, request)),
+            Event::Read(request, look, Some(from)) => driver.on_read_from(from, (look, request)),
             Event::Persisted(id) => driver.on_persisted(id),
             Event::Loaded(load, result) => driver.on_loaded(load, result),
             Event::PeerDown(peer) => driver.on_down(peer),
@@ -643,7 +646,7 @@ impl Running {
                 Outcome::Reply(request, told) => wants.heard.push((request, Heard::Reply(told))),
                 Outcome::Encoded(request, bytes) => wants.heard.push((request, Heard::Sent(Ok(bytes)))),
                 Outcome::Answer(request, Ok((value, applied))) => {
-                    wants.heard.push((request, Heard::Answer(value, applied.index)));
+                    wants.heard.push((request, Heard::Answer(value, applied.index, None)));
                 }
                 Outcome::Answer(request, Err(error)) => wants.heard.push((request, Heard::of_read(&error))),
                 Outcome::Failed(request, error) => {

@@ -11,6 +11,7 @@ mod clients;
 mod clock;
 mod cores;
 mod dice;
+mod fresh;
 mod ghost;
 mod guest;
 pub mod history;

@@ -185,6 +185,7 @@ situations! {
     PromiseKept "promise kept" "a node started with the promise of an earlier boot",
     PromiseCut "crash in a promise" "a process ended while its identity was replaced",
     FounderCrash "founder crash" "a founder's process ended before its first entry was durable",
+    ReadAlone "read without a round" "a node answered a read that need not be linearizable, and asked no other",
     ReadFollower "follower read" "a follower answered a read from its own machine",
     OtherRun "answer to an earlier boot" "an answer met a question of the same number, of the asker's next boot",
     ReadChange "follower read across a change" "a follower's leader changed while it asked for an index",

@@ -621,10 +621,11 @@ impl World {
         Ok(())
     }
 
-    fn hear(&mut self, node: usize, request: RequestId, heard: Heard) -> Verdict {
+    fn hear(&mut self, node: usize, request: RequestId, mut heard: Heard) -> Verdict {
         self.trace.update(&request.0.to_le_bytes());
         self.tell_heard(node, request, &heard);
-        if let Heard::Answer(..) = heard {
+        if let Heard::Answer(_, applied, age) = &mut heard {
+            *age = self.end_read(node, request, *applied);
             let leads = self.hosts[node].up.as_ref().is_some_and(|up| up.raft().is_leader());
             self.met.count_if(!leads, Rare::ReadFollower);
         }
@@ -632,7 +633,7 @@ impl World {
             self.answer_visitor(request, heard);
             return Ok(());
         }
-        self.clients.on_heard(request, heard)
+        self.clients.on_heard(request, heard, self.now)
     }
 
     /// Gives an idle disk its next batch.

@@ -30,7 +30,7 @@ mod proto;
 mod tests;
 
 pub use crate::place::Place;
-pub use client::{Directory, LINEARIZABLE, Query, QueryReply};
+pub use client::{Directory, Mode, Query, QueryReply, Watched};
 pub use founding::{Answer, Ask, Objection, Step};
 pub use frame::{Frame, HEADER, MAX_META, frame_limit};
 pub use handshake::{

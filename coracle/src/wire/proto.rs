@@ -423,6 +423,44 @@ pub(super) struct Query {
     pub(super) time_left: u64,
     #[prost(uint32, tag = "3")]
     pub(super) mode: u32,
+    #[prost(uint64, tag = "4")]
+    pub(super) bound: u64,
+    #[prost(uint32, tag = "5")]
+    pub(super) number: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct QueryReply {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(message, optional, tag = "2")]
+    pub(super) failure: Option<Failure>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) applied: Option<LogId>,
+    #[prost(uint64, optional, tag = "4")]
+    pub(super) age: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Watched {
+    #[prost(message, repeated, tag = "1")]
+    pub(super) events: Vec<Event>,
+    #[prost(uint64, optional, tag = "2")]
+    pub(super) compacted: Option<u64>,
+    #[prost(bool, tag = "3")]
+    pub(super) off: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Event {
+    #[prost(uint64, tag = "1")]
+    pub(super) index: u64,
+    #[prost(uint32, tag = "2")]
+    pub(super) number: u32,
+    #[prost(uint64, tag = "3")]
+    pub(super) cluster_time: u64,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub(super) payload: Bytes,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

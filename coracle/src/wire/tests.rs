@@ -7,13 +7,15 @@ use self::generators::any_message;
 use super::frame::{Type, seal};
 use super::{
     Alarm, AlarmReason, Answer, Ask, Close, CloseReason, Decoder, Directory, Facts, HEADER, Hello, Incoming,
-    MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Objection, Purpose, Query,
-    QueryReply, Refused, RefusedReason, Step, Welcome, WireError, carried, check_membership, decode,
-    decode_membership, encode, encode_membership, encode_places, ping, pong, proto,
+    MAX_ADDRESS, MAX_BOOTS, MAX_MEMBERS, MAX_MEMBERSHIP, MAX_META, MAX_METADATA, Mode, Objection, Purpose,
+    Query, QueryReply, Refused, RefusedReason, Step, Watched, Welcome, WireError, carried, check_membership,
+    decode, decode_membership, encode, encode_membership, encode_places, ping, pong, proto,
 };
 use super::{Forward, ForwardReply, PeerMessage};
 use crate::entry::{Entry, Kind, Stamp};
 use crate::error::{Busy, Cause, Leader, ReadError, SessionError, StopReason, WriteError};
+use crate::events::{Event, Position};
+use crate::freshness::{Freshness, Seen};
 use crate::place::Place;
 use crate::proposal::{Numbered, Proposal};
 use crate::storage::StoreError;
@@ -26,6 +28,7 @@ use coracle_core::{
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 const LIMIT: usize = 1 << 20;
 
@@ -199,13 +202,40 @@ fn samples_of_forwards() -> Vec<(&'static str, Bytes)> {
     ]
 }
 
+fn event(index: u64, number: u32, payload: &'static [u8]) -> Event {
+    Event {
+        at: Position { index: Index(index), number },
+        cluster_time: 1,
+        payload: Bytes::from_static(payload),
+    }
+}
+
 fn samples_of_clients() -> Vec<(&'static str, Bytes)> {
-    let query = Query { id: 1, time_left: 2, mode: 3, query: Bytes::from_static(b"x?") };
+    let query =
+        |mode| Query { id: 1, time_left: 2, mode, query: Bytes::from_static(b"x?") }.encode().to_bytes();
+    let within = Freshness::Within(Duration::from_micros(300));
+    let seen = Seen {
+        answer: Bytes::from_static(b"yes"),
+        applied: LogId::new(2, 9),
+        age: Some(Duration::from_micros(7)),
+    };
+    let watched = |watched: Watched| {
+        let seen = Seen { answer: watched.encode(), applied: LogId::ZERO, age: None };
+        QueryReply { id: 1, outcome: Ok(seen) }.encode().to_bytes()
+    };
+    let answered = QueryReply { id: 1, outcome: Ok(seen) };
     let refused = QueryReply { id: 1, outcome: Err(ReadError::Lagging) };
     let newest = Some((LogId::new(2, 9), membership()));
     let directory = Directory { term: Term(6), leader: Some(facts().from), membership: newest };
     vec![
-        ("query", query.encode().to_bytes()),
+        ("query", query(Mode::Unknown(9))),
+        ("query at least", query(Mode::Read(Freshness::AtLeast(Index(300))))),
+        ("query within", query(Mode::Read(within))),
+        ("query watch", query(Mode::Watch(Position { index: Index(300), number: 4 }))),
+        ("query answered", answered.encode().to_bytes()),
+        ("events", watched(Watched::Events(vec![event(300, 4, b"it")]))),
+        ("events compacted", watched(Watched::Compacted(Index(300)))),
+        ("events off", watched(Watched::Off)),
         ("query reply", refused.encode().to_bytes()),
         ("directory", directory.encode().to_bytes()),
     ]
@@ -488,12 +518,36 @@ fn what_clients_and_nodes_say_survives() {
         let reply = QueryReply { id: u64::MAX, outcome: Err(error) };
         assert_eq!(read(&reply.encode().to_bytes()), Ok(Some(Incoming::QueryReply(reply))));
     }
-    for answer in [Bytes::new(), Bytes::from_static(b"yes")] {
-        let reply = QueryReply { id: 0, outcome: Ok(answer.clone()) };
-        assert_eq!(read(&reply.encode().to_bytes()), Ok(Some(Incoming::QueryReply(reply))));
-        let query = Query { id: 7, time_left: u64::MAX, mode: 0, query: answer };
+    let modes = [
+        Mode::Read(Freshness::Linearizable),
+        Mode::Read(Freshness::AtLeast(Index(u64::MAX))),
+        Mode::Read(Freshness::Within(Duration::from_micros(1))),
+        Mode::Watch(Position { index: Index(7), number: u32::MAX }),
+        Mode::Unknown(4),
+    ];
+    for (mode, answer) in modes.into_iter().zip([b"".as_slice(), b"yes", b"", b"no", b""]) {
+        let (answer, age) = (Bytes::from_static(answer), Some(Duration::from_micros(3)));
+        for age in [None, Some(Duration::ZERO), age] {
+            let seen = Seen { answer: answer.clone(), applied: LogId::new(3, 8), age };
+            let reply = QueryReply { id: 0, outcome: Ok(seen) };
+            assert_eq!(read(&reply.encode().to_bytes()), Ok(Some(Incoming::QueryReply(reply))));
+        }
+        let query = Query { id: 7, time_left: u64::MAX, mode, query: answer };
         assert_eq!(read(&query.encode().to_bytes()), Ok(Some(Incoming::Query(query))));
     }
+    let old = Seen { answer: Bytes::new(), applied: LogId::ZERO, age: Some(Duration::from_nanos(1)) };
+    let older = Seen { age: Some(Duration::from_micros(1)), ..old.clone() };
+    let (old, older) = (QueryReply { id: 0, outcome: Ok(old) }, QueryReply { id: 0, outcome: Ok(older) });
+    assert_eq!(read(&old.encode().to_bytes()), Ok(Some(Incoming::QueryReply(older))), "never younger");
+    for watched in [
+        Watched::Events(Vec::new()),
+        Watched::Events(vec![event(3, 0, b""), event(3, 1, b"two")]),
+        Watched::Compacted(Index::ZERO),
+        Watched::Off,
+    ] {
+        assert_eq!(Watched::decode(watched.encode()), Ok(watched));
+    }
+    assert!(Watched::decode(Bytes::from_static(b"\xff")).is_err());
     for membership in [None, Some((LogId::new(2, 9), membership()))] {
         let directory = Directory { term: Term(3), leader: None, membership };
         assert_eq!(read(&directory.encode().to_bytes()), Ok(Some(Incoming::Directory(directory))));

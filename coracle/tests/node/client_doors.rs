@@ -6,8 +6,8 @@ use coracle::client::Client;
 use coracle::raft::{Boot, Incarnation, LogId as Id};
 use coracle::snapshot::{self, Save};
 use coracle::wire::{
-    self, Close, CloseReason, Decoder, Directory, Facts, Forward, ForwardReply, Hello, Incoming, PeerMessage,
-    Purpose, Query, QueryReply, Refused, RefusedReason,
+    self, Close, CloseReason, Decoder, Directory, Facts, Forward, ForwardReply, Hello, Incoming, Mode,
+    PeerMessage, Purpose, Query, QueryReply, Refused, RefusedReason,
 };
 use coracle::*;
 use std::io;
@@ -116,7 +116,7 @@ impl Raw {
         self.say(&query.encode().to_bytes()).await;
         let reply = self.answer().await;
         assert_eq!(reply.id, query.id);
-        reply.outcome
+        reply.outcome.map(|seen| seen.answer)
     }
 }
 
@@ -126,7 +126,7 @@ fn numbered(session: u64, number: u64, acknowledged: u64, line: &str) -> Proposa
 }
 
 fn query(id: u64, query: Bytes) -> Query {
-    Query { id, time_left: 60_000, mode: wire::LINEARIZABLE, query }
+    Query { id, time_left: 60_000, mode: Mode::Read(Freshness::Linearizable), query }
 }
 
 fn nothing() -> Bytes {
@@ -181,7 +181,7 @@ async fn cs_1_a_numbered_write_is_taken_by_the_leader_and_done_once() {
     assert_eq!(Journal::decode_answer(&read).unwrap(), ["one"]);
     let wrong = other.read(query(12, Bytes::from_static(b"\xc1"))).await;
     assert!(matches!(wrong, Err(ReadError::Invalid(_))), "{wrong:?}");
-    let later = other.read(Query { mode: 99, ..query(13, nothing()) }).await;
+    let later = other.read(Query { mode: Mode::Unknown(99), ..query(13, nothing()) }).await;
     assert!(matches!(later, Err(ReadError::Invalid(_))), "a mode of a newer version: {later:?}");
 }
 

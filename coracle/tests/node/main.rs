@@ -9,6 +9,7 @@ mod common;
 mod api;
 mod client;
 mod client_doors;
+mod client_reads;
 mod cluster;
 mod divergence;
 mod encoding;

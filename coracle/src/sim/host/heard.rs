@@ -6,6 +6,7 @@ use crate::state_machine::StateMachine;
 use crate::work::{Answer, RequestId};
 use bytes::Bytes;
 use coracle_core::{Index, NodeId};
+use std::time::Duration;
 
 /// What clients that are no members ask of nodes has numbers from here on.
 pub(in crate::sim) const REMOTE: u64 = 1 << 62;
@@ -15,8 +16,8 @@ pub(in crate::sim) const REMOTE: u64 = 1 << 62;
 pub(in crate::sim) enum Heard {
     /// The machine's reply to a write.
     Reply(Told),
-    /// The machine's answer to a read, and how far it had applied.
-    Answer(Seen, Index),
+    /// The machine's answer to a read, how far it had applied, and how old that is said to be.
+    Answer(Seen, Index, Option<Duration>),
     /// Certainly not done.
     NotDone(NotDone),
     /// May happen.

@@ -1,14 +1,39 @@
 //! Clients ask nodes: those that are up, those that are gone, and those that sleep.
 
 use super::{Happening, World};
+use crate::freshness::Freshness;
 use crate::sim::chance::Kind;
 use crate::sim::clients::Question;
 use crate::sim::ghost::Verdict;
 use crate::sim::host::{Event, encode};
+use crate::sim::machine::Look;
 use crate::sim::plan::ELECTION;
 use crate::sim::situations::Rare;
+use crate::work::RequestId;
+use coracle_core::Index;
+use std::time::Duration;
 
 impl World {
+    /// A node takes in a read that has to be so fresh.
+    pub(super) fn begin_read(
+        &mut self,
+        node: usize,
+        request: RequestId,
+        look: Look,
+        freshness: Freshness,
+    ) -> Verdict {
+        let now = self.now;
+        let from = self.hosts[node].up.as_mut().and_then(|up| up.reading.begin(request, freshness, now));
+        self.met.count_if(from.is_some(), Rare::ReadAlone);
+        self.turn(node, Event::Read(request, look, from))
+    }
+
+    /// A node answers a read with what it had applied so far. How old that is.
+    pub(super) fn end_read(&mut self, node: usize, request: RequestId, applied: Index) -> Option<Duration> {
+        let now = self.now;
+        self.hosts[node].up.as_mut().and_then(|up| up.reading.end(request, applied, now))
+    }
+
     pub(in crate::sim) fn on_client(&mut self, client: usize) -> Verdict {
         let committed = self.ghost.committed();
         let (decision, mut dice) = self.chance.next(Kind::Ask, client);
@@ -53,14 +78,14 @@ impl World {
             self.first_at(thaw, Happening::Asked { run, question });
             return Ok(());
         }
-        let Question { request, ask, .. } = question;
+        let Question { request, ask, freshness, .. } = question;
         self.clients.taken(node, request);
         match ask {
             Ok(command) => {
                 let way = self.plan.way(self.clients.client_of(request));
                 self.turn(node, Event::Write(request, way, encode(&command)))
             }
-            Err(look) => self.turn(node, Event::Read(request, look)),
+            Err(look) => self.begin_read(node, request, look, freshness),
         }
     }
 }

@@ -66,7 +66,7 @@ impl World {
 
     fn said(&self, request: RequestId, heard: &Heard) -> String {
         match (&self.guests, heard) {
-            (Some(guests), Heard::Reply(Told::Guest(bytes)) | Heard::Answer(Seen::Guest(bytes), _))
+            (Some(guests), Heard::Reply(Told::Guest(bytes)) | Heard::Answer(Seen::Guest(bytes), ..))
                 if request.0 < REMOTE =>
             {
                 guests.program.answer(&self.clients.call(request), bytes)

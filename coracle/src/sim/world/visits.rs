@@ -3,19 +3,20 @@
 
 use super::{Happening, World};
 use crate::client::agent::{Agent, Limits, Patient, Say};
+use crate::client::reads;
 use crate::error::{Cause, ReadError, WriteError};
+use crate::freshness::Seen;
 use crate::sim::clients::Question;
 use crate::sim::dice::Dice;
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::{Event, Heard, REMOTE, encode};
-use crate::sim::machine::{Look, Seen};
+use crate::sim::machine::{Look, Seen as Value};
 use crate::sim::plan::MS;
 use crate::sim::situations::Rare;
 use crate::transport::{Forward, ForwardReply};
-use crate::wire::{Directory, Query, QueryReply};
+use crate::wire::{Directory, Mode, Query, QueryReply};
 use crate::work::{RequestId, Waits};
-use bytes::Bytes;
-use coracle_core::{Broken, Index, Member};
+use coracle_core::{Broken, LogId, Member};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often each looks at its clock and its connections.
@@ -113,7 +114,7 @@ impl World {
         if self.guests.is_some() {
             self.tell_asked(client, &question);
         }
-        let Question { request, ask, patience, .. } = question;
+        let Question { request, ask, patience, freshness, .. } = question;
         let until = self.now_in_ticks() + patience / (10 * MS);
         self.clients.taken_by_nobody(request);
         // As one that is asked of a node: however often it is sent, a run takes as long.
@@ -134,7 +135,10 @@ impl World {
         let caller = Caller { request, until };
         match ask {
             Ok(command) => visitor.agent.write(0, encode(&command), caller),
-            Err(look) => visitor.agent.read(look.to_bytes(), caller),
+            Err(look) => {
+                let (mode, query, first) = (Mode::Read(freshness), look.to_bytes(), request.0 as u32);
+                visitor.agent.read(reads::Question { mode, query, first }, caller);
+            }
         }
         self.turn_visitor(client)
     }
@@ -248,7 +252,11 @@ impl World {
             Say::Write(Forward { term, proposal, .. }) => {
                 self.turn(node, Event::Submit(request, term, proposal))
             }
-            Say::Read(Query { query, .. }) => self.turn(node, Event::Read(request, Look::of_bytes(&query))),
+            Say::Read(Query { query, mode: Mode::Read(freshness), .. }) => {
+                self.begin_read(node, request, Look::of_bytes(&query), freshness)
+            }
+            // Nobody watches from outside.
+            Say::Read(_) => Ok(()),
         }
     }
 
@@ -257,11 +265,9 @@ impl World {
         let Some(Asked { client, link, flight }) = self.visitors.asked.remove(&request.0) else { return };
         let word = match heard {
             Heard::Sent(outcome) => Word::Reply(ForwardReply { id: flight, outcome }),
-            Heard::Answer(value, applied) => {
-                // What the judge must know travels with it.
-                let mut bytes = applied.0.to_le_bytes().to_vec();
-                bytes.extend(value.to_bytes());
-                Word::Answer(QueryReply { id: flight, outcome: Ok(bytes.into()) })
+            Heard::Answer(value, applied, age) => {
+                let (answer, applied) = (value.to_bytes().into(), LogId::new(0, applied.0));
+                Word::Answer(QueryReply { id: flight, outcome: Ok(Seen { answer, applied, age }) })
             }
             _ => Word::Answer(QueryReply { id: flight, outcome: Err(ReadError::NoLeader) }),
         };
@@ -307,23 +313,18 @@ impl World {
             }
             let heard = Heard::of_outcome(outcome);
             self.tell_agent_heard(client, caller.request, &heard);
-            self.clients.on_heard(caller.request, heard)?;
+            self.clients.on_heard(caller.request, heard, self.now)?;
         }
         for (caller, outcome) in actions.reads {
             let heard = match outcome {
-                Ok(bytes) => said(&bytes),
+                Ok(Seen { answer, applied, age }) => {
+                    Heard::Answer(Value::of_bytes(&answer), applied.index, age)
+                }
                 Err(error) => Heard::of_read(&error),
             };
             self.tell_agent_heard(client, caller.request, &heard);
-            self.clients.on_heard(caller.request, heard)?;
+            self.clients.on_heard(caller.request, heard, self.now)?;
         }
         Ok(())
     }
-}
-
-/// The answer to a read, and how far the machine had come.
-fn said(bytes: &Bytes) -> Heard {
-    let (applied, value) = bytes.split_at(8);
-    let applied = Index(u64::from_le_bytes(applied.try_into().unwrap_or_default()));
-    Heard::Answer(Seen::of_bytes(value), applied)
 }
