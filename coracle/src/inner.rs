@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
@@ -128,15 +129,15 @@ impl Inner {
         answered.await.unwrap_or_else(|_| Err(EntryLookupError::Stopped(self.stop_reason())))
     }
 
-    pub(crate) fn backup(&self) -> Boxed<'_, Result<Backup, BackupError>> {
-        Box::pin(self.ask_backup())
+    pub(crate) fn backup(&self, limit: Duration) -> Boxed<'_, Result<Backup, BackupError>> {
+        Box::pin(self.ask_backup(limit))
     }
 
-    async fn ask_backup(&self) -> Result<Backup, BackupError> {
+    async fn ask_backup(&self, limit: Duration) -> Result<Backup, BackupError> {
         let (reader, told) = Reader::point();
         let sent = self.requests.send(Request::Read { reader, from: None }).await;
         sent.map_err(|refused| BackupError::Unconfirmed(self.read_refused(refused)))?;
-        let reaches = match timeout(self.config.request_timeout, told).await {
+        let reaches = match timeout(limit, told).await {
             Ok(Ok(told)) => told.map_err(BackupError::Unconfirmed)?,
             Ok(Err(_)) => return Err(BackupError::Stopped(self.stop_reason())),
             Err(_) => return Err(BackupError::Unconfirmed(ReadError::Timeout)),

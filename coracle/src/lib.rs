@@ -118,6 +118,7 @@ mod replacing;
 mod replica;
 mod replicated;
 mod requests;
+mod retrying;
 mod runtime;
 mod serving;
 mod session;

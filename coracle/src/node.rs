@@ -19,6 +19,7 @@ use crate::open::Opened;
 use crate::own_disk::begin;
 use crate::reading;
 use crate::replicated::Replicated;
+use crate::retrying;
 use crate::serving::Understanding;
 use crate::session::Session;
 use crate::state_machine::StateMachine;
@@ -198,7 +199,16 @@ impl<S: StateMachine> Node<S> {
         limit: Duration,
     ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
         let session = self.session();
-        async move { session.write_within(command, limit).await }
+        async move { session.write_retrying(command, limit).await }
+    }
+
+    /// [`read`](Node::read) that is asked again, for so long, while there is no leader or no room.
+    pub fn read_retrying(
+        &self,
+        query: S::Query,
+        limit: Duration,
+    ) -> impl Future<Output = Result<S::Answer, ReadError>> + Send + use<S> {
+        retrying::read::<S>(self.inner.clone(), query, limit)
     }
 
     /// A [session](Session) that is used only where another node leads: there writes go through it and survive the death of
@@ -324,10 +334,10 @@ impl<S: StateMachine> Node<S> {
     /// that was completed anywhere before this call. Any node will do.
     ///
     /// The snapshot that is there is given out if it reflects them all; otherwise another one is written first, which
-    /// takes as long as the state is large. Confirming what is newest waits for [`Config::request_timeout`]. Dropping the
+    /// takes as long as the state is large. Confirming what is newest waits for [`Config::request_timeout`], also for a leader. Dropping the
     /// future changes nothing.
     pub async fn backup(&self) -> Result<Backup, BackupError> {
-        self.inner.backup().await
+        retrying::backup(&self.inner, self.inner.config.request_timeout).await
     }
 
     /// A backup that was given out before, known by its newest entry and the bits that name its file, to go on reading it.

@@ -26,21 +26,43 @@ pub(crate) async fn read<S: StateMachine>(
     limit: Duration,
     freshness: Freshness,
 ) -> Result<Seen<S::Answer>, ReadError> {
+    ask(&inner, Query::<S> { query, freshness }, limit).await.map_err(|(error, _)| error)
+}
+
+/// What is asked.
+pub(crate) struct Query<S: StateMachine> {
+    query: S::Query,
+    freshness: Freshness,
+}
+
+impl<S: StateMachine> Query<S> {
+    /// A question for what is newest.
+    pub(crate) fn newest(query: S::Query) -> Query<S> {
+        Query { query, freshness: Freshness::Linearizable }
+    }
+}
+
+/// Asks the machine, within this time. An error has the query with it, unless that got as far as the machine.
+pub(crate) async fn ask<S: StateMachine>(
+    inner: &Inner,
+    Query { query, freshness }: Query<S>,
+    limit: Duration,
+) -> Result<Seen<S::Answer>, (ReadError, Option<Query<S>>)> {
     let begun = inner.confirmed.begin(freshness, clock::since_boot());
     let (reader, waiting) = Asked::<S>::new(query);
     let asked = waiting.asked();
     let answered = async {
         let sent = inner.requests.send(Request::Read { reader, from: begun.from }).await;
         sent.map_err(|refused| inner.read_refused(refused))?;
-        Ok(waiting.await)
+        waiting.await.unwrap_or_else(|| Err(ReadError::Stopped(inner.stop_reason())))
     };
-    let (answer, applied) = match timeout(limit, answered).await {
-        Ok(Ok(Some(outcome))) => outcome?,
-        Ok(Err(error)) => return Err(error),
-        Ok(Ok(None)) => return Err(ReadError::Stopped(inner.stop_reason())),
-        Err(_) if asked.confirmed().is_some() => return Err(ReadError::Lagging),
-        Err(_) => return Err(ReadError::Timeout),
+    let answered = match timeout(limit, answered).await {
+        Ok(answered) => answered,
+        Err(_) if asked.confirmed().is_some() => Err(ReadError::Lagging),
+        Err(_) => Err(ReadError::Timeout),
     };
+    let back = || asked.take_back().map(|query| Query { query, freshness });
+    let (answer, applied) = answered.map_err(|error| (error, back()))?;
     let age = inner.confirmed.end(&begun, asked.confirmed(), clock::since_boot());
     Ok(Seen { answer, applied, age })
 }

@@ -120,6 +120,11 @@ impl<S: StateMachine> Asked<S> {
         (Reader(Some(asked.clone())), Waiting(asked))
     }
 
+    /// The query, unless the machine has got it.
+    pub(crate) fn take_back(&self) -> Option<S::Query> {
+        self.query.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     /// The entry up to which the machine is waited for, if that is all that is waited for.
     pub(crate) fn confirmed(&self) -> Option<Index> {
         Some(Index(self.confirmed.load(Ordering::Relaxed))).filter(|index| *index > Index::ZERO)

@@ -5,6 +5,7 @@ use crate::events::Position;
 use crate::freshness::{Freshness, Seen};
 use crate::inner::Inner;
 use crate::reading;
+use crate::retrying;
 use crate::state_machine::StateMachine;
 use crate::watching::Events;
 use crate::work::Way;
@@ -59,6 +60,17 @@ impl<S: StateMachine> Session<S> {
         limit: Duration,
     ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
         writing::write::<S>(self.inner.clone(), command, limit, (self.way)(self.lane))
+    }
+
+    /// [`write`](Session::write) with a time limit of its own, which is tried again for so long if it was certainly not done for want
+    /// of a leader, of a cluster or of room: so an election is a pause wherever this node is, and those that were not done in time
+    /// say so. What was tried again comes after what was taken in meanwhile, so await each that has an order.
+    pub fn write_retrying(
+        &self,
+        command: S::Command,
+        limit: Duration,
+    ) -> impl Future<Output = Result<S::Reply, WriteError>> + Send + use<S> {
+        retrying::write::<S>(self.inner.clone(), command, limit, (self.way)(self.lane))
     }
 
     /// [`Node::read`](crate::Node::read): linearizable, so it reflects every write of this session that was answered.

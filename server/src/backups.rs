@@ -11,8 +11,8 @@
 
 use crate::budget::{Budget, Share};
 use crate::commands::{unknown_subcommand, wrong_arity};
+use crate::failures;
 use crate::kv::Machine;
-use crate::patience;
 use crate::resp::{Command, Replies};
 use coracle::Node;
 use coracle::backup::{Backup, BackupInfo};
@@ -106,7 +106,9 @@ impl Backups {
         if self.coming.is_empty() {
             self.take_place()?;
             let node = node.clone();
-            self.coming.spawn(async move { patience::backup(&node, limit).await });
+            self.coming.spawn(async move {
+                node.backup().await.map_err(|error| failures::of_backup(&error, limit))
+            });
         }
         let Ok(Some(written)) = timeout(WRITING, self.coming.join_next()).await else { return Ok(None) };
         let written = written.unwrap_or_else(|error| Err(format!("ERR the backup failed: {error}")));
@@ -121,7 +123,7 @@ impl Backups {
     ) -> Result<Option<Vec<u8>>, String> {
         self.take_place()?;
         let given = node.same_backup(last, file).await;
-        self.open(given.map_err(|error| patience::no_backup(&error))).map(Some)
+        self.open(given.map_err(|error| failures::of_backup(&error, node.config().request_timeout))).map(Some)
     }
 
     /// One more backup is given out, in the place of whatever this connection had.

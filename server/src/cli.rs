@@ -401,6 +401,7 @@ impl Serve {
         if let Some(name) = &self.mutant {
             config.break_rule(name)?;
         }
+        config.request_timeout = self.timeout;
         config.election_timeout = self.election_timeout.unwrap_or(config.election_timeout);
         config.snapshot_entries = self.snapshot_entries.unwrap_or(config.snapshot_entries);
         Ok(Options {

@@ -17,7 +17,7 @@ use crate::kv::{Found, Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
 use crate::resp::{Command, Parser, ProtocolError, Replies};
 use crate::session::{About, Session};
 use crate::transaction::Transaction;
-use crate::{admin, codec, patience};
+use crate::{admin, codec, failures};
 use coracle::Node;
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -332,7 +332,8 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         if !self.owe(writes.iter().map(Operation::reply).sum()) {
             return self.repeat_error(NO_ROOM, count).await;
         }
-        match patience::write(&self.shared.node, &self.lane, writes, self.shared.timeout).await {
+        let limit = self.shared.timeout;
+        match self.lane.write_retrying(writes, limit).await {
             Ok(outcomes) if outcomes.len() == count => {
                 for outcome in outcomes {
                     commands::answer_write(&outcome, &mut self.replies);
@@ -343,7 +344,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 let error = format!("UNKNOWN {} outcomes came for {count} commands", outcomes.len());
                 self.repeat_error(&error, count).await?;
             }
-            Err(error) => self.repeat_error(&error, count).await?,
+            Err(error) => self.repeat_error(&failures::of_write(&error, limit), count).await?,
         }
         self.fetched = 0;
         Ok(())
@@ -351,7 +352,8 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
 
     async fn read(&mut self, mut reads: Vec<Lookup>) -> Result<(), End> {
         while !reads.is_empty() {
-            match patience::read(&self.shared.node, reads.clone(), self.shared.timeout).await {
+            let limit = self.shared.timeout;
+            match self.shared.node.read_retrying(reads.clone(), limit).await {
                 Ok(mut answers) if (1..=reads.len()).contains(&answers.len()) => {
                     // As many as there is memory for; the rest is asked for again.
                     let mut fit = answers.len();
@@ -369,7 +371,10 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                     self.fetched = 0;
                 }
                 Ok(_) => return self.repeat_error("ERR the machine answered nothing", reads.len()).await,
-                Err(error) => return self.repeat_error(&error, reads.len()).await,
+                Err(error) => {
+                    let error = failures::of_read(&error, limit);
+                    return self.repeat_error(&error, reads.len()).await;
+                }
             }
         }
         Ok(())

@@ -1,8 +1,9 @@
 //! What the handle of a node tells of the cluster.
 
-use crate::common::{Cluster, Journal, eventually, steady};
-use coracle::{Busy, Config, Node, Storage, WriteError};
+use crate::common::{Cluster, Journal, PATIENCE, eventually, steady};
+use coracle::{Busy, Cause, Config, Node, ReadError, Storage, WriteError};
 use serde_json::Value;
+use std::time::Duration;
 
 fn named(config: &mut Config) {
     steady(config);
@@ -111,4 +112,36 @@ async fn what_the_root_returns_has_its_name_at_the_root() {
     let entry: coracle::Entry = node.get_entry(1).await.unwrap();
     let (_, _): (coracle::Kind, coracle::Stamp) = (entry.kind(), entry.stamp());
     let (_, _): (coracle::Index, coracle::Bytes) = (entry.index(), entry.payload());
+}
+
+/// What was not done for want of a cluster or a leader is tried again, for as long as it may take, and no longer.
+#[tokio::test]
+async fn calls_that_are_tried_again_outlast_what_was_not_there_yet() {
+    let cluster = Cluster::blank(3, false, steady).await;
+    let node = cluster.node(1).clone();
+    let (session, lane, short) = (node.session(), node.forwarding_session(), Duration::from_millis(50));
+    let early = lane.write_retrying("too early".to_owned(), short).await;
+    // Or it was not asked in time.
+    let over = Err(WriteError::Unknown(Cause::Timeout));
+    assert!(early == Err(WriteError::NotConfigured) || early == over, "{early:?}");
+    let early = node.read_retrying((), short).await;
+    assert!(early == Err(ReadError::NotConfigured) || early == Err(ReadError::Timeout), "{early:?}");
+    let writes = [
+        tokio::spawn(session.write_retrying("a line".to_owned(), PATIENCE)),
+        tokio::spawn(lane.write_retrying("another".to_owned(), PATIENCE)),
+        tokio::spawn(node.write_retrying("and another".to_owned(), PATIENCE)),
+    ];
+    let (read, backup) = (tokio::spawn(node.read_retrying((), PATIENCE)), async { node.backup().await });
+    let founds = async { node.set_configuration(cluster.list()).await };
+    let (backup, founded) = tokio::join!(backup, founds);
+    founded.unwrap();
+    assert!(backup.is_ok(), "{backup:?}");
+    for write in writes {
+        write.await.unwrap().unwrap();
+    }
+    read.await.unwrap().unwrap();
+    let lines = node.read_retrying((), PATIENCE).await.unwrap();
+    for line in ["a line", "another", "and another"] {
+        assert_eq!(lines.iter().filter(|other| *other == line).count(), 1, "{lines:?}");
+    }
 }
