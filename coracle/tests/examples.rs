@@ -68,7 +68,8 @@ impl Cluster {
             .unwrap();
         let mut command = Command::new(&self.program);
         command.args(["serve", &id.to_string(), &self.nodes]).arg(self.home.path().join(id.to_string()));
-        self.running[id - 1] = Some(command.stdin(Stdio::null()).stdout(out).spawn().unwrap());
+        self.running[id - 1] =
+            Some(command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).spawn().unwrap());
     }
 
     /// The lines that a node has printed.
@@ -232,4 +233,49 @@ fn a_configuration_store_tells_of_each_change() {
     for changes in all {
         assert!(longest.ends_with(&changes), "{changes:?} is no end of {longest:?}");
     }
+}
+
+/// Two binaries, node by node, under load: no deposit fails, withdrawals are taken once all members know them, and an old program
+/// that meets one stops with a sentence.
+#[test]
+fn an_account_is_upgraded_while_it_is_used() {
+    let (old, new) = (program("account_v1"), program("account_v2"));
+    let mut cluster = Cluster::start("account_v1");
+    let nodes = cluster.nodes.clone();
+    // The clients of both versions keep using it.
+    let deposits = [&old, &new].map(|program| {
+        Command::new(program).args(["deposit", "1", "400", &nodes]).stdout(Stdio::null()).spawn().unwrap()
+    });
+    let serves =
+        |cluster: &Cluster, id| cluster.printed(id).iter().filter(|line| line.ends_with("serves")).count();
+    for id in [2, 3, 1] {
+        let early = Command::new(&new).args(["withdraw", "1", "1", &nodes]).output().unwrap();
+        assert!(!early.status.success());
+        let said = String::from_utf8_lossy(&early.stderr).into_owned();
+        assert!(said.contains("NotYet"), "{said}");
+        cluster.kill(id);
+        let before = serves(&cluster, id);
+        cluster.program.clone_from(&new);
+        cluster.serve(id);
+        eventually("it serves again", || (serves(&cluster, id) > before).then_some(()));
+    }
+    for mut client in deposits {
+        assert!(client.wait().unwrap().success(), "a deposit failed");
+    }
+    eventually("all members are known to have version 2", || {
+        let taken = Command::new(&new).args(["withdraw", "300", "1", &nodes]).output().unwrap();
+        taken.status.success().then_some(())
+    });
+    assert_eq!(cluster.run(&["balance", &nodes]), ["500"]);
+    assert_eq!(cluster.run(&["withdraw", "100", "2", &nodes]), ["balance: 400", "balance: 300"]);
+    // Its disk has a withdrawal.
+    cluster.kill(3);
+    cluster.program.clone_from(&old);
+    cluster.serve(3);
+    eventually("a sentence", || {
+        let printed = cluster.printed(3);
+        printed.iter().any(|line| line.contains("upgrade the program")).then_some(())
+    });
+    cluster.program.clone_from(&new);
+    assert_eq!(cluster.run(&["balance", &nodes]), ["300"]);
 }

@@ -55,6 +55,14 @@ pub(crate) enum Say {
     Read(Query),
 }
 
+/// A write that came before it was known whether it may be done.
+struct Early<W> {
+    lane: u32,
+    needs: u16,
+    command: Bytes,
+    caller: W,
+}
+
 /// What is to be done.
 pub(crate) struct Actions<W, R> {
     /// What to say over which connection. Tell [`Agent::unsaid`] what cannot be.
@@ -80,6 +88,8 @@ pub(crate) struct Agent<W, R> {
     nodes: BTreeMap<u64, Node>,
     /// Why the last attempt to connect failed.
     problem: Option<String>,
+    /// Writes that need more than the first version of the machine, until a node says which one all members have.
+    early: Vec<Early<W>>,
     /// The first tick at which a write's time is over.
     soonest: u64,
     swept: u64,
@@ -106,6 +116,7 @@ impl<W: Patient, R: Patient> Agent<W, R> {
             membership: (LogId::ZERO, Membership::default()),
             nodes: BTreeMap::new(),
             problem: None,
+            early: Vec::new(),
             soonest: u64::MAX,
             swept: 0,
             answers: Vec::new(),
@@ -115,22 +126,55 @@ impl<W: Patient, R: Patient> Agent<W, R> {
 
     /// Whether anybody waits for anything.
     pub(crate) fn is_idle(&self) -> bool {
-        self.courier.pending() == 0 && self.reads.len() == 0
+        self.calls() == 0
     }
 
     fn is_full(&self) -> bool {
-        self.courier.pending() + self.reads.len() >= self.limits.calls
+        self.calls() >= self.limits.calls
+    }
+
+    fn calls(&self) -> usize {
+        self.early.len() + self.courier.pending() + self.reads.len()
     }
 
     // ---- what is asked
 
-    /// Somebody wants this written, in order with what is in that lane.
-    pub(crate) fn write(&mut self, lane: u32, command: Bytes, caller: W) {
-        if self.is_full() || self.courier.bytes() > self.limits.bytes {
+    /// Somebody wants this written, in order with what is in that lane. It needs a version of the machine: a node of an older
+    /// one would not understand it.
+    pub(crate) fn write(&mut self, lane: u32, needs: u16, command: Bytes, caller: W) {
+        let waiting: usize = self.early.iter().map(|early| early.command.len()).sum();
+        if self.is_full() || self.courier.bytes() + waiting as u64 > self.limits.bytes {
             return self.answers.push((caller, Err(WriteError::Busy(Busy::Requests))));
         }
         self.soonest = self.soonest.min(caller.until());
-        self.courier.take(lane, command, caller);
+        match self.machine() {
+            // With those that wait it would come out of its order.
+            None if needs > 1 || !self.early.is_empty() => {
+                self.early.push(Early { lane, needs, command, caller });
+            }
+            Some(all_have) if needs > all_have => {
+                self.answers.push((caller, Err(WriteError::NotYet { needs, all_have })));
+            }
+            _ => self.courier.take(lane, command, caller),
+        }
+    }
+
+    /// The version of the machine that all members have, by the node that knows most of that. None: nobody has said so yet.
+    fn machine(&self) -> Option<u16> {
+        self.nodes.values().map(|node| node.directory.machine).max().filter(|machine| *machine > 0)
+    }
+
+    /// What came too early to know is done now, or refused.
+    fn sort_early(&mut self, now: u64, unreached: &WriteError) {
+        let known = self.machine().is_some();
+        for Early { lane, needs, command, caller } in std::mem::take(&mut self.early) {
+            match caller.until() {
+                until if until <= now => self.answers.push((caller, Err(unreached.clone()))),
+                _ if caller.gave_up() => {}
+                _ if known => self.write(lane, needs, command, caller),
+                _ => self.early.push(Early { lane, needs, command, caller }),
+            }
+        }
     }
 
     /// Somebody wants to know this.
@@ -255,12 +299,15 @@ impl<W: Patient, R: Patient> Agent<W, R> {
     pub(crate) fn turn(&mut self, now: u64) -> Actions<W, R> {
         let why = self.problem.as_deref().unwrap_or("no answer yet");
         let nobody = self.nodes.is_empty().then_some(why);
-        if now >= self.soonest {
-            let unreached = nobody.map(|why| WriteError::Unreachable(why.to_owned()));
-            self.courier.expire(|caller| caller.until() <= now, &unreached.unwrap_or(WriteError::NoLeader));
-            self.soonest = self.courier.callers().map(Patient::until).min().unwrap_or(u64::MAX);
-        }
         self.reads.look_at_clock(now, nobody);
+        if now >= self.soonest || !self.early.is_empty() {
+            let unreached = nobody.map(|why| WriteError::Unreachable(why.to_owned()));
+            let unreached = unreached.unwrap_or(WriteError::NoLeader);
+            self.sort_early(now, &unreached);
+            self.courier.expire(|caller| caller.until() <= now, &unreached);
+            let early = self.early.iter().map(|early| early.caller.until());
+            self.soonest = self.courier.callers().map(Patient::until).chain(early).min().unwrap_or(u64::MAX);
+        }
         if now >= self.swept + SWEEP {
             self.swept = now;
             self.courier.sweep();

@@ -42,7 +42,7 @@ fn directory(term: u64, leader: Option<u64>, members: &[u64]) -> Directory {
     };
     let membership = Membership::of_voters(ClusterId(1), members.iter().map(member));
     let membership = Some((LogId::new(term, 1), membership));
-    Directory { term: Term(term), leader: leader.map(peer), membership }
+    Directory { term: Term(term), leader: leader.map(peer), membership, machine: 2 }
 }
 
 /// Connected to these nodes, each over the connection of its number, of which this one leads.
@@ -108,7 +108,7 @@ fn it_looks_for_the_members_that_a_node_tells_of_and_for_seeds_when_nobody_is_le
 #[test]
 fn writes_go_to_the_node_that_says_that_it_leads() {
     let mut agent = connected(3, 2, &[1, 2]);
-    agent.write(0, command("a"), Somebody(1, 900));
+    agent.write(0, 1, command("a"), Somebody(1, 900));
     open(&mut agent, 0);
     let place = Numbered { session: 7, lane: 0, number: 0, acknowledged: 0 };
     let sent = writes(&mut agent, 0);
@@ -131,23 +131,23 @@ fn writes_go_to_the_node_that_says_that_it_leads() {
 #[test]
 fn cs_2_at_its_end_a_write_is_unknown_only_if_it_was_sent() {
     let mut agent = agent();
-    agent.write(0, command("a"), Somebody(1, 100));
+    agent.write(0, 1, command("a"), Somebody(1, 100));
     agent.on_unreachable("nobody there".to_owned());
     assert!(agent.turn(99).writes.is_empty());
     let told = agent.turn(100).writes;
     assert_eq!(told, [(Somebody(1, 100), Err(WriteError::Unreachable("nobody there".to_owned())))]);
 
     let mut agent = connected(3, 3, &[1, 2]);
-    agent.write(0, command("a"), Somebody(2, 100));
+    agent.write(0, 1, command("a"), Somebody(2, 100));
     assert_eq!(agent.turn(100).writes, [(Somebody(2, 100), Err(WriteError::NoLeader))]);
 
     let mut agent = connected(3, 2, &[1, 2]);
-    agent.write(0, command("a"), Somebody(3, 200));
+    agent.write(0, 1, command("a"), Somebody(3, 200));
     open(&mut agent, 100);
     let sent = writes(&mut agent, 100);
     let full = ForwardReply { id: sent[0].1, outcome: Err(WriteError::Busy(Busy::Space)) };
     agent.on_reply(2, full, 100);
-    agent.write(0, command("b"), Somebody(4, 201));
+    agent.write(0, 1, command("b"), Somebody(4, 201));
     let told = agent.turn(200).writes;
     assert_eq!(told, [(Somebody(3, 200), Err(WriteError::Busy(Busy::Space)))], "it says best why");
     agent.on_directory(1, directory(3, None, &[1, 2, 3]));
@@ -155,7 +155,7 @@ fn cs_2_at_its_end_a_write_is_unknown_only_if_it_was_sent() {
     assert_eq!(told, [(Somebody(4, 201), Err(WriteError::Busy(Busy::Space)))]);
 
     let mut agent = connected(3, 2, &[1, 2]);
-    agent.write(0, command("c"), Somebody(5, 400));
+    agent.write(0, 1, command("c"), Somebody(5, 400));
     open(&mut agent, 300);
     assert_eq!(writes(&mut agent, 300).len(), 1);
     assert_eq!(agent.turn(400).writes, [(Somebody(5, 400), Err(WriteError::Unknown(Cause::Timeout)))]);
@@ -165,6 +165,36 @@ fn cs_2_at_its_end_a_write_is_unknown_only_if_it_was_sent() {
     agent.on_directory(12, directory(3, Some(2), &[1, 2, 3]));
     let again = writes(&mut agent, 500);
     assert!(matches!(&again[..], [(12, _, 3, Proposal::Numbered(_, None))]), "{again:?}");
+}
+
+/// A node of the first version would not understand what needs the second: nothing of that is sent before it is known that no
+/// member is, and what came after it waits too.
+#[test]
+fn what_needs_a_newer_machine_waits_until_all_are_known_to_have_it() {
+    let told = |machine| Directory { machine, ..directory(3, Some(2), &[1, 2]) };
+    let refused = Err(WriteError::NotYet { needs: 2, all_have: 1 });
+    for machine in [1, 2] {
+        let mut early = agent();
+        early.write(0, 2, command("new"), Somebody(1, 900));
+        early.write(0, 1, command("old"), Somebody(2, 900));
+        assert!(early.on_connected(2, peer(2), Some(ClusterId(1))));
+        early.on_directory(2, told(0));
+        let nothing = early.turn(0);
+        assert!(nothing.writes.is_empty() && nothing.say.is_empty());
+        early.on_directory(2, told(machine));
+        open(&mut early, 0);
+        let now = early.turn(1);
+        assert_eq!(now.say.len(), usize::from(machine), "what all know is sent");
+        early.write(0, 2, command("newer"), Somebody(3, 900));
+        let told = early.turn(1).writes;
+        assert_eq!(told == [(Somebody(3, 900), refused.clone())], machine == 1, "at once, by now");
+    }
+    let mut nobody = agent();
+    nobody.write(0, 2, command("new"), Somebody(1, 900));
+    assert!(!nobody.is_idle() && nobody.turn(899).writes.is_empty());
+    let told = nobody.turn(900).writes;
+    assert!(matches!(&told[..], [(Somebody(1, 900), Err(WriteError::Unreachable(_)))]), "{told:?}");
+    assert!(nobody.is_idle());
 }
 
 fn question() -> Question {
@@ -179,8 +209,8 @@ fn seen(answer: &str, age: Option<u64>) -> Seen<Bytes> {
 #[test]
 fn what_has_no_room_is_refused_at_once() {
     let mut agent = agent();
-    agent.write(0, vec![0; 101].into(), Somebody(1, 900));
-    agent.write(0, command("a"), Somebody(2, 900));
+    agent.write(0, 1, vec![0; 101].into(), Somebody(1, 900));
+    agent.write(0, 1, command("a"), Somebody(2, 900));
     agent.read(question(), Somebody(3, 900));
     agent.read(question(), Somebody(4, 900));
     agent.read(question(), Somebody(5, 900));
@@ -245,7 +275,7 @@ fn a_read_that_any_node_may_answer_begins_where_it_is_told() {
 fn a_session_ends_with_its_client_if_nothing_is_under_way() {
     let mut agent = connected(3, 2, &[1, 2]);
     assert_eq!(agent.end(), None);
-    agent.write(0, command("a"), Somebody(1, 900));
+    agent.write(0, 1, command("a"), Somebody(1, 900));
     open(&mut agent, 0);
     let sent = writes(&mut agent, 0);
     assert_eq!(agent.end(), None);

@@ -36,7 +36,8 @@
 //! - `Ok`: it was done, and this is what the machine replied.
 //! - An error other than [`WriteError::Unknown`]: it certainly was not done and never will be. No node was reached
 //!   ([`Unreachable`](WriteError::Unreachable)), none led ([`NoLeader`](WriteError::NoLeader)), the cluster had no room
-//!   ([`Busy`](WriteError::Busy)) for as long as the write could wait, or it is [`Invalid`](WriteError::Invalid) in itself.
+//!   ([`Busy`](WriteError::Busy)) for as long as the write could wait, not all members know such commands
+//!   ([`NotYet`](WriteError::NotYet)), or it is [`Invalid`](WriteError::Invalid) in itself.
 //! - [`WriteError::Unknown`]: a node was asked to do it, and nothing was heard of it in time, or the session had expired
 //!   meanwhile. It may or may not be done, now or later.
 //!
@@ -157,15 +158,21 @@ struct Shared {
 }
 
 impl Shared {
-    async fn write(self: Arc<Self>, lane: u32, command: Bytes, limit: Duration) -> Result<Bytes, WriteError> {
+    async fn write(
+        self: Arc<Self>,
+        lane: u32,
+        needs: u16,
+        command: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, WriteError> {
         let (caller, answer) = Caller::new();
         let until = Instant::now() + limit.min(LONGEST);
-        self.orders.send(Order::Write { lane, command, until, caller }).await.map_err(
-            |refused| match refused {
+        self.orders.send(Order::Write { lane, needs, command, until, caller }).await.map_err(|refused| {
+            match refused {
                 inbox::Refused::Full => WriteError::Busy(crate::error::Busy::Requests),
                 inbox::Refused::Closed => WriteError::Stopped(StopReason::Requested),
-            },
-        )?;
+            }
+        })?;
         answer.await.unwrap_or(Err(WriteError::Unknown(Cause::Stopped(StopReason::Requested))))
     }
 
@@ -385,9 +392,9 @@ async fn write<S: StateMachine>(
     command: S::Command,
     limit: Duration,
 ) -> Result<S::Reply, WriteError> {
-    let encoded = S::encode_command(&command)?;
+    let (needs, encoded) = (S::version_of(&command), S::encode_command(&command)?);
     drop(command);
-    let reply = shared.write(lane, encoded, limit).await?;
+    let reply = shared.write(lane, needs, encoded, limit).await?;
     // It is done; only what it returned cannot be told.
     S::decode_reply(&reply).map_err(|_| WriteError::Unknown(Cause::ReplyLost))
 }

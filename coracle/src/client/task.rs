@@ -42,7 +42,7 @@ impl<T> Patient for Caller<T> {
 
 /// What a handle asks for.
 pub(super) enum Order {
-    Write { lane: u32, command: Bytes, until: Instant, caller: Writer },
+    Write { lane: u32, needs: u16, command: Bytes, until: Instant, caller: Writer },
     Read { question: Question, until: Instant, caller: Reader },
 }
 
@@ -187,9 +187,9 @@ impl Task {
         }
         for order in self.orders.take(TURN) {
             match order {
-                Order::Write { lane, command, until, mut caller } => {
+                Order::Write { lane, needs, command, until, mut caller } => {
                     caller.until = self.tick_of(until) + 1;
-                    self.agent.write(lane, command, caller);
+                    self.agent.write(lane, needs, command, caller);
                 }
                 Order::Read { question, until, mut caller } => {
                     caller.until = self.tick_of(until) + 1;

@@ -8,6 +8,7 @@ use crate::requests::{Reader, Writer};
 use crate::wire::Directory;
 use coracle_core::{LogId, Term};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use tokio::sync::watch;
 
 /// Where the handles and the clients read it.
@@ -64,7 +65,9 @@ impl Runtime {
         });
         let office = office(&self.parts.driver);
         self.parts.told.office.send_if_modified(|told| std::mem::replace(told, office) != office);
-        self.parts.told.directory.send_if_modified(|told| directory::renew(told, &self.parts.driver));
+        let machine = self.parts.machine_version.load(Ordering::Relaxed);
+        let driver = &self.parts.driver;
+        self.parts.told.directory.send_if_modified(|told| directory::renew(told, driver, machine));
         let raft = self.parts.driver.raft();
         let role = (raft.role_name(), raft.term());
         if role != self.told {

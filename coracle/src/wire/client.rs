@@ -66,6 +66,8 @@ pub struct Directory {
     pub leader: Option<Peer>,
     /// Its newest membership, with the entry that it stands at; none if it was never told one.
     pub membership: Option<(LogId, Membership)>,
+    /// The version of the state machine that all members have, as far as it knows; 0: it does not say.
+    pub machine: u16,
 }
 
 impl Mode {
@@ -180,6 +182,7 @@ impl Directory {
             term: self.term.0,
             leader: self.leader.map(from_peer),
             newest: self.membership.as_ref().map(|(id, _)| from_log_id(*id)),
+            machine: self.machine.into(),
         };
         let membership = self.membership.as_ref().map(|(_, it)| encode_membership(it)).unwrap_or_default();
         seal_piece(Type::Directory, &meta, &membership)
@@ -187,9 +190,10 @@ impl Directory {
 
     pub(super) fn open(raw: Raw) -> Result<Directory, WireError> {
         let (meta, bulk) = raw.piece()?;
-        let proto::Directory { term, leader, newest } = proto::Directory::decode(meta)?;
+        let proto::Directory { term, leader, newest, machine } = proto::Directory::decode(meta)?;
         let newest = to_log_id(newest);
         let membership = if bulk.is_empty() { None } else { Some((newest, decode_membership(&bulk)?)) };
-        Ok(Directory { term: Term(term), leader: leader.map(to_peer), membership })
+        let machine = u16::try_from(machine).map_err(|_| WireError::Invalid("a version beyond all"))?;
+        Ok(Directory { term: Term(term), leader: leader.map(to_peer), membership, machine })
     }
 }

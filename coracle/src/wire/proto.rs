@@ -471,6 +471,8 @@ pub(super) struct Directory {
     pub(super) leader: Option<Peer>,
     #[prost(message, optional, tag = "3")]
     pub(super) newest: Option<LogId>,
+    #[prost(uint32, tag = "4")]
+    pub(super) machine: u32,
 }
 
 // The payload of an entry of kind Membership.

@@ -226,7 +226,7 @@ fn samples_of_clients() -> Vec<(&'static str, Bytes)> {
     let answered = QueryReply { id: 1, outcome: Ok(seen) };
     let refused = QueryReply { id: 1, outcome: Err(ReadError::Lagging) };
     let newest = Some((LogId::new(2, 9), membership()));
-    let directory = Directory { term: Term(6), leader: Some(facts().from), membership: newest };
+    let directory = Directory { term: Term(6), leader: Some(facts().from), membership: newest, machine: 0 };
     vec![
         ("query", query(Mode::Unknown(9))),
         ("query at least", query(Mode::Read(Freshness::AtLeast(Index(300))))),
@@ -238,6 +238,7 @@ fn samples_of_clients() -> Vec<(&'static str, Bytes)> {
         ("events off", watched(Watched::Off)),
         ("query reply", refused.encode().to_bytes()),
         ("directory", directory.encode().to_bytes()),
+        ("directory with a version", Directory { machine: 2, ..directory }.encode().to_bytes()),
     ]
 }
 
@@ -549,7 +550,7 @@ fn what_clients_and_nodes_say_survives() {
     }
     assert!(Watched::decode(Bytes::from_static(b"\xff")).is_err());
     for membership in [None, Some((LogId::new(2, 9), membership()))] {
-        let directory = Directory { term: Term(3), leader: None, membership };
+        let directory = Directory { term: Term(3), leader: None, membership, machine: 0 };
         assert_eq!(read(&directory.encode().to_bytes()), Ok(Some(Incoming::Directory(directory))));
     }
     let failure = Some(proto::Failure { code: 999, ..Default::default() });

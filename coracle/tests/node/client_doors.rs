@@ -146,7 +146,8 @@ async fn cs_1_a_numbered_write_is_taken_by_the_leader_and_done_once() {
     let leader = cluster.leader().await;
     let at = |id: u64| &*cluster.addresses[id as usize - 1];
     let (mut raw, directory) = Raw::served(at(leader)).await;
-    let Directory { term, leader: Some(named), membership: Some((_, membership)) } = directory else {
+    let Directory { term, leader: Some(named), membership: Some((_, membership)), machine: 1 } = directory
+    else {
         panic!("it knows its cluster: {directory:?}")
     };
     assert_eq!((named.id, membership.members.len()), (NodeId(leader), 3));

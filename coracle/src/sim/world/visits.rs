@@ -134,7 +134,7 @@ impl World {
         let Some(visitor) = self.visitors.all.get_mut(&client) else { return Ok(()) };
         let caller = Caller { request, until };
         match ask {
-            Ok(command) => visitor.agent.write(0, encode(&command), caller),
+            Ok(command) => visitor.agent.write(0, 1, encode(&command), caller),
             Err(look) => {
                 let (mode, query, first) = (Mode::Read(freshness), look.to_bytes(), request.0 as u32);
                 visitor.agent.read(reads::Question { mode, query, first }, caller);
@@ -193,7 +193,7 @@ impl World {
             let membership =
                 (!raft.membership().is_empty()).then(|| (raft.membership_id(), raft.membership().clone()));
             let leader = raft.leader_member().map(Member::peer);
-            let directory = Directory { term: raft.term(), leader, membership };
+            let directory = Directory { term: raft.term(), leader, membership, machine: 1 };
             if link.told.as_ref() != Some(&directory) {
                 link.told = Some(directory.clone());
                 let word = Word::Directory(directory);
