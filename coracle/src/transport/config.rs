@@ -56,7 +56,8 @@ pub struct TcpConfig {
     /// KiB each; who finds it used up is not read from. 64 MiB: nearly two of the largest. What members send is
     /// bounded by their number.
     pub unfinished_bytes: usize,
-    /// How long such a frame may take from its first 64 KiB to its end. 10 s: 3 MiB a second for the largest.
+    /// How long any frame of such a node may take from its first bytes to its end, but for the time in which it was not read
+    /// from; the same for clients. 10 s: 3 MiB a second for the largest.
     pub unfinished_timeout: Duration,
     /// How many accepted connections may be in their handshake. 256. One more, and the oldest of the address
     /// that has most of them is cut off: a handshake that is meant takes a round trip, so those that are old

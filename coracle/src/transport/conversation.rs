@@ -13,7 +13,7 @@ use crate::wire::{CloseReason, Incoming, WireError, pong};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 impl Link {
     /// Carries messages both ways until the link ends.
@@ -54,7 +54,7 @@ impl Link {
         reader: &mut Reader<R>,
         pulse: &Pulse,
     ) -> End {
-        // The share of a stranger's large frame in what all of them may take, and until when it has it.
+        // The share of a stranger's large frame in what all of them may take.
         let mut share = None;
         loop {
             let found = reader.buffered();
@@ -101,14 +101,13 @@ impl Link {
                 pulse.delivering.store(true, Ordering::Relaxed);
                 let permit = shared.unfinished(reader.begun() - FREE).await;
                 pulse.delivering.store(false, Ordering::Relaxed);
-                share = Some((permit, Instant::now() + shared.config.unfinished_timeout));
+                share = Some(permit);
+                reader.was_held_up();
             }
-            let filled = match &share {
-                Some((_, until)) => match timeout_at(*until, reader.fill()).await {
-                    Ok(filled) => filled,
-                    Err(_) => return End::Protocol(WireError::Invalid("a large frame that took too long")),
-                },
-                None => reader.fill().await,
+            let filled = if shared.is_member(self.peer) {
+                reader.fill().await
+            } else {
+                reader.fill_within(shared.config.unfinished_timeout).await
             };
             match filled {
                 Ok(()) => pulse.heard.fetch_add(1, Ordering::Relaxed),

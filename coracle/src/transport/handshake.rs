@@ -13,9 +13,11 @@ use crate::wire::{
 use bytes::{Bytes, BytesMut};
 use coracle_core::{ClusterId, NodeId, Peer};
 use std::io;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout_at};
 
 /// The longest frame of a handshake, in bytes: some hundreds are usual, a refusal's text may take 4 KiB.
 const HANDSHAKE_FRAME: usize = 8 << 10;
@@ -39,6 +41,8 @@ pub(super) struct Reader<R> {
     buffer: BytesMut,
     decoder: Decoder,
     read: usize,
+    /// Until when the frame that has begun is to be whole.
+    until: Option<Instant>,
 }
 
 /// Why no frame came.
@@ -59,6 +63,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
             buffer: BytesMut::new(),
             decoder: Decoder::new(HANDSHAKE_FRAME),
             read: HANDSHAKE_READ,
+            until: None,
         };
         Stream { reader, writer }
     }
@@ -100,12 +105,32 @@ impl Stream<OwnedReadHalf, OwnedWriteHalf> {
 impl<R: AsyncRead + Unpin> Reader<R> {
     /// The next frame that is here already, with its length.
     pub(super) fn buffered(&mut self) -> Result<Option<(Incoming, usize)>, WireError> {
-        self.decoder.next(&mut self.buffer)
+        let next = self.decoder.next(&mut self.buffer)?;
+        if next.is_some() {
+            self.until = None;
+        }
+        Ok(next)
     }
 
     /// The length of the frame that has begun; 0 while its header is not there.
     pub(super) fn begun(&self) -> usize {
         self.decoder.begun()
+    }
+
+    /// Waits for more bytes; of a frame that has begun, no longer than that after its first ones, so that nobody keeps a place
+    /// by a byte now and then.
+    pub(super) async fn fill_within(&mut self, limit: Duration) -> Result<(), ReadError> {
+        if self.buffer.is_empty() && self.begun() == 0 {
+            return self.fill().await;
+        }
+        let until = *self.until.get_or_insert_with(|| Instant::now() + limit);
+        let late = |_| ReadError::Wire(WireError::Invalid("a frame that took too long"));
+        timeout_at(until, self.fill()).await.map_err(late)?
+    }
+
+    /// The frame that has begun was held up: its time begins anew.
+    pub(super) fn was_held_up(&mut self) {
+        self.until = None;
     }
 
     /// Waits for more bytes. Cancel safe.

@@ -24,7 +24,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{sleep, timeout};
 
 /// How many frames may wait to be written: what bounds them in earnest is their bytes.
 const FRAMES: usize = 1 << 16;
@@ -278,7 +278,7 @@ async fn read(
     config: &TcpConfig,
     hears: &mut impl Hears,
 ) -> End {
-    // The share of a large frame in what all clients may leave unfinished, and until when it has it.
+    // The share of a large frame in what all clients may leave unfinished.
     let mut share = None;
     loop {
         match reader.buffered() {
@@ -307,15 +307,10 @@ async fn read(
             let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
             let permit = Arc::clone(unfinished).acquire_many_owned(bytes).await;
             pulse.delivering.store(false, Ordering::Relaxed);
-            share = Some((permit, Instant::now() + config.unfinished_timeout));
+            share = Some(permit);
+            reader.was_held_up();
         }
-        let filled = match &share {
-            Some((_, until)) => match timeout_at(*until, reader.fill()).await {
-                Ok(filled) => filled,
-                Err(_) => return End::Protocol(WireError::Invalid("a large frame that took too long")),
-            },
-            None => reader.fill().await,
-        };
+        let filled = reader.fill_within(config.unfinished_timeout).await;
         match filled {
             Ok(()) => pulse.heard.fetch_add(1, Ordering::Relaxed),
             Err(ReadError::Wire(error)) => return End::Protocol(error),

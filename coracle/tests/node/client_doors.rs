@@ -331,6 +331,41 @@ async fn clients_have_places_and_peers_have_others() {
     assert_eq!((reason, &*text), (RefusedReason::Purpose, "clients are not served here"));
 }
 
+/// A client that says a request byte by byte gives its place back in the end, however often a byte comes.
+#[tokio::test]
+async fn a_client_that_trickles_is_cut_off() {
+    let cluster = Cluster::founded(1, false, |config| {
+        steady(config);
+        config.max_clients = 1;
+    })
+    .await;
+    let (raw, _) = Raw::served(&cluster.addresses[0]).await;
+    let frame = query(1, nothing()).encode().to_bytes();
+    let (mut reader, mut writer) = raw.stream.into_split();
+    let trickle = async {
+        // The last byte never comes.
+        for byte in frame.slice(..frame.len() - 1) {
+            let _ = writer.write_all(&[byte]).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut heard = Vec::new();
+    let ended = async {
+        tokio::select! {
+            _ = reader.read_to_end(&mut heard) => {}
+            () = trickle => {}
+        }
+    };
+    timeout(PATIENCE, ended).await.expect("it is cut off");
+    assert!(String::from_utf8_lossy(&heard).contains("took too long"), "{heard:?}");
+    eventually("its place is free", async || {
+        let (_raw, answer) = Raw::greet(&cluster.addresses[0], &hello()).await;
+        matches!(answer, Incoming::Welcome(_)).then_some(())
+    })
+    .await;
+}
+
 /// Who asks and does not read fills what answers may take, and is cut off. Others do not notice.
 #[tokio::test]
 async fn a_client_that_never_reads_is_cut_off() {

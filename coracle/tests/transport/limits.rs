@@ -232,6 +232,51 @@ async fn tr_3_unfinished_frames_of_strangers_are_bounded_together() {
     arrives(&mut node, 8, &large).await;
 }
 
+/// Nobody keeps a connection by a byte now and then: a small frame has its time as a large one has. Members are waited for.
+#[tokio::test]
+async fn tr_3_a_stranger_who_trickles_is_cut_off() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let config =
+        TcpConfig { unfinished_timeout: std::time::Duration::from_millis(200), ..TcpConfig::default() };
+    let mut node = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    node.knows(&[(1, &node.address()), (9, "127.0.0.1:1")]);
+    let frame = wire::encode(&forward(1, 100)).to_bytes();
+    let mut trickling = Vec::new();
+    for id in [2, 9] {
+        let mut someone = Stranger::connect(&node.address()).await;
+        assert!(matches!(someone.greet(&hello(id, 1)).await, Some(Incoming::Welcome(_))));
+        let (mut reader, mut writer) = someone.stream.into_split();
+        let frame = frame.clone();
+        trickling.push(tokio::spawn(async move {
+            let trickle = async {
+                for byte in frame {
+                    if writer.write_all(&[byte]).await.is_err() {
+                        break;
+                    }
+                    tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+                }
+                std::future::pending::<()>().await;
+            };
+            let mut heard = Vec::new();
+            tokio::select! {
+                _ = reader.read_to_end(&mut heard) => String::from_utf8_lossy(&heard).contains("took too long"),
+                () = trickle => false,
+            }
+        }));
+    }
+    let member = trickling.pop().unwrap();
+    let stranger = tokio::time::timeout(PATIENCE, trickling.remove(0)).await.expect("in time").unwrap();
+    assert!(stranger, "it is told why");
+    loop {
+        match node.next().await {
+            Inbound::Message { from, .. } => break assert_eq!(from, peer(9)),
+            Inbound::Disconnected(who) => assert_eq!(who, peer(2)),
+            _ => {}
+        }
+    }
+    member.abort();
+}
+
 /// Who does not read its goodbye does not keep the connection by that.
 #[tokio::test]
 async fn sh_2_a_closed_link_ends_though_its_goodbye_is_not_read() {
