@@ -18,13 +18,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::Failure;
+use crate::library::Library;
 
 /// Writers of new keys.
 const WRITERS: usize = 3;
 
 /// Clients that share keys, and how many keys.
 const SHARING: u64 = 3;
-const SHARED: u64 = 3;
+pub(crate) const SHARED: u64 = 3;
 
 /// How often clients are at rest when the blow falls, in percent.
 const AT_REST: u64 = 30;
@@ -36,7 +37,7 @@ const BULK: usize = 256 << 10;
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// What the clients that share keys saw.
-type Story = Arc<Mutex<History<Input, Output>>>;
+pub(crate) type Story = Arc<Mutex<History<Input, Output>>>;
 
 /// Clients at work.
 pub(crate) struct Load {
@@ -44,6 +45,9 @@ pub(crate) struct Load {
     /// What writers that have ended wrote.
     acknowledged: Vec<Acknowledged>,
     sharing: Vec<JoinHandle<()>>,
+    library: Option<Library>,
+    /// How many of their reads were judged by themselves, or what was wrong with one.
+    judged: Result<u64, String>,
     stop: Arc<AtomicBool>,
     story: Story,
     round: u64,
@@ -53,6 +57,7 @@ pub(crate) struct Load {
 pub(crate) struct Seen {
     /// The new keys.
     acknowledged: Vec<Acknowledged>,
+    judged: Result<u64, String>,
     story: Story,
     round: u64,
 }
@@ -69,8 +74,10 @@ impl Load {
             std::thread::spawn(move || share(&addresses, client, round, dice, &stop, &story))
         });
         let sharing = sharing.collect();
+        let nodes = cluster.ids().into_iter().map(|id| cluster.node(id).place.peer_addr.clone()).collect();
+        let library = Some(Library::start(nodes, round, seed, stop.clone(), story.clone()));
         let writers = (0..WRITERS).map(|first| Writer::start(addresses.clone(), first)).collect();
-        Load { writers, acknowledged: Vec::new(), sharing, stop, story, round }
+        Load { writers, acknowledged: Vec::new(), sharing, library, judged: Ok(0), stop, story, round }
     }
 
     /// How many new keys were acknowledged so far.
@@ -88,12 +95,15 @@ impl Load {
             // A panic of a client shows: its operations stay unanswered.
             let _ = client.join();
         }
+        if let Some(library) = self.library.take() {
+            self.judged = library.finish();
+        }
     }
 
     /// Lets them finish, and tells what they saw.
     pub(crate) fn stop(mut self) -> Seen {
         self.finish();
-        Seen { acknowledged: self.acknowledged, story: self.story, round: self.round }
+        Seen { acknowledged: self.acknowledged, judged: self.judged, story: self.story, round: self.round }
     }
 }
 
@@ -110,6 +120,7 @@ impl Seen {
     /// Holds the cluster to its word: every acknowledged key is read from every node, and the history is
     /// judged with the last reads in it.
     fn judge(&self, cluster: &Cluster) -> Result<(), String> {
+        self.judged.clone()?;
         for id in cluster.ids() {
             read_back(cluster, id, &self.acknowledged)?;
             let mut client = cluster.node(id).client().map_err(|error| format!("node {id}: {error}"))?;
@@ -139,6 +150,8 @@ impl Seen {
 pub(crate) struct Ledger {
     acknowledged: Vec<Acknowledged>,
     operations: usize,
+    /// Reads by the library that need not be linearizable.
+    judged: u64,
     rounds: u64,
 }
 
@@ -165,6 +178,7 @@ impl Ledger {
             eprintln!("{} rounds done", self.rounds);
         }
         self.operations += seen.operations();
+        self.judged += seen.judged.unwrap_or(0);
         self.acknowledged.extend(seen.acknowledged);
         if last || self.rounds.is_multiple_of(FULL_CHECK) {
             let all = &self.acknowledged;
@@ -197,17 +211,18 @@ fn patiently(mut ask: impl FnMut() -> Result<(), String>) -> Result<(), String> 
 
 impl fmt::Display for Ledger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ledger { acknowledged, operations, .. } = self;
+        let Ledger { acknowledged, operations, judged, .. } = self;
         write!(
             f,
             "none of {} acknowledged writes was lost on any node, {operations} operations on shared keys are \
-             linearizable, and all nodes agree",
+             linearizable, {judged} reads within a bound or from an entry on saw what they had to, and all nodes \
+             agree",
             acknowledged.len()
         )
     }
 }
 
-fn key_of(round: u64, key: u64) -> String {
+pub(crate) fn key_of(round: u64, key: u64) -> String {
     format!("shared:{round}:{key}")
 }
 

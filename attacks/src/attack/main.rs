@@ -11,6 +11,7 @@ mod disk;
 mod errors;
 mod full;
 mod kills;
+mod library;
 mod load;
 mod power;
 

@@ -11,6 +11,7 @@ mod client;
 mod client_doors;
 mod client_reads;
 mod cluster;
+mod costs;
 mod divergence;
 mod encoding;
 mod events;
