@@ -96,17 +96,17 @@ def read_identity(directory):
 
 
 def hard_state(content):
-    term, node, incarnation, flags, free, lease = unpack("QQQIIQ", content)
-    if flags & ~1 or lease or free:
-        raise Unreadable(f"a hard state with flags {flags:#x} and lease {lease}")
-    return (term, (node, incarnation) if flags & 1 else None)
+    term, node, incarnation, flags, free, promised = unpack("QQQIIQ", content)
+    if flags & ~1 or free:
+        raise Unreadable(f"a hard state with flags {flags:#x} and {free:#x} after them")
+    return (term, (node, incarnation) if flags & 1 else None, promised)
 
 
 class Log:
     """The log as it is after some batches: a state, and the entries in the segments that were read."""
 
     def __init__(self, state=None):
-        state = state or ((0, None), (0, 0), (0, 0), [], [])
+        state = state or ((0, None, 0), (0, 0), (0, 0), [], [])
         self.hard_state, self.purged, self.last = state[:3]
         self.runs, self.memberships = list(state[3]), list(state[4])
         self.entries = {}
@@ -562,9 +562,9 @@ def read(directory):
     cluster = identity["cluster"]
     show("directory", store="wal", node=identity["node"], incarnation=f"{identity['incarnation']:016x}",
          cluster=None if cluster is None else f"{cluster:032x}")
-    term, vote = log.hard_state
+    term, vote, promised = log.hard_state
     vote = vote and {"node": vote[0], "incarnation": f"{vote[1]:016x}"}
-    show("hard_state", term=term, vote=vote, in_doubt=vote_in_doubt)
+    show("hard_state", term=term, vote=vote, promised_lease=promised, in_doubt=vote_in_doubt)
     show("log", purged=log_id(log.purged), last=log_id(log.last), attested=log_id((log.term(boundary), boundary)))
     for first, term in log.runs:
         show("run", first=first, term=term)

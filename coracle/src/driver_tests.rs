@@ -24,7 +24,7 @@ fn one_of(voters: u64, last: u64) -> Driver<RequestId, RequestId> {
     config.machine = (3, true);
     let member = |id| Member { id: NodeId(id), incarnation: Incarnation(10 + id), address: String::new() };
     let restored = Restored {
-        hard_state: HardState { term: Term(1), vote: None },
+        hard_state: HardState { term: Term(1), vote: None, promised: 0 },
         runs: vec![Run::new(1, 1)],
         last: Index(last),
         memberships: vec![(LogId::new(1, 1), Membership::of_voters(ClusterId(1), (1..=voters).map(member)))],
@@ -147,6 +147,7 @@ fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
         last: Index(0),
         commit: Index(0),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,
@@ -303,6 +304,7 @@ fn follow(driver: &mut Driver<RequestId, RequestId>, leader: Peer, term: u64) {
         last: Index(0),
         commit: Index(0),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

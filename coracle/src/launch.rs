@@ -329,7 +329,7 @@ mod tests {
         };
         let kept = Kept { meta, file: 1, bytes: 500 };
         let recovered = Recovered {
-            hard_state: HardState { term: Term(3), vote: None },
+            hard_state: HardState { term: Term(3), vote: None, promised: 0 },
             purged: id,
             last: id,
             memberships: vec![(LogId::new(2, 5), payload)],

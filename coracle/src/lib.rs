@@ -148,7 +148,7 @@ mod writing;
 
 pub use access::Access;
 pub use backup::{Backup, BackupError, BackupInfo};
-pub use config::{Config, MachineThread, Storage};
+pub use config::{Config, Lease, MachineThread, Storage};
 pub use coracle_core as raft;
 pub use error::{
     Busy, Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SessionError,

@@ -215,7 +215,7 @@ pub(crate) fn newest_snapshot(
         snapshots::settle(disk, *id)?;
         // The snapshot may have become durable before the term in which it came.
         let later = id.term > recovered.hard_state.term && !broken.is("snapshots-term-forgotten");
-        let later = later.then_some(HardState { term: id.term, vote: None });
+        let later = later.then_some(HardState { term: id.term, vote: None, ..recovered.hard_state });
         store.write(&WriteBatch { hard_state: later, changes: vec![Change::Reset(*id)] })?;
         let hard_state = later.unwrap_or(recovered.hard_state);
         *recovered = Recovered { hard_state, purged: *id, last: *id, ..Recovered::default() };

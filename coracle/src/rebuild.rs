@@ -302,7 +302,7 @@ fn found(
     snapshots::save(&**disk, &meta, file, &Pace::at_most(0), state)?;
     let mut store: Box<dyn LogStore> = keeper.open(disk, blank)?;
     store.load(&mut |_| {})?;
-    let hard_state = Some(HardState { term, vote: None });
+    let hard_state = Some(HardState { term, vote: None, promised: 0 });
     store.write(&WriteBatch { hard_state, changes: vec![Change::Reset(last)] })?;
     store.idle()?;
     drop(store);

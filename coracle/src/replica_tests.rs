@@ -25,7 +25,7 @@ fn replica(change: impl Fn(&mut Config)) -> Replica {
     let member = |peer: Peer| Member { id: peer.id, incarnation: peer.incarnation, address: String::new() };
     let membership = Membership::of_voters(ClusterId(1), [A, B, C].map(member));
     let restored = Restored {
-        hard_state: HardState { term: Term(1), vote: None },
+        hard_state: HardState { term: Term(1), vote: None, promised: 0 },
         runs: vec![Run::new(1, 1)],
         last: Index(1),
         memberships: vec![(LogId::new(1, 1), membership)],
@@ -65,6 +65,7 @@ fn append(term: u64, prev: LogId, count: u64, commit: u64) -> Event {
         last: Index(prev.index.0 + count),
         commit: Index(commit),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,
@@ -123,6 +124,7 @@ fn acknowledge(replica: &mut Replica, peer: Peer, matched: u64) {
     let reply = AppendEntriesReply {
         term: replica.raft().term(),
         round: Round(0),
+        promised: 0,
         matched: Index(matched),
         last: Index(matched),
         conflict: None,
@@ -149,7 +151,7 @@ fn vt_1_a_vote_waits_for_its_write() {
     let mut replica = replica(|_| {});
     replica.on_event(at(1), vote(2, B));
     let effects = replica.take();
-    assert_eq!(effects.writes[0].1.hard_state, Some(HardState { term: Term(2), vote: Some(B) }));
+    assert_eq!(effects.writes[0].1.hard_state, Some(HardState { term: Term(2), vote: Some(B), promised: 0 }));
     assert!(effects.send.is_empty(), "{effects:?}");
     persist(&mut replica, 1);
     let sent = replica.take().send;
@@ -351,6 +353,7 @@ fn a_slow_follower_is_served_from_the_store() {
         let reply = AppendEntriesReply {
             term: Term(2),
             round: Round(round),
+            promised: 0,
             matched: Index(0),
             last: Index(1),
             conflict: Some(LogId::new(1, 1)),
@@ -546,6 +549,7 @@ fn a_read_of_what_was_purged_ends_in_a_snapshot_and_not_in_a_loop() {
     let lacks_all = AppendEntriesReply {
         term: replica.raft().term(),
         round: Round(0),
+        promised: 0,
         matched: Index(0),
         last: Index(0),
         conflict: Some(LogId::ZERO),

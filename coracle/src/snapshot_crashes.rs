@@ -255,7 +255,7 @@ impl Process {
             Entry::new(LogId::new(term, index), kind, Stamp::default(), payload)
         };
         let changes = vec![Change::Append((after + 1..=after + count).map(entry).collect())];
-        let hard_state = Some(HardState { term: Term(term), vote: None });
+        let hard_state = Some(HardState { term: Term(term), vote: None, promised: 0 });
         self.wal.write(&WriteBatch { hard_state, changes })
     }
 
@@ -323,7 +323,7 @@ impl Process {
     }
 
     fn reset(&mut self, to: LogId) -> Result<(), StoreError> {
-        let hard_state = Some(HardState { term: to.term, vote: None });
+        let hard_state = Some(HardState { term: to.term, vote: None, promised: 0 });
         self.wal.write(&WriteBatch { hard_state, changes: vec![Change::Reset(to)] })?;
         (self.newest, self.purged) = (to, to);
         Ok(())

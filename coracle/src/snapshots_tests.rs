@@ -48,6 +48,7 @@ fn answer(message: &Message) -> Option<Message> {
         Message::AppendEntries(append) => Some(Message::AppendEntriesReply(AppendEntriesReply {
             term: append.term,
             round: append.round,
+            promised: 0,
             matched: Index::ZERO,
             last: Index::ZERO,
             conflict: Some(LogId::ZERO),
@@ -87,7 +88,7 @@ fn leader(bytes: u64, change: impl FnOnce(&mut Config)) -> (Test, Vec<FileOrder>
     let member = |id| Member { id: NodeId(id), incarnation: peer(id).incarnation, address: String::new() };
     let snapshot = LogId::new(1, 100);
     let restored = Restored {
-        hard_state: HardState { term: Term(1), vote: None },
+        hard_state: HardState { term: Term(1), vote: None, promised: 0 },
         purged: snapshot,
         snapshot,
         last: Index(100),

@@ -12,6 +12,12 @@ pub struct Settings {
     pub election_min: u64,
     /// No election timeout is longer than this; greater than `election_min`, so that timeouts differ.
     pub election_max: u64,
+    /// For how long a leader asks its followers to depose nobody, so that it may answer reads without asking
+    /// (D5.4.3). 0: it does not ask. At most `election_max`.
+    pub lease: u64,
+    /// By how much, in thousandths, the clock of a leader may be slower than that of any follower. Less than 1000. Of no
+    /// meaning without a lease.
+    pub clock_drift: u64,
     /// Entries in one AppendEntries at most. At least 1.
     pub message_entries: u64,
     /// Bytes of entries in one AppendEntries at most; a single entry may exceed it. At least 1.
@@ -28,6 +34,8 @@ impl Default for Settings {
             heartbeat: 5,
             election_min: 30,
             election_max: 60,
+            lease: 0,
+            clock_drift: 100,
             message_entries: 1024,
             message_bytes: 1 << 20,
             inflight_messages: 64,
@@ -63,6 +71,8 @@ impl Settings {
                 "at least twice the heartbeat",
             ),
             ("election_max", self.election_max > self.election_min, "greater than the minimum"),
+            ("lease", self.lease <= self.election_max, "at most the longest election timeout"),
+            ("clock_drift", self.clock_drift < 1000, "less than 1000 thousandths"),
             ("message_entries", self.message_entries >= 1, "at least 1"),
             ("message_bytes", self.message_bytes >= 1, "at least 1"),
             ("inflight_messages", self.inflight_messages >= 1, "at least 1"),
@@ -96,6 +106,8 @@ mod tests {
         assert_eq!(complaint(|s| s.heartbeat = 0), Some("heartbeat"));
         assert_eq!(complaint(|s| s.election_min = 9), Some("election_min"));
         assert_eq!(complaint(|s| s.election_max = 30), Some("election_max"));
+        assert_eq!(complaint(|s| s.lease = 61), Some("lease"));
+        assert_eq!(complaint(|s| s.clock_drift = 1000), Some("clock_drift"));
         assert_eq!(complaint(|s| s.message_entries = 0), Some("message_entries"));
         assert_eq!(complaint(|s| s.message_bytes = 0), Some("message_bytes"));
         assert_eq!(complaint(|s| s.inflight_messages = 0), Some("inflight_messages"));
@@ -109,6 +121,8 @@ mod tests {
                 heartbeat: 1,
                 election_min: 2,
                 election_max: 3,
+                lease: 0,
+                clock_drift: 0,
                 message_entries: 1,
                 message_bytes: 1,
                 inflight_messages: 1,
@@ -120,6 +134,8 @@ mod tests {
                 heartbeat: u64::MAX / 4,
                 election_min: u64::MAX - 1,
                 election_max: u64::MAX,
+                lease: u64::MAX,
+                clock_drift: 999,
                 message_entries: u64::MAX,
                 message_bytes: u64::MAX,
                 inflight_messages: usize::MAX,

@@ -85,7 +85,11 @@ fn append_entries(f: &mut fmt::Formatter<'_>, append: &AppendEntries, last: Inde
         1 => write!(f, "entry {last}")?,
         _ => write!(f, "entries {} to {last}", append.prev.index.next())?,
     }
-    write!(f, ", commit {}, round {}", append.commit, append.round)
+    write!(f, ", commit {}, round {}", append.commit, append.round)?;
+    match append.lease {
+        0 => Ok(()),
+        lease => write!(f, ", lease {lease}"),
+    }
 }
 
 impl fmt::Display for Held {
@@ -101,7 +105,11 @@ impl fmt::Display for AppendEntriesReply {
             Some(limit) => write!(f, "no match, at most {limit}, ")?,
             None => write!(f, "match {}, ", self.matched)?,
         }
-        write!(f, "last {}, round {}", self.last, self.round)
+        write!(f, "last {}, round {}", self.last, self.round)?;
+        match self.promised {
+            0 => Ok(()),
+            promised => write!(f, ", promised {promised}"),
+        }
     }
 }
 
@@ -367,6 +375,7 @@ impl fmt::Display for Dropped {
             Dropped::TermTooFar => "as of a term too far ahead",
             Dropped::Unexpected => "as unexpected in this role",
             Dropped::Lagging => "as asking this node to lead, which lags",
+            Dropped::Promised => "as asking this node to lead, which promised another to wait",
             Dropped::SecondLeader => "as from a second leader",
             Dropped::ContradictsCommitted => "as against what is committed",
         })

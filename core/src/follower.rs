@@ -25,6 +25,8 @@ pub(crate) struct Follower {
     acknowledged: Index,
     /// The newest round that it has heard of in this term.
     round: Round,
+    /// For how long it promised then to depose nobody.
+    promised: u64,
     pub(crate) reads: FollowerReads,
 }
 
@@ -37,6 +39,7 @@ impl Follower {
             verified: Index::ZERO,
             acknowledged: Index::ZERO,
             round: Round(0),
+            promised: 0,
             reads: FollowerReads::default(),
         }
     }
@@ -58,7 +61,7 @@ impl Follower {
         self.since = before.since;
     }
 
-    /// The next tick campaigns.
+    /// The next tick campaigns, or the first one at which it has promised nobody not to.
     pub(crate) fn lose_patience(&mut self) {
         self.timeout = 0;
     }
@@ -88,6 +91,12 @@ impl Follower {
         }
         self.leader = Some(from);
         self.since = shared.now;
+        if self.timeout == 0 {
+            self.timeout = shared.draw_timeout();
+        }
+        if append.round >= self.round {
+            self.promised = shared.promise(from, append.lease);
+        }
         if shared.installing.is_some() {
             // The log is about to go: of all this only that the leader lives counts.
             if append.round > self.round {
@@ -183,7 +192,7 @@ impl Follower {
         let Some(leader) = self.leader else { return };
         let matched = self.matched(shared);
         self.acknowledged = self.acknowledged.max(matched);
-        shared.answer_append(leader, self.round, matched, conflict);
+        shared.answer_append(leader, (self.round, self.promised), matched, conflict);
     }
 
     pub(crate) fn on_read(&mut self, shared: &mut Shared, ticket: Ticket) {

@@ -2,6 +2,7 @@
 //!
 //! Its parts are how it changes the membership (`leader/change.rs`) and how it hands over (`leader/transfer.rs`).
 
+use crate::lease::Lease;
 use crate::progress::Progress;
 use crate::read::{LeaderReads, Reader};
 use crate::rules::Quorum;
@@ -37,6 +38,8 @@ pub(crate) struct Leader {
     /// All members, itself among them, each in its very incarnation: of a node that is being replaced, both disks.
     pub(crate) progress: BTreeMap<Peer, Progress>,
     pub(crate) reads: LeaderReads,
+    /// What it keeps to answer reads without asking, for a time.
+    pub(crate) lease: Lease,
     /// Those who were members until the newest membership, and do not know it yet.
     pub(crate) leaving: BTreeMap<Peer, Leaving>,
     /// Whether the commit index has risen since the followers were last told of it without being sent entries.
@@ -58,6 +61,7 @@ impl Leader {
             since: shared.now,
             progress: BTreeMap::from([own]),
             reads: LeaderReads::new(shared.now),
+            lease: Lease::default(),
             leaving: BTreeMap::new(),
             untold: false,
             transfer: None,
@@ -177,6 +181,11 @@ impl Leader {
             let (follower, last) = (from.id, reply.last);
             shared.out.alarms.push(Alarm::LostEntries { follower, acknowledged, last });
         }
+        if let Some(left) = self.lease.left(reply.round) {
+            let (now, drift) = (shared.now, shared.settings.clock_drift);
+            let promised = reply.promised.min(shared.settings.lease);
+            progress.on_promise(shared.rules.lease_until(left, now, promised, drift));
+        }
         let news = progress.on_matched(shared.rules, reply.matched);
         progress.on_round_of_catching_up(shared.rules, shared.now, shared.log.last());
         match reply.conflict {
@@ -233,6 +242,9 @@ impl Leader {
     }
 
     fn join(&mut self, shared: &mut Shared, reader: Reader) {
+        if self.lease_left(shared, shared.now) > 0 {
+            return self.grant(shared, shared.log.commit(), reader);
+        }
         self.reads.join(shared.rules, reader);
         self.start_round_if_due(shared);
     }
@@ -283,11 +295,26 @@ impl Leader {
         shared.rules.knows_commit(shared.log.commit(), self.start)
     }
 
+    /// For how many more ticks from `now` on nobody else can be elected, so that what is committed here is all that is
+    /// (D5.4.3): a quorum of the newest membership has promised it. 0 if that is not known, or not any more.
+    pub(crate) fn lease_left(&self, shared: &Shared, now: Tick) -> u64 {
+        if shared.settings.lease == 0
+            || !self.may_read(shared)
+            || !shared.rules.may_lease(self.lease.gave_way)
+        {
+            return 0;
+        }
+        let left = self.reached(shared, Quorum::Lease, Progress::promised).since(now);
+        // It promises itself no end, alone or not.
+        left.min(shared.settings.lease)
+    }
+
     /// A heartbeat to all, carrying a new round.
     pub(crate) fn start_round(&mut self, shared: &mut Shared) {
         self.untold = false;
         let read_index = self.may_read(shared).then(|| shared.log.commit());
         let round = self.reads.start_round(shared.now, read_index);
+        self.lease.on_round(round, shared.now, shared.settings.lease);
         let peers: Vec<Peer> = self.peers().collect();
         for peer in peers {
             self.send_empty(shared, peer);
@@ -302,20 +329,23 @@ impl Leader {
     fn confirm_reads(&mut self, shared: &mut Shared) {
         let round = self.reached(shared, Quorum::Read, |progress| progress.round);
         let granted = self.reads.confirm(shared.rules, round);
-        let term = shared.term();
         for (index, reader) in granted {
-            match reader {
-                Reader::Local(ticket) => {
-                    let index = shared.rules.read_index(index);
-                    shared.out.reads.push(ReadGrant { ticket, index });
-                }
-                Reader::Remote { peer, boot, sequence } => {
-                    let reply = ReadIndexReply { term, boot, sequence, index: Some(index) };
-                    shared.send(peer, Message::ReadIndexReply(reply));
-                }
-            }
+            self.grant(shared, index, reader);
         }
         self.start_round_if_due(shared);
+    }
+
+    fn grant(&self, shared: &mut Shared, index: Index, reader: Reader) {
+        match reader {
+            Reader::Local(ticket) => {
+                let index = shared.rules.read_index(index);
+                shared.out.reads.push(ReadGrant { ticket, index });
+            }
+            Reader::Remote { peer, boot, sequence } => {
+                let reply = ReadIndexReply { term: shared.term(), boot, sequence, index: Some(index) };
+                shared.send(peer, Message::ReadIndexReply(reply));
+            }
+        }
     }
 
     pub(crate) fn replicate(&mut self, shared: &mut Shared) {
@@ -357,6 +387,7 @@ impl Leader {
             last: prev.index,
             commit: shared.log.commit(),
             round: self.reads.round(),
+            lease: if self.lease.gave_way { 0 } else { shared.settings.lease },
             persisted: shared.disk.persisted(),
             disk_age: shared.disk.age(shared.now),
             time: 0,

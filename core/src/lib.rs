@@ -129,6 +129,9 @@
 //! the round is confirmed, and the read may be served as soon as the machine has applied what was committed at the
 //! start of the round. Followers serve reads too, at an index that they ask the leader for (`ReadIndex`).
 //!
+//! With a *lease* (`lease.rs`) it need not ask: its followers promise in their answers to depose nobody for a time, and as
+//! long as a majority is bound nobody else can have committed anything. This alone trusts clocks, and is off by default.
+//!
 //! # What the shell has to do
 //!
 //! Give the core everything that happens, and carry out each [`Output`] as its fields say. Two of its rules carry the
@@ -165,6 +168,7 @@ mod disk;
 mod display;
 mod follower;
 mod leader;
+mod lease;
 mod log;
 mod membership;
 mod message;

@@ -310,6 +310,7 @@ mod tests {
             last: Index(prev.index.0 + terms.len() as u64),
             commit: Index(0),
             round: Round(0),
+            lease: 0,
             persisted: Index(0),
             disk_age: 0,
             time: 0,

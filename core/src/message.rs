@@ -115,6 +115,8 @@ pub struct AppendEntries {
     pub commit: Index,
     /// The newest confirmation round.
     pub round: Round,
+    /// For how long its receiver is asked to depose nobody, in ticks; 0 if it is not asked (D5.4.3).
+    pub lease: u64,
     /// How far the leader's own log is durable.
     pub persisted: Index,
     /// For how long the leader's oldest disk write has been under way, in ticks.
@@ -143,6 +145,8 @@ pub struct AppendEntriesReply {
     pub term: Term,
     /// The newest round that the follower has heard of in this term.
     pub round: Round,
+    /// For how long it deposes nobody, in ticks, from when it heard of that round (D5.4.3).
+    pub promised: u64,
     /// The newest index that is durable here *and* verified by an [`AppendEntries`] of this term.
     pub matched: Index,
     /// The newest index in the follower's log, durable or not.

@@ -361,6 +361,8 @@ pub enum Dropped {
     Unexpected,
     /// It asks this node to lead, which lacks, or has not on its disk, what it must hold for that.
     Lagging,
+    /// It asks this node to campaign, which has promised another leader not to (D5.4.3).
+    Promised,
     /// A second leader in one term: one of the two is wrong about the world.
     SecondLeader,
     /// It contradicts a committed entry: its sender is wrong about the world.

@@ -30,6 +30,8 @@ pub(crate) struct Progress {
     pub(crate) round: Round,
     /// The oldest heartbeat that it has not answered, or else the newest: its round, and `matched` as it was then.
     heartbeat: (Round, Index),
+    /// Until when, by the leader's clock, it certainly deposes nobody (D5.4.3).
+    promised: Tick,
     /// When it last answered in this term.
     heard: Tick,
     /// The round in which it catches up (thesis, section 4.2.1): where the log ended when that began, and when that was.
@@ -97,6 +99,7 @@ impl Progress {
             in_flight_bytes: 0,
             round: Round(0),
             heartbeat: (Round(0), Index::ZERO),
+            promised: Tick::default(),
             heard: now,
             catching_up: (next.prev(), now),
             last_round: None,
@@ -166,6 +169,20 @@ impl Progress {
             State::Distrusted(_) => Tick::default(),
             State::Trusted(_) => self.heard,
         }
+    }
+
+    /// Until when it certainly deposes nobody. The leader itself does not while it leads.
+    pub(crate) fn promised(&self) -> Tick {
+        match self.state {
+            State::Own => Tick(u64::MAX),
+            State::Distrusted(_) => Tick::default(),
+            State::Trusted(_) => self.promised,
+        }
+    }
+
+    /// It has promised to depose nobody until then.
+    pub(crate) fn on_promise(&mut self, until: Tick) {
+        self.promised = self.promised.max(until);
     }
 
     /// Whether it has answered an AppendEntries in this term: the first round of a leader is not 0.

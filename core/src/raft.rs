@@ -9,6 +9,7 @@ use crate::candidate::Candidate;
 use crate::disk::Disk;
 use crate::follower::Follower;
 use crate::leader::Leader;
+use crate::lease::Promises;
 use crate::log::Log;
 use crate::progress::Progress;
 use crate::rng::Rng;
@@ -90,6 +91,7 @@ impl Raft {
             rng: Rng::new(seed ^ me.id.0.rotate_left(32)),
             now,
             hard_state,
+            promises: Promises::after_start(now, hard_state.promised),
             log: Log::new(purged, runs, last, commit, memberships),
             disk: Disk::new(last),
             applied: commit,
@@ -205,8 +207,7 @@ impl Raft {
         // Before the term rule: a node that hears a leader helps nobody to depose it, and so does not even
         // take over the candidate's term (thesis, section 4.2.3).
         if let Message::RequestVote(vote) = &message
-            && !self.shared.rules.helps_to_depose(self.hears_leader())
-            && !self.was_handed_over(vote.handed_over)
+            && (self.is_bound(vote) || self.sticks_to_leader(vote))
         {
             self.answer_vote(from, *vote, Some(Refusal::Leader));
             return Transition::Stay;
@@ -253,6 +254,19 @@ impl Raft {
                 _ => self.shared.drop_input(Dropped::Unexpected),
             },
         }
+    }
+
+    /// Whether it has promised to depose nobody (D5.4.3), but for one that the very leader whom it promised so told to
+    /// campaign.
+    fn is_bound(&self, vote: &RequestVote) -> bool {
+        let shared = &self.shared;
+        let bound = shared.promises.bind(shared.now, vote.handed_over);
+        shared.rules.keeps_promise(bound, !vote.pre && vote.campaign > shared.term())
+    }
+
+    /// Whether it hears a leader that did not give way itself.
+    fn sticks_to_leader(&self, vote: &RequestVote) -> bool {
+        !self.shared.rules.helps_to_depose(self.hears_leader()) && !self.was_handed_over(vote.handed_over)
     }
 
     fn hears_leader(&self) -> bool {
@@ -331,7 +345,7 @@ impl Raft {
     /// A leader of an older term learns from the answer that it was deposed.
     pub(crate) fn on_old_append(&mut self, from: Peer, term: Term) -> Transition {
         if self.shared.rules.tells_old_leader(term, self.shared.term()) {
-            self.shared.answer_append(from, Round(0), Index::ZERO, None);
+            self.shared.answer_append(from, (Round(0), 0), Index::ZERO, None);
         }
         self.shared.drop_input(Dropped::Stale)
     }
@@ -458,7 +472,17 @@ impl Raft {
         self.lose_target(id);
         match &self.role {
             Role::Follower(follower) if follower.leader.is_some_and(|leader| leader.id == id) => {
-                if self.shared.may_campaign() { Transition::PreVote } else { Transition::Follow }
+                if self.shared.may_campaign() {
+                    return Transition::PreVote;
+                }
+                self.change_role(Transition::Follow);
+                if let Role::Follower(follower) = &mut self.role
+                    && self.shared.may_lead()
+                {
+                    // It promised that very leader to wait, and waits no longer than that.
+                    follower.lose_patience();
+                }
+                Transition::Stay
             }
             _ => Transition::Stay,
         }

@@ -5,9 +5,13 @@
 //! (extended version), "thesis, section 6.4" one of Ongaro's thesis, and D5.1.3 a rule of this design, which goes beyond
 //! both (`docs/design-rules.md`).
 //!
+//! Those of leases stand in `rules/lease.rs`.
+//!
 //! The names in quotation marks within the code are mutants: rules that can be broken on purpose, so that the
-//! simulator can show that it would notice (`docs/testing.md` lists what finds each). They stand here and nowhere else
-//! in the core. Without the feature `mutants` nothing can be broken, and they are gone from the program.
+//! simulator can show that it would notice (`docs/testing.md` lists what finds each). They stand in the rules and nowhere
+//! else in the core. Without the feature `mutants` nothing can be broken, and they are gone from the program.
+
+mod lease;
 
 use crate::{
     AppendEntries, Boot, Broken, HandedOver, HardState, Index, LogId, Member, Membership, Message, NodeId,
@@ -33,6 +37,8 @@ pub(crate) enum Quorum {
     Read,
     /// When it was last heard of.
     Contact,
+    /// Until when it deposes nobody.
+    Lease,
 }
 
 /// State.
@@ -68,7 +74,7 @@ impl Rules {
         me: Peer,
     ) -> HardState {
         if campaigns {
-            return HardState { term: state.term.next(), vote: Some(me) };
+            return HardState { term: state.term.next(), vote: Some(me), ..state };
         }
         let clears = self.broken.is("vote-cleared-with-role") && !elected;
         if clears { HardState { vote: None, ..state } } else { state }
@@ -532,9 +538,13 @@ impl Rules {
         let too_small = match what {
             Quorum::Commit => self.broken.is("commit-quorum-too-small"),
             Quorum::Read => self.broken.is("read-quorum-too-small"),
+            Quorum::Lease => self.broken.is("lease-quorum-too-small"),
             Quorum::Contact => false,
         };
         if what == Quorum::Commit && self.broken.is("joint-commits-by-new-voters") {
+            return membership.after().reached(&value_of);
+        }
+        if what == Quorum::Lease && self.broken.is("lease-by-new-voters") {
             return membership.after().reached(&value_of);
         }
         let reached = membership.reached(&value_of);

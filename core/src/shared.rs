@@ -4,6 +4,7 @@
 //! [`Output`] of the step.
 
 use crate::disk::Disk;
+use crate::lease::Promises;
 use crate::log::Log;
 use crate::rng::Rng;
 use crate::rules::Rules;
@@ -24,6 +25,8 @@ pub(crate) struct Shared {
     /// The newest moment that a step was given.
     pub(crate) now: Tick,
     pub(crate) hard_state: HardState,
+    /// Until when it has promised to depose nobody.
+    pub(crate) promises: Promises,
     pub(crate) log: Log,
     pub(crate) disk: Disk,
     /// How far the state machine has applied.
@@ -86,10 +89,15 @@ impl Shared {
         self.rules.furthest_term(at_its_start)
     }
 
-    /// Whether this node may campaign and lead: it votes in the membership in force, in this life, and its machine
+    /// Whether this node may campaign: it may lead, and has promised nobody not to.
+    pub(crate) fn may_campaign(&self) -> bool {
+        self.may_lead() && !self.rules.waits_for_promises(self.promises.bind(self.now, None))
+    }
+
+    /// Whether this node may campaign and lead, but for what it has promised: it votes in the membership in force, in this life, and its machine
     /// is not known to differ from that of a majority. One that voted in the membership before may too, without counting
     /// itself, as long as it does not know the newest committed (D5.1.16; thesis, section 4.2.2).
-    pub(crate) fn may_campaign(&self) -> bool {
+    pub(crate) fn may_lead(&self) -> bool {
         let votes = self.log.membership().is_voter(self.me);
         let open = self.log.membership_id().index > self.log.commit();
         let voted = open && self.log.membership_before().is_some_and(|before| before.is_voter(self.me));
@@ -116,10 +124,18 @@ impl Shared {
     }
 
     /// Answers an AppendEntries: what is durable and verified here, and where the logs could match if they do not.
-    pub(crate) fn answer_append(&mut self, to: Peer, round: Round, matched: Index, conflict: Option<LogId>) {
+    /// `round` is the newest that it has heard of, and `promised` what it promised then.
+    pub(crate) fn answer_append(
+        &mut self,
+        to: Peer,
+        (round, promised): (Round, u64),
+        matched: Index,
+        conflict: Option<LogId>,
+    ) {
         let reply = AppendEntriesReply {
             term: self.term(),
             round,
+            promised,
             matched,
             last: self.log.last(),
             conflict,
@@ -143,7 +159,26 @@ impl Shared {
             self.out.send.clear();
             self.held.clear();
         }
-        self.hard_state = HardState { term, vote };
+        self.hard_state = HardState { term, vote, ..self.hard_state };
+        self.write_hard_state();
+    }
+
+    /// Promises this leader of its term to depose nobody for so long, from now on. What it promises.
+    pub(crate) fn promise(&mut self, leader: Peer, asked: u64) -> u64 {
+        let promised = self.rules.promise(asked, self.settings.election_max);
+        if promised > 0 {
+            let to = HandedOver { by: leader, term: self.term() };
+            self.promises.give(to, self.now.after(promised));
+        }
+        if self.rules.saves_promise(promised, self.hard_state.promised) {
+            // Nothing is said until this is durable, and so not the promise either.
+            self.hard_state.promised = promised;
+            self.write_hard_state();
+        }
+        promised
+    }
+
+    fn write_hard_state(&mut self) {
         let Some(hard_state) = self.rules.hard_state_to_write(self.hard_state) else { return };
         let write = self.write();
         write.hard_state = Some(hard_state);

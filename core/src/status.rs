@@ -73,6 +73,8 @@ pub struct Status {
     pub writes_under_way: usize,
     /// At a leader: how the other members stand.
     pub peers: Vec<PeerStatus>,
+    /// At a leader: for how many more ticks it may answer reads without asking, by its lease.
+    pub lease: u64,
 }
 
 /// A member as its leader sees it.

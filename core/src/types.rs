@@ -208,6 +208,8 @@ pub struct HardState {
     pub term: Term,
     /// Whom it voted for in that term.
     pub vote: Option<Peer>,
+    /// The longest lease that it ever promised, in ticks; 0 if it never did (D5.4.3).
+    pub promised: u64,
 }
 
 /// The start of a stretch of entries that share a term. A log is a list of these, ascending in both fields.

@@ -13,6 +13,7 @@ fn append(term: u64, prev: LogId, commit: u64) -> AppendEntries {
         last: prev.index,
         commit: Index(commit),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

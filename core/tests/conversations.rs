@@ -332,7 +332,7 @@ fn a_leader_steps_down() {
     c.remark("2 was cut off for long, and its process restarted in a newer term.");
     c.crash(B);
     let node = c.nodes.get_mut(&B).expect("node 2");
-    node.disk.hard_state = HardState { term: Term(5), vote: Some(peer(B)) };
+    node.disk.hard_state = HardState { term: Term(5), vote: Some(peer(B)), promised: 0 };
     c.restart(B);
     c.heal();
     c.tick(A, 5);

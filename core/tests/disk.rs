@@ -11,6 +11,7 @@ fn append(term: u64, prev: LogId, last: u64) -> AppendEntries {
         last: Index(last),
         commit: Index(0),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

@@ -302,6 +302,7 @@ fn mc_3_truncation_puts_the_membership_before_it_back_in_force() {
                 last: Index(cut),
                 commit: Index(0),
                 round: Round(1),
+                lease: 0,
                 persisted: Index(0),
                 disk_age: 0,
                 time: 0,
@@ -336,6 +337,7 @@ fn mc_3_the_first_membership_of_a_restarted_node_can_still_be_truncated() {
             last: Index(1),
             commit: Index(0),
             round: Round(1),
+            lease: 0,
             persisted: Index(0),
             disk_age: 0,
             time: 0,
@@ -514,7 +516,7 @@ fn mc_9_a_replaced_disk_counts_only_in_the_set_that_names_it_against_brute_force
 #[test]
 fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one() {
     let restored = Restored {
-        hard_state: HardState { term: Term(1), vote: None },
+        hard_state: HardState { term: Term(1), vote: None, promised: 0 },
         runs: vec![Run::new(1, 1)],
         last: Index(2),
         memberships: vec![
@@ -536,6 +538,7 @@ fn mc_9_answers_count_by_the_newest_membership_and_requests_by_the_committed_one
         last: Index(1),
         commit: Index(1),
         round: Round(1),
+        lease: 0,
         persisted: Index(1),
         disk_age: 0,
         time: 0,

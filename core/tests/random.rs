@@ -309,6 +309,7 @@ fn any_append() -> impl Strategy<Value = (AppendEntries, Carried)> {
             last: Index(last),
             commit: Index(commit),
             round: Round(round),
+            lease: 0,
             persisted: Index(rest),
             disk_age: rest,
             time: 0,
@@ -361,6 +362,7 @@ fn any_message() -> impl Strategy<Value = (Message, Carried)> {
         Message::AppendEntriesReply(AppendEntriesReply {
             term: Term(term),
             round: Round(round),
+            promised: 0,
             matched: Index(matched),
             last: Index(last),
             conflict,

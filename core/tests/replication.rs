@@ -12,6 +12,7 @@ fn append(term: u64, prev: LogId, last: u64, commit: u64) -> AppendEntries {
         last: Index(last),
         commit: Index(commit),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,
@@ -194,6 +195,7 @@ fn lg_5_nobody_acknowledges_more_than_there_is() {
         let reply = AppendEntriesReply {
             term: Term(2),
             round: Round(round),
+            promised: 0,
             matched: Index(matched),
             last: Index(matched),
             conflict: None,
@@ -445,6 +447,7 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
     let short = |round| AppendEntriesReply {
         term: Term(2),
         round: Round(round),
+        promised: 0,
         matched: Index(0),
         last: Index(2),
         conflict: None,
@@ -500,6 +503,7 @@ fn a_follower_that_lost_entries_is_noticed_though_newer_rounds_have_left() {
     let short = AppendEntriesReply {
         term: Term(2),
         round: first.round,
+        promised: 0,
         matched: Index(0),
         last: Index(2),
         conflict: None,

@@ -170,6 +170,7 @@ fn until_the_log_is_reset_nothing_is_appended_or_acknowledged() {
         last: Index(2),
         commit: Index(10),
         round: Round(1000),
+        lease: 0,
         persisted: Index(10),
         disk_age: 0,
         time: 0,

@@ -177,6 +177,7 @@ fn tr_2_answers_of_strangers_do_not_count() {
             let reply = AppendEntriesReply {
                 term: Term(2),
                 round,
+                promised: 0,
                 matched: Index(3),
                 last: Index(3),
                 conflict: None,
@@ -253,6 +254,7 @@ fn a_malformed_append_is_dropped_whole() {
         last: Index(4),
         commit: Index(0),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

@@ -271,6 +271,7 @@ fn vt_2_following_a_leader_does_not_give_the_vote_back() {
         last: Index(1),
         commit: Index(0),
         round: Round(1),
+        lease: 0,
         persisted: Index(1),
         disk_age: 0,
         time: 0,
@@ -291,6 +292,7 @@ fn vt_4_a_term_learned_from_an_answer_is_durable_before_anything_is_said_in_it()
     let reply = AppendEntriesReply {
         term: Term(5),
         round: Round(0),
+        promised: 0,
         matched: Index(0),
         last: Index(0),
         conflict: None,

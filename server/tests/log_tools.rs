@@ -115,7 +115,7 @@ impl Node {
         let peer =
             Peer { id: NodeId(1 + dice.below(3)), incarnation: Incarnation(dice.below(1 << 40) << 24) };
         let vote = (dice.below(3) > 0).then_some(peer);
-        self.write(vec![], Some(HardState { term: Term(self.term), vote }));
+        self.write(vec![], Some(HardState { term: Term(self.term), vote, promised: 0 }));
     }
 
     fn truncate(&mut self, count: u64) {
@@ -263,11 +263,11 @@ fn what_is_in_doubt_is_marked() {
     node.append(2, 10, Kind::Command);
     node.append(2, 10, Kind::Command);
     node.term += 1;
-    node.write(vec![], Some(HardState { term: Term(node.term), vote: None }));
+    node.write(vec![], Some(HardState { term: Term(node.term), vote: None, promised: 0 }));
     node.truncate(1);
     node.wal
         .write(&WriteBatch {
-            hard_state: Some(HardState { term: Term(9), vote: None }),
+            hard_state: Some(HardState { term: Term(9), vote: None, promised: 0 }),
             changes: vec![
                 Change::Truncate(Index(2)),
                 Change::Append(vec![Entry::new(LogId::new(9, 3), Kind::Command, Stamp::default(), b"new")]),

@@ -32,7 +32,7 @@ pub(super) fn bytes(batch: &WriteBatch) -> u64 {
 /// A write in a few words.
 pub(super) fn batch(batch: &WriteBatch) -> String {
     let mut parts = Vec::new();
-    if let Some(HardState { term, vote }) = batch.hard_state {
+    if let Some(HardState { term, vote, .. }) = batch.hard_state {
         let vote = vote.map_or("nobody".to_owned(), |peer| format!("node {}", peer.id));
         parts.push(format!("term {term} with a vote for {vote}"));
     }

@@ -152,7 +152,7 @@ mod tests {
     fn writes_merge_in_order_and_the_newest_id_stands_for_all() {
         let mut queue = WriteQueue::default();
         let vote = |term| WriteBatch {
-            hard_state: Some(HardState { term: Term(term), vote: None }),
+            hard_state: Some(HardState { term: Term(term), vote: None, promised: 0 }),
             changes: vec![],
         };
         queue.push(WriteId(1), vote(1));
@@ -189,7 +189,7 @@ mod tests {
         let mut queue = WriteQueue::default();
         let mut large = append(2, 3..=12, MAX_BATCH_BYTES / 2 - 100);
         large.changes.insert(0, Change::Truncate(Index(2)));
-        large.hard_state = Some(HardState { term: Term(2), vote: None });
+        large.hard_state = Some(HardState { term: Term(2), vote: None, promised: 0 });
         queue.push(WriteId(1), large);
         queue.push(WriteId(2), append(2, 13..=13, MAX_BATCH_BYTES * 2));
         queue.push(WriteId(3), append(2, 14..=14, 1));

@@ -239,6 +239,8 @@ pub(super) struct AppendEntries {
     pub(super) commit: u64,
     #[prost(uint64, tag = "6")]
     pub(super) round: u64,
+    #[prost(uint64, tag = "7")]
+    pub(super) lease: u64,
     #[prost(uint64, tag = "8")]
     pub(super) persisted: u64,
     #[prost(uint64, tag = "9")]
@@ -257,6 +259,8 @@ pub(super) struct AppendEntriesReply {
     pub(super) term: u64,
     #[prost(uint64, tag = "3")]
     pub(super) round: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) promised: u64,
     #[prost(uint64, tag = "5")]
     pub(super) matched: u64,
     #[prost(uint64, tag = "6")]

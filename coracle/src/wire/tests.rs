@@ -81,6 +81,7 @@ fn append(prev: LogId, term: u64, entries: Vec<Entry>) -> PeerMessage {
         last: Index(prev.index.0 + entries.len() as u64),
         commit: Index(4),
         round: Round(17),
+        lease: 0,
         persisted: Index(6),
         disk_age: 2,
         time: 1_000,
@@ -160,6 +161,7 @@ fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
     let append_reply = AppendEntriesReply {
         term,
         round: Round(17),
+        promised: 0,
         matched: Index(7),
         last: Index(9),
         conflict: Some(LogId::new(4, 6)),
@@ -560,6 +562,18 @@ fn what_clients_and_nodes_say_survives() {
 }
 
 // Every message survives, whatever its numbers.
+
+/// (The golden frame has none, as those of older versions.)
+#[test]
+fn a_lease_that_is_asked_for_survives() {
+    let mut message = append(LogId::new(3, 4), 5, vec![]);
+    if let PeerMessage::Raft { envelope: Envelope { message: Message::AppendEntries(append), .. }, .. } =
+        &mut message
+    {
+        append.lease = 60;
+    }
+    assert_eq!(decode(&encode(&message).to_bytes()), Ok(Some(message)));
+}
 
 proptest! {
     #[test]

@@ -33,6 +33,7 @@ fn heartbeat(from: Peer, to: Peer) -> PeerMessage {
         last: Index(0),
         commit: Index(0),
         round: Round(0),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

@@ -44,6 +44,7 @@ async fn entries_arrive_as_they_were_however_the_socket_cuts_them() {
         last: Index(600),
         commit: Index(0),
         round: Round(0),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

@@ -116,6 +116,7 @@ impl Leader {
             transfer.step = Step::Hold { since, asked: if asks { Some(now) } else { asked } };
         }
         if asks {
+            self.lease.gave_way = true;
             let term = shared.term();
             shared.send(to, Message::TimeoutNow(TimeoutNow { term, last }));
         }

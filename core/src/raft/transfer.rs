@@ -17,14 +17,18 @@ impl Raft {
             return shared.drop_input(Dropped::Unexpected);
         }
         let votes = shared.log.membership().is_voter(shared.me);
-        if !shared.rules.may_take_over(votes, shared.may_campaign()) {
+        if !shared.rules.may_take_over(votes, shared.may_lead()) {
             return shared.drop_input(Dropped::NotMember);
+        }
+        let handed = HandedOver { by: from, term: ask.term };
+        if shared.rules.waits_for_promises(shared.promises.bind(shared.now, Some(handed))) {
+            return shared.drop_input(Dropped::Promised);
         }
         let holds = shared.log.term_at(ask.last.index) == Some(ask.last.term);
         if !shared.rules.is_up_to_take_over(holds, ask.last.index, shared.disk.persisted()) {
             return shared.drop_input(Dropped::Lagging);
         }
-        Transition::TakeOver(HandedOver { by: from, term: ask.term })
+        Transition::TakeOver(handed)
     }
 
     /// Whether a candidate names the very leader that this node believes in, or is, and its term: then that leader gave

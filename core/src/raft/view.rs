@@ -32,6 +32,7 @@ impl Raft {
                 Role::Leader(leader) => peers_of(leader, *now),
                 _ => Vec::new(),
             },
+            lease: self.lease_left_at(*now),
         }
     }
 
@@ -72,6 +73,14 @@ impl Raft {
         match &self.role {
             Role::Follower(follower) => follower.leader.filter(|_| follower.hears_leader(&self.shared, now)),
             _ => None,
+        }
+    }
+
+    /// For how many more ticks from this moment on it answers reads by its lease (D5.4.3): 0 unless it leads, and holds one.
+    pub fn lease_left_at(&self, now: Tick) -> u64 {
+        match &self.role {
+            Role::Leader(leader) => leader.lease_left(&self.shared, now),
+            _ => 0,
         }
     }
 

@@ -183,7 +183,7 @@ impl Cluster {
         let images = logs.iter().map(|text| {
             let log = if *text == "-" { Vec::new() } else { parse_log(text, memberships) };
             let term = log.last().map_or(Term(0), |entry: &Entry| entry.term);
-            Image { hard_state: HardState { term, vote: None }, log, ..Image::default() }
+            Image { hard_state: HardState { term, vote: None, promised: 0 }, log, ..Image::default() }
         });
         Cluster::from_images(settings, seed, images.collect())
     }

@@ -58,6 +58,7 @@ pub(crate) fn heartbeat_of(c: &Cluster) -> AppendEntries {
         last: Index(1),
         commit: Index(0),
         round: Round(1),
+        lease: 0,
         persisted: Index(1),
         disk_age: 0,
         time: 0,

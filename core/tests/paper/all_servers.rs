@@ -24,6 +24,7 @@ fn a_newer_term_makes_a_follower_of_everybody() {
     let reply = AppendEntriesReply {
         term: Term(9),
         round: Round(0),
+        promised: 0,
         matched: Index(0),
         last: Index(0),
         conflict: None,

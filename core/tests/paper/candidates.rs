@@ -9,7 +9,7 @@ fn a_candidate_enters_the_next_term_votes_for_itself_and_asks_all() {
     let mut c = Cluster::with_logs(&["1 1", "1", "1"]);
     candidate_a(&mut c);
     assert_eq!((c.role(A), c.term(A), c.vote(A)), (RoleName::Candidate, 2, Some(A)));
-    assert_eq!(c.node(A).disk.hard_state, HardState { term: Term(2), vote: Some(peer(A)) });
+    assert_eq!(c.node(A).disk.hard_state, HardState { term: Term(2), vote: Some(peer(A)), promised: 0 });
     for to in [B, C] {
         let Message::RequestVote(vote) = answer(&c, A, to) else { panic!("it asks") };
         assert_eq!(

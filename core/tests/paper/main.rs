@@ -25,6 +25,7 @@ fn append_entries(term: u64, prev: LogId, last: u64, leader_commit: u64) -> Appe
         last: Index(last),
         commit: Index(leader_commit),
         round: Round(1),
+        lease: 0,
         persisted: Index(0),
         disk_age: 0,
         time: 0,

@@ -139,6 +139,7 @@ impl<W: Write> Printer<'_, W> {
             "type": "hard_state",
             "term": recovered.hard_state.term.0,
             "vote": vote.map(|vote| json!({ "node": vote.id.0, "incarnation": hex16(vote.incarnation.0) })),
+            "promised_lease": recovered.hard_state.promised,
             "in_doubt": look.hard_state_in_doubt,
         }))?;
         self.line(&json!({
@@ -197,7 +198,11 @@ impl<W: Write> Printer<'_, W> {
             None => "no vote".into(),
         };
         let doubt = if look.hard_state_in_doubt { ", perhaps not durable" } else { "" };
-        writeln!(out, "  term {}, {vote}{doubt}", recovered.hard_state.term)?;
+        let lease = match recovered.hard_state.promised {
+            0 => String::new(),
+            ticks => format!(", leases of up to {} ms promised", ticks * 10),
+        };
+        writeln!(out, "  term {}, {vote}{lease}{doubt}", recovered.hard_state.term)?;
         for run in &recovered.runs {
             writeln!(out, "  term {} from index {} on", run.term, run.first)?;
         }

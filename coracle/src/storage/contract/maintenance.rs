@@ -1,7 +1,7 @@
 //! Truncation, purge and reset: what they take, and what they must leave.
 
 use super::case::{Case, Verdict};
-use super::model::{Step, append, changes, entry, hard_state as state, membership};
+use super::model::{Step, append, changes, entry, hard_state as state, membership, promising};
 use crate::storage::{Change, WriteBatch};
 use coracle_core::{Index, LogId};
 
@@ -77,7 +77,7 @@ fn kept(case: &mut Case<'_>, step: Step) -> Verdict {
 pub(super) fn hard_state(case: &mut Case<'_>) -> Verdict {
     case.open()?;
     case.run(Step::Write(WriteBatch {
-        hard_state: state(9, Some(2)),
+        hard_state: promising(state(9, Some(2)), 30),
         changes: vec![append(1, 1..=40, 2000)],
     }))?;
     kept(case, changes(vec![Change::Truncate(Index(30))]))?;
@@ -85,7 +85,10 @@ pub(super) fn hard_state(case: &mut Case<'_>) -> Verdict {
     kept(case, Step::Purge(LogId::new(1, 30)))?;
     kept(case, changes(vec![Change::Reset(LogId::new(2, 50)), append(2, 51..=80, 2000)]))?;
     // A hard state of the same batch, and one that follows at once.
-    let batch = WriteBatch { hard_state: state(11, None), changes: vec![Change::Truncate(Index(60))] };
+    let batch = WriteBatch {
+        hard_state: promising(state(11, None), u64::MAX),
+        changes: vec![Change::Truncate(Index(60))],
+    };
     kept(case, Step::Write(batch))?;
     case.run_unread(Step::Write(WriteBatch { hard_state: state(12, Some(7)), changes: vec![] }))?;
     kept(case, Step::Purge(LogId::new(2, 60)))

@@ -35,8 +35,11 @@ impl fmt::Display for Step {
             Step::Purge(upto) => write!(f, "purge up to {upto}"),
             Step::Write(WriteBatch { hard_state, changes }) => {
                 f.write_str("write")?;
-                if let Some(HardState { term, vote }) = hard_state {
+                if let Some(HardState { term, vote, promised }) = hard_state {
                     write!(f, " the hard state of term {term}")?;
+                    if *promised > 0 {
+                        write!(f, " with a promise of {promised} ticks")?;
+                    }
                     vote.iter().try_for_each(|peer| write!(f, " with a vote for {}", peer.id))?;
                     f.write_str(";")?;
                 }
@@ -180,7 +183,12 @@ pub fn append(term: u64, range: std::ops::RangeInclusive<u64>, size: usize) -> C
 /// A hard state, with or without a vote.
 pub fn hard_state(term: u64, vote: Option<u64>) -> Option<HardState> {
     let vote = vote.map(|id| Peer { id: NodeId(id), incarnation: Incarnation(id * 100) });
-    Some(HardState { term: Term(term), vote })
+    Some(HardState { term: Term(term), vote, promised: 0 })
+}
+
+/// The same with a promise of a lease.
+pub fn promising(hard_state: Option<HardState>, promised: u64) -> Option<HardState> {
+    hard_state.map(|state| HardState { promised, ..state })
 }
 
 /// A batch of changes without a hard state.

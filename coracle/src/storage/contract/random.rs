@@ -1,7 +1,7 @@
 //! Random lives: steps of any kind in any order, with openings between them.
 
 use super::case::{Case, Verdict};
-use super::model::{Model, Step, changes, entry, hard_state, membership};
+use super::model::{Model, Step, changes, entry, hard_state, membership, promising};
 use crate::storage::{Change, WriteBatch};
 use coracle_core::{Index, LogId};
 
@@ -52,7 +52,8 @@ fn step(dice: &mut Dice, model: &Model) -> Step {
         }
         4 => {
             let vote = (dice.below(2) == 0).then(|| 1 + dice.below(5));
-            let hard_state = hard_state(last.term.0 + dice.below(4), vote);
+            let promised = if dice.below(2) == 0 { dice.below(u64::MAX) } else { 0 };
+            let hard_state = promising(hard_state(last.term.0 + dice.below(4), vote), promised);
             let entries = next(dice, last.term.0.max(1), last.index.0);
             Step::Write(WriteBatch { hard_state, changes: vec![entries] })
         }

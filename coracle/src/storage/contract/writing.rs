@@ -1,7 +1,7 @@
 //! Writes: what they do, what they must not do, and how large they may be.
 
 use super::case::{Case, Verdict};
-use super::model::{Step, append, changes, entry, hard_state, membership};
+use super::model::{Step, append, changes, entry, hard_state, membership, promising};
 use crate::entry::MAX_PAYLOAD;
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use coracle_core::{Index, LogId};
@@ -52,7 +52,10 @@ pub(super) fn durable(case: &mut Case<'_>) -> Verdict {
         changes(vec![Change::Append(vec![membership(1, 1)])]),
         changes(vec![append(1, 2..=5, 100)]),
         Step::Idle,
-        Step::Write(WriteBatch { hard_state: hard_state(2, None), changes: vec![append(2, 6..=8, 5000)] }),
+        Step::Write(WriteBatch {
+            hard_state: promising(hard_state(2, None), 60),
+            changes: vec![append(2, 6..=8, 5000)],
+        }),
         Step::Write(WriteBatch { hard_state: hard_state(2, Some(u64::MAX / 100)), changes: vec![] }),
         changes(vec![append(2, 9..=9, 40_000)]),
         changes(vec![append(3, 10..=60, 7)]),

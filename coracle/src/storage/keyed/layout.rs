@@ -3,7 +3,8 @@
 //! ```text
 //! 00        the format: magic "CRKV", u32 version
 //! 01        whose log it is: u64 node, u64 incarnation
-//! 02        the hard state: u64 term, u64 node voted for (0: none), u64 its incarnation
+//! 02        the hard state: u64 term, u64 node voted for (0: none), u64 its incarnation, and u64
+//!           the longest lease that was promised, in ticks, if one was
 //! 03        the newest entry that is gone: u64 term, u64 index (missing: none)
 //! 04        the newest membership entry that is gone: u64 term, u64 index, payload (missing: none)
 //! 05        how often the log was started: u64
@@ -64,7 +65,9 @@ pub(super) fn identity(identity: &Identity) -> Operation {
 
 pub(super) fn hard_state(state: &HardState) -> Operation {
     let vote = state.vote.unwrap_or_default();
-    record(HARD_STATE, &[state.term.0, vote.id.0, vote.incarnation.0], &[])
+    let numbers = [state.term.0, vote.id.0, vote.incarnation.0, state.promised];
+    // As it was before there were leases, where none was promised: so an older version opens it too.
+    record(HARD_STATE, if state.promised == 0 { &numbers[..3] } else { &numbers }, &[])
 }
 
 pub(super) fn purged(upto: LogId) -> Operation {
@@ -132,9 +135,12 @@ pub(super) fn read_identity(value: &[u8]) -> Result<(NodeId, Incarnation), Strin
 }
 
 pub(super) fn read_hard_state(value: &[u8]) -> Result<HardState, String> {
-    let [term, id, incarnation] = numbers(HARD_STATE, value)?;
+    let (term, id, incarnation, promised) = match numbers(HARD_STATE, value) {
+        Ok([term, id, incarnation]) => (term, id, incarnation, 0),
+        Err(_) => numbers(HARD_STATE, value).map(|[term, id, inc, promised]| (term, id, inc, promised))?,
+    };
     let vote = Peer { id: NodeId(id), incarnation: Incarnation(incarnation) };
-    Ok(HardState { term: Term(term), vote: (id != 0).then_some(vote) })
+    Ok(HardState { term: Term(term), vote: (id != 0).then_some(vote), promised })
 }
 
 pub(super) fn read_purged(value: &[u8]) -> Result<LogId, String> {
@@ -173,8 +179,9 @@ mod tests {
         let state = HardState {
             term: Term(7),
             vote: Some(Peer { id: NodeId(2), incarnation: Incarnation(u64::MAX) }),
+            promised: 60,
         };
-        let unvoted = HardState { term: Term(8), vote: None };
+        let unvoted = HardState { term: Term(8), vote: None, promised: 0 };
         assert_eq!(read_hard_state(&value(hard_state(&state)).1), Ok(state));
         assert_eq!(read_hard_state(&value(hard_state(&unvoted)).1), Ok(unvoted));
         assert_eq!(read_purged(&value(purged(LogId::new(3, 9))).1), Ok(LogId::new(3, 9)));

@@ -55,11 +55,12 @@ fn any_digest() -> impl Strategy<Value = Digest> {
 fn any_append_reply() -> impl Strategy<Value = Message> {
     let conflict = proptest::option::of(any_log_id());
     let digest = proptest::option::of(any_digest());
-    (any::<[u64; 6]>(), conflict, digest).prop_map(|(numbers, conflict, digest)| {
-        let [term, round, matched, last, applied, disk_age] = numbers;
+    (any::<[u64; 7]>(), conflict, digest).prop_map(|(numbers, conflict, digest)| {
+        let [term, round, promised, matched, last, applied, disk_age] = numbers;
         Message::AppendEntriesReply(AppendEntriesReply {
             term: Term(term),
             round: Round(round),
+            promised,
             matched: Index(matched),
             last: Index(last),
             conflict,

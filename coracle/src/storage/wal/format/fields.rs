@@ -8,7 +8,7 @@ pub(in crate::storage::wal) type Wrong = String;
 /// Bit 0 of a hard state's flags: there is a vote.
 pub(super) const VOTED: u32 = 1;
 
-/// Term, vote, flags, and the room for the lease that was promised.
+/// Term, vote, flags, and the longest lease that was promised.
 pub(super) const HARD_STATE_SIZE: usize = 40;
 
 pub(super) fn put_hard_state(out: &mut Vec<u8>, hard_state: &HardState) {
@@ -18,7 +18,7 @@ pub(super) fn put_hard_state(out: &mut Vec<u8>, hard_state: &HardState) {
     put_u64(out, vote.incarnation.0);
     put_u32(out, if hard_state.vote.is_some() { VOTED } else { 0 });
     put_u32(out, 0);
-    put_u64(out, 0);
+    put_u64(out, hard_state.promised);
 }
 
 pub(super) fn put_log_id(out: &mut Vec<u8>, id: LogId) {
@@ -66,10 +66,10 @@ impl<'a> Cursor<'a> {
     pub(super) fn hard_state(&mut self) -> Result<HardState, Wrong> {
         let term = Term(self.u64()?);
         let vote = Peer { id: NodeId(self.u64()?), incarnation: Incarnation(self.u64()?) };
-        let (flags, free, lease) = (self.u32()?, self.u32()?, self.u64()?);
-        if lease != 0 || free != 0 || flags & !VOTED != 0 {
-            return Err(format!("a hard state with flags {flags:#x} and a lease of {lease}"));
+        let (flags, free, promised) = (self.u32()?, self.u32()?, self.u64()?);
+        if free != 0 || flags & !VOTED != 0 {
+            return Err(format!("a hard state with flags {flags:#x} and {free:#x} after them"));
         }
-        Ok(HardState { term, vote: (flags & VOTED != 0).then_some(vote) })
+        Ok(HardState { term, vote: (flags & VOTED != 0).then_some(vote), promised })
     }
 }

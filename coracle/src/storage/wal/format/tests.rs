@@ -12,7 +12,7 @@ fn batch() -> WriteBatch {
         |index, payload: &[u8]| Entry::new(LogId::new(2, index), Kind::Command, Stamp::default(), payload);
     let vote = Some(Peer { id: NodeId(3), incarnation: Incarnation(4) });
     WriteBatch {
-        hard_state: Some(HardState { term: Term(2), vote }),
+        hard_state: Some(HardState { term: Term(2), vote, promised: 60 }),
         changes: vec![
             Change::Reset(LogId::new(1, 9)),
             Change::Truncate(Index(9)),
