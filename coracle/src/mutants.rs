@@ -166,6 +166,21 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("read-does-not-wait", "RD-2", "answers a read before the machine has come so far"),
     mutant("answer-to-any-question", "D5.4.1", "takes an old answer for that to its newest question"),
     mutant("answer-to-another-run", "D5.4.1", "takes the answer to a question that its earlier boot asked"),
+    // Leases.
+    mutant("promise-not-saved", "D5.4.3", "forgets with its process that it promised to depose nobody"),
+    mutant("promise-ends-with-term", "D5.4.3", "takes a newer term for the end of its promise"),
+    mutant("votes-within-promise", "D5.4.3", "votes although it has promised to depose nobody"),
+    mutant("campaigns-within-promise", "D5.4.3", "campaigns although it has promised to depose nobody"),
+    mutant("lease-from-answer", "RD-3", "counts its lease from when the answer comes"),
+    mutant("lease-ignores-drift", "RD-3", "counts its lease as if all clocks ran alike"),
+    mutant("lease-after-timeout-now", "RD-4", "goes on by its lease after it told another to take over"),
+    mutant("lease-quorum-too-small", "CM-7", "takes promises of one less than a majority for a lease"),
+    mutant(
+        "lease-by-new-voters",
+        "§6",
+        "takes promises of the new voters alone while the membership is joint",
+    ),
+    mutant("clock-beyond-bound", "RD-3", "has a clock that is slower than others by more than it says"),
     // Machine and clients.
     mutant("machine-ahead-of-disk", "D5.1.8", "applies what is committed but not durable here"),
     mutant("loaded-fed-twice", "RS-3", "hands the machine the same entries again after loading them"),

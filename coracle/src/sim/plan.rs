@@ -4,7 +4,7 @@
 //! at once. Times are in microseconds of simulated time.
 
 use super::dice::Dice;
-use crate::config::{Config, Storage};
+use crate::config::{Config, Lease, Storage};
 use crate::work::Way;
 use coracle_core::NodeId;
 use std::time::Duration;
@@ -132,6 +132,8 @@ pub(super) struct Plan {
     pub(super) session: u64,
     /// How far ahead machines set timers at most, in milliseconds; 0 for none.
     pub(super) timers: u64,
+    /// For how long leaders ask for a lease, in milliseconds; 0 for none.
+    pub(super) lease: u64,
     /// Whether every other client is no member, and has connections of its own.
     pub(super) remote: bool,
     /// How many people want a cluster founded at once, before the run begins.
@@ -150,6 +152,7 @@ impl Plan {
             .draw_sessions(dice)
             .draw_timers(dice)
             .draw_remote(dice)
+            .draw_leases(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -157,8 +160,7 @@ impl Plan {
         let (drop, crash) = (dice.within(0, 300), dice.within(1, 30) * ELECTION / 10);
         let (partition, freeze) = (dice.within(2, 30) * ELECTION / 10, dice.within(5, 40) * ELECTION / 10);
         let (rumour, flap) = (dice.within(3, 30) * ELECTION / 10, dice.within(3, 30) * ELECTION / 10);
-        let reset = dice.within(1, 20) * ELECTION / 10;
-        let disk_error = dice.within(5, 40) * ELECTION / 10;
+        let (reset, disk_error) = (dice.within(1, 20) * ELECTION / 10, dice.within(5, 40) * ELECTION / 10);
         let (damage, stray) = (dice.within(10, 60) * ELECTION / 10, dice.within(1, 10) * ELECTION / 10);
         Plan {
             nodes: nodes.unwrap_or(*dice.pick(&[3, 3, 3, 4, 5, 5, 6, 7])),
@@ -217,6 +219,7 @@ impl Plan {
             way: 0,
             session: 60_000,
             timers: 0,
+            lease: 0,
             remote: false,
             founders: 1,
             lists: 1,
@@ -293,6 +296,16 @@ impl Plan {
         Plan { remote: dice.chance(400), ..self }
     }
 
+    /// A lease as long as the longest timeout of an election outlasts what keeps followers to a leader that they hear.
+    fn draw_leases(self, dice: &mut Dice) -> Plan {
+        Plan { lease: *dice.pick(&[0, 0, 200, 600, 600]), ..self }
+    }
+
+    /// By how much clocks may be slower than others, in thousandths, where there are leases.
+    pub(super) fn drift(&self) -> u64 {
+        if self.lease < 600 { 100 } else { 500 }
+    }
+
     /// How this client writes.
     pub(super) fn way(&self, client: usize) -> Way {
         match self.way {
@@ -316,6 +329,8 @@ impl Plan {
         config.max_unapplied_bytes = self.unapplied;
         config.forward = self.forward;
         config.session_timeout = Duration::from_millis(self.session);
+        let (duration, max_clock_drift) = (Duration::from_millis(self.lease), self.drift() as u32);
+        config.lease = (self.lease > 0).then_some(Lease { duration, max_clock_drift });
         config.snapshot_bytes = u64::MAX;
         config.snapshot_entries = if self.purge == 0 { u64::MAX } else { *dice.pick(&[5, 30, u64::MAX]) };
         config.snapshot_piece_bytes = *dice.pick(&[50, 300, 1 << 18]);

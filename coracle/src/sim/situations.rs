@@ -33,6 +33,7 @@ situations! {
     Partial "partial cut" "links cut at random",
     Flapped "link flapped" "a link went and came in quick succession",
     Frozen "node frozen" "a node handled nothing for a while",
+    Leased "lease held" "a leader could answer reads by its lease",
     Clocked "clock set" "a clock got another rate, or jumped",
     Rumoured "rumour" "a node was told, rightly or not, that a peer's process is gone",
     ProcessCrash "process crash" "a process ended; the page cache stayed",

@@ -18,6 +18,7 @@ mod faults;
 mod founding;
 mod guests;
 mod heal;
+mod leases;
 mod moves;
 mod network;
 mod power;

@@ -95,6 +95,7 @@ impl World {
                 self.met.count(Rare::Clocked);
                 let (rate, jumps) = (dice.within(500, 2000), dice.chance(200));
                 let jump = if jumps { dice.below(5 * ELECTION) } else { 0 };
+                let (rate, jump) = self.within_drift(rate, jump);
                 self.set_clock(node, rate, jump);
                 self.tell(|| format!("the clock of node {} jumps {} ms, rate {rate}", node + 1, jump / MS));
             }

@@ -117,6 +117,7 @@ impl World {
         if let Some(up) = &self.hosts[node].up {
             self.ghost.on_step(node, up.raft())?;
         }
+        self.watch_leases(node)?;
         self.watch_ready(node)?;
         self.watch_room(node, added)
     }
