@@ -69,6 +69,7 @@ kinds! {
     Transfer "transfer",
     Wipe "wipe",
     Move "move",
+    Corner "corner",
 }
 
 const KINDS: usize = Kind::ALL.len();

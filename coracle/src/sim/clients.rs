@@ -113,6 +113,8 @@ pub(super) struct Clients {
     history: History<Input, Output>,
     hosted: Option<Hosted>,
     asking: bool,
+    /// The node from which the first client reads, whoever leads.
+    pub(super) reads_at: Option<usize>,
     /// Requests that a node has taken, and neither answered nor died with.
     owed: BTreeMap<RequestId, usize>,
     /// Texts that were applied, and at which index.
@@ -143,6 +145,7 @@ impl Clients {
             history: History::new(),
             hosted: None,
             asking: true,
+            reads_at: None,
             owed: BTreeMap::new(),
             applied: BTreeMap::new(),
             taken: 0,
@@ -210,18 +213,20 @@ impl Clients {
             self.deeds[request.0 as usize - 1].outcome = Outcome::Unknown;
             self.tell_asker(request);
         }
+        let reads_at = self.reads_at.filter(|_| client == 0);
         let waits = self.clients[client].waits.len();
-        if !self.asking || waits >= self.depth {
+        if !self.asking || waits >= self.depth + if reads_at.is_some() { 2 } else { 0 } {
             return None;
         }
         self.met.count_if(waits > 0, Rare::Pipelined);
         let request = RequestId(self.deeds.len() as u64 + 1);
         let ask = self.draw(client, request, dice);
+        let ask = if reads_at.is_some() && self.hosted.is_none() { Err(Look::Key(0)) } else { ask };
         let (freshness, least) = self.fresh(&ask, now, committed, dice);
         let stray = dice.chance(200);
-        let node = match self.clients[client].leader {
+        let node = match reads_at.or(self.clients[client].leader) {
             _ if self.clients[client].remote => NOWHERE,
-            Some(leader) if !stray => leader,
+            Some(leader) if !stray || reads_at.is_some() => leader,
             _ => dice.below(nodes as u64) as usize,
         };
         let patience = dice.within(ELECTION / 6, 4 * ELECTION);
@@ -399,6 +404,7 @@ impl Clients {
             Heard::Answer(value, applied, age) => {
                 self.past.judge(request, deed.judged(&value), applied, age, now)?;
                 deed.read_at = Some(applied);
+                self.met.count_if(self.reads_at == Some(deed.node), Rare::CornerRead);
                 Outcome::Read(value)
             }
             Heard::NotDone(NotDone::NotLeader(leader)) => {

@@ -15,6 +15,10 @@ pub(super) const MS: u64 = 1000;
 /// The greatest election timeout of a simulated node.
 pub(super) const ELECTION: u64 = 600 * MS;
 
+/// From what the mean pauses between faults are drawn, in tenths of an election timeout: between partitions, freezes,
+/// rumours, links that flap, resets, errors of disks, their damage, and stray messages.
+const PAUSES: [(u64, u64); 8] = [(2, 30), (5, 40), (3, 30), (3, 30), (1, 20), (5, 40), (10, 60), (1, 10)];
+
 /// The faults of one run. Rates are per mille.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
@@ -134,6 +138,10 @@ pub(super) struct Plan {
     pub(super) timers: u64,
     /// For how long leaders ask for a lease, in milliseconds; 0 for none.
     pub(super) lease: u64,
+    /// By how much clocks may be slower than others, in thousandths, where there are leases.
+    pub(super) drift: u64,
+    /// The mean pause between two leaders that are cut off while they may hold a lease; 0 for none.
+    pub(super) corner: u64,
     /// Whether every other client is no member, and has connections of its own.
     pub(super) remote: bool,
     /// How many people want a cluster founded at once, before the run begins.
@@ -158,10 +166,8 @@ impl Plan {
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let sometimes = |dice: &mut Dice, odds: u64, value: u64| if dice.chance(odds) { value } else { 0 };
         let (drop, crash) = (dice.within(0, 300), dice.within(1, 30) * ELECTION / 10);
-        let (partition, freeze) = (dice.within(2, 30) * ELECTION / 10, dice.within(5, 40) * ELECTION / 10);
-        let (rumour, flap) = (dice.within(3, 30) * ELECTION / 10, dice.within(3, 30) * ELECTION / 10);
-        let (reset, disk_error) = (dice.within(1, 20) * ELECTION / 10, dice.within(5, 40) * ELECTION / 10);
-        let (damage, stray) = (dice.within(10, 60) * ELECTION / 10, dice.within(1, 10) * ELECTION / 10);
+        let [partition, freeze, rumour, flap, reset, disk_error, damage, stray] =
+            PAUSES.map(|(low, high)| dice.within(low, high) * ELECTION / 10);
         Plan {
             nodes: nodes.unwrap_or(*dice.pick(&[3, 3, 3, 4, 5, 5, 6, 7])),
             clients: dice.within(2, 6) as usize,
@@ -220,6 +226,8 @@ impl Plan {
             session: 60_000,
             timers: 0,
             lease: 0,
+            drift: 0,
+            corner: 0,
             remote: false,
             founders: 1,
             lists: 1,
@@ -296,14 +304,16 @@ impl Plan {
         Plan { remote: dice.chance(400), ..self }
     }
 
-    /// A lease as long as the longest timeout of an election outlasts what keeps followers to a leader that they hear.
+    /// One plan of four has leases: shorter than what keeps followers to a leader that they hear, and longer, with clocks
+    /// that are nearly alike or not at all. What a lease trusts, and what it must outlast, then happens in every run.
     fn draw_leases(self, dice: &mut Dice) -> Plan {
-        Plan { lease: *dice.pick(&[0, 0, 200, 600, 600]), ..self }
-    }
-
-    /// By how much clocks may be slower than others, in thousandths, where there are leases.
-    pub(super) fn drift(&self) -> u64 {
-        if self.lease < 600 { 100 } else { 500 }
+        let (lease, drift) = *dice.pick(&[(300, 50), (600, 50), (600, 500)]);
+        if !dice.chance(250) {
+            return self;
+        }
+        let often = |mean: u64| if mean == 0 { 4 * ELECTION } else { mean };
+        let (crash, rumour) = (often(self.crash), often(self.rumour));
+        Plan { lease, drift, corner: ELECTION, clocks: true, crash, rumour, ..self }
     }
 
     /// How this client writes.
@@ -329,7 +339,7 @@ impl Plan {
         config.max_unapplied_bytes = self.unapplied;
         config.forward = self.forward;
         config.session_timeout = Duration::from_millis(self.session);
-        let (duration, max_clock_drift) = (Duration::from_millis(self.lease), self.drift() as u32);
+        let (duration, max_clock_drift) = (Duration::from_millis(self.lease), self.drift as u32);
         config.lease = (self.lease > 0).then_some(Lease { duration, max_clock_drift });
         config.snapshot_bytes = u64::MAX;
         config.snapshot_entries = if self.purge == 0 { u64::MAX } else { *dice.pick(&[5, 30, u64::MAX]) };
@@ -366,6 +376,7 @@ impl Plan {
             transfer: 0,
             wipe: 0,
             moves: 0,
+            corner: 0,
             purge: 0,
             put_back: 0,
             rot: 0,

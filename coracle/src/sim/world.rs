@@ -11,6 +11,7 @@ mod bounds;
 mod changes;
 mod contest;
 mod copies;
+mod corner;
 mod counting;
 mod disk;
 mod dues;
@@ -32,6 +33,7 @@ mod watchers;
 mod wipes;
 
 use self::copies::Aside;
+use self::corner::Corner;
 pub(super) use self::counting::Before;
 use self::network::{Network, Parcel};
 use self::reads::Reading;
@@ -151,6 +153,11 @@ pub(super) enum Happening {
         leader: usize,
         stage: u8,
     },
+    /// The next stage of a leader that is cut off.
+    Corner {
+        since: u64,
+        stage: u8,
+    },
     /// The two processes of a node and of a copy of its directory change places.
     ChangePlaces {
         node: usize,
@@ -203,6 +210,8 @@ pub(super) struct World {
     pub(super) takes_over: bool,
     /// Questions about the founding that have no answer yet, by name: who asks, and what.
     pub(super) questions: BTreeMap<u64, (usize, Question)>,
+    /// The leader that is being cut off while it may hold a lease.
+    corner: Option<Corner>,
     /// What a user brought.
     pub(super) guests: Option<Guests>,
 }
@@ -231,6 +240,7 @@ impl World {
             turns: (0..plan.nodes).map(|_| None).collect(),
             aside: (0..plan.nodes).map(|_| Aside::default()).collect(),
             questions: BTreeMap::new(),
+            corner: None,
             guests: None,
             takes_over: true,
             counts_flight: plan.gather == 0,
@@ -375,6 +385,10 @@ impl World {
             Happening::Flap { from, to, more } => self.on_flap(from, to, more),
             Happening::Turnover { leader, stage } => {
                 self.on_turnover(leader, stage);
+                Ok(())
+            }
+            Happening::Corner { since, stage } => {
+                self.on_corner(since, stage);
                 Ok(())
             }
             Happening::ChangePlaces { node, more } => self.change_places(node, more),

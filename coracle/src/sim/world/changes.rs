@@ -37,6 +37,7 @@ impl World {
             now.members.get(&member.id).is_some_and(|known| known.incarnation != member.incarnation)
         });
         let to = if replaces { members::next_step(&now, &to) } else { to };
+        let to = self.corner_changing(node, &now, dice).unwrap_or(to);
         self.ask_for(node, id, to)
     }
 

@@ -39,6 +39,7 @@ impl World {
             Kind::Transfer => plan.transfer,
             Kind::Wipe => plan.wipe,
             Kind::Move => plan.moves,
+            Kind::Corner => plan.corner,
             _ => 0,
         }
     }
@@ -110,6 +111,7 @@ impl World {
             Kind::Transfer => return self.transfer(node, &mut dice),
             Kind::Wipe => return self.wipe(node, &mut dice),
             Kind::Move => return self.relocate(node, &mut dice),
+            Kind::Corner => self.corner(&mut dice),
             _ => {}
         }
         Ok(())

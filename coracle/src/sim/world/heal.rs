@@ -92,6 +92,7 @@ impl World {
         self.tell(|| "all faults end".to_owned());
         self.plan.heal();
         self.end_copies();
+        self.end_corner();
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];
             host.frozen_until = 0;

@@ -12,7 +12,13 @@ impl World {
         if self.plan.lease == 0 || self.runs_past_bound() {
             return (rate, jump);
         }
-        (1000 - rate * self.plan.drift() / 2000, 0)
+        (1000 - rate * self.plan.drift / 2000, 0)
+    }
+
+    /// The rate of a clock beside others of rate 1,000, as slow as it may be.
+    pub(super) fn slowest(&self) -> u64 {
+        let keeps = 1000 - self.plan.drift;
+        if self.runs_past_bound() { keeps / 3 } else { keeps }
     }
 
     /// Whether clocks run past that bound: then no promise is worth anything.
@@ -30,6 +36,7 @@ impl World {
         for other in (0..self.hosts.len()).filter(|other| *other != node) {
             let Some((theirs, rest)) = self.office(other) else { continue };
             let (older, lease) = if theirs < term { (other, rest) } else { (node, left) };
+            self.met.count_if(lease == 0, Rare::LeaseOver);
             if lease > 0 {
                 let (old, new) = (theirs.min(term), theirs.max(term));
                 let detail = format!(
@@ -43,7 +50,7 @@ impl World {
     }
 
     /// The term that a node leads, and how much is left of its lease by its own clock.
-    fn office(&self, node: usize) -> Option<(Term, u64)> {
+    pub(super) fn office(&self, node: usize) -> Option<(Term, u64)> {
         let host = &self.hosts[node];
         let raft = host.up.as_ref()?.raft();
         let now = host.clock.moment(self.now).tick;

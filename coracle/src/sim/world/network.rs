@@ -134,7 +134,7 @@ impl World {
             self.network.recent.truncate(REMEMBERED - 1);
             self.network.recent.push_front((envelope.clone(), entries.clone()));
         }
-        if self.network.cut[from][to] {
+        if self.network.cut[from][to] || self.starves(from, &envelope) {
             self.met.count(Rare::Cut);
             return Ok(());
         }
@@ -160,6 +160,7 @@ impl World {
         let grants =
             matches!(&envelope.message, Message::RequestVoteReply(it) if !it.pre && it.refusal.is_none());
         let brings = !entries.is_empty();
+        let later = self.held_in_corner(from, to, &envelope);
         let bytes = wire::encode(&PeerMessage::Raft { envelope, entries }).to_bytes();
         let parcel = Parcel { from, to, runs, connection, cluster, names, bytes };
         if acknowledges || brings || grants {
@@ -174,7 +175,7 @@ impl World {
                 None => self.chance.within(Kind::Delay, link, MS / 5, self.plan.latency.max(MS)),
             };
             self.network.under_way[from][to] += 1;
-            self.at(delay, Happening::Deliver(parcel.clone()));
+            self.at(delay + later, Happening::Deliver(parcel.clone()));
         }
         Ok(())
     }
