@@ -11,7 +11,7 @@
 mod wal_support;
 
 use coracle::entry::{Entry, Kind, Stamp};
-use coracle::raft::{Boot, ClusterId, Index, LogId};
+use coracle::raft::{Boot, ClusterId, HardState, Index, LogId};
 use coracle::storage::disk::Disk;
 use coracle::storage::mem_disk::MemDisk;
 use coracle::storage::snapshots::{self, Kept, Meta, SnapshotFile};
@@ -26,11 +26,12 @@ use wal_support::*;
 type Make = fn() -> MemDisk;
 
 /// What this code writes: the text, and what makes the directory.
-const NEWEST: [(&str, Make); 4] = [
+const NEWEST: [(&str, Make); 5] = [
     ("v2", make),
     ("v2-snapshots", make_with_snapshots),
     ("v2-sessions", make_with_sessions),
     ("v2-timers", make_with_timers),
+    ("v2-leases", make_with_leases),
 ];
 
 const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
@@ -188,6 +189,16 @@ fn make_with_timers() -> MemDisk {
     disk
 }
 
+/// A log of a node that has promised a lease.
+fn make_with_leases() -> MemDisk {
+    let disk = make();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let state = hard_state(4, Some(3)).map(|state| HardState { promised: 60, ..state });
+    let batch = WriteBatch { hard_state: state, changes: vec![append(4, 15..=15, 8)] };
+    Step::Write(batch).run(&mut start(&shared).unwrap().0).unwrap();
+    disk
+}
+
 /// What is in the directory, in words.
 fn describe(disk: &MemDisk) -> String {
     let known = identity::inspect(disk).unwrap().0;
@@ -200,7 +211,9 @@ fn describe(disk: &MemDisk) -> String {
     writeln!(text, "boots {} newest {:?}", boots.count, boots.newest).unwrap();
     let shared: Arc<dyn Disk> = Arc::new(disk.copy());
     let (_, model) = start_and_read(&shared).unwrap();
-    writeln!(text, "{:?}", model.hard_state).unwrap();
+    // As before there were leases, where none was promised.
+    let hard_state = format!("{:?}", model.hard_state).replace(", promised: 0 }", " }");
+    writeln!(text, "{hard_state}").unwrap();
     writeln!(text, "purged {} attested {}", model.purged, found.attested).unwrap();
     for entry in &model.entries {
         writeln!(text, "{:?} {} {:?} {}", entry.kind(), entry.id(), entry.stamp(), hex(&entry.payload()))
