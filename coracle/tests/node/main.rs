@@ -16,6 +16,7 @@ mod divergence;
 mod encoding;
 mod events;
 mod founding;
+mod leases;
 mod machine;
 mod members;
 mod moves;
