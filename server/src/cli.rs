@@ -21,7 +21,7 @@ use crate::store::Store;
 use crate::transfer;
 use clap::{Args, Parser, Subcommand};
 use client::{Client, Value};
-use coracle::Config;
+use coracle::{Config, Lease};
 use rustix::process::Signal;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -49,7 +49,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run one node of a cluster
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Form a cluster, and show or change who takes part in it
     #[command(subcommand)]
     Members(Members),
@@ -142,6 +142,12 @@ struct Serve {
     /// How long a follower waits for its leader before it campaigns, drawn at random from this range [default: 300ms-600ms]
     #[arg(long, value_name = "TIME-TIME", value_parser = durations)]
     election_timeout: Option<(Duration, Duration)>,
+    /// Answer reads by the leader's lease of so long, which trusts clocks; off if omitted, and then no read does
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    lease: Option<Duration>,
+    /// By how many thousandths the clock of a node may be slower than that of another
+    #[arg(long, value_name = "COUNT", default_value_t = 100, requires = "lease")]
+    lease_drift: u32,
     /// Take a snapshot after so many entries: for tests, which want many
     #[arg(long, value_name = "COUNT", hide = true)]
     snapshot_entries: Option<u64>,
@@ -403,6 +409,8 @@ impl Serve {
         }
         config.request_timeout = self.timeout;
         config.election_timeout = self.election_timeout.unwrap_or(config.election_timeout);
+        let max_clock_drift = self.lease_drift;
+        config.lease = self.lease.map(|duration| Lease { duration, max_clock_drift });
         config.snapshot_entries = self.snapshot_entries.unwrap_or(config.snapshot_entries);
         Ok(Options {
             config,
@@ -624,6 +632,19 @@ mod tests {
         }
         assert_eq!(durations("100ms-1s"), Ok((Duration::from_millis(100), Duration::from_secs(1))));
         assert_eq!(durations("600ms"), Ok((Duration::from_millis(300), Duration::from_millis(600))));
+    }
+
+    #[test]
+    fn reads_go_by_a_lease_only_where_that_is_chosen() {
+        let line = "coracle serve --id 1 --data-dir d --peer-addr a --client-addr b";
+        let lease = |more: &str| options(&format!("{line}{more}")).config.lease;
+        assert_eq!(lease(""), None);
+        let chosen = |millis, max_clock_drift| {
+            Some(Lease { duration: Duration::from_millis(millis), max_clock_drift })
+        };
+        assert_eq!(lease(" --lease 300ms"), chosen(300, 100));
+        assert_eq!(lease(" --lease 500ms --lease-drift 20"), chosen(500, 20));
+        assert!(try_options(&format!("{line} --lease-drift 20")).is_err());
     }
 
     fn try_options(line: &str) -> Result<Options, String> {
