@@ -23,8 +23,8 @@ HEADER = 64
 MAX_BODY = 2 << 30
 MAX_PAYLOAD = 32 << 20
 ORIGIN, STATE, MEMBERSHIP, HARD_STATE, RESET, TRUNCATE, APPEND, PURGE, SUCCESSOR = range(1, 10)
-KINDS = {1: "command", 2: "noop", 3: "membership", 4: "session", 5: "numbered", 6: "timer"}
-LEVELS = {4: 1, 5: 1, 6: 2}
+KINDS = {1: "command", 2: "noop", 3: "membership", 4: "session", 5: "numbered", 6: "timer", 7: "ruling"}
+LEVELS = {4: 1, 5: 1, 6: 2, 7: 3}
 NEVER = 1 << 64
 
 
@@ -80,14 +80,15 @@ def read_identity(directory):
     if len(data) < HEADER or data[4:8] != b"CRID" or crc32c(data[4:]) != unpack("I", data)[0]:
         raise Damaged(f"{path} at offset 0: the checksum is wrong")
     version, flags, node, incarnation = unpack("IIQQ", data, 8)
-    if version != 2 or flags & ~15:
+    if version != 2 or flags & ~63:
         raise Unreadable(f"{path}: version {version}, flags {flags:#x}")
     least, boots, kept, differs, promise = unpack("QQIQI", data, 64)
-    if len(data) != 96 + 8 * kept + (8 + promise if flags & 8 else 0) or kept > boots:
+    more = 8 + promise if flags & 8 else 24 + promise if flags & 16 else 0
+    if len(data) != 96 + 8 * kept + more or kept > boots:
         raise Damaged(f"{path} at offset 80: {kept} boots do not fit")
-    if flags & 9 == 9:
-        raise Damaged(f"{path} at offset 12: a cluster and a promise to found one")
-    free = (not flags & 4 and differs) or (not flags & 8 and promise) or (not flags & 2 and any(data[48:64]))
+    if flags & 9 == 9 or flags & 24 == 24:
+        raise Damaged(f"{path} at offset 12: a promise to found a cluster, and more")
+    free = (not flags & 4 and differs) or (not flags & 24 and promise) or (not flags & 2 and any(data[48:64]))
     if free:
         raise Unreadable(f"{path}: bytes that must be zero")
     cluster = int.from_bytes(data[32:48], "little") if flags & 1 else None
@@ -472,15 +473,15 @@ def read_snapshot(path):
 
     try:
         crc, magic, version, length, bits, index, term = unpack("I4sIIQQQ", data)
-        if magic != b"CRSN" or not 120 <= length <= 140 + (52 << 20) + 28_000_004 or length > len(data):
+        if magic != b"CRSN" or not 120 <= length <= 144 + (52 << 20) + 28_000_004 + 32_772 or length > len(data):
             raise wrong(0, "it does not begin like a snapshot")
         if crc32c(data[4:length]) != crc:
             raise wrong(0, "the checksum of the header is wrong")
-        if version not in (1, 2, 3):
+        if version not in (1, 2, 3, 4):
             raise Unreadable(f"{path}: version {version}")
         digest, time, machine, format, compared, compared_version = unpack("16sQIIQI", data, 40)
         own, of_index, of_term, members = unpack("16sQQI", data, 84)
-        level, sessions, timers, of_entries, length_of_all = 0, b"", b"", 0, 120 + members
+        level, sessions, timers, rulings, of_entries, length_of_all = 0, b"", b"", b"", 0, 120 + members
         if version >= 2:
             level, size = unpack("II", data, length_of_all)
             sessions = data[length_of_all + 8:length_of_all + 8 + size]
@@ -490,8 +491,12 @@ def read_snapshot(path):
             timers = data[length_of_all + 4:length_of_all + 4 + size]
             of_entries, = unpack("I", data, length_of_all + 4 + size)
             length_of_all += 8 + size
+        if version >= 4:
+            size, = unpack("I", data, length_of_all)
+            rulings = data[length_of_all + 4:length_of_all + 4 + size]
+            length_of_all += 4 + size
         later = level > 1 or timers or of_entries > 1
-        if version != (3 if later else 1 + level) or level >> 16 or of_entries >> 16:
+        if version != (4 if rulings else 3 if later else 1 + level) or level >> 16 or of_entries >> 16:
             raise wrong(120 + members, "the header cannot be true")
         if length_of_all != length or not 0 < index < 1 << 63 or of_index > index or machine >> 16:
             raise wrong(16, "the header cannot be true")
@@ -517,7 +522,7 @@ def read_snapshot(path):
         "digest": digest.hex(), "cluster_time": time, "machine_version": machine, "compared": agreed if format else None,
         "membership": {"index": of_index, "term": of_term, "payload": data[120:120 + members].hex()},
         "level": level, "sessions": sessions.hex(), "timers": timers.hex(),
-        "entries_version": of_entries,
+        "entries_version": of_entries, "rulings": rulings.hex(),
     }
 
 

@@ -2,11 +2,18 @@
 
 use crate::config::TICK;
 use crate::digests::Finding;
-use coracle_core::{Alarm, NodeId, RoleName, Term};
+use coracle_core::{Alarm, LogId, NodeId, RoleName, Term};
 
 /// What becomes of a node whose machine is not to be trusted.
 pub(crate) const FENCED: &str = "the state machine of this node differs from that of a majority: it applies and \
     answers nothing any more, and the node does not lead; it still stores and votes. The other nodes go on";
+
+/// A machine that cannot apply an entry.
+pub(crate) fn machine_stopped(at: LogId, why: &str) -> String {
+    format!(
+        "the state machine of this node has stopped before entry {at}, and applies and answers nothing: {why}. The node still          stores and votes, and a start changes nothing. If a newer program can apply the entry, start that and have it tried          again; if none ever will, have it skipped"
+    )
+}
 
 /// An alarm of the core.
 pub(crate) fn alarm(alarm: &Alarm) -> String {

@@ -6,11 +6,13 @@
 //!
 //! `W` is whom the reply to a write goes to, `A` whom the answer to a query does.
 
+use crate::beginning::Beginning;
 use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
 use crate::events::News;
 use crate::proposal::Proposal;
 use crate::replicated::{Applied, Digest, Replicated, SaveState};
+use crate::rulings::Skips;
 use crate::state_machine::{CodecError, StateMachine};
 use crate::storage::StoreError;
 use crate::storage::disk::Disk;
@@ -76,6 +78,10 @@ pub(crate) enum Done {
     Restored(#[cfg_attr(not(feature = "sim"), allow(dead_code))] LogId),
     /// It took hold of its state, for a snapshot.
     SnapshotTaken,
+    /// It cannot apply this entry, for this reason, and does nothing until it is told what becomes of it (D5.5.5).
+    Stopped(LogId, StopReason),
+    /// It has applied this entry, which the cluster skips, and does nothing any more.
+    Passed(LogId),
 }
 
 /// A state machine with those who wait for it.
@@ -99,6 +105,13 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     /// Whether the machine differs from that of a majority, and is used no more. The core knows it, too; a machine has a
     /// thread of its own, and is told by [`Work::Fence`], in order with what it is handed.
     fenced: bool,
+    /// The entry that the machine has stopped before, until it is ruled what becomes of it. What it holds is not its state: it
+    /// may have done a part of that entry.
+    stopped: Option<LogId>,
+    /// Entries that are skipped, or are not to be passed yet.
+    skips: Skips,
+    /// What it held before it had applied anything.
+    beginning: Beginning,
     /// Whether entries were applied since the machine was told to keep what it has.
     unkept: bool,
     /// The newest reply, encoded, for a mutant that gives it to the next writer.
@@ -109,6 +122,7 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
 impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     /// `files` is where snapshots are.
     pub(crate) fn new(replicated: Replicated<S>, files: Arc<dyn Disk>) -> Applier<S, W, A> {
+        let beginning = replicated.beginning().map_or(Beginning::Unknown, Beginning::Taken);
         Applier {
             replicated,
             backlog: VecDeque::new(),
@@ -121,6 +135,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             bytes: 0,
             answered: 0,
             fenced: false,
+            stopped: None,
+            skips: Skips::new(),
+            beginning,
             unkept: false,
             #[cfg(feature = "mutants")]
             newest_reply: None,
@@ -143,7 +160,14 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// Whether there is nothing left to apply.
     pub(crate) fn is_idle(&self) -> bool {
-        self.backlog.is_empty() && self.restoring.is_none() && !self.snapshot
+        let rests = self.fenced || self.stopped.is_some();
+        rests || self.is_held() && self.restoring.is_none() && !self.snapshot
+    }
+
+    /// Whether there is no entry that may be applied: what the log holds an uncommitted skip of is not passed.
+    fn is_held(&self) -> bool {
+        let next = self.backlog.front();
+        next.is_none_or(|entry| self.skips.get(&entry.id()) == Some(&None))
     }
 
     /// What it was handed and has not applied.
@@ -158,7 +182,14 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         match work {
             Work::Fence if broken.is("fenced-machine-applies") => {}
             Work::Fence => self.fence(),
-            work if self.fenced => self.turn_away(work),
+            Work::Skips(skips) => self.skips = skips,
+            Work::Stop(at) => self.stop_before(at),
+            Work::Resume => self.stopped = None,
+            work if self.fenced => self.turn_away(work, &ReadError::Diverged, Cause::LeadershipLost),
+            work if self.stopped.is_some() && !(broken.is("stopped-machine-answers") && work.is_read()) => {
+                let at = self.stopped.unwrap_or_default();
+                self.turn_away(work, &ReadError::MachineStopped(at), Cause::MachineStopped(at));
+            }
             #[cfg(feature = "mutants")]
             Work::Expect(_, caller) if broken.is("answer-before-apply") && self.newest_reply.is_some() => {
                 let encoded = self.newest_reply.clone().unwrap_or_default();
@@ -174,7 +205,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             }
             Work::Apply(entries) => self.backlog.extend(entries),
             Work::Read(index, (query, reader)) => {
-                if index > self.replicated.applied().0.index && !broken.is("read-does-not-wait") {
+                let waits = index > self.replicated.applied().0.index && self.stopped.is_none();
+                if waits && !broken.is("read-does-not-wait") {
                     self.readers.entry(index).or_default().push((query, reader));
                 } else {
                     self.query(query, reader);
@@ -203,6 +235,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// Does the next thing that waits, and answers those who wait for it. None: there is nothing left.
     pub(crate) fn next(&mut self) -> Option<Result<Done, StopReason>> {
+        if self.fenced || self.stopped.is_some() {
+            return None;
+        }
         if let Some(snapshot) = self.restoring.take() {
             return Some(self.restore(snapshot));
         }
@@ -219,11 +254,18 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// A batch of applies is over: a machine that keeps its own disk commits what it has.
     pub(crate) fn persist(&mut self) -> Result<(), StopReason> {
-        if mem::take(&mut self.unkept) && !self.fenced { self.replicated.persist() } else { Ok(()) }
+        let rests = self.fenced || self.stopped.is_some();
+        if mem::take(&mut self.unkept) && !rests { self.replicated.persist() } else { Ok(()) }
     }
 
     fn restore(&mut self, snapshot: LogId) -> Result<Done, StopReason> {
         let unreadable = |error: StoreError| StopReason::Storage(Arc::new(error));
+        if snapshot == LogId::ZERO {
+            let state = self.beginning.state()?;
+            self.replicated.begin_anew(&state)?;
+            self.unkept = false;
+            return Ok(Done::Restored(snapshot));
+        }
         self.replicated.restore(snapshots::open(&*self.files, snapshot).map_err(unreadable)?)?;
         self.unkept = false;
         let index = snapshot.index;
@@ -236,13 +278,28 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     }
 
     fn apply_next(&mut self) -> Option<Result<Done, StopReason>> {
+        if self.is_held() {
+            return None;
+        }
         let entry = self.backlog.pop_front()?;
         let id = entry.id();
-        let mut applied = match self.replicated.apply(&entry) {
+        let applied = match self.skips.get(&id).copied().flatten() {
+            Some(ruled) => self.replicated.skip(&entry, ruled).map(|()| Applied::Nothing),
+            None => self.replicated.apply(&entry),
+        };
+        let mut applied = match applied {
+            Ok(Applied::Passed(passed)) => {
+                self.fence();
+                return Some(Ok(Done::Passed(passed)));
+            }
             Ok(applied) => applied,
+            // A newer version may well apply it, and an invariant is not the entry's fault.
+            Err(reason @ StopReason::Invariant(_)) => return Some(Err(reason)),
+            Err(reason) if entry.stamp().version > S::VERSION => return Some(Err(reason)),
             Err(reason) => {
-                self.backlog.push_front(entry);
-                return Some(Err(reason));
+                self.bytes += entry.len() as u64;
+                self.stop_before(id);
+                return Some(Ok(Done::Stopped(id, reason)));
             }
         };
         self.unkept = true;
@@ -260,7 +317,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 Applied::Replied(reply, encoded) => self.reply(caller, reply, encoded),
                 Applied::Told(told) => self.tell(caller, told),
                 // Another leader's entry stands where the writer's was meant to.
-                Applied::Nothing => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
+                Applied::Nothing | Applied::Passed(_) => {
+                    self.fail(caller, WriteError::Unknown(Cause::LeadershipLost));
+                }
             }
         }
         self.answer_readers(id.index);
@@ -310,24 +369,40 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     /// The machine is not to be trusted: what it has not applied it never will, and nobody gets an answer from it.
     fn fence(&mut self) {
         self.fenced = true;
-        self.backlog.clear();
+        self.rest(&ReadError::Diverged, &Cause::LeadershipLost);
+    }
+
+    /// The machine does nothing until it is ruled what becomes of this entry. Whoever waits is told: what they wrote may yet
+    /// be done.
+    fn stop_before(&mut self, at: LogId) {
+        self.stopped = Some(at);
+        self.rest(&ReadError::MachineStopped(at), &Cause::MachineStopped(at));
+    }
+
+    /// What was to be done is not done.
+    fn rest(&mut self, why: &ReadError, cause: &Cause) {
+        self.bytes += self.backlog.drain(..).map(|entry| entry.len() as u64).sum::<u64>();
         for (_, caller) in mem::take(&mut self.writers) {
-            self.fail(caller, WriteError::Unknown(Cause::LeadershipLost));
+            self.fail(caller, WriteError::Unknown(cause.clone()));
         }
         for (_, reader) in mem::take(&mut self.readers).into_values().flatten() {
-            self.refuse(reader, ReadError::Diverged);
+            self.refuse(reader, why.clone());
         }
     }
 
-    /// What still comes to a machine that is not to be trusted.
-    fn turn_away(&mut self, work: Work<W, (S::Query, A)>) {
+    /// What still comes to a machine that is not used.
+    fn turn_away(&mut self, work: Work<W, (S::Query, A)>, why: &ReadError, cause: Cause) {
         match work {
-            Work::Expect(_, caller) => self.fail(caller, WriteError::Unknown(Cause::LeadershipLost)),
-            Work::Read(_, (_, reader)) => self.refuse(reader, ReadError::Diverged),
+            Work::Expect(_, caller) => self.fail(caller, WriteError::Unknown(cause)),
+            Work::Read(_, (_, reader)) => self.refuse(reader, why.clone()),
             Work::Check(from, forward) => {
                 self.outcomes.push(Outcome::Send(from, reply(forward.id, Err(WriteError::NoLeader))));
             }
-            Work::Apply(_) | Work::Deposed | Work::Fence | Work::Snapshot | Work::Restore(_) => {}
+            Work::Apply(entries) => self.bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>(),
+            // It is taken once the machine goes on.
+            Work::Snapshot => self.snapshot = true,
+            Work::Deposed | Work::Fence | Work::Restore(_) => {}
+            Work::Stop(_) | Work::Skips(_) | Work::Resume => {}
         }
     }
 
@@ -436,237 +511,5 @@ fn reply(id: u64, outcome: Result<Bytes, WriteError>) -> PeerMessage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::{Kind, Stamp};
-    use crate::proposal::Proposal;
-    use crate::snapshot::{self, Save};
-    use crate::state_machine::{Context, QueryContext};
-    use crate::storage::mem_disk::MemDisk;
-    use crate::work::RequestId;
-    use coracle_core::{Incarnation, NodeId, Term};
-    use std::io;
-
-    #[derive(Default)]
-    struct Sum(u64);
-
-    impl StateMachine for Sum {
-        type Command = u64;
-        type Reply = u64;
-        type Query = ();
-        type Answer = u64;
-
-        fn apply(&mut self, _: &mut Context, command: u64) -> u64 {
-            self.0 += command;
-            self.0
-        }
-
-        fn query(&self, _: &QueryContext, (): ()) -> u64 {
-            self.0
-        }
-
-        fn snapshot(&self) -> impl Save {
-            snapshot::save(self.0)
-        }
-
-        fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
-            snapshot::load(from).map(|sum| self.0 = sum)
-        }
-    }
-
-    type Test = Applier<Sum, RequestId, RequestId>;
-
-    fn applier() -> Test {
-        Applier::new(Replicated::new(Sum::default()), Arc::new(MemDisk::new()))
-    }
-
-    fn entry(term: u64, index: u64, command: u64) -> Entry {
-        let payload = Sum::encode_command(&command).unwrap();
-        Entry::new(LogId::new(term, index), Kind::Command, Stamp::default(), &payload)
-    }
-
-    fn noop(term: u64, index: u64) -> Entry {
-        Entry::new(LogId::new(term, index), Kind::Noop, Stamp::default(), &[])
-    }
-
-    fn expect(applier: &mut Test, id: LogId, request: u64) {
-        applier.take(Work::Expect(id, Caller::Here(RequestId(request))));
-    }
-
-    fn apply_all(applier: &mut Test) {
-        while let Some(applied) = applier.next() {
-            applied.unwrap();
-        }
-    }
-
-    /// D5.1.14: whoever waits is told, and nothing comes out of it any more.
-    #[test]
-    fn a_fenced_machine_applies_and_answers_nothing() {
-        let mut applier = applier();
-        applier.take(Work::Apply(vec![noop(1, 1)]));
-        apply_all(&mut applier);
-        let forward =
-            Forward { id: 5, time_left: 1, term: Term(1), proposal: Proposal::Command(Bytes::new()) };
-        let all = |applier: &mut Test| {
-            expect(applier, LogId::new(1, 2), 7);
-            applier.take(Work::Apply(vec![entry(1, 2, 5)]));
-            applier.take(Work::Read(Index(2), ((), RequestId(8))));
-        };
-        all(&mut applier);
-        applier.take(Work::Fence);
-        all(&mut applier);
-        let peer = Peer { id: NodeId(2), incarnation: Incarnation(12) };
-        applier.take(Work::Check(peer, forward));
-        apply_all(&mut applier);
-        assert!(applier.is_idle() && applier.progress().applied == LogId::new(1, 1));
-        let outcomes = applier.outcomes();
-        let failed = |outcome: &Outcome<_, _, _>| {
-            matches!(outcome, Outcome::Failed(RequestId(7), WriteError::Unknown(Cause::LeadershipLost)))
-        };
-        let refused = |outcome: &Outcome<_, _, _>| {
-            matches!(outcome, Outcome::Answer(RequestId(8), Err(ReadError::Diverged)))
-        };
-        assert_eq!(outcomes.iter().filter(|outcome| failed(outcome)).count(), 2);
-        assert_eq!(outcomes.iter().filter(|outcome| refused(outcome)).count(), 2);
-        assert!(matches!(outcomes.last(), Some(Outcome::Send(_, PeerMessage::ForwardReply(_)))));
-        assert_eq!((outcomes.len(), applier.progress().answered), (5, 4));
-    }
-
-    #[test]
-    fn replies_go_to_those_who_wait_for_that_very_entry() {
-        let mut applier = applier();
-        expect(&mut applier, LogId::new(1, 2), 7);
-        expect(&mut applier, LogId::new(1, 3), 8);
-        applier.take(Work::Apply(vec![noop(1, 1), entry(1, 2, 5), entry(2, 3, 6)]));
-        apply_all(&mut applier);
-        let outcomes = applier.outcomes();
-        assert!(matches!(outcomes[0], Outcome::Reply(RequestId(7), 5)));
-        assert!(matches!(&outcomes[1], Outcome::Failed(RequestId(8), WriteError::Unknown(_))));
-        assert_eq!((outcomes.len(), applier.progress().answered), (2, 2));
-    }
-
-    /// Nobody waits for ever, however late the machine hears of who waits.
-    #[test]
-    fn whoever_expects_an_entry_that_was_passed_is_told() {
-        let mut applier = applier();
-        applier.take(Work::Apply(vec![noop(1, 1), entry(1, 2, 5)]));
-        apply_all(&mut applier);
-        expect(&mut applier, LogId::new(1, 2), 7);
-        expect(&mut applier, LogId::new(1, 3), 8);
-        applier.take(Work::Apply(vec![entry(1, 3, 5)]));
-        apply_all(&mut applier);
-        let outcomes = applier.outcomes();
-        let lost = WriteError::Unknown(Cause::LeadershipLost);
-        assert!(matches!(&outcomes[0], Outcome::Failed(RequestId(7), error) if *error == lost));
-        assert!(matches!(outcomes[1..], [Outcome::Reply(RequestId(8), 10)]));
-    }
-
-    #[test]
-    fn a_read_waits_for_its_index_and_is_answered_before_anything_later() {
-        let mut applier = applier();
-        applier.take(Work::Apply(vec![noop(1, 1)]));
-        apply_all(&mut applier);
-        applier.take(Work::Read(Index(2), ((), RequestId(1))));
-        applier.take(Work::Read(Index(1), ((), RequestId(2))));
-        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(2), Ok((0, _)))]));
-        applier.take(Work::Apply(vec![entry(1, 2, 5), entry(1, 3, 5)]));
-        apply_all(&mut applier);
-        assert!(matches!(applier.outcomes()[..], [Outcome::Answer(RequestId(1), Ok((5, _)))]));
-    }
-
-    /// CS-2, CS-6: with leadership goes what is not known to be committed, and nothing else.
-    #[test]
-    fn cs_6_the_loss_of_leadership_is_told_to_those_whose_entries_are_not_committed() {
-        let mut applier = applier();
-        expect(&mut applier, LogId::new(1, 1), 1);
-        expect(&mut applier, LogId::new(1, 2), 2);
-        applier.take(Work::Apply(vec![entry(1, 1, 5)]));
-        applier.take(Work::Deposed);
-        let lost = Err::<(), _>(WriteError::Unknown(Cause::LeadershipLost));
-        let outcomes = applier.outcomes();
-        let [Outcome::Failed(RequestId(2), error)] = &outcomes[..] else { panic!() };
-        assert_eq!(Err::<(), _>(error.clone()), lost);
-        apply_all(&mut applier);
-        assert!(matches!(applier.outcomes()[..], [Outcome::Reply(RequestId(1), 5)]));
-    }
-
-    #[test]
-    fn a_reply_without_an_encoding_is_lost_to_whoever_forwarded_and_to_nobody_else() {
-        let mut applier = applier();
-        let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
-        for (caller, value) in [(Caller::Forwarded(peer, 7), 1), (Caller::Here(RequestId(8)), 2)] {
-            applier.reply(caller, value, None);
-        }
-        let outcomes = applier.outcomes();
-        let [Outcome::Send(to, PeerMessage::ForwardReply(lost)), Outcome::Reply(RequestId(8), 2)] =
-            &outcomes[..]
-        else {
-            panic!()
-        };
-        assert_eq!((*to, lost.id), (peer, 7));
-        assert_eq!(lost.outcome, Err(WriteError::Unknown(Cause::ReplyLost)));
-    }
-
-    #[test]
-    fn a_forwarded_command_that_cannot_be_applied_is_sent_back() {
-        let mut applier = applier();
-        let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
-        let forward = |command: &[u8]| Forward {
-            id: 4,
-            time_left: 1,
-            term: Term(1),
-            proposal: Proposal::Command(Bytes::copy_from_slice(command)),
-        };
-        applier.take(Work::Check(peer, forward(&Sum::encode_command(&1).unwrap())));
-        applier.take(Work::Check(peer, forward(&[])));
-        let outcomes = applier.outcomes();
-        let [Outcome::Checked(..), Outcome::Send(to, PeerMessage::ForwardReply(reply))] = &outcomes[..]
-        else {
-            panic!()
-        };
-        assert_eq!((*to, reply.id), (peer, 4));
-        assert!(matches!(reply.outcome, Err(WriteError::Invalid(_))));
-    }
-
-    /// Of two versions of a machine, the older may lead: what it does not understand of a command, it does not
-    /// replicate either, so that no newer node applies more than it does.
-    #[test]
-    fn a_forwarded_command_is_replicated_as_the_leaders_machine_understands_it() {
-        #[derive(serde::Serialize, serde::Deserialize)]
-        struct Old {
-            amount: u64,
-        }
-        #[derive(serde::Serialize)]
-        struct New {
-            amount: u64,
-            note: &'static str,
-        }
-        #[derive(Default)]
-        struct Older;
-        impl StateMachine for Older {
-            type Command = Old;
-            type Reply = ();
-            type Query = ();
-            type Answer = ();
-            fn apply(&mut self, _: &mut Context, _: Old) {}
-            fn query(&self, _: &QueryContext, (): ()) {}
-            fn snapshot(&self) -> impl Save {
-                snapshot::save(())
-            }
-            fn restore(&mut self, _: &mut dyn io::Read) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let mut applier: Applier<Older, RequestId, RequestId> =
-            Applier::new(Replicated::new(Older), Arc::new(MemDisk::new()));
-        let peer = Peer { id: NodeId(2), incarnation: Incarnation(2) };
-        let command = crate::codec::message_pack::encode(&New { amount: 3, note: "new" }).unwrap();
-        let proposal = Proposal::Command(command);
-        let forward = Forward { id: 4, time_left: 1, term: Term(1), proposal };
-        applier.take(Work::Check(peer, forward));
-        let outcomes = applier.outcomes();
-        let [Outcome::Checked(_, forward)] = &outcomes[..] else { panic!() };
-        let understood = Older::encode_command(&Old { amount: 3 }).unwrap();
-        assert_eq!(forward.proposal, Proposal::Command(understood));
-    }
-}
+#[path = "applier_tests.rs"]
+mod tests;

@@ -22,13 +22,14 @@ use crate::handover::Handover;
 use crate::proposal::Proposal;
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
 use crate::snapshots::Snapshots;
+use crate::stopped_machines::Skipping;
 use crate::storage::ReadLogError;
 use crate::transport::{ForwardReply, PeerMessage};
 use crate::work::{Actions, Answer, Caller, Order, Unsent, Waits, Way, Work};
 use bytes::Bytes;
 use coracle_core::{
-    AppendEntries, AppendEntriesReply, Boot, ClusterId, Index, LogId, Member, Message, NodeId, Peer, Raft,
-    RefusedReason, Term, WriteId,
+    AppendEntries, AppendEntriesReply, Boot, ClusterId, Envelope, Index, LogId, Member, Message, NodeId,
+    Peer, Raft, RefusedReason, Term, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -89,6 +90,8 @@ pub(crate) struct Driver<W, R> {
     /// Why the log has no room for more.
     no_space: Option<String>,
     pub(crate) snapshots: Snapshots,
+    /// Machines that have stopped, and what was ruled about that.
+    pub(crate) skipping: Skipping,
     /// Who waits for the end of a change of the membership, and where it stands.
     pub(crate) changing: Option<(u64, LogId)>,
 }
@@ -162,6 +165,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             ticks: 0,
             no_space: None,
             snapshots: Snapshots::new(config),
+            skipping: Skipping::default(),
             changing: None,
         }
     }
@@ -190,7 +194,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// Whether the machine has come, since the start, as far as the log was then.
     pub(crate) fn caught_up(&self) -> bool {
-        self.catching_up.is_none() && self.fenced.is_none()
+        self.catching_up.is_none() && self.fenced.is_none() && self.machine_stop().is_none()
+    }
+
+    /// The machine is not where it was.
+    pub(crate) fn catch_up_again(&mut self) {
+        self.catching_up = Some(self.replica.raft().last().index);
     }
 
     /// Where its machine turned out to differ from that of a majority.
@@ -261,6 +270,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             }
             return self.courier.take(lane, command, caller);
         }
+        if let Some(why) = self.unwritten() {
+            return self.actions.answers.push(Answer::Write(caller, Err(why)));
+        }
         self.open += 1;
         let raft = self.replica.raft();
         let leader = raft.leader_member().map(Member::peer);
@@ -276,8 +288,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A caller of this node wants to read.
     pub(crate) fn on_read(&mut self, read: R) {
-        if self.fenced.is_some() {
-            return self.actions.answers.push(Answer::Read(read, ReadError::Diverged));
+        if let Some(why) = self.unread() {
+            return self.actions.answers.push(Answer::Read(read, why));
         }
         if self.is_crowded() {
             return self.actions.answers.push(Answer::Read(read, ReadError::Busy(Busy::Requests)));
@@ -288,8 +300,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// A caller of this node wants to read a state that has applied at least this entry, and asks no other node.
     pub(crate) fn on_read_from(&mut self, index: Index, read: R) {
-        let refused = if self.fenced.is_some() {
-            ReadError::Diverged
+        let refused = if let Some(why) = self.unread() {
+            why
         } else if self.cluster.is_none() {
             ReadError::NotConfigured
         } else if self.is_crowded() {
@@ -332,8 +344,11 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                     (envelope.to == self.replica.raft().me(), self.replica.raft().last().index);
                 match &envelope.message {
                     _ if !mine => {}
-                    Message::AppendEntriesReply(AppendEntriesReply { digest: Some(digest), .. }) => {
-                        self.on_digest(from, *digest);
+                    Message::AppendEntriesReply(AppendEntriesReply { digest, stop, .. }) => {
+                        self.on_stop_reported(from, *stop);
+                        if let Some(digest) = digest {
+                            self.on_digest(from, *digest);
+                        }
                     }
                     // One ahead of the log is told again later; a made-up one would outlast all true ones.
                     Message::AppendEntries(AppendEntries { agreed: Some(right), .. })
@@ -415,7 +430,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// How far the machine has come.
     pub(crate) fn on_progress(&mut self, progress: Progress) {
-        if progress.applied != self.machine.applied {
+        if (progress.applied, progress.bytes) != (self.machine.applied, self.machine.bytes) {
             self.events.push(Event::Applied(progress.applied.index, progress.bytes));
         } else if self.raft().broken().is("answers-counted-with-entries") {
             return;
@@ -460,6 +475,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if let Some(list) = self.founding.ready() {
             self.found(now, list);
         }
+        self.look_after_rulings(now);
         loop {
             let effects = self.replica.take();
             let more = !effects.apply.is_empty();
@@ -548,6 +564,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             bootstrapped: _,
             changes,
             transfers,
+            ruled,
             apply,
             granted,
             leadership_lost,
@@ -560,18 +577,14 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         }
         self.on_changes_taken(changes);
         self.on_transfers(transfers);
+        self.on_ruled(ruled);
+        self.note_rulings(&writes);
+        self.purge_rulings(purge);
         let actions = &mut self.actions;
         self.snapshots.on_writes(&writes);
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
-        let (own, agreed) = (self.digests.newest(self.replica.raft().me()), self.digests.agreed());
-        actions.send.extend(send.into_iter().map(|(mut envelope, entries)| {
-            match &mut envelope.message {
-                Message::AppendEntriesReply(reply) => reply.digest = own,
-                Message::AppendEntries(append) if entries.is_empty() => append.agreed = agreed,
-                _ => {}
-            }
-            (envelope.to, PeerMessage::Raft { envelope, entries })
-        }));
+        self.send(send);
+        let actions = &mut self.actions;
         actions.loads.extend(loads);
         actions.work.extend(installed.map(Work::Restore));
         self.expecting.extend(accepted.into_iter().map(|(caller, id)| (id, caller)));
@@ -597,6 +610,23 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                 _ => ReadError::NoLeader,
             };
             self.actions.answers.push(Answer::Read(read, error));
+        }
+    }
+
+    /// Adds to what the core says what it knows nothing of.
+    fn send(&mut self, send: Vec<(Envelope, Vec<Entry>)>) {
+        let (own, agreed) = (self.digests.newest(self.replica.raft().me()), self.digests.agreed());
+        let stop = self.own_stop();
+        for (mut envelope, entries) in send {
+            match &mut envelope.message {
+                Message::AppendEntriesReply(reply) => (reply.digest, reply.stop) = (own, stop),
+                Message::AppendEntries(append) => {
+                    self.hold_back_commit(append, entries.len());
+                    append.agreed = agreed.filter(|_| entries.is_empty());
+                }
+                _ => {}
+            }
+            self.actions.send.push((envelope.to, PeerMessage::Raft { envelope, entries }));
         }
     }
 

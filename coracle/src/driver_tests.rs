@@ -4,11 +4,14 @@ use super::*;
 use crate::config::Storage;
 use crate::digests::Finding;
 use crate::entry::{Kind, Stamp};
+use crate::rulings::{Ruling, Verdict};
+use crate::stopped_machines::Found;
+use crate::storage::identity::KeptStop;
 use crate::work::RequestId;
 use coracle_core::{
-    AppendEntries, Boot, ClusterId, Digest, Envelope, HardState, Incarnation, Index, LogId, Member,
-    Membership, Message, NodeId, Peer, Raft, RequestVote, RequestVoteReply, Restored, RoleName, Round, Run,
-    Term, Tick,
+    AppendEntries, Boot, ClusterId, Digest, Envelope, HardState, Incarnation, Index, LogId, MachineStop,
+    Member, Membership, Message, NodeId, Peer, Raft, RequestVote, RequestVoteReply, Restored, RoleName,
+    Round, Run, Term, Tick,
 };
 
 const ME: Peer = Peer { id: NodeId(1), incarnation: Incarnation(11) };
@@ -487,4 +490,46 @@ fn timers_wait_until_all_members_are_known_to_know_them() {
     driver.knowing = Knowing::These(BTreeMap::new());
     driver.machine.level = 2;
     assert!(driver.all_know(2), "there is one in the log already");
+}
+
+/// D5.5.5: a new member that lacks a skip is not told that the entry is committed which it would apply.
+#[test]
+fn whoever_lacks_a_skip_is_not_told_that_the_entry_is_committed() {
+    let skip = Ruling { entry: LogId::new(1, 5), verdict: Verdict::Skip };
+    let retry = Ruling { entry: LogId::new(1, 2), verdict: Verdict::Retry };
+    let ruled = BTreeMap::from([(Index(7), (Term(1), retry)), (Index(9), (Term(1), skip))]);
+    let driver = driver(9).knowing_rulings(Found { ruled, ..Found::default() });
+    for (prev, entries, commit) in [(3, 0, 4), (3, 5, 4), (3, 6, 8), (9, 0, 8), (4, 1, 4)] {
+        let mut append = AppendEntries {
+            term: Term(1),
+            prev: LogId::new(1, prev),
+            last: Index(prev),
+            commit: Index(8),
+            round: Round(1),
+            persisted: Index(9),
+            disk_age: 0,
+            time: 0,
+            agreed: None,
+        };
+        driver.hold_back_commit(&mut append, entries);
+        assert_eq!(append.commit, Index(commit), "after {prev}, with {entries} entries");
+    }
+}
+
+/// D5.5.5: a ruling that the log holds no more, since another leader has written over it, is none, also in the very turn in which
+/// that leader's entry is committed there.
+#[test]
+fn a_ruling_that_was_overwritten_frees_nobody() {
+    let entry = LogId::new(1, 2);
+    let retry = Ruling { entry, verdict: Verdict::Retry };
+    let stop = KeptStop { stop: MachineStop { at: entry, after: Index::ZERO }, why: String::new() };
+    let ruled = |term| BTreeMap::from([(Index(1), (Term(term), retry))]);
+    for (term, freed) in [(1, true), (7, false)] {
+        let found = Found { stop: Some(stop.clone()), ruled: ruled(term), ..Found::default() };
+        let mut driver = driver(3).knowing_rulings(found);
+        let first = driver.turn(at(1), false);
+        assert!(matches!(first.work[..], [Work::Stop(at)] if at == entry));
+        lead(&mut driver);
+        assert_eq!(driver.machine_stop().is_none(), freed, "one of term {term}");
+    }
 }

@@ -3,6 +3,7 @@
 use crate::entry::Entry;
 use crate::error::{Busy, StopReason};
 use crate::proposal::Proposal;
+use crate::rulings::Ruling;
 use crate::storage::{ReadLogError, WriteBatch};
 use bytes::Bytes;
 use coracle_core::{
@@ -59,6 +60,14 @@ pub(crate) enum Event<W, R> {
     PeerDown(NodeId),
     /// The machine has applied up to here, and so many bytes of entries since the start.
     Applied(Index, u64),
+    /// A caller, under this name, wants this ruled about an entry.
+    Rule(u64, Ruling),
+    /// The machine has stopped before an entry, or goes on.
+    MachineStopped(bool),
+    /// The machine goes back to the state of this snapshot, or to where it began, and is fed from there.
+    Rewind(LogId),
+    /// The machine is where it was, and is fed what comes after this index.
+    FeedFrom(Index),
     /// The machine differs from that of a majority: it is fed no more, and this node leads no more.
     Fence,
 }
@@ -116,6 +125,8 @@ pub(crate) struct Effects<W, R> {
     pub(crate) changes: Vec<(u64, Result<LogId, NotDone>)>,
     /// What came of transfers of leadership.
     pub(crate) transfers: Vec<(u64, Result<TransferEnd, RefusedReason>)>,
+    /// What came of rulings: the entry in the log, if it is one.
+    pub(crate) ruled: Vec<(u64, Option<LogId>)>,
     /// The next entries for the state machine.
     pub(crate) apply: Vec<Entry>,
     /// Reads that may be served once the machine has applied up to the index.
@@ -145,6 +156,7 @@ impl<W, R> Default for Effects<W, R> {
             bootstrapped: None,
             changes: Vec::new(),
             transfers: Vec::new(),
+            ruled: Vec::new(),
             apply: Vec::new(),
             granted: Vec::new(),
             leadership_lost: false,

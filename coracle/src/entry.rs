@@ -50,6 +50,8 @@ pub enum Kind {
     Numbered = 5,
     /// Timers fire: all that are due at the time of the entry. Of level 2.
     Timer = 6,
+    /// What becomes of an entry that cannot be applied: nothing is done in its place, or it is tried again. Of level 3.
+    Ruling = 7,
 }
 
 impl Kind {
@@ -62,6 +64,7 @@ impl Kind {
             4 => Some(Kind::Session),
             5 => Some(Kind::Numbered),
             6 => Some(Kind::Timer),
+            7 => Some(Kind::Ruling),
             _ => None,
         }
     }
@@ -72,6 +75,7 @@ impl Kind {
             Kind::Command | Kind::Noop | Kind::Membership => 0,
             Kind::Session | Kind::Numbered => 1,
             Kind::Timer => 2,
+            Kind::Ruling => 3,
         }
     }
 }

@@ -6,7 +6,7 @@
 use crate::state_machine::CodecError;
 use crate::storage::StoreError;
 use bytes::Bytes;
-use coracle_core::{ClusterId, GivenUp, Index, NodeId};
+use coracle_core::{ClusterId, GivenUp, Index, LogId, NodeId};
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -84,6 +84,10 @@ pub enum WriteError {
     /// It may or may not take effect, now or later.
     #[error("the outcome is unknown: {0}")]
     Unknown(Cause),
+    /// Certainly not done: the state machine of the leader has stopped before this entry, which it cannot apply, and no
+    /// other member's has passed it. Operators decide what becomes of it: see [`Node::skip_entry`](crate::Node::skip_entry).
+    #[error("the state machine has stopped before entry {0}, which it cannot apply: see the node's status")]
+    MachineStopped(LogId),
     /// Its session does not take it as it came. Whoever keeps a session handles this; what [`Node`](crate::Node) and its
     /// sessions return is never this, and what a [client](crate::client) returns is only
     /// [`Unsupported`](SessionError::Unsupported), where no session could be opened in time: then it certainly was not done.
@@ -170,6 +174,9 @@ pub enum Cause {
     /// too long a one.
     #[error("it was done, but its reply cannot be carried to this node")]
     ReplyLost,
+    /// The state machine stopped before this entry, which it cannot apply, and the write stands there or after it.
+    #[error("the state machine has stopped before entry {0}, which it cannot apply")]
+    MachineStopped(LogId),
     /// It was sent again and again, until its session had expired.
     #[error("the session of the node expired before an answer came")]
     SessionExpired,
@@ -203,6 +210,12 @@ pub enum ReadError {
         "the state machine of this node differs from that of a majority, and answers no more: ask another node"
     )]
     Diverged,
+    /// The state machine of this node has stopped before this entry, which it cannot apply, and answers nothing. Another
+    /// node's may have passed it.
+    #[error(
+        "the state machine of this node has stopped before entry {0}, which it cannot apply: ask another node, or see its status"
+    )]
+    MachineStopped(LogId),
     /// The question is wrong in itself, or its answer cannot be carried: it will not do better on another node.
     #[error("the query is not valid: {0}")]
     Invalid(String),
@@ -236,7 +249,7 @@ pub enum StartError {
     #[error("the membership at {id} in the log cannot be decoded: {problem}")]
     Membership {
         /// The entry.
-        id: coracle_core::LogId,
+        id: LogId,
         /// What is wrong with it.
         problem: String,
     },
@@ -412,7 +425,7 @@ pub enum StopReason {
     #[error("the entry {id} cannot be applied: {problem}")]
     Apply {
         /// The entry.
-        id: coracle_core::LogId,
+        id: LogId,
         /// Why.
         problem: String,
     },
@@ -453,6 +466,9 @@ pub enum SnapshotError {
     /// The state machine of this node turned out to differ from that of a majority: nothing is taken from it.
     #[error("the state machine of this node differs from that of a majority: take one on another node")]
     Diverged,
+    /// The state machine of this node has stopped before this entry, which it cannot apply: nothing is taken from it.
+    #[error("the state machine of this node has stopped before entry {0}, which it cannot apply")]
+    MachineStopped(LogId),
     /// It could not be written, or what was read back is not what was written. The one before it stays.
     #[error("the snapshot could not be written: {0}")]
     Failed(String),

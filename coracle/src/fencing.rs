@@ -53,11 +53,16 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let Some(index) = self.digests.compare_own(me) else { return };
         self.actions.findings.extend(self.digests.name(me.id, index));
         if self.authenticated && self.fenced.is_none() && !broken.is("diverged-not-fenced") {
-            if !broken.is("fence-not-durable") {
-                self.actions.orders.push(Order::Fence(index));
-            }
-            self.fence(index);
+            self.give_up_machine(index);
         }
+    }
+
+    /// The machine is not to be used any more, from now on and after every start.
+    pub(crate) fn give_up_machine(&mut self, index: Index) {
+        if !self.raft().broken().is("fence-not-durable") {
+            self.actions.orders.push(Order::Fence(index));
+        }
+        self.fence(index);
     }
 
     fn fence(&mut self, index: Index) {

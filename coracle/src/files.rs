@@ -236,6 +236,7 @@ mod tests {
             sessions: Bytes::new(),
             timers: Bytes::new(),
             entries_version: 0,
+            rulings: Bytes::new(),
         };
         let kept =
             snapshots::save(disk, &meta, 77, &Pace::at_most(0), |to| to.write_all(&[5; 3000])).unwrap();
@@ -304,6 +305,7 @@ mod tests {
             sessions: Bytes::new(),
             timers: Bytes::new(),
             entries_version: 0,
+            rulings: Bytes::new(),
         };
         let (tell, begun) = mpsc::channel();
         writer.save(

@@ -16,6 +16,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         let Some((due, by)) = self.machine.due.filter(|_| raft.is_leader()) else { return };
         let broken = raft.broken();
         let waits = self.no_space().is_some()
+            || self.machine_stop().is_some()
             || raft.holds_proposals()
             || applied.term != raft.term()
             || self.replica.fires_after(applied)

@@ -126,7 +126,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if !raft.is_leader() || raft.term() != term {
             Some(self.not_leader())
         } else {
-            self.full().map(WriteError::Busy)
+            self.unwritten().or_else(|| self.full().map(WriteError::Busy))
         }
     }
 

@@ -7,6 +7,7 @@
 use crate::driver::Driver;
 use crate::error::{Busy, WriteError};
 use crate::proposal::Proposal;
+use crate::stopped_machines::OWN;
 use crate::work::{Answer, Caller, Transferred, Waits};
 use bytes::Bytes;
 use coracle_core::{Member, NodeId, Peer, RefusedReason, Term, TransferEnd};
@@ -89,7 +90,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// What the core says of transfers.
     pub(crate) fn on_transfers(&mut self, transfers: Vec<(u64, Result<TransferEnd, RefusedReason>)>) {
         let (term, until) = (self.replica.raft().term(), self.ticks + self.handover.patience);
-        for (caller, outcome) in transfers {
+        // What this node asked for itself waits for nothing.
+        for (caller, outcome) in transfers.into_iter().filter(|(caller, _)| *caller != OWN) {
             let outcome = match outcome {
                 Ok(TransferEnd::Deposed { .. }) => {
                     self.handover.deposed.push((caller, term, until));
@@ -119,6 +121,13 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// The commands that may be proposed now: those that came, unless this leader is handing over, and those that were held.
     pub(crate) fn admit(&mut self) -> Vec<(Caller<W>, Proposal)> {
         let commands = mem::take(&mut self.commands);
+        if let Some(why) = self.unwritten() {
+            let held = self.handover.take().into_iter().map(|held| (held.caller, held.command));
+            for (caller, _) in held.chain(commands).collect::<Vec<_>>() {
+                self.refuse_write(caller, why.clone());
+            }
+            return Vec::new();
+        }
         let raft = self.replica.raft();
         if raft.holds_proposals() {
             self.handover.until = self.ticks + self.handover.patience;

@@ -9,6 +9,7 @@ use crate::inbox::{self, Refused};
 use crate::lanes::Lanes;
 use crate::published::Published;
 use crate::requests::{Reader, Request};
+use crate::rulings::{Ruled, Ruling, RulingError};
 use crate::status::{SnapshotStatus, Status};
 use crate::transport::tcp::Tcp;
 use crate::wire::Directory;
@@ -127,6 +128,16 @@ impl Inner {
             return Err(EntryLookupError::Stopped(self.stop_reason()));
         }
         answered.await.unwrap_or_else(|_| Err(EntryLookupError::Stopped(self.stop_reason())))
+    }
+
+    pub(crate) fn rule(&self, ruling: Ruling) -> Boxed<'_, Ruled> {
+        Box::pin(async move {
+            let (answer, answered) = oneshot::channel();
+            if self.requests.send_always(Request::Rule { ruling, answer }).await.is_err() {
+                return Err(RulingError::Stopped(self.stop_reason()));
+            }
+            answered.await.unwrap_or_else(|_| Err(RulingError::Stopped(self.stop_reason())))
+        })
     }
 
     pub(crate) fn backup(&self, limit: Duration) -> Boxed<'_, Result<Backup, BackupError>> {

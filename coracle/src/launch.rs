@@ -19,7 +19,7 @@ use crate::requests::{Reader, Request, Writer};
 use crate::runtime::{Parts, Runtime, Stopped, Told};
 use crate::serving::{Serving, Understands};
 use crate::storage::disk::Disk;
-use crate::storage::identity::Boots;
+use crate::storage::identity::{Boots, KeptStop};
 use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, LogStore, Recovered};
 use crate::transport::Inbound;
@@ -92,7 +92,7 @@ async fn on_own_thread(config: Config, machine: Typed, opened: Opened) -> Starte
             }
         };
         own.block_on(async move {
-            tell_of_fence(&config, opened.fenced);
+            tell_of_machine(&config, opened.fenced, opened.found.stop.as_ref());
             match assemble(config, machine, opened, callers).await {
                 Err(error) => drop(handed.send(Err(error))),
                 Ok((inner, runtime)) => {
@@ -122,7 +122,7 @@ async fn assemble(
     callers: Handle,
 ) -> Result<(Arc<Inner>, Runtime), StartError> {
     let Opened { store, recovered, disk, incarnation, cluster, boots, .. } = opened;
-    let Opened { fenced, met, places, promise, files, snapshot, stands, .. } = opened;
+    let Opened { fenced, found, met, places, promise, files, snapshot, stands, .. } = opened;
     let (me, start) = (Peer { id: config.id, incarnation }, boots.count);
     let boot = boots.newest.last().copied().unwrap_or_default();
     let reader: Arc<dyn LogReader> = Arc::from(store.reader());
@@ -159,6 +159,7 @@ async fn assemble(
     let serving = Serving::new(inner.clone(), machine.understands, callers);
     let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start);
     let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).fenced_at(fenced);
+    let driver = driver.knowing_rulings(found);
     let (ending, stopped) = (ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,
@@ -186,7 +187,10 @@ async fn assemble(
 }
 
 /// Says that the machine is not used, if it is not.
-fn tell_of_fence(config: &Config, fenced: Option<Index>) {
+fn tell_of_machine(config: &Config, fenced: Option<Index>, stop: Option<&KeptStop>) {
+    if let Some(KeptStop { stop, why }) = stop {
+        tracing::error!(node = %config.id, entry = %stop.at, "{}", alarms::machine_stopped(stop.at, why));
+    }
     fenced.inspect(|index| tracing::error!(node = %config.id, %index, "{}", alarms::FENCED));
 }
 
@@ -326,6 +330,7 @@ mod tests {
             sessions: bytes::Bytes::new(),
             timers: bytes::Bytes::new(),
             entries_version: 0,
+            rulings: bytes::Bytes::new(),
         };
         let kept = Kept { meta, file: 1, bytes: 500 };
         let recovered = Recovered {

@@ -4,9 +4,9 @@
 //! Consensus never waits for it. Work comes once for each turn of consensus; answers go straight to
 //! whoever waits. A turn takes a tick at most, so that reads and a stop get theirs.
 
-use crate::applier::{Applier, Outcome, Progress};
+use crate::applier::{Applier, Done, Outcome, Progress};
 use crate::config::{MachineThread, TICK};
-use crate::error::{StopReason, WriteError};
+use crate::error::{StopReason, WriteError, in_full};
 use crate::files::SnapshotWriter;
 use crate::inner::Boxed;
 use crate::published::Published;
@@ -18,7 +18,7 @@ use crate::transport::Forward;
 use crate::transport::tcp::Tcp;
 use crate::work::Work;
 use bytes::Bytes;
-use coracle_core::Peer;
+use coracle_core::{LogId, Peer};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -44,6 +44,10 @@ pub(crate) enum Report {
     Checked(Peer, Forward),
     /// What came of something that the courier sent.
     Carried(u64, Result<Bytes, WriteError>),
+    /// It has stopped before this entry, which it cannot apply, and why.
+    Stopped(LogId, String),
+    /// It has applied this entry, which the cluster skips.
+    Passed(LogId),
     /// It applies no more, for this reason.
     Ended(StopReason),
 }
@@ -221,7 +225,16 @@ impl<S: StateMachine> Turning<S> {
         let began = Instant::now();
         while let Some(applied) = self.applier.next() {
             self.deliver();
-            applied?;
+            match applied? {
+                Done::Stopped(at, why) => {
+                    drop(self.reports.0.send(Report::Stopped(at, in_full(&why))));
+                }
+                Done::Passed(at) => {
+                    self.published.fence();
+                    drop(self.reports.0.send(Report::Passed(at)));
+                }
+                Done::Applied(..) | Done::Restored(_) | Done::SnapshotTaken => {}
+            }
             if began.elapsed() >= TICK {
                 break;
             }

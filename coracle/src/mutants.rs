@@ -253,6 +253,18 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("fenced-node-leads", "D5.1.14", "leads with such a machine"),
     mutant("fenced-machine-applies", "D5.1.14", "goes on applying to such a machine, and answers from it"),
     mutant("leader-holds-itself-right", "D5.1.14", "a leader takes its own machine for a majority's"),
+    // Entries that cannot be applied.
+    mutant(
+        "skip-by-majority",
+        "D5.5.5",
+        "skips an entry before which a majority of the machines has stopped",
+    ),
+    mutant("skip-not-committed", "D5.5.5", "skips an entry as soon as its log says so"),
+    mutant("skips-next-entry", "D5.5.5", "skips the entry after the one that is to be skipped"),
+    mutant("stop-not-durable", "D5.5.5", "tells that its machine has stopped and keeps it in memory only"),
+    mutant("stop-forgotten-at-a-start", "D5.5.5", "a start tries again what its machine has stopped before"),
+    mutant("stopped-machine-answers", "D5.5.5", "answers from a machine that cannot apply an entry"),
+    mutant("failed-state-kept", "D5.5.5", "goes on with what a machine held when it failed"),
     // Snapshots.
     mutant(
         "snapshot-keeps-any-log",

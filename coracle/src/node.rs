@@ -20,6 +20,7 @@ use crate::own_disk::begin;
 use crate::reading;
 use crate::replicated::Replicated;
 use crate::retrying;
+use crate::rulings::{Ruling, RulingError, Verdict};
 use crate::serving::Understanding;
 use crate::session::Session;
 use crate::state_machine::StateMachine;
@@ -328,6 +329,26 @@ impl<S: StateMachine> Node<S> {
     /// The entry at `index` of this node's log, committed or not. For inspection.
     pub async fn get_entry(&self, index: u64) -> Result<Entry, EntryLookupError> {
         self.inner.get_entry(Index(index)).await
+    }
+
+    /// Skips an entry that the state machine cannot apply: nothing is done in its place, on any node, for ever. For the leader
+    /// of a cluster in which the machine of *every* member has stopped before that entry
+    /// ([`Status::machine_stopped`](crate::Status::machine_stopped), and at the leader
+    /// [`stopped_machines`](crate::Status::stopped_machines)); members that are gone for good must be removed first. Returns
+    /// the entry by which this is ruled, once that is committed: then every machine goes on.
+    ///
+    /// What the entry was to do is lost, and whoever wrote it was told that its outcome is unknown. Rather upgrade the program
+    /// to one that can apply it, and [try it again](Node::retry_entry). Cancel safe: it may be ruled all the same.
+    pub async fn skip_entry(&self, entry: LogId) -> Result<LogId, RulingError> {
+        self.inner.rule(Ruling { entry, verdict: Verdict::Skip }).await
+    }
+
+    /// Has every state machine that has stopped before this entry try it again: after an upgrade of the program to one that
+    /// can apply it, or where it failed for a reason that is gone. For the leader. Returns the entry by which this is ruled,
+    /// once that is committed. A machine that still cannot apply the entry stops again. Cancel safe: it may be ruled all the
+    /// same.
+    pub async fn retry_entry(&self, entry: LogId) -> Result<LogId, RulingError> {
+        self.inner.rule(Ruling { entry, verdict: Verdict::Retry }).await
     }
 
     /// A [backup](crate::backup) of the whole cluster, from this node: a snapshot of its state that reflects every write

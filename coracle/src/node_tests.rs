@@ -106,6 +106,7 @@ async fn start_with(id: u64, mut store: Moody, change: impl Fn(&mut Config)) -> 
         cluster,
         boots,
         fenced,
+        found: crate::stopped_machines::Found::default(),
         met,
         places,
         promise,

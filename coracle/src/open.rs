@@ -5,6 +5,7 @@ use crate::config::{Config, Storage};
 use crate::error::StartError;
 use crate::founding::Promise;
 use crate::place::Place;
+use crate::stopped_machines::Found;
 use crate::storage::disk::{DirDisk, Disk, failed};
 use crate::storage::engine::{self, Engine, WAL};
 use crate::storage::identity::{self, Boots, IDENTITY};
@@ -36,6 +37,8 @@ pub(crate) struct Opened {
     pub(crate) boots: Boots,
     /// Where, in an earlier boot, its machine turned out to differ from that of a majority.
     pub(crate) fenced: Option<Index>,
+    /// Before which entry its machine has stopped, and what was ruled about such entries.
+    pub(crate) found: Found,
     /// In which boots the disks of other members were met before this start.
     pub(crate) met: Vec<Met>,
     /// Where members were found before this start that are not where the membership says.
@@ -66,6 +69,7 @@ pub(crate) fn open(config: &Config) -> Result<Opened, StartError> {
                 cluster: None,
                 boots,
                 fenced: None,
+                found: Found::default(),
                 met: Vec::new(),
                 places: Vec::new(),
                 promise: None,
@@ -168,7 +172,9 @@ pub(crate) fn open_disk(
     let promise = promise(&*disk)?;
     let draw = || Boot(getrandom::u64().expect("the system gives random bits"));
     let boots = identity::begin_run(&*disk, draw)?;
+    let found = Found::on(&*disk, &*store.reader(), recovered.purged.index, recovered.last.index)?;
     Ok(Opened {
+        found,
         store,
         recovered,
         boots,

@@ -116,7 +116,7 @@ impl Proposal {
                 };
                 Some(Proposal::Numbered(Numbered { session, lane, number, acknowledged }, command))
             }
-            Kind::Noop | Kind::Membership | Kind::Timer => None,
+            Kind::Noop | Kind::Membership | Kind::Timer | Kind::Ruling => None,
         }
     }
 }

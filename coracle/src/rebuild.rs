@@ -19,6 +19,7 @@ use crate::founding::proposal;
 use crate::open::{self, Keeper, Opened};
 use crate::own_disk::begin;
 use crate::replicated::Replicated;
+use crate::rulings::{Skips, skips};
 use crate::state_machine::StateMachine;
 use crate::storage::disk::{DirDisk, Disk, LOCK, failed};
 use crate::storage::identity;
@@ -222,15 +223,16 @@ impl Survivor {
         let me = member(self.config.id, address.into())?;
         check_address(&me.address)?;
         let Survivor { config, dir, opened, .. } = self;
-        let Opened { store, recovered, files: old, snapshot, cluster, .. } = opened;
+        let Opened { store, recovered, files: old, snapshot, cluster, found, .. } = opened;
         let mut replicated = Replicated::new(machine);
         begin(&mut replicated, &*old, snapshot.as_ref(), &recovered, cluster)?;
-        apply_all(&mut replicated, &*store.reader(), recovered.last)?;
+        let skips = skips(found.ruled.into_iter().map(|(at, (_, ruling))| (at, ruling)), Index::LIMIT);
+        apply_all(&mut replicated, &*store.reader(), recovered.last, &skips)?;
         let (meta, save) = replicated.snapshot().map_err(RebuildError::Machine)?;
         let new = beside(&dir, RECOVERING)?;
         let held = build_in(&new)?;
         let (last, term) = (meta.id, recovered.hard_state.term.max(meta.id.term));
-        let membership = found(&held, &Keeper::of(&config), me, meta, term, save)?;
+        let membership = self::found(&held, &Keeper::of(&config), me, meta, term, save)?;
         // An engine may not like to lose its directory; the lock of the whole is held until the end.
         drop(store);
         let before = kept_as(&dir)?;
@@ -265,6 +267,7 @@ fn apply_all<S: StateMachine>(
     replicated: &mut Replicated<S>,
     reader: &dyn LogReader,
     last: LogId,
+    skips: &Skips,
 ) -> Result<(), RebuildError> {
     while replicated.applied().0.index < last.index {
         let next = replicated.applied().0.index.next();
@@ -273,7 +276,11 @@ fn apply_all<S: StateMachine>(
             other => StoreError::Refused(format!("entry {next} cannot be read: {other}")),
         })?;
         for entry in &entries {
-            replicated.apply(entry).map_err(RebuildError::Machine)?;
+            let applied = match skips.get(&entry.id()).copied().flatten() {
+                Some(ruled) => replicated.skip(entry, ruled),
+                None => replicated.apply(entry).map(drop),
+            };
+            applied.map_err(RebuildError::Machine)?;
         }
     }
     Ok(())
@@ -297,7 +304,13 @@ fn found(
     // And whoever had a session with the old one has none with this one, in which it may be done differently.
     let membership_entry = (meta.id, encode_membership(&membership));
     // Timers are its machine's, and stay.
-    let meta = Meta { membership: membership_entry, level: 0, sessions: bytes::Bytes::new(), ..meta };
+    let meta = Meta {
+        membership: membership_entry,
+        level: 0,
+        sessions: bytes::Bytes::new(),
+        rulings: bytes::Bytes::new(),
+        ..meta
+    };
     let (last, file) = (meta.id, open::random()?);
     snapshots::save(&**disk, &meta, file, &Pace::at_most(0), state)?;
     let mut store: Box<dyn LogStore> = keeper.open(disk, blank)?;

@@ -42,6 +42,7 @@ fn meta() -> Meta {
         sessions: Bytes::from_static(&[0; 4]),
         timers: timers(),
         entries_version: 0,
+        rulings: Bytes::new(),
     }
 }
 

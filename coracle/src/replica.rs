@@ -13,14 +13,16 @@ use crate::config::Config;
 pub(crate) use crate::effects::{Effects, Event, Load, Moment, NotDone, Purpose};
 use crate::entry::{self, Entry, Kind, Stamp};
 use crate::error::{Busy, StopReason};
+use crate::limits::Limits;
 use crate::proposal::Proposal;
+use crate::rulings::Ruling;
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
 use crate::wire::{self, encode_membership};
 use bytes::Bytes;
 use coracle_core::{
-    AppendEntries, Carried, Envelope, Held, Index, Input, LogId, Message, Output, Raft, ReadGrant, Refused,
-    Replicate, TailChange, Ticket, Write,
+    AppendEntries, Carried, Envelope, Held, Index, Input, LogId, Membership, Message, Output, Raft,
+    ReadGrant, Refused, Replicate, TailChange, Ticket, Write,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::mem;
@@ -55,32 +57,10 @@ pub(crate) struct Replica<W, R> {
     effects: Effects<W, R>,
 }
 
-struct Limits {
-    unpersisted: u64,
-    uncommitted: u64,
-    unapplied: u64,
-    cache: u64,
-    apply: u64,
-}
-
-impl Limits {
-    /// Which of them is exceeded by so many bytes that wait for the machine, for the disk, and for a quorum.
-    fn exceeded(&self, unapplied: u64, unpersisted: u64, uncommitted: u64) -> Option<Busy> {
-        if unapplied > self.unapplied {
-            Some(Busy::Machine)
-        } else if unpersisted > self.unpersisted {
-            Some(Busy::Disk)
-        } else if uncommitted > self.uncommitted {
-            Some(Busy::Quorum)
-        } else {
-            None
-        }
-    }
-}
-
 enum Asked<W, R> {
     Commands(Vec<(W, Proposal)>),
     Firing,
+    Ruling(u64, Ruling),
     Reads(Vec<R>),
     Bootstrap,
     Change(u64),
@@ -133,6 +113,10 @@ impl<W, R> Replica<W, R> {
                 let ticket = self.ticket(Asked::Firing);
                 self.step(now, Input::Propose { ticket, count: 1 }, Vec::new());
             }
+            Event::Rule(caller, ruling) => self.rule(now, caller, ruling),
+            Event::MachineStopped(stopped) => self.step(now, Input::MachineStopped(stopped), Vec::new()),
+            Event::Rewind(base) => self.pass_over(base),
+            Event::FeedFrom(index) => self.feed_from(index),
             Event::Read(requests) => {
                 let ticket = self.ticket(Asked::Reads(requests));
                 self.step(now, Input::Read { ticket }, Vec::new());
@@ -141,15 +125,7 @@ impl<W, R> Replica<W, R> {
                 let ticket = self.ticket(Asked::Bootstrap);
                 self.step(now, Input::Bootstrap { ticket, membership }, Vec::new());
             }
-            Event::Change(caller, expected, to) => {
-                if self.raft.is_leader()
-                    && let Some(why) = self.busy()
-                {
-                    return self.effects.changes.push((caller, Err(NotDone::Busy(why))));
-                }
-                let ticket = self.ticket(Asked::Change(caller));
-                self.step(now, Input::ChangeMembership { ticket, expected, to }, Vec::new());
-            }
+            Event::Change(caller, expected, to) => self.change(now, caller, expected, to),
             Event::Transfer(caller, to) => {
                 let ticket = self.ticket(Asked::Transfer(caller));
                 self.step(now, Input::TransferLeadership { ticket, to }, Vec::new());
@@ -189,6 +165,19 @@ impl<W, R> Replica<W, R> {
         while let Some(replicate) = self.replicate.pop_front() {
             self.replicate(now, replicate);
         }
+    }
+
+    fn rule(&mut self, now: Moment, caller: u64, ruling: Ruling) {
+        let ticket = self.ticket(Asked::Ruling(caller, ruling));
+        self.step(now, Input::Propose { ticket, count: 1 }, Vec::new());
+    }
+
+    fn change(&mut self, now: Moment, caller: u64, expected: LogId, to: Membership) {
+        if let Some(why) = self.busy().filter(|_| self.raft.is_leader()) {
+            return self.effects.changes.push((caller, Err(NotDone::Busy(why))));
+        }
+        let ticket = self.ticket(Asked::Change(caller));
+        self.step(now, Input::ChangeMembership { ticket, expected, to }, Vec::new());
     }
 
     /// What is to be done now. Empty-handed callers may wait for the next event.
@@ -243,7 +232,8 @@ impl<W, R> Replica<W, R> {
             match asked {
                 Asked::Commands(commands) => writes.extend(commands.into_iter().map(|(write, _)| write)),
                 Asked::Reads(some) => reads.extend(some),
-                Asked::Firing | Asked::Bootstrap | Asked::Change(_) | Asked::Transfer(_) => {}
+                Asked::Firing | Asked::Bootstrap | Asked::Ruling(..) => {}
+                Asked::Change(_) | Asked::Transfer(_) => {}
             }
         }
         (writes, reads)
@@ -429,6 +419,12 @@ impl<W, R> Replica<W, R> {
         self.fed = snapshot.index;
     }
 
+    /// The machine has applied everything up to there, and what it was handed after that is thrown away.
+    fn feed_from(&mut self, index: Index) {
+        self.handed -= self.effects.apply.drain(..).map(|entry| entry.len() as u64).sum::<u64>();
+        self.fed = index;
+    }
+
     /// Holds messages until the disk has come so far.
     fn hold(&mut self, messages: Vec<Held>) {
         for Held { mut after, term, envelope } in messages {
@@ -457,6 +453,7 @@ impl<W, R> Replica<W, R> {
                 }
                 // They fire when it leads again, or another does.
                 Some(Asked::Firing) => {}
+                Some(Asked::Ruling(caller, _)) => self.effects.ruled.push((caller, None)),
                 Some(Asked::Bootstrap) => self.effects.bootstrapped = Some(Err(reason)),
                 Some(Asked::Change(caller)) => self.effects.changes.push((caller, Err(why()))),
                 Some(Asked::Transfer(caller)) => self.effects.transfers.push((caller, Err(reason))),
@@ -484,6 +481,10 @@ impl<W, R> Replica<W, R> {
                 let mut id = first;
                 match self.tickets.remove(&ticket) {
                     Some(Asked::Firing) => self.make(now, id, Kind::Timer, &[]),
+                    Some(Asked::Ruling(caller, ruling)) => {
+                        self.make(now, id, Kind::Ruling, &ruling.encode());
+                        self.effects.ruled.push((caller, Some(id)));
+                    }
                     Some(Asked::Commands(commands)) => {
                         for (request, command) in commands {
                             self.make_proposed(now, id, &command);

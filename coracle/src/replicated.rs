@@ -8,6 +8,7 @@ use crate::entry::{Entry, Kind};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
 use crate::events::{Event, News, Position, Publishes};
 use crate::proposal::{Numbered, Proposal};
+use crate::rulings::{Ruling, Rulings, Verdict};
 use crate::sessions::{Judged, Sessions};
 use crate::state_machine::{Context, QueryContext, StateMachine};
 use crate::storage::snapshots::{Meta, Reader, blob};
@@ -43,6 +44,8 @@ pub(crate) enum Applied<S: StateMachine> {
     Replied(S::Reply, Option<Bytes>),
     /// What a session has to say: the answer that a command had before, the name of a new session, or why not.
     Told(Result<Bytes, WriteError>),
+    /// The cluster skips this entry, and this machine has applied it: it is no replica of the others' any more.
+    Passed(LogId),
 }
 
 /// A state machine and how it came where it is.
@@ -54,6 +57,10 @@ pub(crate) struct Replicated<S> {
     cluster_time: u64,
     sessions: Sessions,
     timers: Timers,
+    /// What was ruled about entries that could not be applied.
+    rulings: Rulings,
+    /// Events of entries up to this one were published before: the machine went back, and applies those again.
+    told: Index,
     /// The newest level of the entries that it has applied.
     level: u16,
     /// The newest version of the machine that they were made for.
@@ -82,6 +89,8 @@ impl<S: StateMachine> Replicated<S> {
             cluster_time: 0,
             sessions: Sessions::default(),
             timers: Timers::default(),
+            rulings: Rulings::default(),
+            told: Index::ZERO,
             level: 0,
             version: 0,
             membership: (LogId::ZERO, Bytes::new()),
@@ -144,6 +153,7 @@ impl<S: StateMachine> Replicated<S> {
             timers: self.timers.encode(),
             // The first is what there is where nothing is said.
             entries_version: if self.version > 1 { self.version } else { 0 },
+            rulings: self.rulings.encode(),
         }
     }
 
@@ -156,6 +166,28 @@ impl<S: StateMachine> Replicated<S> {
             message: said(&*panic),
         })?;
         Ok((meta, save))
+    }
+
+    /// What writes the state of a machine that has applied nothing, so that it can be brought back to that.
+    pub(crate) fn beginning(&self) -> Option<SaveState> {
+        let nothing = self.applied == LogId::ZERO;
+        let take = || Box::new(self.machine.snapshot()) as SaveState;
+        nothing.then(|| catch_unwind(AssertUnwindSafe(take)).ok()).flatten()
+    }
+
+    /// Goes back to where it had applied nothing.
+    pub(crate) fn begin_anew(&mut self, state: &[u8]) -> Result<(), StopReason> {
+        let machine = &mut self.machine;
+        let restored = catch_unwind(AssertUnwindSafe(|| machine.restore(&mut &*state)));
+        let problem = match restored {
+            Ok(Ok(())) => return self.stand_at(Meta::default()).map_err(StopReason::Invariant),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => said(&*panic),
+        };
+        Err(apply_failed(
+            LogId::ZERO,
+            format!("the state with which the machine began cannot be restored: {problem}"),
+        ))
     }
 
     /// Takes the state of a snapshot. After an error it is neither the old nor the new one.
@@ -196,6 +228,7 @@ impl<S: StateMachine> Replicated<S> {
             sessions,
             timers,
             entries_version,
+            rulings,
         } = meta;
         let known = if level > 0 && !self.broken.is("sessions-not-in-snapshots") {
             Sessions::decode(&sessions, self.broken)
@@ -206,10 +239,12 @@ impl<S: StateMachine> Replicated<S> {
         let timers = if self.broken.is("timers-not-in-snapshots") { Bytes::new() } else { timers };
         let timers = Timers::decode(&timers, self.broken);
         self.timers = timers.ok_or("the timers that come with it make no sense")?;
+        self.rulings = Rulings::decode(&rulings).ok_or("the rulings that come with it make no sense")?;
+        self.told = self.told.max(self.applied.index);
         (self.applied, self.digest, self.membership) = (id, digest, membership);
         (self.cluster_time, self.compared) = (cluster_time, compared);
         (self.level, self.version) = (level, entries_version);
-        if !self.broken.is("jump-not-told") {
+        if id.index >= self.told && !self.broken.is("jump-not-told") {
             self.news.jump(id.index);
         }
         Ok(())
@@ -238,7 +273,7 @@ impl<S: StateMachine> Replicated<S> {
     /// It goes on in a cluster of its own, whose first membership comes with the state.
     pub(crate) fn founded(&mut self, at: LogId, membership: Bytes) -> Result<(), StopReason> {
         self.membership = (at, membership);
-        (self.sessions, self.level) = (Sessions::new(self.broken), 0);
+        (self.sessions, self.level, self.rulings) = (Sessions::new(self.broken), 0, Rulings::default());
         self.persist()
     }
 
@@ -286,6 +321,22 @@ impl<S: StateMachine> Replicated<S> {
     /// Applies the next entry.
     pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Applied<S>, StopReason> {
         let id = entry.id();
+        self.begin(entry)?;
+        let applied = self.carry_out(entry).inspect_err(|_| {
+            self.news.events.retain(|event| event.at.index != id.index);
+        })?;
+        let told = match &applied {
+            Applied::Replied(_, encoded) => encoded.as_deref(),
+            Applied::Told(told) => told.as_deref().ok(),
+            Applied::Nothing | Applied::Passed(_) => None,
+        };
+        self.end(entry, told.unwrap_or_default());
+        Ok(applied)
+    }
+
+    /// The next entry comes.
+    fn begin(&mut self, entry: &Entry) -> Result<(), StopReason> {
+        let id = entry.id();
         if id.index != self.applied.index.next() {
             let problem = format!("entry {id} came to the machine after {}", self.applied);
             return Err(StopReason::Invariant(problem));
@@ -305,11 +356,16 @@ impl<S: StateMachine> Replicated<S> {
         self.sessions.expire(self.cluster_time);
         self.level = self.level.max(entry.kind().level());
         self.version = self.version.max(made_by);
-        let applied = match entry.kind() {
+        Ok(())
+    }
+
+    /// Does what an entry says.
+    fn carry_out(&mut self, entry: &Entry) -> Result<Applied<S>, StopReason> {
+        Ok(match entry.kind() {
             Kind::Command => self.reply_to(entry, &entry.payload())?,
             Kind::Numbered | Kind::Session => self.in_session(entry)?,
             Kind::Membership => {
-                self.membership = (id, Bytes::copy_from_slice(&entry.payload()));
+                self.membership = (entry.id(), Bytes::copy_from_slice(&entry.payload()));
                 Applied::Nothing
             }
             Kind::Timer => {
@@ -317,13 +373,43 @@ impl<S: StateMachine> Replicated<S> {
                 Applied::Nothing
             }
             Kind::Noop => Applied::Nothing,
-        };
-        let told = match &applied {
-            Applied::Replied(_, encoded) => encoded.as_deref(),
-            Applied::Told(told) => told.as_deref().ok(),
-            Applied::Nothing => None,
-        };
-        self.fold(entry, told.unwrap_or_default());
+            Kind::Ruling => {
+                let ruling = Ruling::decode(&entry.payload());
+                let ruling = ruling.ok_or_else(|| {
+                    apply_failed(entry.id(), "its payload makes no sense for its kind".to_owned())
+                })?;
+                let passed = ruling.verdict == Verdict::Skip && !self.rulings.skips(ruling.entry);
+                self.rulings.heed(ruling, entry.index());
+                if passed { Applied::Passed(ruling.entry) } else { Applied::Nothing }
+            }
+        })
+    }
+
+    /// Does nothing in the place of an entry, by a ruling that stands there. A command of a session takes its number, without
+    /// an answer, and timers that were to fire are set no more.
+    pub(crate) fn skip(&mut self, entry: &Entry, ruled: Index) -> Result<(), StopReason> {
+        self.begin(entry)?;
+        let (kind, stamp) = (entry.kind(), entry.stamp());
+        if let Some(Proposal::Numbered(place, _)) =
+            Proposal::read(kind, stamp.session, stamp.sequence, &entry.payload())
+            && matches!(self.sessions.judge(&place, self.cluster_time), Judged::New)
+        {
+            self.sessions.answered(&place, None);
+        }
+        if kind == Kind::Timer {
+            for timer in self.timers.due_by(self.cluster_time) {
+                self.timers.fires(timer);
+            }
+        }
+        self.rulings.heed(Ruling { entry: entry.id(), verdict: Verdict::Skip }, ruled);
+        self.end(entry, b"skipped");
+        Ok(())
+    }
+
+    /// An entry was applied, or skipped.
+    fn end(&mut self, entry: &Entry, told: &[u8]) {
+        self.fold(entry, told);
+        let id = entry.id();
         self.applied = id;
         if id.index.0.is_multiple_of(self.compared_every) {
             // A machine's own digest leaves the replies out, which may change with its version.
@@ -336,7 +422,6 @@ impl<S: StateMachine> Replicated<S> {
             let version = u32::from(S::VERSION);
             self.compared = Some(coracle_core::Digest { index: id.index, format, version, bytes });
         }
-        Ok(applied)
     }
 
     /// An entry of a session.
@@ -381,7 +466,7 @@ impl<S: StateMachine> Replicated<S> {
         let answer = match &applied {
             Applied::Replied(_, encoded) => encoded.as_ref(),
             Applied::Told(told) => told.as_ref().ok(),
-            Applied::Nothing => None,
+            Applied::Nothing | Applied::Passed(_) => None,
         };
         self.sessions.answered(place, answer);
         Ok(applied)
@@ -447,6 +532,9 @@ impl<S: StateMachine> Replicated<S> {
         self.timers = context.timers;
         let done =
             done.map_err(|panic| StopReason::Panicked { at: at.to_string(), message: said(&*panic) })?;
+        if let Some(problem) = context.fatal {
+            return Err(StopReason::Apply { id: entry.id(), problem });
+        }
         if S::PUBLISHES == Publishes::Emitted {
             context.emitted.into_iter().for_each(|event| self.publish(entry, event));
         }
@@ -455,7 +543,7 @@ impl<S: StateMachine> Replicated<S> {
 
     /// The next event of this entry.
     fn publish(&mut self, entry: &Entry, payload: Bytes) {
-        if !self.publishes {
+        if !self.publishes || entry.index() <= self.told {
             return;
         }
         let index = entry.index();
@@ -496,151 +584,5 @@ fn said(panic: &(dyn Any + Send)) -> String {
 mod timers_tests;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::Stamp;
-    use crate::snapshot::{self, Save};
-    use std::io;
-
-    /// Adds up; panics when told or asked 13.
-    #[derive(Default)]
-    struct Sum {
-        sum: u64,
-        lies: bool,
-    }
-
-    impl StateMachine for Sum {
-        type Command = u64;
-        type Reply = u64;
-        type Query = u64;
-        type Answer = u64;
-
-        fn apply(&mut self, _: &mut Context, command: u64) -> u64 {
-            assert_ne!(command, 13, "unlucky");
-            self.sum += if self.lies { command + 1 } else { command };
-            self.sum
-        }
-
-        fn query(&self, _: &QueryContext, query: u64) -> u64 {
-            assert_ne!(query, 13, "unlucky");
-            self.sum
-        }
-
-        fn snapshot(&self) -> impl Save {
-            snapshot::save(self.sum)
-        }
-
-        fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
-            snapshot::load(from).map(|sum| self.sum = sum)
-        }
-    }
-
-    fn entry(term: u64, index: u64, command: u64) -> Entry {
-        let payload = Sum::encode_command(&command).unwrap();
-        Entry::new(LogId::new(term, index), Kind::Command, Stamp::default(), &payload)
-    }
-
-    fn noop(term: u64, index: u64) -> Entry {
-        Entry::new(LogId::new(term, index), Kind::Noop, Stamp::default(), &[])
-    }
-
-    /// SN-7: what is in the log and not applied may be taken back: a snapshot knows nothing of it.
-    #[test]
-    fn sn_7_a_snapshot_carries_the_membership_that_was_applied_and_no_later_one() {
-        let members = |term, index, payload: &[u8]| {
-            Entry::new(LogId::new(term, index), Kind::Membership, Stamp::default(), payload)
-        };
-        let mut machine = Replicated::new(Sum::default());
-        for entry in [members(1, 1, b"of three"), entry(1, 2, 5), members(1, 3, b"joint"), entry(1, 4, 6)] {
-            let (meta, _) = machine.snapshot().unwrap();
-            assert!(meta.membership.0 <= meta.id && meta.id < entry.id());
-            machine.apply(&entry).unwrap();
-        }
-        let (meta, _) = machine.snapshot().unwrap();
-        assert_eq!(
-            (meta.id, meta.membership),
-            (LogId::new(1, 4), (LogId::new(1, 3), Bytes::from_static(b"joint")))
-        );
-    }
-
-    /// SN-15: all that replicas agree on besides the machine comes back with the blob, and no other place is believed.
-    #[test]
-    fn sn_15_the_blob_brings_back_where_the_machine_stood() {
-        let mut one = Replicated::new(Sum::default());
-        one.compared_every = 2;
-        let members = Entry::new(LogId::new(1, 1), Kind::Membership, Stamp::default(), b"of three");
-        for entry in [members, entry(1, 2, 5), entry(1, 3, 6)] {
-            one.apply(&entry).unwrap();
-        }
-        assert_eq!(one.kept(), Ok(None), "this one keeps nothing");
-        let blob = blob::encode(&one.meta());
-        let meta = blob::decode(&blob).unwrap();
-        assert_eq!((meta.id, &meta), (LogId::new(1, 3), &one.meta()));
-        assert!(meta.compared.is_some() && meta.membership.0 == LogId::new(1, 1));
-        let mut other = Replicated::new(Sum { sum: 11, ..Sum::default() });
-        other.compared_every = 2;
-        other.go_on_from(meta).unwrap();
-        for machine in [&mut one, &mut other] {
-            assert!(machine.apply(&entry(1, 3, 6)).is_err(), "it has that");
-            machine.apply(&entry(1, 4, 7)).unwrap();
-        }
-        assert_eq!((other.meta(), other.machine.sum), (one.meta(), 18));
-        for bit in 0..blob.len() * 8 {
-            let mut damaged = blob.clone();
-            damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(blob::decode(&damaged).is_err(), "bit {bit}");
-        }
-        (0..blob.len()).for_each(|length| assert!(blob::decode(&blob[..length]).is_err()));
-    }
-
-    #[test]
-    fn a_gap_or_a_repetition_stops_the_node() {
-        let mut machine = Replicated::new(Sum::default());
-        machine.apply(&noop(1, 1)).unwrap();
-        assert!(matches!(machine.apply(&noop(1, 1)), Err(StopReason::Invariant(_))));
-        assert!(matches!(machine.apply(&noop(1, 3)), Err(StopReason::Invariant(_))));
-    }
-
-    #[test]
-    fn a_panic_in_apply_is_a_reason_to_stop_and_says_where() {
-        let mut machine = Replicated::new(Sum::default());
-        let Err(StopReason::Panicked { at, message }) = machine.apply(&entry(1, 1, 13)) else { panic!() };
-        assert_eq!(at, "entry 1.1");
-        assert!(message.contains("unlucky"), "{message}");
-    }
-
-    #[test]
-    fn an_entry_of_a_newer_machine_stops_an_older_one_with_a_word() {
-        let mut machine = Replicated::new(Sum::default());
-        let payload = Sum::encode_command(&1).unwrap();
-        let stamp = |version| Stamp { version, ..Stamp::default() };
-        let entry =
-            |index, version| Entry::new(LogId::new(1, index), Kind::Command, stamp(version), &payload);
-        assert!(machine.apply(&entry(1, Sum::VERSION)).is_ok());
-        let Err(StopReason::Apply { id, problem }) = machine.apply(&entry(2, 2)) else { panic!() };
-        assert_eq!(id, LogId::new(1, 2));
-        assert!(problem.contains("version 2") && problem.contains("upgrade"), "{problem}");
-    }
-
-    #[test]
-    fn a_panic_in_query_is_an_answer() {
-        let machine = Replicated::new(Sum::default());
-        let Err(ReadError::Panicked(message)) = machine.query(13) else { panic!() };
-        assert!(message.contains("unlucky"), "{message}");
-        assert_eq!(machine.query(1), Ok(0));
-    }
-
-    #[test]
-    fn the_digest_sees_entries_and_replies() {
-        let run = |lies, commands: [u64; 2]| {
-            let mut machine = Replicated::new(Sum { lies, ..Sum::default() });
-            for (at, command) in commands.into_iter().enumerate() {
-                machine.apply(&entry(1, at as u64 + 1, command)).unwrap();
-            }
-            machine.applied().1
-        };
-        assert_eq!(run(false, [1, 2]), run(false, [1, 2]));
-        assert_ne!(run(false, [1, 2]), run(false, [2, 1]));
-        assert_ne!(run(false, [1, 2]), run(true, [1, 2]));
-    }
-}
+#[path = "replicated_tests.rs"]
+mod tests;

@@ -4,6 +4,7 @@ use crate::backup;
 use crate::entry::Entry;
 use crate::error::{Cause, EntryLookupError, ReadError, SnapshotError, StopReason, WriteError};
 use crate::proposal::Proposal;
+use crate::rulings::{Ruled, Ruling};
 use crate::slot::{Holds, Slot, Waiting};
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
@@ -35,6 +36,8 @@ pub(crate) enum Request {
     Change { expected: LogId, to: Box<Membership>, answer: oneshot::Sender<Changed> },
     /// Let another node lead: this one, or the best.
     Transfer { to: Option<NodeId>, answer: oneshot::Sender<Transferred> },
+    /// Rule what becomes of an entry that cannot be applied.
+    Rule { ruling: Ruling, answer: oneshot::Sender<Ruled> },
     /// Tell how the node stands, at the end of a turn.
     Status { answer: oneshot::Sender<Status> },
     /// Take a snapshot now.
@@ -67,6 +70,7 @@ impl Request {
             Request::Found { answer, .. } => drop(answer),
             Request::Change { answer, .. } => drop(answer),
             Request::Transfer { answer, .. } => drop(answer),
+            Request::Rule { answer, .. } => drop(answer),
             Request::Status { answer } => drop(answer),
             Request::Snapshot { answer } => drop(answer),
         }

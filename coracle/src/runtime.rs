@@ -20,9 +20,10 @@ use crate::machine::{self, Machine};
 use crate::place::Place;
 use crate::replica::Load;
 use crate::requests::{Reader, Request, Writer};
+use crate::rulings::Ruled;
 use crate::serving::Serving;
 use crate::snapshots::FileOrder;
-use crate::status::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
+use crate::status::{MachineStopped, MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
@@ -111,6 +112,8 @@ pub(crate) struct Runtime {
     changers: Callers<Changed>,
     /// Who waits for another node to lead.
     transferers: Callers<Transferred>,
+    /// Who waits for a ruling about an entry.
+    rulers: Callers<Ruled>,
     /// How far a leader has come that hands over before it stops.
     leaving: Option<Leaving>,
     /// Who waits for a snapshot.
@@ -148,6 +151,7 @@ impl Runtime {
             founders: Callers::default(),
             changers: Callers::default(),
             transferers: Callers::default(),
+            rulers: Callers::default(),
             leaving: None,
             waiting: Waiting::default(),
             statuses: Vec::new(),
@@ -242,12 +246,14 @@ impl Runtime {
         if self.snapshots.is_empty() {
             return;
         }
-        let (newest, fenced) = (self.parts.driver.snapshots.newest(), self.parts.driver.fenced().is_some());
+        let (newest, unsaved) = (self.parts.driver.snapshots.newest(), self.parts.driver.unsaved());
         for (wanted, answer) in std::mem::take(&mut self.snapshots) {
             match newest.filter(|newest| newest.last.index >= wanted) {
                 Some(newest) => drop(answer.send(Ok(newest))),
-                None if fenced => drop(answer.send(Err(SnapshotError::Diverged))),
-                None => self.snapshots.push((wanted, answer)),
+                None => match &unsaved {
+                    Some(why) => drop(answer.send(Err(why.clone()))),
+                    None => self.snapshots.push((wanted, answer)),
+                },
             }
         }
     }
@@ -255,8 +261,8 @@ impl Runtime {
     /// Answers those who wait for a snapshot that is there by now, and has another taken for the rest.
     fn look_who_waits(&mut self) {
         let driver = &mut self.parts.driver;
-        if driver.fenced().is_some() {
-            self.waiting.refuse(&BackupError::Unconfirmed(ReadError::Diverged));
+        if let Some(why) = driver.unread() {
+            self.waiting.refuse(&BackupError::Unconfirmed(why));
         }
         let newest = driver.snapshots.newest().map_or(LogId::ZERO, |newest| newest.last);
         let served = self.waiting.served_by(newest.index);
@@ -323,6 +329,7 @@ impl Runtime {
                 tracing::info!("there is room on the disk again: writes are accepted");
                 self.parts.driver.on_space(None);
             }
+            Report::Stopped(stop) => self.parts.driver.on_stop_kept(stop),
             Report::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
         }
     }
@@ -352,6 +359,12 @@ impl Runtime {
         match report {
             machine::Report::Carried(flight, outcome) => self.parts.driver.on_carried(flight, outcome),
             machine::Report::Checked(from, forward) => self.parts.driver.on_checked(from, forward),
+            machine::Report::Stopped(at, why) => {
+                let node = self.parts.config.id;
+                tracing::error!(%node, entry = %at, "{}", alarms::machine_stopped(at, &why));
+                self.parts.driver.on_machine_stopped(at, why);
+            }
+            machine::Report::Passed(at) => self.parts.driver.on_machine_passed(at),
             machine::Report::Ended(reason) => self.end = self.end.take().or(Some(reason)),
         }
     }
@@ -389,6 +402,10 @@ impl Runtime {
             Request::Change { expected, to, answer } => {
                 let name = self.changers.add(answer);
                 self.parts.driver.on_change(name, expected, *to);
+            }
+            Request::Rule { ruling, answer } => {
+                let name = self.rulers.add(answer);
+                self.parts.driver.on_rule(name, ruling);
             }
             Request::Transfer { to, answer } => self.transfer(to, answer),
             Request::Status { answer } => self.statuses.push(answer),
@@ -438,6 +455,7 @@ impl Runtime {
             told,
             changed,
             transferred,
+            ruled,
             files,
             loads,
             work,
@@ -469,6 +487,9 @@ impl Runtime {
         }
         for (name, outcome) in transferred {
             self.transferers.answer(name, outcome);
+        }
+        for (name, outcome) in ruled {
+            self.rulers.answer(name, outcome);
         }
         for order in files {
             drop(self.parts.files.send(order));
@@ -544,6 +565,8 @@ impl Runtime {
             no_space: driver.no_space().map(str::to_owned),
             diverged: driver.digests().diverged().clone(),
             fenced: driver.fenced(),
+            machine_stopped: driver.machine_stop().map(MachineStopped::of),
+            stopped_machines: driver.stopped_machines().map(|(peer, at)| (peer.id, at)).collect(),
             disk_bytes: self.parts.reader.disk_bytes(),
             snapshots: driver.snapshots.shown(),
             address: self.parts.transport.advertised(),

@@ -184,6 +184,7 @@ impl Model {
             sessions: Bytes::new(),
             timers: Bytes::new(),
             entries_version: 0,
+            rulings: Bytes::new(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::driver::Driver;
 use crate::error::{SnapshotError, StopReason};
 use crate::replica::Event;
 use crate::status::{SnapshotStatus, SnapshotTransfer, Snapshots as Shown};
-use crate::storage::snapshots::Kept;
+use crate::storage::snapshots::{Kept, Meta};
 use crate::storage::{Change, WriteBatch};
 use crate::transport::PeerMessage;
 use crate::wire::decode_membership;
@@ -239,6 +239,11 @@ impl Snapshots {
         self.newest.as_ref().map(|kept| SnapshotStatus { last: kept.meta.id, bytes: kept.bytes })
     }
 
+    /// What it says besides the machine's state.
+    pub(crate) fn newest_meta(&self) -> Option<&Meta> {
+        self.newest.as_ref().map(|kept| &kept.meta)
+    }
+
     /// How all of it stands.
     pub(crate) fn shown(&self) -> Shown {
         let sent = |(to, it): (&Peer, &Sending)| SnapshotTransfer {
@@ -301,8 +306,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// Somebody wants a snapshot taken now, whatever the policy says. Up to where the one must reach that is then kept.
     pub(crate) fn want_snapshot(&mut self) -> Result<Index, SnapshotError> {
         let applied = self.machine_applied();
-        if self.fenced.is_some() {
-            return Err(SnapshotError::Diverged);
+        if let Some(why) = self.unsaved() {
+            return Err(why);
         }
         if applied == Index::ZERO {
             return Err(SnapshotError::NothingApplied);

@@ -26,6 +26,7 @@ fn kept(index: u64, bytes: u64) -> Kept {
         sessions: Bytes::new(),
         timers: Bytes::new(),
         entries_version: 0,
+        rulings: Bytes::new(),
     };
     Kept { meta, file: 5, bytes }
 }
@@ -55,6 +56,7 @@ fn answer(message: &Message) -> Option<Message> {
             applied: Index::ZERO,
             disk_age: 0,
             digest: None,
+            stop: None,
         })),
         _ => None,
     }

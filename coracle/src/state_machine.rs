@@ -51,7 +51,8 @@ pub trait StateMachine: Send + 'static {
     /// Applies a committed command. Must be deterministic: the same machine and command give the same
     /// machine and reply on every node, today and in a later version of the program.
     ///
-    /// A panic here stops the node with [`StopReason::Panicked`](crate::StopReason::Panicked).
+    /// A panic here, or [`Context::fatal`], stops the machine before the entry, and not the node: see
+    /// [`Status::machine_stopped`](crate::Status::machine_stopped). What was changed for the entry is thrown away.
     fn apply(&mut self, context: &mut Context, command: Self::Command) -> Self::Reply;
 
     /// A [timer](Context::set_timer) fires: its time has come, by an entry of the log of its own. Like
@@ -168,12 +169,14 @@ pub struct Context {
     pub(crate) emitted: Vec<Bytes>,
     /// All timers, while the entry is applied.
     pub(crate) timers: Timers,
+    /// Why the entry cannot be applied.
+    pub(crate) fatal: Option<String>,
 }
 
 impl Context {
     /// A context for tests of a machine. No timer is set in it, and those that the machine sets stay in it.
     pub fn new(id: LogId, cluster_time: u64, wall_time: u64) -> Context {
-        Context { id, cluster_time, wall_time, emitted: Vec::new(), timers: Timers::default() }
+        Context { id, cluster_time, wall_time, emitted: Vec::new(), timers: Timers::default(), fatal: None }
     }
 
     /// Publishes an event to those who [watch](crate::Node::events) the machine, in MessagePack with the names of the fields.
@@ -186,6 +189,12 @@ impl Context {
     /// Publishes these very bytes as an event. See [`emit`](Context::emit).
     pub fn emit_bytes(&mut self, event: impl Into<Bytes>) {
         self.emitted.push(event.into());
+    }
+
+    /// Says that this entry cannot be applied, and why: the machine stops before it, as after a panic, and its reply goes to
+    /// nobody. Whatever the machine has changed for it is thrown away. See [`apply`](StateMachine::apply).
+    pub fn fatal(&mut self, why: impl Into<String>) {
+        self.fatal.get_or_insert(why.into());
     }
 
     /// What was emitted so far. For tests of a machine.

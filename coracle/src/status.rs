@@ -1,6 +1,7 @@
 //! How a node stands: what handles get, and how it looks as JSON and the like.
 
 use crate::replicated::Digest;
+use crate::storage::identity::KeptStop;
 use bytes::Bytes;
 use coracle_core::{ClusterId, Incarnation, Index, LogId, NodeId, Peer, PeerStatus};
 use serde::{Serialize, Serializer};
@@ -38,6 +39,12 @@ pub struct Status {
     /// Where this node's own state machine was found to differ from that of a majority, with authenticated peers: since
     /// then it applies and answers nothing, and does not lead.
     pub fenced: Option<Index>,
+    /// Before which entry this node's own state machine has stopped, since it cannot apply it: since then it applies and
+    /// answers nothing, and goes on when it is ruled what becomes of the entry
+    /// ([`Node::skip_entry`](crate::Node::skip_entry), [`Node::retry_entry`](crate::Node::retry_entry)).
+    pub machine_stopped: Option<MachineStopped>,
+    /// Known to a leader: the members whose state machines have stopped, and before which entry.
+    pub stopped_machines: BTreeMap<NodeId, LogId>,
     /// Bytes that the log takes on disk, its spare files included; 0 if it uses no disk.
     pub disk_bytes: u64,
     /// The snapshots of the state machine: what there is, and what is under way.
@@ -47,6 +54,22 @@ pub struct Status {
     /// Whether the membership says another address, where this node was looked for and is not. The leader takes over the
     /// new one when it has found this node there.
     pub moved: bool,
+}
+
+/// A state machine that has stopped.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MachineStopped {
+    /// The entry that it cannot apply.
+    pub entry: LogId,
+    /// Why.
+    pub why: String,
+}
+
+impl MachineStopped {
+    pub(crate) fn of(kept: &KeptStop) -> MachineStopped {
+        MachineStopped { entry: kept.stop.at, why: kept.why.clone() }
+    }
 }
 
 /// The snapshots of a node.
@@ -140,6 +163,8 @@ impl Serialize for Status {
             no_space: self.no_space.as_deref(),
             diverged: self.diverged.iter().map(|(id, index)| (id.0, index.0)).collect(),
             fenced: self.fenced.map(|index| index.0),
+            machine_stopped: self.machine_stopped.as_ref().map(Stopped::of),
+            stopped_machines: self.stopped_machines.iter().map(|(id, at)| (id.0, Place::of(*at))).collect(),
             disk_bytes: self.disk_bytes,
             snapshot: self.snapshots.newest.map(|it| Snapshot { last: Place::of(it.last), bytes: it.bytes }),
             taking_snapshot: self.snapshots.taking,
@@ -178,6 +203,8 @@ struct Shown<'a> {
     no_space: Option<&'a str>,
     diverged: BTreeMap<u64, u64>,
     fenced: Option<u64>,
+    machine_stopped: Option<Stopped<'a>>,
+    stopped_machines: BTreeMap<u64, Place>,
     disk_bytes: u64,
     snapshot: Option<Snapshot>,
     taking_snapshot: bool,
@@ -192,6 +219,18 @@ struct Shown<'a> {
 struct Snapshot {
     last: Place,
     bytes: u64,
+}
+
+#[derive(Serialize)]
+struct Stopped<'a> {
+    entry: Place,
+    why: &'a str,
+}
+
+impl<'a> Stopped<'a> {
+    fn of(it: &'a MachineStopped) -> Stopped<'a> {
+        Stopped { entry: Place::of(it.entry), why: &it.why }
+    }
 }
 
 #[derive(Serialize)]

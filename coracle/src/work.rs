@@ -6,8 +6,10 @@ use crate::error::{Busy, ReadError, StopReason, WriteError};
 use crate::founding::{Promise, Question};
 use crate::place::Place;
 use crate::replica::Load;
+use crate::rulings::{Ruled, Skips};
 use crate::snapshots::FileOrder;
 use crate::storage::WriteBatch;
+use crate::storage::identity::KeptStop;
 use crate::storage::met::Met;
 use crate::transport::{Forward, PeerMessage};
 use crate::wire::Answer as FoundingAnswer;
@@ -89,13 +91,24 @@ pub(crate) enum Work<W, R> {
     Check(Peer, Forward),
     /// Apply and answer nothing any more: this machine differs from that of a majority.
     Fence,
+    /// Apply and answer nothing until it is told to resume: the machine has stopped before this entry in an earlier boot.
+    Stop(LogId),
+    /// These entries are skipped, or are not to be passed yet.
+    Skips(Skips),
+    /// It was ruled what becomes of the entry that the machine has stopped before. The state to go on from comes next.
+    Resume,
     /// Take a snapshot: it is to be written beside the machine.
     Snapshot,
-    /// Take the state of this snapshot, and forget what was still to be applied.
+    /// Take the state of this snapshot, and forget what was still to be applied. No entry: that with which it began.
     Restore(LogId),
 }
 
 impl<W, R> Work<W, R> {
+    /// Whether it is somebody's query.
+    pub(crate) fn is_read(&self) -> bool {
+        matches!(self, Work::Read(..))
+    }
+
     /// The same, with what each read asks beside whoever asks it. None: it asks nothing.
     pub(crate) fn with_queries<Q>(self, query: impl FnOnce(&R) -> Option<Q>) -> Option<Work<W, (Q, R)>> {
         Some(match self {
@@ -105,6 +118,9 @@ impl<W, R> Work<W, R> {
             Work::Deposed => Work::Deposed,
             Work::Check(from, forward) => Work::Check(from, forward),
             Work::Fence => Work::Fence,
+            Work::Stop(at) => Work::Stop(at),
+            Work::Skips(skips) => Work::Skips(skips),
+            Work::Resume => Work::Resume,
             Work::Snapshot => Work::Snapshot,
             Work::Restore(snapshot) => Work::Restore(snapshot),
         })
@@ -120,6 +136,10 @@ pub(crate) enum Order {
     Name(ClusterId),
     /// Write into the identity that the machine differs from that of a majority, and where that was noticed.
     Fence(Index),
+    /// Write into the identity that the machine has stopped before an entry, or that it goes on.
+    Stop(Option<KeptStop>),
+    /// Write into the identity that the log may hold rulings.
+    Rules,
     /// Write down in which boots the disks of other members were met.
     Met(Vec<Met>),
     /// Write down where members were found that are not where the membership says.
@@ -182,6 +202,8 @@ pub(crate) struct Actions<W, R> {
     pub(crate) changed: Vec<(u64, Changed)>,
     /// What came of transfers of leadership, by the name that each was given.
     pub(crate) transferred: Vec<(u64, Transferred)>,
+    /// What came of rulings about entries, by the name that each was given.
+    pub(crate) ruled: Vec<(u64, Ruled)>,
     /// What is to be done with the files of snapshots, on another thread, in this order.
     pub(crate) files: Vec<FileOrder>,
     /// To load from the store, on another thread.
@@ -209,6 +231,7 @@ impl<W, R> Default for Actions<W, R> {
             told: Vec::new(),
             changed: Vec::new(),
             transferred: Vec::new(),
+            ruled: Vec::new(),
             files: Vec::new(),
             loads: Vec::new(),
             work: Vec::new(),

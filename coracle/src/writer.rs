@@ -11,7 +11,7 @@ use crate::storage::disk::{Disk, no_room};
 use crate::storage::queue::WriteQueue;
 use crate::storage::{LogStore, StoreError, WriteBatch, identity, met, moved};
 use crate::work::Order;
-use coracle_core::{Broken, ClusterId, WriteId};
+use coracle_core::{Broken, ClusterId, MachineStop, WriteId};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub(crate) enum Report {
     Named(ClusterId),
     /// One more promise is kept in the identity, durably.
     Promised,
+    /// The identity says before which entry the machine has stopped, or that it goes on, durably.
+    Stopped(Option<MachineStop>),
     /// The store has no room for the next write, and why. It is tried again and again.
     NoSpace(String),
     /// There is room again.
@@ -173,6 +175,17 @@ impl Work<'_> {
             Order::Fence(index) => {
                 if let Some(disk) = self.disk {
                     identity::set_fence(disk, index)?;
+                }
+            }
+            Order::Stop(stop) => {
+                if let Some(disk) = self.disk {
+                    identity::set_stop(disk, stop.clone())?;
+                }
+                self.report(Report::Stopped(stop.map(|stop| stop.stop)));
+            }
+            Order::Rules => {
+                if let Some(disk) = self.disk {
+                    identity::set_rules(disk)?;
                 }
             }
             Order::Promise(promise) => {

@@ -11,11 +11,13 @@
 mod wal_support;
 
 use coracle::entry::{Entry, Kind, Stamp};
-use coracle::raft::{Boot, ClusterId, HardState, Index, LogId};
+use coracle::raft::{Boot, ClusterId, HardState, Index, LogId, MachineStop};
 use coracle::storage::disk::Disk;
+use coracle::storage::identity::KeptStop;
 use coracle::storage::mem_disk::MemDisk;
 use coracle::storage::snapshots::{self, Kept, Meta, SnapshotFile};
 use coracle::storage::{Change, WriteBatch, identity, wal};
+use coracle::{Ruling, Verdict};
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,7 @@ const NEWEST: [(&str, Make); 5] = [
     ("v2-sessions", make_with_sessions),
     ("v2-timers", make_with_timers),
     ("v2-leases", make_with_leases),
+    ("v2-rulings", make_with_rulings),
 ];
 
 const CLUSTER: ClusterId = ClusterId(0x0123_4567_89ab_cdef_0011_2233_4455_6677);
@@ -97,6 +100,7 @@ fn make_with_snapshots() -> MemDisk {
             sessions: bytes::Bytes::new(),
             timers: bytes::Bytes::new(),
             entries_version: 0,
+            rulings: bytes::Bytes::new(),
         };
         let state: Vec<u8> = (0..300).map(|at| (at * id.index.0 % 251) as u8).collect();
         snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, &snapshots::Pace::at_most(0), |to| {
@@ -145,6 +149,7 @@ fn make_with_sessions() -> MemDisk {
         sessions: sessions.concat().into(),
         timers: bytes::Bytes::new(),
         entries_version: 0,
+        rulings: bytes::Bytes::new(),
     };
     let pace = snapshots::Pace::at_most(0);
     snapshots::save(&disk, &meta, 0x5a5a_0010, &pace, |to| to.write_all(&[7; 300])).unwrap();
@@ -182,6 +187,7 @@ fn make_with_timers() -> MemDisk {
             sessions: if level > 0 { vec![0; 4].into() } else { bytes::Bytes::new() },
             timers: timers.into(),
             entries_version: if level > 0 { 3 } else { 0 },
+            rulings: bytes::Bytes::new(),
         };
         let pace = snapshots::Pace::at_most(0);
         snapshots::save(&disk, &meta, 0x5a5a_0000 + index, &pace, |to| to.write_all(&[7; 300])).unwrap();
@@ -199,6 +205,44 @@ fn make_with_leases() -> MemDisk {
     disk
 }
 
+/// A directory whose machine has stopped, a log with rulings, and a snapshot that keeps both kinds.
+fn make_with_rulings() -> MemDisk {
+    let disk = make();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let ruling = |entry, verdict| Ruling { entry: LogId::new(4, entry), verdict }.encode();
+    let made = |index, payload: &[u8]| {
+        Entry::new(
+            LogId::new(4, index),
+            Kind::Ruling,
+            Stamp { cluster_time: 1020, ..Stamp::default() },
+            payload,
+        )
+    };
+    let (retry, skip) = (ruling(14, Verdict::Retry), ruling(15, Verdict::Skip));
+    let poison =
+        Entry::new(LogId::new(4, 15), Kind::Command, Stamp { version: 3, ..Stamp::default() }, b"poison");
+    let entries = vec![poison, made(16, &retry), made(17, &skip)];
+    identity::set_rules(&disk).unwrap();
+    changes(vec![Change::Append(entries)]).run(&mut start(&shared).unwrap().0).unwrap();
+    let stop = MachineStop { at: LogId::new(4, 15), after: Index(9) };
+    identity::set_stop(&disk, Some(KeptStop { stop, why: "it is poison".to_owned() })).unwrap();
+    let kept = |at: u64, payload: [u8; 24]| [&at.to_le_bytes()[..], &payload].concat();
+    let meta = Meta {
+        id: LogId::new(4, 17),
+        digest: [0xee; 16],
+        cluster_time: 1020,
+        machine_version: 3,
+        membership: (LogId::new(3, 10), b"members".as_slice().into()),
+        level: 3,
+        sessions: vec![0; 4].into(),
+        rulings: [2u32.to_le_bytes().to_vec(), kept(16, retry), kept(17, skip)].concat().into(),
+        ..Meta::default()
+    };
+    let pace = snapshots::Pace::at_most(0);
+    snapshots::save(&disk, &meta, 0x5a5a_0017, &pace, |to| to.write_all(&[7; 300])).unwrap();
+    disk
+}
+
 /// What is in the directory, in words.
 fn describe(disk: &MemDisk) -> String {
     let known = identity::inspect(disk).unwrap().0;
@@ -209,6 +253,9 @@ fn describe(disk: &MemDisk) -> String {
     writeln!(text, "node {} incarnation {} cluster {cluster:x}", known.node, known.incarnation).unwrap();
     let boots = identity::boots(disk).unwrap();
     writeln!(text, "boots {} newest {:?}", boots.count, boots.newest).unwrap();
+    if let Some(kept) = identity::stop(disk).unwrap() {
+        writeln!(text, "{kept:?}").unwrap();
+    }
     let shared: Arc<dyn Disk> = Arc::new(disk.copy());
     let (_, model) = start_and_read(&shared).unwrap();
     // As before there were leases, where none was promised.
@@ -227,7 +274,8 @@ fn describe(disk: &MemDisk) -> String {
         let mut state = Vec::new();
         snapshots::open(disk, meta.id).unwrap().read_to_end(&mut state).unwrap();
         // As before there were sessions, and timers, where there are none.
-        let meta = format!("{meta:?}").replace(", timers: b\"\", entries_version: 0", "");
+        let meta = format!("{meta:?}").replace(", rulings: b\"\"", "");
+        let meta = meta.replace(", timers: b\"\", entries_version: 0", "");
         let meta = meta.replace(", level: 0, sessions: b\"\" }", " }");
         writeln!(text, "{name} {file:x} of {bytes} bytes, {meta}, state {}", hex(&state)).unwrap();
     }

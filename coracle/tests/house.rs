@@ -76,6 +76,7 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("coracle", "forwarding", "driver"),
     ("coracle", "handover", "driver"),
     ("coracle", "founding", "driver"),
+    ("coracle", "skipping", "driver"),
     ("coracle", "snapshots", "driver"),
     ("coracle", "founding", "work"),
     ("coracle", "snapshots", "work"),

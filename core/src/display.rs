@@ -209,6 +209,8 @@ impl fmt::Display for Input {
                 peers.iter().try_for_each(|peer| write!(f, " {}", peer.id))
             }
             Input::Fence => f.write_str("the machine differs from a majority's"),
+            Input::MachineStopped(true) => f.write_str("the machine has stopped"),
+            Input::MachineStopped(false) => f.write_str("the machine goes on"),
         }
     }
 }

@@ -187,8 +187,8 @@ pub use config::{BadSetting, Settings};
 pub use membership::{Membership, Tally};
 pub use message::{
     AppendEntries, AppendEntriesReply, Carried, Digest, Envelope, HandedOver, InstallSnapshot,
-    InstallSnapshotReply, Message, ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply,
-    TimeoutNow,
+    InstallSnapshotReply, MachineStop, Message, ReadIndex, ReadIndexReply, Refusal, RequestVote,
+    RequestVoteReply, TimeoutNow,
 };
 #[doc(hidden)]
 pub use mutants::Broken;

@@ -160,6 +160,17 @@ pub struct AppendEntriesReply {
     pub disk_age: u64,
     /// The newest digest of the follower's state. The shell fills it in; the core only carries it.
     pub digest: Option<Digest>,
+    /// Before which entry the follower's machine has stopped, durably. The shell fills it in; the core only carries it.
+    pub stop: Option<MachineStop>,
+}
+
+/// A machine that cannot apply an entry, and passes it only once the log says how (D5.5.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MachineStop {
+    /// The entry.
+    pub at: LogId,
+    /// The newest entry by which such a stop was withdrawn that this machine has heeded; 0 if none.
+    pub after: Index,
 }
 
 /// What a node's state machine looks like at one index, in short.

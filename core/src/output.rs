@@ -113,6 +113,8 @@ pub enum Input {
     /// The node's state machine differs from that of a majority: from now on it stores and votes, and neither
     /// campaigns nor leads. Nothing takes that back in this boot.
     Fence,
+    /// The node's state machine has stopped before an entry that it cannot apply, and answers nobody; or it goes on.
+    MachineStopped(bool),
 }
 
 /// What a node wants done after one [`Input`].

@@ -97,6 +97,7 @@ impl Raft {
             applied: commit,
             installing: None,
             fenced: false,
+            machine_stopped: false,
             no_transfers: BTreeSet::new(),
             question: 0,
             term_window: (now, hard_state.term),
@@ -156,6 +157,10 @@ impl Raft {
             Input::LeaderDown(id) => self.on_leader_down(id),
             Input::Campaign => self.on_campaign(),
             Input::Fence => self.on_fence(),
+            Input::MachineStopped(stopped) => {
+                self.shared.machine_stopped = stopped;
+                Transition::Stay
+            }
         };
         self.change_role(transition);
         self.finish()

@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) installing: Option<Installing>,
     /// Whether its machine turned out to differ from that of a majority.
     pub(crate) fenced: bool,
+    /// Whether its machine has stopped before an entry: nobody waits for what it has not applied.
+    pub(crate) machine_stopped: bool,
     /// Who cannot be told to campaign.
     pub(crate) no_transfers: BTreeSet<Peer>,
     /// The number of this boot's newest question to a leader. Lives here since it is never used twice.
@@ -142,6 +144,7 @@ impl Shared {
             applied: self.applied,
             disk_age: self.disk.age(self.now),
             digest: None,
+            stop: None,
         };
         self.send(to, Message::AppendEntriesReply(reply));
     }

@@ -369,6 +369,7 @@ fn any_message() -> impl Strategy<Value = (Message, Carried)> {
             applied: Index(rest),
             disk_age: rest,
             digest: None,
+            stop: None,
         })
     });
     let ask = (number(), number(), number()).prop_map(|(term, boot, sequence)| {
@@ -388,6 +389,7 @@ fn any_message() -> impl Strategy<Value = (Message, Carried)> {
 
 /// What else happens to a node meanwhile.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "most of them are messages")]
 enum Event {
     Word(Peer, LogId, (Message, Carried)),
     Ticks(u64),

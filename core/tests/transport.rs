@@ -184,6 +184,7 @@ fn tr_2_answers_of_strangers_do_not_count() {
                 applied: Index(3),
                 disk_age: 0,
                 digest: None,
+                stop: None,
             };
             let from = Peer { id: NodeId(id), incarnation: Incarnation(incarnation) };
             // One that claims to know a newer membership, since the committed one turns the rest away.

@@ -1,11 +1,12 @@
-//! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT`, `CORACLE MEMBERS INIT id=address …`, and the other
-//! changes of [`members`].
+//! What operators ask a node: `CORACLE STATUS`, `CORACLE SNAPSHOT`, `CORACLE MEMBERS INIT id=address …`, the other
+//! changes of [`members`], and what becomes of [`entries`] that cannot be applied.
 //!
 //! They travel as commands on the client port, so `coracle status`, `coracle snapshot` and `coracle members init` are
 //! ordinary clients, and redis-cli will do in their place. Status is answered locally, also without a leader, and so is
 //! a snapshot taken.
 
 use crate::commands::unknown_subcommand;
+use crate::entries;
 use crate::kv::Machine;
 use crate::members;
 use crate::report::{Report, ReportedSnapshot};
@@ -41,6 +42,16 @@ pub async fn answer<M: Machine>(
         }
     } else if command.is(1, "members") {
         match members(node, command, token).await {
+            Ok(done) => replies.simple(&done),
+            Err(error) => replies.error(&error),
+        }
+    } else if command.is(1, "entry") {
+        let words = members::authorised(command, token);
+        let ruled = match words {
+            Ok(words) => entries::rule(node, &words).await,
+            Err(error) => Err(error),
+        };
+        match ruled {
             Ok(done) => replies.simple(&done),
             Err(error) => replies.error(&error),
         }

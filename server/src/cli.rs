@@ -3,6 +3,9 @@
 //! Every failure is one line on standard error, and the exit code 1 (2 where the command line itself is
 //! wrong).
 
+mod entry;
+
+use self::entry::Entry;
 use crate::bench::Bench;
 use crate::client;
 use crate::cluster::{self, INIT_LIMIT, Interrupt};
@@ -71,6 +74,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what becomes of an entry that the state machine cannot apply
+    #[command(subcommand)]
+    Entry(Entry),
     /// Write the state of a running cluster to a file
     Backup(Backup),
     /// Make one node of a new cluster out of a backup
@@ -163,6 +169,9 @@ struct Serve {
     /// Stop when standard input ends: for children of tests and of the demo
     #[arg(long, hide = true)]
     parent_pipe: bool,
+    /// Cannot apply a write of this value: for tests
+    #[arg(long, value_name = "VALUE", hide = true)]
+    fail_on: Option<String>,
     /// Break this rule, to show that a test would notice
     #[cfg(feature = "mutants")]
     #[arg(long, hide = true)]
@@ -338,6 +347,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Members(members) => members.run(),
+        Command::Entry(entry) => entry.run(),
         Command::Status { to, json } => status(&to, json),
         Command::Snapshot { to, json } => snapshot(&to, json),
         Command::Backup(backup) => backup.run(),
@@ -383,7 +393,8 @@ impl Serve {
         let diary = Diary::new(io::stderr());
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(diary.clone()).with_ansi(false).init();
         let parent_pipe = self.parent_pipe;
-        let result = run_server(self.options()?, Kv::new(), parent_pipe);
+        let kv = Kv::new().failing_on(self.fail_on.clone());
+        let result = run_server(self.options()?, kv, parent_pipe);
         diary.finish();
         result
     }

@@ -63,12 +63,19 @@ pub struct Kv {
     pub(crate) records: OrdMap<Key, Record>,
     pub(crate) revision: u64,
     pub(crate) prints: u128,
+    /// What cannot be written: for tests.
+    fails_on: Option<Bytes>,
 }
 
 impl Kv {
     /// A machine without keys, at revision 0.
     pub fn new() -> Kv {
         Kv::default()
+    }
+
+    /// One that cannot apply a write of this value, for tests of what a cluster does then.
+    pub(crate) fn failing_on(self, value: Option<String>) -> Kv {
+        Kv { fails_on: value.map(Bytes::from), ..self }
     }
 
     /// How many operations have changed anything so far.
@@ -273,7 +280,15 @@ impl StateMachine for Kv {
     type Query = Vec<Lookup>;
     type Answer = Vec<Found>;
 
-    fn apply(&mut self, _: &mut Context, batch: Vec<Operation>) -> Vec<Outcome> {
+    fn apply(&mut self, context: &mut Context, batch: Vec<Operation>) -> Vec<Outcome> {
+        let fails = |operation: &Operation| match operation {
+            Operation::Set { value, .. } => self.fails_on.as_ref() == Some(value),
+            _ => false,
+        };
+        if batch.iter().any(fails) {
+            context.fatal("it was told not to apply that");
+            return Vec::new();
+        }
         batch.into_iter().map(|operation| self.operate(operation)).collect()
     }
 
@@ -299,7 +314,7 @@ impl StateMachine for Kv {
     }
 
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
-        state::read(from).map(|kv| *self = kv)
+        state::read(from).map(|kv| *self = Kv { fails_on: self.fails_on.take(), ..kv })
     }
 
     fn digest(&self) -> Option<[u8; 16]> {

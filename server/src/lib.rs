@@ -19,6 +19,7 @@ pub mod commands;
 pub mod connection;
 pub mod demo;
 pub mod diary;
+pub mod entries;
 mod failures;
 pub mod joining;
 mod key;

@@ -174,7 +174,18 @@ fn clients_of(metadata: &[u8], peer_address: &str) -> Option<String> {
 
 /// Asks a cluster for a change through whichever of these client addresses answers, and goes on to its leader.
 pub fn ask(to: &[String], token: Option<&str>, words: &[String], limit: Duration) -> Result<String, String> {
-    let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS"];
+    ask_about("MEMBERS", to, token, words, limit)
+}
+
+/// The same, for what the leader does besides.
+pub(crate) fn ask_about(
+    what: &str,
+    to: &[String],
+    token: Option<&str>,
+    words: &[String],
+    limit: Duration,
+) -> Result<String, String> {
+    let mut command: Vec<&[u8]> = vec![b"CORACLE", what.as_bytes()];
     if let Some(token) = token {
         command.extend([b"TOKEN", token.as_bytes()]);
     }

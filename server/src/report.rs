@@ -3,6 +3,7 @@
 use coracle::raft::{self, PeerStatus, RoleName};
 use coracle::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The length of the core's tick, in milliseconds.
@@ -69,12 +70,27 @@ pub struct Report {
     /// Where this node's machine was found to differ from that of a majority. It answers nothing since.
     #[serde(default)]
     pub fenced: Option<u64>,
+    /// The entry before which its machine has stopped, since it cannot apply it, and why. It answers nothing since.
+    #[serde(default)]
+    pub machine_stopped: Option<ReportedStop>,
+    /// Known to the leader: the entry before which the machine of each of these nodes has stopped.
+    #[serde(default)]
+    pub stopped_machines: BTreeMap<u64, String>,
     /// Where it says that its peers reach it; empty if it does not know.
     #[serde(default)]
     pub address: String,
     /// Whether the membership says another address, where it is not.
     #[serde(default)]
     pub moved: bool,
+}
+
+/// A machine that has stopped.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ReportedStop {
+    /// The entry: its index, a point, and its term.
+    pub entry: String,
+    /// Why it cannot be applied.
+    pub why: String,
 }
 
 /// A snapshot.
@@ -164,6 +180,11 @@ impl Report {
             no_space: status.no_space.clone(),
             diverged: status.diverged.keys().map(|id| id.0).collect(),
             fenced: status.fenced.map(|index| index.0),
+            machine_stopped: status
+                .machine_stopped
+                .as_ref()
+                .map(|stopped| ReportedStop { entry: stopped.entry.to_string(), why: stopped.why.clone() }),
+            stopped_machines: status.stopped_machines.iter().map(|(id, at)| (id.0, at.to_string())).collect(),
             address: status.address.clone(),
             moved: status.moved,
         }
@@ -291,6 +312,12 @@ impl fmt::Display for Report {
                  not lead, but stores and votes"
             )?;
         }
+        if let Some(ReportedStop { entry, why }) = &self.machine_stopped {
+            writeln!(f, "  stopped     its machine cannot apply entry {entry}, and answers nothing: {why}")?;
+        }
+        for (id, entry) in &self.stopped_machines {
+            writeln!(f, "  stopped     the machine of node {id}, before entry {entry}")?;
+        }
         for id in &self.diverged {
             writeln!(
                 f,
@@ -385,6 +412,8 @@ mod tests {
             no_space: None,
             diverged: vec![],
             fenced: None,
+            machine_stopped: None,
+            stopped_machines: BTreeMap::new(),
             address: "host1:7000".to_owned(),
             moved: false,
         }

@@ -24,11 +24,8 @@ const FIRST: u16 = 1;
 
 /// Up to which level whoever has these features knows the entries of a log (D5.5.1).
 fn level(features: u64) -> u16 {
-    match (features & wire::SESSIONS != 0, features & wire::TIMERS != 0) {
-        (false, _) => 0,
-        (true, false) => 1,
-        (true, true) => 2,
-    }
+    let has = |feature: &&u64| features & **feature != 0;
+    [wire::SESSIONS, wire::TIMERS, wire::RULINGS].iter().take_while(has).count() as u16
 }
 
 impl Runtime {
@@ -90,10 +87,11 @@ mod tests {
 
     #[test]
     fn who_lacks_a_feature_knows_no_entries_of_its_level() {
-        let older = wire::FEATURES & !wire::TIMERS;
+        let older = wire::FEATURES & !wire::RULINGS;
+        let oldest = older & !wire::TIMERS;
         assert_eq!(
-            [wire::FEATURES, older, older & !wire::SESSIONS, wire::TIMERS, 0].map(level),
-            [2, 1, 0, 0, 0]
+            [wire::FEATURES, older, oldest, oldest & !wire::SESSIONS, wire::TIMERS, 0].map(level),
+            [3, 2, 1, 0, 0, 0]
         );
         assert_eq!(u32::from(level(wire::FEATURES)), wire::LEVEL_MAX);
     }

@@ -70,6 +70,7 @@ kinds! {
     Wipe "wipe",
     Move "move",
     Corner "corner",
+    Rule "rule",
 }
 
 const KINDS: usize = Kind::ALL.len();

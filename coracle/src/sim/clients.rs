@@ -7,7 +7,7 @@ use super::guest::{Asker, Call, Guests, Told as GuestTold};
 use super::history::kv::{Command, Input, KeyValue, Output};
 use super::history::{Budget, History, OperationId, Verdict as Judgement};
 use super::host::{Heard, NotDone};
-use super::machine::{Ask, Kv, Look, Seen, Told};
+use super::machine::{Ask, Kv, Look, Seen, Told, too_much};
 use super::plan::{ELECTION, Plan};
 use super::situations::{Met, Rare};
 use super::witness;
@@ -54,6 +54,11 @@ impl Deed {
             _ => None,
         };
         Wants { freshness: self.freshness, least: self.least, stood }
+    }
+
+    /// Whether not every program can apply it: what is skipped has no answer.
+    fn fails(&self, poison: u64) -> bool {
+        matches!(&self.ask, Ok(Ask::Put(_, text)) if too_much(text, poison))
     }
 }
 
@@ -125,6 +130,8 @@ pub(super) struct Clients {
     lanes: BTreeMap<(u64, u32), (u64, u64)>,
     /// Whether writes are always done in a session.
     in_sessions: bool,
+    /// Of so many commands one cannot be applied by every program; 0: none.
+    poison: u64,
     acknowledged: u64,
     pub(super) met: Met,
     /// For reads that need not be linearizable.
@@ -151,6 +158,7 @@ impl Clients {
             taken: 0,
             lanes: BTreeMap::new(),
             in_sessions: plan.way == 2,
+            poison: plan.poison,
             acknowledged: 0,
             met: Met::new(),
             past: Past::default(),
@@ -417,7 +425,7 @@ impl Clients {
                 self.met.count_if(why == NotDone::Busy, Rare::Busy);
                 Outcome::Never
             }
-            Heard::Unknown if self.in_sessions && deed.node != NOWHERE => {
+            Heard::Unknown if self.in_sessions && deed.node != NOWHERE && !deed.fails(self.poison) => {
                 let detail = format!("request {} of a session was given up by its node", request.0);
                 return broken("S28", detail);
             }

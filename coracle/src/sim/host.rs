@@ -11,11 +11,13 @@ mod others;
 mod promises;
 mod standing;
 mod twin;
+mod wants;
 
 pub(super) use self::heard::{Heard, NotDone, REMOTE};
 pub(super) use self::standing::Link;
 use self::standing::{Standing, Whereabouts};
 pub(super) use self::twin::Twin;
+pub(super) use self::wants::{Stop, Wants, Written};
 
 use super::clock::Clock;
 use super::dice::Dice;
@@ -25,19 +27,20 @@ use super::machine::{Ask, Fired, Kv, Look};
 use super::plan::Plan;
 use crate::applier::{Applier, Done, Outcome};
 use crate::config::Config;
-use crate::digests::Finding;
 use crate::driver::Driver;
 use crate::entry::Entry;
 use crate::error::{StopReason, in_full};
-use crate::events::{History, News};
+use crate::events::History;
 use crate::files::{Filed, Files};
 use crate::founding::{Promise, Question};
 use crate::open::{newest_snapshot, newest_time, promise};
 use crate::proposal::Proposal;
 use crate::replica::{Load, Moment, Replica};
 use crate::replicated::{Digest, SaveState};
+use crate::rulings::Ruling;
 use crate::snapshots::FileOrder;
 use crate::state_machine::StateMachine;
+use crate::stopped_machines::Found;
 use crate::storage::disk::Disk;
 use crate::storage::identity::{self, Boots};
 use crate::storage::mem_disk::{MemDisk, Op};
@@ -48,13 +51,14 @@ use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, Store
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
 use crate::wire::{Answer as FoundingAnswer, Ask as FoundingAsk};
-use crate::work::{Actions, Changed, Order, RequestId, Transferred, Unsent, Way, Work};
+use crate::work::{Actions, Order, RequestId, Unsent, Way, Work};
 use coracle_core::{
-    Alarm, Boot, Broken, ClusterId, Incarnation, Index, LogId, Membership, NodeId, Peer, Raft, Status, Term,
-    WriteId,
+    Boot, Broken, ClusterId, Incarnation, Index, LogId, MachineStop, Membership, NodeId, Peer, Raft, Status,
+    Term, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -102,6 +106,14 @@ pub(super) struct Host {
     pub(super) rotted: bool,
     /// Whether it has noticed that, and said that it does not forget it.
     pub(super) fenced: bool,
+    /// Before which entry its machine has stopped, as its disk says.
+    pub(super) stop: Option<MachineStop>,
+    /// Whether its machine has stopped in this boot, or before it.
+    pub(super) rested: bool,
+    /// The newest entry whose events its machine published before it went back, in this boot.
+    pub(super) told: Index,
+    /// What its program cannot apply.
+    pub(super) fails: Arc<AtomicU64>,
     /// Whether it came back on an empty disk, and does not vote yet.
     pub(super) wiped: bool,
     /// Whether that one has entries since.
@@ -230,41 +242,8 @@ pub(super) enum Event {
     Change(u64, LogId, Membership),
     /// Somebody wants another node to lead: this one, or the best.
     Transfer(Option<NodeId>),
-}
-
-/// What a host wants of the world, after it was turned.
-#[derive(Default)]
-pub(super) struct Wants {
-    pub(super) send: Vec<(Peer, PeerMessage)>,
-    pub(super) loads: Vec<Load>,
-    pub(super) asks: Vec<Question>,
-    pub(super) told: Vec<(u64, FoundingAnswer)>,
-    /// What came of changes of the membership.
-    pub(super) changed: Vec<(u64, Changed)>,
-    /// What came of transfers of leadership.
-    pub(super) transferred: Vec<Transferred>,
-    /// How many promises the disk is given.
-    pub(super) promises: usize,
-    /// The batches queued for the disk, in order: what the log in memory says now.
-    pub(super) queued: Vec<WriteBatch>,
-    /// Entries that the machine was given, whether a command took effect, the digest then, and what fired.
-    pub(super) applied: Vec<(Entry, bool, [u8; 16], Vec<u64>)>,
-    /// The snapshots from which the machine took its state, and its digest then, before any of `applied` after it.
-    pub(super) restored: Vec<(LogId, [u8; 16])>,
-    /// What the machine published meanwhile.
-    pub(super) news: Vec<News>,
-    /// A snapshot is to be written.
-    pub(super) saves: bool,
-    pub(super) heard: Vec<(RequestId, Heard)>,
-    pub(super) alarms: Vec<Alarm>,
-    pub(super) findings: Vec<Finding>,
-    /// Its machine is used no more, durably.
-    pub(super) fenced: bool,
-    pub(super) leadership_lost: bool,
-    /// More at once than its bound allows.
-    pub(super) unbounded: Option<String>,
-    /// The node stops, for this reason.
-    pub(super) fatal: Option<String>,
+    /// Somebody wants this ruled about an entry.
+    Rule(Ruling),
 }
 
 impl Host {
@@ -293,6 +272,10 @@ impl Host {
             rotten: None,
             rotted: false,
             fenced: false,
+            stop: None,
+            rested: false,
+            told: Index::ZERO,
+            fails: Arc::default(),
             wiped: false,
             joined: false,
             at: Whereabouts::at(format!("sim:{id}")),
@@ -314,8 +297,8 @@ impl Host {
         let text = |error: StoreError| in_full(&error);
         wal::tidy(&*disk).map_err(text)?;
         let exists = wal::exists(&*disk).map_err(text)?;
-        let fresh = self.me.incarnation;
-        let mut identity = identity::open_or_create(&*disk, self.me.id, exists, || fresh).map_err(text)?;
+        let Peer { id, incarnation: fresh } = self.me;
+        let mut identity = identity::open_or_create(&*disk, id, exists, || fresh).map_err(text)?;
         let mut log = Wal::open(disk.clone(), identity, found::wal_config(plan.segment, dice.bits()));
         log.broken = self.broken;
         let mut recovered = log.load(&mut |_| {}).map_err(text)?;
@@ -330,19 +313,19 @@ impl Host {
         }
         let promise = promise(&*disk).map_err(text)?;
         self.boots = identity::begin_run(&*disk, || Boot(dice.bits())).map_err(text)?;
+        let found =
+            Found::on(&*disk, &*reader, recovered.purged.index, recovered.last.index).map_err(text)?;
         let boot = self.boots.newest.last().copied().unwrap_or_default();
-        let (config, tick) = (plan.config(self.me.id, dice), self.clock.moment(now).tick);
-        let raft = self.core(boot, &config, dice.bits(), restored, tick)?;
+        let config = plan.config(self.me.id, dice);
+        let raft = self.core(boot, &config, dice.bits(), restored, self.clock.moment(now).tick)?;
         let standing = self.stand(&*disk, raft.membership()).map_err(text)?;
         let newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
-        let began = (recovered, replicated.applied());
-        let replica = Replica::new(raft, &config, newest);
+        let (began, replica) = ((recovered, replicated.applied()), Replica::new(raft, &config, newest));
         let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated().among_equals();
+        let driver = driver.starting_from(snapshot, 0).knowing_rulings(found);
+        let driver = driver.fenced_at(identity::fenced(&*disk).map_err(text)?);
         self.up = Some(Running {
-            driver: driver
-                .starting_from(snapshot, 0)
-                .fenced_at(identity::fenced(&*disk).map_err(text)?)
-                .remembering(promise, self.boots.count),
+            driver: driver.remembering(promise, self.boots.count),
             applier: Applier::new(replicated, disk.clone()),
             history: History::new(REMEMBERED, Index::ZERO).breaking(self.broken),
             reading: Reading::new(self.broken),
@@ -407,6 +390,7 @@ impl Host {
             Event::WantSnapshot => drop(driver.want_snapshot()),
             Event::Change(caller, expected, to) => driver.on_change(caller, expected, to),
             Event::Transfer(to) => driver.on_transfer(0, to),
+            Event::Rule(ruling) => driver.on_rule(0, ruling),
         }
         driver.handle(moment, tick);
         let writes = driver.replica().writes();
@@ -538,6 +522,7 @@ impl Running {
             told,
             changed,
             transferred,
+            ruled,
             files,
             loads,
             work,
@@ -555,6 +540,7 @@ impl Running {
         wants.told.extend(told);
         wants.changed.extend(changed);
         wants.transferred.extend(transferred.into_iter().map(|(_, outcome)| outcome));
+        wants.ruled.extend(ruled.into_iter().map(|(_, outcome)| outcome));
         wants.loads.extend(loads);
         self.filing.extend(files);
         for work in work {
@@ -598,6 +584,20 @@ impl Running {
                     Ok(()) => wants.fenced = true,
                     Err(error) => wants.fatal = Some(in_full(&error)),
                 },
+                Order::Stop(stop) => {
+                    let kept = stop.as_ref().map(|kept| kept.stop);
+                    match identity::set_stop(disk, stop) {
+                        Ok(()) => wants.stops.push(Stop::Kept(kept)),
+                        Err(error) => wants.fatal = Some(in_full(&error)),
+                    }
+                    self.driver.on_stop_kept(kept);
+                    again = true;
+                }
+                Order::Rules => {
+                    if let Err(error) = identity::set_rules(disk) {
+                        wants.fatal = Some(in_full(&error));
+                    }
+                }
                 Order::Name(cluster) => match self.name(disk, cluster) {
                     Ok(()) => again = true,
                     Err(error) => wants.fatal = Some(error),
@@ -621,6 +621,11 @@ impl Running {
                 }
                 Some(Ok(Done::Restored(id))) => wants.restored.push((id, self.applier.progress().digest)),
                 Some(Ok(Done::SnapshotTaken)) => {}
+                Some(Ok(Done::Stopped(at, why))) => {
+                    wants.stops.push(Stop::Machine(at));
+                    self.driver.on_machine_stopped(at, said(&why));
+                }
+                Some(Ok(Done::Passed(at))) => self.driver.on_machine_passed(at),
                 Some(Err(reason)) => {
                     wants.fatal = Some(reason.to_string());
                     break;
@@ -674,18 +679,6 @@ impl Running {
 /// A command's bytes.
 pub(super) fn encode(ask: &Ask) -> bytes::Bytes {
     Kv::encode_command(ask).expect("a small command has bytes")
-}
-
-/// What came of a write.
-pub(super) enum Written {
-    /// Nothing was to be written.
-    Nothing,
-    /// A part of a large write is durable.
-    Part,
-    /// This write and all before it are durable.
-    Whole(WriteId),
-    /// There is no room for it; it is tried again.
-    NoRoom,
 }
 
 /// Why a node stops, in full.

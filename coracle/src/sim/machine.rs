@@ -11,6 +11,7 @@ use coracle_core::{Index, LogId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// What a client asks for. Every written text is unique in its run, so a history tells who wrote what.
@@ -117,6 +118,8 @@ pub(super) struct Kv {
     timers: u64,
     /// What the judge is told.
     fired: Fired,
+    /// It cannot apply puts whose number is a multiple of this; 0: it can apply everything.
+    fails: Arc<AtomicU64>,
     guest: Option<Guest>,
 }
 
@@ -169,10 +172,14 @@ impl Kv {
         (Kv { timers, ..self }, fired)
     }
 
+    /// The same with a program that cannot apply everything.
+    pub(super) fn failing(self, fails: Arc<AtomicU64>) -> Kv {
+        Kv { fails, ..self }
+    }
+
     /// What a command asks for of timers, if they are set as far ahead as `most`. Some are due at once, some by the same
     /// entry as others, and of one name there are few, so that they are set again and again.
     pub(super) fn asks(ask: &Ask, most: u64, time: u64) -> Option<Asks> {
-        let number = |text: &str| text.trim_end_matches(';').parse::<u64>().unwrap_or(0);
         match ask {
             _ if most == 0 => None,
             Ask::Put(key, text) => {
@@ -180,7 +187,9 @@ impl Kv {
                 let ahead = number * 7919 % most / 50 * 50;
                 Some(Asks::Set(u64::from(*key) * 2 + number % 2, time + ahead))
             }
-            Ask::Append(key, text) if number(text) % 3 == 0 => Some(Asks::Cancel(u64::from(*key) * 2)),
+            Ask::Append(key, text) if number(text).is_multiple_of(3) => {
+                Some(Asks::Cancel(u64::from(*key) * 2))
+            }
             Ask::Append(..) | Ask::Cas(..) | Ask::Guest(..) => None,
         }
     }
@@ -204,6 +213,16 @@ impl Kv {
     }
 }
 
+/// Whether a put of this text is too much for a program that cannot apply one of so many.
+pub(super) fn too_much(text: &str, poison: u64) -> bool {
+    poison > 0 && number(text).is_multiple_of(poison)
+}
+
+/// The number in a text that a client has made.
+fn number(text: &str) -> u64 {
+    text.trim_end_matches(';').parse().unwrap_or(0)
+}
+
 impl StateMachine for Kv {
     type Command = Ask;
     type Reply = Told;
@@ -214,7 +233,13 @@ impl StateMachine for Kv {
 
     fn apply(&mut self, context: &mut Context, ask: Ask) -> Told {
         Kv::obey(context, Kv::asks(&ask, self.timers, context.cluster_time));
+        let fails = self.fails.load(Ordering::Relaxed);
         match ask {
+            Ask::Put(key, ref text) if too_much(text, fails) => {
+                // It has done half of it by then.
+                self.values.insert(key, "half".to_owned());
+                context.fatal("it is too much for this program");
+            }
             Ask::Put(key, text) => {
                 context.emit_bytes(text.clone());
                 self.values.insert(key, text);

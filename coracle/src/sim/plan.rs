@@ -144,6 +144,8 @@ pub(super) struct Plan {
     pub(super) corner: u64,
     /// Whether every other client is no member, and has connections of its own.
     pub(super) remote: bool,
+    /// Of so many commands one is too much for the programs that nodes begin with; 0: none.
+    pub(super) poison: u64,
     /// How many people want a cluster founded at once, before the run begins.
     pub(super) founders: usize,
     /// How many different lists they have.
@@ -161,6 +163,7 @@ impl Plan {
             .draw_timers(dice)
             .draw_remote(dice)
             .draw_leases(dice)
+            .draw_poison(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -229,6 +232,7 @@ impl Plan {
             drift: 0,
             corner: 0,
             remote: false,
+            poison: 0,
             founders: 1,
             lists: 1,
         }
@@ -314,6 +318,12 @@ impl Plan {
         let often = |mean: u64| if mean == 0 { 4 * ELECTION } else { mean };
         let (crash, rumour) = (often(self.crash), often(self.rumour));
         Plan { lease, drift, corner: ELECTION, clocks: true, crash, rumour, ..self }
+    }
+
+    /// Where no disk goes back, which would forget what its node has said of its machine.
+    fn draw_poison(self, dice: &mut Dice) -> Plan {
+        let poison = *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 10, 40, 40]);
+        Plan { poison: if self.rot + self.put_back == 0 { poison } else { 0 }, ..self }
     }
 
     /// How this client writes.

@@ -25,6 +25,7 @@ mod network;
 mod power;
 mod reads;
 mod snapshots;
+mod stops;
 mod timers;
 mod transfers;
 mod turns;
@@ -58,6 +59,7 @@ use crate::work::RequestId;
 use coracle_core::Broken;
 use coracle_core::{Alarm, Index, NodeId, Peer, Raft, WriteId};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// Events at one simulated moment happen in the order in which they were scheduled, but for some that go first.
@@ -174,6 +176,11 @@ pub(super) enum Happening {
     Room {
         node: usize,
     },
+    /// The disk of a node that was removed is emptied.
+    Outsider {
+        node: usize,
+        peer: Peer,
+    },
 }
 
 /// One simulated run.
@@ -212,6 +219,8 @@ pub(super) struct World {
     pub(super) questions: BTreeMap<u64, (usize, Question)>,
     /// The leader that is being cut off while it may hold a lease.
     corner: Option<Corner>,
+    /// What was ruled about entries that cannot be applied.
+    pub(super) rulings: stops::Rulings,
     /// What a user brought.
     pub(super) guests: Option<Guests>,
 }
@@ -225,6 +234,8 @@ impl World {
         let mut hosts: Vec<Host> = (1..=plan.nodes as u64).map(Host::new).collect();
         #[cfg(feature = "mutants")]
         hosts.iter_mut().for_each(|host| host.broken = Broken::rule(options.mutant));
+        let fails = |host: &Host| host.fails.store(plan.poison, Ordering::Relaxed);
+        hosts.iter().for_each(fails);
         let peers = hosts.iter().map(|host| host.me).collect();
         let report = Report { seed: options.seed, ..Report::default() };
         let mut ghost = Ghost::new(peers);
@@ -241,6 +252,7 @@ impl World {
             aside: (0..plan.nodes).map(|_| Aside::default()).collect(),
             questions: BTreeMap::new(),
             corner: None,
+            rulings: stops::Rulings::new(),
             guests: None,
             takes_over: true,
             counts_flight: plan.gather == 0,
@@ -394,6 +406,7 @@ impl World {
             Happening::ChangePlaces { node, more } => self.change_places(node, more),
             Happening::Asked { run, question } => self.on_asked(run, question),
             Happening::Visit(visit) => self.on_visit(visit),
+            Happening::Outsider { node, peer } => self.on_outsider(node, peer),
             Happening::Room { node } => {
                 self.end_disk_faults(node);
                 Ok(())
@@ -513,6 +526,8 @@ impl World {
             told,
             changed,
             transferred,
+            ruled,
+            stops,
             promises,
             queued,
             applied,
@@ -528,6 +543,7 @@ impl World {
             fatal,
         } = wants;
         self.judge(node, &queued)?;
+        self.watch_machine(node, &applied, &heard, (&stops, &ruled))?;
         if let Some(detail) = unbounded {
             return broken("S22", format!("node {}: {detail}", node + 1));
         }
@@ -546,13 +562,7 @@ impl World {
         if fenced {
             self.on_fenced(node, leadership_lost)?;
         }
-        for alarm in alarms {
-            match alarm {
-                Alarm::DiskStalled { .. } => self.met.count(Rare::DiskStepDown),
-                Alarm::LostEntries { follower, .. } if self.hosts[follower.0 as usize - 1].put_back => {}
-                other => return broken("S12", format!("an alarm without a reason: {other:?}")),
-            }
-        }
+        self.watch_alarms(alarms)?;
         if let Some(reason) = fatal {
             return self.on_disk_refused(node, &reason);
         }
@@ -589,6 +599,17 @@ impl World {
                 }
                 PeerMessage::Piece { envelope, bytes } => self.send_piece(node, envelope, bytes),
                 message => self.send_reliably(node, to, message),
+            }
+        }
+        Ok(())
+    }
+
+    fn watch_alarms(&mut self, alarms: Vec<Alarm>) -> Verdict {
+        for alarm in alarms {
+            match alarm {
+                Alarm::DiskStalled { .. } => self.met.count(Rare::DiskStepDown),
+                Alarm::LostEntries { follower, .. } if self.hosts[follower.0 as usize - 1].put_back => {}
+                other => return broken("S12", format!("an alarm without a reason: {other:?}")),
             }
         }
         Ok(())

@@ -19,25 +19,27 @@
 //!  0  u32  CRC-32C of all bytes after   4  u32  magic "CRID"
 //!  8  u32  version, 2                   12  u32  flags: bit 0, the cluster is known; bit 1, an engine is;
 //!                                               bit 2, the machine is fenced;
-//!                                               bit 3, the node has promised itself to a list
+//!                                               bit 3, the node has promised itself to a list;
+//!                                               bit 4, the machine has stopped; bit 5, the log may hold rulings
 //! 16  u64  node                         24  u64  incarnation
 //! 32  u128 cluster, or zero             48  16 bytes: the engine's name in ASCII, then zeros
 //! 64  u64  least number of the newest   72  u64  number of the newest boot: how many there were
 //!          segment, 0: none is known
 //! 80  u32  count of the boots kept      84  u64  where the machine turned out to differ, or zero
-//! 92  u32  length of the list, or zero
+//! 92  u32  length of the list, or with bit 4 of the reason, or zero
 //! 96  the boots, u64 each, oldest first; then, with bit 3, the round of the promise, u64, and the list, encoded like a
-//!     membership in the log
+//!     membership in the log; with bit 4, the term and index of the entry that the machine has stopped before, the index of
+//!     the newest ruling to try such an entry again that it has heeded, u64 each, and the reason, as text
 //! ```
 //!
-//! Without bit 1 the write-ahead log keeps the log, and the name is all zeros. Bits 0 and 3 exclude each other.
+//! Without bit 1 the write-ahead log keeps the log, and the name is all zeros. Bit 3 excludes bits 0 and 4.
 
 use super::disk::Disk;
 use super::engine::{self, WAL};
 use super::small::{self, Small, u32_at, u64_at};
 use super::{Identity, StoreError};
 use bytes::Bytes;
-use coracle_core::{Boot, ClusterId, Incarnation, Index, NodeId};
+use coracle_core::{Boot, ClusterId, Incarnation, Index, LogId, MachineStop, NodeId};
 use std::path::PathBuf;
 
 /// The name of the file.
@@ -58,6 +60,11 @@ const KNOWS_CLUSTER: u32 = 1;
 const NAMES_ENGINE: u32 = 2;
 const FENCED: u32 = 4;
 const PROMISED: u32 = 8;
+const STOPPED: u32 = 16;
+const RULES: u32 = 32;
+/// The bytes of a stop before its reason, and of that at most.
+const STOP: usize = 24;
+const MAX_REASON: usize = 1024;
 
 /// The newest boots that a directory keeps at most: those of a year with a start a day, in 3 KiB.
 pub const MAX_BOOTS: usize = 366;
@@ -105,6 +112,15 @@ pub struct Promise {
     pub round: u64,
 }
 
+/// Before which entry a machine has stopped (D5.5.5), and why.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptStop {
+    /// The entry.
+    pub stop: MachineStop,
+    /// Why it cannot be applied. A long text is cut.
+    pub why: String,
+}
+
 /// All that the file says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Record {
@@ -118,6 +134,10 @@ struct Record {
     fenced: Option<Index>,
     /// Only without a cluster.
     promise: Option<Promise>,
+    /// Before which entry the machine has stopped.
+    stop: Option<KeptStop>,
+    /// Whether the log may hold rulings about entries that cannot be applied.
+    rules: bool,
 }
 
 /// Reads whose directory this is, or, if it is new, makes it `node`'s, with an incarnation drawn by `draw`.
@@ -155,8 +175,17 @@ pub fn open_or_create_with(
         }
         let identity = Identity { node, incarnation: draw(), cluster: None };
         let boots = Boots::default();
-        let (fenced, promise) = (None, None);
-        save(disk, &Record { identity, engine: engine.to_owned(), segment: 0, boots, fenced, promise })?;
+        let record = Record {
+            identity,
+            engine: engine.to_owned(),
+            segment: 0,
+            boots,
+            fenced: None,
+            promise: None,
+            stop: None,
+            rules: false,
+        };
+        save(disk, &record)?;
         return Ok(identity);
     }
     let record = read(disk)?;
@@ -269,6 +298,43 @@ pub fn fenced(disk: &dyn Disk) -> Result<Option<Index>, StoreError> {
     read(disk).map(|record| record.fenced)
 }
 
+/// Writes down, durably, before which entry the machine has stopped, or that it goes on.
+pub fn set_stop(disk: &dyn Disk, stop: Option<KeptStop>) -> Result<(), StoreError> {
+    let mut record = read(disk)?;
+    let stop = stop.map(|KeptStop { stop, why }| KeptStop { stop, why: cut(&why, MAX_REASON).to_owned() });
+    if record.stop != stop {
+        record.stop = stop;
+        save(disk, &record)?;
+    }
+    Ok(())
+}
+
+/// Before which entry the machine has stopped.
+pub fn stop(disk: &dyn Disk) -> Result<Option<KeptStop>, StoreError> {
+    read(disk).map(|record| record.stop)
+}
+
+/// Writes down, durably, that the log may hold rulings from now on.
+pub fn set_rules(disk: &dyn Disk) -> Result<(), StoreError> {
+    let mut record = read(disk)?;
+    if !record.rules {
+        record.rules = true;
+        save(disk, &record)?;
+    }
+    Ok(())
+}
+
+/// Whether the log may hold rulings about entries that cannot be applied.
+pub fn rules(disk: &dyn Disk) -> Result<bool, StoreError> {
+    read(disk).map(|record| record.rules)
+}
+
+/// The beginning of a text, of so many bytes at most.
+fn cut(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
+    &text[..end.unwrap_or(0)]
+}
+
 /// To which list the node has promised itself, if to any.
 pub fn promise(disk: &dyn Disk) -> Result<Option<Promise>, StoreError> {
     read(disk).map(|record| record.promise)
@@ -305,7 +371,7 @@ fn save(disk: &dyn Disk, record: &Record) -> Result<(), StoreError> {
 
 /// The flags, and the bytes, but for those with which all files begin.
 fn encode(record: &Record) -> (u32, Vec<u8>) {
-    let Record { identity, engine, segment, boots, fenced, promise } = record;
+    let Record { identity, engine, segment, boots, fenced, promise, stop, rules } = record;
     let mut bytes = vec![0; SIZE];
     let mut flags = if identity.cluster.is_some() { KNOWS_CLUSTER } else { 0 };
     if engine != WAL {
@@ -320,6 +386,11 @@ fn encode(record: &Record) -> (u32, Vec<u8>) {
         flags |= PROMISED;
         bytes[92..96].copy_from_slice(&(list.len() as u32).to_le_bytes());
     }
+    if let Some(KeptStop { why, .. }) = stop {
+        flags |= STOPPED;
+        bytes[92..96].copy_from_slice(&(why.len() as u32).to_le_bytes());
+    }
+    flags |= if *rules { RULES } else { 0 };
     bytes[16..24].copy_from_slice(&identity.node.0.to_le_bytes());
     bytes[24..32].copy_from_slice(&identity.incarnation.0.to_le_bytes());
     bytes[32..48].copy_from_slice(&identity.cluster.map_or(0, |c| c.0).to_le_bytes());
@@ -332,6 +403,12 @@ fn encode(record: &Record) -> (u32, Vec<u8>) {
     if let Some(Promise { list, round }) = promise {
         bytes.extend_from_slice(&round.to_le_bytes());
         bytes.extend_from_slice(list);
+    }
+    if let Some(KeptStop { stop: MachineStop { at, after }, why }) = stop {
+        for number in [at.term.0, at.index.0, after.0] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
+        bytes.extend_from_slice(why.as_bytes());
     }
     (flags, bytes)
 }
@@ -357,15 +434,21 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
         return Err(StoreError::Older { path, version });
     }
     let newer = |offset: u64, detail: String| StoreError::Newer { path: path.clone(), offset, detail };
-    if version > FILE.version || flags & !(KNOWS_CLUSTER | NAMES_ENGINE | FENCED | PROMISED) != 0 {
+    if version > FILE.version
+        || flags & !(KNOWS_CLUSTER | NAMES_ENGINE | FENCED | PROMISED | STOPPED | RULES) != 0
+    {
         return Err(newer(8, format!("version {version} with flags {flags:#x}")));
     }
-    let (count, list, promised) = (u32_at(80) as usize, u32_at(92) as usize, flags & PROMISED != 0);
-    if !promised && list != 0 {
+    let (count, list) = (u32_at(80) as usize, u32_at(92) as usize);
+    let (promised, stopped) = (flags & PROMISED != 0, flags & STOPPED != 0);
+    if promised && flags & (STOPPED | KNOWS_CLUSTER) != 0 {
+        return Err(damaged(12, "it names a promise to found a cluster, and a cluster or its machine"));
+    }
+    if !promised && !stopped && list != 0 {
         return Err(newer(92, "bytes that were kept free are in use".to_owned()));
     }
     let boots_end = SIZE + count.min(MAX_BOOTS) * BOOT;
-    let end = boots_end + if promised { ROUND + list.min(MAX_LIST) } else { 0 };
+    let end = boots_end + after_boots(promised, stopped, list);
     if bytes.len() < SIZE || bytes.len() != end {
         return Err(damaged(bytes.len(), "its length does not fit its boots and its list"));
     }
@@ -383,26 +466,46 @@ fn decode(bytes: &[u8], path: PathBuf) -> Result<Record, StoreError> {
         let list = Bytes::copy_from_slice(&bytes[boots_end + ROUND..]);
         Promise { list, round: u64_at(boots_end) }
     });
-    if promise.is_some() && flags & KNOWS_CLUSTER != 0 {
-        return Err(damaged(12, "it names a cluster and a promise to found one"));
-    }
-    let name = &bytes[48..64];
-    let engine = if flags & NAMES_ENGINE != 0 {
-        let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-        let name = std::str::from_utf8(name).ok().filter(|name| engine::is_name(name));
-        name.ok_or_else(|| damaged(48, "the name of the store is not one"))?
-    } else if name.iter().any(|byte| *byte != 0) {
-        return Err(newer(48, "bytes that were kept free are in use".to_owned()));
-    } else {
-        WAL
-    };
+    let stop = stopped.then(|| stop_in(bytes, boots_end));
+    let named = flags & NAMES_ENGINE != 0;
+    let engine = engine_in(bytes, named).ok_or_else(|| match named {
+        true => damaged(48, "the name of the store is not one"),
+        false => newer(48, "bytes that were kept free are in use".to_owned()),
+    })?;
     let cluster = u128::from(u64_at(32)) | u128::from(u64_at(40)) << 64;
     let identity = Identity {
         node: NodeId(u64_at(16)),
         incarnation: Incarnation(u64_at(24)),
         cluster: (flags & KNOWS_CLUSTER != 0).then_some(ClusterId(cluster)),
     };
-    Ok(Record { identity, engine: engine.to_owned(), segment: u64_at(64), boots, fenced, promise })
+    let (engine, segment, rules) = (engine.to_owned(), u64_at(64), flags & RULES != 0);
+    Ok(Record { identity, engine, segment, boots, fenced, promise, stop, rules })
+}
+
+/// The bytes after the boots.
+fn after_boots(promised: bool, stopped: bool, length: usize) -> usize {
+    match (promised, stopped) {
+        (true, _) => ROUND + length.min(MAX_LIST),
+        (false, true) => STOP + length.min(MAX_REASON),
+        (false, false) => 0,
+    }
+}
+
+/// The word that stands there that the machine has stopped.
+fn stop_in(bytes: &[u8], at: usize) -> KeptStop {
+    let entry = LogId::new(u64_at(bytes, at), u64_at(bytes, at + 8));
+    let stop = MachineStop { at: entry, after: Index(u64_at(bytes, at + 16)) };
+    KeptStop { stop, why: String::from_utf8_lossy(&bytes[at + STOP..]).into_owned() }
+}
+
+/// The name of the store, if it is one; without one there must be nothing in its place.
+fn engine_in(bytes: &[u8], named: bool) -> Option<&str> {
+    let name = &bytes[48..64];
+    if !named {
+        return name.iter().all(|byte| *byte == 0).then_some(WAL);
+    }
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(name).ok().filter(|name| engine::is_name(name))
 }
 
 #[cfg(test)]

@@ -201,6 +201,39 @@ fn a_fence_is_kept_through_everything_and_the_first_counts() {
     }
 }
 
+/// D5.5.5: the word that a machine has stopped is kept through everything until it is taken back.
+#[test]
+fn a_stop_is_kept_through_everything_until_the_machine_goes_on() {
+    let kept = KeptStop {
+        stop: MachineStop { at: LogId::new(3, 17), after: Index(20) },
+        why: "ü".repeat(MAX_REASON),
+    };
+    for cut in 0.. {
+        let disk = MemDisk::new();
+        open(&disk, 1, false).unwrap();
+        set_cluster(&disk, CLUSTER).unwrap();
+        disk.fail_from(disk.operations() + cut);
+        let set = set_stop(&disk, Some(kept.clone()));
+        let disk = disk.power_cut(512, || false);
+        if set.is_err() {
+            open(&disk, 1, true).unwrap();
+            continue;
+        }
+        set_rules(&disk).unwrap();
+        set_fence(&disk, Index(2048)).unwrap();
+        begin_run(&disk, || Boot(9)).unwrap();
+        raise_segment(&disk, 7).unwrap();
+        open(&disk, 1, true).unwrap();
+        let found = stop(&disk).unwrap().unwrap();
+        assert_eq!(found.stop, kept.stop);
+        assert!(found.why.len() <= MAX_REASON && kept.why.starts_with(&found.why) && !found.why.is_empty());
+        set_stop(&disk, None).unwrap();
+        assert_eq!((stop(&disk).unwrap(), rules(&disk).unwrap()), (None, true));
+        assert_eq!(fenced(&disk).unwrap(), Some(Index(2048)));
+        break;
+    }
+}
+
 #[test]
 fn a_boot_is_durable_before_it_is_told() {
     for cut in 0.. {
@@ -232,7 +265,7 @@ fn other_versions_and_what_they_may_add_are_refused_by_name() {
         open(&disk, 1, true).unwrap_err().to_string()
     };
     assert!(refusal(8, 1).contains("start with an empty directory"), "{}", refusal(8, 1));
-    for (at, byte) in [(8, 3), (12, 16), (50, 1), (84, 1), (91, 1), (92, 1), (95, 1)] {
+    for (at, byte) in [(8, 3), (12, 64), (50, 1), (84, 1), (91, 1), (92, 1), (95, 1)] {
         assert!(refusal(at, byte).contains("upgrade"), "{}", refusal(at, byte));
     }
 }

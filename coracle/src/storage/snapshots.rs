@@ -13,6 +13,7 @@
 //!          u64 index, u64 term of the membership's entry   u32 length   the membership
 //!          from version 2 on: u32 level of the log   u32 length   the sessions
 //!          from version 3 on: u32 length   the timers   u32 newest version of the machine that entries were made for
+//!          from version 4 on: u32 length   the rulings about entries that could not be applied
 //! chunks   u32 length, 1 to 1 MiB   u32 CRC-32C over file, number of the chunk, and bytes   the bytes
 //! end      u32 0   u32 CRC-32C of the rest   u64 bytes of all chunks   u64 chunks   u64 XXH3 of all bytes
 //! ```
@@ -37,6 +38,8 @@ const MAGIC: [u8; 4] = *b"CRSN";
 const PLAIN: u32 = 1;
 const WITH_SESSIONS: u32 = 2;
 const WITH_TIMERS: u32 = 3;
+/// And with rulings.
+const WITH_RULINGS: u32 = 4;
 
 /// Where a snapshot of this node's own machine is prepared.
 const TEMPORARY: &str = "snapshot.tmp";
@@ -57,10 +60,16 @@ const END: usize = 32;
 const MAX_MEMBERSHIP: usize = 4 << 20;
 
 /// Nor have all that comes after the fixed part: the membership, the level, the sessions, the timers.
-const MAX_AFTER: usize = MAX_MEMBERSHIP + 8 + crate::sessions::MAX_ENCODED + 8 + crate::timers::MAX_ENCODED;
+const MAX_AFTER: usize = MAX_MEMBERSHIP
+    + 8
+    + crate::sessions::MAX_ENCODED
+    + 8
+    + crate::timers::MAX_ENCODED
+    + 4
+    + crate::rulings::MAX_ENCODED;
 
 /// What a snapshot says besides the state of the machine.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Meta {
     /// The entry up to which it stands for the log.
     pub id: LogId,
@@ -82,6 +91,8 @@ pub struct Meta {
     pub timers: Bytes,
     /// The newest version of the machine that entries up to there were made for; not told where that is the first.
     pub entries_version: u16,
+    /// What was ruled about entries that could not be applied, encoded; nothing if there was none (D5.5.5).
+    pub rulings: Bytes,
 }
 
 /// A snapshot that is durable and was read back.
@@ -459,7 +470,7 @@ impl Reader {
         if rest < payload || u32_at(&header, 0) != crc32c::crc32c(&header[4..]) {
             return Err(damaged(0, "the checksum of its header is wrong"));
         }
-        if !(PLAIN..=WITH_TIMERS).contains(&u32_at(&header, 8)) {
+        if !(PLAIN..=WITH_RULINGS).contains(&u32_at(&header, 8)) {
             let detail = format!("version {}", u32_at(&header, 8));
             return Err(StoreError::Newer { path, offset: 8, detail });
         }

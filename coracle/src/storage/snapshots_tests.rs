@@ -16,6 +16,7 @@ fn meta(index: u64) -> Meta {
         sessions: Bytes::new(),
         timers: Bytes::new(),
         entries_version: 0,
+        rulings: Bytes::new(),
     }
 }
 

@@ -3,7 +3,8 @@
 
 use super::{WireError, proto};
 use coracle_core::{
-    Digest, Envelope, HandedOver, Incarnation, Index, LogId, Message, NodeId, Peer, Refusal, Term,
+    Digest, Envelope, HandedOver, Incarnation, Index, LogId, MachineStop, Message, NodeId, Peer, Refusal,
+    Term,
 };
 
 pub(super) fn from_log_id(id: LogId) -> proto::LogId {
@@ -24,6 +25,14 @@ pub(super) fn to_digest(digest: proto::Digest) -> Digest {
     let proto::Digest { index, format, version, low, high } = digest;
     let number = u128::from(high) << 64 | u128::from(low);
     Digest { index: Index(index), format, version, bytes: number.to_le_bytes() }
+}
+
+pub(super) fn from_stop(MachineStop { at, after }: MachineStop) -> proto::MachineStop {
+    proto::MachineStop { at: Some(from_log_id(at)), after: after.0 }
+}
+
+pub(super) fn to_stop(stop: proto::MachineStop) -> MachineStop {
+    MachineStop { at: to_log_id(stop.at), after: Index(stop.after) }
 }
 
 pub(super) fn from_peer(peer: Peer) -> proto::Peer {

@@ -66,12 +66,14 @@ pub const MOVES: u64 = 4;
 pub const SESSIONS: u64 = 8;
 /// The feature of timers: whoever has it understands entries of level 2.
 pub const TIMERS: u64 = 16;
+/// The feature of rulings: whoever has it understands entries of level 3.
+pub const RULINGS: u64 = 32;
 /// The features, one bit each, that this version understands. A peer that requires another is refused.
-pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS | MOVES | SESSIONS | TIMERS;
+pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS | MOVES | SESSIONS | TIMERS | RULINGS;
 /// The oldest feature level of the log that this version can apply.
 pub const LEVEL_MIN: u32 = 0;
 /// The newest feature level of the log that this version can apply.
-pub const LEVEL_MAX: u32 = 2;
+pub const LEVEL_MAX: u32 = 3;
 
 /// Why bytes are not a frame that this version accepts. After any of these the stream is out of step, so the
 /// connection ends.

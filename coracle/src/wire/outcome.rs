@@ -6,7 +6,7 @@
 use super::convert::{cut, from_log_id, to_log_id};
 use super::proto;
 use crate::error::{Busy, Cause, Leader, ReadError, SessionError, StopReason, WriteError, in_full};
-use coracle_core::NodeId;
+use coracle_core::{LogId, NodeId};
 
 mod code {
     pub(super) const NOT_LEADER: u32 = 1;
@@ -34,6 +34,8 @@ mod code {
     pub(super) const LAGGING: u32 = 24;
     pub(super) const DIVERGED: u32 = 25;
     pub(super) const PANICKED: u32 = 26;
+    pub(super) const MACHINE_STOPPED: u32 = 27;
+    pub(super) const MACHINE_STOPPED_MEANWHILE: u32 = 28;
 
     pub(super) const STOP_REQUESTED: u32 = 1;
     pub(super) const STOP_STORAGE: u32 = 2;
@@ -52,6 +54,10 @@ pub(super) fn from_error(error: &WriteError) -> proto::Failure {
         WriteError::NotConfigured => plain(code::NOT_CONFIGURED),
         WriteError::Busy(why) => plain(from_busy(*why)),
         WriteError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },
+        WriteError::MachineStopped(at) => machine_stopped(code::MACHINE_STOPPED, *at),
+        WriteError::Unknown(Cause::MachineStopped(at)) => {
+            machine_stopped(code::MACHINE_STOPPED_MEANWHILE, *at)
+        }
         WriteError::NotYet { needs, all_have } => {
             let (needs, all_have) = (u32::from(*needs), u32::from(*all_have));
             proto::Failure { needs, all_have, ..plain(code::NOT_YET) }
@@ -81,8 +87,11 @@ pub(super) fn to_error(failure: proto::Failure) -> WriteError {
     if let Some(why) = to_busy(failure.code) {
         return WriteError::Busy(why);
     }
+    let at = to_log_id(failure.stop.as_ref().and_then(|stop| stop.id));
     let stop = to_stop(failure.stop.unwrap_or_default());
     match failure.code {
+        code::MACHINE_STOPPED => WriteError::MachineStopped(at),
+        code::MACHINE_STOPPED_MEANWHILE => WriteError::Unknown(Cause::MachineStopped(at)),
         code::NOT_LEADER => {
             WriteError::NotLeader { leader: Leader::new(NodeId(failure.leader), failure.text) }
         }
@@ -134,6 +143,7 @@ pub(super) fn from_read_error(error: &ReadError) -> proto::Failure {
         ReadError::Timeout | ReadError::Unreachable(_) => plain(code::TIMEOUT),
         ReadError::Lagging => plain(code::LAGGING),
         ReadError::Diverged => plain(code::DIVERGED),
+        ReadError::MachineStopped(at) => machine_stopped(code::MACHINE_STOPPED, *at),
         ReadError::Panicked(text) => proto::Failure { text: cut(text), ..plain(code::PANICKED) },
         ReadError::Invalid(text) => proto::Failure { text: cut(text), ..plain(code::INVALID) },
         ReadError::Stopped(reason) => {
@@ -152,11 +162,18 @@ pub(super) fn to_read_error(failure: proto::Failure) -> ReadError {
         code::NOT_CONFIGURED => ReadError::NotConfigured,
         code::LAGGING => ReadError::Lagging,
         code::DIVERGED => ReadError::Diverged,
+        code::MACHINE_STOPPED => ReadError::MachineStopped(to_log_id(failure.stop.and_then(|stop| stop.id))),
         code::PANICKED => ReadError::Panicked(failure.text),
         code::INVALID => ReadError::Invalid(failure.text),
         code::STOPPED => ReadError::Stopped(to_stop(failure.stop.unwrap_or_default())),
         _ => ReadError::Timeout,
     }
+}
+
+/// The machine has stopped before this entry.
+fn machine_stopped(code: u32, at: LogId) -> proto::Failure {
+    let stop = proto::Stop { id: Some(from_log_id(at)), ..Default::default() };
+    proto::Failure { code, stop: Some(stop), ..Default::default() }
 }
 
 fn from_stop(reason: &StopReason) -> proto::Stop {

@@ -4,8 +4,8 @@
 //! message needs makes it invalid: nothing is guessed.
 
 use super::convert::{
-    from_digest, from_handed_over, from_log_id, from_route, to_digest, to_envelope, to_handed_over,
-    to_log_id, to_refusal,
+    from_digest, from_handed_over, from_log_id, from_route, from_stop, to_digest, to_envelope,
+    to_handed_over, to_log_id, to_refusal, to_stop,
 };
 use super::frame::{Frame, Raw, Type, seal, seal_piece};
 use super::message::{Forward, ForwardReply, PeerMessage};
@@ -124,6 +124,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 applied: reply.applied.0,
                 disk_age: reply.disk_age,
                 digest: reply.digest.map(from_digest),
+                stop: reply.stop.map(from_stop),
             };
             seal(Type::AppendEntriesReply, &meta, Vec::new(), [])
         }
@@ -262,6 +263,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
                 applied: Index(meta.applied),
                 disk_age: meta.disk_age,
                 digest: meta.digest.map(to_digest),
+                stop: meta.stop.map(to_stop),
             };
             Ok((meta.route, Message::AppendEntriesReply(reply)))
         }

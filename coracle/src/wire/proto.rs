@@ -273,6 +273,16 @@ pub(super) struct AppendEntriesReply {
     pub(super) disk_age: u64,
     #[prost(message, optional, tag = "12")]
     pub(super) digest: Option<Digest>,
+    #[prost(message, optional, tag = "13")]
+    pub(super) stop: Option<MachineStop>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub(super) struct MachineStop {
+    #[prost(message, optional, tag = "1")]
+    pub(super) at: Option<LogId>,
+    #[prost(uint64, tag = "2")]
+    pub(super) after: u64,
 }
 
 /// The digest is 16 bytes: `low` is the first eight, `high` the others, both little-endian.

@@ -22,8 +22,8 @@ use crate::storage::StoreError;
 use bytes::{Bytes, BytesMut};
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Boot, ClusterId, Digest, Envelope, HandedOver, Incarnation, Index,
-    InstallSnapshot, InstallSnapshotReply, LogId, Member, Membership, Message, NodeId, Peer, ReadIndex,
-    ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Term, TimeoutNow,
+    InstallSnapshot, InstallSnapshotReply, LogId, MachineStop, Member, Membership, Message, NodeId, Peer,
+    ReadIndex, ReadIndexReply, Refusal, RequestVote, RequestVoteReply, Round, Term, TimeoutNow,
 };
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -168,6 +168,7 @@ fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
         applied: Index(3),
         disk_age: 1,
         digest: Some(Digest { index: Index(2), format: 1, version: 3, bytes: *b"0123456789abcdef" }),
+        stop: None,
     };
     let promised = AppendEntriesReply { promised: 60, conflict: None, ..append_reply };
     let (boot, sequence) = (Boot(77), 78);
@@ -516,6 +517,7 @@ fn what_clients_and_nodes_say_survives() {
         ReadError::Timeout,
         ReadError::Lagging,
         ReadError::Diverged,
+        ReadError::MachineStopped(LogId::new(3, 17)),
         ReadError::Panicked("over it".to_owned()),
         ReadError::Invalid("it is not one".to_owned()),
         ReadError::Stopped(StopReason::Invariant("one".to_owned())),

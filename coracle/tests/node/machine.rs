@@ -177,23 +177,21 @@ async fn a_query_that_panics_is_an_error_and_the_node_goes_on() {
     }
 }
 
-/// Whoever asks right after a panic in `apply` is told of it, and not that somebody stopped the node.
+/// Whoever asks right after a panic in `apply` is told of it, and of the entry.
 #[tokio::test]
 async fn after_a_panic_in_apply_everybody_is_told_of_it() {
     let node = alone(&Gate::default(), |_| {}).await;
     let outcome = node.write(13).await;
-    let Err(WriteError::Unknown(Cause::Stopped(reason @ StopReason::Panicked { .. }))) = outcome else {
-        panic!("{outcome:?}")
-    };
+    let Err(WriteError::Unknown(Cause::MachineStopped(at))) = outcome else { panic!("{outcome:?}") };
     eventually("the node takes nothing more", async || match node.write(1).await {
-        Err(WriteError::Stopped(told) | WriteError::Unknown(Cause::Stopped(told))) => {
-            assert_eq!(told, reason);
+        Err(WriteError::MachineStopped(told) | WriteError::Unknown(Cause::MachineStopped(told))) => {
+            assert_eq!(told, at);
             Some(())
         }
         _ => None,
     })
     .await;
-    assert_eq!(node.stopped().await, reason);
+    assert_eq!(node.status().await.unwrap().machine_stopped.unwrap().entry, at);
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod reads;
 mod rebuild;
 mod sessions;
 mod snapshots;
+mod stops;
 mod timers;
 mod transfer;
 mod upgrade;

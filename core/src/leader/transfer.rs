@@ -125,8 +125,8 @@ impl Leader {
     /// Whether the target holds all there is, and nobody waits here for anything that is in the log.
     fn is_ready(&self, shared: &Shared, cause: Cause, target: &Progress) -> bool {
         let last = shared.log.last();
-        // A disk that hangs keeps its machine from ever coming so far.
-        let answered = cause == Cause::Disk || shared.applied >= last;
+        // A disk that hangs keeps its machine from ever coming so far, and one that has stopped has answered everybody.
+        let answered = cause == Cause::Disk || shared.machine_stopped || shared.applied >= last;
         let settled = shared.log.commit() >= last && answered;
         shared.rules.may_hand_over(target.counted(), last, settled)
     }

@@ -31,6 +31,7 @@ fn a_newer_term_makes_a_follower_of_everybody() {
         applied: Index(0),
         disk_age: 0,
         digest: None,
+        stop: None,
     };
     let refused = RequestVoteReply {
         campaign: Term(2),

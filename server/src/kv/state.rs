@@ -10,7 +10,6 @@ use super::{Kv, Record};
 use crate::key::Key;
 use crate::operation::{MAX_KEY, MAX_VALUE};
 use bytes::Bytes;
-use imbl::OrdMap;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 
 /// The version of the format.
@@ -48,7 +47,7 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
         )));
     }
     let (revision, count) = (number(&mut from)?, number(&mut from)?);
-    let mut kv = Kv { records: OrdMap::new(), revision, prints: 0 };
+    let mut kv = Kv { revision, ..Kv::new() };
     for _ in 0..count {
         let key = Key::from(&string(&mut from, MAX_KEY, "key")?[..]);
         let value = string(&mut from, MAX_VALUE, "value")?.into();

@@ -14,7 +14,7 @@ use coracle::raft::{Index, LogId};
 use coracle::storage::snapshots::{Kept, Meta};
 use coracle::storage::{ReadLogError, StoreError};
 use coracle::wire::decode_membership;
-use coracle::{Numbered, Proposal};
+use coracle::{Numbered, Proposal, Ruling, Verdict};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -231,6 +231,7 @@ impl<W: Write> Printer<'_, W> {
             Kind::Session => "session",
             Kind::Numbered => "numbered",
             Kind::Timer => "timer",
+            Kind::Ruling => "ruling",
         };
         if self.json {
             let line = EntryLine {
@@ -254,6 +255,7 @@ impl<W: Write> Printer<'_, W> {
             Kind::Membership => members(&payload),
             Kind::Session | Kind::Numbered => in_session(entry),
             Kind::Timer => format!("timers fire that are due at {}", stamp.cluster_time),
+            Kind::Ruling => ruling(&payload),
             Kind::Noop => payload.escape_ascii().to_string(),
         };
         let doubt = if in_doubt { " (perhaps not durable)" } else { "" };
@@ -342,6 +344,7 @@ fn snapshot(name: &str, kept: &Kept) -> Value {
         "sessions": hex(&meta.sessions),
         "timers": hex(&meta.timers),
         "entries_version": meta.entries_version,
+        "rulings": hex(&meta.rulings),
     })
 }
 
@@ -358,6 +361,15 @@ fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+/// What becomes of an entry.
+fn ruling(payload: &[u8]) -> String {
+    match Ruling::decode(payload) {
+        Some(Ruling { entry, verdict: Verdict::Skip }) => format!("entry {entry} is skipped"),
+        Some(Ruling { entry, verdict: Verdict::Retry }) => format!("entry {entry} is tried again"),
+        None => "no ruling that this version understands".to_owned(),
+    }
 }
 
 /// What an entry of a session says.

@@ -134,3 +134,31 @@ impl Ghost {
         Ok(())
     }
 }
+
+impl Ghost {
+    /// Whether this entry is committed.
+    pub(in crate::sim) fn is_committed(&self, id: LogId) -> bool {
+        let known = (id.index.0 as usize).checked_sub(1).and_then(|at| self.committed.get(at));
+        known.is_some_and(|entry| entry.term == id.term)
+    }
+
+    /// Whether a machine has passed this entry, in whatever way.
+    pub(in crate::sim) fn passed(&self, index: Index) -> bool {
+        self.digests.contains_key(&index)
+    }
+
+    /// How far a node's machine has applied.
+    pub(in crate::sim) fn applied(&self, node: usize) -> Index {
+        self.nodes[node].applied
+    }
+
+    /// A machine that has failed goes back.
+    pub(in crate::sim) fn on_gone_back(&mut self, node: usize, id: LogId) {
+        self.nodes[node].applied = id.index;
+    }
+
+    /// Whether this node's log holds this entry.
+    pub(in crate::sim) fn holds(&self, node: usize, id: LogId) -> bool {
+        self.nodes[node].log.get(id.index).is_some_and(|entry| entry.term == id.term)
+    }
+}

@@ -131,9 +131,10 @@ impl Host {
         let incarnation = self.me.incarnation.0 + 10;
         let fresh = Host::new(id);
         let Host { run, newest_run, broken, .. } = *self;
+        let fails = std::mem::take(&mut self.fails);
         let clock = std::mem::replace(&mut self.clock, crate::sim::clock::Clock::new());
         let guests = self.guests.take();
-        *self = Host { run, newest_run, clock, broken, guests, ..fresh };
+        *self = Host { run, newest_run, clock, broken, guests, fails, ..fresh };
         self.me.incarnation.0 = incarnation;
         self.at = Whereabouts { kept: Vec::new(), ..at };
         self.wiped = true;

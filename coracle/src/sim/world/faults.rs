@@ -40,6 +40,7 @@ impl World {
             Kind::Wipe => plan.wipe,
             Kind::Move => plan.moves,
             Kind::Corner => plan.corner,
+            Kind::Rule if plan.poison > 0 => ELECTION,
             _ => 0,
         }
     }
@@ -56,7 +57,7 @@ impl World {
 
     pub(in crate::sim) fn on_fault(&mut self, kind: Kind) -> Verdict {
         let mean = self.mean(kind);
-        if self.healed || mean == 0 {
+        if mean == 0 || self.healed && kind != Kind::Rule {
             return Ok(());
         }
         let (decision, mut dice) = self.chance.next(kind, 0);
@@ -64,7 +65,9 @@ impl World {
         self.at(pause, Happening::Fault(kind));
         let node = dice.below(self.hosts.len() as u64) as usize;
         let alone = self.hosts.len() == 1 && matches!(kind, Kind::Flap | Kind::Reset | Kind::Rumour);
-        if alone || !self.chance.allows(decision) {
+        // Whatever else is left out of a run, in the end machines are to go on.
+        let rules = self.healed && kind == Kind::Rule;
+        if alone || !rules && !self.chance.allows(decision) {
             return Ok(());
         }
         self.tell(|| format!("fault {}", named(decision)));
@@ -112,6 +115,7 @@ impl World {
             Kind::Wipe => return self.wipe(node, &mut dice),
             Kind::Move => return self.relocate(node, &mut dice),
             Kind::Corner => self.corner(&mut dice),
+            Kind::Rule => return self.rule(node, &mut dice),
             _ => {}
         }
         Ok(())

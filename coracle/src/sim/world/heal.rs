@@ -19,6 +19,7 @@ impl World {
         self.find_each_other()?;
         self.bring_all_back()?;
         self.only_the_moved_live()?;
+        self.go_on_everywhere()?;
         self.siege()?;
         let term = |world: &World| world.living().map(Raft::term).max().unwrap_or_default().0;
         let (began, elected) = (self.now, term(self));

@@ -9,7 +9,7 @@ use crate::sim::ghost::{Verdict, broken};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
 use crate::storage::mem_disk::Op;
-use coracle_core::LogId;
+use coracle_core::{Index, LogId};
 
 impl World {
     /// Whoever said that its machine is wrong knows it after a start. (What failed while it was written down, and stopped
@@ -38,6 +38,7 @@ impl World {
             return self.cut_start(node, &mut dice);
         }
         let host = &mut self.hosts[node];
+        host.told = Index::ZERO;
         let mut dice = self.chance.plain(5, node, host.newest_run);
         let (recovered, (snapshot, digest)) = match host.start(self.now, &self.plan, &mut dice) {
             Ok(began) => began,
@@ -62,6 +63,7 @@ impl World {
             }
         }
         self.watch_start(node)?;
+        self.watch_stop_at_start(node)?;
         self.watch_kept_places(node)?;
         self.step(5, node, recovered.last.index.0);
         self.tell(|| {
@@ -142,7 +144,9 @@ impl World {
         self.tell(|| format!("node {} stops: {error}", node + 1));
         let host = &mut self.hosts[node];
         let bitten = host.faulty && host.disk.clear_faults();
-        if !bitten && !host.damaged {
+        // A machine that keeps its own disk and has failed is where it was after a start.
+        let starts_again = host.stop.is_none() && error.contains("start the node again");
+        if !bitten && !host.damaged && !starts_again {
             return broken("disk", format!("node {} stops: {error}", host.me.id));
         }
         host.faulty = false;

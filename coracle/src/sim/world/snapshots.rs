@@ -26,6 +26,17 @@ impl World {
         // What a rotten machine would write is never restored from: it is replaced, not started again.
         let sound = self.hosts[node].rotten.is_none();
         for (id, digest) in restored {
+            let applied = self.ghost.applied(node);
+            if id.index <= applied && self.hosts[node].rested {
+                // It has failed, and goes on from before that.
+                self.hosts[node].told = applied;
+                self.ghost.on_gone_back(node, *id);
+                self.tell(|| format!("the machine of node {} goes back to {id}", node + 1));
+                if *id != LogId::ZERO {
+                    self.ghost.on_state(node, *id, *digest)?;
+                }
+                continue;
+            }
             self.met.count(Rare::SnapshotInstalled);
             self.tell(|| format!("node {} takes the state up to {id} from a snapshot", node + 1));
             self.step(11, node, id.index.0);

@@ -38,6 +38,7 @@ impl World {
         let ready = raft.is_leader()
             && !raft.holds_proposals()
             && up.driver.no_space().is_none()
+            && up.driver.machine_stop().is_none()
             && progress.applied.term == raft.term();
         let (due, _) = progress.due.filter(|_| ready)?;
         (due <= up.driver.replica().cluster_time(now)).then_some(progress.applied)

@@ -110,6 +110,7 @@ impl World {
         self.ghost.latest = self.fastest() * 11 / 10 + 20;
         let raft = self.hosts[node].up.as_ref().map(crate::sim::host::Running::raft);
         self.ghost.commits = raft.map(Raft::commit).unwrap_or_default();
+        self.watch_rulings(node, queued)?;
         for batch in queued {
             self.ghost.on_queued(node, leads, term, local, batch)?;
             added += story::bytes(batch);

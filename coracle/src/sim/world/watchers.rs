@@ -74,6 +74,9 @@ impl World {
         applied: impl Iterator<Item = Index>,
     ) -> Verdict {
         let events = news.iter().flat_map(|news| news.events.iter().cloned()).collect();
+        // A machine that went back applies again what it has published.
+        let published = self.hosts[node].told;
+        let applied = applied.filter(|index| *index > published);
         self.watchers.learn(node, &News { jumped: None, events }, applied)?;
         for at in 0..self.watchers.watchers.len() {
             self.look(at)?;

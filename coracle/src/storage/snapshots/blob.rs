@@ -1,7 +1,7 @@
 //! What a machine that keeps its own disk is given beside its state, and gives back at a start: the header that a snapshot of
 //! that moment would have, which names no file.
 
-use super::{FIXED, MAGIC, MAX_AFTER, Meta, PLAIN, WITH_TIMERS, u32_at};
+use super::{FIXED, MAGIC, MAX_AFTER, Meta, PLAIN, WITH_RULINGS, u32_at};
 
 /// The bytes of it.
 pub(crate) fn encode(meta: &Meta) -> Vec<u8> {
@@ -20,12 +20,12 @@ pub(crate) fn decode(blob: &[u8]) -> Result<Meta, String> {
         return Err("its checksum is wrong".to_owned());
     }
     match u32_at(blob, 8) {
-        PLAIN..=WITH_TIMERS => {
+        PLAIN..=WITH_RULINGS => {
             let meta = super::decode(blob).map(|(_, meta)| meta);
             meta.ok_or_else(|| "what it says cannot be true".to_owned())
         }
         other => Err(format!(
-            "it is of version {other}, and this program knows none after {WITH_TIMERS}: upgrade the program"
+            "it is of version {other}, and this program knows none after {WITH_RULINGS}: upgrade the program"
         )),
     }
 }

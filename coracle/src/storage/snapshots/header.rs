@@ -1,15 +1,16 @@
 //! The header of a snapshot: what it says besides the machine's state.
 
-use super::{FIXED, MAGIC, Meta, PLAIN, WITH_SESSIONS, WITH_TIMERS, u32_at, u64_at};
+use super::{FIXED, MAGIC, Meta, PLAIN, WITH_RULINGS, WITH_SESSIONS, WITH_TIMERS, u32_at, u64_at};
 use bytes::{Buf, Bytes};
 use coracle_core::{Index, LogId};
 
 /// The bytes of it; `file` names the file.
 pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
     let Meta { id, digest, cluster_time, machine_version, compared, membership, level, sessions, .. } = meta;
-    let Meta { timers, entries_version, .. } = meta;
+    let Meta { timers, entries_version, rulings, .. } = meta;
     let (of, payload) = membership;
     let (version, more) = match level {
+        _ if !rulings.is_empty() => (WITH_RULINGS, 20 + sessions.len() + timers.len() + rulings.len()),
         2.. => (WITH_TIMERS, 16 + sessions.len() + timers.len()),
         _ if !timers.is_empty() || *entries_version > 1 => (WITH_TIMERS, 16 + sessions.len() + timers.len()),
         1 => (WITH_SESSIONS, 8 + sessions.len()),
@@ -43,10 +44,14 @@ pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
         bytes.extend((sessions.len() as u32).to_le_bytes());
         bytes.extend(sessions);
     }
-    if version == WITH_TIMERS {
+    if version >= WITH_TIMERS {
         bytes.extend((timers.len() as u32).to_le_bytes());
         bytes.extend(timers);
         bytes.extend(u32::from(*entries_version).to_le_bytes());
+    }
+    if version == WITH_RULINGS {
+        bytes.extend((rulings.len() as u32).to_le_bytes());
+        bytes.extend(rulings);
     }
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
@@ -64,7 +69,8 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         bytes: bytes_at(84),
     };
     let end = FIXED.checked_add(u32_at(header, 116) as usize).filter(|end| *end <= header.len())?;
-    let (level, sessions, timers, entries_version) = later_parts(u32_at(header, 8), header.get(end..)?)?;
+    let (level, [sessions, timers, rulings], entries_version) =
+        later_parts(u32_at(header, 8), header.get(end..)?)?;
     let meta = Meta {
         id: id_at(24),
         digest: bytes_at(40),
@@ -76,6 +82,7 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         sessions,
         timers,
         entries_version,
+        rulings,
     };
     let sound = meta.id.index > Index::ZERO
         && meta.id.index < Index::LIMIT
@@ -84,19 +91,20 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
     sound.then_some((u64_at(header, 16), meta))
 }
 
-/// What stands after the membership in a header of this version: the level, the sessions, the timers and the version of
-/// entries.
-fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, Bytes, Bytes, u16)> {
+/// What stands after the membership in a header of this version: the level, the sessions, the timers and the rulings, and
+/// the version of entries.
+fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, [Bytes; 3], u16)> {
     let mut from = bytes;
     let level = if version > PLAIN { from.try_get_u32_le().ok()? } else { 0 };
-    let mut part = |since| {
+    let part = |from: &mut &[u8], since| {
         let length = if version >= since { from.try_get_u32_le().ok()? as usize } else { 0 };
         let part = Bytes::copy_from_slice(from.get(..length)?);
         from.advance(length);
         Some(part)
     };
-    let (sessions, timers) = (part(WITH_SESSIONS)?, part(WITH_TIMERS)?);
+    let (sessions, timers) = (part(&mut from, WITH_SESSIONS)?, part(&mut from, WITH_TIMERS)?);
     let entries_version = if version >= WITH_TIMERS { from.try_get_u32_le().ok()? } else { 0 };
+    let rulings = part(&mut from, WITH_RULINGS)?;
     let (level, entries_version) = (u16::try_from(level).ok()?, u16::try_from(entries_version).ok()?);
-    from.is_empty().then_some((level, sessions, timers, entries_version))
+    from.is_empty().then_some((level, [sessions, timers, rulings], entries_version))
 }

@@ -55,7 +55,8 @@ fn any_digest() -> impl Strategy<Value = Digest> {
 fn any_append_reply() -> impl Strategy<Value = Message> {
     let conflict = proptest::option::of(any_log_id());
     let digest = proptest::option::of(any_digest());
-    (any::<[u64; 7]>(), conflict, digest).prop_map(|(numbers, conflict, digest)| {
+    let stop = proptest::option::of((any_log_id(), any::<u64>()));
+    (any::<[u64; 7]>(), conflict, digest, stop).prop_map(|(numbers, conflict, digest, stop)| {
         let [term, round, promised, matched, last, applied, disk_age] = numbers;
         Message::AppendEntriesReply(AppendEntriesReply {
             term: Term(term),
@@ -67,6 +68,7 @@ fn any_append_reply() -> impl Strategy<Value = Message> {
             applied: Index(applied),
             disk_age,
             digest,
+            stop: stop.map(|(at, after)| MachineStop { at, after: Index(after) }),
         })
     })
 }
@@ -119,7 +121,7 @@ fn any_error() -> impl Strategy<Value = WriteError> {
         3 => StopReason::Apply { id, problem: text },
         _ => StopReason::Invariant(text),
     });
-    (0..13, 1u64.., ".{0,20}", stop).prop_map(|(which, id, text, stop)| match which {
+    (0..15, 1u64.., ".{0,20}", stop).prop_map(|(which, id, text, stop)| match which {
         0 => WriteError::NotLeader { leader: Leader::new(NodeId(id), text) },
         1 => WriteError::NoLeader,
         2 => WriteError::NotConfigured,
@@ -132,6 +134,8 @@ fn any_error() -> impl Strategy<Value = WriteError> {
         9 => WriteError::Unknown(Cause::ReplyLost),
         10 => WriteError::Unknown(Cause::SessionExpired),
         11 => WriteError::Session(SESSION[(id % 5) as usize]),
+        12 => WriteError::MachineStopped(LogId::new(id, 7)),
+        13 => WriteError::Unknown(Cause::MachineStopped(LogId::new(7, id))),
         _ => WriteError::Unknown(Cause::Stopped(stop)),
     })
 }
