@@ -82,7 +82,9 @@ impl World {
         }
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         for peer in up.raft().membership().members.values().map(Member::peer) {
-            let bound = self.hosts.iter().find(|host| host.me == peer).and_then(|host| host.stop);
+            // A disk that was wiped since it gave its word passes nothing.
+            let Some(host) = self.hosts.iter().find(|host| host.me == peer) else { continue };
+            let bound = host.stop;
             if bound.is_none_or(|stop| stop.at != ruling.entry) {
                 let (at, about, id) = (entry.id(), ruling.entry, peer.id);
                 return broken("S33", format!("{at} skips {about}, before which node {id} has not stopped"));
