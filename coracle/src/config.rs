@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(refused(|c| c.election_timeout = (ms(300), ms(300))), "election_timeout");
         assert_eq!(refused(|c| c.election_timeout = (ms(305), ms(600))), "election_timeout");
         let lease = |millis, max_clock_drift| Some(Lease { duration: ms(millis), max_clock_drift });
-        for (millis, drift) in [(610, 100), (305, 100), (70, 0), (90, 100), (300, 1000)] {
+        for (millis, drift) in [(610, 100), (305, 100), (70, 0), (80, 100), (300, 1000)] {
             assert_eq!(refused(|c| c.lease = lease(millis, drift)), "lease", "{millis} {drift}");
         }
         assert_eq!(refused(|c| c.request_timeout = Duration::ZERO), "request_timeout");

@@ -506,6 +506,7 @@ fn whoever_lacks_a_skip_is_not_told_that_the_entry_is_committed() {
             last: Index(prev),
             commit: Index(8),
             round: Round(1),
+            lease: 0,
             persisted: Index(9),
             disk_age: 0,
             time: 0,

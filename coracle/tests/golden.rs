@@ -28,7 +28,7 @@ use wal_support::*;
 type Make = fn() -> MemDisk;
 
 /// What this code writes: the text, and what makes the directory.
-const NEWEST: [(&str, Make); 5] = [
+const NEWEST: [(&str, Make); 6] = [
     ("v2", make),
     ("v2-snapshots", make_with_snapshots),
     ("v2-sessions", make_with_sessions),
