@@ -345,7 +345,9 @@ fn what_takes_a_cluster_is_told_as_a_conversation() {
     let failure = simulate(Bank::with(Fault::None), teller, checks).seeds(0..20).shrinking(60).run();
     let failure = failure.unwrap_err();
     assert_eq!(failure.rule, "end");
-    assert!(failure.calls.is_empty() && failure.story.iter().any(|line| line.contains("Put(")), "{failure}");
+    // Which of them is near the end depends on the mixture of faults.
+    let tells = |line: &String| line.contains("Put(") || line.contains("Move(");
+    assert!(failure.calls.is_empty() && failure.story.iter().any(tells), "{failure}");
 }
 
 /// Keeps notes, of which an author is not encoded.

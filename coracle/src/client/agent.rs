@@ -90,6 +90,8 @@ pub(crate) struct Agent<W, R> {
     problem: Option<String>,
     /// Writes that need more than the first version of the machine, until a node says which one all members have.
     early: Vec<Early<W>>,
+    /// The bytes of their commands.
+    early_bytes: u64,
     /// The first tick at which a write's time is over.
     soonest: u64,
     swept: u64,
@@ -117,6 +119,7 @@ impl<W: Patient, R: Patient> Agent<W, R> {
             nodes: BTreeMap::new(),
             problem: None,
             early: Vec::new(),
+            early_bytes: 0,
             soonest: u64::MAX,
             swept: 0,
             answers: Vec::new(),
@@ -142,21 +145,25 @@ impl<W: Patient, R: Patient> Agent<W, R> {
     /// Somebody wants this written, in order with what is in that lane. It needs a version of the machine: a node of an older
     /// one would not understand it.
     pub(crate) fn write(&mut self, lane: u32, needs: u16, command: Bytes, caller: W) {
-        let waiting: usize = self.early.iter().map(|early| early.command.len()).sum();
-        if self.is_full() || self.courier.bytes() + waiting as u64 > self.limits.bytes {
+        if self.is_full() || self.courier.bytes() + self.early_bytes > self.limits.bytes {
             return self.answers.push((caller, Err(WriteError::Busy(Busy::Requests))));
         }
         self.soonest = self.soonest.min(caller.until());
         match self.machine() {
             // With those that wait it would come out of its order.
             None if needs > 1 || !self.early.is_empty() => {
-                self.early.push(Early { lane, needs, command, caller });
+                self.wait(Early { lane, needs, command, caller });
             }
             Some(all_have) if needs > all_have => {
                 self.answers.push((caller, Err(WriteError::NotYet { needs, all_have })));
             }
             _ => self.courier.take(lane, command, caller),
         }
+    }
+
+    fn wait(&mut self, early: Early<W>) {
+        self.early_bytes += early.command.len() as u64;
+        self.early.push(early);
     }
 
     /// The version of the machine that all members have, by the node that knows most of that. None: nobody has said so yet.
@@ -167,12 +174,13 @@ impl<W: Patient, R: Patient> Agent<W, R> {
     /// What came too early to know is done now, or refused.
     fn sort_early(&mut self, now: u64, unreached: &WriteError) {
         let known = self.machine().is_some();
+        self.early_bytes = 0;
         for Early { lane, needs, command, caller } in std::mem::take(&mut self.early) {
             match caller.until() {
                 until if until <= now => self.answers.push((caller, Err(unreached.clone()))),
                 _ if caller.gave_up() => {}
                 _ if known => self.write(lane, needs, command, caller),
-                _ => self.early.push(Early { lane, needs, command, caller }),
+                _ => self.wait(Early { lane, needs, command, caller }),
             }
         }
     }

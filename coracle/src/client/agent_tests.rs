@@ -189,6 +189,11 @@ fn what_needs_a_newer_machine_waits_until_all_are_known_to_have_it() {
         let told = early.turn(1).writes;
         assert_eq!(told == [(Somebody(3, 900), refused.clone())], machine == 1, "at once, by now");
     }
+    let mut full = agent();
+    full.write(0, 2, vec![0; 101].into(), Somebody(1, 900));
+    assert!(full.turn(0).writes.is_empty());
+    full.write(0, 2, command("new"), Somebody(2, 900));
+    assert_eq!(full.turn(0).writes, [(Somebody(2, 900), Err(WriteError::Busy(Busy::Requests)))]);
     let mut nobody = agent();
     nobody.write(0, 2, command("new"), Somebody(1, 900));
     assert!(!nobody.is_idle() && nobody.turn(899).writes.is_empty());
