@@ -20,7 +20,7 @@ pub(super) const ELECTION: u64 = 600 * MS;
 const PAUSES: [(u64, u64); 8] = [(2, 30), (5, 40), (3, 30), (3, 30), (1, 20), (5, 40), (10, 60), (1, 10)];
 
 /// The faults of one run. Rates are per mille.
-#[derive(Clone, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(super) struct Plan {
     /// How many nodes.
     pub(super) nodes: usize,
@@ -201,40 +201,15 @@ impl Plan {
             damage: sometimes(dice, 300, damage),
             stray: sometimes(dice, 300, stray),
             siege: 300,
-            large: 0,
-            echo: 0,
-            old_acks: 0,
-            turnover: 0,
-            purge: 0,
-            put_back: 0,
-            rot: 0,
-            gather: 0,
-            turn: 0,
-            ties: 0,
             segment: 32 << 10,
             write: 4 << 20,
-            split: 0,
             flight: 8 << 20,
             feed: 4 << 20,
-            forward: false,
             unapplied: 1 << 20,
-            change: 0,
-            changes: false,
-            transfer: 0,
-            wipe: 0,
-            moves: 0,
-            addressed: false,
-            own_disk: false,
-            way: 0,
             session: 60_000,
-            timers: 0,
-            lease: 0,
-            drift: 0,
-            corner: 0,
-            remote: false,
-            poison: 0,
             founders: 1,
             lists: 1,
+            ..Plan::default()
         }
     }
 

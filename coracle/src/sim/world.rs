@@ -54,7 +54,6 @@ use crate::digests::Finding;
 use crate::founding::Question;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
-use crate::work::RequestId;
 #[cfg(feature = "mutants")]
 use coracle_core::Broken;
 use coracle_core::{Alarm, Index, NodeId, Peer, Raft, WriteId};
@@ -655,21 +654,6 @@ impl World {
         self.met.count(Rare::Fenced);
         self.met.count_if(led, Rare::FencedLeader);
         Ok(())
-    }
-
-    fn hear(&mut self, node: usize, request: RequestId, mut heard: Heard) -> Verdict {
-        self.trace.update(&request.0.to_le_bytes());
-        self.tell_heard(node, request, &heard);
-        if let Heard::Answer(_, applied, age) = &mut heard {
-            *age = self.end_read(node, request, *applied);
-            let leads = self.hosts[node].up.as_ref().is_some_and(|up| up.raft().is_leader());
-            self.met.count_if(!leads, Rare::ReadFollower);
-        }
-        if self.visitors.asked(request) {
-            self.answer_visitor(request, heard);
-            return Ok(());
-        }
-        self.clients.on_heard(request, heard, self.now)
     }
 
     /// Gives an idle disk its next batch.

@@ -5,7 +5,7 @@ use crate::freshness::Freshness;
 use crate::sim::chance::Kind;
 use crate::sim::clients::Question;
 use crate::sim::ghost::Verdict;
-use crate::sim::host::{Event, encode};
+use crate::sim::host::{Event, Heard, encode};
 use crate::sim::machine::Look;
 use crate::sim::plan::ELECTION;
 use crate::sim::situations::Rare;
@@ -87,5 +87,21 @@ impl World {
             }
             Err(look) => self.begin_read(node, request, look, freshness),
         }
+    }
+
+    /// Somebody is answered.
+    pub(super) fn hear(&mut self, node: usize, request: RequestId, mut heard: Heard) -> Verdict {
+        self.trace.update(&request.0.to_le_bytes());
+        self.tell_heard(node, request, &heard);
+        if let Heard::Answer(_, applied, age) = &mut heard {
+            *age = self.end_read(node, request, *applied);
+            let leads = self.hosts[node].up.as_ref().is_some_and(|up| up.raft().is_leader());
+            self.met.count_if(!leads, Rare::ReadFollower);
+        }
+        if self.visitors.asked(request) {
+            self.answer_visitor(request, heard);
+            return Ok(());
+        }
+        self.clients.on_heard(request, heard, self.now)
     }
 }
