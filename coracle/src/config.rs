@@ -6,6 +6,7 @@
 use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
 use crate::storage::engine::{Engine, is_name};
+use crate::transport::{Role, Tls};
 use crate::wire::{self, MAX_METADATA};
 use coracle_core::{Broken, Incarnation, NodeId, Settings};
 use std::fmt;
@@ -134,6 +135,10 @@ pub struct Config {
     /// How long a [session](crate::Session) of this node outlives its last word, by the cluster's clock: from 1 s to a day.
     /// After a longer time without a leader, the outcome of what was sent in it is unknown. Default 60 s.
     pub session_timeout: Duration,
+    /// The certificate of this node, and whom it believes: connections between nodes, and to clients of the library, are
+    /// encrypted then, and whoever speaks for a node has to show that node's certificate. Default none: connections are plain,
+    /// and whoever reaches the port may write.
+    pub tls: Option<Tls>,
     /// How many [clients](crate::client) may be connected; 0 serves none. They have budgets of their own and take nothing from
     /// other nodes, and never more than a quarter of the descriptors that the process may open. Default 1,024.
     pub max_clients: usize,
@@ -216,6 +221,7 @@ impl Config {
             lease: None,
             forward: false,
             session_timeout: Duration::from_secs(60),
+            tls: None,
             max_clients: 1_024,
             max_command_bytes: 8 << 20,
             max_pending: 65_536,
@@ -254,17 +260,8 @@ impl Config {
 
     /// Judges every field, alone and against the others.
     pub fn validate(&self) -> Result<(), StartError> {
+        self.validate_name()?;
         let bad = |setting, problem: &str| Err(StartError::Config { setting, problem: problem.to_owned() });
-        if self.id.0 == 0 {
-            return bad("id", "a node's name is at least 1");
-        }
-        if self.peer_addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-            return bad("peer_addr", "it must be host:port");
-        }
-        let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-        if !self.advertised.is_empty() && port(&self.advertised).is_none_or(|port| port == 0) {
-            return bad("advertised", "it must be host:port, or empty");
-        }
         for (setting, time) in [
             ("heartbeat", self.heartbeat),
             ("election_timeout", self.election_timeout.0),
@@ -322,6 +319,30 @@ impl Config {
             Some((setting, _, problem)) => bad(setting, problem),
             None => Ok(()),
         }
+    }
+
+    /// Judges who it is and where.
+    fn validate_name(&self) -> Result<(), StartError> {
+        let bad = |setting, problem: &str| Err(StartError::Config { setting, problem: problem.to_owned() });
+        if self.id.0 == 0 {
+            return bad("id", "a node's name is at least 1");
+        }
+        if self.peer_addr.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            return bad("peer_addr", "it must be host:port");
+        }
+        let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if !self.advertised.is_empty() && port(&self.advertised).is_none_or(|port| port == 0) {
+            return bad("advertised", "it must be host:port, or empty");
+        }
+        if let Some(tls) = &self.tls
+            && tls.name().role != Role::Node(self.id)
+        {
+            return bad(
+                "tls",
+                &format!("the certificate is that of {}, and this is node {}", tls.name(), self.id),
+            );
+        }
+        Ok(())
     }
 
     /// What the core needs of this, in its units.

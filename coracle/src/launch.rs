@@ -289,6 +289,7 @@ async fn listen(
     let (address, metadata) = (config.advertised.clone(), config.metadata.clone().into());
     let local = Local { address, metadata, machine: config.machine.0, ..local };
     let transport = TcpConfig {
+        tls: config.tls.clone(),
         max_clients: config.max_clients,
         client_frame: frame_limit(config.max_command_bytes),
         features: config.features,

@@ -55,6 +55,8 @@
 //!
 //! | feature | what it gives |
 //! | --- | --- |
+//! | `tls` | [encrypted connections](Tls) between nodes and to clients, by whichever cryptography the process has installed in rustls |
+//! | `ring`, `aws-lc-rs` | the same, with this cryptography |
 //! | `sim` | the module `sim`: a simulator that runs whole clusters in one thread, from one seed and under every fault; `sim::kit` tests your machine in them, and `sim::history` judges whether what clients saw is linearizable |
 //! | `contract` | the module `storage::contract`: what a log store must do, and a suite that tests any store by it |
 //! | `mutants` | rules that `sim` can break by name, to show that it would notice; in no published binary |
@@ -170,6 +172,9 @@ pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
 pub use status::{MachineStopped, MemberStatus, SnapshotStatus, SnapshotTransfer, Snapshots, Status};
 pub use storage::{Engine, StoreError};
 pub use timers::TimersFull;
+pub use transport::{CertificateName, Role, Tls};
+#[cfg(feature = "tls")]
+pub use transport::{TlsError, TlsFiles, TlsMode};
 pub use watching::Events;
 
 // What the items above return or hold.

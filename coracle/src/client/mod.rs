@@ -58,8 +58,8 @@
 //! dropped ends the session and the connections; a call that is under way counts as one. Must be created on a tokio runtime
 //! with its time and I/O drivers enabled, and ends with that.
 //!
-//! A node serves up to [`Config::max_clients`](crate::Config::max_clients) clients. Nobody is authenticated yet: whoever
-//! reaches the port may write.
+//! A node serves up to [`Config::max_clients`](crate::Config::max_clients) clients. Without
+//! [certificates](ClientConfig::tls), whoever reaches the port may write.
 
 pub(crate) mod agent;
 pub(crate) mod reads;
@@ -73,6 +73,8 @@ use crate::freshness::{Freshness, Seen};
 use crate::inbox;
 use crate::lanes::Lanes;
 use crate::state_machine::StateMachine;
+use crate::transport::Tls;
+use crate::transport::tcp::TcpConfig;
 use crate::watching::Events;
 use crate::wire::Mode;
 use agent::Limits;
@@ -107,6 +109,9 @@ pub struct ClientConfig {
     pub request_timeout: Duration,
     /// How long the client's session outlives its last word, by the cluster's clock: from 1 s to a day. Default 60 s.
     pub session_timeout: Duration,
+    /// The certificate of this client, and whom it believes, where nodes have [one](crate::Config::tls). Default none:
+    /// connections are plain.
+    pub tls: Option<Tls>,
     /// Calls that may wait; more are [`Busy`](WriteError::Busy). Default 65,536.
     pub max_pending: usize,
     /// Bytes of commands that may wait; more are `Busy`, but a single one may exceed it. Default 64 MiB.
@@ -120,6 +125,7 @@ impl ClientConfig {
             addresses: addresses.into_iter().map(Into::into).collect(),
             request_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(60),
+            tls: None,
             max_pending: 65_536,
             max_pending_bytes: 64 << 20,
         }
@@ -229,7 +235,9 @@ impl<S: StateMachine> Client<S> {
             inbox::bounded(inbox::Limits { questions: config.max_pending, bytes }, Order::bytes);
         let (_over, over) = oneshot::channel();
         let limits = Limits { calls: config.max_pending, bytes: config.max_pending_bytes };
-        let task = Task::new(config.addresses.clone(), config.session_timeout, limits, taken, over);
+        let transport = TcpConfig { tls: config.tls.clone(), ..TcpConfig::default() };
+        let task =
+            Task::new(config.addresses.clone(), config.session_timeout, limits, transport, taken, over);
         tokio::spawn(task.run());
         let shared =
             Arc::new(Shared { config, orders, lanes: Mutex::default(), watches: AtomicU32::new(0), _over });

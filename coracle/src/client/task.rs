@@ -118,6 +118,7 @@ impl Task {
         seeds: Vec<String>,
         lifetime: Duration,
         limits: Limits,
+        transport: TcpConfig,
         orders: inbox::Receiver<Order>,
         over: oneshot::Receiver<()>,
     ) -> Task {
@@ -126,7 +127,7 @@ impl Task {
         let (events_out, events) = mpsc::channel(HEARD);
         let dial = Dial {
             me: Peer { id: NodeId(0), incarnation: Incarnation(name) },
-            config: Arc::new(TcpConfig::default()),
+            config: Arc::new(transport),
             links: Arc::default(),
             events: events_out,
             cluster: watch::Sender::new(None),

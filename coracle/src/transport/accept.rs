@@ -5,11 +5,13 @@
 //! connection is taken from the system only when there is a place for its socket, which is given back after the
 //! socket is closed: so however many come and however fast, the descriptors that they take are bounded.
 
+use super::certificate::Insecure;
 use super::dial::TcpHalves;
 use super::farewell::{finish, reject};
 use super::founding;
-use super::handshake::{ReadError, Stream, Verdict, judge};
+use super::handshake::{ReadError, Stream, Verdict, authentic, judge};
 use super::shared::{HandshakeSlot, Origin, Shared};
+use super::socket::Socket;
 use super::visit::Visitor;
 use crate::wire::{Incoming, Refused, RefusedReason, Welcome, WireError};
 use coracle_core::NodeId;
@@ -18,6 +20,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
+
+/// What an encrypted connection begins with; no frame does.
+const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Accepts connections for ever.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
@@ -52,8 +57,42 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
 async fn serve_tcp(shared: &Shared, slot: HandshakeSlot, stream: TcpStream, remote: SocketAddr) {
     // It only delays small writes where it fails.
     let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
-    serve(shared, slot, Stream::new(reader, writer), remote.ip()).await;
+    match timeout(shared.config.handshake_timeout, secured(shared, stream)).await {
+        Ok(Ok(Ok(socket))) => serve(shared, slot, Stream::of(socket), remote.ip()).await,
+        Ok(Ok(Err((socket, error)))) => {
+            reject(shared, Stream::of(socket), &remote.ip().to_string(), &error).await;
+        }
+        Ok(Err(Insecure::Plain(error))) => {
+            tracing::debug!(%remote, %error, "a connection ended before its handshake");
+        }
+        Ok(Err(error @ Insecure::Refused(_))) => {
+            shared.counters.refused.fetch_add(1, Ordering::Relaxed);
+            let remote = &remote.ip().to_string();
+            shared.strangers.warn(remote, "certificate", &format_args!("refused a connection: {error}"));
+        }
+        // It said nothing: not worth a word.
+        Err(_) => tracing::debug!(%remote, "a connection that says nothing was ended"),
+    }
+}
+
+/// The connection, encrypted if it begins so and this node can, or why a plain one is refused.
+async fn secured(
+    shared: &Shared,
+    stream: TcpStream,
+) -> Result<Result<Socket, (Socket, WireError)>, Insecure> {
+    let mut first = [0];
+    stream.peek(&mut first).await.map_err(Insecure::Plain)?;
+    let encrypted = first == [TLS_HANDSHAKE];
+    let refused = match &shared.config.tls {
+        Some(tls) if encrypted => {
+            let (stream, name) = tls.accept(stream).await?;
+            return Ok(Ok(Socket::Encrypted(stream, name)));
+        }
+        Some(tls) if tls.is_required() => "a plain connection: this node takes none but encrypted ones",
+        None if encrypted => "an encrypted connection: this node has no certificate",
+        _ => return Ok(Ok(Socket::Plain(stream))),
+    };
+    Ok(Err((Socket::Plain(stream), WireError::Invalid(refused))))
 }
 
 /// Serves one connection from its handshake to its end.
@@ -73,7 +112,8 @@ async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, sour
         }
     };
     let (local, facts) = shared.facts(hello.facts.from.id);
-    let verdict = judge(&local, &shared.config, &hello);
+    let verdict = authentic(stream.certificate.as_ref(), hello.facts.from.id, hello.purpose)
+        .and_then(|()| judge(&local, &shared.config, &hello));
     let welcome = Welcome { facts }.encode();
     let (reason, text) = match verdict {
         Ok(Verdict::Introduce) => {

@@ -1,5 +1,6 @@
 //! The limits of the TCP transport: each with its unit and its reason.
 
+use super::secure::Tls;
 use crate::entry;
 use crate::wire;
 use std::time::Duration;
@@ -78,6 +79,8 @@ pub struct TcpConfig {
     /// beyond 64 KiB each; and as many again the answers that wait for them, beyond 64 KiB each. 64 MiB: nearly two of the
     /// largest. Who finds the first two used up is not read from, and who finds the last used up is cut off.
     pub client_bytes: usize,
+    /// The certificate of this end, and whom it believes. None: every connection is plain, and anybody may be anybody.
+    pub tls: Option<Tls>,
     /// The features offered to peers, one bit each. All that this version has
     /// ([`wire::FEATURES`]); on a connection those count that both sides offer.
     pub features: u64,
@@ -107,6 +110,7 @@ impl Default for TcpConfig {
             client_frame: MAX_FRAME,
             client_requests: 4_096,
             client_bytes: 64 << 20,
+            tls: None,
             features: wire::FEATURES,
         }
     }

@@ -22,7 +22,7 @@ impl Link {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let Stream { mut reader, mut writer } = stream;
+        let Stream { mut reader, mut writer, .. } = stream;
         let pulse = Pulse::default();
         let close_timeout = shared.config.close_timeout;
         let end = {

@@ -4,10 +4,13 @@
 //! pauses that grow while it fails. A link that had lived well is replaced at once, because the next attempt
 //! also tells whether the peer's process is still there. A bootstrap's probe is the same first half.
 
+use super::certificate::Insecure;
 use super::config::TcpConfig;
-use super::handshake::{ReadError, Stream, check_welcome};
+use super::handshake::{ReadError, Stream, authentic, check_welcome};
 use super::link::End;
+use super::secure::problem;
 use super::shared::{Answer, Origin, Shared, Target};
+use super::socket::{ReadHalf, Socket, WriteHalf};
 use crate::error::in_full;
 use crate::wire::{Hello, Incoming, Purpose, Refused, RefusedReason, Welcome, WireError};
 use std::io;
@@ -15,14 +18,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How many addresses of one name are tried. 8: a name with more is not one node's.
 const ADDRESSES: usize = 8;
 
-pub(super) type TcpHalves = Stream<OwnedReadHalf, OwnedWriteHalf>;
+pub(super) type TcpHalves = Stream<ReadHalf, WriteHalf>;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,9 @@ pub(crate) enum DialError {
     Protocol(WireError),
     #[error("refused: {}", .0.text)]
     Refused(Refused),
+    /// One of the two ends does not believe the other's certificate.
+    #[error("the connection is not secure: {0}")]
+    Insecure(String),
     /// The answer is not from whom it should be. Boxed, like few are, for its size.
     #[error("{text}")]
     Unfit { reason: RefusedReason, text: String, welcome: Box<Welcome> },
@@ -167,11 +172,7 @@ pub(super) async fn knock(
     config: &TcpConfig,
     hello: &Hello,
 ) -> Result<(TcpHalves, Welcome), DialError> {
-    let stream = connect(address, config.connect_timeout).await?;
-    // It only delays small writes where it fails.
-    let _ = stream.set_nodelay(true);
-    let (reader, writer) = stream.into_split();
-    let mut stream = Stream::new(reader, writer);
+    let mut stream = Stream::of(secured(address, config).await?);
     let limit = config.handshake_timeout;
     let answer = timeout(limit, async {
         stream.send(&hello.encode()).await?;
@@ -179,15 +180,42 @@ pub(super) async fn knock(
     });
     match answer.await {
         Err(_) => Err(DialError::HandshakeTimeout(limit)),
-        Ok(Ok(Incoming::Welcome(welcome))) => match check_welcome(config, hello, &welcome) {
-            Ok(()) => Ok((stream, welcome)),
-            Err((reason, text)) => Err(DialError::Unfit { reason, text, welcome: Box::new(welcome) }),
-        },
+        Ok(Ok(Incoming::Welcome(welcome))) => {
+            // Whoever answers is a node, whatever it is asked for.
+            let authentic = authentic(stream.certificate.as_ref(), welcome.facts.from.id, Purpose::Raft);
+            match authentic.and_then(|()| check_welcome(config, hello, &welcome)) {
+                Ok(()) => Ok((stream, welcome)),
+                Err((reason, text)) => Err(DialError::Unfit { reason, text, welcome: Box::new(welcome) }),
+            }
+        }
         Ok(Ok(Incoming::Refused(refused))) => Err(DialError::Refused(refused)),
         Ok(Ok(Incoming::Close(close))) => Err(DialError::Cut(close.text)),
         Ok(Ok(_)) => Err(DialError::Protocol(WireError::Invalid("no answer to a Hello"))),
         Ok(Err(ReadError::Wire(error))) => Err(DialError::Protocol(error)),
+        // The other end judges the certificate after this end has believed that it was done.
+        Ok(Err(ReadError::Io(error))) => match problem(error) {
+            Insecure::Plain(error) => Err(DialError::Cut(in_full(&error))),
+            Insecure::Refused(text) => Err(DialError::Insecure(text)),
+        },
         Ok(Err(error)) => Err(DialError::Cut(in_full(&error))),
+    }
+}
+
+/// A connection that is as secure as it has to be. Where plain ones will do, one is made if the other end does not speak TLS,
+/// and never if the two did not believe each other.
+async fn secured(address: &str, config: &TcpConfig) -> Result<Socket, DialError> {
+    let limit = config.connect_timeout;
+    let stream = connect(address, limit).await?;
+    let Some(tls) = &config.tls else { return Ok(Socket::Plain(stream)) };
+    let limit = config.handshake_timeout;
+    match timeout(limit, tls.connect(stream)).await {
+        Err(_) => Err(DialError::HandshakeTimeout(limit)),
+        Ok(Ok((stream, name))) => Ok(Socket::Encrypted(stream, name)),
+        Ok(Err(Insecure::Plain(_))) if !tls.is_required() => {
+            connect(address, config.connect_timeout).await.map(Socket::Plain)
+        }
+        Ok(Err(Insecure::Plain(error))) => Err(DialError::Cut(in_full(&error))),
+        Ok(Err(Insecure::Refused(text))) => Err(DialError::Insecure(text)),
     }
 }
 
@@ -203,7 +231,11 @@ async fn connect(address: &str, limit: Duration) -> Result<TcpStream, DialError>
     let mut nobody = true;
     for address in addresses {
         last = match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                // It only delays small writes where it fails.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
             Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 if nobody {
                     DialError::Nobody
@@ -228,6 +260,7 @@ fn complain(shared: &Shared, target: &Target, address: &str, last_met: bool, err
         DialError::Unfit { reason, .. } => Some(reason.to_string()),
         DialError::Protocol(_) => Some("protocol".to_owned()),
         DialError::Resolve(_) => Some("resolve".to_owned()),
+        DialError::Insecure(_) => Some("certificate".to_owned()),
         _ => None,
     };
     match kind {

@@ -5,8 +5,10 @@
 //! the second for the one who dialed. Until it is over, a connection may make its receiver hold a few
 //! kilobytes and no more.
 
+use super::certificate::{CertificateName, Role};
 use super::config::TcpConfig;
 use super::introduction::Local;
+use super::socket::{Detached, ReadHalf, Socket, WriteHalf, attach, detach, split};
 use crate::wire::{
     self, Decoder, Facts, Hello, Incoming, MAX_BOOTS, Purpose, RefusedReason, Welcome, WireError,
 };
@@ -15,8 +17,6 @@ use coracle_core::{ClusterId, NodeId, Peer};
 use std::io;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, timeout_at};
 
 /// The longest frame of a handshake, in bytes: some hundreds are usual, a refusal's text may take 4 KiB.
@@ -33,6 +33,8 @@ const READ_MIN: usize = 4 << 10;
 pub(super) struct Stream<R, W> {
     pub(super) reader: Reader<R>,
     pub(super) writer: W,
+    /// Whose certificate the other end has shown.
+    pub(super) certificate: Option<CertificateName>,
 }
 
 #[derive(Debug)]
@@ -65,7 +67,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
             read: HANDSHAKE_READ,
             until: None,
         };
-        Stream { reader, writer }
+        Stream { reader, writer, certificate: None }
     }
 
     /// Writes one frame.
@@ -85,17 +87,21 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
     }
 }
 
-impl Stream<OwnedReadHalf, OwnedWriteHalf> {
+impl Stream<ReadHalf, WriteHalf> {
+    pub(super) fn of(socket: Socket) -> Self {
+        let (reader, writer, certificate) = split(socket);
+        Stream { certificate, ..Stream::new(reader, writer) }
+    }
+
     /// The socket, free of the runtime that it was accepted on, and what was read of what is yet to be understood.
-    pub(super) fn apart(self) -> io::Result<(std::net::TcpStream, BytesMut)> {
+    pub(super) fn apart(self) -> io::Result<(Detached, BytesMut)> {
         let Reader { inner, buffer, .. } = self.reader;
-        let whole = inner.reunite(self.writer).map_err(io::Error::other)?;
-        Ok((whole.into_std()?, buffer))
+        Ok((detach(inner, self.writer)?, buffer))
     }
 
     /// The same on the runtime that this is called in.
-    pub(super) fn together(socket: std::net::TcpStream, read: BytesMut) -> io::Result<Self> {
-        let (reader, writer) = TcpStream::from_std(socket)?.into_split();
+    pub(super) fn together(socket: Detached, read: BytesMut) -> io::Result<Self> {
+        let (reader, writer) = attach(socket)?;
         let mut stream = Stream::new(reader, writer);
         stream.reader.buffer = read;
         Ok(stream)
@@ -200,6 +206,20 @@ pub(super) enum Verdict {
     Serve,
     /// It may talk, in the name of this cluster.
     Talk(ClusterId),
+}
+
+/// Whether the one that calls itself so has the certificate for it: a node its own, and a client any of the cluster's. Where
+/// nothing is encrypted, nobody has one.
+pub(super) fn authentic(
+    certificate: Option<&CertificateName>,
+    from: NodeId,
+    purpose: Purpose,
+) -> Result<(), (RefusedReason, String)> {
+    let Some(certificate) = certificate else { return Ok(()) };
+    if purpose == Purpose::Client && from == NodeId(0) || certificate.role == Role::Node(from) {
+        return Ok(());
+    }
+    Err((RefusedReason::Certificate, format!("the certificate of {certificate} is none of node {from}")))
 }
 
 /// Judges the Hello of one who dialed this node.

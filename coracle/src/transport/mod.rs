@@ -9,6 +9,7 @@ pub mod tcp;
 mod accept;
 pub(crate) mod alarm;
 mod budget;
+mod certificate;
 mod config;
 mod conversation;
 pub(crate) mod dial;
@@ -23,11 +24,18 @@ mod outbox_tests;
 mod pipe;
 pub(crate) mod places;
 mod quiet;
+#[cfg_attr(not(feature = "tls"), path = "insecure.rs")]
+mod secure;
 mod shared;
+mod socket;
 pub(crate) mod visit;
 
 pub use crate::wire::{Forward, ForwardReply, PeerMessage};
 pub use alarm::Alarm;
+pub use certificate::{CertificateName, Role};
+pub use secure::Tls;
+#[cfg(feature = "tls")]
+pub use secure::{TlsError, TlsFiles, TlsMode};
 pub use visit::Visitor;
 
 use crate::primitives;

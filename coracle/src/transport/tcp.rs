@@ -327,7 +327,9 @@ fn probe_error(address: &str, expected: NodeId, error: DialError) -> ProbeError 
         DialError::Resolve(error) | DialError::Connect(error) => {
             ProbeError::Unreachable { address, problem: error.to_string() }
         }
-        DialError::Cut(problem) => ProbeError::Unreachable { address, problem },
+        DialError::Cut(problem) | DialError::Insecure(problem) => {
+            ProbeError::Unreachable { address, problem }
+        }
         DialError::ConnectTimeout(limit) | DialError::HandshakeTimeout(limit) => {
             ProbeError::Timeout { address, limit }
         }

@@ -9,11 +9,12 @@ use super::Inbound;
 use super::budget::Budget;
 use super::config::TcpConfig;
 use super::dial::{DialError, TcpHalves, knock};
-use super::handshake::{ReadError, Stream};
+use super::handshake::{ReadError, Reader, Stream};
 use super::link::End;
 use super::outbox::Outbox;
 use super::pipe::{FREE, Pulse, watch, whisper, write};
 use super::shared::Shared;
+use super::socket::{Detached, ReadHalf};
 use crate::wire::{
     self, Close, CloseReason, Facts, Frame, Hello, Incoming, Purpose, RefusedReason, Welcome, WireError, pong,
 };
@@ -34,7 +35,7 @@ const OVERHEAD: usize = 128;
 
 /// A client whose handshake held, on its way to whoever serves it.
 pub struct Visitor {
-    socket: Option<(std::net::TcpStream, BytesMut)>,
+    socket: Option<(Detached, BytesMut)>,
     /// The largest frame that it takes.
     max_frame: usize,
     /// The first frame to be written.
@@ -240,7 +241,7 @@ impl Visit {
 
     /// Reads, writes and watches until the connection ends. Why it did.
     pub(crate) async fn run(mut self, hears: &mut impl Hears) -> String {
-        let Visit { stream: TcpHalves { reader, writer }, config, speaker, pulse, unfinished, .. } =
+        let Visit { stream: TcpHalves { reader, writer, .. }, config, speaker, pulse, unfinished, .. } =
             &mut self;
         let (outbox, close_timeout) = (Arc::clone(&speaker.outbox), config.close_timeout);
         let end = {
@@ -271,7 +272,7 @@ impl Visit {
 }
 
 async fn read(
-    reader: &mut super::handshake::Reader<tokio::net::tcp::OwnedReadHalf>,
+    reader: &mut Reader<ReadHalf>,
     outbox: &Outbox,
     pulse: &Pulse,
     unfinished: Option<&Arc<Semaphore>>,

@@ -142,6 +142,8 @@ pub enum RefusedReason {
     Blank,
     /// Too many connections.
     Busy,
+    /// The dialer's certificate is another's.
+    Certificate,
     /// A reason that this version does not know.
     Other(u32),
 }
@@ -159,6 +161,7 @@ impl fmt::Display for RefusedReason {
             RefusedReason::BadName => "bad-name",
             RefusedReason::Blank => "blank",
             RefusedReason::Busy => "busy",
+            RefusedReason::Certificate => "certificate",
             RefusedReason::Other(number) => return write!(f, "unknown-{number}"),
         })
     }
@@ -333,6 +336,7 @@ numbered!(RefusedReason {
     BadName = 7,
     Blank = 8,
     Busy = 9,
+    Certificate = 10,
 });
 numbered!(AlarmReason { Copy = 1, Forgotten = 2, TwoRuns = 3 });
 numbered!(CloseReason { Stopping = 1, Replaced = 2, Protocol = 3, WrongCluster = 4, Unneeded = 5, Slow = 6 });

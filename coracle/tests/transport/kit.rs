@@ -301,6 +301,43 @@ async fn carry(mut near: TcpStream, address: String, mut mode: watch::Receiver<M
     }
 }
 
+/// What went through a connection, in both directions.
+pub(crate) struct Tap;
+
+impl Tap {
+    /// Where it listens, and what it heard.
+    pub(crate) async fn to(address: &str) -> (String, Arc<Mutex<Vec<u8>>>) {
+        let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+        let here = listener.local_addr().unwrap().to_string();
+        let (heard, address) = (Arc::new(Mutex::new(Vec::new())), address.to_owned());
+        let hears = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let Ok(far) = TcpStream::connect(&address).await else { return };
+                let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                tokio::spawn(listen(near_in, far_out, Arc::clone(&hears)));
+                tokio::spawn(listen(far_in, near_out, Arc::clone(&hears)));
+            }
+        });
+        (here, heard)
+    }
+}
+
+async fn listen(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    heard: Arc<Mutex<Vec<u8>>>,
+) {
+    let mut bytes = BytesMut::new();
+    while let Ok(1..) = from.read_buf(&mut bytes).await {
+        heard.lock().unwrap().extend_from_slice(&bytes);
+        if to.write_all(&bytes).await.is_err() {
+            return;
+        }
+        bytes.clear();
+    }
+}
+
 /// Collects the warnings of this thread while it lives.
 pub(crate) struct Warnings {
     said: Arc<Mutex<Vec<String>>>,
@@ -312,6 +349,10 @@ impl Warnings {
         let said = Arc::new(Mutex::new(Vec::new()));
         let guard = tracing::subscriber::set_default(Collector(Arc::clone(&said)));
         Warnings { said, _guard: guard }
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.said.lock().unwrap().clone()
     }
 
     pub(crate) fn with(&self, part: &str) -> usize {

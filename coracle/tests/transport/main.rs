@@ -3,6 +3,8 @@
 //! Nothing here sleeps to let something happen: each test waits for the event itself, for as long as a test may
 //! take. The names of hazards (TR-2 and the like) say which failures of other systems a test is about.
 
+#[path = "../common/authority.rs"]
+mod authority;
 mod binding;
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,4 +14,5 @@ mod kit;
 mod limits;
 mod moves;
 mod refusals;
+mod secure;
 mod talk;

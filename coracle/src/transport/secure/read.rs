@@ -1,0 +1,41 @@
+//! What is read of a certificate: whose it is, and until when.
+
+use crate::transport::certificate::{CertificateName, SCHEME};
+use rustls::pki_types::CertificateDer;
+use std::time::{Duration, SystemTime};
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// The one name among those of a certificate that is of this kind.
+pub(super) fn name_of(certificate: &CertificateDer<'_>) -> Result<CertificateName, String> {
+    let certificate = parsed(certificate)?;
+    let mut found = None;
+    for extension in certificate.extensions() {
+        let ParsedExtension::SubjectAlternativeName(names) = extension.parsed_extension() else { continue };
+        for name in &names.general_names {
+            let GeneralName::URI(uri) = name else { continue };
+            if !uri.starts_with(SCHEME) {
+                continue;
+            }
+            let name = CertificateName::parse(uri);
+            let name = name.ok_or_else(|| format!("has a name that is none of Coracle's: {uri:?}"))?;
+            if found.replace(name).is_some() {
+                return Err("has two names of Coracle's, and must have one".to_owned());
+            }
+        }
+    }
+    found.ok_or_else(|| format!("has no name of the form {SCHEME}CLUSTER/node/ID"))
+}
+
+fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
+    match X509Certificate::from_der(certificate) {
+        Ok((_, parsed)) => Ok(parsed),
+        Err(error) => Err(format!("cannot be read: {error}")),
+    }
+}
+
+/// When a certificate is not valid any more.
+pub(super) fn expires(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let seconds = parsed(certificate).ok()?.validity().not_after.timestamp();
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(seconds).ok()?))
+}
