@@ -8,7 +8,6 @@ use coracle_core::{Digest, Index, Peer};
 
 impl<W: Waits, R: Waits> Driver<W, R> {
     /// Its links are authenticated: what peers say of machines is acted on.
-    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn authenticated(mut self) -> Driver<W, R> {
         self.authenticated = true;
         self

@@ -23,6 +23,7 @@ use crate::storage::identity::{Boots, KeptStop};
 use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, LogStore, Recovered};
 use crate::transport::Inbound;
+use crate::transport::Tls;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
 use crate::wire::frame_limit;
 use crate::work::Caller;
@@ -159,7 +160,10 @@ async fn assemble(
     let serving = Serving::new(inner.clone(), machine.understands, callers);
     let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start);
     let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).fenced_at(fenced);
-    let driver = driver.knowing_rulings(found);
+    let mut driver = driver.knowing_rulings(found);
+    if config.tls.as_ref().is_some_and(Tls::is_required) {
+        driver = driver.authenticated();
+    }
     let (ending, stopped) = (ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,

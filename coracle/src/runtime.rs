@@ -569,6 +569,7 @@ impl Runtime {
             stopped_machines: driver.stopped_machines().map(|(peer, at)| (peer.id, at)).collect(),
             disk_bytes: self.parts.reader.disk_bytes(),
             snapshots: driver.snapshots.shown(),
+            certificate_expires: self.parts.transport.certificate_expires(),
             address: self.parts.transport.advertised(),
             moved: self.parts.transport.is_away(),
             machine_version: self.parts.machine_version.load(Ordering::Relaxed),
@@ -583,8 +584,15 @@ impl Runtime {
             let peer = member.peer();
             let connected = self.meet(peer) || peer == me;
             let metadata = self.metadata_of(peer);
-            let (id, incarnation, address) = (member.id, member.incarnation, member.address.clone());
-            MemberStatus { id, incarnation, address, voter: membership.is_voter(peer), connected, metadata }
+            MemberStatus {
+                id: member.id,
+                incarnation: member.incarnation,
+                address: member.address.clone(),
+                voter: membership.is_voter(peer),
+                connected,
+                encrypted: self.parts.transport.peer(peer).is_some_and(|known| known.encrypted),
+                metadata,
+            }
         });
         members.collect()
     }

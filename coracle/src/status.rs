@@ -6,6 +6,7 @@ use bytes::Bytes;
 use coracle_core::{ClusterId, Incarnation, Index, LogId, NodeId, Peer, PeerStatus};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 /// A node at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -49,6 +50,9 @@ pub struct Status {
     pub disk_bytes: u64,
     /// The snapshots of the state machine: what there is, and what is under way.
     pub snapshots: Snapshots,
+    /// When the first of the certificates is not valid any more that this node shows or believes, if it has
+    /// [one](crate::Config::tls).
+    pub certificate_expires: Option<SystemTime>,
     /// Where this node says that its peers reach it; empty if it does not know.
     pub address: String,
     /// Whether the membership says another address, where this node was looked for and is not. The leader takes over the
@@ -129,6 +133,8 @@ pub struct MemberStatus {
     pub voter: bool,
     /// Whether a message to it would find a connection now. True of the node itself.
     pub connected: bool,
+    /// Whether that connection is encrypted, and so shown to be the member's by its [certificate](crate::Config::tls).
+    pub encrypted: bool,
     /// What its application wants known of it ([`Config::metadata`](crate::Config::metadata)). Empty as long as this node
     /// has not met it. Serialized as text.
     #[serde(serialize_with = "text")]
@@ -172,6 +178,7 @@ impl Serialize for Status {
             receiving_snapshot: self.snapshots.receiving.as_ref().map(Transfer::of),
             address: &self.address,
             moved: self.moved,
+            certificate_expires: self.certificate_expires.map(seconds),
             snapshots_unknown_to: self.snapshots.unknown_to.iter().map(|id| id.0).collect(),
         };
         shown.serialize(serializer)
@@ -212,7 +219,13 @@ struct Shown<'a> {
     receiving_snapshot: Option<Transfer>,
     address: &'a str,
     moved: bool,
+    certificate_expires: Option<u64>,
     snapshots_unknown_to: Vec<u64>,
+}
+
+/// Since 1970.
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[derive(Serialize)]

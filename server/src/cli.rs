@@ -3,9 +3,11 @@
 //! Every failure is one line on standard error, and the exit code 1 (2 where the command line itself is
 //! wrong).
 
+mod certs;
 mod entry;
 mod members;
 
+use self::certs::Certs;
 use self::entry::Entry;
 use self::members::Members;
 use crate::bench::Bench;
@@ -17,6 +19,7 @@ use crate::diary::{self, Diary};
 use crate::joining::Join;
 use crate::kv::Kv;
 use crate::log::Log;
+use crate::renewal;
 use crate::report::ReportedSnapshot;
 use crate::rescue::{Backup, Recover, Restore};
 use crate::serve::{self, Options};
@@ -24,7 +27,7 @@ use crate::simulate::{History, Sim};
 use crate::store::Store;
 use clap::{Args, Parser, Subcommand};
 use client::{Client, Value};
-use coracle::{Config, Lease};
+use coracle::{Config, Lease, Tls, TlsFiles, TlsMode};
 use rustix::process::Signal;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -77,6 +80,9 @@ enum Command {
     /// Say what becomes of an entry that the state machine cannot apply
     #[command(subcommand)]
     Entry(Entry),
+    /// Make certificates, if there is no authority to ask for them
+    #[command(subcommand)]
+    Certs(Certs),
     /// Write the state of a running cluster to a file
     Backup(Backup),
     /// Make one node of a new cluster out of a backup
@@ -133,6 +139,18 @@ struct Serve {
     /// What all nodes of a cluster have in common, so that nobody else gets in or changes who takes part; travels in the clear
     #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
+    /// The certificate of this node, in PEM: connections between nodes, and to clients of the library, are encrypted then
+    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "tls_ca")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, which nobody else may read
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// The certificate of the authority that signs those of all nodes
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_ca: Option<PathBuf>,
+    /// `prefer` takes plain connections too, while a cluster goes over node by node, and keeps nobody out
+    #[arg(long, value_name = "MODE", value_parser = tls_mode, default_value = "require", requires = "tls_cert")]
+    tls: TlsMode,
     /// Let a learner that has caught up take the place of a voter that was silent for so long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     replace_dead_after: Option<Duration>,
@@ -234,6 +252,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Members(members) => members.run(),
         Command::Entry(entry) => entry.run(),
+        Command::Certs(certs) => certs.run(),
         Command::Status { to, json } => status(&to, json),
         Command::Snapshot { to, json } => snapshot(&to, json),
         Command::Backup(backup) => backup.run(),
@@ -297,6 +316,10 @@ impl Serve {
             return Err("--join must name exactly as many nodes as --expect says, this one among them".into());
         }
         let mut config = Config::new(self.id.unwrap_or_default(), self.peer_addr, storage);
+        if let (Some(certificate), Some(key), Some(authority)) = (self.tls_cert, self.tls_key, self.tls_ca) {
+            let files = TlsFiles { authority, certificate, key };
+            config.tls = Some(Tls::load(files, self.tls).map_err(|error| error.to_string())?);
+        }
         config.replace_dead_after = self.replace_dead_after;
         config.advertised = self.advertise.unwrap_or_default();
         config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
@@ -340,9 +363,13 @@ pub fn run_server<M: crate::kv::Machine>(
         let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
         // A terminal that goes away does not end a server.
         let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
+        let tls = options.config.tls.clone();
         tokio::spawn(async move {
             while hangup.recv().await.is_some() {
-                tracing::warn!("ignored SIGHUP; use SIGTERM to stop the server");
+                match &tls {
+                    Some(tls) => renewal::reload(tls),
+                    None => tracing::warn!("ignored SIGHUP; use SIGTERM to stop the server"),
+                }
             }
         });
         // With a handler, whatever it does, a file that grows too large is an error of the write, and told as one.
@@ -462,6 +489,14 @@ pub fn watch_signals(interrupt: Interrupt) -> Result<(), String> {
         interrupt.store(true, Ordering::Relaxed);
     });
     Ok(())
+}
+
+fn tls_mode(word: &str) -> Result<TlsMode, String> {
+    match word {
+        "prefer" => Ok(TlsMode::Prefer),
+        "require" => Ok(TlsMode::Require),
+        _ => Err("write prefer or require".into()),
+    }
 }
 
 /// Reads `500ms`, `2s` or `1m`.

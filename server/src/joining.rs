@@ -274,6 +274,7 @@ mod tests {
             address: address.to_owned(),
             voter: true,
             reachable: connected,
+            encrypted: false,
             matched: None,
             incarnation: incarnation.to_owned(),
         };

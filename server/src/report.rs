@@ -5,6 +5,7 @@ use coracle::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::SystemTime;
 
 /// The length of the core's tick, in milliseconds.
 const TICK_MS: u64 = 10;
@@ -76,6 +77,9 @@ pub struct Report {
     /// Known to the leader: the entry before which the machine of each of these nodes has stopped.
     #[serde(default)]
     pub stopped_machines: BTreeMap<u64, String>,
+    /// When its certificate is not valid any more, in seconds since 1970; none if its connections are not encrypted.
+    #[serde(default)]
+    pub certificate_expires: Option<u64>,
     /// Where it says that its peers reach it; empty if it does not know.
     #[serde(default)]
     pub address: String,
@@ -127,6 +131,9 @@ pub struct ReportedMember {
     /// Whether there is a connection to it now; so too for the node itself.
     #[serde(default)]
     pub reachable: bool,
+    /// Whether that connection is encrypted.
+    #[serde(default)]
+    pub encrypted: bool,
     /// At the leader: the newest index that it is known to hold durably.
     #[serde(default)]
     pub matched: Option<u64>,
@@ -185,6 +192,7 @@ impl Report {
                 .as_ref()
                 .map(|stopped| ReportedStop { entry: stopped.entry.to_string(), why: stopped.why.clone() }),
             stopped_machines: status.stopped_machines.iter().map(|(id, at)| (id.0, at.to_string())).collect(),
+            certificate_expires: status.certificate_expires.map(seconds),
             address: status.address.clone(),
             moved: status.moved,
         }
@@ -220,6 +228,10 @@ impl fmt::Display for ReportedTransfer {
     }
 }
 
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
 fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
@@ -234,6 +246,7 @@ impl ReportedMember {
             address: member.address.clone(),
             voter: member.voter,
             reachable: member.connected,
+            encrypted: member.encrypted,
             incarnation: format!("{:016x}", member.incarnation.0),
         }
     }
@@ -282,6 +295,10 @@ impl fmt::Display for Report {
             ("snapshot", snapshot),
         ] {
             writeln!(f, "  {name:<12}{value}")?;
+        }
+        if let Some(expires) = self.certificate_expires {
+            let left = expires.saturating_sub(seconds(SystemTime::now())) / 86_400;
+            writeln!(f, "  certificate valid for {left} days")?;
         }
         if let Some(transfer) = &self.receiving_snapshot {
             writeln!(f, "  receives    a snapshot from node {}, {transfer}", transfer.peer)?;
@@ -374,6 +391,7 @@ mod tests {
 
     fn report() -> Report {
         let member = |id| ReportedMember {
+            encrypted: false,
             id,
             address: format!("host{id}:7000"),
             voter: id < 4,
@@ -390,6 +408,7 @@ mod tests {
             silent_ms: 10 * id,
         };
         Report {
+            certificate_expires: None,
             id: 1,
             role: "leader".to_owned(),
             term: 7,

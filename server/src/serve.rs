@@ -12,8 +12,9 @@ use crate::budget::Budget;
 use crate::connection::{self, Limits, Shared};
 use crate::joining::{self, Join};
 use crate::kv::Machine;
+use crate::renewal;
 use crate::session::About;
-use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage, in_full};
+use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage, TlsMode, in_full};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::future::Future;
 use std::io::{self, Write};
@@ -123,10 +124,12 @@ pub async fn serve<M: Machine>(
     }
     let id = config.id.0;
     adjust(&mut config, clients);
+    let tls = config.tls.clone();
     let node = Node::start(config, machine).await?;
     let peers = node.peer_addr();
+    let secure = tls.as_ref().is_some_and(|tls| tls.mode() == TlsMode::Require);
     for (who, address) in [("clients", clients), ("peers", peers)] {
-        if let Some(warning) = exposure(who, address) {
+        if let Some(warning) = exposure(who, address).filter(|_| who == "clients" || !secure) {
             tracing::warn!("{warning}");
         }
     }
@@ -155,6 +158,7 @@ pub async fn serve<M: Machine>(
     let stopped = tokio::select! {
         () = &mut shutdown => None,
         reason = node.stopped() => Some(reason),
+        never = renewal::watch(tls) => match never {},
         never = accept(&listener, &shared, &mut connections) => match never {},
     };
 

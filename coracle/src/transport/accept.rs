@@ -125,7 +125,8 @@ async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, sour
             Err(refusal) => refusal,
         },
         Ok(Verdict::Talk(cluster)) => {
-            match shared.register(&hello.facts, cluster, Origin::Accepted(source, welcome)) {
+            let encrypted = stream.certificate.is_some();
+            match shared.register(&hello.facts, cluster, encrypted, Origin::Accepted(source, welcome)) {
                 Ok((link, alarm)) => {
                     drop(slot);
                     if let Some(alarm) = alarm {

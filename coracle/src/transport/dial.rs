@@ -12,7 +12,7 @@ use super::secure::problem;
 use super::shared::{Answer, Origin, Shared, Target};
 use super::socket::{ReadHalf, Socket, WriteHalf};
 use crate::error::in_full;
-use crate::wire::{Hello, Incoming, Purpose, Refused, RefusedReason, Welcome, WireError};
+use crate::wire::{CloseReason, Hello, Incoming, Purpose, Refused, RefusedReason, Welcome, WireError};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,6 +42,9 @@ pub(crate) enum DialError {
     HandshakeTimeout(Duration),
     #[error("the connection ended before an answer: {0}")]
     Cut(String),
+    /// The other end says that this end is wrong.
+    #[error("turned away: {0}")]
+    TurnedAway(String),
     #[error("something else than a node answered: {0}")]
     Protocol(WireError),
     #[error("refused: {}", .0.text)]
@@ -140,8 +143,8 @@ async fn attempt(
     shared.quiet.forget(address);
     shared.found(target, (welcome.facts.from, welcome.facts.boot), address);
     shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
-    let cluster = local.cluster?;
-    let (link, alarm) = shared.register(&welcome.facts, cluster, Origin::Dialed(target)).ok()?;
+    let (cluster, encrypted) = (local.cluster?, stream.certificate.is_some());
+    let (link, alarm) = shared.register(&welcome.facts, cluster, encrypted, Origin::Dialed(target)).ok()?;
     if let Some(alarm) = alarm {
         shared.alarm(alarm).await;
     }
@@ -189,6 +192,9 @@ pub(super) async fn knock(
             }
         }
         Ok(Ok(Incoming::Refused(refused))) => Err(DialError::Refused(refused)),
+        Ok(Ok(Incoming::Close(close))) if close.reason == CloseReason::Protocol => {
+            Err(DialError::TurnedAway(close.text))
+        }
         Ok(Ok(Incoming::Close(close))) => Err(DialError::Cut(close.text)),
         Ok(Ok(_)) => Err(DialError::Protocol(WireError::Invalid("no answer to a Hello"))),
         Ok(Err(ReadError::Wire(error))) => Err(DialError::Protocol(error)),
@@ -258,7 +264,7 @@ fn complain(shared: &Shared, target: &Target, address: &str, last_met: bool, err
         DialError::Refused(Refused { reason: RefusedReason::Busy | RefusedReason::Blank, .. }) => None,
         DialError::Refused(refused) => Some(refused.reason.to_string()),
         DialError::Unfit { reason, .. } => Some(reason.to_string()),
-        DialError::Protocol(_) => Some("protocol".to_owned()),
+        DialError::Protocol(_) | DialError::TurnedAway(_) => Some("protocol".to_owned()),
         DialError::Resolve(_) => Some("resolve".to_owned()),
         DialError::Insecure(_) => Some("certificate".to_owned()),
         _ => None,

@@ -4,6 +4,7 @@ use super::certificate::{CertificateName, Insecure};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -17,7 +18,12 @@ impl Tls {
         match *self {}
     }
 
-    pub(super) fn is_required(&self) -> bool {
+    /// When the first of the certificates is not valid any more.
+    pub fn expires(&self) -> SystemTime {
+        match *self {}
+    }
+
+    pub(crate) fn is_required(&self) -> bool {
         match *self {}
     }
 

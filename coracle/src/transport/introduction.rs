@@ -78,11 +78,13 @@ pub struct Introduction {
     pub metadata: Bytes,
     /// The version of its state machine; 0: it does not say.
     pub machine: u16,
+    /// Whether the connection is encrypted, and so whoever is there has shown the certificate for its name.
+    pub encrypted: bool,
 }
 
 impl Introduction {
     /// What came of these facts, to one who offers these features.
-    pub(super) fn new(facts: &Facts, features: u64) -> Introduction {
+    pub(super) fn new(facts: &Facts, features: u64, encrypted: bool) -> Introduction {
         Introduction {
             peer: facts.from,
             boot: facts.boot,
@@ -93,6 +95,7 @@ impl Introduction {
             features: features & (facts.required | facts.optional),
             metadata: facts.metadata.clone(),
             machine: facts.machine,
+            encrypted,
         }
     }
 

@@ -181,7 +181,7 @@ impl Tls {
     }
 
     /// Whether nothing is plain.
-    pub(super) fn is_required(&self) -> bool {
+    pub(crate) fn is_required(&self) -> bool {
         self.0.mode == TlsMode::Require
     }
 

@@ -301,6 +301,7 @@ impl Shared {
         &self,
         facts: &Facts,
         cluster: ClusterId,
+        encrypted: bool,
         origin: Origin<'_>,
     ) -> Result<(Arc<Link>, Option<Alarm>), (RefusedReason, String)> {
         let mut state = self.state();
@@ -325,7 +326,7 @@ impl Shared {
             peer: facts.from,
             boot: facts.boot,
             cluster,
-            who: Introduction::new(facts, self.config.features),
+            who: Introduction::new(facts, self.config.features, encrypted),
             dialed,
             source,
             max_frame: facts.max_frame as usize,

@@ -15,6 +15,7 @@ use super::accept::accept;
 use super::dial::{DialError, dial, keep};
 use super::founding;
 use super::places::Places;
+use super::secure::Tls;
 use super::shared::Shared;
 use super::{Inbound, PeerMessage};
 use crate::place::Place;
@@ -25,7 +26,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -149,6 +150,11 @@ impl Tcp {
         Ok(Tcp { shared, address, accepting: Mutex::new(Some(accepting)) })
     }
 
+    /// When the first of the certificates is not valid any more that this node shows or believes.
+    pub fn certificate_expires(&self) -> Option<SystemTime> {
+        self.shared.config.tls.as_ref().map(Tls::expires)
+    }
+
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
@@ -184,7 +190,10 @@ impl Tcp {
         let hello =
             Hello { facts: self.shared.facts(id).1, to: id, to_incarnation: None, purpose: Purpose::Probe };
         match dial(&self.shared, address, &hello).await {
-            Ok((_, welcome)) => Ok(Introduction::new(&welcome.facts, self.shared.config.features)),
+            Ok((stream, welcome)) => {
+                let encrypted = stream.certificate.is_some();
+                Ok(Introduction::new(&welcome.facts, self.shared.config.features, encrypted))
+            }
             Err(error) => Err(probe_error(address, id, error)),
         }
     }
@@ -327,7 +336,7 @@ fn probe_error(address: &str, expected: NodeId, error: DialError) -> ProbeError 
         DialError::Resolve(error) | DialError::Connect(error) => {
             ProbeError::Unreachable { address, problem: error.to_string() }
         }
-        DialError::Cut(problem) | DialError::Insecure(problem) => {
+        DialError::Cut(problem) | DialError::TurnedAway(problem) | DialError::Insecure(problem) => {
             ProbeError::Unreachable { address, problem }
         }
         DialError::ConnectTimeout(limit) | DialError::HandshakeTimeout(limit) => {
