@@ -101,6 +101,7 @@ mod launch;
 mod limits;
 mod machine;
 mod members;
+mod mending;
 mod moving;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -162,12 +163,15 @@ pub use error::{
 pub use events::{Event, Position, Publishes};
 pub use freshness::{Freshness, Seen};
 pub use members::MemberChange;
+pub use mending::RebuildError;
 pub use node::Node;
 pub use replicated::Digest;
 pub use rulings::{Ruling, RulingError, Verdict};
 pub use session::Session;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
-pub use status::{MachineStopped, MemberStatus, SnapshotStatus, SnapshotTransfer, Snapshots, Status};
+pub use status::{
+    MachineStopped, MemberStatus, Rebuilding, SnapshotStatus, SnapshotTransfer, Snapshots, Status,
+};
 pub use storage::{Engine, StoreError};
 pub use timers::TimersFull;
 pub use watching::Events;

@@ -125,6 +125,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
                 disk_age: reply.disk_age,
                 digest: reply.digest.map(from_digest),
                 stop: reply.stop.map(from_stop),
+                wants: reply.wants.map(|after| after.0),
             };
             seal(Type::AppendEntriesReply, &meta, Vec::new(), [])
         }
@@ -264,6 +265,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
                 disk_age: meta.disk_age,
                 digest: meta.digest.map(to_digest),
                 stop: meta.stop.map(to_stop),
+                wants: meta.wants.map(Index),
             };
             Ok((meta.route, Message::AppendEntriesReply(reply)))
         }
