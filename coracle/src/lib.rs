@@ -117,6 +117,7 @@ mod published;
 mod race;
 mod reading;
 pub mod rebuild;
+mod rebuilding;
 mod replacing;
 mod replica;
 mod replicated;

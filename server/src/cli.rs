@@ -5,9 +5,11 @@
 
 mod entry;
 mod members;
+mod rebuild;
 
 use self::entry::Entry;
 use self::members::Members;
+use self::rebuild::Rebuild;
 use crate::bench::Bench;
 use crate::client;
 use crate::cluster::{self, Interrupt};
@@ -77,6 +79,8 @@ enum Command {
     /// Say what becomes of an entry that the state machine cannot apply
     #[command(subcommand)]
     Entry(Entry),
+    /// Rebuild the machine of a node from its leader's, after it was found to differ from that of a majority
+    Rebuild(Rebuild),
     /// Write the state of a running cluster to a file
     Backup(Backup),
     /// Make one node of a new cluster out of a backup
@@ -136,6 +140,9 @@ struct Serve {
     /// Let a learner that has caught up take the place of a voter that was silent for so long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     replace_dead_after: Option<Duration>,
+    /// Rebuild a machine that was found, by authenticated peers, to differ from that of a majority by itself
+    #[arg(long)]
+    rebuild_diverged: bool,
     /// The log store; with `memory` a node forgets its cluster when it stops
     #[arg(long, value_enum, default_value_t = Store::Wal)]
     store: Store,
@@ -234,6 +241,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Members(members) => members.run(),
         Command::Entry(entry) => entry.run(),
+        Command::Rebuild(rebuild) => rebuild.run(),
         Command::Status { to, json } => status(&to, json),
         Command::Snapshot { to, json } => snapshot(&to, json),
         Command::Backup(backup) => backup.run(),
@@ -298,6 +306,7 @@ impl Serve {
         }
         let mut config = Config::new(self.id.unwrap_or_default(), self.peer_addr, storage);
         config.replace_dead_after = self.replace_dead_after;
+        config.rebuild_diverged = self.rebuild_diverged;
         config.advertised = self.advertise.unwrap_or_default();
         config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
         #[cfg(feature = "mutants")]

@@ -27,6 +27,7 @@ pub mod kv;
 pub mod log;
 pub mod members;
 mod operation;
+pub mod rebuild;
 pub mod report;
 pub mod rescue;
 pub mod resp;

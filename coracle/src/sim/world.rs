@@ -557,12 +557,12 @@ impl World {
             self.watch_fired(node, entry, *effect, fired)?;
         }
         self.watch_events(node, &news, applied.iter().map(|(entry, ..)| entry.index()))?;
+        mended.into_iter().try_for_each(|durable| self.on_mended(node, durable))?;
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));
         self.watch_fence(node, &findings, !applied.is_empty() || answers)?;
         if fenced {
             self.on_fenced(node, leadership_lost)?;
         }
-        mended.into_iter().try_for_each(|durable| self.on_mended(node, durable))?;
         self.watch_alarms(alarms)?;
         if let Some(reason) = fatal {
             return self.on_disk_refused(node, &reason);
