@@ -178,6 +178,12 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         next.is_none_or(|entry| self.skips.get(&entry.id()) == Some(&None))
     }
 
+    /// Whether it is to take another state before anything else.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.restoring.is_some()
+    }
+
     /// What it was handed and has not applied.
     #[cfg(feature = "sim")]
     pub(crate) fn backlog(&self) -> impl Iterator<Item = &Entry> {

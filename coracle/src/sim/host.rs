@@ -53,8 +53,8 @@ use crate::transport::alarm::Kept;
 use crate::wire::{Answer as FoundingAnswer, Ask as FoundingAsk};
 use crate::work::{Actions, Order, RequestId, Unsent, Way, Work};
 use coracle_core::{
-    Boot, Broken, ClusterId, Incarnation, Index, LogId, MachineStop, Membership, NodeId, Peer, Raft, Status,
-    Term, WriteId,
+    Boot, Broken, ClusterId, Incarnation, Index, LogId, MachineStop, Membership, NodeId, Peer, Raft, Term,
+    WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -419,19 +419,6 @@ impl Host {
         let Some(running) = &mut self.up else { return wants };
         running.turn(moment, &self.disk, &mut wants);
         wants
-    }
-
-    /// How it stands, in a few words.
-    pub(super) fn describe(&self) -> String {
-        let id = self.me.id;
-        let Some(up) = &self.up else { return format!("node {id} is down") };
-        let Status { role, term, leader, commit, persisted, last, .. } = up.raft().status();
-        let applied = up.applied();
-        let leader = leader.map_or("nobody".to_owned(), |id| format!("node {id}"));
-        format!(
-            "node {id} is a {role} of term {term} led by {leader}, log up to {last}, durable {persisted}, \
-             committed {commit}, applied {applied}"
-        )
     }
 
     /// Lets a slow machine apply some of what it was handed.
