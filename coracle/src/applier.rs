@@ -66,6 +66,8 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
     Carried(u64, Result<Bytes, WriteError>),
     /// What a snapshot holds, to be written beside the machine.
     Snapshot(Meta, SaveState),
+    /// A snapshot that was asked for is not taken: the machine is not used any more.
+    NoSnapshot,
 }
 
 /// What a machine has just done.
@@ -385,12 +387,15 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     /// The machine is not to be trusted: what it has not applied it never will, and nobody gets an answer from it.
     fn fence(&mut self) {
         self.fenced = true;
+        if mem::take(&mut self.snapshot) {
+            self.outcomes.push(Outcome::NoSnapshot);
+        }
         self.rest(&ReadError::Diverged, &Cause::LeadershipLost);
     }
 
     /// The machine takes a state that is right, and forgets the one that is not.
     fn mend(&mut self, snapshot: LogId) {
-        (self.fenced, self.stopped, self.snapshot) = (false, None, false);
+        (self.fenced, self.stopped) = (false, None);
         if self.replicated.broken.is("fence-lifted-before-restore") {
             self.mended = Some(snapshot);
             return;
@@ -425,6 +430,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 self.outcomes.push(Outcome::Send(from, reply(forward.id, Err(WriteError::NoLeader))));
             }
             Work::Apply(entries) => self.bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>(),
+            Work::Snapshot if self.fenced => self.outcomes.push(Outcome::NoSnapshot),
             // It is taken once the machine goes on.
             Work::Snapshot => self.snapshot = true,
             Work::Deposed | Work::Fence | Work::Restore(_) => {}

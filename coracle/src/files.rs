@@ -171,6 +171,12 @@ pub(crate) struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
+    /// There is nothing to be written: the machine is not used any more.
+    pub(crate) fn give_up(&self) {
+        let problem = "the state machine differs from that of a majority, and is not used any more";
+        drop(self.reports.send(Filed::Saved(Err(problem.to_owned()))));
+    }
+
     /// Writes a snapshot, on a thread of its own.
     pub(crate) fn save(&self, meta: Meta, save: SaveState) {
         let SnapshotWriter { files, pace, reports } = self.clone();

@@ -266,6 +266,7 @@ impl<S: StateMachine> Turning<S> {
                     }
                 }
                 Outcome::Snapshot(meta, save) => self.snapshots.save(meta, save),
+                Outcome::NoSnapshot => self.snapshots.give_up(),
                 Outcome::Carried(flight, outcome) => {
                     drop(self.reports.0.send(Report::Carried(flight, outcome)));
                 }

@@ -666,6 +666,10 @@ impl Running {
                     self.saving = Some((meta, save));
                     wants.saves = true;
                 }
+                Outcome::NoSnapshot => {
+                    self.driver.on_saved(None);
+                    turn = true;
+                }
                 Outcome::Carried(flight, outcome) => {
                     self.driver.on_carried(flight, outcome);
                     turn = true;

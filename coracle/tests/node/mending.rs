@@ -82,7 +82,9 @@ async fn a_machine_that_differs_is_rebuilt_while_writes_go_on() {
     let (mut nodes, mut flips, mut restored) = (Vec::new(), Vec::new(), Vec::new());
     for id in 1..=3 {
         let (node, flip, restores) = start(id, directory.path()).await;
-        (nodes.push(node), flips.push(flip), restored.push(restores));
+        nodes.push(node);
+        flips.push(flip);
+        restored.push(restores);
     }
     let list: Vec<_> = (1..).zip(&nodes).map(|(id, node)| (id, node.peer_addr().to_string())).collect();
     nodes[0].set_configuration(list).await.unwrap();
@@ -137,7 +139,8 @@ async fn an_idle_cluster_has_a_machine_rebuilt_and_a_leader_too() {
     let (mut nodes, mut restored) = (Vec::new(), Vec::new());
     for id in 1..=3 {
         let (node, _, restores) = start(id, directory.path()).await;
-        (nodes.push(node), restored.push(restores));
+        nodes.push(node);
+        restored.push(restores);
     }
     assert_eq!(nodes[0].rebuild(LONG).await, Err(RebuildError::NotConfigured));
     let list: Vec<_> = (1..).zip(&nodes).map(|(id, node)| (id, node.peer_addr().to_string())).collect();
