@@ -91,6 +91,7 @@ mod firing;
 mod forwarding;
 mod founding;
 mod freshness;
+mod given_up;
 mod handover;
 mod inbox;
 #[cfg(test)]
@@ -163,8 +164,8 @@ pub use error::{
 };
 pub use events::{Event, Position, Publishes};
 pub use freshness::{Freshness, Seen};
+pub use given_up::RebuildError;
 pub use members::MemberChange;
-pub use mending::RebuildError;
 pub use node::Node;
 pub use replicated::Digest;
 pub use rulings::{Ruling, RulingError, Verdict};

@@ -11,11 +11,11 @@ use crate::error::{
 };
 use crate::events::Position;
 use crate::freshness::{Freshness, Seen};
+use crate::given_up::RebuildError;
 use crate::inner::{Handles, Inner};
 use crate::launch::{Typed, launch, open_store};
 use crate::machine::Machine;
 use crate::members::MemberChange;
-use crate::mending::RebuildError;
 use crate::open::Opened;
 use crate::own_disk::begin;
 use crate::reading;

@@ -1,13 +1,13 @@
 //! How a handle has the machine of its node rebuilt, and waits for that.
 
+use crate::given_up::RebuildError;
 use crate::inner::{Boxed, Inner};
-use crate::mending::RebuildError;
 use crate::requests::Request;
 use crate::status::{Rebuilding, Status};
 use coracle_core::LogId;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
 /// How often it is looked how far it has come.
 const LOOK: Duration = Duration::from_millis(50);
@@ -18,16 +18,22 @@ impl Inner {
     }
 
     async fn rebuild_within(&self, limit: Duration) -> Result<LogId, RebuildError> {
-        let until = Instant::now() + limit;
+        let mut waits = RebuildError::NoLeader;
+        let done = timeout(limit, self.rebuild_at_last(&mut waits)).await;
+        done.unwrap_or(Err(waits))
+    }
+
+    /// Says meanwhile what it waits for.
+    async fn rebuild_at_last(&self, waits: &mut RebuildError) -> Result<LogId, RebuildError> {
         loop {
             match self.begin_to_rebuild().await {
                 Ok(()) => break,
-                Err(error @ (RebuildError::Leads | RebuildError::NoLeader)) if Instant::now() >= until => {
-                    return Err(error);
+                Err(error @ RebuildError::NoLeader) => *waits = error,
+                Err(error @ RebuildError::Leads) => {
+                    *waits = error;
+                    // Who leads next has a machine to rebuild this one from.
+                    drop(self.transfer_leadership(None).await);
                 }
-                // Who leads next has a machine to rebuild this one from.
-                Err(RebuildError::Leads) => drop(self.transfer_leadership(None).await),
-                Err(RebuildError::NoLeader) => {}
                 Err(error) => return Err(error),
             }
             sleep(LOOK).await;
@@ -37,9 +43,7 @@ impl Inner {
             if status.fenced.is_none() {
                 return Ok(status.applied);
             }
-            if Instant::now() >= until {
-                return Err(RebuildError::Timeout(waits_for(&status)));
-            }
+            *waits = RebuildError::Timeout(waits_for(&status));
             sleep(LOOK).await;
         }
     }

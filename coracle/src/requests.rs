@@ -3,7 +3,7 @@
 use crate::backup;
 use crate::entry::Entry;
 use crate::error::{Cause, EntryLookupError, ReadError, SnapshotError, StopReason, WriteError};
-use crate::mending::RebuildError;
+use crate::given_up::RebuildError;
 use crate::proposal::Proposal;
 use crate::rulings::{Ruled, Ruling};
 use crate::slot::{Holds, Slot, Waiting};
