@@ -64,8 +64,8 @@ pub(crate) fn finding(finding: Finding) -> String {
     match finding {
         Finding::Differs(node, index) => format!(
             "the state machine of node {node} differs from that of a majority at index {index}: `apply` depends on more \
-             than the commands, or that node's memory is bad. Restart it, which applies the log anew; if it differs \
-             again, `apply` is at fault"
+             than the commands, or that node's memory is bad. Have it rebuilt from the leader's (`coracle rebuild`, \
+             `Node::rebuild`); if it differs again, `apply` is at fault"
         ),
         Finding::NoMajority(index) => format!(
             "no majority of the state machines agrees at index {index}: `apply` depends on more than the commands"

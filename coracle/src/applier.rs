@@ -44,6 +44,8 @@ pub(crate) struct Progress {
     pub(crate) answered: u64,
     /// When the first of its timers is due, by the cluster's clock, and by which entry that was set.
     pub(crate) due: Option<(u64, Index)>,
+    /// The newest snapshot from which it was rebuilt in this boot, after it had been given up.
+    pub(crate) mended: Option<LogId>,
 }
 
 /// What goes out of the machine.
@@ -64,6 +66,8 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
     Carried(u64, Result<Bytes, WriteError>),
     /// What a snapshot holds, to be written beside the machine.
     Snapshot(Meta, SaveState),
+    /// A snapshot that was asked for is not taken: the machine is not used any more.
+    NoSnapshot,
 }
 
 /// What a machine has just done.
@@ -105,6 +109,9 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     /// Whether the machine differs from that of a majority, and is used no more. The core knows it, too; a machine has a
     /// thread of its own, and is told by [`Work::Fence`], in order with what it is handed.
     fenced: bool,
+    /// The snapshot from which it is being rebuilt, and the newest from which it was.
+    mending: Option<LogId>,
+    mended: Option<LogId>,
     /// The entry that the machine has stopped before, until it is ruled what becomes of it. What it holds is not its state: it
     /// may have done a part of that entry.
     stopped: Option<LogId>,
@@ -135,6 +142,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             bytes: 0,
             answered: 0,
             fenced: false,
+            mending: None,
+            mended: None,
             stopped: None,
             skips: Skips::new(),
             beginning,
@@ -155,7 +164,8 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         let compared = self.replicated.compared();
         let (level, version) = (self.replicated.level(), self.replicated.version());
         let (bytes, answered, due) = (self.bytes, self.answered, self.replicated.due());
-        Progress { applied, digest, compared, bytes, level, version, answered, due }
+        let mended = self.mended;
+        Progress { applied, digest, compared, bytes, level, version, answered, due, mended }
     }
 
     /// Whether there is nothing left to apply.
@@ -170,6 +180,12 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         next.is_none_or(|entry| self.skips.get(&entry.id()) == Some(&None))
     }
 
+    /// Whether it is to take another state before anything else.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.restoring.is_some()
+    }
+
     /// What it was handed and has not applied.
     #[cfg(feature = "sim")]
     pub(crate) fn backlog(&self) -> impl Iterator<Item = &Entry> {
@@ -182,6 +198,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         match work {
             Work::Fence if broken.is("fenced-machine-applies") => {}
             Work::Fence => self.fence(),
+            Work::Mend(snapshot) => self.mend(snapshot),
             Work::Skips(skips) => self.skips = skips,
             Work::Stop(at) => self.stop_before(at),
             Work::Resume => self.stopped = None,
@@ -268,6 +285,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         }
         self.replicated.restore(snapshots::open(&*self.files, snapshot).map_err(unreadable)?)?;
         self.unkept = false;
+        self.mended = self.mending.take().or(self.mended);
         let index = snapshot.index;
         while self.writers.front().is_some_and(|(other, _)| other.index <= index) {
             let Some((_, caller)) = self.writers.pop_front() else { break };
@@ -369,7 +387,20 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     /// The machine is not to be trusted: what it has not applied it never will, and nobody gets an answer from it.
     fn fence(&mut self) {
         self.fenced = true;
+        if mem::take(&mut self.snapshot) {
+            self.outcomes.push(Outcome::NoSnapshot);
+        }
         self.rest(&ReadError::Diverged, &Cause::LeadershipLost);
+    }
+
+    /// The machine takes a state that is right, and forgets the one that is not.
+    fn mend(&mut self, snapshot: LogId) {
+        (self.fenced, self.stopped) = (false, None);
+        if self.replicated.broken.is("fence-lifted-before-restore") {
+            self.mended = Some(snapshot);
+            return;
+        }
+        (self.mending, self.restoring) = (Some(snapshot), Some(snapshot));
     }
 
     /// The machine does nothing until it is ruled what becomes of this entry. Whoever waits is told: what they wrote may yet
@@ -399,10 +430,11 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 self.outcomes.push(Outcome::Send(from, reply(forward.id, Err(WriteError::NoLeader))));
             }
             Work::Apply(entries) => self.bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>(),
+            Work::Snapshot if self.fenced => self.outcomes.push(Outcome::NoSnapshot),
             // It is taken once the machine goes on.
             Work::Snapshot => self.snapshot = true,
             Work::Deposed | Work::Fence | Work::Restore(_) => {}
-            Work::Stop(_) | Work::Skips(_) | Work::Resume => {}
+            Work::Mend(_) | Work::Stop(_) | Work::Skips(_) | Work::Resume => {}
         }
     }
 

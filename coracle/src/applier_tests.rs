@@ -98,6 +98,19 @@ fn a_fenced_machine_applies_and_answers_nothing() {
     assert_eq!((outcomes.len(), applier.progress().answered), (5, 4));
 }
 
+/// Whoever waits for a snapshot, as a rebuild does, hears that there will be none.
+#[test]
+fn a_snapshot_that_a_fenced_machine_was_to_take_is_said_not_to_come() {
+    let mut applier = applier();
+    applier.take(Work::Apply(vec![noop(1, 1)]));
+    apply_all(&mut applier);
+    applier.take(Work::Snapshot);
+    applier.take(Work::Fence);
+    assert!(matches!(applier.outcomes()[..], [Outcome::NoSnapshot]));
+    applier.take(Work::Snapshot);
+    assert!(matches!(applier.outcomes()[..], [Outcome::NoSnapshot]));
+}
+
 #[test]
 fn replies_go_to_those_who_wait_for_that_very_entry() {
     let mut applier = applier();

@@ -126,6 +126,11 @@ pub struct Config {
     /// joint change, and removes that voter. Never if too few of those who would vote then answer. A learner is a learner,
     /// whoever made it one. Default none: nobody is replaced by itself.
     pub replace_dead_after: Option<Duration>,
+    /// Whether a state machine of this node that was found to differ from that of a majority, with authenticated peers, and is
+    /// not used any more for that, is rebuilt from the leader's by itself: at once, and if it differs again after 10 s, then
+    /// 20 s, and so on up to an hour. Off by default: that a machine differs has a reason that somebody should look at, and
+    /// [`Node::rebuild`](crate::Node::rebuild) does the same.
+    pub rebuild_diverged: bool,
     /// Whether this node, when it leads, asks for a [`Lease`] and answers linearizable reads by it. Followers promise it
     /// whatever their own setting is. Default none: each read is confirmed by a majority.
     pub lease: Option<Lease>,
@@ -218,6 +223,7 @@ impl Config {
             request_timeout: Duration::from_secs(3),
             bootstrap_timeout: Duration::from_secs(15),
             replace_dead_after: None,
+            rebuild_diverged: false,
             lease: None,
             forward: false,
             session_timeout: Duration::from_secs(60),

@@ -73,6 +73,13 @@ impl Digests {
         self.awaited.drain(..passed).rfind(differs).map(|right| right.index)
     }
 
+    /// The machine of this node was rebuilt: what was known of the one before says nothing of it.
+    pub(crate) fn begin_anew(&mut self, me: Peer) {
+        self.reported.remove(&me);
+        self.diverged.remove(&me.id);
+        self.awaited.clear();
+    }
+
     /// This member's machine differs there. What is news in that.
     pub(crate) fn name(&mut self, id: NodeId, index: Index) -> Option<Finding> {
         self.diverged.insert(id, index).is_none().then_some(Finding::Differs(id, index))

@@ -18,6 +18,7 @@ use crate::entry::Entry;
 use crate::error::{Busy, Leader, ReadError, WriteError};
 use crate::forwarding::Forwarding;
 use crate::founding::Founding;
+use crate::given_up::Mending;
 use crate::handover::Handover;
 use crate::proposal::Proposal;
 use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
@@ -82,6 +83,8 @@ pub(crate) struct Driver<W, R> {
     pub(crate) authenticated: bool,
     /// Where this node's machine turned out to differ from that of a majority. From then on it is not used.
     pub(crate) fenced: Option<Index>,
+    /// How it is rebuilt, and who else wants a state for that.
+    pub(crate) mending: Mending,
     /// The term after the last turn.
     term: Term,
     /// The end of the log at the start, until the machine has come there again.
@@ -159,6 +162,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             digests: Digests::default(),
             authenticated: false,
             fenced: None,
+            mending: Mending::new(config.rebuild_diverged),
             term: replica.raft().term(),
             catching_up: Some(replica.raft().last().index),
             replica,
@@ -344,8 +348,9 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                     (envelope.to == self.replica.raft().me(), self.replica.raft().last().index);
                 match &envelope.message {
                     _ if !mine => {}
-                    Message::AppendEntriesReply(AppendEntriesReply { digest, stop, .. }) => {
+                    Message::AppendEntriesReply(AppendEntriesReply { digest, stop, wants, .. }) => {
                         self.on_stop_reported(from, *stop);
+                        self.on_wanted(from, *wants);
                         if let Some(digest) = digest {
                             self.on_digest(from, *digest);
                         }
@@ -436,6 +441,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             return;
         }
         self.machine = progress;
+        self.on_machine_mended(progress.mended);
         if let Some(own) = progress.compared {
             self.on_digest(self.replica.raft().me(), own);
         }
@@ -475,6 +481,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if let Some(list) = self.founding.ready() {
             self.found(now, list);
         }
+        self.look_after_mending(now);
         self.look_after_rulings(now);
         loop {
             let effects = self.replica.take();
@@ -616,10 +623,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// Adds to what the core says what it knows nothing of.
     fn send(&mut self, send: Vec<(Envelope, Vec<Entry>)>) {
         let (own, agreed) = (self.digests.newest(self.replica.raft().me()), self.digests.agreed());
-        let stop = self.own_stop();
+        let (stop, wants) = (self.own_stop(), self.wants());
         for (mut envelope, entries) in send {
             match &mut envelope.message {
-                Message::AppendEntriesReply(reply) => (reply.digest, reply.stop) = (own, stop),
+                Message::AppendEntriesReply(reply) => {
+                    (reply.digest, reply.stop, reply.wants) = (own, stop, wants);
+                }
                 Message::AppendEntries(append) => {
                     self.hold_back_commit(append, entries.len());
                     append.agreed = agreed.filter(|_| entries.is_empty());

@@ -70,6 +70,10 @@ pub(crate) enum Event<W, R> {
     FeedFrom(Index),
     /// The machine differs from that of a majority: it is fed no more, and this node leads no more.
     Fence,
+    /// It is to be rebuilt from a snapshot from after this index, or is not any more.
+    WantState(Option<Index>),
+    /// It was rebuilt, and has the state of this snapshot: it is fed from there.
+    Mended(Index),
 }
 
 /// Entries to read from the store.

@@ -32,6 +32,8 @@ pub(crate) enum Filed {
     Received(Kept),
     /// A snapshot of this node's machine was written and read back; or not, and why.
     Saved(Result<Kept, String>),
+    /// All snapshots but the newest are gone for good.
+    Cleared,
     /// The disk failed.
     Failed(StoreError),
 }
@@ -86,6 +88,11 @@ impl Files {
                 self.incoming = None;
                 snapshots::forget_incoming(&*self.disk, None)?;
                 Ok(Vec::new())
+            }
+            FileOrder::Clear => {
+                snapshots::tidy(&*self.disk, 1)?;
+                self.disk.sync_dir().map_err(failed("sync", self.disk.path()))?;
+                Ok(vec![Filed::Cleared])
             }
         }
     }
@@ -164,6 +171,12 @@ pub(crate) struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
+    /// There is nothing to be written: the machine is not used any more.
+    pub(crate) fn give_up(&self) {
+        let problem = "the state machine differs from that of a majority, and is not used any more";
+        drop(self.reports.send(Filed::Saved(Err(problem.to_owned()))));
+    }
+
     /// Writes a snapshot, on a thread of its own.
     pub(crate) fn save(&self, meta: Meta, save: SaveState) {
         let SnapshotWriter { files, pace, reports } = self.clone();

@@ -93,6 +93,7 @@ mod firing;
 mod forwarding;
 mod founding;
 mod freshness;
+mod given_up;
 mod handover;
 mod inbox;
 #[cfg(test)]
@@ -103,6 +104,7 @@ mod launch;
 mod limits;
 mod machine;
 mod members;
+mod mending;
 mod moving;
 #[cfg(feature = "mutants")]
 mod mutants;
@@ -118,6 +120,7 @@ mod published;
 mod race;
 mod reading;
 pub mod rebuild;
+mod rebuilding;
 mod replacing;
 mod replica;
 mod replicated;
@@ -163,13 +166,16 @@ pub use error::{
 };
 pub use events::{Event, Position, Publishes};
 pub use freshness::{Freshness, Seen};
+pub use given_up::RebuildError;
 pub use members::MemberChange;
 pub use node::Node;
 pub use replicated::Digest;
 pub use rulings::{Ruling, RulingError, Verdict};
 pub use session::Session;
 pub use state_machine::{CodecError, Context, QueryContext, StateMachine};
-pub use status::{MachineStopped, MemberStatus, SnapshotStatus, SnapshotTransfer, Snapshots, Status};
+pub use status::{
+    MachineStopped, MemberStatus, Rebuilding, SnapshotStatus, SnapshotTransfer, Snapshots, Status,
+};
 pub use storage::{Engine, StoreError};
 pub use timers::TimersFull;
 pub use transport::{CertificateName, Role, Tls};

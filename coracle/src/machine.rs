@@ -209,8 +209,10 @@ impl<S: StateMachine> Turning<S> {
             if let Work::Read(upto, reader) = &work {
                 reader.confirm(*upto);
             }
-            if matches!(work, Work::Fence) {
-                self.published.fence();
+            match work {
+                Work::Fence => self.published.fence(),
+                Work::Mend(_) => self.published.mend(),
+                _ => {}
             }
             match work.with_queries(Reader::query::<S>) {
                 Some(work) => self.applier.take(work),
@@ -264,6 +266,7 @@ impl<S: StateMachine> Turning<S> {
                     }
                 }
                 Outcome::Snapshot(meta, save) => self.snapshots.save(meta, save),
+                Outcome::NoSnapshot => self.snapshots.give_up(),
                 Outcome::Carried(flight, outcome) => {
                     drop(self.reports.0.send(Report::Carried(flight, outcome)));
                 }

@@ -253,6 +253,28 @@ pub const MUTANTS: &[Mutant] = &[
     mutant("fenced-node-leads", "D5.1.14", "leads with such a machine"),
     mutant("fenced-machine-applies", "D5.1.14", "goes on applying to such a machine, and answers from it"),
     mutant("leader-holds-itself-right", "D5.1.14", "a leader takes its own machine for a majority's"),
+    mutant(
+        "fence-lifted-before-restore",
+        "D5.1.14",
+        "uses such a machine again without having taken another state",
+    ),
+    mutant("fence-lift-not-durable", "D5.1.14", "does not write down that a machine was rebuilt"),
+    mutant(
+        "fence-lifted-too-early-on-disk",
+        "D5.1.14",
+        "writes down that a machine was rebuilt when that begins",
+    ),
+    mutant("rebuilt-from-own-snapshot", "D5.1.14", "rebuilds a machine from a snapshot of its own"),
+    mutant(
+        "rebuilt-from-older-snapshot",
+        "D5.1.14",
+        "takes any snapshot for a rebuild, and be it older than its own",
+    ),
+    mutant(
+        "rebuilt-log-suffix-dropped",
+        "D5.1.9",
+        "forgets the log after the snapshot from which its machine is rebuilt",
+    ),
     // Entries that cannot be applied.
     mutant(
         "skip-by-majority",

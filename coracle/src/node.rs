@@ -11,6 +11,7 @@ use crate::error::{
 };
 use crate::events::Position;
 use crate::freshness::{Freshness, Seen};
+use crate::given_up::RebuildError;
 use crate::inner::{Handles, Inner};
 use crate::launch::{Typed, launch, open_store};
 use crate::machine::Machine;
@@ -349,6 +350,18 @@ impl<S: StateMachine> Node<S> {
     /// same.
     pub async fn retry_entry(&self, entry: LogId) -> Result<LogId, RulingError> {
         self.inner.rule(Ruling { entry, verdict: Verdict::Retry }).await
+    }
+
+    /// Rebuilds the state machine of this node from its leader's: after it was found to differ from that of a majority
+    /// ([`Status::fenced`](crate::Status::fenced), [`diverged`](crate::Status::diverged)). From then on until it is done it
+    /// applies and answers nothing; the node stores and votes all along, and no write is lost. If it leads, another one takes
+    /// over first. Returns the entry up to which it has applied then.
+    ///
+    /// Waits for so long. After a [`Timeout`](RebuildError::Timeout) it goes on, and may be asked for again. Dropping the
+    /// future leaves it to go on, too. A start of the node meanwhile leaves a machine that is not used, until it is asked
+    /// for again; unless [`Config::rebuild_diverged`](Config::rebuild_diverged) does it.
+    pub async fn rebuild(&self, limit: Duration) -> Result<LogId, RebuildError> {
+        self.inner.rebuild(limit).await
     }
 
     /// A [backup](crate::backup) of the whole cluster, from this node: a snapshot of its state that reflects every write

@@ -37,6 +37,11 @@ impl Published {
         self.news.send_replace(true);
     }
 
+    /// It is rebuilt, and can be trusted again.
+    pub(crate) fn mend(&self) {
+        self.news.send_replace(false);
+    }
+
     /// The next events from there on, a few of them. An error: those of entries up to this one are gone.
     pub(crate) fn from(&self, at: Position) -> Result<Vec<Event>, Index> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner).from(at, BATCH)

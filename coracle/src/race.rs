@@ -259,7 +259,7 @@ fn writes_become_durable() {
                 }
                 Report::Failed(_) => failed = true,
                 Report::NoSpace(_) | Report::Space | Report::Named(_) | Report::Promised => {}
-                Report::Stopped(_) => {}
+                Report::Stopped(_) | Report::Mended => {}
             }
         }
         assert!(!failed || !*closed.lock().unwrap(), "it stays open until the node lets go");

@@ -160,6 +160,12 @@ impl<W, R> Replica<W, R> {
                 self.step(now, Input::Applied(index), Vec::new());
             }
             Event::Fence => self.step(now, Input::Fence, Vec::new()),
+            Event::WantState(after) => self.step(now, Input::WantState(after), Vec::new()),
+            Event::Mended(index) => {
+                self.step(now, Input::Mended, Vec::new());
+                // A newer snapshot may have come meanwhile, which the machine takes next.
+                self.feed_from(self.fed.max(index));
+            }
         }
         // Each message that leaves may open the next one.
         while let Some(replicate) = self.replicate.pop_front() {

@@ -132,6 +132,7 @@ fn acknowledge(replica: &mut Replica, peer: Peer, matched: u64) {
         disk_age: 0,
         digest: None,
         stop: None,
+        wants: None,
     };
     replica.on_event(at(100), from(peer, Message::AppendEntriesReply(reply)));
 }
@@ -362,6 +363,7 @@ fn a_slow_follower_is_served_from_the_store() {
             disk_age: 0,
             digest: None,
             stop: None,
+            wants: None,
         };
         replica.on_event(at(100 + 10 * round), from(C, Message::AppendEntriesReply(reply)));
         let loads = replica.take().loads;
@@ -559,6 +561,7 @@ fn a_read_of_what_was_purged_ends_in_a_snapshot_and_not_in_a_loop() {
         disk_age: 0,
         digest: None,
         stop: None,
+        wants: None,
     };
     replica.on_event(at(100), from(C, Message::AppendEntriesReply(lacks_all)));
     let of_follower = |loads: Vec<super::Load>| loads.into_iter().find(|load| load.purpose != Purpose::Apply);

@@ -3,6 +3,7 @@
 use crate::backup;
 use crate::entry::Entry;
 use crate::error::{Cause, EntryLookupError, ReadError, SnapshotError, StopReason, WriteError};
+use crate::given_up::RebuildError;
 use crate::proposal::Proposal;
 use crate::rulings::{Ruled, Ruling};
 use crate::slot::{Holds, Slot, Waiting};
@@ -38,6 +39,8 @@ pub(crate) enum Request {
     Transfer { to: Option<NodeId>, answer: oneshot::Sender<Transferred> },
     /// Rule what becomes of an entry that cannot be applied.
     Rule { ruling: Ruling, answer: oneshot::Sender<Ruled> },
+    /// Give the machine up, and rebuild it from another member's.
+    Rebuild { answer: oneshot::Sender<Result<(), RebuildError>> },
     /// Tell how the node stands, at the end of a turn.
     Status { answer: oneshot::Sender<Status> },
     /// Take a snapshot now.
@@ -71,6 +74,7 @@ impl Request {
             Request::Change { answer, .. } => drop(answer),
             Request::Transfer { answer, .. } => drop(answer),
             Request::Rule { answer, .. } => drop(answer),
+            Request::Rebuild { answer } => drop(answer),
             Request::Status { answer } => drop(answer),
             Request::Snapshot { answer } => drop(answer),
         }

@@ -330,6 +330,11 @@ impl Runtime {
                 self.parts.driver.on_space(None);
             }
             Report::Stopped(stop) => self.parts.driver.on_stop_kept(stop),
+            Report::Mended => {
+                let node = self.parts.config.id;
+                tracing::info!(%node, "the state machine was rebuilt from another member's, and goes on");
+                self.parts.driver.on_mended();
+            }
             Report::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
         }
     }
@@ -340,6 +345,7 @@ impl Runtime {
             Filed::Piece(to, piece) => driver.on_piece(to, piece),
             Filed::Stored(from, reply) => driver.on_stored(from, reply),
             Filed::NoRoom => driver.on_no_room(),
+            Filed::Cleared => driver.on_cleared(),
             Filed::Received(kept) => driver.on_received(kept),
             Filed::Saved(saved) => {
                 if let Err(problem) = &saved {
@@ -408,6 +414,7 @@ impl Runtime {
                 self.parts.driver.on_rule(name, ruling);
             }
             Request::Transfer { to, answer } => self.transfer(to, answer),
+            Request::Rebuild { answer } => drop(answer.send(self.parts.driver.rebuild())),
             Request::Status { answer } => self.statuses.push(answer),
             Request::Snapshot { answer } => match self.parts.driver.want_snapshot() {
                 Ok(index) => self.snapshots.push((index, answer)),
@@ -565,6 +572,7 @@ impl Runtime {
             no_space: driver.no_space().map(str::to_owned),
             diverged: driver.digests().diverged().clone(),
             fenced: driver.fenced(),
+            rebuilding: driver.rebuilding(),
             machine_stopped: driver.machine_stop().map(MachineStopped::of),
             stopped_machines: driver.stopped_machines().map(|(peer, at)| (peer.id, at)).collect(),
             disk_bytes: self.parts.reader.disk_bytes(),

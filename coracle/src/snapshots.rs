@@ -70,6 +70,8 @@ pub(crate) enum FileOrder {
     Take { from: Peer, install: InstallSnapshot, bytes: Bytes },
     /// Forget what has come so far: nobody sends it any more.
     Forget,
+    /// Remove, durably, all snapshots but the newest: the machine that made them is not to be trusted.
+    Clear,
 }
 
 /// A piece of a snapshot, as it was read.
@@ -244,6 +246,11 @@ impl Snapshots {
         self.newest.as_ref().map(|kept| &kept.meta)
     }
 
+    /// Whether one of this node's machine is being written.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.taking
+    }
+
     /// How all of it stands.
     pub(crate) fn shown(&self) -> Shown {
         let sent = |(to, it): (&Peer, &Sending)| SnapshotTransfer {
@@ -380,6 +387,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                 let (snapshot, time) = (kept.meta.id, kept.meta.cluster_time);
                 self.events.push(Event::SnapshotReceived(snapshot, (*id, membership), time));
                 self.keep(kept);
+                self.on_state_here(snapshot);
             }
             Err(error) => {
                 let problem = format!("the membership in the snapshot up to {}: {error}", kept.meta.id);
@@ -502,12 +510,14 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             self.actions.work.push(Work::Snapshot);
         }
         self.forget_what_came();
-        let wanting = self.replica.raft().needs_snapshot();
+        let wanting = self.wanting();
         let ticks = self.ticks;
+        let wanted = self.mending.wanted();
         let Snapshots { sending, waiting, newest, without, resting, .. } = &mut self.snapshots;
         let files = &mut self.actions.files;
         sending.retain(|to, it| {
-            let stays = wanting.contains(to) && !without.contains(to);
+            let old = wanted.get(to).is_some_and(|after| it.snapshot.index <= *after);
+            let stays = wanting.contains(to) && !without.contains(to) && !old;
             let given_up = stays && ticks - it.took >= GIVEN_UP;
             if given_up {
                 rest(resting, *to, ticks);

@@ -57,6 +57,7 @@ fn answer(message: &Message) -> Option<Message> {
             disk_age: 0,
             digest: None,
             stop: None,
+            wants: None,
         })),
         _ => None,
     }

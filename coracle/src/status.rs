@@ -40,6 +40,9 @@ pub struct Status {
     /// Where this node's own state machine was found to differ from that of a majority, with authenticated peers: since
     /// then it applies and answers nothing, and does not lead.
     pub fenced: Option<Index>,
+    /// How far the state machine has come that is being rebuilt from another member's ([`Node::rebuild`](crate::Node::rebuild),
+    /// [`Config::rebuild_diverged`](crate::Config::rebuild_diverged)).
+    pub rebuilding: Option<Rebuilding>,
     /// Before which entry this node's own state machine has stopped, since it cannot apply it: since then it applies and
     /// answers nothing, and goes on when it is ruled what becomes of the entry
     /// ([`Node::skip_entry`](crate::Node::skip_entry), [`Node::retry_entry`](crate::Node::retry_entry)).
@@ -58,6 +61,16 @@ pub struct Status {
     /// Whether the membership says another address, where this node was looked for and is not. The leader takes over the
     /// new one when it has found this node there.
     pub moved: bool,
+}
+
+/// How far a state machine has come that is being rebuilt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Rebuilding {
+    /// The leader is asked for a snapshot from after this entry.
+    Asks(Index),
+    /// The snapshot is here, and the machine takes its state from it.
+    Takes,
 }
 
 /// A state machine that has stopped.
@@ -169,6 +182,10 @@ impl Serialize for Status {
             no_space: self.no_space.as_deref(),
             diverged: self.diverged.iter().map(|(id, index)| (id.0, index.0)).collect(),
             fenced: self.fenced.map(|index| index.0),
+            rebuilding: self.rebuilding.map(|it| match it {
+                Rebuilding::Asks(_) => "asks",
+                Rebuilding::Takes => "takes",
+            }),
             machine_stopped: self.machine_stopped.as_ref().map(Stopped::of),
             stopped_machines: self.stopped_machines.iter().map(|(id, at)| (id.0, Place::of(*at))).collect(),
             disk_bytes: self.disk_bytes,
@@ -210,6 +227,7 @@ struct Shown<'a> {
     no_space: Option<&'a str>,
     diverged: BTreeMap<u64, u64>,
     fenced: Option<u64>,
+    rebuilding: Option<&'static str>,
     machine_stopped: Option<Stopped<'a>>,
     stopped_machines: BTreeMap<u64, Place>,
     disk_bytes: u64,

@@ -91,6 +91,8 @@ pub(crate) enum Work<W, R> {
     Check(Peer, Forward),
     /// Apply and answer nothing any more: this machine differs from that of a majority.
     Fence,
+    /// The machine was given up: take the state of this snapshot, and go on from there.
+    Mend(LogId),
     /// Apply and answer nothing until it is told to resume: the machine has stopped before this entry in an earlier boot.
     Stop(LogId),
     /// These entries are skipped, or are not to be passed yet.
@@ -118,6 +120,7 @@ impl<W, R> Work<W, R> {
             Work::Deposed => Work::Deposed,
             Work::Check(from, forward) => Work::Check(from, forward),
             Work::Fence => Work::Fence,
+            Work::Mend(snapshot) => Work::Mend(snapshot),
             Work::Stop(at) => Work::Stop(at),
             Work::Skips(skips) => Work::Skips(skips),
             Work::Resume => Work::Resume,
@@ -136,6 +139,8 @@ pub(crate) enum Order {
     Name(ClusterId),
     /// Write into the identity that the machine differs from that of a majority, and where that was noticed.
     Fence(Index),
+    /// Write into the identity that it was rebuilt.
+    Mended,
     /// Write into the identity that the machine has stopped before an entry, or that it goes on.
     Stop(Option<KeptStop>),
     /// Write into the identity that the log may hold rulings.

@@ -36,6 +36,8 @@ pub(crate) enum Report {
     Promised,
     /// The identity says before which entry the machine has stopped, or that it goes on, durably.
     Stopped(Option<MachineStop>),
+    /// The identity says that the machine was rebuilt, durably.
+    Mended,
     /// The store has no room for the next write, and why. It is tried again and again.
     NoSpace(String),
     /// There is room again.
@@ -176,6 +178,10 @@ impl Work<'_> {
                 if let Some(disk) = self.disk {
                     identity::set_fence(disk, index)?;
                 }
+            }
+            Order::Mended => {
+                self.disk.map_or(Ok(()), identity::lift_fence)?;
+                self.report(Report::Mended);
             }
             Order::Stop(stop) => {
                 if let Some(disk) = self.disk {

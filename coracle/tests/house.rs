@@ -72,6 +72,7 @@ const PARTS: &[(&str, &str, &str)] = &[
     ("coracle", "carrying", "driver"),
     ("coracle", "changing", "driver"),
     ("coracle", "fencing", "driver"),
+    ("coracle", "mending", "driver"),
     ("coracle", "firing", "driver"),
     ("coracle", "forwarding", "driver"),
     ("coracle", "handover", "driver"),

@@ -209,6 +209,9 @@ impl fmt::Display for Input {
                 peers.iter().try_for_each(|peer| write!(f, " {}", peer.id))
             }
             Input::Fence => f.write_str("the machine differs from a majority's"),
+            Input::WantState(Some(after)) => write!(f, "the machine wants a state from after {after}"),
+            Input::WantState(None) => f.write_str("the machine wants no other state"),
+            Input::Mended => f.write_str("the machine was rebuilt"),
             Input::MachineStopped(true) => f.write_str("the machine has stopped"),
             Input::MachineStopped(false) => f.write_str("the machine goes on"),
         }

@@ -155,7 +155,8 @@ impl Follower {
         self.leader = Some(from);
         self.since = shared.now;
         let snapshot = install.snapshot;
-        if snapshot.index > shared.log.commit() {
+        let rebuilds = shared.wants_state.is_some_and(|after| snapshot.index > after);
+        if snapshot.index > shared.log.commit() || rebuilds {
             if shared.installing.is_none() {
                 shared.out.pieces.push((from, install));
             }

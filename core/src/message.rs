@@ -162,6 +162,9 @@ pub struct AppendEntriesReply {
     pub digest: Option<Digest>,
     /// Before which entry the follower's machine has stopped, durably. The shell fills it in; the core only carries it.
     pub stop: Option<MachineStop>,
+    /// Its machine is to be rebuilt: it wants a snapshot from after this index, though its log lacks nothing. The shell fills
+    /// it in and reads it.
+    pub wants: Option<Index>,
 }
 
 /// A machine that cannot apply an entry, and passes it only once the log says how (D5.5.5).

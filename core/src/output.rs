@@ -111,8 +111,13 @@ pub enum Input {
     /// Campaign now, as after an election timeout.
     Campaign,
     /// The node's state machine differs from that of a majority: from now on it stores and votes, and neither
-    /// campaigns nor leads. Nothing takes that back in this boot.
+    /// campaigns nor leads, until it is mended.
     Fence,
+    /// The state machine is to be rebuilt from a snapshot from after this index: one that comes is taken, though the log
+    /// lacks nothing of it (D5.1.14). None: it is not any more.
+    WantState(Option<Index>),
+    /// The state machine was rebuilt, durably: the node campaigns and leads as any other.
+    Mended,
     /// The node's state machine has stopped before an entry that it cannot apply, and answers nobody; or it goes on.
     MachineStopped(bool),
 }

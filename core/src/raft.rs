@@ -97,6 +97,7 @@ impl Raft {
             applied: commit,
             installing: None,
             fenced: false,
+            wants_state: None,
             machine_stopped: false,
             no_transfers: BTreeSet::new(),
             question: 0,
@@ -157,6 +158,14 @@ impl Raft {
             Input::LeaderDown(id) => self.on_leader_down(id),
             Input::Campaign => self.on_campaign(),
             Input::Fence => self.on_fence(),
+            Input::WantState(after) => {
+                self.shared.wants_state = after;
+                Transition::Stay
+            }
+            Input::Mended => {
+                (self.shared.fenced, self.shared.wants_state) = (false, None);
+                Transition::Stay
+            }
             Input::MachineStopped(stopped) => {
                 self.shared.machine_stopped = stopped;
                 Transition::Stay

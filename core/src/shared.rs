@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) installing: Option<Installing>,
     /// Whether its machine turned out to differ from that of a majority.
     pub(crate) fenced: bool,
+    /// Its machine is to be rebuilt: a snapshot from after this index is taken though the log lacks nothing.
+    pub(crate) wants_state: Option<Index>,
     /// Whether its machine has stopped before an entry: nobody waits for what it has not applied.
     pub(crate) machine_stopped: bool,
     /// Who cannot be told to campaign.
@@ -145,6 +147,7 @@ impl Shared {
             disk_age: self.disk.age(self.now),
             digest: None,
             stop: None,
+            wants: None,
         };
         self.send(to, Message::AppendEntriesReply(reply));
     }

@@ -370,6 +370,7 @@ fn any_message() -> impl Strategy<Value = (Message, Carried)> {
             disk_age: rest,
             digest: None,
             stop: None,
+            wants: None,
         })
     });
     let ask = (number(), number(), number()).prop_map(|(term, boot, sequence)| {

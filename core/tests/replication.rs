@@ -203,6 +203,7 @@ fn lg_5_nobody_acknowledges_more_than_there_is() {
             disk_age: 0,
             digest: None,
             stop: None,
+            wants: None,
         };
         let out = c.say(B, A, Message::AppendEntriesReply(reply));
         assert_eq!(out.dropped, Some(Dropped::Malformed));
@@ -456,6 +457,7 @@ fn a_follower_that_lost_what_it_acknowledged_is_reported_and_counts_no_more() {
         disk_age: 0,
         digest: None,
         stop: None,
+        wants: None,
     };
     // An old answer, from before the acknowledgement, is no such report.
     c.say(B, A, Message::AppendEntriesReply(short(0)));
@@ -513,6 +515,7 @@ fn a_follower_that_lost_entries_is_noticed_though_newer_rounds_have_left() {
         disk_age: 0,
         digest: None,
         stop: None,
+        wants: None,
     };
     c.say(B, A, Message::AppendEntriesReply(short));
     let (follower, acknowledged, last) = (NodeId(B), Index(5), Index(2));

@@ -151,6 +151,29 @@ fn sn_3_a_snapshot_of_what_is_committed_here_is_answered_and_changes_nothing() {
     assert_eq!((out.dropped, out.send.len()), (Some(Dropped::ContradictsCommitted), 0));
 }
 
+/// D5.1.14: whose machine is to be rebuilt takes a snapshot from after what it was wrong at, though its log lacks nothing, and
+/// the log stays as it is.
+#[test]
+fn a_snapshot_for_a_machine_is_taken_though_the_log_lacks_nothing() {
+    let mut c = left_behind(8);
+    c.snapshot(A, 5);
+    c.propose(A, 2);
+    c.pass(10);
+    let envelope = c.install(A, B);
+    let before = (c.raft(B).last(), c.commit(B));
+    for (after, taken) in [(Some(10), false), (Some(9), true), (None, false)] {
+        c.step(B, Input::WantState(after.map(Index)));
+        let out = c.step(B, Input::Receive(envelope.clone(), Carried::default()));
+        assert_eq!(out.pieces.len(), usize::from(taken), "after {after:?}");
+        assert!(out.write.is_none() && out.tail.is_empty());
+        assert_eq!((c.raft(B).last(), c.commit(B), c.raft(B).is_installing()), (before.0, before.1, false));
+    }
+    c.pass(10);
+    c.propose(A, 1);
+    c.pass(10);
+    assert_eq!(c.commit(B), 13, "it goes on as before");
+}
+
 /// 5.1.9: until the log is durably reset, the follower appends nothing, asks for no vote, and acknowledges nothing.
 #[test]
 fn until_the_log_is_reset_nothing_is_appended_or_acknowledged() {

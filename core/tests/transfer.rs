@@ -185,6 +185,10 @@ fn el_13_a_learner_and_a_fenced_node_do_not_take_over() {
     c.step(B, Input::Fence);
     c.say(A, B, timeout_now(term, last));
     assert_eq!((c.role(B), c.term(B)), (RoleName::Follower, term));
+    // Once its machine was rebuilt it does.
+    c.step(B, Input::Mended);
+    c.say(A, B, timeout_now(term, last));
+    assert_ne!(c.role(B), RoleName::Follower);
 }
 
 /// A campaign that names the leader overrules stickiness; one that names another leader, or another term, does not.

@@ -185,6 +185,7 @@ fn tr_2_answers_of_strangers_do_not_count() {
                 disk_age: 0,
                 digest: None,
                 stop: None,
+                wants: None,
             };
             let from = Peer { id: NodeId(id), incarnation: Incarnation(incarnation) };
             // One that claims to know a newer membership, since the committed one turns the rest away.

@@ -300,6 +300,7 @@ fn vt_4_a_term_learned_from_an_answer_is_durable_before_anything_is_said_in_it()
         disk_age: 0,
         digest: None,
         stop: None,
+        wants: None,
     };
     let out = c.say(B, A, Message::AppendEntriesReply(reply));
     assert_eq!((c.role(A), c.term(A)), (RoleName::Follower, 5));

@@ -9,6 +9,7 @@ use crate::commands::unknown_subcommand;
 use crate::entries;
 use crate::kv::Machine;
 use crate::members;
+use crate::rebuild;
 use crate::report::{Report, ReportedSnapshot};
 use crate::resp::{Command, Replies};
 use crate::transfer;
@@ -42,6 +43,15 @@ pub async fn answer<M: Machine>(
         }
     } else if command.is(1, "members") {
         match members(node, command, token).await {
+            Ok(done) => replies.simple(&done),
+            Err(error) => replies.error(&error),
+        }
+    } else if command.is(1, "rebuild") {
+        let rebuilt = match members::authorised(command, token) {
+            Ok(words) => rebuild::rebuild(node, &words).await,
+            Err(error) => Err(error),
+        };
+        match rebuilt {
             Ok(done) => replies.simple(&done),
             Err(error) => replies.error(&error),
         }

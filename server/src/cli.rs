@@ -6,10 +6,12 @@
 mod certs;
 mod entry;
 mod members;
+mod rebuild;
 
 use self::certs::Certs;
 use self::entry::Entry;
 use self::members::Members;
+use self::rebuild::Rebuild;
 use crate::bench::Bench;
 use crate::client;
 use crate::cluster::{self, Interrupt};
@@ -83,6 +85,8 @@ enum Command {
     /// Make certificates, if there is no authority to ask for them
     #[command(subcommand)]
     Certs(Certs),
+    /// Rebuild the machine of a node from its leader's, after it was found to differ from that of a majority
+    Rebuild(Rebuild),
     /// Write the state of a running cluster to a file
     Backup(Backup),
     /// Make one node of a new cluster out of a backup
@@ -154,6 +158,9 @@ struct Serve {
     /// Let a learner that has caught up take the place of a voter that was silent for so long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     replace_dead_after: Option<Duration>,
+    /// Rebuild a machine that was found, by authenticated peers, to differ from that of a majority by itself
+    #[arg(long)]
+    rebuild_diverged: bool,
     /// The log store; with `memory` a node forgets its cluster when it stops
     #[arg(long, value_enum, default_value_t = Store::Wal)]
     store: Store,
@@ -253,6 +260,7 @@ pub fn main() -> ExitCode {
         Command::Members(members) => members.run(),
         Command::Entry(entry) => entry.run(),
         Command::Certs(certs) => certs.run(),
+        Command::Rebuild(rebuild) => rebuild.run(),
         Command::Status { to, json } => status(&to, json),
         Command::Snapshot { to, json } => snapshot(&to, json),
         Command::Backup(backup) => backup.run(),
@@ -321,6 +329,7 @@ impl Serve {
             config.tls = Some(Tls::load(files, self.tls).map_err(|error| error.to_string())?);
         }
         config.replace_dead_after = self.replace_dead_after;
+        config.rebuild_diverged = self.rebuild_diverged;
         config.advertised = self.advertise.unwrap_or_default();
         config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
         #[cfg(feature = "mutants")]

@@ -28,6 +28,7 @@ pub mod kv;
 pub mod log;
 pub mod members;
 mod operation;
+pub mod rebuild;
 mod renewal;
 pub mod report;
 pub mod rescue;

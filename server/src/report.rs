@@ -1,7 +1,7 @@
 //! What `coracle status` shows: a node as it sees itself, and at the leader how the others stand.
 
 use coracle::raft::{self, PeerStatus, RoleName};
-use coracle::{MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
+use coracle::{MemberStatus, Rebuilding, SnapshotStatus, SnapshotTransfer, Status};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,6 +71,9 @@ pub struct Report {
     /// Where this node's machine was found to differ from that of a majority. It answers nothing since.
     #[serde(default)]
     pub fenced: Option<u64>,
+    /// What is being done to rebuild that.
+    #[serde(default)]
+    pub rebuilding: Option<String>,
     /// The entry before which its machine has stopped, since it cannot apply it, and why. It answers nothing since.
     #[serde(default)]
     pub machine_stopped: Option<ReportedStop>,
@@ -187,6 +190,10 @@ impl Report {
             no_space: status.no_space.clone(),
             diverged: status.diverged.keys().map(|id| id.0).collect(),
             fenced: status.fenced.map(|index| index.0),
+            rebuilding: status.rebuilding.map(|it| match it {
+                Rebuilding::Asks(after) => format!("asks the leader for a snapshot from after entry {after}"),
+                _ => "takes the state that came".to_owned(),
+            }),
             machine_stopped: status
                 .machine_stopped
                 .as_ref()
@@ -325,9 +332,12 @@ impl fmt::Display for Report {
         if let Some(index) = self.fenced {
             writeln!(
                 f,
-                "  fenced      its machine differed from that of a majority at index {index}: it answers nothing and does \
-                 not lead, but stores and votes"
+                "  fenced      its machine differed from that of a majority at index {index}, or was given up there: it \
+                 answers nothing and does not lead, but stores and votes"
             )?;
+        }
+        if let Some(what) = &self.rebuilding {
+            writeln!(f, "  rebuilt     its machine {what}")?;
         }
         if let Some(ReportedStop { entry, why }) = &self.machine_stopped {
             writeln!(f, "  stopped     its machine cannot apply entry {entry}, and answers nothing: {why}")?;
@@ -338,7 +348,7 @@ impl fmt::Display for Report {
         for id in &self.diverged {
             writeln!(
                 f,
-                "  diverged    the machine of node {id} differs from that of a majority: restart it"
+                "  diverged    the machine of node {id} differs from that of a majority: have it rebuilt"
             )?;
         }
         self.members.iter().try_for_each(|member| self.member(f, member))
@@ -431,6 +441,7 @@ mod tests {
             no_space: None,
             diverged: vec![],
             fenced: None,
+            rebuilding: None,
             machine_stopped: None,
             stopped_machines: BTreeMap::new(),
             address: "host1:7000".to_owned(),
@@ -465,13 +476,21 @@ node 1 leads in term 7
     #[test]
     fn what_is_wrong_with_a_node_stands_in_its_status() {
         let no_space = Some("no room to make log-9".to_owned());
-        let wrong =
-            Report { ready: false, no_space, diverged: vec![3], fenced: Some(1024), ..report() }.to_string();
+        let wrong = Report {
+            ready: false,
+            no_space,
+            diverged: vec![3],
+            fenced: Some(1024),
+            rebuilding: Some("takes the state that came".to_owned()),
+            ..report()
+        }
+        .to_string();
         for line in [
             "  ready       no: it still applies what the log held at its start, and reads may take long\n",
             "  no space    writes are refused, and reads go on: no room to make log-9\n",
-            "  fenced      its machine differed from that of a majority at index 1024: it answers nothing",
-            "  diverged    the machine of node 3 differs from that of a majority: restart it\n",
+            "  fenced      its machine differed from that of a majority at index 1024, or was given up there: it answers nothing",
+            "  rebuilt     its machine takes the state that came\n",
+            "  diverged    the machine of node 3 differs from that of a majority: have it rebuilt\n",
         ] {
             assert!(wrong.contains(line), "{line} is not in {wrong}");
         }

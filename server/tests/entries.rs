@@ -1,4 +1,4 @@
-//! An entry that the servers cannot apply, with the real program.
+//! An entry that the servers cannot apply, and machines that are to be rebuilt, with the real program.
 
 mod support;
 
@@ -57,5 +57,54 @@ fn an_entry_that_no_server_can_apply_is_shown_and_skipped_by_command() {
     assert_eq!(ask(&mut other, "GET k"), Value::Bulk("before".into()));
     let (code, text) = said(&log(&["dump"], &cluster.node(1).place.directory));
     assert!(code == 0 && text.contains(&format!("entry {entry} is skipped")), "{text}");
+    drop(directory);
+}
+
+/// A node's machine is rebuilt by one command while writes go on: a follower's, a leader's, and that of one that was killed
+/// meanwhile and is asked again.
+#[test]
+fn the_machine_of_a_node_is_rebuilt_by_command() {
+    let (mut cluster, directory) = formed(3, &["--rebuild-diverged"]);
+    let (leader, _) = cluster.leader().unwrap();
+    let places: Vec<String> = (1..=3).map(|id| cluster.node(id).place.client_addr.clone()).collect();
+    let address = |id: u64| places[id as usize - 1].as_str();
+    let mut client = Client::connect(address(leader), LONG).unwrap();
+    for number in 0..50 {
+        set(&mut client, &format!("k{number}"), "v");
+    }
+    let follower = leader % 3 + 1;
+    for id in [follower, leader] {
+        let (code, told) = coracle(&["rebuild", "--to", address(id)]);
+        assert!(
+            code == 0
+                && told.starts_with("done: the machine is rebuilt, and has applied everything up to entry "),
+            "{told}"
+        );
+    }
+    let (code, told) = coracle(&["rebuild", "--to", address(follower), "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert!(code == 0 && json["done"].as_str().unwrap().starts_with("the machine is rebuilt"), "{told}");
+
+    // Alone it has nobody to be rebuilt from, and goes on as it is.
+    let others: Vec<u64> = (1..=3).filter(|id| *id != follower).collect();
+    for id in &others {
+        cluster.kill(*id);
+    }
+    wait("it misses its leader", || cluster.node(follower).report().ok()?.leader.is_none().then_some(()));
+    let (code, told) = coracle(&["rebuild", "--to", address(follower), "--wait", "1s"]);
+    assert!(code == 1 && told.contains("there is no leader now"), "{told}");
+    assert_eq!(cluster.node(follower).report().unwrap().fenced, None);
+    for id in &others {
+        cluster.restart(*id).unwrap();
+    }
+    cluster.agree().unwrap();
+    for id in 1..=3 {
+        let mut client = Client::connect(address(id), LONG).unwrap();
+        let value = wait("it answers", || match ask(&mut client, "GET k49") {
+            Value::Bulk(value) => Some(value),
+            _ => None,
+        });
+        assert_eq!(value, b"v");
+    }
     drop(directory);
 }

@@ -53,8 +53,8 @@ use crate::transport::alarm::Kept;
 use crate::wire::{Answer as FoundingAnswer, Ask as FoundingAsk};
 use crate::work::{Actions, Order, RequestId, Unsent, Way, Work};
 use coracle_core::{
-    Boot, Broken, ClusterId, Incarnation, Index, LogId, MachineStop, Membership, NodeId, Peer, Raft, Status,
-    Term, WriteId,
+    Boot, Broken, ClusterId, Incarnation, Index, LogId, MachineStop, Membership, NodeId, Peer, Raft, Term,
+    WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -106,6 +106,11 @@ pub(super) struct Host {
     pub(super) rotted: bool,
     /// Whether it has noticed that, and said that it does not forget it.
     pub(super) fenced: bool,
+    /// Whether its machine rotted, or is said to have, since it was last rebuilt; whether it ever was; and whether its disk
+    /// failed while it wrote down that it was.
+    pub(super) wrong: bool,
+    pub(super) rebuilt: bool,
+    pub(super) unsure: bool,
     /// Before which entry its machine has stopped, as its disk says.
     pub(super) stop: Option<MachineStop>,
     /// Whether its machine has stopped in this boot, or before it.
@@ -244,6 +249,8 @@ pub(super) enum Event {
     Transfer(Option<NodeId>),
     /// Somebody wants this ruled about an entry.
     Rule(Ruling),
+    /// Somebody wants the machine rebuilt.
+    Rebuild,
 }
 
 impl Host {
@@ -272,6 +279,9 @@ impl Host {
             rotten: None,
             rotted: false,
             fenced: false,
+            wrong: false,
+            rebuilt: false,
+            unsure: false,
             stop: None,
             rested: false,
             told: Index::ZERO,
@@ -383,6 +393,7 @@ impl Host {
             Event::Filed(Filed::Piece(to, piece)) => driver.on_piece(to, piece),
             Event::Filed(Filed::Stored(from, reply)) => driver.on_stored(from, reply),
             Event::Filed(Filed::NoRoom) => driver.on_no_room(),
+            Event::Filed(Filed::Cleared) => driver.on_cleared(),
             Event::Filed(Filed::Received(kept)) => driver.on_received(kept),
             Event::Filed(Filed::Saved(saved)) => driver.on_saved(saved.ok()),
             Event::Filed(Filed::Failed(_)) => {}
@@ -391,6 +402,8 @@ impl Host {
             Event::Change(caller, expected, to) => driver.on_change(caller, expected, to),
             Event::Transfer(to) => driver.on_transfer(0, to),
             Event::Rule(ruling) => driver.on_rule(0, ruling),
+            // A node that cannot says so.
+            Event::Rebuild => drop(driver.rebuild()),
         }
         driver.handle(moment, tick);
         let writes = driver.replica().writes();
@@ -406,19 +419,6 @@ impl Host {
         let Some(running) = &mut self.up else { return wants };
         running.turn(moment, &self.disk, &mut wants);
         wants
-    }
-
-    /// How it stands, in a few words.
-    pub(super) fn describe(&self) -> String {
-        let id = self.me.id;
-        let Some(up) = &self.up else { return format!("node {id} is down") };
-        let Status { role, term, leader, commit, persisted, last, .. } = up.raft().status();
-        let applied = up.applied();
-        let leader = leader.map_or("nobody".to_owned(), |id| format!("node {id}"));
-        format!(
-            "node {id} is a {role} of term {term} led by {leader}, log up to {last}, durable {persisted}, \
-             committed {commit}, applied {applied}"
-        )
     }
 
     /// Lets a slow machine apply some of what it was handed.
@@ -584,6 +584,10 @@ impl Running {
                     Ok(()) => wants.fenced = true,
                     Err(error) => wants.fatal = Some(in_full(&error)),
                 },
+                Order::Mended => {
+                    wants.mended = Some(self.mend(disk, wants));
+                    again = true;
+                }
                 Order::Stop(stop) => {
                     let kept = stop.as_ref().map(|kept| kept.stop);
                     match identity::set_stop(disk, stop) {
@@ -661,6 +665,10 @@ impl Running {
                 Outcome::Snapshot(meta, save) => {
                     self.saving = Some((meta, save));
                     wants.saves = true;
+                }
+                Outcome::NoSnapshot => {
+                    self.driver.on_saved(None);
+                    turn = true;
                 }
                 Outcome::Carried(flight, outcome) => {
                     self.driver.on_carried(flight, outcome);

@@ -95,6 +95,8 @@ pub(super) struct Plan {
     pub(super) put_back: u64,
     /// The mean pause between two machines whose state changes by itself; 0 for none.
     pub(super) rot: u64,
+    /// Whether machines that are fenced for that are rebuilt by themselves.
+    pub(super) rebuilds: bool,
     /// Events after which a node does not carry out at once what they bring, but takes in more first.
     pub(super) gather: u64,
     /// How long such a turn takes at most.
@@ -157,8 +159,7 @@ impl Plan {
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
         let first = Plan::draw_first(dice, nodes);
         let plan = first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice);
-        // What rots in memory would be kept.
-        Plan { own_disk: dice.chance(300) && plan.rot == 0, ..plan }
+        Plan { own_disk: dice.chance(300), ..plan }
             .draw_sessions(dice)
             .draw_timers(dice)
             .draw_remote(dice)
@@ -238,6 +239,7 @@ impl Plan {
             unapplied: *dice.pick(&[300, 1500, 1 << 20]),
             founders: *dice.pick(&[1, 1, 2, 3]),
             rot: *dice.pick(&[0, 0, 0, 2 * ELECTION]),
+            rebuilds: dice.chance(500),
             turnover: *dice.pick(&[0, 0, 2 * ELECTION, 5 * ELECTION]),
             lists: *dice.pick(&[1, 2, 2, 3]),
             ..self
@@ -323,6 +325,7 @@ impl Plan {
         config.apply_bytes = self.feed;
         config.max_unapplied_bytes = self.unapplied;
         config.forward = self.forward;
+        config.rebuild_diverged = self.rebuilds;
         config.session_timeout = Duration::from_millis(self.session);
         let (duration, max_clock_drift) = (Duration::from_millis(self.lease), self.drift as u32);
         config.lease = (self.lease > 0).then_some(Lease { duration, max_clock_drift });
@@ -365,6 +368,7 @@ impl Plan {
             purge: 0,
             put_back: 0,
             rot: 0,
+            rebuilds: false,
             gather: 0,
             ties: 0,
             split: 0,

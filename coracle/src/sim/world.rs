@@ -20,6 +20,7 @@ mod founding;
 mod guests;
 mod heal;
 mod leases;
+mod mending;
 mod moves;
 mod network;
 mod power;
@@ -50,13 +51,12 @@ use super::host::{Event, Heard, Host, Wants};
 use super::plan::{ELECTION, MS, Plan};
 use super::situations::{Met, Rare, SITUATIONS};
 use super::{Options, Report};
-use crate::digests::Finding;
 use crate::founding::Question;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
 #[cfg(feature = "mutants")]
 use coracle_core::Broken;
-use coracle_core::{Alarm, Index, NodeId, Peer, Raft, WriteId};
+use coracle_core::{Alarm, Index, Peer, Raft, WriteId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -537,6 +537,7 @@ impl World {
             alarms,
             findings,
             fenced,
+            mended,
             leadership_lost,
             unbounded,
             fatal,
@@ -556,6 +557,7 @@ impl World {
             self.watch_fired(node, entry, *effect, fired)?;
         }
         self.watch_events(node, &news, applied.iter().map(|(entry, ..)| entry.index()))?;
+        mended.into_iter().try_for_each(|durable| self.on_mended(node, durable))?;
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));
         self.watch_fence(node, &findings, !applied.is_empty() || answers)?;
         if fenced {
@@ -611,48 +613,6 @@ impl World {
                 other => return broken("S12", format!("an alarm without a reason: {other:?}")),
             }
         }
-        Ok(())
-    }
-
-    /// Only a machine that rotted is told from others, and whoever knows it of his own does not use it.
-    fn watch_fence(&self, node: usize, findings: &[Finding], uses: bool) -> Verdict {
-        let rotted = |id: NodeId| self.hosts[id.0 as usize - 1].rotted;
-        // What two nodes said that rotted one after the other may leave no majority.
-        let sound = self.hosts.iter().filter(|host| !host.rotted).count();
-        let split = sound <= self.hosts.len() / 2;
-        for finding in findings {
-            let true_word = match finding {
-                Finding::Differs(id, _) => rotted(*id),
-                Finding::NoMajority(_) => split,
-            };
-            if !true_word {
-                return broken(
-                    "S5",
-                    format!("node {} found machines unlike each other: {finding:?}", node + 1),
-                );
-            }
-        }
-        let leads = self.hosts[node].up.as_ref().is_some_and(|up| up.raft().is_leader());
-        if self.hosts[node].fenced && (uses || leads) {
-            return broken(
-                "S5",
-                format!("node {} goes on with a machine that it knows to be wrong", node + 1),
-            );
-        }
-        Ok(())
-    }
-
-    /// A node knows that its machine differs from that of a majority, and has said so durably.
-    fn on_fenced(&mut self, node: usize, led: bool) -> Verdict {
-        self.tell(|| format!("the machine of node {} is fenced", node + 1));
-        let host = &mut self.hosts[node];
-        host.fenced = true;
-        // It may have taken another state since, from a snapshot, and give that up for what the old one looked like.
-        if !host.rotted {
-            return broken("S5", format!("node {} gives up a machine that is right", node + 1));
-        }
-        self.met.count(Rare::Fenced);
-        self.met.count_if(led, Rare::FencedLeader);
         Ok(())
     }
 

@@ -293,6 +293,15 @@ pub fn set_fence(disk: &dyn Disk, at: Index) -> Result<(), StoreError> {
     save(disk, &record)
 }
 
+/// Writes down, durably, that the machine was rebuilt.
+pub fn lift_fence(disk: &dyn Disk) -> Result<(), StoreError> {
+    let mut record = read(disk)?;
+    if record.fenced.take().is_none() {
+        return Ok(());
+    }
+    save(disk, &record)
+}
+
 /// Where the machine turned out to differ from that of a majority.
 pub fn fenced(disk: &dyn Disk) -> Result<Option<Index>, StoreError> {
     read(disk).map(|record| record.fenced)

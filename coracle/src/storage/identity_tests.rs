@@ -201,6 +201,29 @@ fn a_fence_is_kept_through_everything_and_the_first_counts() {
     }
 }
 
+/// D5.1.14: the word that a machine is wrong stays until it was rebuilt, whatever is cut, and then it is gone.
+#[test]
+fn a_fence_is_lifted_wholly_or_not_at_all() {
+    for cut in 0.. {
+        let disk = MemDisk::new();
+        open(&disk, 1, false).unwrap();
+        set_cluster(&disk, CLUSTER).unwrap();
+        set_fence(&disk, Index(1024)).unwrap();
+        disk.fail_from(disk.operations() + cut);
+        let lifted = lift_fence(&disk);
+        let disk = disk.power_cut(512, || false);
+        open(&disk, 1, true).unwrap();
+        if lifted.is_err() {
+            assert_eq!(fenced(&disk).unwrap(), Some(Index(1024)));
+            continue;
+        }
+        assert_eq!(fenced(&disk).unwrap(), None);
+        set_fence(&disk, Index(2048)).unwrap();
+        assert_eq!(fenced(&disk).unwrap(), Some(Index(2048)), "it may turn out to be wrong again");
+        break;
+    }
+}
+
 /// D5.5.5: the word that a machine has stopped is kept through everything until it is taken back.
 #[test]
 fn a_stop_is_kept_through_everything_until_the_machine_goes_on() {

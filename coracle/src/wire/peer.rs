@@ -113,19 +113,7 @@ fn encode_raft(envelope: &Envelope, entries: &[Entry]) -> Frame {
             seal(Type::RequestVoteReply, &meta, Vec::new(), [])
         }
         Message::AppendEntriesReply(reply) => {
-            let meta = proto::AppendEntriesReply {
-                route,
-                term: reply.term.0,
-                round: reply.round.0,
-                promised: reply.promised,
-                matched: reply.matched.0,
-                last: reply.last.0,
-                conflict: reply.conflict.map(from_log_id),
-                applied: reply.applied.0,
-                disk_age: reply.disk_age,
-                digest: reply.digest.map(from_digest),
-                stop: reply.stop.map(from_stop),
-            };
+            let meta = append_reply(route, reply);
             seal(Type::AppendEntriesReply, &meta, Vec::new(), [])
         }
         Message::ReadIndex(ask) => {
@@ -172,6 +160,24 @@ fn encode_piece(route: Option<proto::Route>, install: &InstallSnapshot, bytes: &
         offset: install.offset,
     };
     seal_piece(Type::InstallSnapshot, &meta, bytes)
+}
+
+/// The answer to an AppendEntries, as it is sent.
+fn append_reply(route: Option<proto::Route>, reply: &AppendEntriesReply) -> proto::AppendEntriesReply {
+    proto::AppendEntriesReply {
+        route,
+        term: reply.term.0,
+        round: reply.round.0,
+        promised: reply.promised,
+        matched: reply.matched.0,
+        last: reply.last.0,
+        conflict: reply.conflict.map(from_log_id),
+        applied: reply.applied.0,
+        disk_age: reply.disk_age,
+        digest: reply.digest.map(from_digest),
+        stop: reply.stop.map(from_stop),
+        wants: reply.wants.map(|after| after.0),
+    }
 }
 
 fn encode_append(route: Option<proto::Route>, append: &AppendEntries, entries: &[Entry]) -> Frame {
@@ -264,6 +270,7 @@ fn open_plain(kind: Type, meta: Bytes) -> Result<(Option<proto::Route>, Message)
                 disk_age: meta.disk_age,
                 digest: meta.digest.map(to_digest),
                 stop: meta.stop.map(to_stop),
+                wants: meta.wants.map(Index),
             };
             Ok((meta.route, Message::AppendEntriesReply(reply)))
         }

@@ -275,6 +275,8 @@ pub(super) struct AppendEntriesReply {
     pub(super) digest: Option<Digest>,
     #[prost(message, optional, tag = "13")]
     pub(super) stop: Option<MachineStop>,
+    #[prost(uint64, optional, tag = "14")]
+    pub(super) wants: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]

@@ -169,6 +169,7 @@ fn samples_of_the_core() -> Vec<(&'static str, Bytes)> {
         disk_age: 1,
         digest: Some(Digest { index: Index(2), format: 1, version: 3, bytes: *b"0123456789abcdef" }),
         stop: None,
+        wants: None,
     };
     let promised = AppendEntriesReply { promised: 60, conflict: None, ..append_reply };
     let (boot, sequence) = (Boot(77), 78);

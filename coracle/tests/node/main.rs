@@ -19,6 +19,7 @@ mod founding;
 mod leases;
 mod machine;
 mod members;
+mod mending;
 mod moves;
 mod office;
 mod own_disk;

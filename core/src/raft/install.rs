@@ -64,11 +64,13 @@ impl Raft {
         snapshot: LogId,
         membership: (LogId, Membership),
     ) -> Transition {
+        // A machine that is rebuilt takes its state from a snapshot, and its log stays as it is (D5.1.9).
+        let drops = self.shared.wants_state.is_some() && self.broken().is("rebuilt-log-suffix-dropped");
         let shared = &mut self.shared;
-        if snapshot.index <= shared.log.commit() || shared.installing.is_some() {
+        if shared.installing.is_some() || snapshot.index <= shared.log.commit() && !drops {
             return shared.drop_input(Dropped::Stale);
         }
-        if shared.rules.keeps_suffix(shared.log.term_at(snapshot.index), snapshot) {
+        if !drops && shared.rules.keeps_suffix(shared.log.term_at(snapshot.index), snapshot) {
             // "If existing log entry has same index and term as snapshot's last included entry, retain log entries
             // following it" (Figure 13, rule 6).
             shared.commit_to(snapshot.index);

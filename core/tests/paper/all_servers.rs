@@ -32,6 +32,7 @@ fn a_newer_term_makes_a_follower_of_everybody() {
         disk_age: 0,
         digest: None,
         stop: None,
+        wants: None,
     };
     let refused = RequestVoteReply {
         campaign: Term(2),

@@ -1,8 +1,9 @@
 //! What a node's disk does with snapshots: it writes them, reads and takes pieces of them, and lets the log go.
 
-use super::Running;
+use super::{Running, Wants};
 use crate::error::in_full;
 use crate::files::Filed;
+use crate::storage::identity;
 use crate::storage::mem_disk::MemDisk;
 use crate::storage::snapshots::{self, KEPT, Pace};
 use crate::storage::{LogStore, StoreError};
@@ -25,6 +26,15 @@ impl Running {
             Err(error) => return Err(in_full(&error)),
         }
         Ok(Some(upto))
+    }
+
+    /// Writes down that the machine was rebuilt. False if it could not.
+    pub(super) fn mend(&mut self, disk: &MemDisk, wants: &mut Wants) -> bool {
+        match identity::lift_fence(disk) {
+            Ok(()) => self.driver.on_mended(),
+            Err(error) => wants.fatal = Some(in_full(&error)),
+        }
+        wants.fatal.is_none()
     }
 
     /// Whether something is to be done with the files of snapshots, and nothing is.

@@ -2,9 +2,22 @@
 
 use super::Host;
 use crate::wire::{AlarmReason, Facts};
-use coracle_core::LogId;
+use coracle_core::{LogId, Status};
 
 impl Host {
+    /// How it stands, in a few words.
+    pub(in crate::sim) fn describe(&self) -> String {
+        let id = self.me.id;
+        let Some(up) = &self.up else { return format!("node {id} is down") };
+        let Status { role, term, leader, commit, persisted, last, .. } = up.raft().status();
+        let applied = up.applied();
+        let leader = leader.map_or("nobody".to_owned(), |id| format!("node {id}"));
+        format!(
+            "node {id} is a {role} of term {term} led by {leader}, log up to {last}, durable {persisted}, \
+             committed {commit}, applied {applied}"
+        )
+    }
+
     /// Whether it is not what it was, and may count for nothing.
     pub(in crate::sim) fn is_spoilt(&self) -> bool {
         self.damaged || self.put_back || self.twin.is_some() || self.rotten.is_some() || self.fenced

@@ -54,6 +54,8 @@ pub(in crate::sim) struct Wants {
     pub(in crate::sim) findings: Vec<Finding>,
     /// Its machine is used no more, durably.
     pub(in crate::sim) fenced: bool,
+    /// It was rebuilt and is used again, durably, or that could not be written down.
+    pub(in crate::sim) mended: Option<bool>,
     pub(in crate::sim) leadership_lost: bool,
     /// More at once than its bound allows.
     pub(in crate::sim) unbounded: Option<String>,

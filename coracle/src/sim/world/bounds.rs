@@ -52,7 +52,9 @@ impl World {
         let (raft, room) = (up.raft(), self.plan.room);
         let after = |index| self.ghost.bytes_after(node, index);
         let unapplied = after(up.applied()) - after(raft.commit().max(up.applied()));
-        !raft.holds_proposals()
+        // One that goes back is about to have all of it before it again.
+        !up.applier.is_restoring()
+            && !raft.holds_proposals()
             && after(raft.persisted()) <= room
             && after(raft.commit()) <= 2 * room
             && unapplied <= self.plan.unapplied

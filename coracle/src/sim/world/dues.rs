@@ -24,6 +24,7 @@ impl Running {
             | Outcome::Failed(request, _)
             | Outcome::Answer(request, _) => Some(request),
             Outcome::Send(..) | Outcome::Checked(..) | Outcome::Carried(..) | Outcome::Snapshot(..) => None,
+            Outcome::NoSnapshot => None,
         });
         writers.chain(reads.into_iter().map(|(_, request)| request)).chain(answered).collect()
     }

@@ -108,7 +108,7 @@ impl World {
             Kind::Stray => return self.stray(&mut dice),
             Kind::Purge => return self.turn(node, Event::WantSnapshot),
             Kind::PutBack => return self.put_back(node, &mut dice),
-            Kind::Rot => self.rot(node, &mut dice),
+            Kind::Rot => return self.rot(node, &mut dice),
             Kind::Turnover => self.turnover(node),
             Kind::Change => return self.change(node, &mut dice),
             Kind::Transfer => return self.transfer(node, &mut dice),
@@ -154,22 +154,8 @@ impl World {
         Ok(())
     }
 
-    /// What a machine holds changes by itself: at a minority of the nodes, and so that only a comparison shows it.
-    fn rot(&mut self, node: usize, dice: &mut Dice) {
-        let spoilt = self.spoilt();
-        let host = &mut self.hosts[node];
-        if host.is_spoilt() || host.twin.is_some() || spoilt >= (self.plan.nodes - 1) / 2 {
-            return;
-        }
-        let Some(up) = &mut host.up else { return };
-        up.applier.rot(dice.bits() | 1);
-        (host.rotten, host.rotted) = (Some(up.applied()), true);
-        self.met.count(Rare::Rotten);
-        self.tell(|| format!("the machine of node {} rots", node + 1));
-    }
-
     /// How many nodes are not what they were.
-    fn spoilt(&self) -> usize {
+    pub(super) fn spoilt(&self) -> usize {
         self.hosts.iter().filter(|host| host.is_spoilt()).count()
     }
 

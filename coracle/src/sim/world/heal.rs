@@ -59,6 +59,7 @@ impl World {
         self.until("S5", 30 * ELECTION, "fence around each machine that rotted", |world| {
             !world.hosts.iter().any(Host::is_rot_overlooked)
         })?;
+        self.rebuild_all()?;
         self.stay()?;
         let elections = term(self).saturating_sub(elected);
         self.pace("elections", elections * 1000);
@@ -78,7 +79,7 @@ impl World {
         self.hosts.iter().filter_map(|host| host.up.as_ref()).map(Running::raft)
     }
 
-    fn agree(world: &World) -> bool {
+    pub(super) fn agree(world: &World) -> bool {
         let commit = world.ghost.committed();
         world.clients.idle()
             && world.hosts.iter().filter(|host| !host.dead).all(|host| {

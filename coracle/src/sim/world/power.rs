@@ -12,22 +12,6 @@ use crate::storage::mem_disk::Op;
 use coracle_core::{Index, LogId};
 
 impl World {
-    /// Whoever said that its machine is wrong knows it after a start. (What failed while it was written down, and stopped
-    /// the node, may be there all the same.)
-    fn watch_start(&mut self, node: usize) -> Verdict {
-        let host = &mut self.hosts[node];
-        let fenced = host.up.as_ref().is_some_and(|up| up.driver.fenced().is_some());
-        if host.fenced && !fenced && !host.put_back {
-            return broken("S5", format!("node {} forgot that its machine is wrong", node + 1));
-        }
-        if fenced && !host.rotted {
-            return broken("S5", format!("node {} gives up a machine that is right", node + 1));
-        }
-        host.fenced |= fenced;
-        self.met.count_if(fenced, Rare::FencedStart);
-        Ok(())
-    }
-
     pub(in crate::sim) fn start(&mut self, node: usize) -> Verdict {
         if self.hosts[node].up.is_some() || self.hosts[node].dead {
             return Ok(());
@@ -185,6 +169,7 @@ impl World {
         let Some(mut up) = host.up.take() else { return Ok(()) };
         self.watch_stop(node, &mut up)?;
         let host = &mut self.hosts[node];
+        self.met.count_if(up.driver.rebuilding().is_some(), Rare::RebuildCut);
         let open = up.raft().is_leader() && up.raft().commit() < up.raft().last().index;
         self.met.count_if(open, Rare::LeaderCrash);
         let (state, durable) = (up.raft().hard_state(), self.ghost.durable(node).1);

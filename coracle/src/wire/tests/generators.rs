@@ -56,21 +56,25 @@ fn any_append_reply() -> impl Strategy<Value = Message> {
     let conflict = proptest::option::of(any_log_id());
     let digest = proptest::option::of(any_digest());
     let stop = proptest::option::of((any_log_id(), any::<u64>()));
-    (any::<[u64; 7]>(), conflict, digest, stop).prop_map(|(numbers, conflict, digest, stop)| {
-        let [term, round, promised, matched, last, applied, disk_age] = numbers;
-        Message::AppendEntriesReply(AppendEntriesReply {
-            term: Term(term),
-            round: Round(round),
-            promised,
-            matched: Index(matched),
-            last: Index(last),
-            conflict,
-            applied: Index(applied),
-            disk_age,
-            digest,
-            stop: stop.map(|(at, after)| MachineStop { at, after: Index(after) }),
-        })
-    })
+    let wants = proptest::option::of(any::<u64>());
+    (any::<[u64; 7]>(), conflict, digest, (stop, wants)).prop_map(
+        |(numbers, conflict, digest, (stop, wants))| {
+            let [term, round, promised, matched, last, applied, disk_age] = numbers;
+            Message::AppendEntriesReply(AppendEntriesReply {
+                term: Term(term),
+                round: Round(round),
+                promised,
+                matched: Index(matched),
+                last: Index(last),
+                conflict,
+                applied: Index(applied),
+                disk_age,
+                digest,
+                stop: stop.map(|(at, after)| MachineStop { at, after: Index(after) }),
+                wants: wants.map(Index),
+            })
+        },
+    )
 }
 
 fn any_read() -> impl Strategy<Value = Message> {
