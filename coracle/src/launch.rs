@@ -12,6 +12,7 @@ use crate::inner::{Boxed, Handles, Inner};
 use crate::machine::{self, Machine, Surroundings};
 use crate::moving;
 use crate::open::{Opened, newest_time, open, random, restore};
+use crate::outstanding::Shared;
 use crate::published::Published;
 use crate::replacing;
 use crate::replica::Replica;
@@ -148,6 +149,7 @@ async fn assemble(
         confirmed: Default::default(),
         machine_version: Arc::new(AtomicU16::new(1)),
         published: around.published.clone(),
+        outstanding: around.outstanding.clone(),
         leader,
         office,
         directory,
@@ -272,6 +274,7 @@ fn around(
         reports,
         snapshots,
         published: Arc::new(Published::new(config.events_bytes)),
+        outstanding: Arc::new(Shared::default()),
         ending: ending.clone(),
         disk: disk.clone(),
     };
@@ -331,6 +334,7 @@ mod tests {
             timers: bytes::Bytes::new(),
             entries_version: 0,
             rulings: bytes::Bytes::new(),
+            effects: bytes::Bytes::new(),
         };
         let kept = Kept { meta, file: 1, bytes: 500 };
         let recovered = Recovered {

@@ -81,6 +81,7 @@ mod courier;
 mod courier_tests;
 mod digests;
 mod driver;
+mod duties;
 mod effects;
 pub mod entry;
 mod error;
@@ -107,7 +108,9 @@ mod mutants;
 mod nesting;
 mod node;
 mod open;
+mod outstanding;
 mod own_disk;
+mod pending;
 mod place;
 mod primitives;
 mod proposal;
@@ -155,6 +158,7 @@ pub use access::Access;
 pub use backup::{Backup, BackupError, BackupInfo};
 pub use config::{Config, Lease, MachineThread, Storage};
 pub use coracle_core as raft;
+pub use duties::Effects;
 pub use error::{
     Busy, Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SessionError,
     SnapshotError, StartError, StopReason, TransferError, WatchError, WriteError, in_full,
@@ -163,6 +167,8 @@ pub use events::{Event, Position, Publishes};
 pub use freshness::{Freshness, Seen};
 pub use members::MemberChange;
 pub use node::Node;
+pub use outstanding::Effect;
+pub use pending::{EffectError, EffectsFull, Token};
 pub use replicated::Digest;
 pub use rulings::{Ruling, RulingError, Verdict};
 pub use session::Session;

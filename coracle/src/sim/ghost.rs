@@ -14,6 +14,7 @@
 //! - S26 leadership goes to whom it may go · S27 a member is only said to be where it was · S19 a read is not older than what was committed when it was asked · S20 what was durable is there
 //!   after a crash · S21 what was refused never happens
 
+pub(super) mod effects;
 pub(super) mod members;
 mod places;
 mod queued;

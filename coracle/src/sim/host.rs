@@ -13,7 +13,7 @@ mod standing;
 mod twin;
 mod wants;
 
-pub(super) use self::heard::{Heard, NotDone, REMOTE};
+pub(super) use self::heard::{Heard, NOBODY, NotDone, REMOTE};
 pub(super) use self::standing::Link;
 use self::standing::{Standing, Whereabouts};
 pub(super) use self::twin::Twin;
@@ -34,6 +34,7 @@ use crate::events::History;
 use crate::files::{Filed, Files};
 use crate::founding::{Promise, Question};
 use crate::open::{newest_snapshot, newest_time, promise};
+use crate::outstanding::{Effect, Outstanding, Place};
 use crate::proposal::Proposal;
 use crate::replica::{Load, Moment, Replica};
 use crate::replicated::{Digest, SaveState};
@@ -133,6 +134,9 @@ pub(super) struct Running {
     /// What its machine has published.
     pub(super) history: History,
     pub(super) reading: Reading,
+    /// The effects that are pending, and up to where they were carried out.
+    pub(super) outstanding: Outstanding,
+    place: Place,
     /// Timers that have fired.
     fired: Fired,
     pub(super) queue: WriteQueue,
@@ -324,11 +328,16 @@ impl Host {
         let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated().among_equals();
         let driver = driver.starting_from(snapshot, 0).knowing_rulings(found);
         let driver = driver.fenced_at(identity::fenced(&*disk).map_err(text)?);
+        let mut applier = Applier::new(replicated, disk.clone());
+        let mut outstanding = Outstanding::breaking(self.broken);
+        outstanding.take(applier.changed_effects(), applier.progress().applied.term);
         self.up = Some(Running {
             driver: driver.remembering(promise, self.boots.count),
-            applier: Applier::new(replicated, disk.clone()),
+            applier,
             history: History::new(REMEMBERED, Index::ZERO).breaking(self.broken),
             reading: Reading::new(self.broken),
+            outstanding,
+            place: Place::default(),
             fired,
             queue: WriteQueue::new(self.broken).bounded(plan.write),
             promises: VecDeque::new(),
@@ -442,6 +451,11 @@ impl Running {
     /// How far the machine has come.
     pub(super) fn applied(&self) -> Index {
         self.applier.progress().applied.index
+    }
+
+    /// The next effect that it is to carry out.
+    pub(super) fn next_effect(&mut self) -> Option<Effect> {
+        self.outstanding.next(self.driver.office(), &mut self.place)
     }
 
     /// Bytes of entries that the machine was handed and has not applied.
@@ -638,6 +652,7 @@ impl Running {
             wants.fatal = wants.fatal.take().or(Some(said(&reason)));
         }
         let news = self.applier.news();
+        self.outstanding.take(self.applier.changed_effects(), self.applier.progress().applied.term);
         wants.news.push(news.clone());
         self.history.take(news);
         self.outcomes(wants);

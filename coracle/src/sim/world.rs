@@ -15,6 +15,7 @@ mod corner;
 mod counting;
 mod disk;
 mod dues;
+mod duties;
 mod faults;
 mod founding;
 mod guests;
@@ -43,6 +44,7 @@ use self::visits::{Visit, Visitors};
 use self::watchers::Watchers;
 use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
+use super::ghost::effects::Effects;
 use super::ghost::timers::Timers;
 use super::ghost::{Ghost, Verdict, Violation, broken};
 use super::guest::Guests;
@@ -52,11 +54,12 @@ use super::situations::{Met, Rare, SITUATIONS};
 use super::{Options, Report};
 use crate::digests::Finding;
 use crate::founding::Question;
+use crate::pending::Token;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
 #[cfg(feature = "mutants")]
 use coracle_core::Broken;
-use coracle_core::{Alarm, Index, NodeId, Peer, Raft, WriteId};
+use coracle_core::{Alarm, Index, NodeId, Peer, Raft, Term, WriteId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -171,6 +174,13 @@ pub(super) enum Happening {
     },
     /// Something between a client that is no member and the nodes.
     Visit(Visit),
+    /// A node has carried out an effect that it was given in the office of this term.
+    Duty {
+        node: usize,
+        run: u64,
+        office: Term,
+        token: Token,
+    },
     /// A disk has room again.
     Room {
         node: usize,
@@ -197,6 +207,7 @@ pub(super) struct World {
     pub(super) watchers: Watchers,
     pub(super) ghost: Ghost,
     timers: Timers,
+    effects: Effects,
     trace: Xxh3Default,
     pub(super) report: Report,
     pub(super) met: Met,
@@ -245,6 +256,7 @@ impl World {
             watchers: Watchers::new(hosts.len()),
             ghost,
             timers: Timers::new(plan.timers),
+            effects: Effects::new(plan.nodes),
             hosts,
             network: Network::new(plan.nodes),
             turns: (0..plan.nodes).map(|_| None).collect(),
@@ -405,6 +417,7 @@ impl World {
             Happening::ChangePlaces { node, more } => self.change_places(node, more),
             Happening::Asked { run, question } => self.on_asked(run, question),
             Happening::Visit(visit) => self.on_visit(visit),
+            Happening::Duty { node, run, office, token } => self.on_duty(node, run, office, token),
             Happening::Outsider { node, peer } => self.on_outsider(node, peer),
             Happening::Room { node } => {
                 self.end_disk_faults(node);
@@ -555,6 +568,7 @@ impl World {
             self.clients.on_applied(entry, *effect)?;
             self.watch_fired(node, entry, *effect, fired)?;
         }
+        self.watch_effects(node)?;
         self.watch_events(node, &news, applied.iter().map(|(entry, ..)| entry.index()))?;
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));
         self.watch_fence(node, &findings, !applied.is_empty() || answers)?;

@@ -47,7 +47,7 @@ impl Host {
         let guest = self.guests.as_ref().map(|guests| guests.machine(self.me.id.0 + 1));
         let machine = if plan.own_disk { Kv::on(disk.clone(), guest) } else { Ok(Kv::with(guest)) };
         let (machine, fired) = machine.map_err(|error| error.to_string())?.with_timers(plan.timers);
-        let machine = machine.failing(self.fails.clone());
+        let machine = machine.failing(self.fails.clone()).with_effects(plan.effects > 0);
         let mut replicated = Replicated::new(machine);
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;

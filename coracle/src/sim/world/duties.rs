@@ -1,0 +1,84 @@
+//! Effects, in a simulated world: whoever leads carries them out, and writes that it has (S34).
+//!
+//! A node takes its time for that, and meanwhile may stop, sleep, or lead no more. What it then still writes comes late, or
+//! is lost, and the next leader does it again. What it writes may be refused: then it writes it again, as long as it leads.
+
+use super::{Happening, World};
+use crate::pending::Token;
+use crate::sim::ghost::Verdict;
+use crate::sim::host::{Event, NOBODY, encode};
+use crate::sim::machine::Ask;
+use crate::sim::plan::{ELECTION, MS};
+use crate::sim::situations::Rare;
+use crate::work::Way;
+use coracle_core::{Raft, Term};
+
+impl World {
+    /// A node has done something: it begins to carry out what it finds to do.
+    pub(in crate::sim) fn watch_effects(&mut self, node: usize) -> Verdict {
+        if self.plan.effects == 0 {
+            return Ok(());
+        }
+        let newest = self.hosts.iter().filter_map(|host| host.up.as_ref()).map(|up| up.raft());
+        let newest = newest.filter(|raft| raft.is_leader()).map(Raft::term).max().unwrap_or_default();
+        let run = self.hosts[node].run;
+        let Some(up) = &mut self.hosts[node].up else { return Ok(()) };
+        let (applied, term) = (up.applier.progress().applied, up.raft().term());
+        let leads = up.raft().is_leader() && applied.term == term;
+        let (at, office) = (applied.index, leads.then_some((run, term)));
+        self.effects.on_pending(node, at, up.outstanding.tokens())?;
+        let mut found = Vec::new();
+        while let Some(effect) = up.next_effect() {
+            let again = self.effects.on_given(node, office, at, &effect)?;
+            self.met.count(Rare::EffectGiven);
+            self.met.count_if(again, Rare::EffectAgain);
+            self.met.count_if(newest > term, Rare::EffectLate);
+            self.met.count_if(self.effects.is_of_timer(effect.token), Rare::EffectFired);
+            found.push(effect.token);
+        }
+        if let Some(office) = office {
+            self.effects.on_all_given(node, office, at)?;
+        }
+        for token in found {
+            self.tell(|| format!("node {} begins to carry out effect {token}", node + 1));
+            self.carry_on(node, token, term, self.plan.effects);
+        }
+        Ok(())
+    }
+
+    /// It writes that it has carried out an effect, within this time.
+    fn carry_on(&mut self, node: usize, token: Token, office: Term, time: u64) {
+        let run = self.hosts[node].run;
+        let place = (token.index as usize * 8 + token.ordinal as usize) * 8 + node;
+        let delay = self.chance.plain(31, place, self.now).within(1, time);
+        self.at(delay, Happening::Duty { node, run, office, token });
+    }
+
+    pub(in crate::sim) fn on_duty(&mut self, node: usize, run: u64, office: Term, token: Token) -> Verdict {
+        if !self.lives(node, run) {
+            return Ok(());
+        }
+        if let Some(thaw) = self.frozen(node) {
+            self.at(thaw, Happening::Duty { node, run, office, token });
+            return Ok(());
+        }
+        let Some(up) = &self.hosts[node].up else { return Ok(()) };
+        let over = !up.outstanding.tokens().any(|other| other == token);
+        if over || up.driver.office() != Some(office) {
+            return Ok(());
+        }
+        self.step(14, node, token.index);
+        self.tell(|| format!("node {} writes that it has carried out effect {token}", node + 1));
+        self.carry_on(node, token, office, ELECTION);
+        self.turn(node, Event::Write(NOBODY, Way::Once, encode(&Ask::Settle(token))))
+    }
+
+    /// L14: all effects are carried out, and none is pending any more.
+    pub(in crate::sim) fn settle_effects(&mut self) -> Verdict {
+        let open = self.effects.open() as u64;
+        let patience = 40 * ELECTION + open * 50 * MS + 2 * self.plan.effects;
+        self.until("L14", patience, "end of all effects", |world| world.effects.open() == 0)?;
+        (0..self.effects.again).for_each(|_| self.met.count(Rare::SettledAgain));
+        Ok(())
+    }
+}
