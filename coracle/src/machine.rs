@@ -258,13 +258,13 @@ impl<S: StateMachine> Turning<S> {
 
     fn deliver(&mut self) {
         // Before the progress, on which it hangs whether the node is in office.
-        let (changes, term) = (self.applier.changed_effects(), self.applier.progress().applied.term);
-        if !changes.is_empty() || term != self.stands {
-            self.stands = term;
-            self.outstanding.take(changes, term);
+        let (progress, changes) = (self.applier.progress(), self.applier.changed_effects());
+        if !changes.is_empty() || progress.applied.term != self.stands {
+            self.stands = progress.applied.term;
+            self.outstanding.take(changes, self.stands);
         }
         // Before the answers: whoever has one finds a status that is not older.
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.applier.progress();
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
         for outcome in self.applier.outcomes() {
             match outcome {
                 Outcome::Reply(writer, reply) => writer.reply::<S>(reply),

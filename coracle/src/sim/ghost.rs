@@ -36,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its number: S1 to S33, L1 to L11, or a word.
+    /// Its number: S1 to S34, L1 to L14, or a word.
     pub invariant: &'static str,
     /// What was seen.
     pub detail: String,

@@ -199,7 +199,7 @@ situations! {
     FounderCrash "founder crash" "a founder's process ended before its first entry was durable",
     EffectGiven "effect to carry out" "a node was given an effect that a machine wants carried out",
     EffectAgain "effect carried out again" "a later leader was given an effect that an earlier one was given as well",
-    EffectLate "effect beside the next leader" "a leader that was deposed already, and did not know it, was given an effect",
+    EffectLate "effect beside the next leader" "a leader that was deposed already, and did not know it, was done with an effect",
     EffectFired "effect of a timer" "a node was given an effect that a timer gave when it fired",
     SettledAgain "effect settled again" "the end of an effect was written more than once",
     ReadAlone "read without a round" "a node answered a read that need not be linearizable, and asked no other",

@@ -6,12 +6,12 @@
 use super::{Happening, World};
 use crate::pending::Token;
 use crate::sim::ghost::Verdict;
-use crate::sim::host::{Event, NOBODY, encode};
+use crate::sim::host::{Event, NOBODY, Running, encode};
 use crate::sim::machine::Ask;
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
 use crate::work::Way;
-use coracle_core::{Raft, Term};
+use coracle_core::Term;
 
 impl World {
     /// A node has done something: it begins to carry out what it finds to do.
@@ -19,8 +19,6 @@ impl World {
         if self.plan.effects == 0 {
             return Ok(());
         }
-        let newest = self.hosts.iter().filter_map(|host| host.up.as_ref()).map(|up| up.raft());
-        let newest = newest.filter(|raft| raft.is_leader()).map(Raft::term).max().unwrap_or_default();
         let run = self.hosts[node].run;
         let Some(up) = &mut self.hosts[node].up else { return Ok(()) };
         let (applied, term) = (up.applier.progress().applied, up.raft().term());
@@ -32,7 +30,6 @@ impl World {
             let again = self.effects.on_given(node, office, at, &effect)?;
             self.met.count(Rare::EffectGiven);
             self.met.count_if(again, Rare::EffectAgain);
-            self.met.count_if(newest > term, Rare::EffectLate);
             self.met.count_if(self.effects.is_of_timer(effect.token), Rare::EffectFired);
             found.push(effect.token);
         }
@@ -67,6 +64,9 @@ impl World {
         if over || up.driver.office() != Some(office) {
             return Ok(());
         }
+        let leaders = self.hosts.iter().filter_map(|host| host.up.as_ref()).map(Running::raft);
+        let newer = leaders.filter(|raft| raft.is_leader() && raft.term() > office).count();
+        self.met.count_if(newer > 0, Rare::EffectLate);
         self.step(14, node, token.index);
         self.tell(|| format!("node {} writes that it has carried out effect {token}", node + 1));
         self.carry_on(node, token, office, ELECTION);
