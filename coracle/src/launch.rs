@@ -159,9 +159,8 @@ async fn assemble(
     });
     let machine_started = (machine.start)(around).map_err(system("start the machine's thread"))?;
     let serving = Serving::new(inner.clone(), machine.understands, callers);
-    let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start);
-    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).fenced_at(fenced);
-    let driver = driver.knowing_rulings(found);
+    let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start).fenced_at(fenced);
+    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).knowing_rulings(found);
     let (ending, stopped) = (ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,

@@ -37,6 +37,7 @@ mod wipes;
 use self::copies::Aside;
 use self::corner::Corner;
 pub(super) use self::counting::Before;
+use self::duties::Duty;
 use self::network::{Network, Parcel};
 use self::reads::Reading;
 use self::turns::Turn;
@@ -54,12 +55,11 @@ use super::situations::{Met, Rare, SITUATIONS};
 use super::{Options, Report};
 use crate::digests::Finding;
 use crate::founding::Question;
-use crate::pending::Token;
 use crate::storage::Change;
 use crate::transport::PeerMessage;
 #[cfg(feature = "mutants")]
 use coracle_core::Broken;
-use coracle_core::{Alarm, Index, NodeId, Peer, Raft, Term, WriteId};
+use coracle_core::{Alarm, Index, NodeId, Peer, Raft, WriteId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -174,13 +174,8 @@ pub(super) enum Happening {
     },
     /// Something between a client that is no member and the nodes.
     Visit(Visit),
-    /// A node has carried out an effect that it was given in the office of this term.
-    Duty {
-        node: usize,
-        run: u64,
-        office: Term,
-        token: Token,
-    },
+    /// A node has carried out an effect.
+    Duty(Duty),
     /// A disk has room again.
     Room {
         node: usize,
@@ -417,7 +412,7 @@ impl World {
             Happening::ChangePlaces { node, more } => self.change_places(node, more),
             Happening::Asked { run, question } => self.on_asked(run, question),
             Happening::Visit(visit) => self.on_visit(visit),
-            Happening::Duty { node, run, office, token } => self.on_duty(node, run, office, token),
+            Happening::Duty(duty) => self.on_duty(duty),
             Happening::Outsider { node, peer } => self.on_outsider(node, peer),
             Happening::Room { node } => {
                 self.end_disk_faults(node);

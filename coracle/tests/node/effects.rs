@@ -137,7 +137,7 @@ fn mailer(cluster: &ClusterOf<Orders>, id: u64, forgetful: bool, sent: &Sent) ->
         while let Ok(effect) = effects.next().await {
             let order: u64 = effect.given().unwrap();
             sent.lock().unwrap().push((id, order, effect.token));
-            if !forgetful || order % 2 == 0 {
+            if !forgetful || order.is_multiple_of(2) {
                 // Where this fails, the next leader does it again.
                 drop(node.write(Ask::Mailed(effect.token, order)).await);
             }

@@ -13,6 +13,15 @@ use crate::sim::situations::Rare;
 use crate::work::Way;
 use coracle_core::Term;
 
+/// An effect that a node carries out, in the office of this term.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) struct Duty {
+    node: usize,
+    run: u64,
+    office: Term,
+    token: Token,
+}
+
 impl World {
     /// A node has done something: it begins to carry out what it finds to do.
     pub(in crate::sim) fn watch_effects(&mut self, node: usize) -> Verdict {
@@ -24,7 +33,7 @@ impl World {
         let (applied, term) = (up.applier.progress().applied, up.raft().term());
         let leads = up.raft().is_leader() && applied.term == term;
         let (at, office) = (applied.index, leads.then_some((run, term)));
-        self.effects.on_pending(node, at, up.outstanding.tokens())?;
+        self.effects.on_pending(node, at, up.duties.pending())?;
         let mut found = Vec::new();
         while let Some(effect) = up.next_effect() {
             let again = self.effects.on_given(node, office, at, &effect)?;
@@ -38,29 +47,30 @@ impl World {
         }
         for token in found {
             self.tell(|| format!("node {} begins to carry out effect {token}", node + 1));
-            self.carry_on(node, token, term, self.plan.effects);
+            self.carry_on(Duty { node, run, office: term, token }, self.plan.effects);
         }
         Ok(())
     }
 
     /// It writes that it has carried out an effect, within this time.
-    fn carry_on(&mut self, node: usize, token: Token, office: Term, time: u64) {
-        let run = self.hosts[node].run;
+    fn carry_on(&mut self, duty: Duty, time: u64) {
+        let Duty { node, token, .. } = duty;
         let place = (token.index as usize * 8 + token.ordinal as usize) * 8 + node;
         let delay = self.chance.plain(31, place, self.now).within(1, time);
-        self.at(delay, Happening::Duty { node, run, office, token });
+        self.at(delay, Happening::Duty(duty));
     }
 
-    pub(in crate::sim) fn on_duty(&mut self, node: usize, run: u64, office: Term, token: Token) -> Verdict {
+    pub(in crate::sim) fn on_duty(&mut self, duty: Duty) -> Verdict {
+        let Duty { node, run, office, token } = duty;
         if !self.lives(node, run) {
             return Ok(());
         }
         if let Some(thaw) = self.frozen(node) {
-            self.at(thaw, Happening::Duty { node, run, office, token });
+            self.at(thaw, Happening::Duty(duty));
             return Ok(());
         }
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
-        let over = !up.outstanding.tokens().any(|other| other == token);
+        let over = !up.duties.pending().any(|other| other == token);
         if over || up.driver.office() != Some(office) {
             return Ok(());
         }
@@ -69,7 +79,7 @@ impl World {
         self.met.count_if(newer > 0, Rare::EffectLate);
         self.step(14, node, token.index);
         self.tell(|| format!("node {} writes that it has carried out effect {token}", node + 1));
-        self.carry_on(node, token, office, ELECTION);
+        self.carry_on(duty, ELECTION);
         self.turn(node, Event::Write(NOBODY, Way::Once, encode(&Ask::Settle(token))))
     }
 
