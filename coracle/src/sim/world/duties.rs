@@ -71,8 +71,14 @@ impl World {
         }
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
         let over = !up.duties.pending().any(|other| other == token);
-        if over || up.driver.office() != Some(office) {
-            return Ok(());
+        match up.driver.office() {
+            Some(now) if now == office && !over => {}
+            // Its machine went back, and will come there again: it is the same office then.
+            None if up.raft().is_leader() && up.raft().term() == office => {
+                self.carry_on(duty, ELECTION);
+                return Ok(());
+            }
+            _ => return Ok(()),
         }
         let leaders = self.hosts.iter().filter_map(|host| host.up.as_ref()).map(Running::raft);
         let newer = leaders.filter(|raft| raft.is_leader() && raft.term() > office).count();
