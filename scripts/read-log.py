@@ -473,7 +473,7 @@ def read_snapshot(path):
 
     try:
         crc, magic, version, length, bits, index, term = unpack("I4sIIQQQ", data)
-        if magic != b"CRSN" or not 120 <= length <= 144 + (52 << 20) + 28_000_004 + 32_772 or length > len(data):
+        if magic != b"CRSN" or not 120 <= length <= 152 + (68 << 20) + 28_000_004 + 32_772 or length > len(data):
             raise wrong(0, "it does not begin like a snapshot")
         if crc32c(data[4:length]) != crc:
             raise wrong(0, "the checksum of the header is wrong")
@@ -481,7 +481,7 @@ def read_snapshot(path):
             raise Unreadable(f"{path}: version {version}")
         digest, time, machine, format, compared, compared_version = unpack("16sQIIQI", data, 40)
         own, of_index, of_term, members = unpack("16sQQI", data, 84)
-        level, sessions, timers, rulings, of_entries, length_of_all = 0, b"", b"", b"", 0, 120 + members
+        level, sessions, timers, rulings, effects, of_entries, length_of_all = 0, b"", b"", b"", b"", 0, 120 + members
         if version >= 2:
             level, size = unpack("II", data, length_of_all)
             sessions = data[length_of_all + 8:length_of_all + 8 + size]
@@ -495,8 +495,11 @@ def read_snapshot(path):
             size, = unpack("I", data, length_of_all)
             rulings = data[length_of_all + 4:length_of_all + 4 + size]
             length_of_all += 4 + size
+            size, = unpack("I", data, length_of_all)
+            effects = data[length_of_all + 4:length_of_all + 4 + size]
+            length_of_all += 4 + size
         later = level > 1 or timers or of_entries > 1
-        if version != (4 if rulings else 3 if later else 1 + level) or level >> 16 or of_entries >> 16:
+        if version != (4 if rulings or effects else 3 if later else 1 + level) or level >> 16 or of_entries >> 16:
             raise wrong(120 + members, "the header cannot be true")
         if length_of_all != length or not 0 < index < 1 << 63 or of_index > index or machine >> 16:
             raise wrong(16, "the header cannot be true")
@@ -522,7 +525,7 @@ def read_snapshot(path):
         "digest": digest.hex(), "cluster_time": time, "machine_version": machine, "compared": agreed if format else None,
         "membership": {"index": of_index, "term": of_term, "payload": data[120:120 + members].hex()},
         "level": level, "sessions": sessions.hex(), "timers": timers.hex(),
-        "entries_version": of_entries, "rulings": rulings.hex(),
+        "entries_version": of_entries, "rulings": rulings.hex(), "effects": effects.hex(),
     }
 
 

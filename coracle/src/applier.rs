@@ -10,6 +10,7 @@ use crate::beginning::Beginning;
 use crate::entry::{Entry, MAX_PAYLOAD};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
 use crate::events::News;
+use crate::pending::Change;
 use crate::proposal::Proposal;
 use crate::replicated::{Applied, Digest, Replicated, SaveState};
 use crate::rulings::Skips;
@@ -362,6 +363,11 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
     /// What the machine published since the last call.
     pub(crate) fn news(&mut self) -> News {
         self.replicated.news()
+    }
+
+    /// What has changed since the last call among the effects that are pending.
+    pub(crate) fn changed_effects(&mut self) -> Vec<Change> {
+        self.replicated.changed_effects()
     }
 
     /// Forgets reads that nobody waits for any more.

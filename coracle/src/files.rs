@@ -250,6 +250,7 @@ mod tests {
             timers: Bytes::new(),
             entries_version: 0,
             rulings: Bytes::new(),
+            effects: Bytes::new(),
         };
         let kept =
             snapshots::save(disk, &meta, 77, &Pace::at_most(0), |to| to.write_all(&[5; 3000])).unwrap();
@@ -319,6 +320,7 @@ mod tests {
             timers: Bytes::new(),
             entries_version: 0,
             rulings: Bytes::new(),
+            effects: Bytes::new(),
         };
         let (tell, begun) = mpsc::channel();
         writer.save(

@@ -1,12 +1,20 @@
-//! The driver's side of [timers](crate::timers): a leader has those fire that are due.
+//! What a leader does by itself: it takes office, and has those [timers](crate::timers) fire that are due.
 
 use crate::driver::Driver;
 use crate::entry::Kind;
 use crate::replica::{Event, Moment};
 use crate::work::Waits;
-use coracle_core::Member;
+use coracle_core::{Member, Term};
 
 impl<W: Waits, R: Waits> Driver<W, R> {
+    /// The term in which this node is in office: it leads, and its machine has applied an entry of that term, and so all
+    /// that was decided before.
+    pub(crate) fn office(&self) -> Option<Term> {
+        let (raft, term) = (self.raft(), self.raft().term());
+        let applied = raft.term_at(self.machine_applied()) == Some(term);
+        (raft.is_leader() && (applied || raft.broken().is("effects-before-office"))).then_some(term)
+    }
+
     /// Writes an entry by which timers fire, if this node leads, the first timer of its machine is due, and no such entry is
     /// under way. Its machine must have come as far as this office, or it would not know what the one before had fire.
     ///

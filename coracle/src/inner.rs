@@ -7,6 +7,7 @@ use crate::error::{Busy, EntryLookupError, Leader, ReadError, SnapshotError, Sto
 use crate::freshness::Confirmed;
 use crate::inbox::{self, Refused};
 use crate::lanes::Lanes;
+use crate::outstanding::Shared;
 use crate::published::Published;
 use crate::requests::{Reader, Request};
 use crate::rulings::{Ruled, Ruling, RulingError};
@@ -54,6 +55,8 @@ pub(crate) struct Inner {
     pub(crate) confirmed: Confirmed,
     /// What the machine publishes.
     pub(crate) published: Arc<Published>,
+    /// The effects that are pending.
+    pub(crate) outstanding: Arc<Shared>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
     /// The term in which this node is in office.
     pub(crate) office: watch::Receiver<Option<Term>>,

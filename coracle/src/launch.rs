@@ -12,6 +12,7 @@ use crate::inner::{Boxed, Handles, Inner};
 use crate::machine::{self, Machine, Surroundings};
 use crate::moving;
 use crate::open::{Opened, newest_time, open, random, restore};
+use crate::outstanding::Shared;
 use crate::published::Published;
 use crate::replacing;
 use crate::replica::Replica;
@@ -149,6 +150,7 @@ async fn assemble(
         confirmed: Default::default(),
         machine_version: Arc::new(AtomicU16::new(1)),
         published: around.published.clone(),
+        outstanding: around.outstanding.clone(),
         leader,
         office,
         directory,
@@ -158,12 +160,9 @@ async fn assemble(
     });
     let machine_started = (machine.start)(around).map_err(system("start the machine's thread"))?;
     let serving = Serving::new(inner.clone(), machine.understands, callers);
-    let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start);
-    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).fenced_at(fenced);
-    let mut driver = driver.knowing_rulings(found);
-    if config.tls.as_ref().is_some_and(Tls::is_required) {
-        driver = driver.authenticated();
-    }
+    let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start).fenced_at(fenced);
+    let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).knowing_rulings(found);
+    let driver = driver.authenticated(config.tls.as_ref().is_some_and(Tls::is_required));
     let (ending, stopped) = (ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,
@@ -276,6 +275,7 @@ fn around(
         reports,
         snapshots,
         published: Arc::new(Published::new(config.events_bytes)),
+        outstanding: Arc::new(Shared::default()),
         ending: ending.clone(),
         disk: disk.clone(),
     };
@@ -336,6 +336,7 @@ mod tests {
             timers: bytes::Bytes::new(),
             entries_version: 0,
             rulings: bytes::Bytes::new(),
+            effects: bytes::Bytes::new(),
         };
         let kept = Kept { meta, file: 1, bytes: 500 };
         let recovered = Recovered {

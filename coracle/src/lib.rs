@@ -83,6 +83,7 @@ mod courier;
 mod courier_tests;
 mod digests;
 mod driver;
+mod duties;
 mod effects;
 pub mod entry;
 mod error;
@@ -111,7 +112,9 @@ mod mutants;
 mod nesting;
 mod node;
 mod open;
+mod outstanding;
 mod own_disk;
+mod pending;
 mod place;
 mod primitives;
 mod proposal;
@@ -160,6 +163,7 @@ pub use access::Access;
 pub use backup::{Backup, BackupError, BackupInfo};
 pub use config::{Config, Lease, MachineThread, Storage};
 pub use coracle_core as raft;
+pub use duties::Effects;
 pub use error::{
     Busy, Cause, ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SessionError,
     SnapshotError, StartError, StopReason, TransferError, WatchError, WriteError, in_full,
@@ -169,6 +173,8 @@ pub use freshness::{Freshness, Seen};
 pub use given_up::RebuildError;
 pub use members::MemberChange;
 pub use node::Node;
+pub use outstanding::Effect;
+pub use pending::{EffectError, EffectsFull, Token};
 pub use replicated::Digest;
 pub use rulings::{Ruling, RulingError, Verdict};
 pub use session::Session;

@@ -9,6 +9,7 @@ use crate::config::{MachineThread, TICK};
 use crate::error::{StopReason, WriteError, in_full};
 use crate::files::SnapshotWriter;
 use crate::inner::Boxed;
+use crate::outstanding::Shared;
 use crate::published::Published;
 use crate::replicated::Replicated;
 use crate::requests::{Reader, Writer};
@@ -18,7 +19,7 @@ use crate::transport::Forward;
 use crate::transport::tcp::Tcp;
 use crate::work::Work;
 use bytes::Bytes;
-use coracle_core::{LogId, Peer};
+use coracle_core::{LogId, Peer, Term};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -72,6 +73,8 @@ pub(crate) struct Surroundings {
     pub(crate) snapshots: SnapshotWriter,
     /// Where it publishes.
     pub(crate) published: Arc<Published>,
+    /// Where it tells which effects are pending.
+    pub(crate) outstanding: Arc<Shared>,
     /// Why the node stops, once it does.
     pub(crate) ending: watch::Receiver<Option<StopReason>>,
     /// Keeps the directory locked until the machine has ended.
@@ -89,8 +92,8 @@ impl Machine {
         let mut applier = Applier::new(replicated, around.snapshots.files.clone());
         around.published.take(applier.news());
         let progress = Arc::new(Mutex::new(applier.progress()));
-        let Surroundings { on, runtime, name, transport, reports, snapshots, published, ending, disk } =
-            around;
+        let Surroundings { on, runtime, name, transport, reports, snapshots, published, .. } = around;
+        let Surroundings { outstanding, ending, disk, .. } = around;
         let turning = Turning {
             applier,
             work,
@@ -99,6 +102,8 @@ impl Machine {
             reports: Guard(reports),
             snapshots,
             published,
+            outstanding,
+            stands: Term(0),
             ending,
             swept: Instant::now(),
         };
@@ -163,6 +168,9 @@ struct Turning<S: StateMachine> {
     reports: Guard,
     snapshots: SnapshotWriter,
     published: Arc<Published>,
+    outstanding: Arc<Shared>,
+    /// The term that was told to those who carry out effects.
+    stands: Term,
     ending: watch::Receiver<Option<StopReason>>,
     swept: Instant,
 }
@@ -251,8 +259,14 @@ impl<S: StateMachine> Turning<S> {
     }
 
     fn deliver(&mut self) {
+        // Before the progress, on which it hangs whether the node is in office.
+        let (progress, changes) = (self.applier.progress(), self.applier.changed_effects());
+        if !changes.is_empty() || progress.applied.term != self.stands {
+            self.stands = progress.applied.term;
+            self.outstanding.take(changes, self.stands);
+        }
         // Before the answers: whoever has one finds a status that is not older.
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = self.applier.progress();
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
         for outcome in self.applier.outcomes() {
             match outcome {
                 Outcome::Reply(writer, reply) => writer.reply::<S>(reply),

@@ -4,6 +4,7 @@
 
 use crate::backup::{Backup, BackupError};
 use crate::config::Config;
+use crate::duties::Effects;
 use crate::entry::Entry;
 use crate::error::{
     ChangeError, ConfigurationError, EntryLookupError, Leader, ReadError, SnapshotError, StartError,
@@ -270,6 +271,33 @@ impl<S: StateMachine> Node<S> {
     /// event is published once its entry is applied here, so a node that is behind publishes later, and never anything else.
     pub fn events(&self, from: Position) -> Events {
         Events::here(self.inner.clone(), from)
+    }
+
+    /// The effects that this node is to carry out: those that the machine has [given](crate::Context::effect) and that no
+    /// command has [settled](crate::Context::settle), in the order in which they were given, and only while this node is in
+    /// [office](Node::office). Each once for each of its offices; in the next one, on whichever node, those that are still
+    /// pending come again. Two of these are each given all of them, so one is enough.
+    ///
+    /// Carry an effect out, and write a command that says what came of it, whose `apply` settles it. So every effect is
+    /// carried out at least once, and more often where a leader dies in between, or does not know yet that another leads: two
+    /// nodes may even do it at the same time. What makes that once is the [token](crate::Token), by which the world
+    /// outside tells that it has done this already.
+    ///
+    /// ```
+    /// # use coracle::{Node, StateMachine, Token};
+    /// # async fn example<S: StateMachine<Command = (Token, bool)>>(node: &Node<S>) {
+    /// let mut effects = node.effects();
+    /// while let Ok(effect) = effects.next().await {
+    ///     let sent = send(&effect.token.to_string(), &effect.payload).await;
+    ///     // Where this fails, whoever leads next is given the effect again.
+    ///     drop(node.write((effect.token, sent)).await);
+    /// #   break;
+    /// }
+    /// # }
+    /// # async fn send(_: &str, _: &[u8]) -> bool { true }
+    /// ```
+    pub fn effects(&self) -> Effects {
+        Effects::of(self.inner.clone())
     }
 
     /// Whom this node holds for the leader now. It may be out of date: for routing and display, not for decisions.

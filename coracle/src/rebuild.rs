@@ -309,6 +309,7 @@ fn found(
         level: 0,
         sessions: bytes::Bytes::new(),
         rulings: bytes::Bytes::new(),
+        effects: bytes::Bytes::new(),
         ..meta
     };
     let (last, file) = (meta.id, open::random()?);

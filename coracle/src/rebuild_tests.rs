@@ -43,6 +43,7 @@ fn meta() -> Meta {
         timers: timers(),
         entries_version: 0,
         rulings: Bytes::new(),
+        effects: Bytes::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::digests::CHECKED_EVERY;
 use crate::entry::{Entry, Kind};
 use crate::error::{Cause, ReadError, StopReason, WriteError};
 use crate::events::{Event, News, Position, Publishes};
+use crate::pending::{Change, Pending};
 use crate::proposal::{Numbered, Proposal};
 use crate::rulings::{Ruling, Rulings, Verdict};
 use crate::sessions::{Judged, Sessions};
@@ -57,6 +58,7 @@ pub(crate) struct Replicated<S> {
     cluster_time: u64,
     sessions: Sessions,
     timers: Timers,
+    pending: Pending,
     /// What was ruled about entries that could not be applied.
     rulings: Rulings,
     /// Events of entries up to this one were published before: the machine went back, and applies those again.
@@ -89,6 +91,7 @@ impl<S: StateMachine> Replicated<S> {
             cluster_time: 0,
             sessions: Sessions::default(),
             timers: Timers::default(),
+            pending: Pending::default(),
             rulings: Rulings::default(),
             told: Index::ZERO,
             level: 0,
@@ -127,6 +130,11 @@ impl<S: StateMachine> Replicated<S> {
         mem::take(&mut self.news)
     }
 
+    /// What has changed since the last call among the effects that are pending.
+    pub(crate) fn changed_effects(&mut self) -> Vec<Change> {
+        self.pending.changes()
+    }
+
     /// What other nodes compare with what they have.
     pub(crate) fn compared(&self) -> Option<coracle_core::Digest> {
         self.compared
@@ -154,6 +162,7 @@ impl<S: StateMachine> Replicated<S> {
             // The first is what there is where nothing is said.
             entries_version: if self.version > 1 { self.version } else { 0 },
             rulings: self.rulings.encode(),
+            effects: self.pending.encode(),
         }
     }
 
@@ -229,6 +238,7 @@ impl<S: StateMachine> Replicated<S> {
             timers,
             entries_version,
             rulings,
+            effects,
         } = meta;
         let known = if level > 0 && !self.broken.is("sessions-not-in-snapshots") {
             Sessions::decode(&sessions, self.broken)
@@ -239,6 +249,9 @@ impl<S: StateMachine> Replicated<S> {
         let timers = if self.broken.is("timers-not-in-snapshots") { Bytes::new() } else { timers };
         let timers = Timers::decode(&timers, self.broken);
         self.timers = timers.ok_or("the timers that come with it make no sense")?;
+        let effects = if self.broken.is("effects-not-in-snapshots") { Bytes::new() } else { effects };
+        let pending = Pending::decode(&effects, self.broken);
+        self.pending = pending.ok_or("the effects that come with it make no sense")?.jumped();
         self.rulings = Rulings::decode(&rulings).ok_or("the rulings that come with it make no sense")?;
         self.told = self.told.max(self.applied.index);
         (self.applied, self.digest, self.membership) = (id, digest, membership);
@@ -322,8 +335,12 @@ impl<S: StateMachine> Replicated<S> {
     pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Applied<S>, StopReason> {
         let id = entry.id();
         self.begin(entry)?;
+        let untold = self.pending.untold();
         let applied = self.carry_out(entry).inspect_err(|_| {
             self.news.events.retain(|event| event.at.index != id.index);
+            if !self.broken.is("effect-of-failed-entry-kept") {
+                self.pending.untell(untold);
+            }
         })?;
         let told = match &applied {
             Applied::Replied(_, encoded) => encoded.as_deref(),
@@ -351,7 +368,8 @@ impl<S: StateMachine> Replicated<S> {
             return Err(StopReason::Apply { id, problem });
         }
         self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
-        (self.sessions.broken, self.timers.broken) = (self.broken, self.broken);
+        (self.sessions.broken, self.timers.broken, self.pending.broken) =
+            (self.broken, self.broken, self.broken);
         // Before the command, which must not see what is over (D5.5.2).
         self.sessions.expire(self.cluster_time);
         self.level = self.level.max(entry.kind().level());
@@ -414,7 +432,8 @@ impl<S: StateMachine> Replicated<S> {
         if id.index.0.is_multiple_of(self.compared_every) {
             // A machine's own digest leaves the replies out, which may change with its version.
             let (sessions, timers) = (self.sessions.digest(), self.timers.digest());
-            let own = |at: usize| sessions[at] ^ timers[at];
+            let pending = self.pending.digest();
+            let own = |at: usize| sessions[at] ^ timers[at] ^ pending[at];
             let (format, bytes) = match self.machine.digest() {
                 Some(state) => (OF_THE_STATE, std::array::from_fn(|at| state[at] ^ own(at))),
                 None => (OF_THE_CHAIN, self.digest),
@@ -527,9 +546,10 @@ impl<S: StateMachine> Replicated<S> {
     ) -> Result<T, StopReason> {
         let mut context = Context::new(entry.id(), self.cluster_time, entry.stamp().wall_time);
         context.timers = mem::take(&mut self.timers);
+        context.pending = mem::take(&mut self.pending);
         let machine = &mut self.machine;
         let done = catch_unwind(AssertUnwindSafe(|| does(machine, &mut context)));
-        self.timers = context.timers;
+        (self.timers, self.pending) = (context.timers, context.pending);
         let done =
             done.map_err(|panic| StopReason::Panicked { at: at.to_string(), message: said(&*panic) })?;
         if let Some(problem) = context.fatal {
@@ -560,9 +580,10 @@ impl<S: StateMachine> Replicated<S> {
         if let Some(digest) = self.machine.digest() {
             hash.update(&digest);
         }
-        let timers = self.timers.digest();
-        if timers != [0; 16] {
-            hash.update(&timers);
+        for own in [self.timers.digest(), self.pending.digest()] {
+            if own != [0; 16] {
+                hash.update(&own);
+            }
         }
         self.digest = hash.digest128().to_le_bytes();
     }
@@ -578,6 +599,10 @@ fn said(panic: &(dyn Any + Send)) -> String {
     let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
     message.unwrap_or_else(|| "no message".to_owned())
 }
+
+#[cfg(test)]
+#[path = "replicated_effects_tests.rs"]
+mod effects_tests;
 
 #[cfg(test)]
 #[path = "replicated_timers_tests.rs"]

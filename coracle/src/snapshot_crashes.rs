@@ -185,6 +185,7 @@ impl Model {
             timers: Bytes::new(),
             entries_version: 0,
             rulings: Bytes::new(),
+            effects: Bytes::new(),
         }
     }
 

@@ -27,6 +27,7 @@ fn kept(index: u64, bytes: u64) -> Kept {
         timers: Bytes::new(),
         entries_version: 0,
         rulings: Bytes::new(),
+        effects: Bytes::new(),
     };
     Kept { meta, file: 5, bytes }
 }

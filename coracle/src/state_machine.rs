@@ -8,6 +8,7 @@ pub use crate::codec::CodecError;
 
 use crate::codec;
 use crate::events::Publishes;
+use crate::pending::{EffectError, EffectsFull, Pending, Token};
 use crate::snapshot::Save;
 use crate::timers::{Timers, TimersFull};
 use bytes::Bytes;
@@ -94,8 +95,8 @@ pub trait StateMachine: Send + 'static {
     /// place of the newest entry and the library's blob, all together or not at all. Called after each
     /// *batch* of applies, before each snapshot, and right after each [`restore`](StateMachine::restore), whose work must not
     /// be found by [`applied`](StateMachine::applied) before. The blob is a few KiB, and with
-    /// sessions as large as the answers that they keep, 48 MiB at most; each timer that is set adds 28 bytes. An error stops
-    /// the node.
+    /// sessions as large as the answers that they keep, 48 MiB at most; each timer that is set adds 28 bytes, and each effect that is
+    /// pending its payload and 24 bytes. An error stops the node.
     fn persist(&mut self, at: LogId, blob: &[u8]) -> io::Result<()> {
         let _ = (at, blob);
         Ok(())
@@ -169,14 +170,25 @@ pub struct Context {
     pub(crate) emitted: Vec<Bytes>,
     /// All timers, while the entry is applied.
     pub(crate) timers: Timers,
+    /// All effects that are pending, while the entry is applied.
+    pub(crate) pending: Pending,
     /// Why the entry cannot be applied.
     pub(crate) fatal: Option<String>,
 }
 
 impl Context {
-    /// A context for tests of a machine. No timer is set in it, and those that the machine sets stay in it.
+    /// A context for tests of a machine. No timer is set in it and no effect pending, and what the machine sets and gives stays
+    /// in it.
     pub fn new(id: LogId, cluster_time: u64, wall_time: u64) -> Context {
-        Context { id, cluster_time, wall_time, emitted: Vec::new(), timers: Timers::default(), fatal: None }
+        Context {
+            id,
+            cluster_time,
+            wall_time,
+            emitted: Vec::new(),
+            timers: Timers::default(),
+            pending: Pending::default(),
+            fatal: None,
+        }
     }
 
     /// Publishes an event to those who [watch](crate::Node::events) the machine, in MessagePack with the names of the fields.
@@ -222,6 +234,34 @@ impl Context {
     /// When the timer of this name is due, by the cluster's clock, if it is set.
     pub fn timer(&self, name: u64) -> Option<u64> {
         self.timers.due(name)
+    }
+
+    /// Gives an effect, in MessagePack with the names of the fields: something that the leader is to carry out, outside of the
+    /// cluster. It is pending from now on, in snapshots too, until it is [settled](Context::settle); each leader finds those
+    /// that are pending in [`Node::effects`](crate::Node::effects). Returns what it is called, whoever carries it out and
+    /// however often.
+    ///
+    /// As many may be pending as [`EffectsFull`] says. A machine that begins to give effects by commands that there were
+    /// before is a new [version](StateMachine::VERSION).
+    pub fn effect<T: Serialize>(&mut self, effect: &T) -> Result<Token, EffectError> {
+        let payload = codec::message_pack::encode(effect)?;
+        Ok(self.effect_bytes(&payload)?)
+    }
+
+    /// Gives these very bytes as an effect. See [`effect`](Context::effect).
+    pub fn effect_bytes(&mut self, effect: &[u8]) -> Result<Token, EffectsFull> {
+        self.pending.give(self.id, effect)
+    }
+
+    /// Settles an effect: it is pending no more, and no leader carries it out again. For the command that says what came of
+    /// it. False if none of this name is pending: it was settled before, as by a leader that carried it out as well.
+    pub fn settle(&mut self, effect: Token) -> bool {
+        self.pending.settle(effect)
+    }
+
+    /// The effects that are pending, in the order in which they were given.
+    pub fn effects(&self) -> impl Iterator<Item = (Token, &Bytes)> {
+        self.pending.all()
     }
 }
 

@@ -101,6 +101,7 @@ fn make_with_snapshots() -> MemDisk {
             timers: bytes::Bytes::new(),
             entries_version: 0,
             rulings: bytes::Bytes::new(),
+            effects: bytes::Bytes::new(),
         };
         let state: Vec<u8> = (0..300).map(|at| (at * id.index.0 % 251) as u8).collect();
         snapshots::save(&disk, &meta, 0x5a5a_0000 + id.index.0, &snapshots::Pace::at_most(0), |to| {
@@ -150,6 +151,7 @@ fn make_with_sessions() -> MemDisk {
         timers: bytes::Bytes::new(),
         entries_version: 0,
         rulings: bytes::Bytes::new(),
+        effects: bytes::Bytes::new(),
     };
     let pace = snapshots::Pace::at_most(0);
     snapshots::save(&disk, &meta, 0x5a5a_0010, &pace, |to| to.write_all(&[7; 300])).unwrap();
@@ -188,6 +190,7 @@ fn make_with_timers() -> MemDisk {
             timers: timers.into(),
             entries_version: if level > 0 { 3 } else { 0 },
             rulings: bytes::Bytes::new(),
+            effects: bytes::Bytes::new(),
         };
         let pace = snapshots::Pace::at_most(0);
         snapshots::save(&disk, &meta, 0x5a5a_0000 + index, &pace, |to| to.write_all(&[7; 300])).unwrap();
@@ -227,6 +230,13 @@ fn make_with_rulings() -> MemDisk {
     let stop = MachineStop { at: LogId::new(4, 15), after: Index(9) };
     identity::set_stop(&disk, Some(KeptStop { stop, why: "it is poison".to_owned() })).unwrap();
     let kept = |at: u64, payload: [u8; 24]| [&at.to_le_bytes()[..], &payload].concat();
+    // One effect, the first of entry 14.4.
+    let effects = [
+        &1u32.to_le_bytes()[..],
+        &[4u64, 14].map(u64::to_le_bytes).concat(),
+        &[0u32, 4].map(u32::to_le_bytes).concat(),
+        b"mail",
+    ];
     let meta = Meta {
         id: LogId::new(4, 17),
         digest: [0xee; 16],
@@ -236,6 +246,7 @@ fn make_with_rulings() -> MemDisk {
         level: 3,
         sessions: vec![0; 4].into(),
         rulings: [2u32.to_le_bytes().to_vec(), kept(16, retry), kept(17, skip)].concat().into(),
+        effects: effects.concat().into(),
         ..Meta::default()
     };
     let pace = snapshots::Pace::at_most(0);
@@ -274,7 +285,7 @@ fn describe(disk: &MemDisk) -> String {
         let mut state = Vec::new();
         snapshots::open(disk, meta.id).unwrap().read_to_end(&mut state).unwrap();
         // As before there were sessions, and timers, where there are none.
-        let meta = format!("{meta:?}").replace(", rulings: b\"\"", "");
+        let meta = format!("{meta:?}").replace(", rulings: b\"\", effects: b\"\"", "");
         let meta = meta.replace(", timers: b\"\", entries_version: 0", "");
         let meta = meta.replace(", level: 0, sessions: b\"\" }", " }");
         writeln!(text, "{name} {file:x} of {bytes} bytes, {meta}, state {}", hex(&state)).unwrap();

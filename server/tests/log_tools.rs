@@ -148,6 +148,7 @@ impl Node {
             timers: Bytes::new(),
             entries_version: 0,
             rulings: Bytes::new(),
+            effects: Bytes::new(),
         };
         let state: Vec<u8> = (0..id.index.0 * id.index.0 % 5000).map(|i| (i * 7 + i / 251) as u8).collect();
         snapshots::save(&*self.disk, &meta, id.index.0 << 40 | 5, &snapshots::Pace::at_most(0), |to| {

@@ -2,9 +2,7 @@
 
 use super::{Runtime, directory};
 use crate::alarms;
-use crate::driver::Driver;
 use crate::error::{Leader, WriteError};
-use crate::requests::{Reader, Writer};
 use crate::wire::Directory;
 use coracle_core::{LogId, Term};
 use std::sync::Arc;
@@ -63,7 +61,7 @@ impl Runtime {
             told.clone_from(&leader);
             changed
         });
-        let office = office(&self.parts.driver);
+        let office = self.parts.driver.office();
         self.parts.told.office.send_if_modified(|told| std::mem::replace(told, office) != office);
         let machine = self.parts.machine_version.load(Ordering::Relaxed);
         let driver = &self.parts.driver;
@@ -76,13 +74,4 @@ impl Runtime {
             tracing::info!(node = %self.parts.config.id, "{}", alarms::role(role.0, role.1, leader));
         }
     }
-}
-
-/// The term in which this node is in office: it leads, and its machine has applied an entry of that term, and so all
-/// that was decided before.
-fn office(driver: &Driver<Writer, Reader>) -> Option<Term> {
-    let raft = driver.raft();
-    let term = raft.term();
-    let applied = || raft.term_at(driver.machine_applied()) == Some(term);
-    (raft.is_leader() && applied()).then_some(term)
 }

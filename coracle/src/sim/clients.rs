@@ -501,6 +501,10 @@ impl Clients {
         let Ok(ask) = Kv::decode_command(&command) else {
             return broken("S5", format!("the command of {} cannot be decoded", entry.id()));
         };
+        if matches!(ask, Ask::Settle(_)) {
+            // No client asks for that.
+            return Ok(());
+        }
         let text = text_of(&ask);
         let request: usize = text.trim_end_matches(';').parse().unwrap_or(0);
         let deed = self.deeds.get(request.wrapping_sub(1));
@@ -611,7 +615,7 @@ fn input(ask: &Result<Ask, Look>) -> Input {
     let text = |text: &String| bytes::Bytes::from(text.clone());
     let (key, command) = match ask {
         Err(Look::Key(key)) => (*key, Command::Get),
-        Err(Look::Guest(_)) | Ok(Ask::Guest(..)) => (0, Command::Get),
+        Err(Look::Guest(_)) | Ok(Ask::Guest(..) | Ask::Settle(_)) => (0, Command::Get),
         Ok(Ask::Put(key, value)) => (*key, Command::Put(text(value))),
         Ok(Ask::Append(key, value)) => (*key, Command::Append(text(value))),
         Ok(Ask::Cas(key, from, to)) => (*key, Command::Cas { from: from.as_ref().map(text), to: text(to) }),
@@ -629,5 +633,6 @@ fn output(ask: &Result<Ask, Look>, told: &Told) -> Output {
 fn text_of(ask: &Ask) -> &str {
     match ask {
         Ask::Put(_, text) | Ask::Append(_, text) | Ask::Cas(_, _, text) | Ask::Guest(text, _) => text,
+        Ask::Settle(_) => "",
     }
 }

@@ -86,7 +86,7 @@ impl Past {
             Ask::Put(key, text) => (*key, text.clone()),
             Ask::Append(key, text) => (*key, held(key).unwrap_or_default() + text),
             Ask::Cas(key, expected, text) if held(key) == *expected => (*key, text.clone()),
-            Ask::Cas(..) | Ask::Guest(..) => return,
+            Ask::Cas(..) | Ask::Guest(..) | Ask::Settle(_) => return,
         };
         self.keys.entry(key).or_default().push((index, Some(value)));
     }

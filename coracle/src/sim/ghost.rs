@@ -14,6 +14,7 @@
 //! - S26 leadership goes to whom it may go · S27 a member is only said to be where it was · S19 a read is not older than what was committed when it was asked · S20 what was durable is there
 //!   after a crash · S21 what was refused never happens
 
+pub(super) mod effects;
 pub(super) mod members;
 mod places;
 mod queued;
@@ -35,7 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its number: S1 to S33, L1 to L11, or a word.
+    /// Its number: S1 to S34, L1 to L14, or a word.
     pub invariant: &'static str,
     /// What was seen.
     pub detail: String,

@@ -11,6 +11,7 @@
 use super::dice::Dice;
 use super::ghost::Violation;
 use super::history::History;
+use crate::pending::Pending;
 use crate::replicated::SaveState;
 use crate::state_machine::{Context, QueryContext};
 use crate::timers::Timers;
@@ -107,15 +108,15 @@ pub(super) struct Applied {
     pub(super) outcome: Outcome,
 }
 
-/// A log that is applied once more, without a cluster: the timers that the library keeps for the machine.
+/// A log that is applied once more, without a cluster: the timers and effects that the library keeps for the machine.
 #[derive(Default)]
-pub(super) struct Replay(Timers);
+pub(super) struct Replay(Timers, Pending);
 
 impl Replay {
     /// Before the next.
     pub(super) fn context(&mut self, applied: &Applied) -> Context {
         let mut context = Context::new(applied.id, applied.cluster_time, applied.wall_time);
-        context.timers = mem::take(&mut self.0);
+        (context.timers, context.pending) = (mem::take(&mut self.0), mem::take(&mut self.1));
         if let Call::Timer(name) = applied.call {
             context.cancel_timer(name);
         }
@@ -124,7 +125,9 @@ impl Replay {
 
     /// After it.
     pub(super) fn took(&mut self, context: Context) {
-        self.0 = context.timers;
+        (self.0, self.1) = (context.timers, context.pending);
+        // Nobody is told.
+        drop(self.1.changes());
     }
 }
 
@@ -137,6 +140,8 @@ pub(super) struct Outcome {
     pub(super) digest: Option<[u8; 16]>,
     /// A digest of the timers that are set then.
     pub(super) timers: [u8; 16],
+    /// A digest of the effects that are pending then.
+    pub(super) effects: [u8; 16],
 }
 
 /// The first rule that was broken, and at which entry; at none, if the id is zero.
@@ -381,7 +386,8 @@ pub(super) fn outcome(
     let now = QueryContext::new(context.id, context.cluster_time);
     let state = program.state().map(|query| machine.query(&now, query)).transpose()?;
     let emitted = context.emitted().iter().map(|event| event.to_vec()).collect();
-    Ok(Outcome { reply, emitted, state, digest: machine.digest(), timers: context.timers.digest() })
+    let (timers, effects) = (context.timers.digest(), context.pending.digest());
+    Ok(Outcome { reply, emitted, state, digest: machine.digest(), timers, effects })
 }
 
 /// Whether two machines show the same of an entry.
@@ -409,6 +415,8 @@ pub(super) fn alike(
         format!("the state is {} then, and that of {who} is {}", state(one), state(other))
     } else if one.timers != other.timers {
         format!("{who} has set other timers")
+    } else if one.effects != other.effects {
+        format!("{who} has other effects pending")
     } else {
         format!("{who} has another digest")
     };

@@ -4,6 +4,7 @@
 //! It does what the runtime does in production, one step at a time, and leaves to the world what the world
 //! decides: when a message arrives, when a write is done, when the machine gets on, when the power goes.
 
+mod duties;
 mod files;
 mod found;
 mod heard;
@@ -13,7 +14,8 @@ mod standing;
 mod twin;
 mod wants;
 
-pub(super) use self::heard::{Heard, NotDone, REMOTE};
+use self::duties::{Duties, Turned};
+pub(super) use self::heard::{Heard, NOBODY, NotDone, REMOTE};
 pub(super) use self::standing::Link;
 use self::standing::{Standing, Whereabouts};
 pub(super) use self::twin::Twin;
@@ -25,7 +27,7 @@ use super::fresh::Reading;
 use super::guest::Guests;
 use super::machine::{Ask, Fired, Kv, Look};
 use super::plan::Plan;
-use crate::applier::{Applier, Done, Outcome};
+use crate::applier::{Done, Outcome};
 use crate::config::Config;
 use crate::driver::Driver;
 use crate::entry::Entry;
@@ -134,10 +136,11 @@ pub(super) struct Host {
 /// What lives and dies with a boot.
 pub(super) struct Running {
     pub(super) driver: Driver<RequestId, (Look, RequestId)>,
-    pub(super) applier: Applier<Kv, RequestId, RequestId>,
+    pub(super) applier: Turned,
     /// What its machine has published.
     pub(super) history: History,
     pub(super) reading: Reading,
+    pub(super) duties: Duties,
     /// Timers that have fired.
     fired: Fired,
     pub(super) queue: WriteQueue,
@@ -315,13 +318,12 @@ impl Host {
         let snapshot = newest_snapshot(&*disk, &mut log, &mut recovered, self.broken).map_err(text)?;
         let reader = log.reader();
         let newest = newest_time(&*reader, &recovered).map_err(|error| in_full(&error))?;
-        let (replicated, fired, restored) =
+        let (mut applier, fired, restored) =
             self.machine(plan, &disk, snapshot.as_ref(), &recovered, identity.cluster)?;
         // A founder names the cluster in its identity only after its first entry was durable.
         if let (None, Some((_, membership))) = (identity.cluster, restored.memberships.last()) {
             identity = identity::set_cluster(&*disk, membership.cluster).map_err(text)?;
         }
-        let promise = promise(&*disk).map_err(text)?;
         self.boots = identity::begin_run(&*disk, || Boot(dice.bits())).map_err(text)?;
         let found =
             Found::on(&*disk, &*reader, recovered.purged.index, recovered.last.index).map_err(text)?;
@@ -330,13 +332,14 @@ impl Host {
         let raft = self.core(boot, &config, dice.bits(), restored, self.clock.moment(now).tick)?;
         let standing = self.stand(&*disk, raft.membership()).map_err(text)?;
         let newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
-        let (began, replica) = ((recovered, replicated.applied()), Replica::new(raft, &config, newest));
-        let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated().among_equals();
+        let (began, replica) = ((recovered, found::stands(&applier)), Replica::new(raft, &config, newest));
+        let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated(true).among_equals();
         let driver = driver.starting_from(snapshot, 0).knowing_rulings(found);
         let driver = driver.fenced_at(identity::fenced(&*disk).map_err(text)?);
         self.up = Some(Running {
-            driver: driver.remembering(promise, self.boots.count),
-            applier: Applier::new(replicated, disk.clone()),
+            driver: driver.remembering(promise(&*disk).map_err(text)?, self.boots.count),
+            duties: Duties::of(&mut applier, self.broken),
+            applier,
             history: History::new(REMEMBERED, Index::ZERO).breaking(self.broken),
             reading: Reading::new(self.broken),
             fired,
@@ -642,6 +645,7 @@ impl Running {
             wants.fatal = wants.fatal.take().or(Some(said(&reason)));
         }
         let news = self.applier.news();
+        self.duties.learn(&mut self.applier);
         wants.news.push(news.clone());
         self.history.take(news);
         self.outcomes(wants);

@@ -3,6 +3,7 @@
 
 use super::guest::{Call, Guest};
 use crate::events::Publishes;
+use crate::pending::Token;
 use crate::snapshot::{self, Save};
 use crate::state_machine::{Context, QueryContext, StateMachine};
 use crate::storage::disk::{Disk, read_full};
@@ -25,6 +26,8 @@ pub(super) enum Ask {
     Cas(u8, Option<String>, String),
     /// A command of the guest, after the text that makes it unique.
     Guest(String, Vec<u8>),
+    /// This effect was carried out.
+    Settle(Token),
 }
 
 /// What is read.
@@ -116,6 +119,8 @@ pub(super) struct Kv {
     own: Option<Own>,
     /// How far ahead it sets timers at most, in milliseconds; 0: it sets none.
     timers: u64,
+    /// Whether it gives effects.
+    effects: bool,
     /// What the judge is told.
     fired: Fired,
     /// It cannot apply puts whose number is a multiple of this; 0: it can apply everything.
@@ -172,6 +177,26 @@ impl Kv {
         (Kv { timers, ..self }, fired)
     }
 
+    /// The same, which gives effects or does not.
+    pub(super) fn with_effects(self, effects: bool) -> Kv {
+        Kv { effects, ..self }
+    }
+
+    /// The effects that a command gives, if it takes effect.
+    pub(super) fn gives(ask: &Ask) -> Vec<String> {
+        let (number, count) = match ask {
+            Ask::Put(_, text) if number(text).is_multiple_of(2) => (number(text), 1 + number(text) % 3),
+            Ask::Append(_, text) if number(text).is_multiple_of(3) => (number(text), 1),
+            _ => (0, 0),
+        };
+        (0..count).map(|at| format!("{number}, {at}")).collect()
+    }
+
+    /// The effect that a timer gives when it fires.
+    pub(super) fn gives_when_fired(name: u64, index: Index) -> Option<String> {
+        (index.0 % 5 < 2).then(|| format!("timer {name}"))
+    }
+
     /// The same with a program that cannot apply everything.
     pub(super) fn failing(self, fails: Arc<AtomicU64>) -> Kv {
         Kv { fails, ..self }
@@ -190,7 +215,7 @@ impl Kv {
             Ask::Append(key, text) if number(text).is_multiple_of(3) => {
                 Some(Asks::Cancel(u64::from(*key) * 2))
             }
-            Ask::Append(..) | Ask::Cas(..) | Ask::Guest(..) => None,
+            Ask::Append(..) | Ask::Cas(..) | Ask::Guest(..) | Ask::Settle(_) => None,
         }
     }
 
@@ -209,6 +234,12 @@ impl Kv {
             Some(Asks::Set(name, due)) => context.set_timer(name, due).expect("few are set"),
             Some(Asks::Cancel(name)) => drop(context.cancel_timer(name)),
             None => {}
+        }
+    }
+
+    fn give(&self, context: &mut Context, effects: impl IntoIterator<Item = String>) {
+        for effect in effects.into_iter().filter(|_| self.effects) {
+            context.effect_bytes(effect.as_bytes()).expect("few are pending");
         }
     }
 }
@@ -233,6 +264,7 @@ impl StateMachine for Kv {
 
     fn apply(&mut self, context: &mut Context, ask: Ask) -> Told {
         Kv::obey(context, Kv::asks(&ask, self.timers, context.cluster_time));
+        self.give(context, Kv::gives(&ask));
         let fails = self.fails.load(Ordering::Relaxed);
         match ask {
             Ask::Put(key, ref text) if too_much(text, fails) => {
@@ -255,6 +287,9 @@ impl StateMachine for Kv {
                 }
                 self.values.insert(key, text);
             }
+            Ask::Settle(token) => {
+                return if context.settle(token) { Told::Done } else { Told::Differs };
+            }
             Ask::Guest(_, command) => {
                 return match &mut self.guest {
                     Some(guest) => Told::Guest(guest.apply(context, &Call::Command(command))),
@@ -271,6 +306,7 @@ impl StateMachine for Kv {
             return;
         }
         self.fired.lock().unwrap_or_else(PoisonError::into_inner).push(name);
+        self.give(context, Kv::gives_when_fired(name, context.id.index));
         Kv::obey(context, Kv::asks_when_fired(name, context.id.index, context.cluster_time));
     }
 

@@ -138,6 +138,8 @@ pub(super) struct Plan {
     pub(super) session: u64,
     /// How far ahead machines set timers at most, in milliseconds; 0 for none.
     pub(super) timers: u64,
+    /// How long leaders take to carry out an effect at most; 0: machines give none.
+    pub(super) effects: u64,
     /// For how long leaders ask for a lease, in milliseconds; 0 for none.
     pub(super) lease: u64,
     /// By how much clocks may be slower than others, in thousandths, where there are leases.
@@ -165,6 +167,7 @@ impl Plan {
             .draw_remote(dice)
             .draw_leases(dice)
             .draw_poison(dice)
+            .draw_effects(dice)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -301,6 +304,10 @@ impl Plan {
     fn draw_poison(self, dice: &mut Dice) -> Plan {
         let poison = *dice.pick(&[0, 0, 0, 0, 0, 0, 0, 10, 40, 40]);
         Plan { poison: if self.rot + self.put_back == 0 { poison } else { 0 }, ..self }
+    }
+
+    fn draw_effects(self, dice: &mut Dice) -> Plan {
+        Plan { effects: *dice.pick(&[0, 0, 0, 20 * MS, ELECTION / 2, 3 * ELECTION]), ..self }
     }
 
     /// How this client writes.

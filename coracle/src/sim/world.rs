@@ -15,6 +15,7 @@ mod corner;
 mod counting;
 mod disk;
 mod dues;
+mod duties;
 mod faults;
 mod founding;
 mod guests;
@@ -37,6 +38,7 @@ mod wipes;
 use self::copies::Aside;
 use self::corner::Corner;
 pub(super) use self::counting::Before;
+use self::duties::Duty;
 use self::network::{Network, Parcel};
 use self::reads::Reading;
 use self::turns::Turn;
@@ -44,6 +46,7 @@ use self::visits::{Visit, Visitors};
 use self::watchers::Watchers;
 use super::chance::{Chance, Decision, Kind};
 use super::clients::Clients;
+use super::ghost::effects::Effects;
 use super::ghost::timers::Timers;
 use super::ghost::{Ghost, Verdict, Violation, broken};
 use super::guest::Guests;
@@ -171,6 +174,8 @@ pub(super) enum Happening {
     },
     /// Something between a client that is no member and the nodes.
     Visit(Visit),
+    /// A node has carried out an effect.
+    Duty(Duty),
     /// A disk has room again.
     Room {
         node: usize,
@@ -197,6 +202,7 @@ pub(super) struct World {
     pub(super) watchers: Watchers,
     pub(super) ghost: Ghost,
     timers: Timers,
+    effects: Effects,
     trace: Xxh3Default,
     pub(super) report: Report,
     pub(super) met: Met,
@@ -245,6 +251,7 @@ impl World {
             watchers: Watchers::new(hosts.len()),
             ghost,
             timers: Timers::new(plan.timers),
+            effects: Effects::new(plan.nodes),
             hosts,
             network: Network::new(plan.nodes),
             turns: (0..plan.nodes).map(|_| None).collect(),
@@ -405,6 +412,7 @@ impl World {
             Happening::ChangePlaces { node, more } => self.change_places(node, more),
             Happening::Asked { run, question } => self.on_asked(run, question),
             Happening::Visit(visit) => self.on_visit(visit),
+            Happening::Duty(duty) => self.on_duty(duty),
             Happening::Outsider { node, peer } => self.on_outsider(node, peer),
             Happening::Room { node } => {
                 self.end_disk_faults(node);
@@ -556,6 +564,7 @@ impl World {
             self.clients.on_applied(entry, *effect)?;
             self.watch_fired(node, entry, *effect, fired)?;
         }
+        self.watch_effects(node)?;
         self.watch_events(node, &news, applied.iter().map(|(entry, ..)| entry.index()))?;
         mended.into_iter().try_for_each(|durable| self.on_mended(node, durable))?;
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));

@@ -14,6 +14,7 @@
 //!          from version 2 on: u32 level of the log   u32 length   the sessions
 //!          from version 3 on: u32 length   the timers   u32 newest version of the machine that entries were made for
 //!          from version 4 on: u32 length   the rulings about entries that could not be applied
+//!                             u32 length   the effects that are pending
 //! chunks   u32 length, 1 to 1 MiB   u32 CRC-32C over file, number of the chunk, and bytes   the bytes
 //! end      u32 0   u32 CRC-32C of the rest   u64 bytes of all chunks   u64 chunks   u64 XXH3 of all bytes
 //! ```
@@ -38,7 +39,7 @@ const MAGIC: [u8; 4] = *b"CRSN";
 const PLAIN: u32 = 1;
 const WITH_SESSIONS: u32 = 2;
 const WITH_TIMERS: u32 = 3;
-/// And with rulings.
+/// And with rulings, or effects.
 const WITH_RULINGS: u32 = 4;
 
 /// Where a snapshot of this node's own machine is prepared.
@@ -59,14 +60,16 @@ const END: usize = 32;
 /// No membership is longer: what a header claims beyond that is not believed.
 const MAX_MEMBERSHIP: usize = 4 << 20;
 
-/// Nor have all that comes after the fixed part: the membership, the level, the sessions, the timers.
+/// Nor have all that comes after the fixed part: the membership, the level, the sessions, the timers, the rulings, the effects.
 const MAX_AFTER: usize = MAX_MEMBERSHIP
     + 8
     + crate::sessions::MAX_ENCODED
     + 8
     + crate::timers::MAX_ENCODED
     + 4
-    + crate::rulings::MAX_ENCODED;
+    + crate::rulings::MAX_ENCODED
+    + 4
+    + crate::pending::MAX_ENCODED;
 
 /// What a snapshot says besides the state of the machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -93,6 +96,8 @@ pub struct Meta {
     pub entries_version: u16,
     /// What was ruled about entries that could not be applied, encoded; nothing if there was none (D5.5.5).
     pub rulings: Bytes,
+    /// The effects that were pending there, encoded; nothing if there were none (D5.5.2).
+    pub effects: Bytes,
 }
 
 /// A snapshot that is durable and was read back.

@@ -17,6 +17,7 @@ fn meta(index: u64) -> Meta {
         timers: Bytes::new(),
         entries_version: 0,
         rulings: Bytes::new(),
+        effects: Bytes::new(),
     }
 }
 

@@ -13,6 +13,7 @@ mod client_reads;
 mod cluster;
 mod costs;
 mod divergence;
+mod effects;
 mod encoding;
 mod events;
 mod founding;

@@ -345,6 +345,7 @@ fn snapshot(name: &str, kept: &Kept) -> Value {
         "timers": hex(&meta.timers),
         "entries_version": meta.entries_version,
         "rulings": hex(&meta.rulings),
+        "effects": hex(&meta.effects),
     })
 }
 

@@ -1,18 +1,19 @@
 //! What a start makes of what its disk holds.
 
-use super::{COMPARED_EVERY, Host};
+use super::{COMPARED_EVERY, Host, Turned};
+use crate::applier::Applier;
 use crate::config::Config;
 use crate::error::in_full;
 use crate::open::restore;
 use crate::own_disk;
-use crate::replicated::Replicated;
+use crate::replicated::{Digest, Replicated};
 use crate::sim::machine::{Fired, Kv};
 use crate::sim::plan::Plan;
 use crate::storage::Recovered;
 use crate::storage::disk::Disk;
 use crate::storage::snapshots::Kept;
 use crate::storage::wal::WalConfig;
-use coracle_core::{Boot, ClusterId, Raft, Restored, Tick};
+use coracle_core::{Boot, ClusterId, LogId, Raft, Restored, Tick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -42,12 +43,12 @@ impl Host {
         snapshot: Option<&Kept>,
         recovered: &Recovered,
         cluster: Option<ClusterId>,
-    ) -> Result<(Replicated<Kv>, Fired, Restored), String> {
+    ) -> Result<(Turned, Fired, Restored), String> {
         // Each node takes its snapshots of a guest at other entries.
         let guest = self.guests.as_ref().map(|guests| guests.machine(self.me.id.0 + 1));
         let machine = if plan.own_disk { Kv::on(disk.clone(), guest) } else { Ok(Kv::with(guest)) };
         let (machine, fired) = machine.map_err(|error| error.to_string())?.with_timers(plan.timers);
-        let machine = machine.failing(self.fails.clone());
+        let machine = machine.failing(self.fails.clone()).with_effects(plan.effects > 0);
         let mut replicated = Replicated::new(machine);
         replicated.broken = self.broken;
         replicated.compared_every = COMPARED_EVERY;
@@ -55,8 +56,14 @@ impl Host {
         let stands = own_disk::begin(&mut replicated, &**disk, snapshot, recovered, cluster)
             .map_err(|error| in_full(&error))?;
         let restored = restore(recovered.clone(), snapshot, stands).map_err(|error| in_full(&error))?;
-        Ok((replicated, fired, restored))
+        Ok((Applier::new(replicated, disk.clone()), fired, restored))
     }
+}
+
+/// Where a machine begins.
+pub(super) fn stands(applier: &Turned) -> (LogId, Digest) {
+    let progress = applier.progress();
+    (progress.applied, progress.digest)
 }
 
 /// A log without a thread of its own, whose generations follow from a seed.

@@ -11,6 +11,9 @@ use std::time::Duration;
 /// What clients that are no members ask of nodes has numbers from here on.
 pub(in crate::sim) const REMOTE: u64 = 1 << 62;
 
+/// Whoever does not wait for an answer.
+pub(in crate::sim) const NOBODY: RequestId = RequestId(0);
+
 /// What happened to requests, for the clients.
 #[derive(Debug)]
 pub(in crate::sim) enum Heard {

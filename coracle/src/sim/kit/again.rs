@@ -35,8 +35,8 @@ struct Question {
     log: Vec<Line>,
 }
 
-/// What is shown of an entry: reply, events, state, digest and timers; or what is wrong.
-type Shown = Result<(Vec<u8>, Vec<Vec<u8>>, Option<Vec<u8>>, Option<[u8; 16]>, [u8; 16]), String>;
+/// What is shown of an entry: reply, events, state, digest, and digests of timers and effects; or what is wrong.
+type Shown = Result<(Vec<u8>, Vec<Vec<u8>>, Option<Vec<u8>>, Option<[u8; 16]>, [[u8; 16]; 2]), String>;
 
 /// The longest log, and when it was applied.
 pub(super) struct Again {
@@ -82,8 +82,8 @@ impl Again {
         for (one, other) in log.iter().zip(&shown) {
             let call = one.call.clone();
             let same = match other.clone() {
-                Ok((reply, emitted, state, digest, timers)) => {
-                    let other = Outcome { reply, emitted, state, digest, timers };
+                Ok((reply, emitted, state, digest, [timers, effects])) => {
+                    let other = Outcome { reply, emitted, state, digest, timers, effects };
                     alike(&**program, &call, &one.outcome, &other, "processes", "that of another process")
                         .map_err(|wrong| wrong.detail)
                 }
@@ -140,7 +140,7 @@ fn apply(before: u64, log: &[Line], program: &dyn Program) -> Vec<Shown> {
         shown.push(
             outcome
                 .map_err(|wrong| wrong.detail)
-                .map(|it| (it.reply, it.emitted, it.state, it.digest, it.timers)),
+                .map(|it| (it.reply, it.emitted, it.state, it.digest, [it.timers, it.effects])),
         );
         if wrong {
             break;

@@ -14,7 +14,7 @@ impl World {
     pub(in crate::sim) fn hosting(mut self, guests: &Guests) -> World {
         self.hosts.iter_mut().for_each(|host| host.guests = Some(guests.clone()));
         self.clients.host(guests);
-        self.plan.poison = 0;
+        (self.plan.poison, self.plan.effects) = (0, 0);
         self.guests = Some(guests.clone());
         self
     }

@@ -26,6 +26,9 @@ impl World {
         self.met.count_if(!fired.is_empty(), Rare::TimerFired);
         self.met.count_if(fired.len() > 1, Rare::TimersFired);
         self.met.count_if(entry.kind() == Kind::Timer && fired.is_empty(), Rare::TimerVoid);
+        if self.plan.effects > 0 {
+            self.effects.on_applied(entry, ask.as_ref(), fired);
+        }
         self.timers.on_applied(node, entry, ask.as_ref(), fired)
     }
 

@@ -7,7 +7,7 @@
 use super::{Before, Happening, World};
 use crate::sim::chance::Kind;
 use crate::sim::ghost::{Verdict, broken};
-use crate::sim::host::{Event, Heard, NotDone};
+use crate::sim::host::{Event, Heard, NOBODY, NotDone};
 use crate::sim::plan::MS;
 use crate::sim::situations::Rare;
 use crate::sim::story;
@@ -51,7 +51,11 @@ impl World {
         let before = Before::of(up.raft());
         let (reads, ticks) = (matches!(event, Event::Read(..)), matches!(event, Event::Tick));
         let asked = match &event {
-            Event::Write(request, ..) if up.raft().is_leader() && self.has_room(node) => Some(*request),
+            Event::Write(request, ..)
+                if *request != NOBODY && up.raft().is_leader() && self.has_room(node) =>
+            {
+                Some(*request)
+            }
             _ => None,
         };
         let queued = self.hosts[node].feed(self.now, event);

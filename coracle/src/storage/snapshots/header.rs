@@ -7,10 +7,12 @@ use coracle_core::{Index, LogId};
 /// The bytes of it; `file` names the file.
 pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
     let Meta { id, digest, cluster_time, machine_version, compared, membership, level, sessions, .. } = meta;
-    let Meta { timers, entries_version, rulings, .. } = meta;
+    let Meta { timers, entries_version, rulings, effects, .. } = meta;
     let (of, payload) = membership;
     let (version, more) = match level {
-        _ if !rulings.is_empty() => (WITH_RULINGS, 20 + sessions.len() + timers.len() + rulings.len()),
+        _ if !rulings.is_empty() || !effects.is_empty() => {
+            (WITH_RULINGS, 24 + sessions.len() + timers.len() + rulings.len() + effects.len())
+        }
         2.. => (WITH_TIMERS, 16 + sessions.len() + timers.len()),
         _ if !timers.is_empty() || *entries_version > 1 => (WITH_TIMERS, 16 + sessions.len() + timers.len()),
         1 => (WITH_SESSIONS, 8 + sessions.len()),
@@ -52,6 +54,8 @@ pub(super) fn encode(meta: &Meta, file: u64) -> Vec<u8> {
     if version == WITH_RULINGS {
         bytes.extend((rulings.len() as u32).to_le_bytes());
         bytes.extend(rulings);
+        bytes.extend((effects.len() as u32).to_le_bytes());
+        bytes.extend(effects);
     }
     let sum = crc32c::crc32c(&bytes[4..]);
     bytes[..4].copy_from_slice(&sum.to_le_bytes());
@@ -69,7 +73,7 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         bytes: bytes_at(84),
     };
     let end = FIXED.checked_add(u32_at(header, 116) as usize).filter(|end| *end <= header.len())?;
-    let (level, [sessions, timers, rulings], entries_version) =
+    let (level, [sessions, timers, rulings, effects], entries_version) =
         later_parts(u32_at(header, 8), header.get(end..)?)?;
     let meta = Meta {
         id: id_at(24),
@@ -83,6 +87,7 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
         timers,
         entries_version,
         rulings,
+        effects,
     };
     let sound = meta.id.index > Index::ZERO
         && meta.id.index < Index::LIMIT
@@ -91,9 +96,9 @@ pub(super) fn decode(header: &[u8]) -> Option<(u64, Meta)> {
     sound.then_some((u64_at(header, 16), meta))
 }
 
-/// What stands after the membership in a header of this version: the level, the sessions, the timers and the rulings, and
-/// the version of entries.
-fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, [Bytes; 3], u16)> {
+/// What stands after the membership in a header of this version: the level, the sessions, the timers, the rulings and the
+/// effects, and the version of entries.
+fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, [Bytes; 4], u16)> {
     let mut from = bytes;
     let level = if version > PLAIN { from.try_get_u32_le().ok()? } else { 0 };
     let part = |from: &mut &[u8], since| {
@@ -104,7 +109,7 @@ fn later_parts(version: u32, bytes: &[u8]) -> Option<(u16, [Bytes; 3], u16)> {
     };
     let (sessions, timers) = (part(&mut from, WITH_SESSIONS)?, part(&mut from, WITH_TIMERS)?);
     let entries_version = if version >= WITH_TIMERS { from.try_get_u32_le().ok()? } else { 0 };
-    let rulings = part(&mut from, WITH_RULINGS)?;
+    let (rulings, effects) = (part(&mut from, WITH_RULINGS)?, part(&mut from, WITH_RULINGS)?);
     let (level, entries_version) = (u16::try_from(level).ok()?, u16::try_from(entries_version).ok()?);
-    from.is_empty().then_some((level, [sessions, timers, rulings], entries_version))
+    from.is_empty().then_some((level, [sessions, timers, rulings, effects], entries_version))
 }
