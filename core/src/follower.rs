@@ -90,6 +90,7 @@ impl Follower {
             return shared.drop_input(Dropped::SecondLeader);
         }
         self.leader = Some(from);
+        shared.needed = false;
         self.since = shared.now;
         if self.timeout == 0 {
             self.timeout = shared.draw_timeout();
@@ -153,6 +154,7 @@ impl Follower {
             return shared.drop_input(Dropped::SecondLeader);
         }
         self.leader = Some(from);
+        shared.needed = false;
         self.since = shared.now;
         let snapshot = install.snapshot;
         let rebuilds = shared.wants_state.is_some_and(|after| snapshot.index > after);

@@ -97,6 +97,7 @@ impl Raft {
             applied: commit,
             installing: None,
             fenced: false,
+            needed: false,
             wants_state: None,
             machine_stopped: false,
             no_transfers: BTreeSet::new(),
@@ -303,6 +304,10 @@ impl Raft {
             && self.shared.rules.restarts_timeout(granted)
         {
             follower.on_granted(&self.shared);
+        }
+        let membership = self.shared.log.membership();
+        if refusal == Some(Refusal::Log) && membership.contains(self.shared.me) {
+            self.shared.needed |= !membership.is_voter(self.shared.me);
         }
         self.answer_vote(from, vote, refusal);
         if let (Some(Refusal::Rival), Role::Candidate(candidate)) = (refusal, &self.role) {

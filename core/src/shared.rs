@@ -35,6 +35,9 @@ pub(crate) struct Shared {
     pub(crate) installing: Option<Installing>,
     /// Whether its machine turned out to differ from that of a majority.
     pub(crate) fenced: bool,
+    /// A member that does not vote has refused its vote, since its log is newer, to a candidate by whose membership it votes,
+    /// and has heard of no leader since.
+    pub(crate) needed: bool,
     /// Its machine is to be rebuilt: a snapshot from after this index is taken though the log lacks nothing.
     pub(crate) wants_state: Option<Index>,
     /// Whether its machine has stopped before an entry: nobody waits for what it has not applied.
@@ -100,12 +103,13 @@ impl Shared {
 
     /// Whether this node may campaign and lead, but for what it has promised: it votes in the membership in force, in this life, and its machine
     /// is not known to differ from that of a majority. One that voted in the membership before may too, without counting
-    /// itself, as long as it does not know the newest committed (D5.1.16; thesis, section 4.2.2).
+    /// itself, as long as it does not know the newest committed; and so may a learner without whose vote nobody may be
+    /// electable (D5.1.16; thesis, section 4.2.2).
     pub(crate) fn may_lead(&self) -> bool {
         let votes = self.log.membership().is_voter(self.me);
         let open = self.log.membership_id().index > self.log.commit();
         let voted = open && self.log.membership_before().is_some_and(|before| before.is_voter(self.me));
-        self.installing.is_none() && self.rules.may_campaign(votes, voted, self.fenced)
+        self.installing.is_none() && self.rules.may_campaign(votes, voted, self.needed, self.fenced)
     }
 
     /// A timeout for this election, drawn from (min, max] (§5.2).

@@ -225,6 +225,21 @@ fn mc_9_a_voter_that_leaves_campaigns_until_it_knows_that_it_has_left() {
     assert_eq!(c.role(A), RoleName::Learner);
 }
 
+/// D5.1.16: A was asked to let D vote too, and that is not committed. C led after it, its entry reached D alone, and C is
+/// gone for good. A needs three of A, B, C and D, and D's log is newer; B's log is older than both; and D does not vote by
+/// any membership that it knows. So D has to lead, by the votes of A and B, for as long as it takes.
+#[test]
+fn mc_9_a_learner_without_whose_vote_nobody_can_be_elected_campaigns_itself() {
+    let members = [(1, membership(&[A, B, C], &[], &[D])), (3, membership(&[A, B, C, D], &[A, B, C], &[]))];
+    let mut c = Cluster::with_memberships(&members, &["1 1 1", "1", "1 2", "1 2"]);
+    c.crash(C);
+    assert!(c.pass_until(600, |c| c.leader() == Some(D)).is_some(), "{}", c.describe());
+    assert!(c.pass_until(600, |c| matches!(c.leader(), Some(A | B))).is_some(), "{}", c.describe());
+    c.pass(20);
+    assert_eq!(c.role(D), RoleName::Learner, "it leads no longer than it has to");
+    assert!(c.commit(A) >= 3 && c.log(A) == c.log(D), "{}", c.describe());
+}
+
 /// D5.1.16: who loses its vote gets the last entry only when that is committed.
 #[test]
 fn who_loses_its_vote_hears_of_it_when_it_is_committed() {

@@ -29,7 +29,7 @@ use crate::storage::{Change, Recovered, WriteBatch};
 use crate::work::Unsent;
 use coracle_core::{
     AppendEntries, AppendEntriesReply, Envelope, HardState, Index, LogId, Message, NodeId, Peer, PeerStatus,
-    Raft, Term,
+    Raft, Refusal, RequestVoteReply, Term,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,6 +132,8 @@ struct Record {
     time: (u64, u64),
     /// What was durable when it went back: what was acknowledged until then was true.
     before: Image,
+    /// Whether it has refused a vote, in this boot, since its log was newer.
+    needed: bool,
 }
 
 impl Record {
@@ -584,6 +586,9 @@ impl Ghost {
         }
         match &envelope.message {
             Message::TimeoutNow(ask) => return self.on_order(node, envelope.to, ask),
+            Message::RequestVoteReply(RequestVoteReply { refusal: Some(Refusal::Log), .. }) => {
+                record.needed = true;
+            }
             Message::RequestVoteReply(reply) if !reply.pre && reply.refusal.is_none() => {
                 let durable = record.durable_state;
                 if durable.term == reply.campaign && durable.vote != Some(envelope.to) {

@@ -141,7 +141,9 @@ impl Leader {
 
     /// Whether this leader has no part in the cluster any more, for good.
     pub(crate) fn has_left(&self, shared: &Shared) -> bool {
-        let committed = shared.log.membership_id().index <= shared.log.commit();
+        // Whoever has been elected without a vote of its own decides what it was elected for.
+        let decided = shared.log.term_at(shared.log.commit()) == Some(shared.term());
+        let committed = decided && shared.log.membership_id().index <= shared.log.commit();
         shared.rules.must_leave(committed, shared.log.membership().is_voter(shared.me))
     }
 }

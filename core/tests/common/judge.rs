@@ -15,6 +15,8 @@ pub(super) struct History {
     pub(super) spoken: BTreeMap<u64, Term>,
     /// The number of a node's newest candidacy.
     pub(super) asked: BTreeMap<u64, u64>,
+    /// Who has refused a vote, since its log was newer: a learner that has may be needed.
+    pub(super) needed: BTreeSet<u64>,
     /// Reads that wait for an answer: where they were asked, and what was committed anywhere by then.
     pub(super) reads: BTreeMap<Ticket, (u64, Index)>,
     pub(super) proposals: BTreeMap<Ticket, (u64, u64)>,
@@ -69,7 +71,8 @@ impl Cluster {
             let memberships = node.memory.memberships();
             let before = memberships.iter().rev().nth(1).filter(|_| open);
             let voted = before.is_some_and(|(_, membership)| membership.is_voter(node.peer));
-            let votes = raft.membership().is_voter(node.peer) || voted;
+            let needed = raft.membership().contains(node.peer) && self.history.needed.contains(&id);
+            let votes = raft.membership().is_voter(node.peer) || voted || needed;
             assert!(votes, "S14f: {id} does not vote and is a {role}");
         }
         if was_leader && leads && old_term == term {
@@ -87,7 +90,7 @@ impl Cluster {
         }
     }
 
-    pub(super) fn check_input(&self, id: u64, input: &Input, out: &Output, last: LogId, commit: Index) {
+    pub(super) fn check_input(&mut self, id: u64, input: &Input, out: &Output, last: LogId, commit: Index) {
         let Input::Receive(envelope, _) = input else { return };
         match &envelope.message {
             Message::AppendEntries(append) if self.raft(id).commit() > commit => {
@@ -95,6 +98,11 @@ impl Cluster {
                 assert!(self.raft(id).commit() <= verified, "S8: {id} commits what it cannot know");
             }
             Message::RequestVote(vote) => {
+                if out.envelopes().any(
+                    |e| matches!(&e.message, Message::RequestVoteReply(r) if r.refusal == Some(Refusal::Log)),
+                ) {
+                    self.history.needed.insert(id);
+                }
                 let granted = out.envelopes().any(
                     |e| matches!(&e.message, Message::RequestVoteReply(r) if r.refusal.is_none() && r.campaign == vote.campaign),
                 );

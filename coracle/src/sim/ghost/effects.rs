@@ -47,6 +47,11 @@ impl Effects {
         self.open.len()
     }
 
+    /// Whether this one is.
+    pub(in crate::sim) fn is_open(&self, token: Token) -> bool {
+        self.open.contains(&token)
+    }
+
     /// A machine was given an entry, a command of which took effect if `command` says it, and these timers fired.
     pub(in crate::sim) fn on_applied(&mut self, entry: &Entry, command: Option<&Ask>, fired: &[u64]) {
         if entry.index() != self.applied.next() {

@@ -119,7 +119,8 @@ impl Ghost {
         own && self.has_quorum(node, self.nodes[node].log.last(), has)
     }
 
-    /// S14: whether a node may campaign and lead: it votes, or did before a membership that it does not know committed.
+    /// S14: whether a node may campaign and lead: it votes, or did before a membership that it does not know committed, or it
+    /// is a learner without whose vote others may not be electable.
     pub(super) fn may_lead(&self, node: usize) -> bool {
         let record = &self.nodes[node];
         let votes = |membership: &Membership| membership.is_voter(self.peers[node]);
@@ -127,6 +128,8 @@ impl Ghost {
             return false;
         };
         let before = || self.memberships.newest(&record.log, at.index.prev());
-        votes(newest) || (at.index > record.commit && before().is_some_and(|(_, before)| votes(before)))
+        let needed = record.needed && newest.contains(self.peers[node]);
+        let leaves = at.index > record.commit && before().is_some_and(|(_, before)| votes(before));
+        votes(newest) || leaves || needed
     }
 }

@@ -70,9 +70,12 @@ impl World {
             return Ok(());
         }
         let Some(up) = &self.hosts[node].up else { return Ok(()) };
-        let over = !up.duties.pending().any(|other| other == token);
+        // What the machine says of it may be of where it went back to.
+        if !self.effects.is_open(token) {
+            return Ok(());
+        }
         match up.driver.office() {
-            Some(now) if now == office && !over => {}
+            Some(now) if now == office => {}
             // Its machine went back, and will come there again: it is the same office then.
             None if up.raft().is_leader() && up.raft().term() == office => {
                 self.carry_on(duty, ELECTION);
