@@ -25,7 +25,7 @@ use crate::replica::{Effects, Event, Load, Moment, NotDone, Replica};
 use crate::snapshots::Snapshots;
 use crate::stopped_machines::Skipping;
 use crate::storage::ReadLogError;
-use crate::transport::{ForwardReply, PeerMessage};
+use crate::transport::{ForwardReply, PeerMessage, Tls};
 use crate::work::{Actions, Answer, Caller, Order, Unsent, Waits, Way, Work};
 use bytes::Bytes;
 use coracle_core::{
@@ -160,7 +160,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             handed: 0,
             machine: Progress::default(),
             digests: Digests::default(),
-            authenticated: false,
+            authenticated: config.tls.as_ref().is_some_and(Tls::is_required),
             fenced: None,
             mending: Mending::new(config.rebuild_diverged),
             term: replica.raft().term(),

@@ -165,7 +165,7 @@ fn hear(driver: &mut Driver<RequestId, RequestId>, agreed: Digest) {
 #[test]
 fn a_node_whose_machine_differs_from_a_majoritys_uses_it_no_more() {
     for own_first in [false, true] {
-        let mut driver = one_of(3, 4096).authenticated(true);
+        let mut driver = one_of(3, 4096).authenticated();
         if own_first {
             compared(&mut driver, Some(digest(1024, 2)));
             hear(&mut driver, digest(1024, 1));
@@ -229,7 +229,7 @@ fn win(driver: &mut Driver<RequestId, RequestId>) -> (u64, Vec<(Peer, PeerMessag
 /// A leader is not held for right because it leads.
 #[test]
 fn a_leader_that_differs_from_all_others_gives_up() {
-    let mut driver = one_of(3, 4096).authenticated(true);
+    let mut driver = one_of(3, 4096).authenticated();
     let peer = |id| Peer { id: NodeId(id), incarnation: Incarnation(10 + id) };
     win(&mut driver);
     compared(&mut driver, Some(digest(1024, 2)));
@@ -273,7 +273,7 @@ fn who_is_like_the_majority_or_cannot_be_compared_with_it_goes_on() {
     for (own, agreed) in
         [(digest(1024, 1), digest(1024, 1)), (digest(1024, 2), other), (digest(2048, 2), digest(1024, 1))]
     {
-        let mut driver = one_of(3, 4096).authenticated(true);
+        let mut driver = one_of(3, 4096).authenticated();
         compared(&mut driver, Some(own));
         hear(&mut driver, agreed);
         let Actions { findings, .. } = driver.turn(at(1), true);
@@ -284,7 +284,7 @@ fn who_is_like_the_majority_or_cannot_be_compared_with_it_goes_on() {
 /// Whoever connects may say so; it must neither take memory nor outlast what is true.
 #[test]
 fn digests_of_strangers_and_of_what_is_not_in_the_log_are_not_kept() {
-    let mut driver = one_of(3, 4096).authenticated(true);
+    let mut driver = one_of(3, 4096).authenticated();
     hear(&mut driver, digest(u64::MAX, 1));
     assert_eq!(driver.digests().agreed(), None);
     hear(&mut driver, digest(1024, 1));

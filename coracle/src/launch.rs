@@ -24,7 +24,6 @@ use crate::storage::identity::{Boots, KeptStop};
 use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, LogStore, Recovered};
 use crate::transport::Inbound;
-use crate::transport::Tls;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
 use crate::wire::frame_limit;
 use crate::work::Caller;
@@ -162,7 +161,6 @@ async fn assemble(
     let serving = Serving::new(inner.clone(), machine.understands, callers);
     let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start).fenced_at(fenced);
     let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).knowing_rulings(found);
-    let driver = driver.authenticated(config.tls.as_ref().is_some_and(Tls::is_required));
     let (ending, stopped) = (ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,

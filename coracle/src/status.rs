@@ -6,7 +6,7 @@ use bytes::Bytes;
 use coracle_core::{ClusterId, Incarnation, Index, LogId, NodeId, Peer, PeerStatus};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::Duration;
 
 /// A node at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -54,8 +54,8 @@ pub struct Status {
     /// The snapshots of the state machine: what there is, and what is under way.
     pub snapshots: Snapshots,
     /// When the first of the certificates is not valid any more that this node shows or believes, if it has
-    /// [one](crate::Config::tls).
-    pub certificate_expires: Option<SystemTime>,
+    /// [one](crate::Config::tls): in time since 1970.
+    pub certificate_expires: Option<Duration>,
     /// Where this node says that its peers reach it; empty if it does not know.
     pub address: String,
     /// Whether the membership says another address, where this node was looked for and is not. The leader takes over the
@@ -195,7 +195,7 @@ impl Serialize for Status {
             receiving_snapshot: self.snapshots.receiving.as_ref().map(Transfer::of),
             address: &self.address,
             moved: self.moved,
-            certificate_expires: self.certificate_expires.map(seconds),
+            certificate_expires: self.certificate_expires.map(|end| end.as_secs()),
             snapshots_unknown_to: self.snapshots.unknown_to.iter().map(|id| id.0).collect(),
         };
         shown.serialize(serializer)
@@ -239,11 +239,6 @@ struct Shown<'a> {
     moved: bool,
     certificate_expires: Option<u64>,
     snapshots_unknown_to: Vec<u64>,
-}
-
-/// Since 1970.
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 #[derive(Serialize)]

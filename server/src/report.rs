@@ -199,7 +199,7 @@ impl Report {
                 .as_ref()
                 .map(|stopped| ReportedStop { entry: stopped.entry.to_string(), why: stopped.why.clone() }),
             stopped_machines: status.stopped_machines.iter().map(|(id, at)| (id.0, at.to_string())).collect(),
-            certificate_expires: status.certificate_expires.map(seconds),
+            certificate_expires: status.certificate_expires.map(|end| end.as_secs()),
             address: status.address.clone(),
             moved: status.moved,
         }
@@ -233,10 +233,6 @@ impl fmt::Display for ReportedTransfer {
         let percent = self.done.saturating_mul(100).checked_div(self.bytes).unwrap_or(0);
         write!(f, "up to {}: {percent} % of {}", self.index, mebibytes(self.bytes))
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn mebibytes(bytes: u64) -> String {
@@ -304,7 +300,8 @@ impl fmt::Display for Report {
             writeln!(f, "  {name:<12}{value}")?;
         }
         if let Some(expires) = self.certificate_expires {
-            let left = expires.saturating_sub(seconds(SystemTime::now())) / 86_400;
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+            let left = expires.saturating_sub(now) / 86_400;
             writeln!(f, "  certificate valid for {left} days")?;
         }
         if let Some(transfer) = &self.receiving_snapshot {
@@ -329,6 +326,14 @@ impl fmt::Display for Report {
         if let Some(why) = &self.no_space {
             writeln!(f, "  no space    writes are refused, and reads go on: {why}")?;
         }
+        self.machines(f)?;
+        self.members.iter().try_for_each(|member| self.member(f, member))
+    }
+}
+
+impl Report {
+    /// Machines that are not as they should be: its own, and those that it knows of.
+    fn machines(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(index) = self.fenced {
             writeln!(
                 f,
@@ -351,11 +356,9 @@ impl fmt::Display for Report {
                 "  diverged    the machine of node {id} differs from that of a majority: have it rebuilt"
             )?;
         }
-        self.members.iter().try_for_each(|member| self.member(f, member))
+        Ok(())
     }
-}
 
-impl Report {
     /// What it does, in words.
     fn role(&self) -> String {
         let term = self.term;

@@ -48,7 +48,7 @@ use crate::storage::identity::{self, Boots};
 use crate::storage::mem_disk::{MemDisk, Op};
 use crate::storage::queue::WriteQueue;
 use crate::storage::snapshots::Meta;
-use crate::storage::wal::{self, PlannedRead, Wal};
+use crate::storage::wal::{self, Wal};
 use crate::storage::{Change, LogReader, LogStore, ReadLogError, Recovered, StoreError, WriteBatch};
 use crate::transport::PeerMessage;
 use crate::transport::alarm::Kept;
@@ -333,7 +333,7 @@ impl Host {
         let standing = self.stand(&*disk, raft.membership()).map_err(text)?;
         let newest = newest.max(snapshot.as_ref().map_or(0, |kept| kept.meta.cluster_time));
         let (began, replica) = ((recovered, found::stands(&applier)), Replica::new(raft, &config, newest));
-        let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated(true).among_equals();
+        let driver = Driver::new(replica, identity.cluster, boot, &config).authenticated().among_equals();
         let driver = driver.starting_from(snapshot, 0).knowing_rulings(found);
         let driver = driver.fenced_at(identity::fenced(&*disk).map_err(text)?);
         self.up = Some(Running {
@@ -482,15 +482,6 @@ impl Running {
     pub(super) fn seal(&mut self) -> Result<(), String> {
         self.unsealed = None;
         self.log.idle().map_err(|error| in_full(&error))
-    }
-
-    pub(super) fn load(&self, load: &Load) -> Result<Vec<Entry>, ReadLogError> {
-        self.reader.entries(load.first, load.last, load.max_bytes as usize)
-    }
-
-    /// Decides what to read from the store, and reads nothing.
-    pub(super) fn plan_load(&self, load: &Load) -> Result<PlannedRead, ReadLogError> {
-        self.log.plan_read(load.first, load.last, load.max_bytes as usize)
     }
 
     /// Turns the driver, and the machine if it is fast, until neither has anything left to do.

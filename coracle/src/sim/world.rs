@@ -564,10 +564,7 @@ impl World {
             self.clients.on_applied(entry, *effect)?;
             self.watch_fired(node, entry, *effect, fired)?;
         }
-        // A node that ends with this turn does not learn any more how far its machine has come.
-        if fatal.is_none() {
-            self.watch_effects(node)?;
-        }
+        self.watch_effects(node, fatal.is_some())?;
         self.watch_events(node, &news, applied.iter().map(|(entry, ..)| entry.index()))?;
         mended.into_iter().try_for_each(|durable| self.on_mended(node, durable))?;
         let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));

@@ -10,7 +10,7 @@ use super::dial::TcpHalves;
 use super::farewell::{finish, reject};
 use super::founding;
 use super::handshake::{ReadError, Stream, Verdict, authentic, judge};
-use super::shared::{HandshakeSlot, Origin, Shared};
+use super::shared::{HandshakeSlot, Origin, Shared, Unwelcome};
 use super::socket::Socket;
 use super::visit::Visitor;
 use crate::wire::{Incoming, Refused, RefusedReason, Welcome, WireError};
@@ -140,7 +140,12 @@ async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, sour
                     }
                     return shared.unregister(&link, &end).await;
                 }
-                Err(refusal) => refusal,
+                Err(Unwelcome { reason, text, alarm }) => {
+                    if let Some(alarm) = alarm {
+                        shared.alarm(alarm).await;
+                    }
+                    (reason, text)
+                }
             }
         }
         Err(refusal) => refusal,

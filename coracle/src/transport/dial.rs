@@ -144,10 +144,15 @@ async fn attempt(
     shared.found(target, (welcome.facts.from, welcome.facts.boot), address);
     shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
     let (cluster, encrypted) = (local.cluster?, stream.certificate.is_some());
-    let (link, alarm) = shared.register(&welcome.facts, cluster, encrypted, Origin::Dialed(target)).ok()?;
+    let registered = shared.register(&welcome.facts, cluster, encrypted, Origin::Dialed(target));
+    let (link, alarm) = match registered {
+        Ok((link, alarm)) => (Some(link), alarm),
+        Err(unwelcome) => (None, unwelcome.alarm),
+    };
     if let Some(alarm) = alarm {
         shared.alarm(alarm).await;
     }
+    let link = link?;
     stream.established(shared.config.max_frame);
     let start = Instant::now();
     let end = link.run(shared, stream).await;

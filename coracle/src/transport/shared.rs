@@ -154,6 +154,19 @@ pub(super) enum Origin<'a> {
     Accepted(IpAddr, Bytes),
 }
 
+/// Why a connection is not taken for a link.
+#[derive(Debug)]
+pub(super) struct Unwelcome {
+    pub(super) reason: RefusedReason,
+    pub(super) text: String,
+    /// What an operator has to know of it.
+    pub(super) alarm: Option<Alarm>,
+}
+
+fn unwelcome(reason: RefusedReason, text: &str) -> Unwelcome {
+    Unwelcome { reason, text: text.to_owned(), alarm: None }
+}
+
 /// What dialing a suspect showed.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Answer {
@@ -295,22 +308,23 @@ impl Shared {
 
     // Links.
 
-    /// Enters a link. Refused, if the world has changed since its handshake was judged, or if it is one accepted
-    /// connection too many.
+    /// Enters a link. Refused, if the world has changed since its handshake was judged, if it is one accepted
+    /// connection too many, or if whoever has shown its certificate runs on a copy of its directory (D5.2.10): then with the
+    /// alarm.
     pub(super) fn register(
         &self,
         facts: &Facts,
         cluster: ClusterId,
         encrypted: bool,
         origin: Origin<'_>,
-    ) -> Result<(Arc<Link>, Option<Alarm>), (RefusedReason, String)> {
+    ) -> Result<(Arc<Link>, Option<Alarm>), Unwelcome> {
         let mut state = self.state();
         if state.local.cluster.is_some_and(|mine| mine != cluster) {
-            return Err((RefusedReason::WrongCluster, "the node has joined another cluster".to_owned()));
+            return Err(unwelcome(RefusedReason::WrongCluster, "the node has joined another cluster"));
         }
         let (dialed, source, first) = match origin {
             Origin::Dialed(target) if target.unneeded.load(Ordering::Relaxed) => {
-                return Err((RefusedReason::Busy, "the node is not dialed any more".to_owned()));
+                return Err(unwelcome(RefusedReason::Busy, "the node is not dialed any more"));
             }
             Origin::Dialed(_) => (true, None, None),
             Origin::Accepted(source, first) => {
@@ -319,7 +333,12 @@ impl Shared {
             }
         };
         if self.closing.load(Ordering::Relaxed) {
-            return Err((RefusedReason::Busy, "the node stops".to_owned()));
+            return Err(unwelcome(RefusedReason::Busy, "the node stops"));
+        }
+        let alarm = state.kept.meet(facts);
+        if let Some(alarm) = alarm.as_ref().filter(|alarm| encrypted && alarm.reason == AlarmReason::Copy) {
+            let (reason, text) = (RefusedReason::Copy, alarm.to_string());
+            return Err(Unwelcome { reason, text, alarm: Some(alarm.clone()) });
         }
         let link = Arc::new(Link {
             id: state.next_id(),
@@ -333,7 +352,6 @@ impl Shared {
             outbox: Outbox::new(self.config.outbox_bytes, self.config.outbox_messages, first),
             challenge: Challenge::default(),
         });
-        let alarm = state.kept.meet(facts);
         if let Some(alarm) = &alarm {
             link.outbox.push(Frame { head: alarm.encode(), bulk: Vec::new() });
         }
@@ -353,17 +371,17 @@ impl Shared {
 
     /// Whether one more connection of this peer may be accepted from this address. Where all places are taken, a
     /// member gets that of a connection which is not one's.
-    fn admit(&self, state: &State, peer: Peer, source: IpAddr) -> Result<(), (RefusedReason, String)> {
+    fn admit(&self, state: &State, peer: Peer, source: IpAddr) -> Result<(), Unwelcome> {
         let same = state.links.values().filter(|link| !link.dialed && link.peer == peer).count();
         if same >= PER_PEER {
-            return Err((RefusedReason::Busy, "too many connections of this node".to_owned()));
+            return Err(unwelcome(RefusedReason::Busy, "too many connections of this node"));
         }
         let strangers = || state.links.values().filter(|link| !link.dialed && !state.is_member(link.peer));
         let member = state.is_member(peer);
         if !member
             && strangers().filter(|link| link.source == Some(source)).count() >= self.config.max_per_address
         {
-            return Err((RefusedReason::Busy, "too many connections from this address".to_owned()));
+            return Err(unwelcome(RefusedReason::Busy, "too many connections from this address"));
         }
         let accepted = state.links.values().filter(|link| !link.dialed && link.outbox.is_open()).count();
         if accepted < self.config.max_connections {
@@ -374,7 +392,7 @@ impl Shared {
                 stranger.close(CloseReason::Unneeded, "a member needs the connection's place");
                 Ok(())
             }
-            _ => Err((RefusedReason::Busy, "no more connections are taken".to_owned())),
+            _ => Err(unwelcome(RefusedReason::Busy, "no more connections are taken")),
         }
     }
 

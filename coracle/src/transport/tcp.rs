@@ -150,9 +150,10 @@ impl Tcp {
         Ok(Tcp { shared, address, accepting: Mutex::new(Some(accepting)) })
     }
 
-    /// When the first of the certificates is not valid any more that this node shows or believes.
-    pub fn certificate_expires(&self) -> Option<SystemTime> {
-        self.shared.config.tls.as_ref().map(Tls::expires)
+    /// When the first of the certificates is not valid any more that this node shows or believes, in time since 1970.
+    pub fn certificate_expires(&self) -> Option<Duration> {
+        let end = self.shared.config.tls.as_ref().map(Tls::expires)?;
+        Some(end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
     }
 
     /// Where it listens.

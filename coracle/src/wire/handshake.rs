@@ -144,6 +144,8 @@ pub enum RefusedReason {
     Busy,
     /// The dialer's certificate is another's.
     Certificate,
+    /// The dialer runs on a copy of its directory, or on an older state of it.
+    Copy,
     /// A reason that this version does not know.
     Other(u32),
 }
@@ -162,6 +164,7 @@ impl fmt::Display for RefusedReason {
             RefusedReason::Blank => "blank",
             RefusedReason::Busy => "busy",
             RefusedReason::Certificate => "certificate",
+            RefusedReason::Copy => "copy",
             RefusedReason::Other(number) => return write!(f, "unknown-{number}"),
         })
     }
@@ -337,6 +340,7 @@ numbered!(RefusedReason {
     Blank = 8,
     Busy = 9,
     Certificate = 10,
+    Copy = 11,
 });
 numbered!(AlarmReason { Copy = 1, Forgotten = 2, TwoRuns = 3 });
 numbered!(CloseReason { Stopping = 1, Replaced = 2, Protocol = 3, WrongCluster = 4, Unneeded = 5, Slow = 6 });

@@ -2,10 +2,10 @@
 
 use crate::authority::{Authority, NOW};
 use crate::kit::*;
-use coracle::raft::NodeId;
-use coracle::transport::tcp::{ProbeError, TcpConfig};
+use coracle::raft::{Boot, NodeId};
+use coracle::transport::tcp::{Local, ProbeError, TcpConfig};
 use coracle::transport::{Inbound, PeerMessage};
-use coracle::wire::{Hello, Incoming, Purpose, RefusedReason};
+use coracle::wire::{AlarmReason, Hello, Incoming, Purpose, RefusedReason};
 use coracle::{Tls, TlsError, TlsFiles, TlsMode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -359,6 +359,35 @@ fn files_that_cannot_be_used_are_refused_in_words() {
         let files = authority.files("named", names, NOW);
         assert!(load(&files).contains(word), "{names:?}: {}", load(&files));
     }
+}
+
+/// D5.2.10: where it is certain who speaks, a copy of a directory is shut out and not only told of.
+#[tokio::test]
+async fn a_copy_of_a_directory_is_shut_out() {
+    let warnings = Warnings::collect();
+    let authority = Authority::new();
+    let require = TlsMode::Require;
+    let started = |boots: &[u64]| {
+        let boots: Vec<Boot> = boots.iter().map(|boot| Boot(*boot)).collect();
+        let (boot, boot_number) = (*boots.last().unwrap(), boots.len() as u64);
+        Local { boot, boot_number, boots, ..local(2, Some(CLUSTER)) }
+    };
+    let mut one = node(1, authority.node(1, require)).await;
+    let original = Node::at(LOOPBACK, started(&[10, 11, 12]), with(Some(authority.node(2, require)))).await;
+    assert!(dialed(&original, 1, &one.address()).await);
+    original.tcp.close().await;
+    let copy = Node::at(LOOPBACK, started(&[10, 11, 22]), with(Some(authority.node(2, require)))).await;
+    assert!(!dialed(&copy, 1, &one.address()).await, "as the one that dials");
+    let alarm = loop {
+        match one.next().await {
+            Inbound::Alarm(alarm) => break alarm,
+            Inbound::Disconnected(_) | Inbound::Down(_) => {}
+            other => panic!("an alarm was expected: {other:?}"),
+        }
+    };
+    assert_eq!((alarm.reason, alarm.other), (AlarmReason::Copy, Boot(12)));
+    assert!(warnings.with("cannot talk to node 1: refused: node 2") >= 1, "{:?}", warnings.all());
+    assert!(!dialed(&one, 2, &copy.address()).await, "and as the one that is dialed");
 }
 
 #[tokio::test]

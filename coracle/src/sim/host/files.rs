@@ -1,12 +1,15 @@
 //! What a node's disk does with snapshots: it writes them, reads and takes pieces of them, and lets the log go.
 
 use super::{Running, Wants};
+use crate::entry::Entry;
 use crate::error::in_full;
 use crate::files::Filed;
+use crate::replica::Load;
 use crate::storage::identity;
 use crate::storage::mem_disk::MemDisk;
 use crate::storage::snapshots::{self, KEPT, Pace};
-use crate::storage::{LogStore, StoreError};
+use crate::storage::wal::PlannedRead;
+use crate::storage::{LogStore, ReadLogError, StoreError};
 use coracle_core::LogId;
 use std::time::Duration;
 
@@ -63,5 +66,18 @@ impl Running {
         let saved = snapshots::save(disk, &meta, file, &PACE, save);
         let saved = saved.and_then(|kept| snapshots::tidy(disk, KEPT).map(|()| kept));
         Some(Filed::Saved(saved.map_err(|error| in_full(&error))))
+    }
+}
+
+/// What it does with reads of its log.
+impl Running {
+    /// What was asked of the store.
+    pub(in crate::sim) fn load(&self, load: &Load) -> Result<Vec<Entry>, ReadLogError> {
+        self.reader.entries(load.first, load.last, load.max_bytes as usize)
+    }
+
+    /// Decides what to read from the store, and reads nothing.
+    pub(in crate::sim) fn plan_load(&self, load: &Load) -> Result<PlannedRead, ReadLogError> {
+        self.log.plan_read(load.first, load.last, load.max_bytes as usize)
     }
 }

@@ -23,9 +23,10 @@ pub(in crate::sim) struct Duty {
 }
 
 impl World {
-    /// A node has done something: it begins to carry out what it finds to do.
-    pub(in crate::sim) fn watch_effects(&mut self, node: usize) -> Verdict {
-        if self.plan.effects == 0 {
+    /// A node has done something: it begins to carry out what it finds to do. One that ends with that does not learn any more
+    /// how far its machine has come.
+    pub(in crate::sim) fn watch_effects(&mut self, node: usize, ends: bool) -> Verdict {
+        if self.plan.effects == 0 || ends {
             return Ok(());
         }
         let run = self.hosts[node].run;
