@@ -120,6 +120,11 @@ impl World {
         about.map(|(at, it)| (at.0, it.verdict))
     }
 
+    /// Whether a committed entry says that a machine which has stopped so may go on.
+    fn is_freed(&self, stop: MachineStop) -> bool {
+        self.ruled(stop.at).any(|(index, what)| what == What::Skip || index > stop.after)
+    }
+
     /// A machine has stopped, or goes on.
     fn watch_stops(&mut self, node: usize, stops: &[Stop]) -> Verdict {
         for stop in stops {
@@ -169,9 +174,9 @@ impl World {
         wants: (&[Stop], &[(RequestId, Heard)]),
     ) -> Verdict {
         let (host, (stops, heard)) = (&self.hosts[node], wants);
-        // One that goes on may get on at once.
+        // One that goes on may get on at once, also where its disk does not take that down any more.
         let goes_on = stops.iter().any(|stop| matches!(stop, Stop::Kept(None)));
-        if let Some(stop) = host.stop.filter(|_| !goes_on) {
+        if let Some(stop) = host.stop.filter(|stop| !goes_on && !self.is_freed(*stop)) {
             let answers = heard.iter().any(|(_, heard)| matches!(heard, Heard::Answer(..)));
             let passed = applied.iter().any(|id| id.index >= stop.at.index);
             if passed || answers && host.rested {
@@ -204,16 +209,15 @@ impl World {
         host.rested = knows.is_some();
         self.met.count_if(knows.is_some(), Rare::StoppedStart);
         // What failed while it was written down, and stopped the node, may be there all the same.
-        match (host.stop, knows) {
-            (Some(stop), None) => {
+        let stop = host.stop.take();
+        host.stop = knows;
+        match (stop, knows) {
+            (Some(stop), None) if !self.is_freed(stop) => {
                 let detail =
                     format!("node {} forgot that its machine has stopped before {}", node + 1, stop.at);
                 broken("S33", detail)
             }
-            (_, knows) => {
-                host.stop = knows;
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 }
