@@ -11,7 +11,7 @@ use crate::sim::machine::Ask;
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
 use crate::work::Way;
-use coracle_core::Term;
+use coracle_core::{Index, Term};
 
 /// An effect that a node carries out, in the office of this term.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,8 @@ pub(in crate::sim) struct Duty {
     run: u64,
     office: Term,
     token: Token,
+    /// Up to where its leader's log went when it had written that it is carried out.
+    wrote: Index,
 }
 
 impl World {
@@ -48,7 +50,7 @@ impl World {
         }
         for token in found {
             self.tell(|| format!("node {} begins to carry out effect {token}", node + 1));
-            self.carry_on(Duty { node, run, office: term, token }, self.plan.effects);
+            self.carry_on(Duty { node, run, office: term, token, wrote: Index::ZERO }, self.plan.effects);
         }
         Ok(())
     }
@@ -62,7 +64,7 @@ impl World {
     }
 
     pub(in crate::sim) fn on_duty(&mut self, duty: Duty) -> Verdict {
-        let Duty { node, run, office, token } = duty;
+        let Duty { node, run, office, token, wrote } = duty;
         if !self.lives(node, run) {
             return Ok(());
         }
@@ -76,6 +78,11 @@ impl World {
             return Ok(());
         }
         match up.driver.office() {
+            // What it wrote is on its way: it waits for the answer, as a program does.
+            Some(now) if now == office && up.raft().commit() < wrote => {
+                self.carry_on(duty, ELECTION);
+                return Ok(());
+            }
             Some(now) if now == office => {}
             // Its machine went back, and will come there again: it is the same office then.
             None if up.raft().is_leader() && up.raft().term() == office => {
@@ -89,8 +96,10 @@ impl World {
         self.met.count_if(newer > 0, Rare::EffectLate);
         self.step(14, node, token.index);
         self.tell(|| format!("node {} writes that it has carried out effect {token}", node + 1));
-        self.carry_on(duty, ELECTION);
-        self.turn(node, Event::Write(NOBODY, Way::Once, encode(&Ask::Settle(token))))
+        self.turn(node, Event::Write(NOBODY, Way::Once, encode(&Ask::Settle(token))))?;
+        let wrote = self.hosts[node].up.as_ref().map_or(Index::ZERO, |up| up.raft().last().index);
+        self.carry_on(Duty { wrote, ..duty }, ELECTION);
+        Ok(())
     }
 
     /// L14: all effects are carried out, and none is pending any more.
