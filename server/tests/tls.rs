@@ -146,7 +146,7 @@ fn certificates_are_renewed_while_the_cluster_runs() {
     let mut client = cluster.node(leader).client().unwrap();
     for (id, days, by_signal) in [(1, 100, true), (2, 200, false)] {
         let before = expires(id);
-        certs::sign(&certs, Role::Node(NodeId(id)), days, true).unwrap();
+        certs::sign(&certs, Role::Node(NodeId(id)), &[], days, true).unwrap();
         if by_signal {
             let pid = cluster.node(id).pid().unwrap().to_string();
             assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
