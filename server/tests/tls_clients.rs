@@ -226,10 +226,14 @@ const ONLY: &[&str] = &[
 
 /// Starts a node that finds its cluster by itself.
 fn joining(dir: &Path, id: u64, clients: &str, words: &[&str]) -> Ends {
+    started(dir, id, clients, &[words, ONLY].concat())
+}
+
+fn started(dir: &Path, id: u64, clients: &str, words: &[&str]) -> Ends {
     let mut command = Command::new(CORACLE);
     let peers = format!("127.0.0.1:{}", free_port().unwrap());
     command.args(["serve", "--id", &id.to_string(), "--client-addr", clients, "--peer-addr", &peers]);
-    command.args(words).args(ONLY).args(certificate(&east(), &format!("node-{id}")));
+    command.args(words).args(certificate(&east(), &format!("node-{id}")));
     command.arg("--data-dir").arg(dir.join(format!("joined{id}"))).stdout(Stdio::null());
     Ends(command.spawn().unwrap())
 }
@@ -312,6 +316,28 @@ fn three_find_each_other_over_encrypted_connections_only() {
         let report = coracle_server::cluster::report(&addresses[0], LONG).ok()?;
         (votes(&report) == [1, 2, 3] && report.leader.is_some()).then_some(())
     });
+}
+
+#[test]
+fn who_goes_over_joins_those_who_have_not_begun_and_those_who_are_done() {
+    for (mode, secure) in [("off", vec![]), ("require", certificate(&east(), "client-ann"))] {
+        let dir = tempfile::tempdir().unwrap();
+        let more: &[&str] = match mode {
+            "off" => STEADY,
+            _ => &["--client-tls", "require", "--election-timeout", "60m-120m", "--timeout", "60m"],
+        };
+        let (cluster, address) = alone(dir.path(), &east(), more);
+        let run = |words: &[&str]| said(&Command::new(CORACLE).args(words).args(&secure).output().unwrap());
+        let first = format!("1={}", cluster.node(1).place.peer_addr);
+        assert_eq!(run(&["members", "init", "--to", &address, &first]).0, 0);
+        let clients = self::address();
+        let prefer = ["--join", &address, "--client-tls", "prefer"];
+        let _second = started(dir.path(), 2, &clients, &[&prefer[..], STEADY].concat());
+        wait("it votes", || {
+            let (_, text) = run(&["members", "list", "--to", &clients]);
+            (text.matches(" voter").count() == 2).then_some(())
+        });
+    }
 }
 
 #[test]
