@@ -78,6 +78,7 @@ fn a_cluster_with_certificates_talks_to_none_but_its_members() {
     }
     let (_, status) = coracle(&["status", "--to", &cluster.node(1).place.client_addr]);
     assert!(days_left(&status, 365), "{status}");
+    assert_eq!(status.matches("votes, is connected, encrypted\n").count(), 2, "{status}");
     // One that comes back without its certificate is none of them, and is told why.
     let other = leader % 3 + 1;
     cluster.kill(other);

@@ -277,7 +277,7 @@ fn a_cluster_is_formed_changed_and_saved_by_commands_over_encrypted_connections_
     wait("it votes", || (votes(&cluster.node(1).report().ok()?) == [1, 2, 3, 4]).then_some(()));
     for (words, told) in [
         (vec!["status", "--to", &clients], "certificate valid for"),
-        (vec!["members", "list", "--to", &first], " voter, connected"),
+        (vec!["members", "list", "--to", &first], " voter, connected, encrypted"),
         (vec!["members", "demote", "--to", &to, "4"], "done: voters 1 2 3, learners 4"),
         (vec!["members", "remove", "--to", &to, "4"], "done: voters 1 2 3"),
         (vec!["members", "transfer", "--to", &to, "--to-node", "2"], "done: "),
