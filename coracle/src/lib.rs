@@ -184,9 +184,9 @@ pub use status::{
 };
 pub use storage::{Engine, StoreError};
 pub use timers::TimersFull;
-pub use transport::{CertificateName, Role, Tls};
 #[cfg(feature = "tls")]
-pub use transport::{TlsError, TlsFiles, TlsMode};
+pub use transport::{BlockingStream, Encrypted, TlsDialer, TlsError, TlsFiles, TlsMode};
+pub use transport::{CertificateName, Role, Tls};
 pub use watching::Events;
 
 // What the items above return or hold.

@@ -7,11 +7,13 @@ mod certs;
 mod entry;
 mod members;
 mod rebuild;
+mod tls;
 
 use self::certs::Certs;
 use self::entry::Entry;
 use self::members::Members;
 use self::rebuild::Rebuild;
+use self::tls::ServerTls;
 use crate::bench::Bench;
 use crate::client;
 use crate::cluster::{self, Interrupt};
@@ -28,8 +30,8 @@ use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
 use clap::{Args, Parser, Subcommand};
-use client::{Client, Value};
-use coracle::{Config, Lease, Tls, TlsFiles, TlsMode};
+use client::{Client, CommandTls, Value};
+use coracle::{Config, Lease};
 use rustix::process::Signal;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -66,6 +68,8 @@ enum Command {
         /// The node's client address
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
+        #[command(flatten)]
+        tls: CommandTls,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -75,6 +79,8 @@ enum Command {
         /// The node's client address
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
+        #[command(flatten)]
+        tls: CommandTls,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -140,21 +146,11 @@ struct Serve {
     /// Let this empty disk take the place of a lost one of the same id at another address
     #[arg(long, requires = "join")]
     rejoin: bool,
-    /// What all nodes of a cluster have in common, so that nobody else gets in or changes who takes part; travels in the clear
+    /// What all nodes of a cluster have in common, so that nobody else gets in or changes who takes part; travels in the clear where connections do
     #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
-    /// The certificate of this node, in PEM: connections between nodes, and to clients of the library, are encrypted then
-    #[arg(long, value_name = "FILE", requires = "tls_key", requires = "tls_ca")]
-    tls_cert: Option<PathBuf>,
-    /// Its key, which nobody else may read
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-    /// The certificate of the authority that signs those of all nodes
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_ca: Option<PathBuf>,
-    /// `prefer` takes plain connections too, while a cluster goes over node by node, and keeps nobody out
-    #[arg(long, value_name = "MODE", value_parser = tls_mode, default_value = "require", requires = "tls_cert")]
-    tls: TlsMode,
+    #[command(flatten)]
+    tls: ServerTls,
     /// Let a learner that has caught up take the place of a voter that was silent for so long
     #[arg(long, value_name = "TIME", value_parser = duration)]
     replace_dead_after: Option<Duration>,
@@ -215,6 +211,8 @@ struct To {
     /// What the nodes were started with by --join-token
     #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
+    #[command(flatten)]
+    tls: CommandTls,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -261,8 +259,8 @@ pub fn main() -> ExitCode {
         Command::Entry(entry) => entry.run(),
         Command::Certs(certs) => certs.run(),
         Command::Rebuild(rebuild) => rebuild.run(),
-        Command::Status { to, json } => status(&to, json),
-        Command::Snapshot { to, json } => snapshot(&to, json),
+        Command::Status { to, json, tls } => tls.apply().and_then(|()| status(&to, json)),
+        Command::Snapshot { to, json, tls } => tls.apply().and_then(|()| snapshot(&to, json)),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
         Command::Recover(recover) => recover.run(),
@@ -324,10 +322,8 @@ impl Serve {
             return Err("--join must name exactly as many nodes as --expect says, this one among them".into());
         }
         let mut config = Config::new(self.id.unwrap_or_default(), self.peer_addr, storage);
-        if let (Some(certificate), Some(key), Some(authority)) = (self.tls_cert, self.tls_key, self.tls_ca) {
-            let files = TlsFiles { authority, certificate, key };
-            config.tls = Some(Tls::load(files, self.tls).map_err(|error| error.to_string())?);
-        }
+        let (tls, client_tls) = self.tls.load()?;
+        config.tls = tls;
         config.replace_dead_after = self.replace_dead_after;
         config.rebuild_diverged = self.rebuild_diverged;
         config.advertised = self.advertise.unwrap_or_default();
@@ -344,6 +340,7 @@ impl Serve {
         Ok(Options {
             config,
             client_addr: self.client_addr,
+            client_tls,
             join: Join {
                 to: self.join,
                 expect: self.expect.is_some(),
@@ -498,14 +495,6 @@ pub fn watch_signals(interrupt: Interrupt) -> Result<(), String> {
         interrupt.store(true, Ordering::Relaxed);
     });
     Ok(())
-}
-
-fn tls_mode(word: &str) -> Result<TlsMode, String> {
-    match word {
-        "prefer" => Ok(TlsMode::Prefer),
-        "require" => Ok(TlsMode::Require),
-        _ => Err("write prefer or require".into()),
-    }
 }
 
 /// Reads `500ms`, `2s` or `1m`.

@@ -3,8 +3,12 @@
 //! One request at a time, or a few at once; every wait has a limit. Users' programs have better clients.
 
 use crate::resp::Replies;
+use clap::Args;
+use coracle::{BlockingStream, TlsDialer};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// The deepest nesting of arrays in a reply: COMMAND has 3.
@@ -33,10 +37,107 @@ pub enum Value {
 /// How long connecting may take: a host that is gone answers nothing, and there may be others to ask.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// What connections of this process are, if not plain.
+static ENCRYPTED: OnceLock<Encryption> = OnceLock::new();
+
+struct Encryption {
+    /// A plain one is made to a server that takes no encrypted one.
+    or_plain: bool,
+    dialer: Box<dyn Fn() -> TlsDialer + Send + Sync>,
+}
+
+/// Has every connection that this process makes from now on be encrypted, by what this returns then. `or_plain`: a plain one is
+/// made to a server that takes no encrypted one; never to one that failed verification. Only the first call counts.
+pub fn encrypt(or_plain: bool, dialer: impl Fn() -> TlsDialer + Send + Sync + 'static) {
+    let _ = ENCRYPTED.set(Encryption { or_plain, dialer: Box::new(dialer) });
+}
+
+/// How a command talks to the client ports of nodes.
+#[derive(Args)]
+pub struct CommandTls {
+    /// The certificate of the authority that the nodes' are signed by: connections to them are encrypted then
+    #[arg(long, value_name = "FILE", env = "CORACLE_TLS_CA")]
+    tls_ca: Option<PathBuf>,
+    /// A certificate to show to the nodes, for those who ask for one
+    #[arg(long, value_name = "FILE", env = "CORACLE_TLS_CERT", requires = "tls_key", requires = "tls_ca")]
+    tls_cert: Option<PathBuf>,
+    /// Its key, which nobody else may read
+    #[arg(long, value_name = "FILE", env = "CORACLE_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+impl CommandTls {
+    /// Has every connection of this process be so.
+    pub fn apply(&self) -> Result<(), String> {
+        let Some(authority) = &self.tls_ca else { return Ok(()) };
+        let own = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let dialer = TlsDialer::load(authority, own).map_err(|error| error.to_string())?;
+        encrypt(false, move || dialer.clone());
+        Ok(())
+    }
+}
+
+/// The bytes to and from a server.
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Encrypted(BlockingStream),
+}
+
+impl Stream {
+    fn to(address: &SocketAddr, limit: Duration) -> io::Result<Stream> {
+        let stream = plain(address, limit)?;
+        let Some(Encryption { or_plain, dialer }) = ENCRYPTED.get() else { return Ok(Stream::Plain(stream)) };
+        match dialer().connect(stream) {
+            Ok((stream, _)) => Ok(Stream::Encrypted(stream)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData && *or_plain => {
+                plain(address, limit).map(Stream::Plain)
+            }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(io::Error::other("it takes no encrypted connection"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn plain(address: &SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, limit.min(CONNECT))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
+    Ok(stream)
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.read(buffer),
+            Stream::Encrypted(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Plain(stream) => stream.write(bytes),
+            Stream::Encrypted(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(stream) => stream.flush(),
+            Stream::Encrypted(stream) => stream.flush(),
+        }
+    }
+}
+
 /// A connection to a server.
 #[derive(Debug)]
 pub struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Stream>,
 }
 
 impl Client {
@@ -45,13 +146,8 @@ impl Client {
     pub fn connect(address: &str, limit: Duration) -> io::Result<Client> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in address.to_socket_addrs()? {
-            match TcpStream::connect_timeout(&address, limit.min(CONNECT)) {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    stream.set_read_timeout(Some(limit))?;
-                    stream.set_write_timeout(Some(limit))?;
-                    return Ok(Client { stream: BufReader::new(stream) });
-                }
+            match Stream::to(&address, limit) {
+                Ok(stream) => return Ok(Client { stream: BufReader::new(stream) }),
                 Err(error) => last = error,
             }
         }
@@ -72,7 +168,8 @@ impl Client {
             request.array(command.len());
             command.iter().for_each(|argument| request.bulk(argument));
         }
-        self.stream.get_mut().write_all(&request.bytes)
+        self.stream.get_mut().write_all(&request.bytes)?;
+        self.stream.get_mut().flush()
     }
 
     /// Waits for the next reply.

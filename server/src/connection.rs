@@ -13,6 +13,7 @@
 use crate::backups::Backups;
 use crate::budget::{Budget, Share};
 use crate::commands::{self, Request};
+use crate::door::Door;
 use crate::kv::{Found, Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
 use crate::resp::{Command, Parser, ProtocolError, Replies};
 use crate::session::{About, Session};
@@ -98,6 +99,8 @@ pub struct Shared<M: Machine> {
     pub token: Option<String>,
     /// What may be said about the server, and what its clients hold.
     pub about: Arc<About>,
+    /// Which connections are encrypted, if any.
+    pub door: Option<Door>,
     /// Backups that are given out.
     pub backups: Arc<Budget>,
     /// Becomes true when the server stops.
@@ -157,8 +160,11 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
         connection.commands.clear();
         connection.replies.error(&error);
         if connection.send().await.is_ok() {
-            connection.farewell().await;
+            farewell(&mut connection.stream).await;
         }
+    } else {
+        // Whoever has an encrypted connection is told that this is the end of it, and that nothing was cut off.
+        let _ = timeout(FAREWELL.1, connection.stream.shutdown()).await;
     }
 }
 
@@ -434,6 +440,8 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 sent => bytes = &bytes[sent..],
             }
         }
+        // An encrypted connection has kept the last of it.
+        timeout(self.shared.limits.stalled, self.stream.flush()).await.map_err(|_| End::Gone)??;
         // Between turns a connection holds no buffers.
         self.replies.bytes = Vec::new();
         if self.fetched == 0 {
@@ -441,29 +449,27 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         }
         Ok(())
     }
+}
 
-    /// Waits a moment until the client has seen the last reply. See [`FAREWELL`].
-    async fn farewell(&mut self) {
-        let (most, patience) = FAREWELL;
-        let _ = timeout(patience, async {
-            self.stream.shutdown().await?;
-            let mut left = most;
-            while left > 0 {
-                let read = poll_fn(|context| {
-                    SCRATCH.with_borrow_mut(|scratch| {
-                        let mut buffer = ReadBuf::new(scratch);
-                        Pin::new(&mut self.stream)
-                            .poll_read(context, &mut buffer)
-                            .map_ok(|()| buffer.filled().len())
-                    })
-                });
-                match read.await? {
-                    0 => break,
-                    bytes => left = left.saturating_sub(bytes),
-                }
+/// Waits a moment until the client has seen the last reply. See [`FAREWELL`].
+pub(crate) async fn farewell<T: AsyncRead + AsyncWrite + Unpin>(stream: &mut T) {
+    let (most, patience) = FAREWELL;
+    let _ = timeout(patience, async {
+        stream.shutdown().await?;
+        let mut left = most;
+        while left > 0 {
+            let read = poll_fn(|context| {
+                SCRATCH.with_borrow_mut(|scratch| {
+                    let mut buffer = ReadBuf::new(scratch);
+                    Pin::new(&mut *stream).poll_read(context, &mut buffer).map_ok(|()| buffer.filled().len())
+                })
+            });
+            match read.await? {
+                0 => break,
+                bytes => left = left.saturating_sub(bytes),
             }
-            io::Result::Ok(())
-        })
-        .await;
-    }
+        }
+        io::Result::Ok(())
+    })
+    .await;
 }

@@ -20,6 +20,7 @@ pub mod commands;
 pub mod connection;
 pub mod demo;
 pub mod diary;
+pub mod door;
 pub mod entries;
 mod failures;
 pub mod joining;

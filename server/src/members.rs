@@ -237,7 +237,11 @@ pub fn print_list(to: &str, limit: Duration, json: bool) -> Result<(), String> {
     }
     for member in &report.members {
         let role = if member.voter { "voter" } else { "learner" };
-        let reach = if member.reachable { "connected" } else { "not connected" };
+        let reach = match member.reachable {
+            true if member.encrypted => "connected, encrypted",
+            true => "connected",
+            false => "not connected",
+        };
         println!("{}={} {role}, {reach}", member.id, member.address);
     }
     Ok(())

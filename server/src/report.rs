@@ -379,6 +379,7 @@ impl Report {
         let vote = if member.voter { "votes" } else { "does not vote" };
         let here = match member.reachable {
             _ if member.id == self.id => "is this node",
+            true if member.encrypted => "is connected, encrypted",
             true => "is connected",
             false => "is not connected",
         };

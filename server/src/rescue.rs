@@ -3,7 +3,7 @@
 //! The work is the library's ([`coracle::backup`], [`coracle::rebuild`]); here it is fetched, told, and asked for.
 
 use crate::backups::Place;
-use crate::client::{Client, Value};
+use crate::client::{Client, CommandTls, Value};
 use crate::kv::Kv;
 use crate::store::Store;
 use clap::{Args, Subcommand, ValueEnum};
@@ -33,6 +33,8 @@ pub struct Backup {
     /// The client address of any node
     #[arg(long, value_name = "HOST:PORT", required = true)]
     to: Option<String>,
+    #[command(flatten)]
+    tls: CommandTls,
     /// The file to write; what came of it before is FILE.partial, and goes on from there
     #[arg(required = true)]
     file: Option<PathBuf>,
@@ -93,6 +95,7 @@ impl Backup {
                 say(&format!("{}: intact\n{}", file.display(), describe(&info)))
             }
             (None, Some(to), Some(file)) => {
+                self.tls.apply()?;
                 let info = fetch(to, file)?;
                 say(&format!("{}: written and verified\n{}", file.display(), describe(&info)))
             }

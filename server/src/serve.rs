@@ -9,7 +9,9 @@
 use crate::admission;
 use crate::backups;
 use crate::budget::Budget;
-use crate::connection::{self, Limits, Shared};
+use crate::client;
+use crate::connection::{Limits, Shared};
+use crate::door::{self, ClientTls, Door};
 use crate::joining::{self, Join};
 use crate::kv::Machine;
 use crate::renewal;
@@ -64,6 +66,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whom to join.
     pub join: Join,
+    /// Which of the clients' connections are encrypted, if any; and the node's own to the clients' ports of others.
+    pub client_tls: Option<ClientTls>,
 }
 
 /// Where a server can be reached, once it can.
@@ -112,6 +116,10 @@ pub async fn serve<M: Machine>(
     let clients = listener.local_addr().map_err(unusable)?;
     let durable = !matches!(options.config.storage, Storage::Memory);
     let mut config = options.config;
+    if let Some(ClientTls { tls, plain, .. }) = options.client_tls.clone() {
+        client::encrypt(plain, move || tls.dialer());
+    }
+    let certified = options.client_tls.as_ref().is_some_and(|rules| rules.certified);
     tokio::pin!(shutdown);
     if config.id.0 == 0 {
         let named = admission::start(&config, &options.join).map_err(ServeError::Nameless)?;
@@ -129,7 +137,8 @@ pub async fn serve<M: Machine>(
     let peers = node.peer_addr();
     let secure = tls.as_ref().is_some_and(|tls| tls.mode() == TlsMode::Require);
     for (who, address) in [("clients", clients), ("peers", peers)] {
-        if let Some(warning) = exposure(who, address).filter(|_| who == "clients" || !secure) {
+        let kept = if who == "clients" { certified } else { secure };
+        if let Some(warning) = exposure(who, address).filter(|_| !kept) {
             tracing::warn!("{warning}");
         }
     }
@@ -151,6 +160,7 @@ pub async fn serve<M: Machine>(
         }),
         limits: options.limits,
         token: options.join.token,
+        door: options.client_tls.map(Door::new),
         backups: Budget::new(backups::MOST),
         stopping,
     });
@@ -208,12 +218,12 @@ async fn accept<M: Machine>(
                 }
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, from)) => {
                     let mut place = shared.about.clients.share();
                     if place.set(1) {
                         last_id += 1;
                         prepare(&stream);
-                        connections.spawn(connection::serve(stream, last_id, place, shared.clone()));
+                        connections.spawn(door::serve(stream, from.ip(), last_id, place, shared.clone()));
                     } else {
                         turn_away(stream);
                     }

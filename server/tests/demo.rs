@@ -148,6 +148,7 @@ fn a_node_that_lies() {
         join: Default::default(),
         config: Config::new(id.parse().unwrap(), peer, Storage::Dir(directory.into())),
         client_addr: client,
+        client_tls: None,
         timeout: Duration::from_secs(2),
         limits: Limits::default(),
     };

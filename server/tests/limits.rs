@@ -23,6 +23,7 @@ async fn with_server<F: Future<Output = ()>>(limits: Limits, conversation: impl 
         join: Default::default(),
         config: Config::new(1, "127.0.0.1:0", Storage::Memory),
         client_addr: "127.0.0.1:0".into(),
+        client_tls: None,
         timeout: NEVER,
         limits,
     };

@@ -5,6 +5,9 @@
 
 mod support;
 
+use coracle::Role;
+use coracle::raft::NodeId;
+use coracle_server::certs;
 use coracle_server::client::Value;
 use coracle_server::cluster::{Cluster, Interrupt, Place, Program, server};
 use std::io::{BufRead, BufReader, Write};
@@ -53,6 +56,38 @@ fn redis_cli_talks_to_any_node() {
         assert!(answers.contains(expected), "{expected}: {answers}");
     }
     assert!(cli(place(1), &["coracle", "status"], "").contains("\"members\":["));
+}
+
+#[test]
+#[ignore = "needs the package redis-tools"]
+fn redis_cli_talks_over_encrypted_connections() {
+    let dir = tempfile::tempdir().unwrap();
+    let certs = dir.path().join("certs");
+    certs::init(&certs, "east", 10).unwrap();
+    certs::sign(&certs, Role::Node(NodeId(1)), &[], 10, false).unwrap();
+    certs::sign(&certs, Role::Client("ann".to_owned()), &[], 10, false).unwrap();
+    let at = |file: &str| certs.join(file).to_str().unwrap().to_owned();
+    let (cert, key, ca) = (at("node-1.pem"), at("node-1.key"), at("ca.pem"));
+    let words = ["--tls-cert", &cert, "--tls-key", &key, "--tls-ca", &ca].map(str::to_owned);
+    let plain = server_with(&["--client-tls", "require", "--client-certs", "required", "--timeout", "60m"]);
+    let program: Program = Arc::new(move |place| {
+        let mut command = plain(place);
+        command.args(&words);
+        command
+    });
+    let cluster = Cluster::start(dir.path(), vec![program], Interrupt::default()).unwrap();
+    let place = &cluster.node(1).place;
+    let (cert, key) = (at("client-ann.pem"), at("client-ann.key"));
+    let mut init = Command::new(CORACLE);
+    init.args(["members", "init", "--to", &place.client_addr, &format!("1={}", place.peer_addr)]);
+    said(&init.args(["--tls-cert", &cert, "--tls-key", &key, "--tls-ca", &ca]).output().unwrap());
+    let secure = ["--tls", "--cacert", &ca, "--cert", &cert, "--key", &key];
+    let run = |words: &[&str], lines: &str| cli(place, &[&secure[..], words].concat(), lines);
+    assert_eq!(run(&["set", "k", "v"], ""), "OK\n");
+    assert_eq!(run(&["get", "k"], ""), "v\n");
+    let set = |n| format!("*3\r\n$3\r\nSET\r\n$5\r\n{n:05}\r\n$1\r\nx\r\n");
+    let answers = run(&["--pipe"], &(0..20_000).map(set).collect::<String>());
+    assert!(answers.contains("errors: 0, replies: 20000"), "{answers}");
 }
 
 #[test]

@@ -67,6 +67,15 @@ pub(super) enum Insecure {
     Refused(String),
 }
 
+impl From<Insecure> for io::Error {
+    fn from(error: Insecure) -> io::Error {
+        match error {
+            Insecure::Plain(error) => error,
+            Insecure::Refused(text) => io::Error::new(io::ErrorKind::PermissionDenied, text),
+        }
+    }
+}
+
 /// A number as it is printed, so that no two names are one node's.
 fn node(word: &str) -> Option<NodeId> {
     let id: u64 = word.parse().ok()?;

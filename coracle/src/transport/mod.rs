@@ -35,7 +35,7 @@ pub use alarm::Alarm;
 pub use certificate::{CertificateName, Role};
 pub use secure::Tls;
 #[cfg(feature = "tls")]
-pub use secure::{TlsError, TlsFiles, TlsMode};
+pub use secure::{BlockingStream, Encrypted, TlsDialer, TlsError, TlsFiles, TlsMode};
 pub use visit::Visitor;
 
 use crate::primitives;

@@ -8,8 +8,12 @@
 //!
 //! Nothing is resumed and nothing is sent early, so each connection shows its certificate anew and can be replayed to nobody.
 
+mod blocking;
 mod read;
 mod verify;
+
+pub(super) use blocking::problem;
+pub use blocking::{BlockingStream, TlsDialer};
 
 use super::certificate::{CertificateName, Insecure};
 use rustls::crypto::CryptoProvider;
@@ -30,6 +34,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use verify::AnyNode;
+
+/// How much the session of a [client](Tls::accept_client) keeps of what was written and is not sent, in bytes.
+const CLIENT_BUFFER: usize = 32 << 10;
 
 /// Where a node's certificate is, and whom it believes. All are PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +123,8 @@ struct Inner {
 /// What the files said when they were read last.
 struct Current {
     acceptor: TlsAcceptor,
+    /// The same, but for those who show no certificate.
+    open: TlsAcceptor,
     connector: TlsConnector,
     name: CertificateName,
     expires: SystemTime,
@@ -192,6 +201,36 @@ impl Tls {
         current.known(TlsStream::from(stream))
     }
 
+    /// Takes in an encrypted connection of a client that speaks a protocol of its own, on a port of its own. The own
+    /// certificate is shown. Who shows one as well must have a right one of the own cluster, a node's or a client's, and is
+    /// returned; nobody must, unless `certified`.
+    ///
+    /// The connection may close at any time; how long this takes is for the caller to limit. What is written has to be
+    /// flushed. The error is of the kind `PermissionDenied` where one of the two ends does not believe the other.
+    pub async fn accept_client(
+        &self,
+        stream: TcpStream,
+        certified: bool,
+    ) -> io::Result<(Encrypted, Option<CertificateName>)> {
+        let current = self.current();
+        let acceptor = if certified { &current.acceptor } else { &current.open };
+        let limited = |session: &mut rustls::ServerConnection| session.set_buffer_limit(Some(CLIENT_BUFFER));
+        let stream = acceptor.accept_with(Anchor::Here(stream), limited).await.map_err(problem)?;
+        let stream = TlsStream::from(stream);
+        if !certified && stream.get_ref().1.peer_certificates().is_none() {
+            return Ok((Encrypted(Box::new(stream)), None));
+        }
+        let (stream, name) = current.known(stream)?;
+        Ok((stream, Some(name)))
+    }
+
+    /// For a program's own connections to other nodes' ports, with blocking sockets: what the files said when they were read
+    /// last.
+    pub fn dialer(&self) -> TlsDialer {
+        let current = self.current();
+        TlsDialer::of(Arc::clone(current.connector.config()), Some(current.name.cluster.clone()))
+    }
+
     /// Makes a connection an encrypted one.
     pub(super) async fn connect(&self, stream: TcpStream) -> Result<(Encrypted, CertificateName), Insecure> {
         let current = self.current();
@@ -202,12 +241,21 @@ impl Tls {
     }
 }
 
-/// What an error of an encrypted connection means.
-pub(super) fn problem(error: io::Error) -> Insecure {
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match tls {
-        None | Some(rustls::Error::InvalidMessage(_)) => Insecure::Plain(error),
-        Some(tls) => Insecure::Refused(tls.to_string()),
+impl TlsDialer {
+    /// Reads the files: the authorities that are believed, and the own certificate and its key, if there are any. Without
+    /// them, any cluster is right that these authorities sign for.
+    pub fn load(authority: &Path, own: Option<(&Path, &Path)>) -> Result<TlsDialer, TlsError> {
+        let provider = provider().ok_or(TlsError::NoProvider)?;
+        if let Some((certificate, key)) = own {
+            let (authority, certificate, key) = (authority.into(), certificate.into(), key.into());
+            let own = Current::read(&TlsFiles { authority, certificate, key }, &provider)?;
+            return Ok(TlsDialer::of(Arc::clone(own.connector.config()), Some(own.name.cluster)));
+        }
+        let roots = believed(authority, certificates(authority)?)?;
+        let client = dials(roots, &provider, None);
+        let unfit =
+            |error: rustls::Error| TlsError::Unfit { path: authority.into(), problem: error.to_string() };
+        Ok(TlsDialer::of(Arc::new(client.map_err(unfit)?), None))
     }
 }
 
@@ -226,33 +274,26 @@ impl Current {
             expires = expires.min(read::expires(one).unwrap_or(SystemTime::UNIX_EPOCH));
         }
         let unfit = |problem: String| TlsError::Unfit { path: certificate.clone(), problem };
-        let mut roots = RootCertStore::empty();
-        for one in authorities {
-            roots.add(one).map_err(|error| unfit(format!("{}: {error}", authority.display())))?;
-        }
-        let (roots, key) = (Arc::new(roots), private(key)?);
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
-        let clients = clients.build().map_err(|error| unfit(error.to_string()))?;
-        let server = ServerConfig::builder_with_provider(Arc::clone(provider))
-            .with_protocol_versions(&[&TLS13])
-            .and_then(|builder| {
-                builder.with_client_cert_verifier(clients).with_single_cert(chain.clone(), key.clone_key())
-            });
-        let mut server = server.map_err(|error| unfit(error.to_string()))?;
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        let client = ClientConfig::builder_with_provider(Arc::clone(provider))
-            .with_protocol_versions(&[&TLS13])
-            .and_then(|builder| {
-                let builder = builder.dangerous();
-                let builder = builder.with_custom_certificate_verifier(AnyNode::of(roots, provider));
-                builder.with_client_auth_cert(chain, key)
-            });
-        let mut client = client.map_err(|error| unfit(error.to_string()))?;
-        client.enable_sni = false;
-        client.resumption = rustls::client::Resumption::disabled();
-        let (acceptor, connector) = (Arc::new(server).into(), Arc::new(client).into());
-        Ok(Current { acceptor, connector, name, expires })
+        let (roots, key) = (believed(authority, authorities)?, private(key)?);
+        let accepts = |anybody: bool| {
+            let visitors =
+                WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(provider));
+            let visitors = if anybody { visitors.allow_unauthenticated() } else { visitors };
+            let visitors = visitors.build().map_err(|error| unfit(error.to_string()))?;
+            let server = ServerConfig::builder_with_provider(Arc::clone(provider))
+                .with_protocol_versions(&[&TLS13])
+                .and_then(|builder| {
+                    let builder = builder.with_client_cert_verifier(visitors);
+                    builder.with_single_cert(chain.clone(), key.clone_key())
+                });
+            let mut server = server.map_err(|error| unfit(error.to_string()))?;
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+            Ok(TlsAcceptor::from(Arc::new(server)))
+        };
+        let (acceptor, open) = (accepts(false)?, accepts(true)?);
+        let client = dials(roots, provider, Some((chain, key))).map_err(|error| unfit(error.to_string()))?;
+        Ok(Current { acceptor, open, connector: Arc::new(client).into(), name, expires })
     }
 
     /// The connection, if whoever is at its other end has a name in the own cluster.
@@ -260,15 +301,37 @@ impl Current {
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
         let leaf = leaf.ok_or_else(|| Insecure::Refused("it shows no certificate".to_owned()))?;
-        let name = read::name_of(leaf);
-        let name =
-            name.map_err(|problem| Insecure::Refused(format!("the certificate of the other end {problem}")))?;
-        if name.cluster != self.name.cluster {
-            let text = format!("the certificate of the other end is that of {name}, in another cluster");
-            return Err(Insecure::Refused(text));
-        }
+        let name = read::known(leaf, Some(&self.name.cluster))?;
         Ok((Encrypted(Box::new(stream)), name))
     }
+}
+
+/// How connections are made: all are believed that the authorities signed for, and those are judged by their names.
+fn dials(
+    roots: Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+    own: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+) -> Result<ClientConfig, rustls::Error> {
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(&[&TLS13])?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(AnyNode::of(roots, provider));
+    let mut client = match own {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    client.enable_sni = false;
+    client.resumption = rustls::client::Resumption::disabled();
+    Ok(client)
+}
+
+/// Those who are believed.
+fn believed(path: &Path, authorities: Vec<CertificateDer<'static>>) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for one in authorities {
+        let added = roots.add(one);
+        added.map_err(|error| TlsError::Unfit { path: path.to_owned(), problem: error.to_string() })?;
+    }
+    Ok(Arc::new(roots))
 }
 
 /// What does the cryptography.
@@ -311,9 +374,9 @@ enum Anchor {
     Gone,
 }
 
-/// An encrypted connection.
+/// An encrypted connection, which is written to and read from as any other.
 #[derive(Debug)]
-pub(super) struct Encrypted(Box<TlsStream<Anchor>>);
+pub struct Encrypted(Box<TlsStream<Anchor>>);
 
 impl Encrypted {
     /// Lets go of the runtime.

@@ -23,6 +23,9 @@ pub(super) enum Certs {
     Node {
         /// The node's id
         id: u64,
+        /// A name or an address of its host, for clients that compare those; may be said again
+        #[arg(long = "host", value_name = "NAME_OR_IP")]
+        hosts: Vec<String>,
         #[command(flatten)]
         at: Place,
         #[command(flatten)]
@@ -60,11 +63,11 @@ impl Certs {
     pub(super) fn run(self) -> Result<(), String> {
         let [key, certificate] = match self {
             Certs::Init { cluster, at, days } => certs::init(&at.dir, &cluster, days)?,
-            Certs::Node { id, at, kind } => {
-                certs::sign(&at.dir, Role::Node(NodeId(id)), kind.days, kind.renew)?
+            Certs::Node { id, hosts, at, kind } => {
+                certs::sign(&at.dir, Role::Node(NodeId(id)), &hosts, kind.days, kind.renew)?
             }
             Certs::Client { name, at, kind } => {
-                certs::sign(&at.dir, Role::Client(name), kind.days, kind.renew)?
+                certs::sign(&at.dir, Role::Client(name), &[], kind.days, kind.renew)?
             }
         };
         println!("{}\n{}", certificate.display(), key.display());

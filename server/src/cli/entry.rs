@@ -31,6 +31,7 @@ impl Entry {
             Entry::Skip { to, entry } => (to, "SKIP", entry),
             Entry::Retry { to, entry } => (to, "RETRY", entry),
         };
+        to.tls.apply()?;
         let done = entries::ask(&to.to, to.token(), verb, entry, to.wait)?;
         to.tell(&done)
     }

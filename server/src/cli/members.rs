@@ -1,7 +1,7 @@
 //! `coracle members`: who takes part, and every change of that.
 
 use super::{STATUS_LIMIT, To};
-use crate::client::{Client, Value};
+use crate::client::{Client, CommandTls, Value};
 use crate::cluster::INIT_LIMIT;
 use crate::{members, transfer};
 use clap::Subcommand;
@@ -17,6 +17,8 @@ pub(super) enum Members {
         /// What the nodes were started with by --join-token
         #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
         join_token: Option<String>,
+        #[command(flatten)]
+        tls: CommandTls,
         /// All nodes, with their peer addresses
         #[arg(value_name = "ID=HOST:PORT", required = true, value_parser = member)]
         members: Vec<String>,
@@ -26,6 +28,8 @@ pub(super) enum Members {
         /// The client address of one of the nodes
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
+        #[command(flatten)]
+        tls: CommandTls,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -100,11 +104,16 @@ pub(super) enum Members {
 impl Members {
     pub(super) fn run(self) -> Result<(), String> {
         let (to, words) = match self {
-            Members::Init { to, join_token, members } => {
+            Members::Init { to, join_token, tls, members } => {
+                tls.apply()?;
                 return init(&to, join_token.as_deref(), &members);
             }
-            Members::List { to, json } => return members::print_list(&to, STATUS_LIMIT, json),
+            Members::List { to, tls, json } => {
+                tls.apply()?;
+                return members::print_list(&to, STATUS_LIMIT, json);
+            }
             Members::Transfer { to, to_node } => {
+                to.tls.apply()?;
                 let done = transfer::ask(&to.to, to.token(), to_node, to.wait)?;
                 return to.tell(&done);
             }
@@ -116,6 +125,7 @@ impl Members {
             Members::Replace { to, id, member } => (to, vec!["REPLACE".to_owned(), id.to_string(), member]),
             Members::Voters { to, members } => (to, [vec!["VOTERS".to_owned()], members].concat()),
         };
+        to.tls.apply()?;
         let done = members::ask(&to.to, to.token(), &words, to.wait)?;
         to.tell(&done)
     }

@@ -1,6 +1,7 @@
 //! `coracle rebuild`: the machine of a node is rebuilt from its leader's.
 
 use super::duration;
+use crate::client::CommandTls;
 use crate::rebuild;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ pub(super) struct Rebuild {
     /// What the nodes were started with by --join-token
     #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
     join_token: Option<String>,
+    #[command(flatten)]
+    tls: CommandTls,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -22,6 +25,7 @@ pub(super) struct Rebuild {
 
 impl Rebuild {
     pub(super) fn run(self) -> Result<(), String> {
+        self.tls.apply()?;
         let done = rebuild::ask(&self.to, self.join_token.as_deref(), self.wait)?;
         if self.json {
             println!("{}", serde_json::json!({ "done": done }));

@@ -1,6 +1,6 @@
 //! What is read of a certificate: whose it is, and until when.
 
-use crate::transport::certificate::{CertificateName, SCHEME};
+use crate::transport::certificate::{CertificateName, Insecure, SCHEME};
 use rustls::pki_types::CertificateDer;
 use std::time::{Duration, SystemTime};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -25,6 +25,16 @@ pub(super) fn name_of(certificate: &CertificateDer<'_>) -> Result<CertificateNam
         }
     }
     found.ok_or_else(|| format!("has no name of the form {SCHEME}CLUSTER/node/ID"))
+}
+
+/// Whose the certificate of the other end is, if that is somebody in the own cluster, or in any if it is not known which is.
+pub(super) fn known(leaf: &CertificateDer<'_>, cluster: Option<&str>) -> Result<CertificateName, Insecure> {
+    let refused = |what: String| Insecure::Refused(format!("the certificate of the other end {what}"));
+    let name = name_of(leaf).map_err(refused)?;
+    match cluster {
+        Some(own) if own != name.cluster => Err(refused(format!("is that of {name}, in another cluster"))),
+        _ => Ok(name),
+    }
 }
 
 fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
