@@ -274,9 +274,9 @@ impl Rules {
 impl Rules {
     /// Who votes may campaign (§5.2), unless it knows that its machine differs from that of a majority (D5.1.14).
     pub(crate) fn may_campaign(self, votes: bool, voted: bool, needed: bool, fenced: bool) -> bool {
-        let voted = voted && !self.broken.is("leaving-voter-never-campaigns");
-        let learner =
-            needed && !self.broken.is("needed-learner-waits") || self.broken.is("learner-campaigns");
+        let outside = !self.broken.is("leaving-voter-never-campaigns");
+        let (voted, needed) = (voted && outside, needed && outside && !self.broken.is("needed-learner-waits"));
+        let learner = needed || self.broken.is("learner-campaigns");
         (votes || voted || learner) && (!fenced || self.broken.is("fenced-node-leads"))
     }
 

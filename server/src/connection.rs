@@ -13,7 +13,6 @@
 use crate::backups::Backups;
 use crate::budget::{Budget, Share};
 use crate::commands::{self, Request};
-use crate::door::Door;
 use crate::kv::{Found, Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
 use crate::resp::{Command, Parser, ProtocolError, Replies};
 use crate::session::{About, Session};
@@ -99,8 +98,6 @@ pub struct Shared<M: Machine> {
     pub token: Option<String>,
     /// What may be said about the server, and what its clients hold.
     pub about: Arc<About>,
-    /// Which connections are encrypted, if any.
-    pub door: Option<Door>,
     /// Backups that are given out.
     pub backups: Arc<Budget>,
     /// Becomes true when the server stops.

@@ -95,13 +95,14 @@ impl Door {
 
 /// Serves a client from its first byte until it leaves or the server stops. `place` is its place among the clients.
 pub(crate) async fn serve<M: Machine>(
+    door: Option<Arc<Door>>,
     mut stream: TcpStream,
     from: IpAddr,
     id: u64,
     place: Share,
     shared: Arc<Shared<M>>,
 ) {
-    if let Some(door) = &shared.door {
+    if let Some(door) = door {
         let mut stopping = shared.stopping.clone();
         let greeted = tokio::select! {
             biased;

@@ -299,11 +299,7 @@ impl fmt::Display for Report {
         ] {
             writeln!(f, "  {name:<12}{value}")?;
         }
-        if let Some(expires) = self.certificate_expires {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-            let left = expires.saturating_sub(now) / 86_400;
-            writeln!(f, "  certificate valid for {left} days")?;
-        }
+        self.certificate(f)?;
         if let Some(transfer) = &self.receiving_snapshot {
             writeln!(f, "  receives    a snapshot from node {}, {transfer}", transfer.peer)?;
         }
@@ -373,6 +369,12 @@ impl Report {
             (_, Some(leader)) => format!("follows node {leader} in term {term}"),
             (_, None) => format!("knows no leader in term {term}"),
         }
+    }
+
+    fn certificate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(expires) = self.certificate_expires else { return Ok(()) };
+        let left = expires.saturating_sub(seconds(SystemTime::now())) / 86_400;
+        writeln!(f, "  certificate valid for {left} days")
     }
 
     fn member(&self, f: &mut fmt::Formatter<'_>, member: &ReportedMember) -> fmt::Result {

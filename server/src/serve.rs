@@ -136,12 +136,7 @@ pub async fn serve<M: Machine>(
     let node = Node::start(config, machine).await?;
     let peers = node.peer_addr();
     let secure = tls.as_ref().is_some_and(|tls| tls.mode() == TlsMode::Require);
-    for (who, address) in [("clients", clients), ("peers", peers)] {
-        let kept = if who == "clients" { certified } else { secure };
-        if let Some(warning) = exposure(who, address).filter(|_| !kept) {
-            tracing::warn!("{warning}");
-        }
-    }
+    warn_of(&[("clients", clients, certified), ("peers", peers, secure)]);
     ready(Ready { id, clients, peers });
     if !options.join.to.is_empty() {
         joining::start(options.join.clone(), node.clone());
@@ -160,16 +155,16 @@ pub async fn serve<M: Machine>(
         }),
         limits: options.limits,
         token: options.join.token,
-        door: options.client_tls.map(Door::new),
         backups: Budget::new(backups::MOST),
         stopping,
     });
+    let door = options.client_tls.map(|rules| Arc::new(Door::new(rules)));
     let mut connections = JoinSet::new();
     let stopped = tokio::select! {
         () = &mut shutdown => None,
         reason = node.stopped() => Some(reason),
         never = renewal::watch(tls) => match never {},
-        never = accept(&listener, &shared, &mut connections) => match never {},
+        never = accept(&listener, door.as_ref(), &shared, &mut connections) => match never {},
     };
 
     // Nobody new; those under way finish, while the node still runs.
@@ -203,6 +198,7 @@ async fn drain(mut connections: JoinSet<()>, limit: Duration) {
 /// Accepts connections for ever.
 async fn accept<M: Machine>(
     listener: &TcpListener,
+    door: Option<&Arc<Door>>,
     shared: &Arc<Shared<M>>,
     connections: &mut JoinSet<()>,
 ) -> std::convert::Infallible {
@@ -223,7 +219,7 @@ async fn accept<M: Machine>(
                     if place.set(1) {
                         last_id += 1;
                         prepare(&stream);
-                        connections.spawn(door::serve(stream, from.ip(), last_id, place, shared.clone()));
+                        connections.spawn(door::serve(door.cloned(), stream, from.ip(), last_id, place, shared.clone()));
                     } else {
                         turn_away(stream);
                     }
@@ -257,6 +253,15 @@ fn prepare(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepidle(stream, idle);
     let _ = sockopt::set_tcp_keepintvl(stream, interval);
     let _ = sockopt::set_tcp_keepcnt(stream, probes);
+}
+
+/// Warns of ports that others can reach, unless strangers are kept out of them.
+fn warn_of(ports: &[(&str, SocketAddr, bool)]) {
+    for (who, address, _) in ports.iter().filter(|(_, _, kept)| !kept) {
+        if let Some(warning) = exposure(who, *address) {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 /// What to say of a port that others than this computer can reach: nobody has to show who he is.
