@@ -275,7 +275,8 @@ impl Rules {
     /// Who votes may campaign (§5.2), unless it knows that its machine differs from that of a majority (D5.1.14).
     pub(crate) fn may_campaign(self, votes: bool, voted: bool, needed: bool, fenced: bool) -> bool {
         let outside = !self.broken.is("leaving-voter-never-campaigns");
-        let (voted, needed) = (voted && outside, needed && outside && !self.broken.is("needed-learner-waits"));
+        let (voted, needed) =
+            (voted && outside, needed && outside && !self.broken.is("needed-learner-waits"));
         let learner = needed || self.broken.is("learner-campaigns");
         (votes || voted || learner) && (!fenced || self.broken.is("fenced-node-leads"))
     }

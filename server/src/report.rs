@@ -373,7 +373,8 @@ impl Report {
 
     fn certificate(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(expires) = self.certificate_expires else { return Ok(()) };
-        let left = expires.saturating_sub(seconds(SystemTime::now())) / 86_400;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = expires.saturating_sub(now.as_secs()) / 86_400;
         writeln!(f, "  certificate valid for {left} days")
     }
 
