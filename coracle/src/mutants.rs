@@ -77,11 +77,6 @@ pub const MUTANTS: &[Mutant] = &[
         "D5.1.16",
         "does not campaign once it has the entry with which it leaves",
     ),
-    mutant(
-        "needed-learner-waits",
-        "D5.1.16",
-        "does not campaign as a learner that stands in the way of whom its vote would elect",
-    ),
     // Disks that are wiped, and nodes that move.
     mutant("wiped-disk-counts", "D5.3.2", "lets an empty disk answer for the one that its node had before"),
     mutant(

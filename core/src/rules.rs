@@ -274,11 +274,9 @@ impl Rules {
 impl Rules {
     /// Who votes may campaign (§5.2), unless it knows that its machine differs from that of a majority (D5.1.14).
     pub(crate) fn may_campaign(self, votes: bool, voted: bool, needed: bool, fenced: bool) -> bool {
-        let outside = !self.broken.is("leaving-voter-never-campaigns");
-        let (voted, needed) =
-            (voted && outside, needed && outside && !self.broken.is("needed-learner-waits"));
-        let learner = needed || self.broken.is("learner-campaigns");
-        (votes || voted || learner) && (!fenced || self.broken.is("fenced-node-leads"))
+        let outside = (voted || needed) && !self.broken.is("leaving-voter-never-campaigns");
+        let may = votes || outside || self.broken.is("learner-campaigns");
+        may && (!fenced || self.broken.is("fenced-node-leads"))
     }
 
     /// A candidate asks whether it would be elected before it enters a term (thesis, section 9.6), but for one that its
