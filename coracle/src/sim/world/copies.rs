@@ -34,6 +34,7 @@ impl Happening {
             | Happening::Filed { node, run }
             | Happening::Saved { node, run, .. }
             | Happening::Restart { node, run } => Some((node, run)),
+            Happening::Duty(duty) => Some(duty.process()),
             _ => None,
         }
     }

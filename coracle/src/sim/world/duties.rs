@@ -24,6 +24,13 @@ pub(in crate::sim) struct Duty {
     wrote: Index,
 }
 
+impl Duty {
+    /// The process whose it is.
+    pub(super) fn process(&self) -> (usize, u64) {
+        (self.node, self.run)
+    }
+}
+
 impl World {
     /// A node has done something: it begins to carry out what it finds to do. One that ends with that does not learn any more
     /// how far its machine has come.

@@ -393,7 +393,8 @@ impl World {
         })?;
         // What a node has found is on its disk a second later, or once that has done what it was given before.
         self.pass(1500 * MS)?;
-        self.until("L11", 10 * ELECTION, "places on the disks of those that have moved", |world| {
+        // A node whose program is upgraded, for an entry that it could not apply, has to find the others anew.
+        self.until("L11", 40 * ELECTION, "places on the disks of those that have moved", |world| {
             moved.iter().all(|node| world.hosts[*node].has_written_all())
         })?;
         for node in (0..size).filter(|node| !moved.contains(node)) {
