@@ -116,6 +116,9 @@ pub(crate) struct Applier<S: StateMachine, W, A> {
     /// The entry that the machine has stopped before, until it is ruled what becomes of it. What it holds is not its state: it
     /// may have done a part of that entry.
     stopped: Option<LogId>,
+    /// Whether the machine holds a part of an entry, over the ruling about it too, until it has taken another state: nobody is
+    /// told anything of it, and nothing of it is kept.
+    spoilt: bool,
     /// Entries that are skipped, or are not to be passed yet.
     skips: Skips,
     /// What it held before it had applied anything.
@@ -146,6 +149,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             mending: None,
             mended: None,
             stopped: None,
+            spoilt: false,
             skips: Skips::new(),
             beginning,
             unkept: false,
@@ -171,8 +175,12 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// Whether there is nothing left to apply.
     pub(crate) fn is_idle(&self) -> bool {
-        let rests = self.fenced || self.stopped.is_some();
-        rests || self.is_held() && self.restoring.is_none() && !self.snapshot
+        self.rests() || self.is_held() && self.restoring.is_none() && !self.snapshot
+    }
+
+    /// Whether it is to do nothing, for now.
+    fn rests(&self) -> bool {
+        self.fenced || self.stopped.is_some() || self.spoilt && self.restoring.is_none()
     }
 
     /// Whether there is no entry that may be applied: what the log holds an uncommitted skip of is not passed.
@@ -223,8 +231,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             }
             Work::Apply(entries) => self.backlog.extend(entries),
             Work::Read(index, (query, reader)) => {
-                let waits = index > self.replicated.applied().0.index && self.stopped.is_none();
-                if waits && !broken.is("read-does-not-wait") {
+                // A state that another one is about to take the place of may be wrong.
+                let replaced = self.spoilt || self.restoring.is_some();
+                let waits = replaced || index > self.replicated.applied().0.index;
+                if waits && self.stopped.is_none() && !broken.is("read-does-not-wait") {
                     self.readers.entry(index).or_default().push((query, reader));
                 } else {
                     self.query(query, reader);
@@ -253,7 +263,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// Does the next thing that waits, and answers those who wait for it. None: there is nothing left.
     pub(crate) fn next(&mut self) -> Option<Result<Done, StopReason>> {
-        if self.fenced || self.stopped.is_some() {
+        if self.rests() {
             return None;
         }
         if let Some(snapshot) = self.restoring.take() {
@@ -272,7 +282,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
 
     /// A batch of applies is over: a machine that keeps its own disk commits what it has.
     pub(crate) fn persist(&mut self) -> Result<(), StopReason> {
-        let rests = self.fenced || self.stopped.is_some();
+        let rests = self.rests() || self.spoilt;
         if mem::take(&mut self.unkept) && !rests { self.replicated.persist() } else { Ok(()) }
     }
 
@@ -281,11 +291,12 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         if snapshot == LogId::ZERO {
             let state = self.beginning.state()?;
             self.replicated.begin_anew(&state)?;
-            self.unkept = false;
+            (self.unkept, self.spoilt) = (false, false);
+            self.answer_readers(Index::ZERO);
             return Ok(Done::Restored(snapshot));
         }
         self.replicated.restore(snapshots::open(&*self.files, snapshot).map_err(unreadable)?)?;
-        self.unkept = false;
+        (self.unkept, self.spoilt) = (false, false);
         self.mended = self.mending.take().or(self.mended);
         let index = snapshot.index;
         while self.writers.front().is_some_and(|(other, _)| other.index <= index) {
@@ -317,6 +328,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             Err(reason) if entry.stamp().version > S::VERSION => return Some(Err(reason)),
             Err(reason) => {
                 self.bytes += entry.len() as u64;
+                self.spoilt = !self.replicated.broken.is("failed-state-kept");
                 self.stop_before(id);
                 return Some(Ok(Done::Stopped(id, reason)));
             }
