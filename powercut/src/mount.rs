@@ -18,6 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// How long the kernel may believe what it was told: nobody but its processes changes anything.
 const TTL: Duration = Duration::from_secs(3600);
 
+/// How long a sync takes, as on a disk of the better kind. All wait for each other, so that some nodes have synced what others
+/// have not, for long enough that the power fails there.
+const SYNC: Duration = Duration::from_millis(2);
+
 /// The size of a block, and how many the disk claims to have.
 const BLOCK: u32 = 4096;
 const BLOCKS: u64 = 1 << 24;
@@ -223,6 +227,7 @@ impl Filesystem for Served {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        std::thread::sleep(SYNC);
         empty(reply, self.state().change(ino.0).map(File::sync));
     }
 
