@@ -101,7 +101,7 @@ impl Inner {
         let Some(founder) = founder(&list).cloned() else {
             return Err(ConfigurationError::Invalid("it is empty".to_owned()));
         };
-        let ask = Ask { step: Step::Found, list, round: 0 };
+        let ask = Ask::new(Step::Found, list, 0);
         let not_ready = |node, why| Err(ConfigurationError::NotReady(vec![(node, why)]));
         let answer = if founder.peer() == self.me {
             let (answer, answered) = oneshot::channel();

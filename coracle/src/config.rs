@@ -6,6 +6,7 @@
 use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
 use crate::storage::engine::{Engine, is_name};
+use crate::token::{JoinToken, MAX_TOKEN};
 use crate::transport::{Role, Tls};
 use crate::wire::{self, MAX_METADATA};
 use coracle_core::{Broken, Incarnation, NodeId, Settings};
@@ -19,6 +20,9 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// The longest time that anything is waited for: more is a mistake in the unit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// The addresses of [`Config::join`] at most: each is asked who is there, one after the other.
+const MAX_JOIN: usize = 16;
 
 /// Reads by the leader's lease: while a majority has promised to depose nobody, the leader answers linearizable reads
 /// without a round of messages (thesis, section 6.4.1).
@@ -110,6 +114,19 @@ pub struct Config {
     /// Where others are to dial this node, as `host:port`, if that is not [`peer_addr`](Config::peer_addr): behind a
     /// translation of addresses, or where it listens on every address of its host. Default empty.
     pub advertised: String,
+    /// Peer addresses, `host:port`, at which this node finds its cluster by itself. A blank node that meets one there asks to
+    /// be let in: it learns, and votes once it has caught up. One that has a cluster looks for members there too, so that
+    /// members find each other though all have moved. The same settings serve the first start and every later one. Default
+    /// empty: a node waits until somebody tells it its cluster.
+    pub join: Vec<String>,
+    /// Whether [`join`](Config::join) lists all nodes of a cluster that is still to be founded, this one among them: once all
+    /// of them answer, the one of the lowest name founds it. Once there is a cluster it does nothing; but nodes that are all
+    /// blank again would found another. Default false.
+    pub found: bool,
+    /// What the nodes of a cluster have in common. Whoever asks a node of it to be let in has to show the same; on plain
+    /// connections it can be read on the way. Without one, nobody is let in who asks, but for nodes that have shown their
+    /// certificate ([`tls`](Config::tls)). Default none.
+    pub join_token: Option<JoinToken>,
     /// Where the log is kept.
     pub storage: Storage,
     /// The pause between two heartbeats of an idle leader. Whole ticks of 10 ms. Default 50 ms.
@@ -147,6 +164,9 @@ pub struct Config {
     /// How many [clients](crate::client) may be connected; 0 serves none. They have budgets of their own and take nothing from
     /// other nodes, and never more than a quarter of the descriptors that the process may open. Default 1,024.
     pub max_clients: usize,
+    /// How many connections may be accepted at the peers' port and not closed yet, those of clients aside. Never more than half of
+    /// the descriptors that the process may open. Default 1,281: 256 handshakes, 1,024 connections, and one that gives way.
+    pub max_peer_sockets: usize,
     /// The largest encoded command, in bytes; larger ones are [`Invalid`](crate::WriteError::Invalid).
     /// Default 8 MiB, at most [`MAX_PAYLOAD`].
     pub max_command_bytes: usize,
@@ -217,6 +237,9 @@ impl Config {
             incarnation: None,
             peer_addr: peer_addr.into(),
             advertised: String::new(),
+            join: Vec::new(),
+            found: false,
+            join_token: None,
             storage,
             heartbeat: ticks(core.heartbeat),
             election_timeout: (ticks(core.election_min), ticks(core.election_max)),
@@ -229,6 +252,7 @@ impl Config {
             session_timeout: Duration::from_secs(60),
             tls: None,
             max_clients: 1_024,
+            max_peer_sockets: 1_281,
             max_command_bytes: 8 << 20,
             max_pending: 65_536,
             max_unproposed_bytes: 64 << 20,
@@ -264,9 +288,28 @@ impl Config {
         Ok(())
     }
 
+    /// How it finds its cluster.
+    fn validate_joining(&self) -> Result<(), StartError> {
+        let token = self.join_token.as_ref().map(|token| token.bytes().len());
+        let nowhere =
+            |address: &String| address.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err());
+        let unfit = token.is_some_and(|bytes| !(1..=MAX_TOKEN).contains(&bytes));
+        let rules = [
+            ("join", self.join.iter().any(nowhere), "each address must be host:port"),
+            ("join", self.join.len() > MAX_JOIN, "it must be at most 16 addresses"),
+            ("found", self.found && self.join.is_empty(), "it needs the addresses in join"),
+            ("join_token", unfit, "it must be 1 to 256 bytes"),
+        ];
+        match rules.into_iter().find(|(_, broken, _)| *broken) {
+            Some((setting, _, problem)) => Err(StartError::Config { setting, problem: problem.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
     /// Judges every field, alone and against the others.
     pub fn validate(&self) -> Result<(), StartError> {
         self.validate_name()?;
+        self.validate_joining()?;
         let bad = |setting, problem: &str| Err(StartError::Config { setting, problem: problem.to_owned() });
         for (setting, time) in [
             ("heartbeat", self.heartbeat),
@@ -305,6 +348,7 @@ impl Config {
             ("session_timeout", self.session_timeout > LONGEST, "it must be at most a day"),
             ("bootstrap_timeout", self.bootstrap_timeout.is_zero(), "it must not be zero"),
             ("bootstrap_timeout", self.bootstrap_timeout > LONGEST, "it must be at most a day"),
+            ("max_peer_sockets", self.max_peer_sockets < 4, "it must be at least 4"),
             ("max_command_bytes", self.max_command_bytes == 0, "it must not be zero"),
             ("max_command_bytes", self.max_command_bytes > MAX_PAYLOAD, "it must be at most 32 MiB"),
             ("max_pending", self.max_pending == 0, "it must not be zero"),
@@ -406,6 +450,12 @@ mod tests {
         assert_eq!(refused(|c| c.request_timeout = Duration::ZERO), "request_timeout");
         assert_eq!(refused(|c| c.bootstrap_timeout = Duration::ZERO), "bootstrap_timeout");
         assert_eq!(refused(|c| c.bootstrap_timeout = Duration::MAX), "bootstrap_timeout");
+        assert_eq!(refused(|c| c.max_peer_sockets = 3), "max_peer_sockets");
+        assert_eq!(refused(|c| c.join = vec!["host".to_owned()]), "join");
+        assert_eq!(refused(|c| c.join = vec!["host:1".to_owned(); 17]), "join");
+        assert_eq!(refused(|c| c.found = true), "found");
+        assert_eq!(refused(|c| c.join_token = Some(JoinToken::new(""))), "join_token");
+        assert_eq!(refused(|c| c.join_token = Some(JoinToken::new(vec![1; 257]))), "join_token");
         assert_eq!(refused(|c| c.max_command_bytes = 0), "max_command_bytes");
         assert_eq!(refused(|c| c.max_command_bytes = MAX_PAYLOAD + 1), "max_command_bytes");
         assert_eq!(refused(|c| c.max_pending = 0), "max_pending");

@@ -585,8 +585,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.on_changes_taken(changes);
         self.on_transfers(transfers);
         self.on_ruled(ruled);
-        self.note_rulings(&writes);
-        self.purge_rulings(purge);
+        self.mark_rulings();
+        self.tell_machine_of_skips();
         let actions = &mut self.actions;
         self.snapshots.on_writes(&writes);
         actions.orders.extend(writes.into_iter().map(|(id, batch)| Order::Write(id, batch)));
@@ -633,6 +633,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
                     self.hold_back_commit(append, entries.len());
                     append.agreed = agreed.filter(|_| entries.is_empty());
                 }
+                Message::ReadIndexReply(reply) => self.hold_back_read(envelope.to, reply),
                 _ => {}
             }
             self.actions.send.push((envelope.to, PeerMessage::Raft { envelope, entries }));

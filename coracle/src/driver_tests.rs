@@ -6,12 +6,11 @@ use crate::digests::Finding;
 use crate::entry::{Kind, Stamp};
 use crate::rulings::{Ruling, Verdict};
 use crate::stopped_machines::Found;
-use crate::storage::identity::KeptStop;
 use crate::work::RequestId;
 use coracle_core::{
-    AppendEntries, Boot, ClusterId, Digest, Envelope, HardState, Incarnation, Index, LogId, MachineStop,
-    Member, Membership, Message, NodeId, Peer, Raft, RequestVote, RequestVoteReply, Restored, RoleName,
-    Round, Run, Term, Tick,
+    AppendEntries, Boot, ClusterId, Digest, Envelope, HardState, Incarnation, Index, LogId, Member,
+    Membership, Message, NodeId, Peer, Raft, ReadIndexReply, RequestVote, RequestVoteReply, Restored,
+    RoleName, Round, Run, Term, Tick,
 };
 
 const ME: Peer = Peer { id: NodeId(1), incarnation: Incarnation(11) };
@@ -497,7 +496,7 @@ fn timers_wait_until_all_members_are_known_to_know_them() {
 fn whoever_lacks_a_skip_is_not_told_that_the_entry_is_committed() {
     let skip = Ruling { entry: LogId::new(1, 5), verdict: Verdict::Skip };
     let retry = Ruling { entry: LogId::new(1, 2), verdict: Verdict::Retry };
-    let ruled = BTreeMap::from([(Index(7), (Term(1), retry)), (Index(9), (Term(1), skip))]);
+    let ruled = BTreeMap::from([(Index(7), retry), (Index(9), skip)]);
     let driver = driver(9).knowing_rulings(Found { ruled, ..Found::default() });
     for (prev, entries, commit) in [(3, 0, 4), (3, 5, 4), (3, 6, 8), (9, 0, 8), (4, 1, 4)] {
         let mut append = AppendEntries {
@@ -515,22 +514,12 @@ fn whoever_lacks_a_skip_is_not_told_that_the_entry_is_committed() {
         driver.hold_back_commit(&mut append, entries);
         assert_eq!(append.commit, Index(commit), "after {prev}, with {entries} entries");
     }
-}
-
-/// D5.5.5: a ruling that the log holds no more, since another leader has written over it, is none, also in the very turn in which
-/// that leader's entry is committed there.
-#[test]
-fn a_ruling_that_was_overwritten_frees_nobody() {
-    let entry = LogId::new(1, 2);
-    let retry = Ruling { entry, verdict: Verdict::Retry };
-    let stop = KeptStop { stop: MachineStop { at: entry, after: Index::ZERO }, why: String::new() };
-    let ruled = |term| BTreeMap::from([(Index(1), (Term(term), retry))]);
-    for (term, freed) in [(1, true), (7, false)] {
-        let found = Found { stop: Some(stop.clone()), ruled: ruled(term), ..Found::default() };
-        let mut driver = driver(3).knowing_rulings(found);
-        let first = driver.turn(at(1), false);
-        assert!(matches!(first.work[..], [Work::Stop(at)] if at == entry));
-        lead(&mut driver);
-        assert_eq!(driver.machine_stop().is_none(), freed, "one of term {term}");
+    // Nor by the answer to a read. Of this one nothing is known, so that it may lack all.
+    let to = Peer { id: NodeId(2), incarnation: Incarnation(12) };
+    for (asked, told) in [(4, Some(4)), (5, None), (8, None)] {
+        let (boot, index) = (Boot(1), Some(Index(asked)));
+        let mut reply = ReadIndexReply { term: Term(1), boot, sequence: 1, index };
+        driver.hold_back_read(to, &mut reply);
+        assert_eq!(reply.index, told.map(Index), "asked at {asked}");
     }
 }

@@ -192,11 +192,12 @@ impl Founding {
         if let Err(problem) = self.check(&from, &ask) {
             return self.refuse(name, Objection::Other(problem));
         }
-        let Ask { step, list, round } = ask;
+        let Ask { step, list, round, .. } = ask;
         match step {
             Step::Found => self.on_found(name, list),
             Step::Promise => self.on_promise(name, list, round),
             Step::Pending => self.on_pending(name, &list),
+            Step::Join => self.refuse(name, Objection::Other("this is no question of a founding".to_owned())),
         }
     }
 
@@ -279,7 +280,7 @@ impl Founding {
             let due = matches!(asked, Asked::Not(from) if *from <= self.now);
             if let (true, Some(to)) = (due, attempt.list.members.get(id)) {
                 *asked = Asked::UnderWay;
-                let ask = Ask { step: Step::Promise, list: attempt.list.clone(), round: self.round };
+                let ask = Ask::new(Step::Promise, attempt.list.clone(), self.round);
                 self.wants.asks.push(Question { to: to.clone(), ask });
             }
         }
@@ -312,7 +313,7 @@ impl Founding {
                 }
             }
             // Of an attempt that is over; and whoever wants a cluster founded hears of it elsewhere.
-            Step::Promise | Step::Found => {}
+            Step::Promise | Step::Found | Step::Join => {}
         }
     }
 
@@ -401,7 +402,7 @@ impl Founding {
         let founder = founder(other).filter(|founder| founder.peer() != self.me)?;
         // (Its own founder, without an attempt, has given up.)
         if !mem::replace(&mut self.asking, true) {
-            let ask = Ask { step: Step::Pending, list: other.clone(), round: *round };
+            let ask = Ask::new(Step::Pending, other.clone(), *round);
             self.wants.asks.push(Question { to: founder.clone(), ask });
         }
         Some(other.clone())

@@ -25,7 +25,7 @@ fn node(id: u64) -> Founding {
 }
 
 fn ask(step: Step, of: &[u64], round: u64) -> Ask {
-    Ask { step, list: list(of), round }
+    Ask::new(step, list(of), round)
 }
 
 /// Makes everything durable that was ordered. What else is wanted by then.

@@ -12,6 +12,7 @@ use crate::published::Published;
 use crate::requests::{Reader, Request};
 use crate::rulings::{Ruled, Ruling, RulingError};
 use crate::status::{SnapshotStatus, Status};
+use crate::timings::Timings;
 use crate::transport::tcp::Tcp;
 use crate::wire::Directory;
 use bytes::Bytes;
@@ -51,6 +52,8 @@ pub(crate) struct Inner {
     pub(crate) transport: Arc<Tcp>,
     /// The newest version of the machine of which all members are.
     pub(crate) machine_version: Arc<AtomicU16>,
+    /// How long the parts of the node take.
+    pub(crate) timings: Arc<Timings>,
     /// What is known of how fresh the machine is.
     pub(crate) confirmed: Confirmed,
     /// What the machine publishes.

@@ -9,7 +9,9 @@ use crate::error::{StartError, StopReason};
 use crate::files::{self, SnapshotWriter};
 use crate::inbox::{self, Limits};
 use crate::inner::{Boxed, Handles, Inner};
+use crate::joining;
 use crate::machine::{self, Machine, Surroundings};
+use crate::marking;
 use crate::moving;
 use crate::open::{Opened, newest_time, open, random, restore};
 use crate::outstanding::Shared;
@@ -23,6 +25,7 @@ use crate::storage::disk::Disk;
 use crate::storage::identity::{Boots, KeptStop};
 use crate::storage::snapshots::{Kept, Pace};
 use crate::storage::{LogReader, LogStore, Recovered};
+use crate::timings::{Measured, Timings};
 use crate::transport::Inbound;
 use crate::transport::tcp::{Local, Tcp, TcpConfig};
 use crate::wire::frame_limit;
@@ -94,6 +97,7 @@ async fn on_own_thread(config: Config, machine: Typed, opened: Opened) -> Starte
         };
         own.block_on(async move {
             tell_of_machine(&config, opened.fenced, opened.found.stop.as_ref());
+            let disk = opened.disk.clone();
             match assemble(config, machine, opened, callers).await {
                 Err(error) => drop(handed.send(Err(error))),
                 Ok((inner, runtime)) => {
@@ -101,6 +105,8 @@ async fn on_own_thread(config: Config, machine: Typed, opened: Opened) -> Starte
                     let handles = Handles(inner.stop.clone());
                     tokio::spawn(moving::look_after(Arc::clone(&inner)));
                     tokio::spawn(replacing::look_after(Arc::clone(&inner)));
+                    tokio::spawn(marking::look_after(Arc::clone(&inner)));
+                    tokio::spawn(joining::look_after(Arc::clone(&inner), disk));
                     drop(handed.send(Ok((inner, handles))));
                     runtime.run().await;
                 }
@@ -126,19 +132,19 @@ async fn assemble(
     let Opened { fenced, found, met, places, promise, files, snapshot, stands, .. } = opened;
     let (me, start) = (Peer { id: config.id, incarnation }, boots.count);
     let boot = boots.newest.last().copied().unwrap_or_default();
-    let reader: Arc<dyn LogReader> = Arc::from(store.reader());
+    let (reader, timings): (Arc<dyn LogReader>, Arc<Timings>) = (Arc::from(store.reader()), Arc::default());
     let replica = replica(&config, me, boot, &*reader, recovered, snapshot.as_ref(), stands)?;
     let local = Local { met, places, ..local(me, boots, cluster, replica.raft().membership_id()) };
     let (transport, inbound) = listen(&config, local, replica.raft().membership()).await?;
     let system = |action| move |source| StartError::System { action, source };
     let (writer, reports) =
-        log_writer(&config, store, disk.clone()).map_err(system("start the log's thread"))?;
+        log_writer(&config, store, disk.clone(), &timings).map_err(system("start the log's thread"))?;
     let (requests_out, requests) = requests(&config);
     let ((told, (leader, office, directory)), (stop_out, stop)) = (Told::channels(), watch::channel(false));
     let ((ending_out, ending), (stopped_out, stopped)) = (watch::channel(None), watch::channel(None));
     let (files, snapshots, filed) = snapshot_worker(&config, files)?;
     let (around, machine_reports) =
-        around(&config, callers.clone(), &transport, &disk, &ending, snapshots.clone());
+        around(&config, callers.clone(), &transport, &disk, &ending, snapshots.clone(), &timings);
     let inner = Arc::new(Inner {
         config: config.clone(),
         me,
@@ -146,6 +152,7 @@ async fn assemble(
         requests: requests_out,
         lanes: Default::default(),
         transport: transport.clone(),
+        timings,
         confirmed: Default::default(),
         machine_version: Arc::new(AtomicU16::new(1)),
         published: around.published.clone(),
@@ -161,7 +168,6 @@ async fn assemble(
     let serving = Serving::new(inner.clone(), machine.understands, callers);
     let driver = Driver::new(replica, cluster, boot, &config).remembering(promise, start).fenced_at(fenced);
     let driver = driver.starting_from(snapshot, log_bytes(&*reader, &config)).knowing_rulings(found);
-    let (ending, stopped) = (ending_out, Stopped(stopped_out));
     let parts = Parts {
         driver,
         machine: machine_started,
@@ -180,8 +186,8 @@ async fn assemble(
         serving,
         told,
         stop,
-        ending,
-        stopped,
+        ending: ending_out,
+        stopped: Stopped(stopped_out),
         machine_version: inner.machine_version.clone(),
     };
     Ok((inner, Runtime::new(parts)))
@@ -200,7 +206,9 @@ fn log_writer(
     config: &Config,
     store: Box<dyn LogStore>,
     disk: Option<Arc<dyn Disk>>,
+    timings: &Arc<Timings>,
 ) -> io::Result<(writer::Writer, mpsc::UnboundedReceiver<writer::Report>)> {
+    let store = Box::new(Measured { store, timings: timings.clone() });
     let (reports_out, reports) = mpsc::unbounded_channel();
     let name = format!("coracle-log-{}", config.id);
     Ok((writer::Writer::start(name, store, disk, reports_out, config.broken)?, reports))
@@ -263,6 +271,7 @@ fn around(
     disk: &Option<Arc<dyn Disk>>,
     ending: &watch::Receiver<Option<StopReason>>,
     snapshots: SnapshotWriter,
+    timings: &Arc<Timings>,
 ) -> (Surroundings, mpsc::UnboundedReceiver<machine::Report>) {
     let (reports, reported) = mpsc::unbounded_channel();
     let around = Surroundings {
@@ -276,6 +285,7 @@ fn around(
         outstanding: Arc::new(Shared::default()),
         ending: ending.clone(),
         disk: disk.clone(),
+        timings: timings.clone(),
     };
     (around, reported)
 }
@@ -293,6 +303,7 @@ async fn listen(
     let transport = TcpConfig {
         tls: config.tls.clone(),
         max_clients: config.max_clients,
+        max_sockets: config.max_peer_sockets,
         client_frame: frame_limit(config.max_command_bytes),
         features: config.features,
         ..TcpConfig::default()

@@ -100,10 +100,12 @@ mod inbox;
 #[cfg(test)]
 mod inbox_tests;
 mod inner;
+mod joining;
 mod lanes;
 mod launch;
 mod limits;
 mod machine;
+mod marking;
 mod members;
 mod mending;
 mod moving;
@@ -149,6 +151,8 @@ mod stopped_machines;
 pub mod storage;
 mod tail;
 mod timers;
+mod timings;
+mod token;
 mod transfer;
 pub mod transport;
 mod watching;
@@ -184,6 +188,8 @@ pub use status::{
 };
 pub use storage::{Engine, StoreError};
 pub use timers::TimersFull;
+pub use timings::{Histogram, Timings};
+pub use token::JoinToken;
 #[cfg(feature = "tls")]
 pub use transport::{BlockingStream, Encrypted, TlsDialer, TlsError, TlsFiles, TlsMode};
 pub use transport::{CertificateName, Role, Tls};

@@ -15,6 +15,7 @@ use crate::replicated::Replicated;
 use crate::requests::{Reader, Writer};
 use crate::state_machine::StateMachine;
 use crate::storage::disk::Disk;
+use crate::timings::Timings;
 use crate::transport::Forward;
 use crate::transport::tcp::Tcp;
 use crate::work::Work;
@@ -79,6 +80,7 @@ pub(crate) struct Surroundings {
     pub(crate) ending: watch::Receiver<Option<StopReason>>,
     /// Keeps the directory locked until the machine has ended.
     pub(crate) disk: Option<Arc<dyn Disk>>,
+    pub(crate) timings: Arc<Timings>,
 }
 
 impl Machine {
@@ -93,7 +95,7 @@ impl Machine {
         around.published.take(applier.news());
         let progress = Arc::new(Mutex::new(applier.progress()));
         let Surroundings { on, runtime, name, transport, reports, snapshots, published, .. } = around;
-        let Surroundings { outstanding, ending, disk, .. } = around;
+        let Surroundings { outstanding, ending, disk, timings, .. } = around;
         let turning = Turning {
             applier,
             work,
@@ -105,6 +107,7 @@ impl Machine {
             outstanding,
             stands: Term(0),
             ending,
+            timings,
             swept: Instant::now(),
         };
         let whole = Box::pin(async move {
@@ -172,6 +175,7 @@ struct Turning<S: StateMachine> {
     /// The term that was told to those who carry out effects.
     stands: Term,
     ending: watch::Receiver<Option<StopReason>>,
+    timings: Arc<Timings>,
     swept: Instant,
 }
 
@@ -232,7 +236,7 @@ impl<S: StateMachine> Turning<S> {
 
     /// Applies for a tick at most. That is a batch for a machine that keeps its own disk.
     fn turn(&mut self) -> Result<(), StopReason> {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), self.applier.progress().applied.index.0);
         while let Some(applied) = self.applier.next() {
             self.deliver();
             match applied? {
@@ -251,6 +255,11 @@ impl<S: StateMachine> Turning<S> {
         }
         self.published.take(self.applier.news());
         self.applier.persist()?;
+        let applied = self.applier.progress().applied.index.0.saturating_sub(before);
+        if applied > 0 {
+            self.timings.apply.took(began.elapsed());
+            self.timings.apply_entries.observe(applied);
+        }
         if self.swept.elapsed() >= SWEEP {
             self.swept = Instant::now();
             self.applier.sweep();

@@ -6,14 +6,15 @@
 
 use crate::error::{ChangeError, in_full};
 use crate::inner::{Boxed, Inner};
+use crate::marking::forget_oldest;
 use crate::requests::Request;
 use crate::transport::tcp::{Introduction, ProbeError};
 use crate::wire::{RefusedReason as Refusal, check_membership};
 use crate::work::Changed;
-use coracle_core::{Incarnation, MAX_VOTERS, Member, Membership, NodeId, RefusedReason, Status};
+use coracle_core::{Incarnation, MAX_VOTERS, Mark, Member, Membership, NodeId, RefusedReason, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -23,6 +24,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How long it may take to find out who is at an address: where a member was, and where nobody is known yet.
 const PROBE: Duration = Duration::from_secs(1);
 const PROBE_NEW: Duration = Duration::from_secs(5);
+
+/// Certificates may begin to be valid so long before they are made, for the sake of clocks that are behind: those of
+/// `coracle certs` do.
+const BACKDATED: Duration = Duration::from_secs(3600);
 
 /// A change of the membership. Asked for again, each succeeds again and changes nothing.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -164,6 +169,16 @@ impl MemberChange {
     }
 }
 
+/// Makes the certificates of those who go nobody's: the newest that was seen of each, and those before it. Of one that was
+/// never seen it is whatever was issued until this second.
+fn revoke(now: &Membership, to: &mut Membership, seen: impl Fn(NodeId) -> Option<Mark>, unseen: u64) {
+    for id in now.members.keys().filter(|id| !to.members.contains_key(id)) {
+        let newest = seen(*id).into_iter().chain(now.marks.get(id).copied()).max();
+        to.marks.insert(*id, newest.unwrap_or(Mark { issued: unseen, key: [0; 32] }));
+    }
+    forget_oldest(to);
+}
+
 /// The next step from one membership to another: whoever stands in a newcomer's place goes, then newcomers learn, then
 /// what was asked for.
 pub(crate) fn next_step(now: &Membership, to: &Membership) -> Membership {
@@ -175,6 +190,10 @@ pub(crate) fn next_step(now: &Membership, to: &Membership) -> Membership {
     if !taken.is_empty() {
         step.members.retain(|id, _| !taken.contains(id));
         step.voters.retain(|id| !taken.contains(id));
+        // It comes back, perhaps with the certificate that it has, and with none from before that.
+        for (id, mark) in &mut step.marks {
+            mark.issued -= u64::from(taken.contains(id) && mark.issued > 0);
+        }
         return step;
     }
     let strangers = to.members.values().filter(|member| !now.members.contains_key(&member.id));
@@ -212,7 +231,8 @@ impl Inner {
                         met.insert((newcomers, votes))
                     }
                 };
-                let to = change.apply(now, met, *votes)?;
+                let mut to = change.apply(now, met, *votes)?;
+                self.revoke(now, &mut to);
                 if to == *now {
                     return Ok(to);
                 }
@@ -239,6 +259,15 @@ impl Inner {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// The certificates of those who go are nobody's from then on, where there are certificates.
+    fn revoke(&self, now: &Membership, to: &mut Membership) {
+        if self.config.tls.is_none() {
+            return;
+        }
+        let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        revoke(now, to, |id| self.transport.shown_by(id), made.saturating_sub(BACKDATED).as_secs());
     }
 
     fn check_leads(&self, status: &Status) -> Result<(), ChangeError> {
@@ -365,6 +394,7 @@ impl MemberChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::MAX_MARKS;
     use coracle_core::ClusterId;
 
     fn member(id: u64, incarnation: u64) -> Member {
@@ -423,6 +453,37 @@ mod tests {
         let all = [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)];
         let by = ["1.1* 2.1* 3.1* 4.1 5.1", "1.1* 2.1* 3.1* 4.1* 5.1*"];
         assert_eq!(steps(&voters, three(), &all), by);
+    }
+
+    /// The certificate that a member has may be that of its new disk too; those before it stay refused.
+    #[test]
+    fn whoever_comes_back_on_another_disk_keeps_its_newest_certificate_alone() {
+        let mark = |issued| Mark { issued, key: [7; 32] };
+        let now = Membership { marks: [(NodeId(3), mark(200)), (NodeId(9), mark(5))].into(), ..three() };
+        let change = MemberChange::Replace { old: NodeId(3), new: NodeId(3), address: "node-3:1".to_owned() };
+        let to = change.apply(&now, &met(&[(3, 2)]), true).unwrap();
+        let step = next_step(&now, &to);
+        assert!(!step.members.contains_key(&NodeId(3)));
+        let marks: Vec<_> = step.marks.iter().map(|(id, mark)| (id.0, mark.issued)).collect();
+        assert_eq!(marks, [(3, 199), (9, 5)]);
+    }
+
+    /// Whoever goes leaves the newest of its certificates, also one that was not written down yet, or that nobody has seen.
+    #[test]
+    fn the_certificates_of_whoever_goes_are_nobodys_and_there_is_room_for_them() {
+        let mark = |issued| Mark { issued, key: [7; 32] };
+        let mut now =
+            Membership { marks: [(NodeId(2), mark(100)), (NodeId(3), mark(100))].into(), ..three() };
+        let gone = |now: &Membership, id, seen: Option<u64>| {
+            let mut to = MemberChange::Remove(NodeId(id)).apply(now, &met(&[]), true).unwrap();
+            revoke(now, &mut to, |_| seen.map(mark), 50);
+            assert!(to.marks.len() <= MAX_MARKS);
+            to.marks[&NodeId(id)].issued
+        };
+        assert_eq!((gone(&now, 3, None), gone(&now, 3, Some(200)), gone(&now, 3, Some(90))), (100, 200, 100));
+        assert_eq!((gone(&now, 1, None), gone(&now, 1, Some(7))), (50, 7));
+        now.marks.extend((10..8 + MAX_MARKS as u64).map(|id| (NodeId(id), mark(1))));
+        assert_eq!((now.marks.len(), gone(&now, 1, None)), (MAX_MARKS, 50));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use crate::serving::Understanding;
 use crate::session::Session;
 use crate::state_machine::StateMachine;
 use crate::status::{SnapshotStatus, Status};
+use crate::timings::Timings;
 use crate::transport::tcp::ProbeError;
 use crate::watching::Events;
 use crate::work::Way;
@@ -195,7 +196,8 @@ impl<S: StateMachine> Node<S> {
 
     /// [`write`](Node::write) in a [session](Session) of its own: sent again and again until it is answered, done once, and
     /// told to be in doubt only where the session cannot know either. For a single command; several that have an order
-    /// want a session.
+    /// want a session. A command of a newer version than all members are known to have waits within `limit` until they are, and is
+    /// refused as [`NotYet`](WriteError::NotYet) then.
     pub fn write_retrying(
         &self,
         command: S::Command,
@@ -413,6 +415,11 @@ impl<S: StateMachine> Node<S> {
     /// could ask have moved too. Whoever is a stranger is left alone.
     pub async fn meet(&self, address: &str) -> Result<NodeId, ProbeError> {
         self.inner.meet(address).await
+    }
+
+    /// How long the parts of the node take, and how much they do at once, since its start: for metrics.
+    pub fn timings(&self) -> Arc<Timings> {
+        self.inner.timings.clone()
     }
 
     /// The settings that the node was started with.

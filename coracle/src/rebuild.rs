@@ -26,7 +26,8 @@ use crate::storage::identity;
 use crate::storage::snapshots::{self, Meta, Pace};
 use crate::storage::{Change, LogReader, LogStore, ReadLogError, StoreError, WriteBatch};
 use crate::wire::{check_membership, decode_membership, encode_membership};
-use coracle_core::{ClusterId, HardState, Incarnation, Index, LogId, Member, Membership, NodeId, Term};
+use coracle_core::{ClusterId, HardState, Incarnation, Index, LogId, Mark, Member, Membership, NodeId, Term};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
@@ -226,7 +227,7 @@ impl Survivor {
         let Opened { store, recovered, files: old, snapshot, cluster, found, .. } = opened;
         let mut replicated = Replicated::new(machine);
         begin(&mut replicated, &*old, snapshot.as_ref(), &recovered, cluster)?;
-        let skips = skips(found.ruled.into_iter().map(|(at, (_, ruling))| (at, ruling)), Index::LIMIT);
+        let skips = skips(found.ruled.into_iter(), Index::LIMIT);
         apply_all(&mut replicated, &*store.reader(), recovered.last, &skips)?;
         let (meta, save) = replicated.snapshot().map_err(RebuildError::Machine)?;
         let new = beside(&dir, RECOVERING)?;
@@ -298,7 +299,8 @@ fn found(
 ) -> Result<Membership, RebuildError> {
     let incarnation = me.incarnation;
     let blank = identity::open_or_create_with(&**disk, me.id, keeper.name(), false, || incarnation)?;
-    let membership = proposal([me]);
+    let marks = carried(&meta.membership.1)?;
+    let membership = Membership { marks, ..proposal([me]) };
     check_membership(&membership).map_err(|error| RebuildError::Refused(error.to_string()))?;
     // Whoever is sent the snapshot must find the members of this cluster in it, and none of the old one.
     // And whoever had a session with the old one has none with this one, in which it may be done differently.
@@ -323,6 +325,17 @@ fn found(
     identity::set_cluster(&**disk, membership.cluster)?;
     disk.sync_dir().map_err(failed("sync", disk.path()))?;
     Ok(membership)
+}
+
+/// Whose certificates stay nobody's in the new cluster: those of nodes that were removed from the old one, and those that
+/// its members had before their newest.
+fn carried(old: &[u8]) -> Result<BTreeMap<NodeId, Mark>, RebuildError> {
+    let old = decode_membership(old).map_err(|error| RebuildError::Refused(error.to_string()))?;
+    let mut marks = old.marks;
+    for (id, mark) in &mut marks {
+        mark.issued -= u64::from(old.members.contains_key(id) && mark.issued > 0);
+    }
+    Ok(marks)
 }
 
 fn member(id: NodeId, address: String) -> Result<Member, RebuildError> {

@@ -37,7 +37,7 @@ fn meta() -> Meta {
         cluster_time: 44,
         machine_version: 1,
         compared: None,
-        membership: (LogId::new(1, 1), Bytes::from_static(b"of the old cluster")),
+        membership: (LogId::new(1, 1), encode_membership(&old())),
         level: 2,
         sessions: Bytes::from_static(&[0; 4]),
         timers: timers(),
@@ -45,6 +45,13 @@ fn meta() -> Meta {
         rulings: Bytes::new(),
         effects: Bytes::new(),
     }
+}
+
+/// The cluster before: node 3 was removed from it.
+fn old() -> Membership {
+    let member = |id| Member { id: NodeId(id), incarnation: Incarnation(id), address: "old:1".to_owned() };
+    let mark = |id| (NodeId(id), Mark { issued: 100, key: [id as u8; 32] });
+    Membership { marks: [mark(1), mark(3)].into(), ..Membership::of_voters(ClusterId(1), [1, 2].map(member)) }
 }
 
 /// One, due at 50.
@@ -82,6 +89,9 @@ fn start(disk: &MemDisk) -> Option<ClusterId> {
     assert_eq!(opened.recovered.memberships, [kept.meta.membership]);
     assert_eq!((membership.cluster, membership.members.len()), (cluster, 1));
     assert!(membership.is_voter(Peer { id: ME, incarnation: FRESH }));
+    // What the removed node had is nobody's here either, and what node 1 had before that.
+    let marks: Vec<_> = membership.marks.iter().map(|(id, mark)| (id.0, mark.issued)).collect();
+    assert_eq!(marks, [(1, 99), (3, 100)]);
     assert!(opened.recovered.hard_state.term >= id.term);
     let mut replicated = Replicated::new(Large(Vec::new()));
     replicated.restore(snapshots::open(&*opened.files, id).unwrap()).unwrap();

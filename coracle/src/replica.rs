@@ -8,14 +8,16 @@
 //! It also keeps those who ask until the core has decided about them: `W` is whom the outcome of a write
 //! goes to, `R` whom that of a read does.
 
+mod making;
+
 use crate::cluster_clock::ClusterClock;
 use crate::config::Config;
 pub(crate) use crate::effects::{Effects, Event, Load, Moment, NotDone, Purpose};
-use crate::entry::{self, Entry, Kind, Stamp};
+use crate::entry::{self, Entry, Kind};
 use crate::error::{Busy, StopReason};
 use crate::limits::Limits;
 use crate::proposal::Proposal;
-use crate::rulings::Ruling;
+use crate::rulings::{InLog, Ruling};
 use crate::storage::{Change, ReadLogError, WriteBatch};
 use crate::tail::Tail;
 use crate::wire::{self, encode_membership};
@@ -100,6 +102,16 @@ impl<W, R> Replica<W, R> {
     /// The core, to look at.
     pub(crate) fn raft(&self) -> &Raft {
         &self.raft
+    }
+
+    /// The rulings that the log holds, written or not.
+    pub(crate) fn rulings(&self) -> &InLog {
+        self.tail.rulings()
+    }
+
+    /// The log that was found at the start holds these.
+    pub(crate) fn knowing_rulings(&mut self, rulings: InLog) {
+        self.tail.knowing_rulings(rulings);
     }
 
     /// Handles one event. The effects gather until [`take`](Replica::take).
@@ -272,8 +284,10 @@ impl<W, R> Replica<W, R> {
             && self.tail.bytes_after(self.raft.persisted()) > self.limits.unpersisted
             && !self.breaks("follower-takes-all")
         {
-            // The disk does not keep up: only the heartbeat in it counts, so that no election follows.
+            // The disk does not keep up: only the heartbeat in it counts, so that no election follows. What it says of the
+            // commit index it says to one who takes the entries, and with them the rulings about what is committed (D5.5.5).
             append.drop_entries();
+            append.commit = append.commit.min(self.raft.commit());
             entries.clear();
         }
         let prev = match &envelope.message {
@@ -402,6 +416,9 @@ impl<W, R> Replica<W, R> {
         self.hold(send_after_sync);
         self.release_held();
         self.effects.purge = purge.or(self.effects.purge);
+        if let Some(upto) = purge {
+            self.tail.forget_rulings(upto.index);
+        }
         self.effects.taken.extend(taken);
         let bytes = &self.piece;
         self.effects.pieces.extend(pieces.into_iter().map(|(from, install)| (from, install, bytes.clone())));
@@ -511,36 +528,6 @@ impl<W, R> Replica<W, R> {
                 }
             }
         }
-    }
-
-    /// Commands are stamped with this version of the machine from now on.
-    pub(crate) fn set_machine_version(&mut self, version: u16) {
-        self.machine.0 = version;
-    }
-
-    /// Makes an entry of what somebody wants written.
-    fn make_proposed(&mut self, now: Moment, id: LogId, proposal: &Proposal) {
-        let (version, self_describing) = if proposal.command().is_some() { self.machine } else { (0, false) };
-        let ((session, sequence), (prefix, length)) = (proposal.stamp(), proposal.prefix());
-        let cluster_time = self.clock.read(now.tick);
-        let stamp = Stamp { cluster_time, wall_time: now.wall, session, sequence, version, self_describing };
-        let command = proposal.command().map_or(&[][..], |command| command);
-        self.tail.push(Entry::of_two(id, proposal.kind(), stamp, &prefix[..length], command));
-    }
-
-    /// Makes an entry of this node's own and adds it to the tail.
-    fn make(&mut self, now: Moment, id: LogId, kind: Kind, payload: &[u8]) {
-        let mut stamp = if id.index == Index(1) {
-            // The founder's entry is the same however often it begins anew.
-            Stamp::default()
-        } else {
-            let cluster_time = self.clock.read(now.tick);
-            Stamp { cluster_time, wall_time: now.wall, ..Stamp::default() }
-        };
-        if kind == Kind::Timer {
-            (self.fires, stamp.version) = (id, self.machine.0);
-        }
-        self.tail.push(Entry::new(id, kind, stamp, payload));
     }
 
     fn batch(&self, write: &Write) -> WriteBatch {

@@ -254,20 +254,23 @@ fn lg_10_a_truncation_reaches_the_tail_and_the_store() {
     assert_eq!(replica.entry_in_memory(Index(4)), None);
 }
 
-/// D5.1.5, OV-4: a follower whose disk does not keep up drops entries, and still hears its leader.
+/// D5.1.5, OV-4: a follower whose disk does not keep up drops entries, and still hears its leader. What a message with entries
+/// says of the commit index is for who takes them (D5.5.5).
 #[test]
 fn a_follower_with_a_slow_disk_takes_heartbeats_only() {
     let mut replica = replica(|c| c.max_unpersisted_bytes = 300);
     replica.on_event(at(1), append(1, LogId::new(1, 1), 3, 0));
-    replica.on_event(at(20), append(1, LogId::new(1, 4), 3, 0));
+    let before = replica.raft().commit();
+    replica.on_event(at(20), append(1, LogId::new(1, 4), 3, 3));
     assert_eq!(replica.raft().last().index, Index(4), "the second three did not fit");
+    assert_eq!(replica.raft().commit(), before, "nor was anything committed by them");
     // Its patience started anew with that second message, though.
     replica.on_event(at(45), Event::Tick);
     assert_eq!(replica.raft().role_name(), RoleName::Follower);
     assert_eq!(replica.raft().leader(), Some(B.id));
     persist(&mut replica, 45);
-    replica.on_event(at(46), append(1, LogId::new(1, 4), 3, 0));
-    assert_eq!(replica.raft().last().index, Index(7));
+    replica.on_event(at(46), append(1, LogId::new(1, 4), 3, 3));
+    assert_eq!((replica.raft().last().index, replica.raft().commit()), (Index(7), Index(3)));
 }
 
 /// `max_unpersisted_bytes`: a leader refuses what its disk cannot take, and nothing else changes.

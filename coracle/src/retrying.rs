@@ -30,8 +30,14 @@ pub(crate) async fn write<S: StateMachine>(
     limit: Duration,
     way: Way,
 ) -> Result<S::Reply, WriteError> {
-    let encoded = writing::encode::<S>(&inner, command)?;
     let mut patience = Patience::new(&inner, limit);
+    // Which version the others have is heard of a moment after they are.
+    while let Err(error) = inner.check_version(S::version_of(&command)) {
+        if !patience.pause().await {
+            return Err(error);
+        }
+    }
+    let encoded = writing::encode::<S>(&inner, command)?;
     loop {
         match writing::send::<S>(&inner, encoded.clone(), patience.left(), way).await {
             Err(

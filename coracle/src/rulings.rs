@@ -5,9 +5,10 @@
 //! after the one that it is about. So whoever replays a log must know the ruling before it comes to that entry, and a
 //! snapshot keeps those of all entries up to its own.
 
+use crate::entry::{Entry, Kind};
 use crate::error::{Leader, StopReason, in_full};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use coracle_core::{Index, LogId, NodeId, Term};
+use coracle_core::{Index, LogId, NodeId};
 use std::collections::BTreeMap;
 
 /// What becomes of an entry.
@@ -62,7 +63,7 @@ pub enum RulingError {
     /// There are as many rulings as are kept.
     #[error("there are {MOST} rulings already, and no more are kept")]
     TooMany,
-    /// The leader's log has no room, or it hands over. Try again later.
+    /// The leader's log has no room, it hands over, or it was elected just now. Try again later.
     #[error("the leader takes nothing now: try again later")]
     Busy,
     /// Leadership was lost before the ruling was committed. It may yet be. Ask again, or look at the log.
@@ -185,8 +186,14 @@ impl Rulings {
 /// as that ruling is not committed, and so may be taken back.
 pub(crate) type Skips = BTreeMap<LogId, Option<Index>>;
 
-/// The rulings that a log holds, by the index and the term of the entry that each is.
-pub(crate) type InLog = BTreeMap<Index, (Term, Ruling)>;
+/// The rulings that a log holds, by the index of the entry that each is.
+pub(crate) type InLog = BTreeMap<Index, Ruling>;
+
+/// The ruling that an entry is, with its place.
+pub(crate) fn ruling_in(entry: &Entry) -> Option<(Index, Ruling)> {
+    let ruling = (entry.kind() == Kind::Ruling).then(|| Ruling::decode(&entry.payload())).flatten();
+    ruling.map(|ruling| (entry.index(), ruling))
+}
 
 /// What follows for a machine from the rulings that the log holds, as far as they are committed. The first that skips an
 /// entry decides.

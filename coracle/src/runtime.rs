@@ -382,6 +382,7 @@ impl Runtime {
             }
             Inbound::Client(visitor) => self.parts.serving.take_in(*visitor),
             Inbound::Founding { from, ask, answer } => self.on_founding(from, *ask, answer),
+            Inbound::Newcomer { newcomer, answer } => self.parts.serving.admit(*newcomer, answer),
             // The transport has logged it.
             Inbound::Alarm(_) => {}
             Inbound::Disconnected(peer) => self.parts.driver.on_disconnected(peer),

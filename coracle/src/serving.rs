@@ -13,12 +13,13 @@ use crate::error::{Cause, ReadError, StopReason, WatchError, WriteError};
 use crate::events::Event;
 use crate::freshness::{Freshness, Seen};
 use crate::inner::{Boxed, Inner};
+use crate::joining;
 use crate::proposal::Proposal;
 use crate::reading;
 use crate::requests::{Request, Write, Writer};
 use crate::state_machine::{CodecError, StateMachine};
 use crate::transport::visit::{Hears, Requests, Said, Speaker, UnderWay, Visitor};
-use crate::transport::{Forward, ForwardReply, PeerMessage};
+use crate::transport::{Forward, ForwardReply, Newcomer, PeerMessage};
 use crate::watching;
 use crate::wire::{self, CloseReason, Incoming, Mode, Query, QueryReply, Watched, WireError};
 use bytes::Bytes;
@@ -29,7 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -106,13 +107,15 @@ pub(crate) struct Serving {
     runtime: Handle,
     tasks: JoinSet<()>,
     over: watch::Sender<bool>,
+    /// One newcomer is let in at a time.
+    admits: Arc<Semaphore>,
 }
 
 impl Serving {
     /// On this runtime.
     pub(crate) fn new(inner: Arc<Inner>, understands: Arc<dyn Understands>, runtime: Handle) -> Serving {
         let (tasks, over) = (JoinSet::new(), watch::Sender::new(false));
-        Serving { inner, understands, runtime, tasks, over }
+        Serving { inner, understands, runtime, tasks, over, admits: Arc::new(Semaphore::new(1)) }
     }
 
     /// Serves one more.
@@ -121,6 +124,28 @@ impl Serving {
         let (inner, understands) = (self.inner.clone(), self.understands.clone());
         let whole = serve(visitor, inner, understands, self.over.subscribe());
         self.tasks.spawn_on(whole, &self.runtime);
+    }
+
+    /// Lets a node in that asks for it, if that may be.
+    pub(crate) fn admit(&mut self, newcomer: Newcomer, answer: oneshot::Sender<wire::Answer>) {
+        while self.tasks.try_join_next().is_some() {}
+        let refuse = |why: &str| {
+            let why = wire::Objection::Other(why.to_owned());
+            wire::Answer::Refused(self.inner.me.id, why)
+        };
+        if let Err(why) = joining::admits(&self.inner, &newcomer) {
+            return drop(answer.send(refuse(why)));
+        }
+        let Ok(place) = self.admits.clone().try_acquire_owned() else {
+            return drop(answer.send(refuse("another node is being let in")));
+        };
+        let inner = self.inner.clone();
+        let letting = async move {
+            // Whoever asked may have gone.
+            drop(answer.send(joining::take_in(&inner, &newcomer).await));
+            drop(place);
+        };
+        self.tasks.spawn_on(letting, &self.runtime);
     }
 
     /// Says goodbye to all of them.

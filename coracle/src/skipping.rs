@@ -14,11 +14,10 @@ use crate::entry::Kind;
 use crate::error::{ReadError, SnapshotError, WriteError};
 use crate::replica::{Event, Moment};
 use crate::rulings::{self, MOST, Ruling, RulingError, Rulings, Verdict};
-use crate::stopped_machines::{Found, OWN, ruling_in};
+use crate::stopped_machines::{Found, OWN};
 use crate::storage::identity::KeptStop;
-use crate::storage::{Change, WriteBatch};
 use crate::work::{Order, Waits, Work};
-use coracle_core::{AppendEntries, Index, LogId, MachineStop, Member, NodeId, Peer, Term, WriteId};
+use coracle_core::{AppendEntries, Index, LogId, MachineStop, Member, NodeId, Peer, ReadIndexReply};
 
 /// How often a leader whose machine has stopped looks for one whose machine goes on, in ticks.
 const HAND_OVER: u64 = 50;
@@ -27,7 +26,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// What was found at the start.
     pub(crate) fn knowing_rulings(mut self, found: Found) -> Driver<W, R> {
         let Found { stop, ruled, rules } = found;
-        (self.skipping.ruled, self.skipping.rules) = (ruled, rules);
+        self.replica.knowing_rulings(ruled);
+        self.skipping.rules = rules;
         if let Some(stop) = stop.filter(|_| !self.raft().broken().is("stop-forgotten-at-a-start")) {
             self.actions.work.push(Work::Stop(stop.stop.at));
             self.events.push(Event::MachineStopped(true));
@@ -113,47 +113,22 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.skipping.asked.push((caller, ruling));
     }
 
-    /// Writes go to the log: which rulings it holds then.
-    pub(crate) fn note_rulings(&mut self, writes: &[(WriteId, WriteBatch)]) {
-        for change in writes.iter().flat_map(|(_, batch)| &batch.changes) {
-            match change {
-                Change::Reset(_) => self.skipping.ruled.clear(),
-                Change::Truncate(last) => drop(self.skipping.ruled.split_off(&last.next())),
-                Change::Append(entries) => {
-                    for (at, ruling) in entries.iter().filter_map(ruling_in) {
-                        if !self.skipping.rules {
-                            self.skipping.rules = true;
-                            self.actions.orders.push(Order::Rules);
-                        }
-                        self.skipping.ruled.insert(at, ruling);
-                    }
-                }
-            }
-        }
-        self.tell_machine_of_skips();
-    }
-
-    /// What is purged is in a snapshot.
-    pub(crate) fn purge_rulings(&mut self, upto: Option<LogId>) {
-        if let Some(upto) = upto {
-            self.skipping.ruled = self.skipping.ruled.split_off(&upto.index.next());
+    /// Before rulings go to the log for the first time, the identity says that there may be some.
+    pub(crate) fn mark_rulings(&mut self) {
+        if !self.skipping.rules && !self.replica.rulings().is_empty() {
+            self.skipping.rules = true;
+            self.actions.orders.push(Order::Rules);
         }
     }
 
-    /// The rulings that the log holds, in their order. (What the core has just truncated or overwritten is still known here, and
-    /// counts no more.)
+    /// The rulings that the log holds, in their order.
     fn ruled(&self) -> impl DoubleEndedIterator<Item = (Index, Ruling)> {
-        let holds = |at: Index, term: Term| self.raft().term_at(at) == Some(term);
-        self.skipping
-            .ruled
-            .iter()
-            .filter(move |(at, (term, _))| holds(**at, *term))
-            .map(|(at, (_, it))| (*at, *it))
+        self.replica.rulings().iter().map(|(at, ruling)| (*at, *ruling))
     }
 
     /// The machine must know before it comes to such an entry.
-    fn tell_machine_of_skips(&mut self) {
-        if self.skipping.ruled.is_empty() && self.skipping.told.is_empty() {
+    pub(crate) fn tell_machine_of_skips(&mut self) {
+        if self.replica.rulings().is_empty() && self.skipping.told.is_empty() {
             return;
         }
         let broken = self.raft().broken();
@@ -234,6 +209,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
             let other = self.leader().filter(|leader| leader.id != raft.me().id);
             return Err(other.map_or(RulingError::NoLeader, |leader| RulingError::NotLeader { leader }));
         }
+        // It does not know yet all that was committed before its term.
+        if raft.term_at(raft.commit()) != Some(raft.term()) {
+            return Err(RulingError::Busy);
+        }
         // Others may have passed it long ago, so that it is gone from this log.
         let gone = ruling.verdict == Verdict::Retry && entry.index <= raft.status().purged.index;
         if entry.index > raft.commit() || !gone && raft.term_at(entry.index) != Some(entry.term) {
@@ -246,7 +225,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if !self.all_know(Kind::Ruling.level()) {
             return Err(RulingError::Unsupported);
         }
-        if before.len() + self.skipping.ruled.len() >= MOST {
+        if before.len() + self.replica.rulings().len() >= MOST {
             return Err(RulingError::TooMany);
         }
         if raft.holds_proposals() || self.no_space().is_some() {
@@ -324,14 +303,26 @@ impl<W: Waits, R: Waits> Driver<W, R> {
     /// Whoever lacks a ruling that this leader's log holds is not told that the entry is committed which it is about: it
     /// would apply that.
     pub(crate) fn hold_back_commit(&self, append: &mut AppendEntries, entries: usize) {
-        if self.skipping.ruled.is_empty() {
+        let has = Index(append.prev.index.0 + entries as u64);
+        if let Some(entry) = self.first_skipped_unknown_at(has) {
+            append.commit = append.commit.min(entry.prev());
+        }
+    }
+
+    /// Nor is it told by the answer to a read, which is refused until it has the ruling.
+    pub(crate) fn hold_back_read(&self, to: Peer, reply: &mut ReadIndexReply) {
+        if self.replica.rulings().is_empty() {
             return;
         }
-        let has = append.prev.index.0 + entries as u64;
-        for (at, ruling) in self.ruled() {
-            if ruling.verdict == Verdict::Skip && at.0 > has {
-                append.commit = append.commit.min(ruling.entry.index.prev());
-            }
-        }
+        let peers = self.raft().status().peers;
+        let peer = peers.iter().find(|peer| (peer.id, peer.incarnation) == (to.id, to.incarnation));
+        let unknown = self.first_skipped_unknown_at(peer.map_or(Index::ZERO, |peer| peer.matched));
+        reply.index = reply.index.filter(|index| unknown.is_none_or(|entry| *index < entry));
+    }
+
+    /// The first entry that the log skips by a ruling which a log that ends there does not hold.
+    fn first_skipped_unknown_at(&self, has: Index) -> Option<Index> {
+        let unknown = self.ruled().filter(|(at, ruling)| ruling.verdict == Verdict::Skip && *at > has);
+        unknown.map(|(_, ruling)| ruling.entry.index).min()
     }
 }

@@ -1,12 +1,12 @@
 //! What a node knows of machines that have stopped before an entry, and of rulings about that (D5.5.5): what its disk says at a
 //! start, and what it hears then. What it does about it is in [`skipping`](crate::skipping).
 
-use crate::entry::{Entry, Kind};
-use crate::rulings::{InLog, Ruling, Skips};
+use crate::entry::Entry;
+use crate::rulings::{InLog, Ruling, Skips, ruling_in};
 use crate::storage::disk::Disk;
 use crate::storage::identity::{self, KeptStop};
 use crate::storage::{LogReader, ReadLogError, StoreError};
-use coracle_core::{Index, LogId, MachineStop, Peer, Term};
+use coracle_core::{Index, LogId, MachineStop, Peer};
 use std::collections::BTreeMap;
 
 /// Under which name this node itself asks for a transfer.
@@ -54,12 +54,6 @@ fn in_log(log: &dyn LogReader, purged: Index, last: Index) -> Result<InLog, Stor
     Ok(ruled)
 }
 
-/// The ruling that an entry is, with its place.
-pub(crate) fn ruling_in(entry: &Entry) -> Option<(Index, (Term, Ruling))> {
-    let ruling = (entry.kind() == Kind::Ruling).then(|| Ruling::decode(&entry.payload())).flatten();
-    ruling.map(|ruling| (entry.index(), (entry.term(), ruling)))
-}
-
 /// What is known of machines that have stopped, and of rulings.
 #[derive(Default)]
 pub(crate) struct Skipping {
@@ -71,8 +65,6 @@ pub(crate) struct Skipping {
     pub(crate) failed: bool,
     /// What members have said of theirs.
     pub(crate) reported: BTreeMap<Peer, MachineStop>,
-    /// The rulings in the log, committed or not.
-    pub(crate) ruled: InLog,
     /// Whether the identity says that there may be some.
     pub(crate) rules: bool,
     /// What the machine was told last.

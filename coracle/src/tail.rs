@@ -5,6 +5,7 @@
 //! from the old end, and is then read from the store.
 
 use crate::entry::Entry;
+use crate::rulings::{InLog, ruling_in};
 use coracle_core::Index;
 use std::collections::VecDeque;
 
@@ -15,6 +16,9 @@ pub(crate) struct Tail {
     entries: VecDeque<Slot>,
     /// The bytes of all entries that ever passed through: the measure that slots are stamped with.
     bytes: u64,
+    /// The rulings in the whole log, in what is evicted too: a machine must know of them before it comes to the entries that
+    /// they are about, and that may be before they are written (D5.5.5).
+    rulings: InLog,
 }
 
 #[derive(Debug)]
@@ -27,7 +31,7 @@ struct Slot {
 impl Tail {
     /// An empty tail after a log that ends at `last`.
     pub(crate) fn new(last: Index) -> Tail {
-        Tail { first: last.next(), entries: VecDeque::new(), bytes: 0 }
+        Tail { first: last.next(), entries: VecDeque::new(), bytes: 0, rulings: InLog::new() }
     }
 
     /// The oldest index held; one after the end if none is.
@@ -44,11 +48,13 @@ impl Tail {
         assert_eq!(entry.index(), self.last().next(), "the tail has no gaps");
         let before = self.bytes;
         self.bytes += entry.len() as u64;
+        self.rulings.extend(ruling_in(&entry));
         self.entries.push_back(Slot { entry, before });
     }
 
     /// Forgets everything after `last`.
     pub(crate) fn truncate(&mut self, last: Index) {
+        self.rulings.split_off(&last.next());
         if last < self.first.prev() {
             self.entries.clear();
             self.first = last.next();
@@ -80,6 +86,20 @@ impl Tail {
         Some(within.map(|(_, slot)| slot.entry.clone()).collect())
     }
 
+    pub(crate) fn rulings(&self) -> &InLog {
+        &self.rulings
+    }
+
+    /// The log that was found at the start holds these.
+    pub(crate) fn knowing_rulings(&mut self, rulings: InLog) {
+        self.rulings = rulings;
+    }
+
+    /// What is purged up to there is in a snapshot.
+    pub(crate) fn forget_rulings(&mut self, upto: Index) {
+        self.rulings = self.rulings.split_off(&upto.next());
+    }
+
     /// The bytes of the entries after `index`, as far as they are held.
     pub(crate) fn bytes_after(&self, index: Index) -> u64 {
         let at = (index.0 + 1).saturating_sub(self.first.0) as usize;
@@ -102,6 +122,7 @@ impl Tail {
 mod tests {
     use super::*;
     use crate::entry::{Kind, Stamp};
+    use crate::rulings::{Ruling, Verdict};
     use coracle_core::LogId;
 
     fn tail(from: u64, to: u64) -> Tail {
@@ -144,6 +165,22 @@ mod tests {
         assert_eq!((tail.first(), tail.last(), tail.bytes_after(Index(2))), (Index(3), Index(2), 0));
         tail.push(entry(3, 3));
         assert_eq!(tail.bytes_after(Index(2)), 100);
+    }
+
+    /// D5.5.5: a ruling is known as soon as its entry is in the log, and for as long as it is there, in memory or not.
+    #[test]
+    fn rulings_come_and_go_with_the_log_and_not_with_what_is_held_of_it() {
+        let ruling = Ruling { entry: LogId::new(1, 5), verdict: Verdict::Skip };
+        let at = |index| Entry::new(LogId::new(1, index), Kind::Ruling, Stamp::default(), &ruling.encode());
+        let mut tail = tail(5, 7);
+        tail.push(at(8));
+        tail.push(at(9));
+        assert_eq!(tail.rulings().clone(), [(Index(8), ruling), (Index(9), ruling)].into());
+        tail.evict(Index(9), 0);
+        tail.truncate(Index(8));
+        assert_eq!(tail.rulings().clone(), [(Index(8), ruling)].into());
+        tail.forget_rulings(Index(8));
+        assert!(tail.rulings().is_empty());
     }
 
     #[test]

@@ -163,6 +163,8 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
              turnover:0:0 slow-disk:0:6 crash:0:0 slow-disk:1:8 stray:0:40",
         ),
     ),
+    // Whoever drops the entries of an append drops the rulings in it too, and commits nothing by it.
+    (7835000176, None, 2000, None),
 ];
 
 #[test]

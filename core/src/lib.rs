@@ -200,6 +200,6 @@ pub use raft::{Raft, Restored};
 pub use rules::MAX_VOTERS;
 pub use status::{PeerStatus, RoleName, Status};
 pub use types::{
-    Boot, ClusterId, HardState, Incarnation, Index, LogId, Member, NodeId, Peer, Round, Run, Term, Tick,
-    Ticket, WriteId,
+    Boot, ClusterId, HardState, Incarnation, Index, LogId, Mark, Member, NodeId, Peer, Round, Run, Term,
+    Tick, Ticket, WriteId,
 };

@@ -5,7 +5,7 @@
 //! majority of each of the two sets, and a learner never counts. Both sets name disks, not only nodes: were
 //! they names alone, a new disk of node 2 would count in both majorities, and so for two nodes.
 
-use crate::{ClusterId, Member, NodeId, Peer};
+use crate::{ClusterId, Mark, Member, NodeId, Peer};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -21,6 +21,9 @@ pub struct Membership {
     /// Who voted before, and still must agree too, each as it was then: of a node that is being replaced, the
     /// old disk stands here and the new one in `members`. Empty unless the membership is joint.
     pub outgoing: BTreeMap<NodeId, Member>,
+    /// The newest certificates of nodes, where those have any: of members, and of nodes that are none any more, so that
+    /// theirs are nobody's.
+    pub marks: BTreeMap<NodeId, Mark>,
 }
 
 /// How an election stands.
@@ -39,7 +42,7 @@ impl Membership {
     pub fn of_voters(cluster: ClusterId, members: impl IntoIterator<Item = Member>) -> Membership {
         let members: BTreeMap<_, _> = members.into_iter().map(|member| (member.id, member)).collect();
         let voters = members.keys().copied().collect();
-        Membership { cluster, members, voters, outgoing: BTreeMap::new() }
+        Membership { cluster, members, voters, ..Membership::default() }
     }
 
     /// Whether nobody votes: the state of a node before its cluster is bootstrapped.

@@ -66,6 +66,16 @@ number! {
     Tick
 }
 
+/// What is known of the certificate of a node: of which moment it is, and which key it is for. The core keeps it with the
+/// membership, and judges nobody by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Mark {
+    /// When it began to be valid, in seconds since 1970.
+    pub issued: u64,
+    /// A cryptographic hash of its public key.
+    pub key: [u8; 32],
+}
+
 impl Term {
     /// Before any election.
     pub const ZERO: Term = Term(0);

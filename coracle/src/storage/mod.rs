@@ -15,6 +15,7 @@ pub mod mem_disk;
 pub mod memory;
 pub(crate) mod met;
 pub(crate) mod moved;
+pub(crate) mod newcomer;
 pub mod queue;
 mod shape;
 mod small;

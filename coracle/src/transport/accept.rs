@@ -10,10 +10,12 @@ use super::dial::TcpHalves;
 use super::farewell::{finish, reject};
 use super::founding;
 use super::handshake::{ReadError, Stream, Verdict, authentic, judge};
+use super::introduction::Local;
+use super::notices::Whose;
 use super::shared::{HandshakeSlot, Origin, Shared, Unwelcome};
 use super::socket::Socket;
 use super::visit::Visitor;
-use crate::wire::{Incoming, Refused, RefusedReason, Welcome, WireError};
+use crate::wire::{Hello, Incoming, Refused, RefusedReason, Welcome, WireError};
 use coracle_core::NodeId;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -43,11 +45,8 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
             }
             Err(error) => {
                 shared.counters.accept_errors.fetch_add(1, Ordering::Relaxed);
-                shared.strangers.warn(
-                    "listener",
-                    "accept",
-                    &format_args!("cannot accept connections: {error}"),
-                );
+                let text = format!("cannot accept connections: {error}");
+                shared.notices.warn(Whose::Stranger, "listener", "accept", &text);
                 sleep(shared.config.accept_backoff).await;
             }
         }
@@ -60,15 +59,17 @@ async fn serve_tcp(shared: &Shared, slot: HandshakeSlot, stream: TcpStream, remo
     match timeout(shared.config.handshake_timeout, secured(shared, stream)).await {
         Ok(Ok(Ok(socket))) => serve(shared, slot, Stream::of(socket), remote.ip()).await,
         Ok(Ok(Err((socket, error)))) => {
-            reject(shared, Stream::of(socket), &remote.ip().to_string(), &error).await;
+            let whose = shared.whose_address(remote.ip());
+            reject(shared, Stream::of(socket), whose, &remote.ip().to_string(), &error).await;
         }
         Ok(Err(Insecure::Plain(error))) => {
             tracing::debug!(%remote, %error, "a connection ended before its handshake");
         }
         Ok(Err(error @ Insecure::Refused(_))) => {
             shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-            let remote = &remote.ip().to_string();
-            shared.strangers.warn(remote, "certificate", &format_args!("refused a connection: {error}"));
+            let whose = shared.whose_address(remote.ip());
+            let text = format!("refused a connection: {error}");
+            shared.notices.warn(whose, &remote.ip().to_string(), "certificate", &text);
         }
         // It said nothing: not worth a word.
         Err(_) => tracing::debug!(%remote, "a connection that says nothing was ended"),
@@ -95,6 +96,22 @@ async fn secured(
     Ok(Err((Socket::Plain(stream), WireError::Invalid(refused))))
 }
 
+/// What becomes of a connection that begins like that. The certificate of one that is let in is noted.
+fn judged(
+    shared: &Shared,
+    local: &Local,
+    stream: &TcpHalves,
+    hello: &Hello,
+) -> Result<Verdict, (RefusedReason, String)> {
+    let (shown, from) = (stream.certificate.as_ref(), hello.facts.from.id);
+    authentic(&shared.config, shown, from, hello.purpose)?;
+    let verdict = judge(local, &shared.config, hello)?;
+    if let Some(shown) = shown {
+        shared.has_shown(hello.facts.from, shown.mark);
+    }
+    Ok(verdict)
+}
+
 /// Serves one connection from its handshake to its end.
 async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, source: IpAddr) {
     let (limit, remote) = (shared.config.handshake_timeout, &source.to_string());
@@ -102,9 +119,11 @@ async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, sour
         Ok(Ok(Incoming::Hello(hello))) => hello,
         Ok(Ok(_)) => {
             let error = WireError::Invalid("a connection that does not start with a Hello");
-            return reject(shared, stream, remote, &error).await;
+            return reject(shared, stream, shared.whose_address(source), remote, &error).await;
         }
-        Ok(Err(ReadError::Wire(error))) => return reject(shared, stream, remote, &error).await,
+        Ok(Err(ReadError::Wire(error))) => {
+            return reject(shared, stream, shared.whose_address(source), remote, &error).await;
+        }
         // It said nothing, or went away in the middle: not worth a word.
         Ok(Err(ReadError::Io(_) | ReadError::End)) | Err(_) => {
             tracing::debug!(remote, "a connection ended before its handshake");
@@ -112,14 +131,14 @@ async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, sour
         }
     };
     let (local, facts) = shared.facts(hello.facts.from.id);
-    let verdict = authentic(stream.certificate.as_ref(), hello.facts.from.id, hello.purpose)
-        .and_then(|()| judge(&local, &shared.config, &hello));
+    let verdict = judged(shared, &local, &stream, &hello);
+    let from = hello.facts.from.id;
     let welcome = Welcome { facts }.encode();
     let (reason, text) = match verdict {
         Ok(Verdict::Introduce) => {
             return finish(shared, stream, &welcome).await;
         }
-        Ok(Verdict::Found) => return founding::serve(shared, stream, hello.facts.from, &welcome).await,
+        Ok(Verdict::Found) => return founding::serve(shared, stream, &hello.facts, &welcome).await,
         Ok(Verdict::Serve) => match Visitor::welcome(shared, &hello.facts) {
             Ok(visitor) => return visitor.hand_over(shared, stream).await,
             Err(refusal) => refusal,
@@ -136,7 +155,7 @@ async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, sour
                     let end = link.run(shared, stream).await;
                     tracing::debug!(remote, peer = %link.peer.id, ?end, "an accepted connection ended");
                     if let super::link::End::Protocol(error) = &end {
-                        shared.strangers.warn(remote, "protocol", error);
+                        shared.notices.warn(shared.whose(link.peer.id), remote, "protocol", error);
                     }
                     return shared.unregister(&link, &end).await;
                 }
@@ -151,13 +170,13 @@ async fn serve(shared: &Shared, slot: HandshakeSlot, mut stream: TcpHalves, sour
         Err(refusal) => refusal,
     };
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-    let from = hello.facts.from.id;
     // Whoever founds a cluster dials itself too, to see that its own address is right.
     let itself = hello.facts.from == local.peer && hello.facts.boot == local.boot;
     // Who asks for nobody wants to know who is here.
     let asks = hello.to == NodeId(0);
     if reason != RefusedReason::Blank && !itself && !asks {
-        shared.strangers.warn(remote, &reason.to_string(), &format_args!("refused node {from}: {text}"));
+        let text = format!("refused node {from}: {text}");
+        shared.notices.warn(shared.whose(from), remote, &reason.to_string(), &text);
     }
     let refused = Refused { reason, text, from: local.peer, boot: local.boot };
     finish(shared, stream, &refused.encode()).await;

@@ -1,6 +1,7 @@
 //! Whose a certificate is, and why a connection has none.
 
-use coracle_core::NodeId;
+use coracle_core::{Mark, NodeId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
@@ -26,6 +27,43 @@ pub enum Role {
     Node(NodeId),
     /// A client of this name.
     Client(String),
+}
+
+/// A certificate that was shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Shown {
+    pub(super) name: CertificateName,
+    pub(super) mark: Mark,
+}
+
+/// The certificates that the newest membership knows of.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Known {
+    pub(super) marks: BTreeMap<NodeId, Mark>,
+    pub(super) members: BTreeSet<NodeId>,
+}
+
+impl Known {
+    /// Whether a certificate is still somebody's. One that was issued later than the known one is that of a node that has
+    /// renewed its own, or, under the name of one that was removed, of a new node: only the authority makes those. Of two
+    /// that were issued in the same second, none is the older.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody shows one"))]
+    pub(super) fn judge(&self, shown: &Shown) -> Result<(), String> {
+        let Role::Node(id) = shown.name.role else { return Ok(()) };
+        let Some(mark) = self.marks.get(&id) else { return Ok(()) };
+        let what = if self.members.contains(&id) {
+            if shown.mark.issued >= mark.issued {
+                return Ok(());
+            }
+            "was replaced by a newer one"
+        } else {
+            if shown.mark.issued > mark.issued {
+                return Ok(());
+            }
+            "is that of a node that was removed"
+        };
+        Err(format!("the certificate of {} {what}: issue another", shown.name))
+    }
 }
 
 impl fmt::Display for CertificateName {
@@ -90,6 +128,29 @@ fn is_word(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Only the newest certificate of a member is one, and none of those that a removed node has had.
+    #[test]
+    fn old_certificates_and_those_of_removed_nodes_are_nobodys() {
+        let shown = |id, issued, key| Shown {
+            name: CertificateName { cluster: "east".to_owned(), role: Role::Node(NodeId(id)) },
+            mark: Mark { issued, key: [key; 32] },
+        };
+        let known = Known {
+            marks: [1, 3].map(|id| (NodeId(id), Mark { issued: 100, key: [1; 32] })).into(),
+            members: [NodeId(1), NodeId(2)].into(),
+        };
+        let judge = |id, issued, key| known.judge(&shown(id, issued, key));
+        assert_eq!((judge(1, 100, 1), judge(1, 100, 2), judge(1, 101, 2)), (Ok(()), Ok(()), Ok(())));
+        assert!(judge(1, 99, 2).unwrap_err().contains("replaced by a newer one"));
+        assert_eq!(judge(2, 1, 9), Ok(()), "its certificate is not known yet");
+        for (issued, key) in [(100, 1), (100, 2), (99, 1)] {
+            assert!(judge(3, issued, key).unwrap_err().contains("a node that was removed"));
+        }
+        assert_eq!(judge(3, 101, 2), Ok(()), "a new node under an old name");
+        let client = CertificateName { cluster: "east".to_owned(), role: Role::Client("x".to_owned()) };
+        assert_eq!(known.judge(&Shown { name: client, mark: Mark { issued: 1, key: [1; 32] } }), Ok(()));
+    }
 
     #[test]
     fn a_name_is_read_as_it_is_written_and_in_no_other_way() {

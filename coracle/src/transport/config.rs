@@ -47,9 +47,11 @@ pub struct TcpConfig {
     /// How many accepted connections may be open, beyond unfinished handshakes. 1,024: every node of the
     /// largest cluster. One that is in the newest membership gets in all the same, in the place of one that is not.
     ///
-    /// Connections and handshakes together never take more than half of the descriptors that the process may open
-    /// when the transport starts: the rest is for the log, for clients and for connections of its own.
     pub max_connections: usize,
+    /// How many sockets may be accepted and not closed yet, those of clients aside: connections, handshakes, and one that is to
+    /// give way. Never more than half of the descriptors that the process may open when the transport starts: the rest is
+    /// for the log, for clients and for connections of its own.
+    pub max_sockets: usize,
     /// How many accepted connections of nodes that are not in the newest membership may come from one address. 64:
     /// a node that was never told its cluster, and so knows no members, is behind the same address as they are.
     pub max_per_address: usize,
@@ -101,6 +103,7 @@ impl Default for TcpConfig {
             outbox_messages: 4_096,
             max_frame: MAX_FRAME,
             max_connections: 1_024,
+            max_sockets: usize::MAX,
             max_per_address: 64,
             unfinished_bytes: 64 << 20,
             unfinished_timeout: Duration::from_secs(10),
@@ -119,11 +122,12 @@ impl Default for TcpConfig {
 impl TcpConfig {
     /// The settings, where this process may open so many descriptors.
     pub(super) fn within(mut self, descriptors: u64) -> TcpConfig {
-        let share = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+        let half = usize::try_from(descriptors / 2).unwrap_or(usize::MAX);
+        let share = self.max_sockets.min(half);
         self.max_handshakes = self.max_handshakes.min(share / 4).max(1);
         self.max_connections =
             self.max_connections.min(share.saturating_sub(self.max_handshakes + SPARE)).max(1);
-        self.max_clients = self.max_clients.min(share / 2);
+        self.max_clients = self.max_clients.min(half / 2);
         self
     }
 
@@ -156,5 +160,9 @@ mod tests {
         }
         let ample = TcpConfig::default().within(1 << 20);
         assert_eq!((ample.max_handshakes, ample.max_connections), (256, 1_024));
+        for max_sockets in 3..2_000 {
+            let config = TcpConfig { max_sockets, ..TcpConfig::default() }.within(1 << 20);
+            assert!(config.sockets() <= max_sockets, "{max_sockets}: {config:?}");
+        }
     }
 }

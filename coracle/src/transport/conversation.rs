@@ -54,14 +54,10 @@ impl Link {
         reader: &mut Reader<R>,
         pulse: &Pulse,
     ) -> End {
-        // The share of a stranger's large frame in what all of them may take.
+        // The share of a stranger's large frame in what all of them may take, until the node has it.
         let mut share = None;
         loop {
-            let found = reader.buffered();
-            if !matches!(found, Ok(None)) {
-                share = None;
-            }
-            match found {
+            match reader.buffered() {
                 Ok(None) => {}
                 Ok(Some((Incoming::Pong(number), _))) => {
                     shared.ponged(self, number).await;
@@ -84,6 +80,7 @@ impl Link {
                     pulse.delivering.store(true, Ordering::Relaxed);
                     self.deliver(shared, message, length).await;
                     pulse.delivering.store(false, Ordering::Relaxed);
+                    share = None;
                     continue;
                 }
                 Ok(Some((Incoming::FoundingAsk(_) | Incoming::FoundingAnswer(_), _))) => {
@@ -97,14 +94,15 @@ impl Link {
                 }
                 Err(error) => return End::Protocol(error),
             }
-            if share.is_none() && reader.begun() > FREE && !shared.is_member(self.peer) {
+            let trusted = self.is_trusted(shared);
+            if share.is_none() && reader.begun() > FREE && !trusted {
                 pulse.delivering.store(true, Ordering::Relaxed);
                 let permit = shared.unfinished(reader.begun() - FREE).await;
                 pulse.delivering.store(false, Ordering::Relaxed);
                 share = Some(permit);
                 reader.was_held_up();
             }
-            let filled = if shared.is_member(self.peer) {
+            let filled = if trusted {
                 reader.fill().await
             } else {
                 reader.fill_within(shared.config.unfinished_timeout).await
@@ -115,6 +113,12 @@ impl Link {
                 Err(ReadError::Io(_) | ReadError::End) => return End::Cut,
             };
         }
+    }
+
+    /// Whether its frames are bounded by the number of members: it is a member's, and not one of those that another one has
+    /// taken the place of, of which there may be many.
+    fn is_trusted(&self, shared: &Shared) -> bool {
+        shared.is_member(self.peer) && self.outbox.is_open()
     }
 
     /// Hands a message to the node, once there is room for it. A message that names another sender than the
@@ -128,7 +132,8 @@ impl Link {
         }
         let most = u32::try_from(shared.config.inbound_bytes).unwrap_or(u32::MAX);
         let permits = u32::try_from(length).unwrap_or(u32::MAX).min(most);
-        let Ok(permit) = Arc::clone(&shared.budget).acquire_many_owned(permits).await else { return };
+        let budget = if self.is_trusted(shared) { &shared.budget } else { &shared.strangers_budget };
+        let Ok(permit) = Arc::clone(budget).acquire_many_owned(permits).await else { return };
         let held = Held(Some(permit));
         shared.counters.received.fetch_add(1, Ordering::Relaxed);
         let (from, cluster, names_me) = (self.peer, self.cluster, self.who.names == Some(shared.me));

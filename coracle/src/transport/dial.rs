@@ -144,6 +144,9 @@ async fn attempt(
     shared.found(target, (welcome.facts.from, welcome.facts.boot), address);
     shared.answered(peer, Answer::Someone(welcome.facts.from, welcome.facts.boot)).await;
     let (cluster, encrypted) = (local.cluster?, stream.certificate.is_some());
+    if let Some(shown) = &stream.certificate {
+        shared.has_shown(peer, shown.mark);
+    }
     let registered = shared.register(&welcome.facts, cluster, encrypted, Origin::Dialed(target));
     let (link, alarm) = match registered {
         Ok((link, alarm)) => (Some(link), alarm),
@@ -190,7 +193,8 @@ pub(super) async fn knock(
         Err(_) => Err(DialError::HandshakeTimeout(limit)),
         Ok(Ok(Incoming::Welcome(welcome))) => {
             // Whoever answers is a node, whatever it is asked for.
-            let authentic = authentic(stream.certificate.as_ref(), welcome.facts.from.id, Purpose::Raft);
+            let (shown, from) = (stream.certificate.as_ref(), welcome.facts.from.id);
+            let authentic = authentic(config, shown, from, Purpose::Raft);
             match authentic.and_then(|()| check_welcome(config, hello, &welcome)) {
                 Ok(()) => Ok((stream, welcome)),
                 Err((reason, text)) => Err(DialError::Unfit { reason, text, welcome: Box::new(welcome) }),

@@ -1,6 +1,7 @@
 //! How a connection ends of which nothing comes: the last frame is written, and read.
 
 use super::handshake::Stream;
+use super::notices::Whose;
 use super::shared::Shared;
 use crate::wire::{Close, CloseReason, WireError};
 use std::sync::atomic::Ordering;
@@ -8,13 +9,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Ends a connection on which something else than a Hello arrived.
-pub(super) async fn reject<R, W>(shared: &Shared, stream: Stream<R, W>, remote: &str, error: &WireError)
-where
+pub(super) async fn reject<R, W>(
+    shared: &Shared,
+    stream: Stream<R, W>,
+    whose: Whose,
+    remote: &str,
+    error: &WireError,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     shared.counters.refused.fetch_add(1, Ordering::Relaxed);
-    shared.strangers.warn(remote, "garbage", &format_args!("refused a connection: {error}"));
+    shared.notices.warn(whose, remote, "garbage", &format_args!("refused a connection: {error}"));
     let close = Close { reason: CloseReason::Protocol, text: error.to_string() };
     finish(shared, stream, &close.encode()).await;
 }

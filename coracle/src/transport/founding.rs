@@ -1,15 +1,15 @@
-//! The conversation before there is a cluster: a handshake, one question, one answer.
+//! The conversation of nodes that have no cluster in common yet: a handshake, one question, one answer.
 
-use super::Inbound;
+use super::{Inbound, Newcomer};
 
 use super::dial::{DialError, dial};
 use super::farewell::{finish, reject};
 use super::handshake::{ReadError, Stream};
+use super::pipe::FREE;
 use super::shared::Shared;
 use crate::error::in_full;
-use crate::wire::{Answer, Ask, Hello, Incoming, MAX_LIST, WireError, frame_limit};
+use crate::wire::{Answer, Ask, Facts, Hello, Incoming, MAX_LIST, Step, WireError, frame_limit};
 use bytes::Bytes;
-use coracle_core::Peer;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
@@ -43,20 +43,39 @@ pub(super) async fn ask(
 
 /// Serves one who may ask: hands the question to the node, and returns its answer. Meanwhile the
 /// connection counts as a handshake, so there are few of them, and the oldest give way.
-pub(super) async fn serve<R, W>(shared: &Shared, mut stream: Stream<R, W>, from: Peer, welcome: &Bytes)
+pub(super) async fn serve<R, W>(shared: &Shared, mut stream: Stream<R, W>, facts: &Facts, welcome: &Bytes)
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
+    let (from, has_cluster) = (facts.from, facts.cluster.is_some());
+    // What a large question takes of what strangers may have, until it is answered.
+    let mut _share = None;
     let question = timeout(shared.config.handshake_timeout, async {
         stream.send(welcome).await?;
         stream.established(frame_limit(MAX_LIST));
-        stream.reader.receive().await
+        loop {
+            if let Some((incoming, _)) = stream.reader.buffered()? {
+                return Ok(incoming);
+            }
+            if _share.is_none() && stream.reader.begun() > FREE {
+                _share = shared.unfinished(stream.reader.begun() - FREE).await;
+            }
+            stream.reader.fill().await?;
+        }
     });
     let error = match question.await {
         Ok(Ok(Incoming::FoundingAsk(ask))) => {
             let (answer, answered) = oneshot::channel();
-            shared.tell(Inbound::Founding { from, ask: Box::new(ask), answer }).await;
+            let told = match ask {
+                Ask { step: Step::Join, list, token, .. } => {
+                    let authenticated = stream.certificate.is_some();
+                    let newcomer = Box::new(Newcomer { from, list, token, authenticated, has_cluster });
+                    Inbound::Newcomer { newcomer, answer }
+                }
+                ask => Inbound::Founding { from, ask: Box::new(ask), answer },
+            };
+            shared.tell(told).await;
             // Whoever gets none asks again.
             if let Ok(Ok(answer)) = timeout(PATIENCE, answered).await {
                 finish(shared, stream, &answer.encode().to_bytes()).await;
@@ -67,5 +86,5 @@ where
         Ok(Err(ReadError::Wire(error))) => error,
         Ok(Err(ReadError::Io(_) | ReadError::End)) | Err(_) => return,
     };
-    reject(shared, stream, &format!("node {}", from.id), &error).await;
+    reject(shared, stream, shared.whose(from.id), &format!("node {}", from.id), &error).await;
 }

@@ -5,7 +5,7 @@
 //! the second for the one who dialed. Until it is over, a connection may make its receiver hold a few
 //! kilobytes and no more.
 
-use super::certificate::{CertificateName, Role};
+use super::certificate::{Role, Shown};
 use super::config::TcpConfig;
 use super::introduction::Local;
 use super::socket::{Detached, ReadHalf, Socket, WriteHalf, attach, detach, split};
@@ -34,7 +34,7 @@ pub(super) struct Stream<R, W> {
     pub(super) reader: Reader<R>,
     pub(super) writer: W,
     /// Whose certificate the other end has shown.
-    pub(super) certificate: Option<CertificateName>,
+    pub(super) certificate: Option<Shown>,
 }
 
 #[derive(Debug)]
@@ -208,18 +208,23 @@ pub(super) enum Verdict {
     Talk(ClusterId),
 }
 
-/// Whether the one that calls itself so has the certificate for it: a node its own, and a client any of the cluster's. Where
-/// nothing is encrypted, nobody has one.
+/// Whether the one that calls itself so has the certificate for it: a node its own newest one, and a client any of the
+/// cluster's. Where nothing is encrypted, nobody has one.
 pub(super) fn authentic(
-    certificate: Option<&CertificateName>,
+    config: &TcpConfig,
+    certificate: Option<&Shown>,
     from: NodeId,
     purpose: Purpose,
 ) -> Result<(), (RefusedReason, String)> {
-    let Some(certificate) = certificate else { return Ok(()) };
-    if purpose == Purpose::Client && from == NodeId(0) || certificate.role == Role::Node(from) {
+    let Some((tls, shown)) = config.tls.as_ref().zip(certificate) else { return Ok(()) };
+    let refuse = |text: String| Err((RefusedReason::Certificate, text));
+    if let Err(why) = tls.judge(shown) {
+        return refuse(why);
+    }
+    if purpose == Purpose::Client && from == NodeId(0) || shown.name.role == Role::Node(from) {
         return Ok(());
     }
-    Err((RefusedReason::Certificate, format!("the certificate of {certificate} is none of node {from}")))
+    refuse(format!("the certificate of {} is none of node {from}", shown.name))
 }
 
 /// Judges the Hello of one who dialed this node.

@@ -1,6 +1,7 @@
 //! What stands in the place of [`secure`](self) in a build without the feature `tls`: nothing is encrypted.
 
-use super::certificate::{CertificateName, Insecure};
+use super::certificate::{CertificateName, Insecure, Known, Shown};
+use coracle_core::Mark;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,17 +24,29 @@ impl Tls {
         match *self {}
     }
 
+    pub(crate) fn mark(&self) -> Mark {
+        match *self {}
+    }
+
+    pub(super) fn set_known(&self, _: Known) {
+        match *self {}
+    }
+
+    pub(super) fn judge(&self, _: &Shown) -> Result<(), String> {
+        match *self {}
+    }
+
     pub(crate) fn is_required(&self) -> bool {
         match *self {}
     }
 
     #[allow(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn accept(&self, _: TcpStream) -> Result<(Encrypted, CertificateName), Insecure> {
+    pub(super) async fn accept(&self, _: TcpStream) -> Result<(Encrypted, Shown), Insecure> {
         match *self {}
     }
 
     #[allow(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn connect(&self, _: TcpStream) -> Result<(Encrypted, CertificateName), Insecure> {
+    pub(super) async fn connect(&self, _: TcpStream) -> Result<(Encrypted, Shown), Insecure> {
         match *self {}
     }
 }

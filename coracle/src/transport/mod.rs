@@ -18,6 +18,7 @@ mod founding;
 mod handshake;
 mod introduction;
 mod link;
+mod notices;
 mod outbox;
 #[cfg(test)]
 mod outbox_tests;
@@ -40,7 +41,8 @@ pub use visit::Visitor;
 
 use crate::primitives;
 use crate::wire::{Answer, Ask};
-use coracle_core::{ClusterId, Peer};
+use bytes::Bytes;
+use coracle_core::{ClusterId, Membership, Peer};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 /// What the transport tells the node.
@@ -73,6 +75,13 @@ pub enum Inbound {
         /// Where the answer goes. Dropped, the question has none.
         answer: oneshot::Sender<Answer>,
     },
+    /// A node asks to be taken into the cluster.
+    Newcomer {
+        /// Who, and by what right. Boxed, as it is rare and large.
+        newcomer: Box<Newcomer>,
+        /// Where the answer goes. Dropped, the question has none.
+        answer: oneshot::Sender<Answer>,
+    },
     /// A client has come. Whoever serves it takes it over; dropped, it is sent away.
     Client(Box<Visitor>),
     /// Two processes, or two states, of one disk were met, or a peer says so of this node. It was logged; until peers
@@ -83,6 +92,21 @@ pub enum Inbound {
     /// The peer's process is certainly gone: it said that it stops, or its connection ended and a fresh
     /// one was refused or answered by another boot of it.
     Down(Peer),
+}
+
+/// A node that asks to be taken into a cluster.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Newcomer {
+    /// Who the handshake said it is.
+    pub from: Peer,
+    /// What it wants to be, alone in a list.
+    pub list: Membership,
+    /// What it shows of what the cluster's nodes have in common.
+    pub token: Bytes,
+    /// Whether it has shown the certificate for its name.
+    pub authenticated: bool,
+    /// Whether it has a cluster already, which is this one.
+    pub has_cluster: bool,
 }
 
 /// The part of the inbound byte budget that a message takes for as long as this lives: so that what was read

@@ -15,7 +15,8 @@ mod verify;
 pub(super) use blocking::problem;
 pub use blocking::{BlockingStream, TlsDialer};
 
-use super::certificate::{CertificateName, Insecure};
+use super::certificate::{CertificateName, Insecure, Known, Shown};
+use coracle_core::Mark;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -118,6 +119,8 @@ struct Inner {
     mode: TlsMode,
     provider: Arc<CryptoProvider>,
     current: RwLock<Arc<Current>>,
+    /// Whose certificates the newest membership knows.
+    known: RwLock<Known>,
 }
 
 /// What the files said when they were read last.
@@ -126,8 +129,9 @@ struct Current {
     /// The same, but for those who show no certificate.
     open: TlsAcceptor,
     connector: TlsConnector,
-    name: CertificateName,
+    own: Shown,
     expires: SystemTime,
+    provider: Arc<CryptoProvider>,
 }
 
 impl fmt::Debug for Tls {
@@ -150,7 +154,7 @@ impl Tls {
     pub fn load(files: TlsFiles, mode: TlsMode) -> Result<Tls, TlsError> {
         let provider = provider().ok_or(TlsError::NoProvider)?;
         let current = RwLock::new(Arc::new(Current::read(&files, &provider)?));
-        Ok(Tls(Arc::new(Inner { files, mode, provider, current })))
+        Ok(Tls(Arc::new(Inner { files, mode, provider, current, known: RwLock::default() })))
     }
 
     /// Reads the files again. New connections use what they say now, and those that are there go on. After an error all is
@@ -158,8 +162,12 @@ impl Tls {
     pub fn reload(&self) -> Result<(), TlsError> {
         let new = Current::read(&self.0.files, &self.0.provider)?;
         let old = self.name();
-        if new.name != old {
-            return Err(TlsError::Renamed { old, new: new.name });
+        if new.own.name != old {
+            return Err(TlsError::Renamed { old, new: new.own.name });
+        }
+        if let Err(problem) = self.judge(&new.own) {
+            // Whoever was shown it would refuse it.
+            return Err(TlsError::Unfit { path: self.0.files.certificate.clone(), problem });
         }
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(())
@@ -172,7 +180,7 @@ impl Tls {
 
     /// Who the certificate says that this is.
     pub fn name(&self) -> CertificateName {
-        self.current().name.clone()
+        self.current().own.name.clone()
     }
 
     /// When the first of the certificates is not valid any more that this end shows or believes.
@@ -189,13 +197,28 @@ impl Tls {
         Arc::clone(&self.0.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The own certificate, as the membership knows it.
+    pub(crate) fn mark(&self) -> Mark {
+        self.current().own.mark
+    }
+
+    /// The newest membership knows these.
+    pub(super) fn set_known(&self, known: Known) {
+        *self.0.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Whether a certificate is still somebody's, or why not.
+    pub(super) fn judge(&self, shown: &Shown) -> Result<(), String> {
+        self.0.known.read().unwrap_or_else(PoisonError::into_inner).judge(shown)
+    }
+
     /// Whether nothing is plain.
     pub(crate) fn is_required(&self) -> bool {
         self.0.mode == TlsMode::Require
     }
 
     /// Takes in a connection that begins as an encrypted one does.
-    pub(super) async fn accept(&self, stream: TcpStream) -> Result<(Encrypted, CertificateName), Insecure> {
+    pub(super) async fn accept(&self, stream: TcpStream) -> Result<(Encrypted, Shown), Insecure> {
         let current = self.current();
         let stream = current.acceptor.accept(Anchor::Here(stream)).await.map_err(problem)?;
         current.known(TlsStream::from(stream))
@@ -220,19 +243,20 @@ impl Tls {
         if !certified && stream.get_ref().1.peer_certificates().is_none() {
             return Ok((Encrypted(Box::new(stream)), None));
         }
-        let (stream, name) = current.known(stream)?;
-        Ok((stream, Some(name)))
+        let (stream, shown) = current.known(stream)?;
+        self.judge(&shown).map_err(Insecure::Refused)?;
+        Ok((stream, Some(shown.name)))
     }
 
     /// For a program's own connections to other nodes' ports, with blocking sockets: what the files said when they were read
     /// last.
     pub fn dialer(&self) -> TlsDialer {
         let current = self.current();
-        TlsDialer::of(Arc::clone(current.connector.config()), Some(current.name.cluster.clone()))
+        TlsDialer::of(Arc::clone(current.connector.config()), Some(current.own.name.cluster.clone()))
     }
 
     /// Makes a connection an encrypted one.
-    pub(super) async fn connect(&self, stream: TcpStream) -> Result<(Encrypted, CertificateName), Insecure> {
+    pub(super) async fn connect(&self, stream: TcpStream) -> Result<(Encrypted, Shown), Insecure> {
         let current = self.current();
         // Never sent, and never compared.
         let nobody = ServerName::try_from("coracle").map_err(|error| Insecure::Refused(error.to_string()))?;
@@ -249,7 +273,7 @@ impl TlsDialer {
         if let Some((certificate, key)) = own {
             let (authority, certificate, key) = (authority.into(), certificate.into(), key.into());
             let own = Current::read(&TlsFiles { authority, certificate, key }, &provider)?;
-            return Ok(TlsDialer::of(Arc::clone(own.connector.config()), Some(own.name.cluster)));
+            return Ok(TlsDialer::of(Arc::clone(own.connector.config()), Some(own.own.name.cluster)));
         }
         let roots = believed(authority, certificates(authority)?)?;
         let client = dials(roots, &provider, None);
@@ -264,11 +288,13 @@ impl Current {
         let TlsFiles { authority, certificate, key } = files;
         let chain = certificates(certificate)?;
         let authorities = certificates(authority)?;
-        let name = match chain.first() {
-            Some(leaf) => read::name_of(leaf),
+        let own = match chain.first() {
+            Some(leaf) => {
+                read::name_of(leaf).and_then(|name| Ok(Shown { name, mark: read::mark_of(leaf, provider)? }))
+            }
             None => Err("it holds no certificate".to_owned()),
         };
-        let name = name.map_err(|problem| TlsError::Name { path: certificate.clone(), problem })?;
+        let own = own.map_err(|problem| TlsError::Name { path: certificate.clone(), problem })?;
         let mut expires = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1 << 40);
         for one in chain.iter().chain(&authorities) {
             expires = expires.min(read::expires(one).unwrap_or(SystemTime::UNIX_EPOCH));
@@ -293,16 +319,18 @@ impl Current {
         };
         let (acceptor, open) = (accepts(false)?, accepts(true)?);
         let client = dials(roots, provider, Some((chain, key))).map_err(|error| unfit(error.to_string()))?;
-        Ok(Current { acceptor, open, connector: Arc::new(client).into(), name, expires })
+        let provider = Arc::clone(provider);
+        Ok(Current { acceptor, open, connector: Arc::new(client).into(), own, expires, provider })
     }
 
     /// The connection, if whoever is at its other end has a name in the own cluster.
-    fn known(&self, stream: TlsStream<Anchor>) -> Result<(Encrypted, CertificateName), Insecure> {
+    fn known(&self, stream: TlsStream<Anchor>) -> Result<(Encrypted, Shown), Insecure> {
         let (_, session) = stream.get_ref();
         let leaf = session.peer_certificates().and_then(|chain| chain.first());
         let leaf = leaf.ok_or_else(|| Insecure::Refused("it shows no certificate".to_owned()))?;
-        let name = read::known(leaf, Some(&self.name.cluster))?;
-        Ok((Encrypted(Box::new(stream)), name))
+        let name = read::known(leaf, Some(&self.own.name.cluster))?;
+        let mark = read::mark_of(leaf, &self.provider).map_err(Insecure::Refused)?;
+        Ok((Encrypted(Box::new(stream)), Shown { name, mark }))
     }
 }
 

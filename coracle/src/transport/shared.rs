@@ -9,6 +9,7 @@
 //! answers there, that boot is certainly gone and the node is told; if the same boot answers, it was only the
 //! network.
 
+mod marks;
 mod moves;
 
 use super::alarm::{Alarm, Kept};
@@ -17,6 +18,7 @@ use super::config::{TcpConfig, descriptors};
 use super::handshake::facts;
 use super::introduction::{Introduction, Local};
 use super::link::{Challenge, End, Link};
+use super::notices::{Notices, Whose};
 use super::outbox::Outbox;
 use super::places::Places;
 use super::quiet::Quiet;
@@ -24,9 +26,9 @@ use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};
 use bytes::Bytes;
-use coracle_core::{Boot, Broken, ClusterId, Incarnation, LogId, Membership, NodeId, Peer};
+use coracle_core::{Boot, Broken, ClusterId, Incarnation, LogId, Mark, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -49,8 +51,9 @@ pub(super) struct Shared {
     pub(super) me: Peer,
     /// This boot of it.
     pub(super) boot: Boot,
-    /// The share of `inbound_bytes` that is left.
+    /// The share of `inbound_bytes` that is left to members, and that of all others: so no member waits for those.
     pub(super) budget: Arc<Semaphore>,
+    pub(super) strangers_budget: Arc<Semaphore>,
     /// Places for sockets that were accepted; each holds one until it is closed.
     pub(super) sockets: Arc<Semaphore>,
     /// The share of `unfinished_bytes` that is left.
@@ -60,10 +63,8 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     /// What was said of the peers that are dialed, by their addresses.
     pub(super) quiet: Quiet,
-    /// What was said of those who come, whoever they are.
-    pub(super) strangers: Quiet,
-    /// Which alarms were said.
-    alarms: Quiet,
+    /// What was said of those who come.
+    pub(super) notices: Notices,
     /// The cluster, once there is one: dialing waits for it.
     pub(super) cluster: watch::Sender<Option<ClusterId>>,
     /// Whether this node was looked for where the membership says that it is, and is not there.
@@ -83,6 +84,8 @@ pub(super) struct State {
     pub(super) local: Local,
     /// The members of its newest membership, and their disks.
     members: BTreeMap<NodeId, Incarnation>,
+    /// The newest certificates that members have shown.
+    shown: BTreeMap<NodeId, Mark>,
     /// The newest boots of those who were met.
     kept: Kept,
     /// Where members are that are not where the membership says.
@@ -185,13 +188,13 @@ impl Shared {
             me: local.peer,
             boot: local.boot,
             budget: Arc::new(Semaphore::new(permits)),
+            strangers_budget: Arc::new(Semaphore::new(permits)),
             sockets: Arc::new(Semaphore::new(config.sockets().min(Semaphore::MAX_PERMITS))),
             unfinished: Arc::new(Semaphore::new(unfinished)),
             clients: Budget::new(&config),
             counters: Counters::default(),
             quiet: Quiet::default(),
-            strangers: Quiet::default(),
-            alarms: Quiet::default(),
+            notices: Notices::default(),
             cluster: watch::Sender::new(local.cluster),
             away: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -204,6 +207,7 @@ impl Shared {
                 places: Places::new(&local.places, Broken::default()),
                 local,
                 members: BTreeMap::new(),
+                shown: BTreeMap::new(),
                 links: BTreeMap::new(),
                 routes: BTreeMap::new(),
                 targets: BTreeMap::new(),
@@ -238,6 +242,25 @@ impl Shared {
     /// What the peer said of itself on the link that a message would take.
     pub(super) fn peer(&self, peer: Peer) -> Option<Introduction> {
         self.state().best(peer).map(|link| link.who.clone())
+    }
+
+    /// Whose notices are to be told of this one: those of a member are told whatever strangers send. By its name alone, since
+    /// a member that comes on another disk, or in the name of another cluster, is what an operator has to know of.
+    pub(super) fn whose(&self, id: NodeId) -> Whose {
+        if self.state().members.contains_key(&id) { Whose::Member(id) } else { Whose::Stranger }
+    }
+
+    /// The same of one that did not say who it is: whoever comes from where a member is, as far as numbers say that.
+    pub(super) fn whose_address(&self, source: IpAddr) -> Whose {
+        let state = self.state();
+        let there = |target: &Target| {
+            let addresses = state.places.addresses(target.peer, None);
+            addresses
+                .iter()
+                .any(|address| address.parse::<SocketAddr>().is_ok_and(|known| known.ip() == source))
+        };
+        let member = state.targets.iter().find(|(_, target)| there(target));
+        member.map_or(Whose::Stranger, |(id, _)| Whose::Member(*id))
     }
 
     /// Whether the newest membership names this node, on this disk.
@@ -287,7 +310,9 @@ impl Shared {
             Some(by) => (by, format!("{:?}, told", alarm.reason)),
             None => (alarm.about, format!("{:?}", alarm.reason)),
         };
-        if self.alarms.admit(&format!("{} {}", remote.id, remote.incarnation.0), &reason).is_some() {
+        let named = format!("{} {}", remote.id, remote.incarnation.0);
+        let whose = if self.is_member(remote) { Whose::Member(remote.id) } else { Whose::Stranger };
+        if self.notices.admit_alarm(whose, &named, &reason) {
             tracing::error!(node = %self.me.id, "{alarm}");
             self.tell(Inbound::Alarm(alarm)).await;
         }
@@ -514,6 +539,7 @@ impl Shared {
         state.local.membership = newest;
         let all = membership.outgoing.values().chain(membership.members.values());
         state.members = all.map(|member| (member.id, member.incarnation)).collect();
+        self.knows(&mut state, membership);
         let home = membership.members.get(&self.me.id).map(|member| member.address.clone());
         for peer in state.places.settle(home, wanted) {
             let Some(target) = state.targets.remove(&peer.id) else { continue };

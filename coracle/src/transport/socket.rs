@@ -3,7 +3,7 @@
 //! The two halves of a plain one are the socket's own, and cost nothing; those of an encrypted one share its state. What is
 //! above sees a reader and a writer.
 
-use super::certificate::CertificateName;
+use super::certificate::Shown;
 use super::secure::Encrypted;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -17,7 +17,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 pub(super) enum Socket {
     Plain(TcpStream),
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there never is one"))]
-    Encrypted(Encrypted, CertificateName),
+    Encrypted(Encrypted, Shown),
 }
 
 /// What reads from it.
@@ -42,7 +42,7 @@ pub(super) enum Detached {
 }
 
 /// Both halves.
-pub(super) fn split(socket: Socket) -> (ReadHalf, WriteHalf, Option<CertificateName>) {
+pub(super) fn split(socket: Socket) -> (ReadHalf, WriteHalf, Option<Shown>) {
     match socket {
         Socket::Plain(stream) => {
             let (reader, writer) = stream.into_split();

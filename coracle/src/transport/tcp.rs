@@ -21,7 +21,8 @@ use super::{Inbound, PeerMessage};
 use crate::place::Place;
 use crate::storage::met::Met;
 use crate::wire::{self, Answer, Ask, CloseReason, Hello, Purpose, RefusedReason, WireError};
-use coracle_core::{Boot, ClusterId, LogId, Member, Membership, NodeId, Peer};
+use coracle_core::{Boot, ClusterId, LogId, Mark, Member, Membership, NodeId, Peer};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -212,6 +213,17 @@ impl Tcp {
     /// connection.
     pub fn peer(&self, peer: Peer) -> Option<Introduction> {
         self.shared.peer(peer)
+    }
+
+    /// The own certificate, and the newest that members have shown. None if a member that is connected knows of no marks, or
+    /// nothing is encrypted.
+    pub(crate) fn marks(&self) -> Option<BTreeMap<NodeId, Mark>> {
+        self.shared.marks()
+    }
+
+    /// The newest certificate that this member has shown.
+    pub(crate) fn shown_by(&self, id: NodeId) -> Option<Mark> {
+        self.shared.shown_by(id)
     }
 
     /// In which boots the disks of the members were met last, by id.

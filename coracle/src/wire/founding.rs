@@ -1,4 +1,4 @@
-//! What nodes ask each other before there is a cluster: one question and one answer on a connection of its own.
+//! What nodes ask each other before they have a cluster in common: one question and one answer on a connection of its own.
 //!
 //! The list of members is the bulk of both: in the question the one that it is about, in the answer the one that
 //! stands against it.
@@ -7,6 +7,7 @@ use super::convert::cut;
 use super::frame::{Frame, Raw, Type, seal_piece};
 use super::membership::{MAX_LIST, decode_membership, encode_membership};
 use super::{WireError, proto};
+use crate::token::MAX_TOKEN;
 use bytes::Bytes;
 use coracle_core::{ClusterId, Membership, NodeId};
 use prost::Message;
@@ -20,6 +21,8 @@ pub enum Step {
     Promise,
     /// Of a list's lowest node, by one that has promised itself: are you still at it?
     Pending,
+    /// Of a cluster's leader, by a node that is alone in the list: let me learn, and vote once I have caught up.
+    Join,
 }
 
 /// A question about a list of members.
@@ -32,6 +35,8 @@ pub struct Ask {
     /// The lowest node's number of its attempt: with [`Step::Promise`], and with [`Step::Pending`] the one in which
     /// the promise was given.
     pub round: u64,
+    /// What the nodes of a cluster have in common, if anything: with [`Step::Join`].
+    pub token: Bytes,
 }
 
 /// The answer to an [`Ask`].
@@ -45,11 +50,13 @@ pub enum Answer {
     Pending,
     /// The lowest node has given up every attempt that it began so far: promises given in them bind nobody.
     GivenUp,
+    /// The node is a member, and votes.
+    Joined,
     /// No, for this reason of this node.
     Refused(NodeId, Objection),
 }
 
-/// Why a node takes no part in a founding.
+/// Why a node does not do what it was asked for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Objection {
@@ -57,6 +64,8 @@ pub enum Objection {
     Cluster(ClusterId),
     /// It has promised itself to this list.
     Promised(Membership),
+    /// The named node leads, and is at this address.
+    NotLeader(String),
     /// Something else, which may pass.
     Other(String),
 }
@@ -69,17 +78,25 @@ mod code {
     pub(super) const OF_A_CLUSTER: u32 = 5;
     pub(super) const PROMISED_TO_ANOTHER: u32 = 6;
     pub(super) const OTHER: u32 = 7;
+    pub(super) const JOINED: u32 = 8;
+    pub(super) const NOT_LEADER: u32 = 9;
 }
 
 impl Ask {
+    /// A question of a founding.
+    pub fn new(step: Step, list: Membership, round: u64) -> Ask {
+        Ask { step, list, round, token: Bytes::new() }
+    }
+
     /// Encodes it as a frame.
     pub fn encode(&self) -> Frame {
         let step = match self.step {
             Step::Found => 1,
             Step::Promise => 2,
             Step::Pending => 3,
+            Step::Join => 4,
         };
-        let meta = proto::FoundingAsk { step, round: self.round };
+        let meta = proto::FoundingAsk { step, round: self.round, token: self.token.clone() };
         seal_piece(Type::FoundingAsk, &meta, &encode_membership(&self.list))
     }
 
@@ -90,9 +107,13 @@ impl Ask {
             1 => Step::Found,
             2 => Step::Promise,
             3 => Step::Pending,
+            4 => Step::Join,
             _ => return Err(WireError::Invalid("a question about a founding that is not known")),
         };
-        Ok(Ask { step, list: list(&bulk)?, round: meta.round })
+        if meta.token.len() > MAX_TOKEN {
+            return Err(WireError::TooLarge { length: meta.token.len() as u64, limit: MAX_TOKEN as u64 });
+        }
+        Ok(Ask { step, list: list(&bulk)?, round: meta.round, token: meta.token })
     }
 }
 
@@ -106,6 +127,7 @@ impl Answer {
             Answer::Promised => code::PROMISED,
             Answer::Pending => code::PENDING,
             Answer::GivenUp => code::GIVEN_UP,
+            Answer::Joined => code::JOINED,
             Answer::Refused(node, objection) => {
                 meta.node = node.0;
                 match objection {
@@ -116,6 +138,10 @@ impl Answer {
                     Objection::Promised(list) => {
                         bulk = encode_membership(list);
                         code::PROMISED_TO_ANOTHER
+                    }
+                    Objection::NotLeader(address) => {
+                        meta.text = cut(address);
+                        code::NOT_LEADER
                     }
                     Objection::Other(text) => {
                         meta.text = cut(text);
@@ -138,11 +164,13 @@ impl Answer {
             code::PROMISED => return Ok(Answer::Promised),
             code::PENDING => return Ok(Answer::Pending),
             code::GIVEN_UP => return Ok(Answer::GivenUp),
+            code::JOINED => return Ok(Answer::Joined),
             code::OF_A_CLUSTER => {
                 let cluster = meta.cluster.ok_or(WireError::Invalid("a refusal without its cluster"))?;
                 Objection::Cluster(cluster.into())
             }
             code::PROMISED_TO_ANOTHER => Objection::Promised(list(&bulk)?),
+            code::NOT_LEADER => Objection::NotLeader(meta.text),
             code::OTHER => Objection::Other(meta.text),
             _ => return Err(WireError::Invalid("an answer about a founding that is not known")),
         };

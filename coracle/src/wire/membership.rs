@@ -6,7 +6,7 @@
 
 use super::{WireError, proto};
 use bytes::Bytes;
-use coracle_core::{ClusterId, Incarnation, Member, Membership, NodeId};
+use coracle_core::{ClusterId, Incarnation, Mark, Member, Membership, NodeId};
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,6 +16,9 @@ pub const MAX_MEMBERS: usize = 1_000;
 
 /// The longest address of a member, in bytes: the longest DNS name (253) with a port, four times over.
 pub const MAX_ADDRESS: usize = 1_024;
+
+/// The most certificates that a membership knows of, those of nodes that are members no more included.
+pub const MAX_MARKS: usize = 4 * MAX_MEMBERS;
 
 /// The longest encoded membership, in bytes: bounds what decoding one can allocate.
 pub const MAX_MEMBERSHIP: usize = 2 << 20;
@@ -32,6 +35,7 @@ pub fn encode_membership(membership: &Membership) -> Bytes {
         members: list(&membership.members),
         voters: membership.voters.iter().map(|id| id.0).collect(),
         outgoing: list(&membership.outgoing),
+        marks: membership.marks.iter().map(from_mark).collect(),
     };
     message.encode_to_vec().into()
 }
@@ -48,6 +52,7 @@ pub fn decode_membership(bytes: &[u8]) -> Result<Membership, WireError> {
         members: members(message.members)?,
         voters: names(&message.voters)?,
         outgoing: members(message.outgoing)?,
+        marks: marks(message.marks)?,
     };
     check_membership(&membership)?;
     Ok(membership)
@@ -61,6 +66,9 @@ pub fn check_membership(membership: &Membership) -> Result<(), WireError> {
     }
     if now.values().chain(before.values()).any(|member| member.address.len() > MAX_ADDRESS) {
         return Err(WireError::Invalid("the address of a member is too long"));
+    }
+    if membership.marks.len() > MAX_MARKS || membership.marks.contains_key(&NodeId(0)) {
+        return Err(WireError::Invalid("too many certificates, or one of nobody"));
     }
     if !membership.is_well_formed() {
         return Err(WireError::Invalid("the parts of the membership do not fit each other"));
@@ -83,6 +91,22 @@ fn members(list: Vec<proto::Member>) -> Result<BTreeMap<NodeId, Member>, WireErr
         address: m.address,
     };
     Ok(list.into_iter().map(member).map(|member| (member.id, member)).collect())
+}
+
+fn from_mark((id, mark): (&NodeId, &Mark)) -> proto::Mark {
+    proto::Mark { id: id.0, issued: mark.issued, key: Bytes::copy_from_slice(&mark.key) }
+}
+
+fn marks(list: Vec<proto::Mark>) -> Result<BTreeMap<NodeId, Mark>, WireError> {
+    if !list.windows(2).all(|w| w[0].id < w[1].id) {
+        return Err(WireError::Invalid("the certificates are not in order"));
+    }
+    let mark = |it: proto::Mark| {
+        let key = <[u8; 32]>::try_from(&*it.key);
+        let key = key.map_err(|_| WireError::Invalid("the hash of a key has another length"))?;
+        Ok((NodeId(it.id), Mark { issued: it.issued, key }))
+    };
+    list.into_iter().map(mark).collect()
 }
 
 fn names(list: &[u64]) -> Result<BTreeSet<NodeId>, WireError> {

@@ -40,7 +40,7 @@ pub use handshake::{
 pub(crate) use handshake::{ping, pong};
 pub use incoming::{Decoder, Incoming, decode};
 pub use membership::{
-    MAX_ADDRESS, MAX_LIST, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership,
+    MAX_ADDRESS, MAX_LIST, MAX_MARKS, MAX_MEMBERS, MAX_MEMBERSHIP, check_membership, decode_membership,
     encode_membership,
 };
 pub use message::{Forward, ForwardReply, PeerMessage};
@@ -68,8 +68,10 @@ pub const SESSIONS: u64 = 8;
 pub const TIMERS: u64 = 16;
 /// The feature of rulings: whoever has it understands entries of level 3.
 pub const RULINGS: u64 = 32;
+/// The feature of marks: whoever has it knows nodes by the certificates that the membership knows of.
+pub const MARKS: u64 = 64;
 /// The features, one bit each, that this version understands. A peer that requires another is refused.
-pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS | MOVES | SESSIONS | TIMERS | RULINGS;
+pub const FEATURES: u64 = SNAPSHOTS | TRANSFERS | MOVES | SESSIONS | TIMERS | RULINGS | MARKS;
 /// The oldest feature level of the log that this version can apply.
 pub const LEVEL_MIN: u32 = 0;
 /// The newest feature level of the log that this version can apply.

@@ -148,12 +148,14 @@ pub(super) struct Places {
 
 // Before there is a cluster.
 
-#[derive(Clone, Copy, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub(super) struct FoundingAsk {
     #[prost(uint32, tag = "1")]
     pub(super) step: u32,
     #[prost(uint64, tag = "2")]
     pub(super) round: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) token: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -503,6 +505,18 @@ pub(super) struct Membership {
     pub(super) voters: Vec<u64>,
     #[prost(message, repeated, tag = "4")]
     pub(super) outgoing: Vec<Member>,
+    #[prost(message, repeated, tag = "5")]
+    pub(super) marks: Vec<Mark>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Mark {
+    #[prost(uint64, tag = "1")]
+    pub(super) id: u64,
+    #[prost(fixed64, tag = "2")]
+    pub(super) issued: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) key: Bytes,
 }
 
 #[derive(Clone, PartialEq, Message)]

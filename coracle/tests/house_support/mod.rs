@@ -22,7 +22,7 @@ pub(crate) struct Source {
 pub(crate) fn read_workspace() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let mut sources = Vec::new();
-    for part in ["core", "coracle", "server", "stores", "attacks", "powercut", "log-bench"] {
+    for part in ["core", "coracle", "server", "stores", "attacks", "bench", "fuzz", "powercut", "log-bench"] {
         read(root, part, &mut sources);
     }
     assert!(sources.len() > 100, "{} sources", sources.len());

@@ -7,6 +7,8 @@
 mod common;
 
 mod api;
+#[path = "../common/authority.rs"]
+mod authority;
 mod client;
 mod client_doors;
 mod client_reads;
@@ -17,8 +19,10 @@ mod effects;
 mod encoding;
 mod events;
 mod founding;
+mod joining;
 mod leases;
 mod machine;
+mod marks;
 mod members;
 mod mending;
 mod moves;

@@ -162,7 +162,12 @@ impl Three {
                 Verdict::Retry => leader.retry_entry(entry).await,
             };
             match ruled {
-                Err(RulingError::NotLeader { .. } | RulingError::NoLeader | RulingError::Unsupported) => None,
+                Err(
+                    RulingError::NotLeader { .. }
+                    | RulingError::NoLeader
+                    | RulingError::Busy
+                    | RulingError::Unsupported,
+                ) => None,
                 ruled => Some(ruled),
             }
         })

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Adds up. Version 1.
 #[derive(Default)]
@@ -186,6 +186,29 @@ async fn a_rolling_upgrade_refuses_no_old_command_and_takes_new_ones_when_all_ca
     let others = [new(&home, 2, &addresses[1]).await, new(&home, 3, &addresses[2]).await];
     let session = others[0].session();
     assert_eq!(session.write_within(NewChange::Double, PATIENCE).await, Ok(2 * done));
+}
+
+/// What members have is heard of after they are connected: whoever waits for a leader waits for that as well.
+#[tokio::test]
+async fn a_new_command_waits_until_all_are_known_to_take_it_and_no_longer() {
+    let home = tempfile::tempdir().unwrap();
+    let mut nodes = Vec::new();
+    for id in 1..=2 {
+        nodes.push(new(&home, id, "127.0.0.1:0").await);
+    }
+    let aged = old(&home, 3, "127.0.0.1:0").await;
+    let third = aged.peer_addr().to_string();
+    let mut list: Vec<_> = (1..).zip(nodes.iter().map(|node| node.peer_addr().to_string())).collect();
+    list.push((3, third.clone()));
+    nodes[0].set_configuration(list).await.unwrap();
+    let (begun, limit) = (Instant::now(), Duration::from_millis(200));
+    let refused = nodes[0].write_retrying(NewChange::Double, limit).await;
+    assert_eq!(refused, Err(WriteError::NotYet { needs: 2, all_have: 1 }));
+    assert!(begun.elapsed() >= limit);
+    let waiting = tokio::spawn(nodes[0].write_retrying(NewChange::Double, PATIENCE));
+    aged.stop().await;
+    let _upgraded = new(&home, 3, &third).await;
+    assert_eq!(waiting.await.unwrap(), Ok(0));
 }
 
 /// A follower of an older version is sent no snapshot of a newer one, which it could not read: it would stop.

@@ -98,6 +98,7 @@ impl Node {
             Inbound::Founding { from, .. } => format!("founding {}", from.id),
             Inbound::Disconnected(peer) => format!("disconnected {}", peer.id),
             Inbound::Down(peer) => format!("down {}", peer.id),
+            Inbound::Newcomer { newcomer, .. } => format!("newcomer {}", newcomer.from.id),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::kit::*;
 use coracle::transport::Inbound;
 use coracle::transport::tcp::{Tcp, TcpConfig};
 use coracle::wire::{self, Close, CloseReason, Incoming, RefusedReason};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 
 /// Silent connections hold all places of the handshake, and a peer gets in all the same.
@@ -296,4 +296,60 @@ async fn sh_2_a_closed_link_ends_though_its_goodbye_is_not_read() {
     };
     until(|| node.tcp.counts().links == 1).await;
     drop(deaf);
+}
+
+/// What strangers have said to the end still counts as theirs until the node has it, however long that takes.
+#[tokio::test]
+async fn tr_3_whole_frames_of_strangers_are_bounded_until_the_node_has_them() {
+    const SIZE: usize = 30 << 20;
+    // Each frame has all that strangers may have, and is more than the system keeps on its way.
+    let config = TcpConfig { unfinished_bytes: SIZE, unfinished_timeout: NEVER, ..TcpConfig::default() };
+    let config = TcpConfig { ping_interval: NEVER, idle_timeout: NEVER, inbound_bytes: 1, ..config };
+    let (inbound, mut inbox) = mpsc::channel(1);
+    let node = Tcp::bind(LOOPBACK, config, local(1, Some(CLUSTER)), inbound).await.unwrap();
+    let large = wire::encode(&forward(1, SIZE)).to_bytes();
+    let mut said = tokio::task::JoinSet::new();
+    for id in 2..6 {
+        let mut stranger = Stranger::connect(&node.local_addr().to_string()).await;
+        assert!(matches!(stranger.greet(&hello(id, 1)).await, Some(Incoming::Welcome(_))));
+        let large = large.clone();
+        said.spawn(async move {
+            stranger.say(&large).await;
+            stranger
+        });
+    }
+    // The first is with the node, which does nothing with it, and the second waits for that.
+    let mut stay = vec![said.join_next().await.unwrap().unwrap()];
+    until(|| node.counts().received >= 1).await;
+    stay.push(said.join_next().await.unwrap().unwrap());
+    let third = tokio::time::timeout(std::time::Duration::from_millis(500), said.join_next()).await;
+    assert!(third.is_err(), "the frame of a third one is held as well");
+    for _ in 0..4 {
+        tokio::time::timeout(PATIENCE, inbox.recv()).await.expect("in time").expect("a message");
+    }
+    stay.extend(said.join_all().await);
+}
+
+/// Strangers of any number of addresses say what is wrong with them; what is wrong with a member is told all the same.
+#[tokio::test]
+async fn what_a_member_does_is_told_whatever_strangers_do() {
+    let warnings = Warnings::collect();
+    let node = Node::start(local(1, Some(CLUSTER))).await;
+    node.knows(&[(1, &node.address()), (9, "127.0.0.1:1")]);
+    let address = node.tcp.local_addr();
+    for source in 0..300u32 {
+        let socket = TcpSocket::new_v4().unwrap();
+        let [_, _, high, low] = source.to_be_bytes();
+        socket.bind(std::net::SocketAddr::from(([127, 9, high, low.max(1)], 0))).unwrap();
+        let mut stranger = Stranger::on(socket.connect(address).await.unwrap());
+        let mut wrong = hello(u64::from(100 + source), 1);
+        wrong.facts.cluster = Some(OTHER);
+        assert!(matches!(stranger.greet(&wrong).await, Some(Incoming::Refused(_))));
+    }
+    assert!(warnings.with("refused node 1") < 100, "strangers are told of now and then");
+    let mut member = Stranger::connect(&node.address()).await;
+    let mut wrong = hello(9, 1);
+    wrong.facts.cluster = Some(OTHER);
+    assert!(matches!(member.greet(&wrong).await, Some(Incoming::Refused(_))));
+    assert_eq!(warnings.with("refused node 9: "), 1, "{:?}", warnings.all());
 }

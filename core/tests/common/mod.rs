@@ -143,6 +143,7 @@ pub(crate) fn membership(voters: &[u64], outgoing: &[u64], learners: &[u64]) -> 
         members: all.map(|id| (NodeId(*id), member(*id))).collect(),
         voters: ids(voters),
         outgoing: outgoing.iter().map(|id| (NodeId(*id), member(*id))).collect(),
+        ..Membership::default()
     }
 }
 

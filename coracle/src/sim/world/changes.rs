@@ -146,7 +146,7 @@ impl World {
             cluster: now.cluster,
             members: members.map(member).map(known).collect::<BTreeMap<_, _>>(),
             voters: voters.iter().map(|node| self.hosts[*node].me.id).collect::<BTreeSet<_>>(),
-            outgoing: BTreeMap::new(),
+            ..Membership::default()
         }
     }
 }

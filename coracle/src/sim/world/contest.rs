@@ -469,7 +469,7 @@ impl Contest<'_> {
         let asks = |talk: &Talk| talk.question.is_none() && talk.to == lowest && talk.from != asked;
         let at_once = self.talks.values().any(asks);
         self.met.count_if(at_once, Rare::SecondFounder);
-        self.ask(asked, lowest, None, &Ask { step: Step::Found, list, round: 0 })
+        self.ask(asked, lowest, None, &Ask::new(Step::Found, list, 0))
     }
 
     fn send(&mut self, from: usize, to: usize, message: PeerMessage) {

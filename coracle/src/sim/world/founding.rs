@@ -17,7 +17,7 @@ impl World {
             incarnation: host.me.incarnation,
             address: if self.plan.addressed { host.at.says.clone() } else { String::new() },
         });
-        let ask = Ask { step: Step::Found, list: proposal(members), round: 0 };
+        let ask = Ask::new(Step::Found, proposal(members), 0);
         let me = self.hosts[0].me;
         self.hear_of_founding(0, Event::Founding(0, me, ask))
     }

@@ -1,6 +1,9 @@
 //! What is read of a certificate: whose it is, and until when.
 
 use crate::transport::certificate::{CertificateName, Insecure, SCHEME};
+use coracle_core::Mark;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::CertificateDer;
 use std::time::{Duration, SystemTime};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -35,6 +38,20 @@ pub(super) fn known(leaf: &CertificateDer<'_>, cluster: Option<&str>) -> Result<
         Some(own) if own != name.cluster => Err(refused(format!("is that of {name}, in another cluster"))),
         _ => Ok(name),
     }
+}
+
+/// Of which moment a certificate is, and for which key.
+pub(super) fn mark_of(certificate: &CertificateDer<'_>, provider: &CryptoProvider) -> Result<Mark, String> {
+    let parsed = parsed(certificate)?;
+    let issued = u64::try_from(parsed.validity().not_before.timestamp()).unwrap_or_default();
+    let hash = provider.cipher_suites.iter().find_map(|suite| {
+        let hash = suite.tls13()?.common.hash_provider;
+        (hash.algorithm() == HashAlgorithm::SHA256).then_some(hash)
+    });
+    let hash = hash.ok_or("cannot be hashed: the cryptography has no SHA-256")?;
+    let key = hash.hash(parsed.public_key().raw);
+    let key = key.as_ref().try_into().map_err(|_| "cannot be hashed".to_owned())?;
+    Ok(Mark { issued, key })
 }
 
 fn parsed<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, String> {
