@@ -10,37 +10,32 @@ use crate::entries;
 use crate::kv::Machine;
 use crate::members;
 use crate::rebuild;
-use crate::report::{Report, ReportedSnapshot};
+use crate::report::{Health, Report, ReportedSnapshot};
 use crate::resp::{Command, Replies};
+use crate::secret::Secret;
 use crate::transfer;
 use coracle::{ConfigurationError, Node, SnapshotError, StopReason, in_full};
+use serde::Serialize;
 
 /// The most members that can be named at once: far more than any cluster has.
 const MAX_MEMBERS: usize = 100;
 
-/// Answers a `CORACLE …` command. Whoever changes who takes part must know the token, if there is one.
+/// Answers a `CORACLE …` command. Whoever changes who takes part must give the token, if one is asked for.
 pub async fn answer<M: Machine>(
     node: &Node<M>,
     command: &Command,
-    token: Option<&str>,
+    token: Option<&Secret>,
     replies: &mut Replies,
 ) {
     if command.is(1, "status") && command.len() == 2 {
-        match node.status().await {
-            Ok(status) => match serde_json::to_string(&Report::new(&status)) {
-                Ok(json) => replies.bulk(json.as_bytes()),
-                Err(error) => replies.error(&format!("ERR {error}")),
-            },
-            Err(reason) => replies.error(&stopped(&reason)),
-        }
+        let status = node.status().await.map_err(|reason| stopped(&reason));
+        show(status.map(|status| Report::new(&status)), replies);
+    } else if command.is(1, "health") && command.len() == 2 {
+        let status = node.status().await.map_err(|reason| stopped(&reason));
+        show(status.map(|status| Health::new(&status)), replies);
     } else if command.is(1, "snapshot") && command.len() == 2 {
-        match node.snapshot().await {
-            Ok(taken) => match serde_json::to_string(&ReportedSnapshot::new(&taken)) {
-                Ok(json) => replies.bulk(json.as_bytes()),
-                Err(error) => replies.error(&format!("ERR {error}")),
-            },
-            Err(error) => replies.error(&no_snapshot(&error)),
-        }
+        let taken = node.snapshot().await.map_err(|error| no_snapshot(&error));
+        show(taken.map(|taken| ReportedSnapshot::new(&taken)), replies);
     } else if command.is(1, "members") {
         match members(node, command, token).await {
             Ok(done) => replies.simple(&done),
@@ -70,10 +65,19 @@ pub async fn answer<M: Machine>(
     }
 }
 
+/// As JSON, or why not.
+fn show(found: Result<impl Serialize, String>, replies: &mut Replies) {
+    let json = found.and_then(|found| serde_json::to_string(&found).map_err(|error| format!("ERR {error}")));
+    match json {
+        Ok(json) => replies.bulk(json.as_bytes()),
+        Err(error) => replies.error(&error),
+    }
+}
+
 async fn members<M: Machine>(
     node: &Node<M>,
     command: &Command,
-    token: Option<&str>,
+    token: Option<&Secret>,
 ) -> Result<String, String> {
     let words = members::authorised(command, token)?;
     match words.split_first() {

@@ -106,7 +106,7 @@ fn look(incarnation: Incarnation, address: &str, join: &Join) -> Result<Name, St
         Some(member) => Err(format!("node {} answers at {address} already", member.id)),
         None => {
             let words = ["ADMIT".to_owned(), disk, address.to_owned()];
-            let said = ask(&join.to, join.token.as_deref(), &words, CHANGE_LIMIT)?;
+            let said = ask(&join.to, &words, CHANGE_LIMIT)?;
             let id =
                 said.parse::<u64>().map_err(|_| format!("the leader answered '{said}', which is no id"))?;
             Ok(Name { id: NodeId(id), incarnation: Some(incarnation) })

@@ -1,4 +1,4 @@
-//! What all connections together may hold of one thing.
+//! What all connections together may hold of one thing, and what a part of them may within that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,12 +8,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Budget {
     limit: usize,
     held: AtomicUsize,
+    /// The budget that this one is a part of: what is held here is held there too.
+    whole: Option<Arc<Budget>>,
 }
 
 impl Budget {
     /// One of which nothing is held.
     pub fn new(limit: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit, held: AtomicUsize::new(0) })
+        Arc::new(Budget { limit, held: AtomicUsize::new(0), whole: None })
+    }
+
+    /// A part of another one, of which nothing is held here.
+    pub fn within(whole: &Arc<Budget>, limit: usize) -> Arc<Budget> {
+        Arc::new(Budget { limit, held: AtomicUsize::new(0), whole: Some(whole.clone()) })
     }
 
     /// How much may be held together.
@@ -29,6 +36,22 @@ impl Budget {
     /// A share that holds nothing.
     pub fn share(self: &Arc<Budget>) -> Share {
         Share { budget: self.clone(), held: 0 }
+    }
+
+    fn take(&self, more: usize) -> bool {
+        let fits = self.held.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= self.limit
+            && self.whole.as_ref().is_none_or(|whole| whole.take(more));
+        if !fits {
+            self.held.fetch_sub(more, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    fn give_back(&self, less: usize) {
+        self.held.fetch_sub(less, Ordering::Relaxed);
+        if let Some(whole) = &self.whole {
+            whole.give_back(less);
+        }
     }
 }
 
@@ -48,15 +71,12 @@ impl Share {
     /// Notes what is held now. False if that is more than there is: then this share holds what it held.
     #[must_use]
     pub fn set(&mut self, now: usize) -> bool {
-        let held = &self.budget.held;
         if now > self.held {
-            let more = now - self.held;
-            if held.fetch_add(more, Ordering::Relaxed).saturating_add(more) > self.budget.limit {
-                held.fetch_sub(more, Ordering::Relaxed);
+            if !self.budget.take(now - self.held) {
                 return false;
             }
-        } else {
-            held.fetch_sub(self.held - now, Ordering::Relaxed);
+        } else if now < self.held {
+            self.budget.give_back(self.held - now);
         }
         self.held = now;
         true
@@ -64,7 +84,7 @@ impl Share {
 
     /// Gives everything back.
     pub fn clear(&mut self) {
-        self.budget.held.fetch_sub(self.held, Ordering::Relaxed);
+        self.budget.give_back(self.held);
         self.held = 0;
     }
 }
@@ -92,5 +112,18 @@ mod tests {
         assert!(!other.set(usize::MAX));
         other.clear();
         assert_eq!((budget.held(), budget.limit()), (0, 10));
+    }
+
+    #[test]
+    fn a_part_never_takes_more_than_its_own_and_leaves_the_rest_to_others() {
+        let whole = Budget::new(10);
+        let (part, other) = (Budget::within(&whole, 6), Budget::within(&whole, 6));
+        let (mut one, mut two) = (part.share(), other.share());
+        assert!(one.set(6) && !one.set(7), "its part is 6");
+        assert!(two.set(4) && !two.set(5), "the whole is 10");
+        assert_eq!((part.held(), other.held(), whole.held()), (6, 4, 10));
+        drop(one);
+        assert!(two.set(6));
+        assert_eq!((part.held(), other.held(), whole.held()), (0, 6, 6));
     }
 }

@@ -1,52 +1,66 @@
 //! The command line of `coracle`.
 //!
 //! Every failure is one line on standard error, and the exit code 1 (2 where the command line itself is
-//! wrong).
+//! wrong). `status` has codes of its own for what it finds.
 
 mod certs;
+mod configuration;
+mod doctor;
 mod entry;
+mod init;
+mod limits;
+mod logging;
 mod members;
 mod rebuild;
+mod serve;
 mod tls;
+mod users;
+
+pub use self::serve::run_server;
 
 use self::certs::Certs;
+use self::configuration::Configuration;
+use self::doctor::Doctor;
 use self::entry::Entry;
+use self::init::{Completions, Init, Man};
 use self::members::Members;
 use self::rebuild::Rebuild;
-use self::tls::ServerTls;
+use self::serve::Serve;
+use self::users::Users;
 use crate::bench::Bench;
 use crate::client;
 use crate::cluster::{self, Interrupt};
-use crate::connection::Limits;
+use crate::credentials::Credentials;
 use crate::demo::Demo;
-use crate::diary::{self, Diary};
-use crate::joining::Join;
-use crate::kv::Kv;
+use crate::diary;
 use crate::log::Log;
-use crate::renewal;
-use crate::report::ReportedSnapshot;
+use crate::report::{Health, Report, ReportedSnapshot};
 use crate::rescue::{Backup, Recover, Restore};
-use crate::serve::{self, Options};
 use crate::simulate::{History, Sim};
 use crate::store::Store;
-use clap::{Args, Parser, Subcommand};
-use client::{Client, CommandTls, Value};
-use coracle::{Config, Lease};
-use rustix::process::Signal;
-use std::io::{self, Read, Write};
+use clap::{Parser, Subcommand};
+use client::{Client, Value};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::{self, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 /// How long `status` waits for the server: it answers without asking anybody.
 const STATUS_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long `snapshot` waits: as long as a large one takes to be written and read back on a slow disk.
 const SNAPSHOT_LIMIT: Duration = Duration::from_secs(3600);
+
+/// The exit code where the command line, or the configuration file, is wrong.
+const MISUNDERSTOOD: u8 = 2;
+
+/// The exit codes of `status` for a node that answers, and does not serve.
+const NO_LEADER: u8 = 3;
+const NOT_READY: u8 = 4;
+const NO_CLUSTER: u8 = 5;
 
 /// A replicated key-value store that Redis clients can talk to.
 #[derive(Parser)]
@@ -63,28 +77,43 @@ enum Command {
     /// Form a cluster, and show or change who takes part in it
     #[command(subcommand)]
     Members(Members),
-    /// Show how a node sees itself and its cluster
+    /// Check a configuration file, and show what it comes to
+    #[command(subcommand)]
+    Config(Configuration),
+    /// Write a commented configuration file and a unit for systemd
+    Init(Init),
+    /// Print what a shell needs to complete this program's command lines
+    Completions(Completions),
+    /// Write this program's manual pages
+    Man(Man),
+    /// Show how a node sees itself and its cluster; the exit code is 0 if it serves, 3 without a leader, 4 if it is not ready, 5
+    /// without a cluster
     Status {
         /// The node's client address
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
         #[command(flatten)]
-        tls: CommandTls,
+        credentials: Credentials,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Say what is wrong with a cluster, what will hurt next, and what to do; the exit code is 3 if something is wrong now
+    Doctor(Doctor),
     /// Take a snapshot of a node's data now, and wait until it is on disk
     Snapshot {
         /// The node's client address
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
         #[command(flatten)]
-        tls: CommandTls,
+        credentials: Credentials,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
+    /// Add, change, remove and show users
+    #[command(subcommand)]
+    Users(Users),
     /// Say what becomes of an entry that the state machine cannot apply
     #[command(subcommand)]
     Entry(Entry),
@@ -120,85 +149,6 @@ enum Command {
     Log(Log),
 }
 
-#[derive(Args)]
-struct Serve {
-    /// The node's id in its cluster, at least 1; with --join the cluster gives a new node one if this is omitted
-    #[arg(long, required_unless_present = "join")]
-    id: Option<u64>,
-    /// The data directory; created if missing
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<PathBuf>,
-    /// Where to listen for the other nodes
-    #[arg(long, value_name = "HOST:PORT")]
-    peer_addr: String,
-    /// Where to listen for clients
-    #[arg(long, value_name = "HOST:PORT")]
-    client_addr: String,
-    /// Where the other nodes are to dial this one, if that is not --peer-addr
-    #[arg(long, value_name = "HOST:PORT")]
-    advertise: Option<String>,
-    /// Join the cluster of these client addresses: a new node learns, and then votes; one that has moved finds the others
-    #[arg(long, value_name = "HOST:PORT[,…]", value_delimiter = ',')]
-    join: Vec<String>,
-    /// Form a new cluster of exactly the COUNT nodes of --join, this one among them
-    #[arg(long, value_name = "COUNT", requires = "join", requires = "id")]
-    expect: Option<usize>,
-    /// Let this empty disk take the place of a lost one of the same id at another address
-    #[arg(long, requires = "join")]
-    rejoin: bool,
-    /// What all nodes of a cluster have in common, so that nobody else gets in or changes who takes part; travels in the clear where connections do
-    #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
-    join_token: Option<String>,
-    #[command(flatten)]
-    tls: ServerTls,
-    /// Let a learner that has caught up take the place of a voter that was silent for so long
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    replace_dead_after: Option<Duration>,
-    /// Rebuild a machine that was found, by authenticated peers, to differ from that of a majority by itself
-    #[arg(long)]
-    rebuild_diverged: bool,
-    /// The log store; with `memory` a node forgets its cluster when it stops
-    #[arg(long, value_enum, default_value_t = Store::Wal)]
-    store: Store,
-    /// Time limit of a request, including the wait for a leader
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
-    timeout: Duration,
-    /// The pause between two heartbeats of an idle leader [default: 50ms]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    heartbeat: Option<Duration>,
-    /// How long a follower waits for its leader before it campaigns, drawn at random from this range [default: 300ms-600ms]
-    #[arg(long, value_name = "TIME-TIME", value_parser = durations)]
-    election_timeout: Option<(Duration, Duration)>,
-    /// Answer reads by the leader's lease of so long, which trusts clocks; off if omitted, and then no read does
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    lease: Option<Duration>,
-    /// By how many thousandths the clock of a node may be slower than that of another
-    #[arg(long, value_name = "COUNT", default_value_t = 100, requires = "lease")]
-    lease_drift: u32,
-    /// Take a snapshot after so many entries: for tests, which want many
-    #[arg(long, value_name = "COUNT", hide = true)]
-    snapshot_entries: Option<u64>,
-    /// Maximum number of client connections
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().clients)]
-    max_clients: usize,
-    /// Close a connection whose command stays incomplete for this long
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
-    half_command_limit: Duration,
-    /// What to log to standard error: error, warn, info, debug, or a filter as in RUST_LOG
-    #[arg(long, value_name = "FILTER")]
-    log: Option<String>,
-    /// Stop when standard input ends: for children of tests and of the demo
-    #[arg(long, hide = true)]
-    parent_pipe: bool,
-    /// Cannot apply a write of this value: for tests
-    #[arg(long, value_name = "VALUE", hide = true)]
-    fail_on: Option<String>,
-    /// Break this rule, to show that a test would notice
-    #[cfg(feature = "mutants")]
-    #[arg(long, hide = true)]
-    mutant: Option<String>,
-}
-
 /// Whom to ask for a change.
 #[derive(clap::Args)]
 struct To {
@@ -208,21 +158,14 @@ struct To {
     /// How long to wait for a leader that can be asked
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     wait: Duration,
-    /// What the nodes were started with by --join-token
-    #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
-    join_token: Option<String>,
     #[command(flatten)]
-    tls: CommandTls,
+    credentials: Credentials,
     /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 impl To {
-    fn token(&self) -> Option<&str> {
-        self.join_token.as_deref()
-    }
-
     fn tell(&self, done: &str) -> Result<(), String> {
         if self.json {
             println!("{}", serde_json::json!({ "done": done }));
@@ -248,19 +191,34 @@ fn raise_file_limit() {
 pub fn main() -> ExitCode {
     // A bug is an error too, and gets its one line.
     std::panic::set_hook(Box::new(|panic| diary::last_words(&panic.to_string())));
-    let cli = match Cli::try_parse() {
+    let words = match configuration::complete(std::env::args_os()) {
+        Ok(words) => words,
+        Err(problem) => {
+            diary::last_words(&problem);
+            return ExitCode::from(MISUNDERSTOOD);
+        }
+    };
+    let cli = match Cli::try_parse_from(words.all()) {
         Ok(cli) => cli,
         Err(error) => return misunderstood(&error),
     };
     raise_file_limit();
     let result = match cli.command {
-        Command::Serve(serve) => serve.run(),
+        Command::Serve(serve) => serve.run(move |logging| words.read_again(|filter| logging.follow(filter))),
+        Command::Config(configuration) => configuration.run(),
+        Command::Init(init) => init.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
         Command::Members(members) => members.run(),
+        Command::Users(users) => users.run(),
         Command::Entry(entry) => entry.run(),
         Command::Certs(certs) => certs.run(),
         Command::Rebuild(rebuild) => rebuild.run(),
-        Command::Status { to, json, tls } => tls.apply().and_then(|()| status(&to, json)),
-        Command::Snapshot { to, json, tls } => tls.apply().and_then(|()| snapshot(&to, json)),
+        Command::Status { to, json, credentials } => {
+            return found_out(credentials.apply().and_then(|()| status(&to, json)));
+        }
+        Command::Doctor(doctor) => return found_out(doctor.run()),
+        Command::Snapshot { to, json, credentials } => credentials.apply().and_then(|()| snapshot(&to, json)),
         Command::Backup(backup) => backup.run(),
         Command::Restore(restore) => restore.run(),
         Command::Recover(recover) => recover.run(),
@@ -270,13 +228,28 @@ pub fn main() -> ExitCode {
         Command::History(history) => return history.run(),
         Command::Log(log) => return log.run(),
     };
+    found_out(result.map(|()| 0))
+}
+
+/// Ends with this code, or with why there is none.
+fn found_out(result: Result<u8, String>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(problem) => {
             diary::last_words(&problem);
             ExitCode::FAILURE
         }
     }
+}
+
+/// What is wrong with a command line, without how it should be.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let problem: Vec<&str> =
+        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let problem = problem.join(" ");
+    let problem = problem.trim().trim_start_matches("error: ").split(" For more information").next();
+    problem.unwrap_or_default().trim().to_owned()
 }
 
 /// Help and version are what was asked for; anything else is an error, in one line like all.
@@ -286,123 +259,8 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
         drop(error.print());
         return ExitCode::SUCCESS;
     }
-    let text = error.to_string();
-    let problem: Vec<&str> =
-        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
-    let problem = problem.join(" ");
-    let problem = problem.trim().trim_start_matches("error: ").split(" For more information").next();
-    eprintln!("coracle: {} (see --help)", problem.unwrap_or_default().trim());
-    ExitCode::from(2)
-}
-
-impl Serve {
-    fn run(self) -> Result<(), String> {
-        let filter = match &self.log {
-            Some(filter) => EnvFilter::try_new(filter).map_err(|error| format!("--log {filter}: {error}"))?,
-            None => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
-        };
-        let diary = Diary::new(io::stderr());
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(diary.clone()).with_ansi(false).init();
-        let parent_pipe = self.parent_pipe;
-        let kv = Kv::new().failing_on(self.fail_on.clone());
-        let result = run_server(self.options()?, kv, parent_pipe);
-        diary.finish();
-        result
-    }
-
-    fn options(self) -> Result<Options, String> {
-        let storage = self.store.storage(self.data_dir)?;
-        if self.id == Some(0) {
-            return Err("--id 0: a node's name is at least 1".into());
-        }
-        if self.timeout.is_zero() || self.half_command_limit.is_zero() || self.max_clients == 0 {
-            return Err("--timeout, --half-command-limit and --max-clients must not be zero".into());
-        }
-        if self.expect.is_some_and(|count| count != self.join.len()) {
-            return Err("--join must name exactly as many nodes as --expect says, this one among them".into());
-        }
-        let mut config = Config::new(self.id.unwrap_or_default(), self.peer_addr, storage);
-        let (tls, client_tls) = self.tls.load()?;
-        config.tls = tls;
-        config.replace_dead_after = self.replace_dead_after;
-        config.rebuild_diverged = self.rebuild_diverged;
-        config.advertised = self.advertise.unwrap_or_default();
-        config.heartbeat = self.heartbeat.unwrap_or(config.heartbeat);
-        #[cfg(feature = "mutants")]
-        if let Some(name) = &self.mutant {
-            config.break_rule(name)?;
-        }
-        config.request_timeout = self.timeout;
-        config.election_timeout = self.election_timeout.unwrap_or(config.election_timeout);
-        let max_clock_drift = self.lease_drift;
-        config.lease = self.lease.map(|duration| Lease { duration, max_clock_drift });
-        config.snapshot_entries = self.snapshot_entries.unwrap_or(config.snapshot_entries);
-        Ok(Options {
-            config,
-            client_addr: self.client_addr,
-            client_tls,
-            join: Join {
-                to: self.join,
-                expect: self.expect.is_some(),
-                rejoin: self.rejoin,
-                token: self.join_token,
-            },
-            timeout: self.timeout,
-            limits: Limits {
-                clients: self.max_clients,
-                half_command: self.half_command_limit,
-                ..Limits::default()
-            },
-        })
-    }
-}
-
-/// Runs a server until SIGTERM or SIGINT, or the end of standard input if that is a pipe from a parent.
-pub fn run_server<M: crate::kv::Machine>(
-    options: Options,
-    machine: M,
-    parent_pipe: bool,
-) -> Result<(), String> {
-    runtime()?.block_on(async {
-        let cannot = |error: io::Error| format!("cannot listen for signals: {error}");
-        let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
-        // A terminal that goes away does not end a server.
-        let mut hangup = signal(SignalKind::hangup()).map_err(cannot)?;
-        let tls = options.config.tls.clone();
-        tokio::spawn(async move {
-            while hangup.recv().await.is_some() {
-                match &tls {
-                    Some(tls) => renewal::reload(tls),
-                    None => tracing::warn!("ignored SIGHUP; use SIGTERM to stop the server"),
-                }
-            }
-        });
-        // With a handler, whatever it does, a file that grows too large is an error of the write, and told as one.
-        let too_large = SignalKind::from_raw(Signal::XFSZ.as_raw());
-        let _handled = signal(too_large).map_err(cannot)?;
-        let mut orphaned = parent_pipe.then(end_of_input);
-        let shutdown = async move {
-            let orphaned = async {
-                match &mut orphaned {
-                    Some(end) => drop(end.await),
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = orphaned => {}
-            }
-        };
-        let ready = |ready: serve::Ready| {
-            let line =
-                format!("node {} ready: clients on {}, peers on {}", ready.id, ready.clients, ready.peers);
-            // Nobody may be reading.
-            let _ = writeln!(io::stdout(), "{line}").and_then(|()| io::stdout().flush());
-        };
-        serve::serve(options, machine, shutdown, ready).await.map_err(|error| coracle::in_full(&error))
-    })
+    eprintln!("coracle: {} (see --help)", one_line(error));
+    ExitCode::from(MISUNDERSTOOD)
 }
 
 fn runtime() -> Result<Runtime, String> {
@@ -412,29 +270,45 @@ fn runtime() -> Result<Runtime, String> {
         .map_err(|error| format!("cannot start the runtime: {error}"))
 }
 
-/// Resolves at the end of standard input. The thread that waits for it ends with the process.
-fn end_of_input() -> tokio::sync::oneshot::Receiver<()> {
-    let (tell, told) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 64];
-        while matches!(io::stdin().read(&mut buffer), Ok(bytes) if bytes > 0) {}
-        let _ = tell.send(());
-    });
-    told
-}
-
-fn status(to: &str, json: bool) -> Result<(), String> {
-    let report = cluster::report(to, STATUS_LIMIT).map_err(|error| format!("{to}: {error}"))?;
+/// Shows a node. What is returned is the exit code.
+fn status(to: &str, json: bool) -> Result<u8, String> {
+    let report = match cluster::report(to, STATUS_LIMIT) {
+        Err(error) if error.starts_with("NOPERM ") => return health(to, json),
+        report => report.map_err(|error| format!("{to}: {error}"))?,
+    };
     if json {
         println!("{}", serde_json::to_string(&report).map_err(|error| error.to_string())?);
     } else {
         print!("{report}");
     }
-    Ok(())
+    let Report { role, leader, ready, fenced, machine_stopped, .. } = &report;
+    Ok(found(role, *leader, *ready && fenced.is_none() && machine_stopped.is_none()))
+}
+
+/// What a user may know who is no administrator.
+fn health(to: &str, json: bool) -> Result<u8, String> {
+    let health = cluster::health(to, STATUS_LIMIT).map_err(|error| format!("{to}: {error}"))?;
+    if json {
+        println!("{}", serde_json::to_string(&health).map_err(|error| error.to_string())?);
+    } else {
+        println!("{health}; more is for administrators");
+    }
+    let Health { role, leader, ready, .. } = &health;
+    Ok(found(role, *leader, *ready))
+}
+
+/// The exit code for a node of this role.
+fn found(role: &str, leader: Option<u64>, ready: bool) -> u8 {
+    match (role, leader) {
+        ("unconfigured", _) => NO_CLUSTER,
+        (_, None) => NO_LEADER,
+        _ if !ready => NOT_READY,
+        _ => 0,
+    }
 }
 
 fn snapshot(to: &str, json: bool) -> Result<(), String> {
-    let cannot = |error: io::Error| format!("{to} does not answer: {error}");
+    let cannot = |error: io::Error| client::unasked(to, &error);
     match Client::connect(to, SNAPSHOT_LIMIT)
         .map_err(cannot)?
         .ask(&[b"CORACLE", b"SNAPSHOT"])
@@ -522,7 +396,8 @@ fn durations(text: &str) -> Result<(Duration, Duration), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use coracle::Storage;
+    use crate::serve::Options;
+    use coracle::{Config, Lease, Storage};
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -540,6 +415,20 @@ mod tests {
         }
         assert_eq!(durations("100ms-1s"), Ok((Duration::from_millis(100), Duration::from_secs(1))));
         assert_eq!(durations("600ms"), Ok((Duration::from_millis(300), Duration::from_millis(600))));
+    }
+
+    #[test]
+    fn a_status_says_by_its_exit_code_whether_the_node_serves() {
+        for (role, leader, ready, code) in [
+            ("leader", Some(1), true, 0),
+            ("follower", Some(1), true, 0),
+            ("follower", None, true, 3),
+            ("candidate", None, false, 3),
+            ("follower", Some(1), false, 4),
+            ("unconfigured", None, true, 5),
+        ] {
+            assert_eq!(found(role, leader, ready), code, "{role} {leader:?} {ready}");
+        }
     }
 
     #[test]

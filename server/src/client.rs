@@ -3,11 +3,10 @@
 //! One request at a time, or a few at once; every wait has a limit. Users' programs have better clients.
 
 use crate::resp::Replies;
-use clap::Args;
+use crate::secret::Secret;
 use coracle::{BlockingStream, TlsDialer};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -52,29 +51,46 @@ pub fn encrypt(or_plain: bool, dialer: impl Fn() -> TlsDialer + Send + Sync + 's
     let _ = ENCRYPTED.set(Encryption { or_plain, dialer: Box::new(dialer) });
 }
 
-/// How a command talks to the client ports of nodes.
-#[derive(Args)]
-pub struct CommandTls {
-    /// The certificate of the authority that the nodes' are signed by: connections to them are encrypted then
-    #[arg(long, value_name = "FILE", env = "CORACLE_TLS_CA")]
-    tls_ca: Option<PathBuf>,
-    /// A certificate to show to the nodes, for those who ask for one
-    #[arg(long, value_name = "FILE", env = "CORACLE_TLS_CERT", requires = "tls_key", requires = "tls_ca")]
-    tls_cert: Option<PathBuf>,
-    /// Its key, which nobody else may read
-    #[arg(long, value_name = "FILE", env = "CORACLE_TLS_KEY", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
+/// As whom this process introduces itself on each connection, if it does.
+static LOGIN: OnceLock<(String, Secret)> = OnceLock::new();
+
+/// The join token that this process shows on each connection, if it has one.
+static TOKEN: OnceLock<Secret> = OnceLock::new();
+
+/// Has every connection that this process makes from now on be this user's. Only the first call counts.
+pub fn log_in(user: &str, password: &Secret) {
+    let _ = LOGIN.set((user.to_owned(), password.clone()));
 }
 
-impl CommandTls {
-    /// Has every connection of this process be so.
-    pub fn apply(&self) -> Result<(), String> {
-        let Some(authority) = &self.tls_ca else { return Ok(()) };
-        let own = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
-        let dialer = TlsDialer::load(authority, own).map_err(|error| error.to_string())?;
-        encrypt(false, move || dialer.clone());
-        Ok(())
-    }
+/// Has every connection that this process makes from now on show this join token. Only the first call counts.
+pub fn show_token(token: &Secret) {
+    let _ = TOKEN.set(token.clone());
+}
+
+/// As whom this process introduces itself.
+pub(crate) fn login() -> Option<&'static (String, Secret)> {
+    LOGIN.get()
+}
+
+/// The words with which a command shows the join token to nodes that want it with each one: those that know no
+/// `CORACLE TOKEN`.
+pub(crate) fn token_words() -> Vec<&'static [u8]> {
+    TOKEN.get().map_or_else(Vec::new, |token| vec![b"TOKEN", token.expose()])
+}
+
+/// A server answered, and does not take this process for whom it says that it is.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotKnown(pub(crate) String);
+
+/// Whether trying again is in vain, since the server said who may come in.
+pub(crate) fn is_not_known(error: &io::Error) -> bool {
+    matches!(error.get_ref(), Some(inner) if inner.is::<NotKnown>())
+}
+
+/// What to say of a server that could not be asked.
+pub(crate) fn unasked(to: &str, error: &io::Error) -> String {
+    if is_not_known(error) { format!("{to}: {error}") } else { format!("{to} does not answer: {error}") }
 }
 
 /// The bytes to and from a server.
@@ -147,11 +163,25 @@ impl Client {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in address.to_socket_addrs()? {
             match Stream::to(&address, limit) {
-                Ok(stream) => return Ok(Client { stream: BufReader::new(stream) }),
+                Ok(stream) => return Client { stream: BufReader::new(stream) }.introduced(),
                 Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    /// Says whose connection it is, if this process is anybody's.
+    fn introduced(mut self) -> io::Result<Client> {
+        if let Some(token) = TOKEN.get() {
+            // Where it is the wrong one, or none is known, what is asked for is refused, and says so.
+            self.ask(&[b"CORACLE", b"TOKEN", token.expose()])?;
+        }
+        if let Some((user, password)) = LOGIN.get()
+            && let Value::Error(error) = self.ask(&[b"AUTH", user.as_bytes(), password.expose()])?
+        {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, NotKnown(error)));
+        }
+        Ok(self)
     }
 
     /// Sends one command and waits for its reply.

@@ -6,9 +6,10 @@
 //! shown.
 
 use crate::client::{Client, Value};
-use crate::report::Report;
+use crate::report::{Health, Report};
 use crate::store::Store;
 use rustix::process::{Pid, Signal, kill_process};
+use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -403,8 +404,17 @@ fn last_line(log: &Path) -> String {
 
 /// Asks a server for its status.
 pub fn report(address: &str, limit: Duration) -> Result<Report, String> {
+    asked(address, limit, b"STATUS")
+}
+
+/// Asks a server how it is.
+pub fn health(address: &str, limit: Duration) -> Result<Health, String> {
+    asked(address, limit, b"HEALTH")
+}
+
+fn asked<T: DeserializeOwned>(address: &str, limit: Duration, what: &[u8]) -> Result<T, String> {
     let mut client = Client::connect(address, limit).map_err(|error| error.to_string())?;
-    match client.ask(&[b"CORACLE", b"STATUS"]).map_err(|error| error.to_string())? {
+    match client.ask(&[b"CORACLE", what]).map_err(|error| error.to_string())? {
         Value::Bulk(json) => serde_json::from_slice(&json).map_err(|error| error.to_string()),
         Value::Error(error) => Err(error),
         other => Err(format!("it answered {other:?}")),

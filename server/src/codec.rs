@@ -8,9 +8,12 @@
 //! never panics and never believes a length: a string is taken only when its bytes are there, and lists
 //! grow item by item while input remains, at least one byte each.
 
-use crate::operation::{Operation, Outcome, When};
-use bytes::Bytes;
-use coracle::CodecError;
+mod operations;
+mod outcomes;
+mod primitives;
+
+pub use operations::{decode_operations, encode_operations};
+pub use outcomes::{decode_outcomes, encode_outcomes};
 
 /// The version of the format.
 const VERSION: u8 = 1;
@@ -22,244 +25,12 @@ pub const MAX_OPERATIONS: usize = 16_384;
 /// The most keys in one operation: what fits in one RESP command.
 pub const MAX_KEYS: usize = crate::resp::MAX_ARGUMENTS;
 
-/// Encodes a batch.
-pub fn encode_operations(batch: &[Operation]) -> Bytes {
-    let mut out = start(batch.len(), batch.iter().map(room).sum());
-    for operation in batch {
-        match operation {
-            Operation::Set { key, value, when, get } => {
-                out.push(1);
-                put_string(&mut out, key);
-                put_string(&mut out, value);
-                let when = match when {
-                    When::Always => 0,
-                    When::Absent => 1,
-                    When::Present => 2,
-                };
-                out.push(when | u8::from(*get) << 7);
-            }
-            Operation::Delete { keys } => {
-                out.push(2);
-                put_number(&mut out, keys.len() as u64);
-                keys.iter().for_each(|key| put_string(&mut out, key));
-            }
-            Operation::Append { key, value } => {
-                out.push(3);
-                put_string(&mut out, key);
-                put_string(&mut out, value);
-            }
-            Operation::Add { key, by } => {
-                out.push(4);
-                put_string(&mut out, key);
-                put_signed(&mut out, *by);
-            }
-            Operation::SetAll { pairs } => {
-                out.push(5);
-                put_number(&mut out, pairs.len() as u64);
-                for (key, value) in pairs {
-                    put_string(&mut out, key);
-                    put_string(&mut out, value);
-                }
-            }
-        }
-    }
-    out.into()
-}
-
-/// Decodes a batch.
-pub fn decode_operations(bytes: &Bytes) -> Result<Vec<Operation>, CodecError> {
-    Decoder::new(bytes)?.list(MAX_OPERATIONS, |from| {
-        Ok(match from.byte()? {
-            1 => {
-                let (key, value) = (from.string()?, from.string()?);
-                let flags = from.byte()?;
-                let when = match flags & 0x7f {
-                    0 => When::Always,
-                    1 => When::Absent,
-                    2 => When::Present,
-                    other => return Err(wrong(format!("{other} is not a condition"))),
-                };
-                Operation::Set { key, value, when, get: flags >> 7 == 1 }
-            }
-            2 => Operation::Delete { keys: from.items(MAX_KEYS, Decoder::string)? },
-            3 => Operation::Append { key: from.string()?, value: from.string()? },
-            4 => Operation::Add { key: from.string()?, by: from.signed()? },
-            5 => {
-                let pair = |from: &mut Decoder| Ok((from.string()?, from.string()?));
-                Operation::SetAll { pairs: from.items(MAX_KEYS, pair)? }
-            }
-            other => return Err(wrong(format!("{other} is not an operation"))),
-        })
-    })
-}
-
-/// Encodes the outcomes of a batch.
-pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
-    let mut out = start(outcomes.len(), outcomes.len());
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Done => out.push(1),
-            Outcome::Nothing => out.push(2),
-            Outcome::Number(number) => {
-                out.push(3);
-                put_signed(&mut out, *number);
-            }
-            Outcome::Value(value) => {
-                out.push(4);
-                put_string(&mut out, value);
-            }
-            Outcome::NotANumber => out.push(5),
-            Outcome::Overflow => out.push(6),
-            Outcome::TooLong => out.push(7),
-        }
-    }
-    out.into()
-}
-
-/// Decodes the outcomes of a batch.
-pub fn decode_outcomes(bytes: &Bytes) -> Result<Vec<Outcome>, CodecError> {
-    Decoder::new(bytes)?.list(MAX_OPERATIONS, |from| {
-        Ok(match from.byte()? {
-            1 => Outcome::Done,
-            2 => Outcome::Nothing,
-            3 => Outcome::Number(from.signed()?),
-            4 => Outcome::Value(from.string()?),
-            5 => Outcome::NotANumber,
-            6 => Outcome::Overflow,
-            7 => Outcome::TooLong,
-            other => return Err(wrong(format!("{other} is not an outcome"))),
-        })
-    })
-}
-
-/// About as many bytes as an operation of the common kind takes; others let the buffer grow.
-fn room(operation: &Operation) -> usize {
-    match operation {
-        Operation::Set { key, value, .. } | Operation::Append { key, value } => key.len() + value.len() + 8,
-        _ => 0,
-    }
-}
-
-/// The start of an encoding, with room for items of so many bytes.
-fn start(items: usize, room: usize) -> Vec<u8> {
-    let mut out = Vec::with_capacity(2 + room);
-    out.push(VERSION);
-    put_number(&mut out, items as u64);
-    out
-}
-
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
-}
-
-fn put_signed(out: &mut Vec<u8>, number: i64) {
-    put_number(out, ((number << 1) ^ (number >> 63)) as u64);
-}
-
-fn put_string(out: &mut Vec<u8>, string: &[u8]) {
-    put_number(out, string.len() as u64);
-    out.extend_from_slice(string);
-}
-
-fn wrong(problem: String) -> CodecError {
-    CodecError(problem)
-}
-
-/// Walks over the input from front to back.
-struct Decoder<'a> {
-    input: &'a Bytes,
-    /// The bytes before this offset are taken.
-    at: usize,
-}
-
-impl Decoder<'_> {
-    /// Checks the version.
-    fn new(input: &Bytes) -> Result<Decoder<'_>, CodecError> {
-        let mut decoder = Decoder { input, at: 0 };
-        match decoder.byte()? {
-            VERSION => Ok(decoder),
-            other => Err(wrong(format!("version {other} of the format is not known"))),
-        }
-    }
-
-    /// All the rest: a list, and nothing after it.
-    fn list<T>(
-        mut self,
-        most: usize,
-        item: impl Fn(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<Vec<T>, CodecError> {
-        let items = self.items(most, item)?;
-        match self.left() {
-            0 => Ok(items),
-            left => Err(wrong(format!("{left} bytes are left over"))),
-        }
-    }
-
-    fn items<T>(
-        &mut self,
-        most: usize,
-        item: impl Fn(&mut Self) -> Result<T, CodecError>,
-    ) -> Result<Vec<T>, CodecError> {
-        let count = self.number()?;
-        if count > most as u64 {
-            return Err(wrong(format!("{count} items are over the limit of {most}")));
-        }
-        let mut items = Vec::new();
-        for _ in 0..count {
-            items.push(item(self)?);
-        }
-        Ok(items)
-    }
-
-    fn left(&self) -> usize {
-        self.input.len() - self.at
-    }
-
-    fn byte(&mut self) -> Result<u8, CodecError> {
-        let Some(&byte) = self.input.get(self.at) else { return Err(wrong("the input ends early".into())) };
-        self.at += 1;
-        Ok(byte)
-    }
-
-    fn number(&mut self) -> Result<u64, CodecError> {
-        let mut number = 0u64;
-        for place in 0..10 {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if place == 9 && bits > 1 {
-                break;
-            }
-            number |= bits << (place * 7);
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(wrong("a number is over 64 bits".into()))
-    }
-
-    fn signed(&mut self) -> Result<i64, CodecError> {
-        let number = self.number()?;
-        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
-    }
-
-    fn string(&mut self) -> Result<Bytes, CodecError> {
-        let length = self.number()?;
-        if length > self.left() as u64 {
-            return Err(wrong(format!("a string of {length} bytes where {} are left", self.left())));
-        }
-        let start = self.at;
-        self.at += length as usize;
-        Ok(self.input.slice(start..self.at))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::{Found, Life, Lookup, Only, OnlyLife, Operation, Outcome, Unit, When};
+    use crate::users::{By, Hash, MAX_PREFIXES, Refusal, Rights, Role};
+    use bytes::Bytes;
     use proptest::prelude::*;
 
     fn string() -> impl Strategy<Value = Bytes> {
@@ -279,7 +50,159 @@ mod tests {
             (string(), string()).prop_map(|(key, value)| Operation::Append { key, value }),
             (string(), any::<i64>()).prop_map(|(key, by)| Operation::Add { key, by }),
             prop::collection::vec((string(), string()), 0..5).prop_map(|pairs| Operation::SetAll { pairs }),
+            Just(Operation::As(By::Cluster)),
+            (string(), any::<u64>()).prop_map(|(name, version)| Operation::As(By::User { name, version })),
+            (string(), string(), rights()).prop_map(|(name, hash, rights)| Operation::AddUser {
+                name,
+                hash: Hash(hash),
+                rights
+            }),
+            (string(), rights()).prop_map(|(name, rights)| Operation::Grant { name, rights }),
+            (string(), string()).prop_map(|(name, hash)| Operation::GivePassword { name, hash: Hash(hash) }),
+            string().prop_map(|name| Operation::RemoveUser { name }),
+            third(),
+            lookup().prop_map(Operation::Look),
         ]
+    }
+
+    fn pairs() -> impl Strategy<Value = Vec<(Bytes, Bytes)>> {
+        prop::collection::vec((string(), string()), 0..5)
+    }
+
+    fn life() -> impl Strategy<Value = Life> {
+        let some = prop_oneof![any::<i64>().prop_map(Life::For), any::<i64>().prop_map(Life::Until)];
+        prop_oneof![Just(Life::Forever), Just(Life::Keep), some]
+    }
+
+    fn only() -> impl Strategy<Value = Only> {
+        prop_oneof![
+            Just(Only::Always),
+            Just(Only::Absent),
+            Just(Only::Present),
+            string().prop_map(Only::Equal),
+            string().prop_map(Only::Different)
+        ]
+    }
+
+    fn third() -> impl Strategy<Value = Operation> {
+        let only_life = prop_oneof![
+            Just(OnlyLife::Always),
+            Just(OnlyLife::Forever),
+            Just(OnlyLife::Mortal),
+            Just(OnlyLife::Longer),
+            Just(OnlyLife::Shorter),
+            Just(OnlyLife::MortalShorter)
+        ];
+        let watched = prop::collection::vec((0u8..16, string(), any::<u64>()), 0..4);
+        let strings = prop_oneof![
+            (string(), string(), only(), life(), any::<bool>())
+                .prop_map(|(key, value, only, life, get)| Operation::Put { key, value, only, life, get }),
+            pairs().prop_map(|pairs| Operation::SetAllAbsent { pairs }),
+            string().prop_map(|key| Operation::Take { key }),
+            (string(), only()).prop_map(|(key, only)| Operation::DeleteIf { key, only }),
+            (string(), any::<u64>(), string()).prop_map(|(key, offset, value)| Operation::SetRange {
+                key,
+                offset,
+                value
+            }),
+            (string(), string()).prop_map(|(key, by)| Operation::AddFraction { key, by }),
+            (string(), life()).prop_map(|(key, life)| Operation::Touch { key, life }),
+        ];
+        let others = prop_oneof![
+            (0u8..16).prop_map(Operation::In),
+            watched.prop_map(|watched| Operation::Guard { watched }),
+            (string(), life(), only_life).prop_map(|(key, life, only)| Operation::Expire { key, life, only }),
+            (string(), string(), any::<bool>()).prop_map(|(from, to, absent)| Operation::Rename {
+                from,
+                to,
+                absent
+            }),
+            (string(), string(), prop::option::of(0u8..16), any::<bool>())
+                .prop_map(|(from, to, database, replace)| Operation::Copy { from, to, database, replace }),
+            (string(), 0u8..16).prop_map(|(key, database)| Operation::Move { key, database }),
+            any::<bool>().prop_map(|all| Operation::Clear { all }),
+        ];
+        let hashes = prop_oneof![
+            (string(), pairs(), any::<bool>()).prop_map(|(key, pairs, absent)| Operation::SetFields {
+                key,
+                pairs,
+                absent
+            }),
+            (string(), prop::collection::vec(string(), 0..4))
+                .prop_map(|(key, fields)| Operation::DeleteFields { key, fields }),
+            (string(), string(), any::<i64>()).prop_map(|(key, field, by)| Operation::AddField {
+                key,
+                field,
+                by
+            }),
+            (string(), string(), string()).prop_map(|(key, field, by)| Operation::AddFieldFraction {
+                key,
+                field,
+                by
+            }),
+        ];
+        prop_oneof![strings, others, hashes]
+    }
+
+    fn lookup() -> impl Strategy<Value = Lookup> {
+        let unit = prop_oneof![
+            Just(Unit::Seconds),
+            Just(Unit::Millis),
+            Just(Unit::EndSeconds),
+            Just(Unit::EndMillis)
+        ];
+        let list = || prop::collection::vec(string(), 0..4);
+        let maybe = || prop::option::of(string());
+        let keys = prop_oneof![
+            string().prop_map(Lookup::Get),
+            list().prop_map(Lookup::Count),
+            list().prop_map(Lookup::GetAll),
+            Just(Lookup::As(By::Cluster)),
+            (0u8..16).prop_map(Lookup::In),
+            (string(), any::<bool>()).prop_map(|(key, fields)| Lookup::Length { key, fields }),
+            (string(), any::<i64>(), any::<i64>()).prop_map(|(key, from, to)| Lookup::Range {
+                key,
+                from,
+                to
+            }),
+            string().prop_map(Lookup::Kind),
+            string().prop_map(Lookup::Encoding),
+        ];
+        prop_oneof![
+            keys,
+            (string(), unit).prop_map(|(key, unit)| Lookup::Life { key, unit }),
+            (any::<u64>(), any::<u64>(), maybe(), maybe())
+                .prop_map(|(cursor, count, pattern, kind)| { Lookup::Scan { cursor, count, pattern, kind } }),
+            Just(Lookup::Size),
+            any::<u64>().prop_map(Lookup::Any),
+            (string(), string()).prop_map(|(key, field)| Lookup::Field(key, field)),
+            (string(), list()).prop_map(|(key, fields)| Lookup::Fields(key, fields)),
+            string().prop_map(Lookup::AllFields),
+            list().prop_map(Lookup::Marks),
+        ]
+    }
+
+    fn found() -> impl Strategy<Value = Found> {
+        let value = || string().prop_map(crate::value::Value::from);
+        let maybe = move || prop::option::of(value());
+        prop_oneof![
+            maybe().prop_map(Found::Value),
+            any::<i64>().prop_map(Found::Count),
+            prop::collection::vec(maybe(), 0..4).prop_map(Found::Values),
+            Just(Found::TooLarge),
+            (1..=8u8).prop_map(|code| Found::Refused(Refusal::of_code(code).unwrap())),
+            Just(Found::WrongKind),
+            prop::collection::vec((string(), value()), 0..4).prop_map(Found::Fields),
+            (any::<u64>(), prop::collection::vec(string(), 0..4))
+                .prop_map(|(next, names)| Found::Page { next, names }),
+            prop::collection::vec(any::<u64>(), 0..4).prop_map(Found::Marks),
+        ]
+    }
+
+    fn rights() -> impl Strategy<Value = Rights> {
+        let role = prop_oneof![Just(Role::Read), Just(Role::Write), Just(Role::Admin)];
+        let prefixes = prop::collection::vec(string(), 0..=MAX_PREFIXES);
+        (role, prefixes).prop_map(|(role, prefixes)| Rights { role, prefixes })
     }
 
     fn outcome() -> impl Strategy<Value = Outcome> {
@@ -291,6 +214,18 @@ mod tests {
             Just(Outcome::NotANumber),
             Just(Outcome::Overflow),
             Just(Outcome::TooLong),
+            (1..=8u8).prop_map(|code| Outcome::Refused(Refusal::of_code(code).unwrap())),
+            prop::sample::select(vec![
+                Outcome::WrongKind,
+                Outcome::NoKey,
+                Outcome::SameKey,
+                Outcome::NotAFraction,
+                Outcome::NotFinite,
+                Outcome::FieldNotANumber,
+                Outcome::FieldNotAFraction,
+                Outcome::TooManyFields,
+            ]),
+            found().prop_map(Outcome::Found),
         ]
     }
 
@@ -335,6 +270,27 @@ mod tests {
         assert_eq!(&encode_operations(&batch)[..], expected);
         let outcomes = [Outcome::Done, Outcome::Number(7), Outcome::Value("old".into()), Outcome::TooLong];
         assert_eq!(&encode_outcomes(&outcomes)[..], b"\x01\x04\x01\x03\x0e\x04\x03old\x07");
+    }
+
+    #[test]
+    fn the_format_of_users_stays_what_it_was() {
+        let rights = Rights { role: Role::Write, prefixes: vec!["a:".into(), "b".into()] };
+        let batch = [
+            Operation::As(By::Cluster),
+            Operation::As(By::User { name: "ann".into(), version: 300 }),
+            Operation::AddUser { name: "bob".into(), hash: Hash("$h".into()), rights: rights.clone() },
+            Operation::Grant {
+                name: "bob".into(),
+                rights: Rights { role: Role::Admin, prefixes: Vec::new() },
+            },
+            Operation::GivePassword { name: "bob".into(), hash: Hash("$i".into()) },
+            Operation::RemoveUser { name: "bob".into() },
+        ];
+        let expected = b"\x01\x06\x06\x01\x06\x02\x03ann\xac\x02\x07\x03bob\x02$h\x02\x02\x02a:\x01b\
+            \x08\x03bob\x03\x00\x09\x03bob\x02$i\x0a\x03bob";
+        assert_eq!(&encode_operations(&batch)[..], expected);
+        let outcomes = [Outcome::Refused(Refusal::Nobody), Outcome::Refused(Refusal::Malformed)];
+        assert_eq!(&encode_outcomes(&outcomes)[..], b"\x01\x02\x08\x01\x08\x08");
     }
 
     #[test]

@@ -1,77 +1,67 @@
 //! What each command means: from arguments to something to do.
 //!
-//! One table lists the commands with the numbers of arguments that they take; everything else about a
-//! command stands in [`parse`]. Commands that touch the keys become operations and lookups of the machine;
-//! those that concern only the connection are left to [`session`](crate::session). The texts of errors are
-//! redis's own, since people and programs look for them.
+//! One table (`table`) lists the commands with the numbers of arguments that they take; everything else about a
+//! command stands where it is parsed. Commands that touch the keys become operations and lookups of the machine,
+//! with the [`Phrase`] that their answer takes; those that concern only the connection are left to
+//! [`session`](crate::session). The texts of errors are redis's own, since people and programs look for them.
 
-use crate::kv::{self, Found, Lookup, Operation, Outcome, When};
-use crate::resp::{Command, Replies};
-use crate::value::Value;
+mod hashes;
+mod keys;
+mod phrases;
+mod refused;
+mod strings;
+mod table;
+mod times;
 
-/// A command that the server knows.
-pub struct Known {
-    /// In lower case.
-    pub name: &'static str,
-    /// The number of arguments, the name included; negative: at least so many. As in redis.
-    pub arity: i64,
-    /// What COMMAND says of it.
-    pub flags: &'static [&'static str],
-    /// The first and last argument that is a key and the step between keys; 0 where there is none.
-    pub keys: (i64, i64, i64),
-}
+pub(crate) use keys::database;
+pub use phrases::{Part, Phrase, answer_read, answer_value, answer_write};
+pub use table::{COMMANDS, Known, find, place};
 
-/// All commands.
-pub const COMMANDS: &[Known] = &[
-    known("append", 3, &["write", "denyoom"], (1, 1, 1)),
-    known("client", -2, &["loading", "stale"], (0, 0, 0)),
-    known("command", -1, &["loading", "stale"], (0, 0, 0)),
-    known("config", -2, &["admin", "loading", "stale"], (0, 0, 0)),
-    known("coracle", -2, &["admin", "loading", "stale"], (0, 0, 0)),
-    known("del", -2, &["write"], (1, -1, 1)),
-    known("echo", 2, &["fast", "loading", "stale"], (0, 0, 0)),
-    known("exists", -2, &["readonly", "fast"], (1, -1, 1)),
-    known("get", 2, &["readonly", "fast"], (1, 1, 1)),
-    known("hello", -1, &["fast", "loading", "stale"], (0, 0, 0)),
-    known("incr", 2, &["write", "denyoom", "fast"], (1, 1, 1)),
-    known("incrby", 3, &["write", "denyoom", "fast"], (1, 1, 1)),
-    known("info", -1, &["loading", "stale"], (0, 0, 0)),
-    known("mget", -2, &["readonly", "fast"], (1, -1, 1)),
-    known("mset", -3, &["write", "denyoom"], (1, -1, 2)),
-    known("ping", -1, &["fast", "loading", "stale"], (0, 0, 0)),
-    known("quit", -1, &["fast", "loading", "stale"], (0, 0, 0)),
-    known("reset", 1, &["fast", "loading", "stale"], (0, 0, 0)),
-    known("select", 2, &["fast", "loading", "stale"], (0, 0, 0)),
-    known("set", -3, &["write", "denyoom"], (1, 1, 1)),
-];
-
-const fn known(
-    name: &'static str,
-    arity: i64,
-    flags: &'static [&'static str],
-    keys: (i64, i64, i64),
-) -> Known {
-    Known { name, arity, flags, keys }
-}
-
-/// The command of this name, in whatever case.
-pub fn find(name: &[u8]) -> Option<&'static Known> {
-    COMMANDS.iter().find(|known| known.name.as_bytes().eq_ignore_ascii_case(name))
-}
+use crate::kv::{Lookup, Operation};
+use crate::passwords::Login;
+use crate::resp::Command;
+use crate::secret::Secret;
+use bytes::Bytes;
 
 /// What there is to do for a command.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// Change the keys.
-    Write(Operation),
+    Write(Operation, Phrase),
     /// Look at the keys.
-    Read(Lookup),
+    Read(Lookup, Phrase),
+    /// Tell all names that fit.
+    Keys(Bytes),
+    /// Choose a database.
+    Select(u8),
+    /// Begin a transaction.
+    Multi,
+    /// Do it.
+    Exec,
+    /// Do not do it.
+    Discard,
+    /// Have the next transaction fail if these change.
+    Watch(Vec<Bytes>),
+    /// Forget that.
+    Unwatch,
+    /// Say on how many other nodes all is that was written.
+    Wait,
+    /// Say who the client is: [`access`](crate::access).
+    Login(Login),
+    /// Greet: [`session`](crate::session).
+    Hello(Command),
+    /// Tell who the client is.
+    Acl(Command),
     /// Answer from what the connection knows: [`session`](crate::session).
     Session(&'static str, Command),
     /// Ask the node about itself, or tell it something: [`admin`](crate::admin).
     Admin(Command),
-    /// Answer with this error.
+    /// Answer with this error, now or with the transaction.
     Refuse(String),
+    /// The same, but at once, and a transaction that it belongs to is not done.
+    Reject(String),
+    /// Answer that it will be done with the transaction.
+    Queued,
     /// Answer OK: there is nothing to do.
     Done,
     /// Say goodbye.
@@ -80,56 +70,88 @@ pub enum Request {
 
 /// Understands a command.
 pub fn parse(command: Command) -> Request {
+    let place = place(command.argument(0));
+    understand(command, place)
+}
+
+/// The same of one that is at this [`place`] in the list.
+pub(crate) fn understand(command: Command, place: Option<usize>) -> Request {
     if let Some(excess) = command.excess() {
-        return Request::Refuse(format!("ERR {excess}"));
+        return Request::Reject(format!("ERR {excess}"));
     }
-    let Some(known) = find(command.argument(0)) else { return Request::Refuse(unknown(&command)) };
+    let Some(known) = place.map(|at| &COMMANDS[at]) else { return Request::Reject(unknown(&command)) };
     let count = command.len() as i64;
     if if known.arity < 0 { count < -known.arity } else { count != known.arity } {
-        return Request::Refuse(wrong_arity(known.name));
+        return Request::Reject(wrong_arity(known.name));
     }
-    let keys = || (1..command.len()).map(|i| command.share(i)).collect();
+    let of_keys = match known.group {
+        "string" => strings::parse(known.name, &command),
+        "hash" => hashes::parse(known.name, &command),
+        _ => keys::parse(known.name, &command),
+    };
+    if let Some(request) = of_keys {
+        return request;
+    }
     match known.name {
-        "get" => Request::Read(Lookup::Get(command.share(1))),
-        "exists" => Request::Read(Lookup::Count(keys())),
-        "mget" => Request::Read(Lookup::GetAll(keys())),
-        "set" => set(&command),
-        "del" => Request::Write(Operation::Delete { keys: keys() }),
-        "append" => Request::Write(Operation::Append { key: command.share(1), value: command.share(2) }),
-        "incr" => Request::Write(Operation::Add { key: command.share(1), by: 1 }),
-        "incrby" => match kv::number(command.argument(2)) {
-            Some(by) => Request::Write(Operation::Add { key: command.share(1), by }),
-            None => Request::Refuse(NOT_A_NUMBER.into()),
+        "select" => match database(command.argument(1)) {
+            Ok(number) => Request::Select(number),
+            Err(error) => refuse(error),
         },
-        "mset" if command.len().is_multiple_of(2) => Request::Refuse(wrong_arity("mset")),
-        "mset" => {
-            let pair = |i| (command.share(i), command.share(i + 1));
-            Request::Write(Operation::SetAll { pairs: (1..command.len()).step_by(2).map(pair).collect() })
-        }
+        "multi" => Request::Multi,
+        "exec" => Request::Exec,
+        "discard" => Request::Discard,
+        "watch" => Request::Watch(arguments(&command, 1)),
+        "unwatch" => Request::Unwatch,
+        "wait" => match (crate::kv::number(command.argument(1)), crate::kv::number(command.argument(2))) {
+            (Some(_), Some(0..)) => Request::Wait,
+            (Some(_), Some(_)) => refuse("ERR timeout is negative"),
+            _ => refuse(NOT_A_NUMBER),
+        },
+        "auth" => auth(&command),
+        "hello" => Request::Hello(command),
+        "acl" => Request::Acl(command),
         "coracle" => Request::Admin(command),
         "quit" => Request::Quit,
         name => Request::Session(name, command),
     }
 }
 
-/// `SET key value [NX | XX] [GET]`.
-fn set(command: &Command) -> Request {
-    let (mut when, mut get) = (When::Always, false);
-    for i in 3..command.len() {
-        if command.is(i, "nx") && when != When::Present {
-            when = When::Absent;
-        } else if command.is(i, "xx") && when != When::Absent {
-            when = When::Present;
-        } else if command.is(i, "get") {
-            get = true;
-        } else {
-            return Request::Refuse("ERR syntax error".into());
-        }
+/// `AUTH [user] password`.
+fn auth(command: &Command) -> Request {
+    let secret = |at| Secret::new(command.argument(at));
+    match command.len() {
+        2 => Request::Login(Login { user: None, password: secret(1) }),
+        3 => Request::Login(Login { user: Some(command.share(1)), password: secret(2) }),
+        _ => refuse(SYNTAX),
     }
-    Request::Write(Operation::Set { key: command.share(1), value: command.share(2), when, get })
 }
 
+const SYNTAX: &str = "ERR syntax error";
 const NOT_A_NUMBER: &str = "ERR value is not an integer or out of range";
+const NOT_A_FRACTION: &str = "ERR value is not a valid float";
+const NO_DATABASE: &str = "ERR DB index is out of range";
+
+fn write(operation: Operation) -> Request {
+    Request::Write(operation, Phrase::Plain)
+}
+
+fn read(lookup: Lookup) -> Request {
+    Request::Read(lookup, Phrase::Plain)
+}
+
+fn refuse(error: &str) -> Request {
+    Request::Refuse(error.to_owned())
+}
+
+/// The arguments from this one on.
+fn arguments(command: &Command, first: usize) -> Vec<Bytes> {
+    (first..command.len()).map(|at| command.share(at)).collect()
+}
+
+/// The same two by two.
+fn pairs(command: &Command, first: usize) -> Vec<(Bytes, Bytes)> {
+    (first..command.len()).step_by(2).map(|at| (command.share(at), command.share(at + 1))).collect()
+}
 
 /// The error for a wrong number of arguments.
 pub fn wrong_arity(name: &str) -> String {
@@ -142,6 +164,9 @@ pub fn unknown_subcommand(command: &Command) -> String {
 }
 
 fn unknown(command: &Command) -> String {
+    if let Some(why) = refused::why(command.argument(0)) {
+        return why.to_owned();
+    }
     // As much of the arguments as helps, and no more.
     let arguments: Vec<_> = (1..command.len().min(4)).map(|i| format!("'{}' ", shown(command, i))).collect();
     format!("ERR unknown command '{}', with args beginning with: {}", shown(command, 0), arguments.concat())
@@ -153,48 +178,10 @@ fn shown(command: &Command, i: usize) -> String {
     argument[..argument.len().min(128)].escape_ascii().to_string()
 }
 
-/// Phrases what a write came to.
-pub fn answer_write(outcome: &Outcome, replies: &mut Replies) {
-    match outcome {
-        Outcome::Done => replies.simple("OK"),
-        Outcome::Nothing => replies.null(),
-        Outcome::Number(number) => replies.number(*number),
-        Outcome::Value(value) => replies.bulk(value),
-        Outcome::NotANumber => replies.error(NOT_A_NUMBER),
-        Outcome::Overflow => replies.error("ERR increment or decrement would overflow"),
-        Outcome::TooLong => {
-            replies.error(&format!("ERR string exceeds maximum allowed size ({} bytes)", kv::MAX_VALUE));
-        }
-    }
-}
-
-/// Phrases a value, or that there is none.
-pub fn answer_value(value: Option<&Value>, replies: &mut Replies) {
-    match value {
-        Some(value) => replies.pieces(value.pieces()),
-        None => replies.null(),
-    }
-}
-
-/// Phrases what a read found; the values of a [`Found::Values`] follow one by one.
-pub fn answer_read(found: &Found, replies: &mut Replies) {
-    match found {
-        Found::Value(value) => answer_value(value.as_ref(), replies),
-        Found::Count(count) => replies.number(*count),
-        Found::Values(values) => {
-            replies.array(values.len());
-            values.iter().for_each(|value| answer_value(value.as_ref(), replies));
-        }
-        Found::TooLarge => {
-            replies
-                .error(&format!("ERR the values are over {} bytes together; ask for fewer", kv::MAX_ANSWER));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::{Life, Only, OnlyLife, When};
     use crate::resp::Parser;
 
     fn request(line: &str) -> Request {
@@ -204,21 +191,60 @@ mod tests {
 
     fn refusal(line: &str) -> String {
         match request(line) {
-            Request::Refuse(text) => text,
+            Request::Refuse(text) | Request::Reject(text) => text,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn operation(line: &str) -> Operation {
+        match request(line) {
+            Request::Write(operation, _) => operation,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     #[test]
     fn set_takes_its_conditions_in_any_order_and_case() {
-        let set =
-            |when, get| Request::Write(Operation::Set { key: "k".into(), value: "v".into(), when, get });
-        assert_eq!(request("SET k v"), set(When::Always, false));
-        assert_eq!(request("set k v nx GET"), set(When::Absent, true));
-        assert_eq!(request("Set k v get XX"), set(When::Present, true));
-        for wrong in ["SET k v NX XX", "SET k v EX 10", "SET k v PX 10", "SET k v KEEPTTL", "SET k v foo"] {
+        let set = |when, get| Operation::Set { key: "k".into(), value: "v".into(), when, get };
+        assert_eq!(operation("SET k v"), set(When::Always, false));
+        assert_eq!(operation("set k v nx GET"), set(When::Absent, true));
+        assert_eq!(operation("Set k v get XX"), set(When::Present, true));
+        let put = |only, life, get| Operation::Put { key: "k".into(), value: "v".into(), only, life, get };
+        assert_eq!(operation("SET k v EX 10"), put(Only::Always, Life::For(10_000), false));
+        assert_eq!(operation("SET k v px 10 nx"), put(Only::Absent, Life::For(10), false));
+        assert_eq!(operation("SET k v EXAT 10 GET"), put(Only::Always, Life::Until(10_000), true));
+        assert_eq!(operation("SET k v PXAT 10"), put(Only::Always, Life::Until(10), false));
+        assert_eq!(operation("SET k v XX KEEPTTL xx keepttl"), put(Only::Present, Life::Keep, false));
+        assert_eq!(operation("SET k v IFEQ w"), put(Only::Equal("w".into()), Life::Forever, false));
+        for wrong in [
+            "SET k v NX XX",
+            "SET k v EX",
+            "SET k v EX 1 PX 1",
+            "SET k v KEEPTTL EX 1",
+            "SET k v foo",
+            "SET k v IFEQ",
+            "SET k v NX IFEQ w",
+        ] {
             assert_eq!(refusal(wrong), "ERR syntax error", "{wrong}");
         }
+        for wrong in ["SET k v EX 0", "SET k v PX -1", "SETEX k 0 v", "SET k v EX 9223372036854775807"] {
+            assert!(refusal(wrong).starts_with("ERR invalid expire time in 'set"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn conditions_of_a_life_go_together_or_not() {
+        let only = |line: &str| match operation(line) {
+            Operation::Expire { only, .. } => only,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(only("EXPIRE k 1"), OnlyLife::Always);
+        assert_eq!(only("EXPIRE k 1 NX"), OnlyLife::Forever);
+        assert_eq!(only("EXPIRE k 1 XX GT"), OnlyLife::Longer);
+        assert_eq!(only("EXPIRE k 1 LT XX"), OnlyLife::MortalShorter);
+        assert!(refusal("EXPIRE k 1 GT LT").starts_with("ERR GT and LT"));
+        assert!(refusal("EXPIRE k 1 NX GT").starts_with("ERR NX and XX, GT or LT"));
+        assert_eq!(refusal("EXPIRE k 1 foo"), "ERR Unsupported option foo");
     }
 
     #[test]
@@ -226,18 +252,27 @@ mod tests {
         assert_eq!(refusal("GET"), "ERR wrong number of arguments for 'get' command");
         assert_eq!(refusal("gEt a b"), "ERR wrong number of arguments for 'get' command");
         assert_eq!(refusal("MSET a b c"), "ERR wrong number of arguments for 'mset' command");
+        assert_eq!(refusal("HSET h a b c"), "ERR wrong number of arguments for 'hset' command");
         assert_eq!(refusal("INCRBY n x"), "ERR value is not an integer or out of range");
         assert_eq!(refusal("INCRBY n 9223372036854775808"), "ERR value is not an integer or out of range");
+        assert_eq!(refusal("DECRBY n -9223372036854775808"), "ERR decrement would overflow");
+        assert_eq!(refusal("SELECT 16"), "ERR DB index is out of range");
+        assert_eq!(refusal("SCAN x"), "ERR invalid cursor");
+        assert_eq!(refusal("SCAN -1"), "ERR invalid cursor");
         assert_eq!(refusal("FOO"), "ERR unknown command 'FOO', with args beginning with: ");
         assert_eq!(refusal("FOO a b"), "ERR unknown command 'FOO', with args beginning with: 'a' 'b' ");
     }
 
     #[test]
-    fn the_table_has_no_command_twice_and_each_one_is_understood() {
-        for (i, known) in COMMANDS.iter().enumerate() {
-            assert!(COMMANDS[i + 1..].iter().all(|other| other.name != known.name));
-            let line = format!("{}{}", known.name, " 1".repeat(known.arity.unsigned_abs() as usize - 1));
-            assert!(!matches!(request(&line), Request::Refuse(_)), "{line}");
+    fn each_command_of_the_table_is_understood() {
+        for known in COMMANDS {
+            let arguments = " 1".repeat(known.arity.unsigned_abs() as usize - 1);
+            let line = match known.name {
+                "object" => "object encoding 1".to_owned(),
+                name => format!("{name}{arguments}"),
+            };
+            let understood = !matches!(request(&line), Request::Refuse(_) | Request::Reject(_));
+            assert!(understood, "{line}: {:?}", request(&line));
         }
     }
 }

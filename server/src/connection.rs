@@ -8,22 +8,36 @@
 //!
 //! The client may be slow, malicious or gone. An idle connection holds no buffers: bytes come through one
 //! scratch buffer that all share, and only a command that is not whole is kept. A command that was begun
-//! must go on arriving, replies must go on being taken, and what all connections keep has a limit.
+//! must be whole in time, replies must be taken in time, and what all connections keep has a limit. Where that
+//! is reached, whoever was waited for the longest is cut off ([`waits`](crate::waits)), and who comes is told to come
+//! again. A long pipeline is carried out in turns, so that others have theirs; what goes to the node passes the
+//! [`gate`](crate::gate).
 
+mod asking;
+mod shared;
+mod together;
+
+pub use shared::{Limits, Newcomer, Place, Shared};
+
+use crate::access::{Access, Verdict};
 use crate::backups::Backups;
-use crate::budget::{Budget, Share};
-use crate::commands::{self, Request};
-use crate::kv::{Found, Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
-use crate::resp::{Command, Parser, ProtocolError, Replies};
-use crate::session::{About, Session};
+use crate::budget::Share;
+use crate::commands::{self, Phrase, Request};
+use crate::gate::Refusals;
+use crate::kv::{Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
+use crate::monitor::Refused;
+use crate::passwords::Login;
+use crate::resp::{Command, Excess, Parser, ProtocolError, Replies};
+use crate::session::{Hello, Session};
 use crate::transaction::Transaction;
-use crate::{admin, codec, failures};
-use coracle::Node;
+use crate::waits::{Over, Wait};
+use crate::{admin, user_commands};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -34,17 +48,31 @@ use tokio::time::timeout;
 /// one command.
 const READ_AT_ONCE: usize = 64 << 10;
 
+/// How many commands are carried out in one turn: then all other connections have theirs.
+const TURN: usize = 512;
+
+/// What each connection has by itself for commands, and as much again for replies, in bytes: so a small command is carried out
+/// whatever memory others hold.
+pub const OWN: usize = 8 << 10;
+
 /// Replies are sent when so many bytes of them have gathered, and at the end of a turn.
 const SEND_FROM: usize = 64 << 10;
 
-/// The memory that a queued command takes, and an argument of it, besides their bytes: their handles, and the
-/// allocator's share.
-const COMMAND_OVERHEAD: usize = 128;
-const ARGUMENT_OVERHEAD: usize = 64;
+/// The memory that a queued command takes, and an argument of it, besides their bytes, on its whole way: where it
+/// ends, its handle among those that are asked for, a copy of that, and its handle again in what is found or applied.
+const COMMAND_OVERHEAD: usize = 384;
+const ARGUMENT_OVERHEAD: usize = 128;
 
-/// What a request hears that there is no memory to answer.
-const NO_ROOM: &str =
-    "ERR the memory for replies of all clients is used up; nothing was done; try again later";
+/// What a request hears that there is no memory to answer, or to take.
+const NO_ROOM: &str = "BUSY the memory for replies is used up; this was not done; retry after 1000 ms";
+const NO_COMMAND_ROOM: &str =
+    "BUSY the memory for commands is used up; this was not done; retry after 1000 ms";
+
+/// What a write hears that would take memory where the keys have all that they may.
+const NO_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
+/// What one hears who comes when all places are taken.
+pub const FULL: &str = "ERR max number of clients reached";
 
 /// After an error that ends the connection, so much more input is read and thrown away, for so long. A
 /// socket that is closed with input unread sends a reset, which can overtake the error.
@@ -53,55 +81,6 @@ const FAREWELL: (usize, Duration) = (16 << 20, Duration::from_secs(1));
 thread_local! {
     /// Where bytes arrive, before it is known what they are.
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_AT_ONCE]);
-}
-
-/// What a client may cost.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// The most client connections at a time; the default is redis's, 10,000.
-    pub clients: usize,
-    /// How long a command that was begun may rest unfinished without a new byte. 60 s by default: a
-    /// living client sends a command in one go, and TCP itself retries a lost packet for less.
-    pub half_command: Duration,
-    /// How long a client may take nothing of the replies that wait for it. 60 s by default, likewise.
-    pub stalled: Duration,
-    /// The most memory for unfinished and waiting commands of all connections together, in bytes. 512 MiB
-    /// by default: 32 of the largest commands, with what is made of them.
-    pub commands: usize,
-    /// The most memory for replies that wait to be taken, of all connections together, in bytes. 512 MiB by
-    /// default: 8 of the [largest answers](crate::kv::MAX_ANSWER).
-    pub replies: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        let minute = Duration::from_secs(60);
-        Limits {
-            clients: 10_000,
-            half_command: minute,
-            stalled: minute,
-            commands: 512 << 20,
-            replies: 512 << 20,
-        }
-    }
-}
-
-/// What the connections of a server share.
-pub struct Shared<M: Machine> {
-    /// The node.
-    pub node: Node<M>,
-    /// How long a request may take, waiting for a leader included.
-    pub timeout: Duration,
-    /// What clients may cost.
-    pub limits: Limits,
-    /// What whoever changes the membership must know, if anything.
-    pub token: Option<String>,
-    /// What may be said about the server, and what its clients hold.
-    pub about: Arc<About>,
-    /// Backups that are given out.
-    pub backups: Arc<Budget>,
-    /// Becomes true when the server stops.
-    pub stopping: watch::Receiver<bool>,
 }
 
 /// Why a connection ends. Only some reasons are told to the client.
@@ -126,40 +105,62 @@ impl From<ProtocolError> for End {
     }
 }
 
-/// Serves a client until it leaves or the server stops. `place` is its place among the clients.
+/// Serves a client until it leaves or the server stops.
 pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
     stream: T,
-    id: u64,
-    place: Share,
+    newcomer: Newcomer,
     shared: Arc<Shared<M>>,
 ) {
+    let Newcomer { id, from, shown, mut place } = newcomer;
+    let away = place.guest().map(|guest| guest.away());
+    shared.about.came.fetch_add(1, Ordering::Relaxed);
+    let listed = shared.about.clients.enter(id, from);
     let mut connection = Connection {
         stream,
         lane: shared.node.forwarding_session(),
-        session: Session::new(id, shared.about.clone()),
+        session: Session::new(listed, shared.about.clone()),
+        access: Access::new(&shared.rules, from.ip(), shown),
         transaction: Transaction::default(),
         backups: Backups::new(&shared.backups),
         parser: Parser::new(),
         queue: Vec::new(),
         fault: None,
         replies: Replies::default(),
-        commands: shared.about.commands.share(),
+        commands: place.account().commands.share(),
+        half: Wait::default(),
         fetched: 0,
-        owed: shared.about.replies.share(),
-        _place: place,
+        owed: place.account().replies.share(),
+        slow: Wait::default(),
+        refusals: Refusals::default(),
+        place,
         stopping: shared.stopping.clone(),
+        stops: false,
         shared,
     };
-    if let Err(End::Fault(error)) = connection.run().await {
+    if *connection.stopping.borrow() {
+        // Whoever was told of it before this one was listed did not tell it.
+        connection.session.listed().woken.notify_one();
+    }
+    let end = match away {
+        None => connection.run().await,
+        Some(away) => tokio::select! {
+            biased;
+            end = connection.run() => end,
+            () = away.notified() => Err(End::Gone),
+        },
+    };
+    // What it held is free at once, not only after the farewell. What was answered before the fault is sent with it.
+    connection.forget();
+    if let Err(End::Fault(error)) = end {
         tracing::debug!(id, error, "a connection ended");
-        // What it held is free at once, not only after the farewell.
-        connection.parser = Parser::new();
-        connection.commands.clear();
         connection.replies.error(&error);
-        if connection.send().await.is_ok() {
+        let sent = connection.send().await;
+        connection.forget_replies();
+        if sent.is_ok() {
             farewell(&mut connection.stream).await;
         }
     } else {
+        connection.forget_replies();
         // Whoever has an encrypted connection is told that this is the end of it, and that nothing was cut off.
         let _ = timeout(FAREWELL.1, connection.stream.shutdown()).await;
     }
@@ -168,6 +169,7 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
 struct Connection<M: Machine, T> {
     stream: T,
     session: Session,
+    access: Access,
     /// Its writes, in their order, and each of them done once.
     lane: coracle::Session<M>,
     transaction: Transaction,
@@ -178,23 +180,30 @@ struct Connection<M: Machine, T> {
     /// What was wrong after them.
     fault: Option<ProtocolError>,
     replies: Replies,
-    /// What the commands of this turn take.
+    /// What the commands of this turn take, beyond [`OWN`].
     commands: Share,
+    /// The wait for the rest of a command.
+    half: Wait,
     /// Bytes of the values that are being sent.
     fetched: usize,
-    /// What they and the replies take.
+    /// What they and the replies take, beyond [`OWN`].
     owed: Share,
-    _place: Share,
+    /// The wait until more of the replies is taken.
+    slow: Wait,
+    refusals: Refusals,
+    place: Place,
     /// Becomes true when the server stops.
     stopping: watch::Receiver<bool>,
+    /// It has heard of that, and ends once its replies are sent.
+    stops: bool,
     shared: Arc<Shared<M>>,
 }
 
 /// Neighbouring requests of one kind, gathered to be done at once.
 enum Batch {
     Empty,
-    Writes(Vec<Operation>),
-    Reads(Vec<Lookup>),
+    Writes(Vec<Operation>, Vec<Phrase>),
+    Reads(Vec<Lookup>, Vec<Phrase>),
 }
 
 impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
@@ -206,14 +215,49 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             if let Some(fault) = self.fault.take() {
                 return Err(fault.into());
             }
+            self.rest().await?;
         }
+    }
+
+    /// Between two turns: what they took is given back, and one that was refused is not heard for a while.
+    async fn rest(&mut self) -> Result<(), End> {
+        // It holds less than before, so there is room.
+        let _ = self.commands.set((self.parser.held() + self.transaction.held()).saturating_sub(OWN));
+        if let Some(until) = self.refusals.deaf_until() {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                _ = self.stopping.wait_for(|stopping| *stopping) => return Err(End::Stopping),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps nothing of what came.
+    fn forget(&mut self) {
+        (self.parser, self.queue) = (Parser::new(), Vec::new());
+        self.half = Wait::default();
+        self.commands.clear();
+    }
+
+    /// Keeps nothing of what was to be sent.
+    fn forget_replies(&mut self) {
+        self.replies.bytes = Vec::new();
+        self.fetched = 0;
+        self.slow = Wait::default();
+        self.owed.clear();
     }
 
     /// Waits for bytes and cuts them into commands.
     async fn receive(&mut self) -> Result<(), End> {
-        let half = self.parser.started();
-        let limit = self.shared.limits.half_command;
-        let Connection { stream, parser, queue, fault, stopping, .. } = self;
+        if self.stops {
+            return Err(End::Stopping);
+        }
+        let begun = self.parser.started();
+        let silence = self.place.guest().map(|guest| guest.silence());
+        let limit = silence.unwrap_or(self.shared.limits.half_command);
+        let gives_way = (self.commands.held() > 0).then(|| self.shared.waits.commands.clone());
+        let Connection { stream, parser, queue, fault, session, half, .. } = self;
+        let client = session.listed();
         let read = poll_fn(|context| {
             SCRATCH.with_borrow_mut(|scratch| {
                 let mut buffer = ReadBuf::new(scratch);
@@ -228,6 +272,8 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 }
                 loop {
                     match parser.next(&mut input) {
+                        // It was answered when it began.
+                        Ok(Some(command)) if command.excess() == Some(Excess::Memory) => {}
                         Ok(Some(command)) => queue.push(command),
                         Ok(None) => return Poll::Ready(Ok(())),
                         Err(error) => {
@@ -241,20 +287,49 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         tokio::select! {
             biased;
             result = read => result?,
-            _ = stopping.wait_for(|stopping| *stopping) => return Err(End::Stopping),
+            () = client.woken.notified() => {
+                return Err(if client.is_killed() { End::Gone } else { End::Stopping });
+            }
             // Lazy: a timer is made only where there is something to wait for.
-            () = async { tokio::time::sleep(limit).await }, if half => {
-                return Err(End::Fault(format!("ERR Protocol error: half a command, and then nothing for {limit:?}")));
+            over = half.over(limit, gives_way.as_ref()), if begun || silence.is_some() => {
+                return Err(End::Fault(match over {
+                    _ if silence.is_some() => FULL.to_owned(),
+                    Over::Late => format!("ERR Protocol error: half a command after {limit:?}"),
+                    Over::GaveWay => NO_COMMAND_ROOM.to_owned(),
+                }));
             }
         }
+        if !self.queue.is_empty() || !self.parser.started() {
+            self.half.end();
+        }
+        self.charge()
+    }
+
+    /// Notes what has come. Where there is no memory for it, all of it is refused.
+    fn charge(&mut self) -> Result<(), End> {
         // The bytes twice: they are copied into an entry.
         let charge =
             |command: &Command| 2 * command.bytes() + command.len() * ARGUMENT_OVERHEAD + COMMAND_OVERHEAD;
         let queued: usize = self.queue.iter().map(charge).sum();
-        if !self.commands.set(self.parser.held() + queued) {
-            self.queue.clear();
-            return Err(End::Fault("ERR the memory for commands of all clients is used up".into()));
+        let held = self.parser.held() + self.transaction.held();
+        if self.commands.set((held + queued).saturating_sub(OWN)) {
+            return Ok(());
         }
+        self.shared.waits.commands.make_room();
+        self.shared.about.served.refuse(Refused::Memory);
+        for command in std::mem::take(&mut self.queue) {
+            self.transaction.lose(&command);
+            self.replies.error(NO_COMMAND_ROOM);
+        }
+        if self.parser.started() {
+            if !self.parser.step_over() {
+                return Err(End::Fault(NO_COMMAND_ROOM.to_owned()));
+            }
+            self.half.end();
+            self.transaction.lose_some();
+            self.replies.error(NO_COMMAND_ROOM);
+        }
+        self.commands.clear();
         Ok(())
     }
 
@@ -262,27 +337,48 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     async fn carry_out(&mut self) -> Result<(), End> {
         let mut batch = Batch::Empty;
         let mut cost = 0;
-        for command in std::mem::take(&mut self.queue) {
-            let request = self.transaction.parse(command);
-            let more = if let Request::Write(write) = &request { write.cost() } else { 0 };
+        self.shared.about.served.asked(self.queue.len());
+        for (number, command) in std::mem::take(&mut self.queue).into_iter().enumerate() {
+            let place = commands::place(command.argument(0));
+            if number == 0 {
+                self.session.listed().asked(place, self.session.database);
+            }
+            let mut request = commands::understand(command, place);
+            self.permit(&request)?;
+            if !self.access.is_free() || matches!(request, Request::Admin(_)) {
+                request = match self.judged(request).await {
+                    Ok(request) => request,
+                    Err(fault) => {
+                        self.settle(batch).await?;
+                        return Err(End::Fault(fault.to_owned()));
+                    }
+                };
+            }
+            let request = self.transaction.take(self.bounded(request));
+            if number % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            let more = if let Request::Write(write, _) = &request { write.cost() } else { 0 };
             cost += more;
             batch = match (batch, request) {
-                (Batch::Writes(mut writes), Request::Write(write))
-                    if writes.len() < codec::MAX_OPERATIONS && cost <= MAX_COST =>
+                (Batch::Writes(mut writes, mut phrases), Request::Write(write, phrase))
+                    if writes.len() < TURN && cost <= MAX_COST =>
                 {
                     writes.push(write);
-                    Batch::Writes(writes)
+                    phrases.push(phrase);
+                    Batch::Writes(writes, phrases)
                 }
-                (Batch::Reads(mut reads), Request::Read(read)) => {
+                (Batch::Reads(mut reads, mut phrases), Request::Read(read, phrase)) if reads.len() < TURN => {
                     reads.push(read);
-                    Batch::Reads(reads)
+                    phrases.push(phrase);
+                    Batch::Reads(reads, phrases)
                 }
                 (batch, request) => {
                     cost = more;
                     self.settle(batch).await?;
                     match request {
-                        Request::Write(write) => Batch::Writes(vec![write]),
-                        Request::Read(read) => Batch::Reads(vec![read]),
+                        Request::Write(write, phrase) => Batch::Writes(vec![write], vec![phrase]),
+                        Request::Read(read, phrase) => Batch::Reads(vec![read], vec![phrase]),
                         other => {
                             self.answer(other).await?;
                             Batch::Empty
@@ -294,19 +390,90 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         self.settle(batch).await
     }
 
+    /// The request, or an error in the place of one that would take memory where there is none left.
+    fn bounded(&self, request: Request) -> Request {
+        match request {
+            Request::Write(write, _) if write.adds() && self.shared.about.is_full() => {
+                self.shared.about.served.refuse(Refused::Full);
+                Request::Reject(NO_MEMORY.to_owned())
+            }
+            other => other,
+        }
+    }
+
+    /// The request, if whoever gives it may, or an error in its place. An error of this ends the connection.
+    async fn judged(&mut self, request: Request) -> Result<Request, &'static str> {
+        let Shared { node, timeout, .. } = &*self.shared;
+        match self.access.judge(node, *timeout, &request).await {
+            Verdict::May => Ok(request),
+            Verdict::Refused(error) => {
+                self.shared.about.served.refuse(Refused::Rights);
+                Ok(Request::Reject(error))
+            }
+            Verdict::Ends(error) => Err(error),
+        }
+    }
+
+    /// Whether this connection may ask that: a guest is no client.
+    fn permit(&mut self, request: &Request) -> Result<(), End> {
+        let Some(guest) = self.place.guest() else { return Ok(()) };
+        guest.asked();
+        match request {
+            Request::Write(..) | Request::Read(..) | Request::Keys(_) | Request::Watch(_) | Request::Exec => {
+                Err(End::Fault(FULL.to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Answers one request.
     async fn answer(&mut self, request: Request) -> Result<(), End> {
         match request {
-            Request::Session(name, command) => self.session.answer(name, &command, &mut self.replies),
+            Request::Session(name, command) => {
+                if name == "reset" {
+                    self.access.reset();
+                }
+                self.session.answer(name, &command, &mut self.replies);
+            }
+            Request::Login(login) => match self.log_in(Some(login)).await {
+                Ok(()) => self.replies.simple("OK"),
+                Err(error) => self.replies.error(error),
+            },
+            Request::Select(database) => {
+                self.session.database = database;
+                self.replies.simple("OK");
+            }
+            Request::Keys(pattern) => return self.keys(pattern).await,
+            Request::Watch(keys) => self.watch(keys).await,
+            Request::Exec => return self.exec().await,
+            Request::Wait => self.wait().await,
+            Request::Queued => self.replies.simple("QUEUED"),
+            Request::Hello(command) => match self.hello(&command).await {
+                Ok(hello) => self.session.greet(hello, &mut self.replies),
+                Err(error) => self.replies.error(error),
+            },
+            Request::Acl(command) if command.is(1, "whoami") && command.len() == 2 => {
+                self.replies.bulk(self.access.name().as_bytes());
+            }
+            Request::Acl(command) => self.replies.error(&commands::unknown_subcommand(&command)),
+            Request::Admin(command) if command.is(1, "token") => match self.access.show_token(&command) {
+                Ok(()) => self.replies.simple("OK"),
+                Err(error) => self.replies.error(error),
+            },
+            Request::Admin(command) if command.is(1, "users") => return self.manage(&command).await,
             Request::Admin(command) if command.is(1, "backup") => {
                 let Shared { node, timeout, .. } = &*self.shared;
                 self.backups.answer(node, *timeout, &command, &mut self.replies).await;
             }
             Request::Admin(command) => {
-                let Shared { node, token, .. } = &*self.shared;
-                admin::answer(node, &command, token.as_deref(), &mut self.replies).await;
+                let Shared { node, rules, .. } = &*self.shared;
+                let token = rules.token.as_ref().filter(|_| !self.access.is_admin());
+                admin::answer(node, &command, token, &mut self.replies).await;
             }
-            Request::Refuse(error) => self.replies.error(&error),
+            Request::Refuse(error) | Request::Reject(error) => {
+                self.shared.about.served.failed();
+                self.replies.error(&error);
+            }
             Request::Done => self.replies.simple("OK"),
             Request::Quit => {
                 self.replies.simple("OK");
@@ -314,8 +481,45 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 return Err(End::Gone);
             }
             // One alone is a batch of its own.
-            Request::Write(write) => return self.settle(Batch::Writes(vec![write])).await,
-            Request::Read(read) => return self.settle(Batch::Reads(vec![read])).await,
+            Request::Write(write, phrase) => return self.write(vec![write], vec![phrase]).await,
+            Request::Read(read, phrase) => return self.read(vec![read], vec![phrase]).await,
+            Request::Multi | Request::Discard | Request::Unwatch => {
+                self.replies.error("ERR this is for a transaction");
+            }
+        }
+        self.send_if_many().await
+    }
+
+    async fn log_in(&mut self, login: Option<Login>) -> Result<(), &'static str> {
+        let Some(login) = login else { return Ok(()) };
+        let Shared { node, timeout, .. } = &*self.shared;
+        self.access.log_in(node, *timeout, login).await?;
+        self.session.listed().is_user(&self.access.name());
+        Ok(())
+    }
+
+    async fn hello(&mut self, command: &Command) -> Result<Hello, &'static str> {
+        let mut hello = Hello::parse(command)?;
+        self.log_in(hello.login.take()).await?;
+        Ok(hello)
+    }
+
+    /// Answers `CORACLE USERS …`.
+    async fn manage(&mut self, command: &Command) -> Result<(), End> {
+        if command.is(2, "list") && command.len() == 3 {
+            let Shared { node, timeout, .. } = &*self.shared;
+            match user_commands::list(&*self.access.all(node, *timeout).await) {
+                Ok(json) => self.replies.bulk(json.as_bytes()),
+                Err(error) => self.replies.error(&error),
+            }
+            return self.send_if_many().await;
+        }
+        match user_commands::change(command) {
+            Ok(change) if self.access.may_begin() => {
+                return self.write(vec![change], vec![Phrase::Plain]).await;
+            }
+            Ok(_) => self.replies.error(user_commands::NOT_FIRST),
+            Err(error) => self.replies.error(&error),
         }
         self.send_if_many().await
     }
@@ -324,118 +528,63 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     async fn settle(&mut self, batch: Batch) -> Result<(), End> {
         match batch {
             Batch::Empty => Ok(()),
-            Batch::Writes(writes) => self.write(writes).await,
-            Batch::Reads(reads) => self.read(reads).await,
+            Batch::Writes(writes, phrases) => self.write(writes, phrases).await,
+            Batch::Reads(reads, phrases) => self.read(reads, phrases).await,
         }
-    }
-
-    async fn write(&mut self, writes: Vec<Operation>) -> Result<(), End> {
-        let count = writes.len();
-        // Before anything is done: afterwards it could not be refused.
-        if !self.owe(writes.iter().map(Operation::reply).sum()) {
-            return self.repeat_error(NO_ROOM, count).await;
-        }
-        let limit = self.shared.timeout;
-        match self.lane.write_retrying(writes, limit).await {
-            Ok(outcomes) if outcomes.len() == count => {
-                for outcome in outcomes {
-                    commands::answer_write(&outcome, &mut self.replies);
-                    self.send_if_many().await?;
-                }
-            }
-            Ok(outcomes) => {
-                let error = format!("UNKNOWN {} outcomes came for {count} commands", outcomes.len());
-                self.repeat_error(&error, count).await?;
-            }
-            Err(error) => self.repeat_error(&failures::of_write(&error, limit), count).await?,
-        }
-        self.fetched = 0;
-        Ok(())
-    }
-
-    async fn read(&mut self, mut reads: Vec<Lookup>) -> Result<(), End> {
-        while !reads.is_empty() {
-            let limit = self.shared.timeout;
-            match self.shared.node.read_retrying(reads.clone(), limit).await {
-                Ok(mut answers) if (1..=reads.len()).contains(&answers.len()) => {
-                    // As many as there is memory for; the rest is asked for again.
-                    let mut fit = answers.len();
-                    while !self.owe(answers[..fit].iter().map(Found::bytes).sum()) && fit > 0 {
-                        fit /= 2;
-                    }
-                    answers.truncate(fit);
-                    reads.drain(..fit.max(1));
-                    if answers.is_empty() {
-                        self.repeat_error(NO_ROOM, 1).await?;
-                    }
-                    for found in answers {
-                        self.answer_read(found).await?;
-                    }
-                    self.fetched = 0;
-                }
-                Ok(_) => return self.repeat_error("ERR the machine answered nothing", reads.len()).await,
-                Err(error) => {
-                    let error = failures::of_read(&error, limit);
-                    return self.repeat_error(&error, reads.len()).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn answer_read(&mut self, found: Found) -> Result<(), End> {
-        if let Found::Values(values) = found {
-            // Up to MAX_ANSWER bytes: they leave piece by piece.
-            self.replies.array(values.len());
-            for value in values {
-                commands::answer_value(value.as_ref(), &mut self.replies);
-                self.send_if_many().await?;
-            }
-            return Ok(());
-        }
-        commands::answer_read(&found, &mut self.replies);
-        self.send_if_many().await
-    }
-
-    async fn repeat_error(&mut self, error: &str, times: usize) -> Result<(), End> {
-        for _ in 0..times {
-            self.replies.error(error);
-            self.send_if_many().await?;
-        }
-        Ok(())
     }
 
     async fn send_if_many(&mut self) -> Result<(), End> {
-        if self.replies.bytes.len() < SEND_FROM { Ok(()) } else { self.send().await }
+        if self.replies.bytes.len() < SEND_FROM {
+            return Ok(());
+        }
+        self.send().await?;
+        // So much took its time: now all other connections have theirs.
+        tokio::task::yield_now().await;
+        Ok(())
     }
 
     /// Notes that so many bytes of values are to be sent. False if there is no memory for that.
     fn owe(&mut self, bytes: usize) -> bool {
         // They are copied on their way out, one value and a little at a time.
         let copied = bytes.min(MAX_VALUE + SEND_FROM);
-        let fits = self.owed.set(bytes + copied + self.replies.bytes.len());
+        let fits = self.owed.set((bytes + copied + self.replies.bytes.len()).saturating_sub(OWN));
+        if !fits {
+            self.shared.waits.replies.make_room();
+            self.shared.about.served.refuse(Refused::Memory);
+        }
         self.fetched = if fits { bytes } else { 0 };
         fits
     }
 
     /// Sends all replies, as long as the client goes on taking them.
     async fn send(&mut self) -> Result<(), End> {
-        let owed = self.fetched + self.replies.bytes.len();
+        let owed = (self.fetched + self.replies.bytes.len()).saturating_sub(OWN);
         if owed > self.owed.held() && !self.owed.set(owed) {
+            self.shared.waits.replies.make_room();
             tracing::debug!("a client is let go: the memory for replies of all clients is used up");
             return Err(End::Gone);
         }
+        let gives_way = (self.owed.held() > 0).then_some(&self.shared.waits.replies);
         let mut bytes = &self.replies.bytes[..];
         while !bytes.is_empty() {
+            let limit = self.shared.limits.stalled;
             let sent = tokio::select! {
                 biased;
                 sent = self.stream.write(bytes) => sent?,
-                () = async { tokio::time::sleep(self.shared.limits.stalled).await } => 0,
+                _ = self.slow.over(limit, gives_way) => 0,
+                () = self.session.listed().woken.notified() => {
+                    if !self.session.listed().is_killed() {
+                        self.stops = true;
+                        continue;
+                    }
+                    0
+                }
             };
             match sent {
                 0 => return Err(End::Gone),
                 sent => bytes = &bytes[sent..],
             }
+            self.slow.end();
         }
         // An encrypted connection has kept the last of it.
         timeout(self.shared.limits.stalled, self.stream.flush()).await.map_err(|_| End::Gone)??;

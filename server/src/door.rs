@@ -4,10 +4,9 @@
 //! from its first byte on, and a connection that is to be encrypted and never becomes so keeps it for a short time only. Each
 //! handshake goes on in the connection's own task, so that nobody who comes after it waits for it to end.
 
-use crate::budget::Share;
-use crate::connection::{self, Limits, Shared};
+use crate::connection::{self, Limits, Newcomer, Shared};
 use crate::kv::Machine;
-use coracle::{Encrypted, Tls};
+use coracle::{Encrypted, Role, Tls};
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
@@ -49,9 +48,10 @@ pub struct Door {
 }
 
 /// A connection that may talk.
-enum Guest {
+enum Greeted {
     Plain(TcpStream),
-    Encrypted(Encrypted),
+    /// Whoever showed a certificate is named by it.
+    Encrypted(Encrypted, Option<Role>),
 }
 
 impl Door {
@@ -61,7 +61,7 @@ impl Door {
     }
 
     /// The connection, if it is one that may talk.
-    async fn greet(&self, stream: TcpStream, limits: &Limits) -> io::Result<Guest> {
+    async fn greet(&self, stream: TcpStream, limits: &Limits) -> io::Result<Greeted> {
         let limit = HANDSHAKE.min(limits.half_command);
         let late = |_| io::Error::from(io::ErrorKind::TimedOut);
         let mut first = [0];
@@ -72,11 +72,11 @@ impl Door {
             timeout(limit, stream.peek(&mut first)).await.map_err(late)??;
         }
         if first != [TLS_HANDSHAKE] {
-            return Ok(Guest::Plain(stream));
+            return Ok(Greeted::Plain(stream));
         }
         let accepted = self.rules.tls.accept_client(stream, self.rules.certified);
-        let (stream, _) = timeout(limit, accepted).await.map_err(late)??;
-        Ok(Guest::Encrypted(stream))
+        let (stream, shown) = timeout(limit, accepted).await.map_err(late)??;
+        Ok(Greeted::Encrypted(stream, shown.map(|name| name.role)))
     }
 
     /// Says that somebody was refused, but not for each of many.
@@ -93,13 +93,11 @@ impl Door {
     }
 }
 
-/// Serves a client from its first byte until it leaves or the server stops. `place` is its place among the clients.
+/// Serves a client from its first byte until it leaves or the server stops.
 pub(crate) async fn serve<M: Machine>(
     door: Option<Arc<Door>>,
     mut stream: TcpStream,
-    from: IpAddr,
-    id: u64,
-    place: Share,
+    mut newcomer: Newcomer,
     shared: Arc<Shared<M>>,
 ) {
     if let Some(door) = door {
@@ -110,9 +108,13 @@ pub(crate) async fn serve<M: Machine>(
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         match greeted {
-            Ok(Guest::Encrypted(stream)) => return connection::serve(stream, id, place, shared).await,
-            Ok(Guest::Plain(plain)) => stream = plain,
+            Ok(Greeted::Encrypted(stream, shown)) => {
+                newcomer.shown = shown;
+                return connection::serve(stream, newcomer, shared).await;
+            }
+            Ok(Greeted::Plain(plain)) => stream = plain,
             Err(error) => {
+                let from = newcomer.from.ip();
                 if error.kind() == io::ErrorKind::PermissionDenied {
                     door.refused(from, &error);
                 } else {
@@ -128,5 +130,5 @@ pub(crate) async fn serve<M: Machine>(
             return;
         }
     }
-    connection::serve(stream, id, place, shared).await;
+    connection::serve(stream, newcomer, shared).await;
 }

@@ -44,14 +44,8 @@ fn told(ruled: Result<String, RulingError>) -> Result<String, String> {
 }
 
 /// Asks a cluster, through whichever of these client addresses answers, and goes on to its leader.
-pub fn ask(
-    to: &[String],
-    token: Option<&str>,
-    verb: &str,
-    entry: LogId,
-    limit: Duration,
-) -> Result<String, String> {
-    members::ask_about("ENTRY", to, token, &[verb.to_owned(), entry.to_string()], limit)
+pub fn ask(to: &[String], verb: &str, entry: LogId, limit: Duration) -> Result<String, String> {
+    members::ask_about("ENTRY", to, &[verb.to_owned(), entry.to_string()], limit)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::cluster;
 use crate::kv::Machine;
 use crate::members::{CHANGE_LIMIT, ask};
 use crate::report::{Report, ReportedMember};
+use crate::secret::Secret;
 use coracle::{Node, Status, Storage, in_full};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -58,7 +59,7 @@ pub struct Join {
     /// Whether a blank disk may take the place of another one of the same id, wherever that was.
     pub rejoin: bool,
     /// What all nodes of the cluster have in common, and whoever changes who takes part must know, if anything.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 }
 
 /// Goes on, on a thread of its own, until the node has its place and knows a leader.
@@ -122,8 +123,11 @@ impl<M: Machine> Joiner<M> {
 
     fn look(&self, status: &Status) -> Result<Next, String> {
         let own = status.raft.me.id.0;
-        let all: Vec<Report> =
-            self.join.to.iter().filter_map(|to| cluster::report(to, PATIENCE).ok()).collect();
+        let mut silent = Vec::new();
+        let mut ask = |to: &String| {
+            cluster::report(to, PATIENCE).map_err(|error| silent.push(format!("{to}: {error}"))).ok()
+        };
+        let all: Vec<Report> = self.join.to.iter().filter_map(&mut ask).collect();
         let others: Vec<&Report> = all.iter().filter(|report| report.id != own).collect();
         if status.cluster.is_some() {
             return self.find_members(status, &others);
@@ -132,7 +136,8 @@ impl<M: Machine> Joiner<M> {
             return self.ask_in(status, &others);
         }
         if !self.join.expect {
-            return Ok(Next::Wait(format!("none of {} has a cluster", self.join.to.join(", "))));
+            let why = if silent.is_empty() { String::new() } else { format!(" ({})", silent.join("; ")) };
+            return Ok(Next::Wait(format!("none of {} has a cluster{why}", self.join.to.join(", "))));
         }
         match founders(&all, self.join.to.len(), own)? {
             None => Ok(Next::Wait("the node of the lowest id founds the cluster".to_owned())),
@@ -190,7 +195,7 @@ impl<M: Machine> Joiner<M> {
         let own = own.to_string();
         let ask = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-            ask(&self.join.to, self.join.token.as_deref(), &words, CHANGE_LIMIT)
+            ask(&self.join.to, &words, CHANGE_LIMIT)
         };
         let done = match plea {
             Plea::Add => {

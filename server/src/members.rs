@@ -2,10 +2,11 @@
 //!
 //! A change is made by the leader. Another node names it, with its client address, and the client goes on there.
 
-use crate::client::{Client, Value};
+use crate::client::{Client, Value, is_not_known, token_words, unasked};
 use crate::cluster;
 use crate::kv::Machine;
 use crate::resp::Command;
+use crate::secret::Secret;
 use coracle::raft::{Incarnation, Membership, NodeId};
 use coracle::{ChangeError, Leader, MemberChange, Node, in_full};
 use std::collections::BTreeMap;
@@ -26,8 +27,14 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// From how many nodes in a row a client goes on to whom they name, before it asks another one of its own.
 const HOPS: u32 = 2;
 
+/// What somebody hears who has another join token.
+pub(crate) const WRONG_TOKEN: &str = "NOAUTH this is not the join token of this cluster";
+
 /// The first word of what names the leader.
 pub(crate) const NOT_LEADER: &str = "NOTLEADER";
+
+/// How a node begins that does not know a command of this program.
+const NOT_KNOWN: &str = "ERR unknown subcommand";
 
 /// Reads `id=host:port`.
 pub fn member(word: &str) -> Option<(u64, String)> {
@@ -84,31 +91,22 @@ pub fn parse(words: &[&str]) -> Result<MemberChange, String> {
 
 /// The words of a command after `CORACLE MEMBERS`, and after the token that all nodes of this cluster share, if they do:
 /// `TOKEN secret` comes first then.
-pub(crate) fn authorised(command: &Command, token: Option<&str>) -> Result<Vec<String>, String> {
+pub(crate) fn authorised(command: &Command, token: Option<&Secret>) -> Result<Vec<String>, String> {
     let words = (2..command.len()).map(|at| String::from_utf8_lossy(command.argument(at)).into_owned());
     let mut words: Vec<String> = words.collect();
-    let given = match &words[..] {
-        [first, given, ..] if first.eq_ignore_ascii_case("token") => Some(given.clone()),
-        _ => None,
-    };
+    let given = (command.is(2, "token") && command.len() > 3).then(|| Secret::new(command.argument(3)));
     if given.is_some() {
         words.drain(..2);
     }
     match (token, given) {
         (None, _) => Ok(words),
-        (Some(token), Some(given)) if same(token, &given) => Ok(words),
-        (Some(_), Some(_)) => Err("NOAUTH this is not the join token of this cluster".to_owned()),
-        (Some(_), None) => {
-            Err("NOAUTH this cluster has a join token: give it, by --join-token or CORACLE_JOIN_TOKEN"
-                .to_owned())
-        }
+        (Some(token), Some(given)) if *token == given => Ok(words),
+        (Some(_), Some(_)) => Err(WRONG_TOKEN.to_owned()),
+        (Some(_), None) => Err(
+            "NOAUTH this cluster has a join token: give it, by --join-token-file, --join-token or CORACLE_JOIN_TOKEN"
+                .to_owned(),
+        ),
     }
-}
-
-/// Whether two secrets are the same, in a time that tells nothing of where they differ.
-fn same(one: &str, other: &str) -> bool {
-    let differ = one.bytes().zip(other.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b));
-    one.len() == other.len() && differ == 0
 }
 
 /// Changes the membership as a command asks for it: what there is then, or the text of an error reply.
@@ -173,27 +171,24 @@ fn clients_of(metadata: &[u8], peer_address: &str) -> Option<String> {
 }
 
 /// Asks a cluster for a change through whichever of these client addresses answers, and goes on to its leader.
-pub fn ask(to: &[String], token: Option<&str>, words: &[String], limit: Duration) -> Result<String, String> {
-    ask_about("MEMBERS", to, token, words, limit)
+pub fn ask(to: &[String], words: &[String], limit: Duration) -> Result<String, String> {
+    ask_about("MEMBERS", to, words, limit)
 }
 
 /// The same, for what the leader does besides.
 pub(crate) fn ask_about(
     what: &str,
     to: &[String],
-    token: Option<&str>,
     words: &[String],
     limit: Duration,
 ) -> Result<String, String> {
     let mut command: Vec<&[u8]> = vec![b"CORACLE", what.as_bytes()];
-    if let Some(token) = token {
-        command.extend([b"TOKEN", token.as_bytes()]);
-    }
+    command.extend(token_words());
     command.extend(words.iter().map(String::as_bytes));
     let until = Instant::now() + limit;
     let mut next = 0;
     let mut named: Option<String> = None;
-    let mut hops = 0;
+    let (mut hops, mut older) = (0, 0);
     loop {
         let address = named.take().unwrap_or_else(|| to[next % to.len()].clone());
         let left = until.saturating_duration_since(Instant::now()) + GRACE;
@@ -209,6 +204,11 @@ pub(crate) fn ask_about(
                     format!("{address}: {why}")
                 }
                 None if error.starts_with("UNKNOWN leadership was lost") => error,
+                // It is of a version that does not know that: another may be newer.
+                None if error.starts_with(NOT_KNOWN) && older + 1 < to.len() => {
+                    older += 1;
+                    format!("{address}: {error}")
+                }
                 None => return Err(error),
             },
             Ok(_) => {
@@ -216,7 +216,8 @@ pub(crate) fn ask_about(
                     "{address} gave an answer that is none to this command: is it a node of Coracle?"
                 ));
             }
-            Err(error) => format!("{address} does not answer: {error}"),
+            Err(error) if is_not_known(&error) => return Err(unasked(&address, &error)),
+            Err(error) => unasked(&address, &error),
         };
         if Instant::now() >= until {
             return Err(problem);
@@ -250,6 +251,7 @@ pub fn print_list(to: &str, limit: Duration, json: bool) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
 
     #[test]
     fn members_are_named_by_id_and_address() {
@@ -260,6 +262,31 @@ mod tests {
         {
             assert_eq!(member(wrong), None, "{wrong}");
         }
+    }
+
+    /// Answers every command with this line.
+    fn answering(line: &'static str) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut command = [0; 1024];
+                assert!(stream.read(&mut command).unwrap() > 0);
+                stream.write_all(line.as_bytes()).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_node_that_is_too_old_is_passed_over_and_where_all_are_that_is_said() {
+        let (old, new) = (answering("-ERR unknown subcommand 'members'\r\n"), answering("+voters 1\r\n"));
+        let other = answering("-ERR unknown subcommand 'members'\r\n");
+        let limit = Duration::from_secs(600);
+        let words = ["LIST".to_owned()];
+        assert_eq!(ask(&[old.clone(), new], &words, limit), Ok("voters 1".to_owned()));
+        assert_eq!(ask(&[old, other], &words, limit), Err("ERR unknown subcommand 'members'".to_owned()));
     }
 
     #[test]

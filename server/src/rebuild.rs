@@ -1,7 +1,7 @@
 //! The machine of a node is rebuilt from its leader's: `CORACLE REBUILD milliseconds` as the node answers it, and
 //! `coracle rebuild` as an operator's client.
 
-use crate::client::{Client, Value};
+use crate::client::{self, Client, Value};
 use crate::kv::Machine;
 use coracle::{Node, RebuildError, in_full};
 use std::time::Duration;
@@ -31,18 +31,16 @@ pub(crate) async fn rebuild<M: Machine>(node: &Node<M>, words: &[String]) -> Res
 }
 
 /// Asks the node at this client address.
-pub fn ask(to: &str, token: Option<&str>, limit: Duration) -> Result<String, String> {
+pub fn ask(to: &str, limit: Duration) -> Result<String, String> {
     let limit = limit.min(LONGEST);
     let millis = limit.as_millis().to_string();
     let mut command: Vec<&[u8]> = vec![b"CORACLE", b"REBUILD"];
-    if let Some(token) = token {
-        command.extend([b"TOKEN", token.as_bytes()]);
-    }
+    command.extend(client::token_words());
     command.push(millis.as_bytes());
     match Client::connect(to, limit + GRACE).and_then(|mut client| client.ask(&command)) {
         Ok(Value::Simple(done)) => Ok(done),
         Ok(Value::Error(error)) => Err(error),
         Ok(_) => Err(format!("{to} gave an answer that is none to this command: is it a node of Coracle?")),
-        Err(error) => Err(format!("{to} does not answer: {error}")),
+        Err(error) => Err(client::unasked(to, &error)),
     }
 }

@@ -1,5 +1,6 @@
 //! What `coracle status` shows: a node as it sees itself, and at the leader how the others stand.
 
+use crate::monitor::unready;
 use coracle::raft::{self, PeerStatus, RoleName};
 use coracle::{MemberStatus, Rebuilding, SnapshotStatus, SnapshotTransfer, Status};
 use serde::{Deserialize, Serialize};
@@ -89,6 +90,41 @@ pub struct Report {
     /// Whether the membership says another address, where it is not.
     #[serde(default)]
     pub moved: bool,
+}
+
+/// How a node is, for whoever may not know who else there is: what `CORACLE HEALTH` answers, as JSON.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Health {
+    /// The node's id.
+    pub id: u64,
+    /// leader, follower, candidate, learner or unconfigured.
+    pub role: String,
+    /// The node that it holds for the leader, if any.
+    pub leader: Option<u64>,
+    /// The newest index that its machine has applied.
+    pub applied: u64,
+    /// Whether it can serve: it knows a leader, and its machine has caught up since the start, and answers.
+    pub ready: bool,
+}
+
+impl Health {
+    /// Tells as much of a status.
+    pub fn new(status: &Status) -> Health {
+        let Report { id, role, leader, applied, .. } = Report::new(status);
+        Health { id, role, leader, applied, ready: unready(status).is_empty() }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Health { id, role, leader, ready, .. } = self;
+        match leader {
+            Some(leader) if leader == id => write!(f, "node {id} is the leader")?,
+            Some(leader) => write!(f, "node {id} is a {role}, node {leader} leads")?,
+            None => write!(f, "node {id} is a {role}, and knows no leader")?,
+        }
+        f.write_str(if *ready { ", and ready" } else { ", and not ready" })
+    }
 }
 
 /// A machine that has stopped.

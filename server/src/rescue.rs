@@ -3,7 +3,8 @@
 //! The work is the library's ([`coracle::backup`], [`coracle::rebuild`]); here it is fetched, told, and asked for.
 
 use crate::backups::Place;
-use crate::client::{Client, CommandTls, Value};
+use crate::client::{self, Client, Value};
+use crate::credentials::Credentials;
 use crate::kv::Kv;
 use crate::store::Store;
 use clap::{Args, Subcommand, ValueEnum};
@@ -34,7 +35,7 @@ pub struct Backup {
     #[arg(long, value_name = "HOST:PORT", required = true)]
     to: Option<String>,
     #[command(flatten)]
-    tls: CommandTls,
+    credentials: Credentials,
     /// The file to write; what came of it before is FILE.partial, and goes on from there
     #[arg(required = true)]
     file: Option<PathBuf>,
@@ -95,7 +96,7 @@ impl Backup {
                 say(&format!("{}: intact\n{}", file.display(), describe(&info)))
             }
             (None, Some(to), Some(file)) => {
-                self.tls.apply()?;
+                self.credentials.apply()?;
                 let info = fetch(to, file)?;
                 say(&format!("{}: written and verified\n{}", file.display(), describe(&info)))
             }
@@ -134,7 +135,7 @@ fn members(membership: &Membership) -> String {
 
 /// Fetches a backup piece by piece. One that broke off goes on where it was, if the node still has it.
 fn fetch(to: &str, file: &Path) -> Result<BackupInfo, String> {
-    let silent = |error: io::Error| format!("{to} does not answer: {error}");
+    let silent = |error: io::Error| client::unasked(to, &error);
     let mut client = Client::connect(to, LIMIT).map_err(silent)?;
     let mut partial = Partial::open(file).map_err(told)?;
     let mut ask = |words: &[String]| {

@@ -6,21 +6,32 @@
 //! it. The server ends in two ways: it is asked to (then what is under way is finished first), or its node
 //! stops by itself, for example because a sync failed.
 
+use crate::access::Rules;
+use crate::accounts::{Account, Accounts};
 use crate::admission;
 use crate::backups;
 use crate::budget::Budget;
 use crate::client;
-use crate::connection::{Limits, Shared};
+use crate::connection::{FULL, Limits, Newcomer, Place, Shared};
+use crate::descriptors::{Plan, Wanted};
 use crate::door::{self, ClientTls, Door};
+use crate::figures::Figures;
+use crate::gate::Gate;
+use crate::guests::Guests;
 use crate::joining::{self, Join};
 use crate::kv::Machine;
+use crate::monitor::{self, Monitor, Refused};
 use crate::renewal;
+use crate::roster::Roster;
 use crate::session::About;
+use crate::supervised;
+use crate::waits::Waits;
+
 use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage, TlsMode, in_full};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use std::future::Future;
 use std::io::{self, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -38,12 +49,6 @@ const ACCEPT_REPORT: Duration = Duration::from_secs(10);
 /// 64 KiB), with as much again for the lengths of a great many short strings.
 const MAX_BATCH: usize = 2 * crate::resp::MAX_COMMAND;
 
-/// File descriptors that clients cannot have: the log, the peers and the process need them.
-const RESERVED_FILES: u64 = 128;
-
-/// What is kept for clients even where file descriptors are so few that nothing can be reserved.
-const FEWEST_CLIENTS: usize = 16;
-
 /// Silence after which a client's connection is probed, the interval of probes, and how many may go
 /// unanswered: a client that vanished is noticed after 5 to 6 minutes, as in redis.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(300), Duration::from_secs(20), 3);
@@ -60,6 +65,8 @@ pub struct Options {
     pub config: Config,
     /// Where clients reach it, as `host:port`; port 0 takes a free one.
     pub client_addr: String,
+    /// Where whoever looks at it by HTTP reaches it, if anywhere.
+    pub admin_addr: Option<String>,
     /// How long a client's request may take, waiting for a leader included.
     pub timeout: Duration,
     /// What clients may cost.
@@ -68,6 +75,12 @@ pub struct Options {
     pub join: Join,
     /// Which of the clients' connections are encrypted, if any; and the node's own to the clients' ports of others.
     pub client_tls: Option<ClientTls>,
+    /// Where the machine publishes its users.
+    pub roster: Roster,
+    /// Where it publishes how many keys it has.
+    pub figures: Figures,
+    /// Whether clients on other computers are served while there are no users, whoever they are.
+    pub open_without_users: bool,
 }
 
 /// Where a server can be reached, once it can.
@@ -79,6 +92,8 @@ pub struct Ready {
     pub clients: SocketAddr,
     /// By peers.
     pub peers: SocketAddr,
+    /// Who may have how many descriptors.
+    pub plan: Plan,
 }
 
 /// Why a server did not start, or did not go on.
@@ -92,6 +107,17 @@ pub enum ServeError {
         /// What the system said.
         source: io::Error,
     },
+    /// Nor can the admin address.
+    #[error("cannot listen on the admin address {address}")]
+    Admin {
+        /// The address asked for.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Too few files may be open.
+    #[error("{0}")]
+    Descriptors(String),
     /// The node was given no id, and none can be found out.
     #[error("this node has no id: {0}")]
     Nameless(String),
@@ -110,25 +136,22 @@ pub async fn serve<M: Machine>(
     shutdown: impl Future<Output = ()>,
     ready: impl FnOnce(Ready),
 ) -> Result<(), ServeError> {
+    let plan = share_out(&options)?;
     // The port first: finding it taken is cheaper than opening the log in vain.
     let unusable = |source| ServeError::Listen { address: options.client_addr.clone(), source };
     let listener = TcpListener::bind(&options.client_addr).await.map_err(unusable)?;
     let clients = listener.local_addr().map_err(unusable)?;
+    let admin = admin_port(options.admin_addr.as_deref()).await?;
     let durable = !matches!(options.config.storage, Storage::Memory);
     let mut config = options.config;
+    (config.max_peer_sockets, config.max_clients) = (plan.peers, plan.library);
     if let Some(ClientTls { tls, plain, .. }) = options.client_tls.clone() {
         client::encrypt(plain, move || tls.dialer());
     }
     let certified = options.client_tls.as_ref().is_some_and(|rules| rules.certified);
     tokio::pin!(shutdown);
-    if config.id.0 == 0 {
-        let named = admission::start(&config, &options.join).map_err(ServeError::Nameless)?;
-        let name = tokio::select! {
-            () = &mut shutdown => return Ok(()),
-            name = named => name.unwrap_or_else(|_| Err("whoever asked for it ended".to_owned())),
-        };
-        let name = name.map_err(ServeError::Nameless)?;
-        (config.id, config.incarnation) = (name.id, name.incarnation);
+    if config.id.0 == 0 && !name(&mut config, &options.join, &mut shutdown).await? {
+        return Ok(());
     }
     let id = config.id.0;
     adjust(&mut config, clients);
@@ -136,43 +159,118 @@ pub async fn serve<M: Machine>(
     let node = Node::start(config, machine).await?;
     let peers = node.peer_addr();
     let secure = tls.as_ref().is_some_and(|tls| tls.mode() == TlsMode::Require);
-    warn_of(&[("clients", clients, certified), ("peers", peers, secure)]);
-    ready(Ready { id, clients, peers });
+    say_who_gets_in(clients, certified, options.open_without_users);
+    exposure("peers", peers).filter(|_| !secure).iter().for_each(|warning| tracing::warn!("{warning}"));
+    ready(Ready { id, clients, peers, plan });
+    supervised::tell(NotifyState::Ready);
     if !options.join.to.is_empty() {
         joining::start(options.join.clone(), node.clone());
     }
     let (stop, stopping) = watch::channel(false);
-    let shared = Arc::new(Shared {
-        node: node.clone(),
-        timeout: options.timeout,
-        about: Arc::new(About {
-            node: id,
-            durable,
-            port: clients.port(),
-            clients: Budget::new(room_for(options.limits.clients)),
-            commands: Budget::new(options.limits.commands),
-            replies: Budget::new(options.limits.replies),
-        }),
-        limits: options.limits,
-        token: options.join.token,
-        backups: Budget::new(backups::MOST),
-        stopping,
-    });
+    let limits = Limits { clients: plan.clients, ..options.limits };
+    let all = Arc::new(Account::new(limits.clients, limits.commands, limits.replies));
+    let places = Places::new(&all, &limits);
+    let open = options.open_without_users || certified;
+    let rules = Rules { roster: options.roster, token: options.join.token, open, ..Rules::default() };
+    let about = About::new(id, durable, clients.port(), all);
+    let about = About { figures: options.figures, max_memory: limits.memory.unwrap_or(0).into(), ..about };
+    let shared = share(&node, options.timeout, limits, rules, about, stopping);
     let door = options.client_tls.map(|rules| Arc::new(Door::new(rules)));
     let mut connections = JoinSet::new();
     let stopped = tokio::select! {
         () = &mut shutdown => None,
         reason = node.stopped() => Some(reason),
         never = renewal::watch(tls) => match never {},
-        never = accept(&listener, door.as_ref(), &shared, &mut connections) => match never {},
+        never = supervised::attend(&node, &shared.about) => match never {},
+        never = monitored(admin.as_ref(), &shared) => match never {},
+        never = accept(&listener, door.as_ref(), &shared, &places, &mut connections) => match never {},
     };
 
     // Nobody new; those under way finish, while the node still runs.
+    supervised::tell(NotifyState::Stopping);
     drop(listener);
     stop.send_replace(true);
+    shared.about.clients.wake_all();
     drain(connections, options.timeout + DRAIN).await;
     node.stop().await;
     stopped.map_or(Ok(()), |reason| Err(ServeError::Stopped(reason)))
+}
+
+/// What all connections of a server share.
+fn share<M: Machine>(
+    node: &Node<M>,
+    timeout: Duration,
+    limits: Limits,
+    rules: Rules,
+    about: About,
+    stopping: watch::Receiver<bool>,
+) -> Arc<Shared<M>> {
+    Arc::new(Shared {
+        node: node.clone(),
+        timeout,
+        limits,
+        rules: Arc::new(rules),
+        about: Arc::new(about),
+        backups: Budget::new(backups::MOST),
+        gate: Gate::default(),
+        waits: Waits::default(),
+        stopping,
+    })
+}
+
+/// Finds out who the node is. False: it was told to stop before that.
+async fn name(
+    config: &mut Config,
+    join: &Join,
+    shutdown: &mut (impl Future<Output = ()> + Unpin),
+) -> Result<bool, ServeError> {
+    let named = admission::start(config, join).map_err(ServeError::Nameless)?;
+    let name = tokio::select! {
+        () = shutdown => return Ok(false),
+        name = named => name.unwrap_or_else(|_| Err("whoever asked for it ended".to_owned())),
+    };
+    let name = name.map_err(ServeError::Nameless)?;
+    (config.id, config.incarnation) = (name.id, name.incarnation);
+    Ok(true)
+}
+
+/// Listens on the admin address, if there is one.
+async fn admin_port(address: Option<&str>) -> Result<Option<TcpListener>, ServeError> {
+    let Some(address) = address else { return Ok(None) };
+    let unusable = |source| ServeError::Admin { address: address.to_owned(), source };
+    let listener = TcpListener::bind(address).await.map_err(unusable)?;
+    if let Some(warning) =
+        exposure("whoever asks how the node stands", listener.local_addr().map_err(unusable)?)
+    {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(listener))
+}
+
+/// Answers there, for ever.
+async fn monitored<M: Machine>(
+    listener: Option<&TcpListener>,
+    shared: &Shared<M>,
+) -> std::convert::Infallible {
+    match listener {
+        Some(listener) => monitor::serve(listener, &Monitor::new(&shared.node, shared.about.clone())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Who may have how many descriptors.
+fn share_out(options: &Options) -> Result<Plan, ServeError> {
+    let wanted = Wanted {
+        peers: options.config.max_peer_sockets,
+        library: options.config.max_clients,
+        clients: options.limits.clients,
+    };
+    let plan = wanted.plan().map_err(ServeError::Descriptors)?;
+    if plan.clients < wanted.clients {
+        let Plan { clients, .. } = plan;
+        tracing::warn!("at most {clients} clients are taken: {plan}; raise `ulimit -n` for more");
+    }
+    Ok(plan)
 }
 
 /// What the server sets by itself, whatever the operator does. Clients are served there.
@@ -195,11 +293,34 @@ async fn drain(mut connections: JoinSet<()>, limit: Duration) {
     }
 }
 
+/// Who may come in.
+struct Places {
+    accounts: Accounts,
+    guests: Arc<Guests>,
+}
+
+impl Places {
+    fn new(all: &Arc<Account>, limits: &Limits) -> Places {
+        Places { accounts: Accounts::new(all.clone(), limits.per_address()), guests: Arc::default() }
+    }
+
+    /// A place for one who comes from there.
+    fn take(&self, from: IpAddr) -> Option<Place> {
+        let account = self.accounts.of(from);
+        let mut share = account.clients.share();
+        if share.set(1) {
+            return Some(Place::Client(account, share));
+        }
+        self.guests.enter(from).map(Place::Guest)
+    }
+}
+
 /// Accepts connections for ever.
 async fn accept<M: Machine>(
     listener: &TcpListener,
     door: Option<&Arc<Door>>,
     shared: &Arc<Shared<M>>,
+    places: &Places,
     connections: &mut JoinSet<()>,
 ) -> std::convert::Infallible {
     let mut last_id = 0;
@@ -215,12 +336,13 @@ async fn accept<M: Machine>(
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
-                    let mut place = shared.about.clients.share();
-                    if place.set(1) {
+                    if let Some(place) = places.take(from.ip()) {
                         last_id += 1;
                         prepare(&stream);
-                        connections.spawn(door::serve(door.cloned(), stream, from.ip(), last_id, place, shared.clone()));
+                        let newcomer = Newcomer { id: last_id, from, shown: None, place };
+                        connections.spawn(door::serve(door.cloned(), stream, newcomer, shared.clone()));
                     } else {
+                        shared.about.served.refuse(Refused::Connection);
                         turn_away(stream);
                     }
                 }
@@ -240,7 +362,7 @@ async fn accept<M: Machine>(
 fn turn_away(stream: TcpStream) {
     // Tokio does not know yet that the socket can be written to; the system does.
     if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.write(b"-ERR max number of clients reached\r\n");
+        let _ = stream.write(format!("-{FULL}\r\n").as_bytes());
     }
 }
 
@@ -255,12 +377,20 @@ fn prepare(stream: &TcpStream) {
     let _ = sockopt::set_tcp_keepcnt(stream, probes);
 }
 
-/// Warns of ports that others can reach, unless strangers are kept out of them.
-fn warn_of(ports: &[(&str, SocketAddr, bool)]) {
-    for (who, address, _) in ports.iter().filter(|(_, _, kept)| !kept) {
-        if let Some(warning) = exposure(who, *address) {
-            tracing::warn!("{warning}");
+/// Says whom the clients' port takes while there are no users.
+fn say_who_gets_in(clients: SocketAddr, certified: bool, open: bool) {
+    match exposure("clients", clients) {
+        None => tracing::info!("{clients} takes clients from this computer alone"),
+        Some(_) if certified => {
+            tracing::info!(
+                "{clients} takes clients with a certificate of the cluster; while there are no users they may do everything"
+            );
         }
+        Some(warning) if open => tracing::warn!("while there are no users, {warning}"),
+        Some(_) => tracing::warn!(
+            "protected mode: while there are no users, {clients} takes clients from this computer alone, and from others only \
+             those that show a certificate or the join token; --open-without-users would take all"
+        ),
     }
 }
 
@@ -271,27 +401,6 @@ fn exposure(who: &str, address: SocketAddr) -> Option<String> {
             "{address} takes {who} from other computers, and trusts whoever reaches it: see that only those can who may"
         )
     })
-}
-
-/// Asks the system for as many open files as it allows, and says how many clients they are enough for.
-fn room_for(clients: usize) -> usize {
-    let limit = getrlimit(Resource::Nofile);
-    let wanted = clients as u64 + RESERVED_FILES;
-    let mut files = limit.current.unwrap_or(u64::MAX);
-    if files < wanted {
-        let more = wanted.min(limit.maximum.unwrap_or(u64::MAX));
-        if setrlimit(Resource::Nofile, Rlimit { current: Some(more), maximum: limit.maximum }).is_ok() {
-            files = more;
-        }
-    }
-    let room = files.saturating_sub(RESERVED_FILES).min(clients as u64) as usize;
-    if room < clients {
-        tracing::warn!(
-            "only {files} files may be open, so at most {} clients are taken; raise `ulimit -n` for more",
-            room.max(FEWEST_CLIENTS)
-        );
-    }
-    room.max(FEWEST_CLIENTS).min(clients)
 }
 
 #[cfg(test)]

@@ -4,11 +4,25 @@
 //! redis-benchmark asks CONFIG GET, libraries send CLIENT SETINFO. The answers here are enough to content
 //! them and say nothing that is not so. No answer needs the cluster.
 
-use crate::budget::Budget;
-use crate::commands::{self, COMMANDS, Known, unknown_subcommand, wrong_arity};
+mod info;
+mod manual;
+mod settings;
+
+use crate::accounts::Account;
+use crate::clients::{Clients, Listed, Wanted};
+use crate::commands::{unknown_subcommand, wrong_arity};
+use crate::figures::Figures;
 use crate::kv;
+use crate::monitor::Served;
+use crate::passwords::Login;
 use crate::resp::{Command, Protocol, Replies};
+use crate::secret::Secret;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The version of redis whose answers these are, as clients ask for it.
+pub const DIALECT: &str = "7.0.15";
 
 /// The longest name that a client may give its connection, in bytes: it is kept as long as the connection.
 const MAX_NAME: usize = 1024;
@@ -22,30 +36,120 @@ pub struct About {
     pub durable: bool,
     /// The port that clients reach it on.
     pub port: u16,
-    /// Clients.
-    pub clients: Arc<Budget>,
-    /// Memory for unfinished and waiting commands, in bytes.
-    pub commands: Arc<Budget>,
-    /// Memory for replies that wait to be taken, in bytes.
-    pub replies: Arc<Budget>,
+    /// What all clients hold.
+    pub all: Arc<Account>,
+    /// What was served.
+    pub served: Served,
+    /// How many keys the machine has.
+    pub figures: Figures,
+    /// With how many bytes of keys and values nothing more is taken; 0: never.
+    pub max_memory: AtomicU64,
+    /// Who is connected.
+    pub clients: Arc<Clients>,
+    /// How many came.
+    pub came: AtomicU64,
+    /// When it was started.
+    pub since: Instant,
+    /// Whether the machine still applies what its log held then.
+    pub loading: AtomicBool,
+}
+
+impl About {
+    /// A server that has just started.
+    pub fn new(node: u64, durable: bool, port: u16, all: Arc<Account>) -> About {
+        About {
+            node,
+            durable,
+            port,
+            all,
+            served: Served::default(),
+            figures: Figures::default(),
+            max_memory: AtomicU64::new(0),
+            clients: Arc::default(),
+            came: AtomicU64::new(0),
+            since: Instant::now(),
+            loading: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the machine still applies what its log held at the start.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.load(Ordering::Relaxed)
+    }
+
+    /// How much memory the keys and values may have; 0: all.
+    pub(crate) fn memory_limit(&self) -> u64 {
+        self.max_memory.load(Ordering::Relaxed)
+    }
+
+    /// Whether the keys and values have as much memory as they may.
+    pub(crate) fn is_full(&self) -> bool {
+        let limit = self.memory_limit();
+        limit > 0 && self.figures.bytes() >= limit
+    }
+}
+
+/// A greeting: `HELLO [version [AUTH user password] [SETNAME name]]`.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    protocol: Option<Protocol>,
+    /// Who the client says that it is.
+    pub(crate) login: Option<Login>,
+    name: Option<Vec<u8>>,
+}
+
+impl Hello {
+    /// All of it is right, or the text of an error.
+    pub(crate) fn parse(command: &Command) -> Result<Hello, &'static str> {
+        let mut hello = Hello { protocol: None, login: None, name: None };
+        if command.len() > 1 {
+            hello.protocol = match kv::number(command.argument(1)) {
+                Some(2) => Some(Protocol::Resp2),
+                Some(3) => Some(Protocol::Resp3),
+                Some(_) => return Err("NOPROTO unsupported protocol version"),
+                None => return Err("ERR Protocol version is not an integer or out of range"),
+            };
+        }
+        let mut at = 2;
+        while at < command.len() {
+            if command.is(at, "setname") && at + 1 < command.len() {
+                hello.name = Some(checked_name(command.argument(at + 1))?);
+                at += 2;
+            } else if command.is(at, "auth") && at + 2 < command.len() {
+                let (user, password) = (command.share(at + 1), Secret::new(command.argument(at + 2)));
+                hello.login = Some(Login { user: Some(user), password });
+                at += 3;
+            } else {
+                return Err("ERR syntax error in HELLO");
+            }
+        }
+        Ok(hello)
+    }
 }
 
 /// One client's connection, as it sees itself.
 #[derive(Debug)]
 pub struct Session {
-    id: u64,
+    listed: Listed,
     name: Vec<u8>,
     about: Arc<About>,
+    /// The database that it has chosen.
+    pub database: u8,
 }
 
 impl Session {
-    /// A fresh connection with its number.
-    pub fn new(id: u64, about: Arc<About>) -> Session {
-        Session { id, name: Vec::new(), about }
+    /// A fresh connection.
+    pub(crate) fn new(listed: Listed, about: Arc<About>) -> Session {
+        Session { listed, name: Vec::new(), about, database: 0 }
+    }
+
+    /// Its place in the list of all.
+    pub(crate) fn listed(&self) -> &Listed {
+        &self.listed
     }
 
     /// Answers a command that is in the table with its number of arguments checked.
-    pub fn answer(&mut self, name: &str, command: &Command, replies: &mut Replies) {
+    pub fn answer(&mut self, name: &'static str, command: &Command, replies: &mut Replies) {
         match name {
             "ping" => match command.len() {
                 1 => replies.simple("PONG"),
@@ -53,18 +157,31 @@ impl Session {
                 _ => replies.error(&wrong_arity("ping")),
             },
             "echo" => replies.bulk(command.argument(1)),
-            "hello" => self.hello(command, replies),
             "client" => self.client(command, replies),
-            "command" => table(command, replies),
-            "config" => self.config(command, replies),
-            "select" => match kv::number(command.argument(1)) {
-                Some(0) => replies.simple("OK"),
-                Some(_) => replies.error("ERR DB index is out of range"),
-                None => replies.error("ERR value is not an integer or out of range"),
-            },
-            "info" => replies.bulk(self.info().as_bytes()),
+            "command" => manual::answer(command, replies),
+            "config" => settings::answer(&self.about, command, replies),
+            "info" => {
+                let asked: Vec<_> = (1..command.len().min(17))
+                    .map(|at| String::from_utf8_lossy(command.argument(at)).to_lowercase())
+                    .collect();
+                replies.verbatim(&info::text(&self.about, &asked));
+            }
+            "time" => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                replies.array(2);
+                replies.bulk(now.as_secs().to_string().as_bytes());
+                replies.bulk(now.subsec_micros().to_string().as_bytes());
+            }
+            // Every node takes writes, and nobody follows it in redis's way.
+            "role" => {
+                replies.array(3);
+                replies.bulk(b"master");
+                replies.number(0);
+                replies.array(0);
+            }
             "reset" => {
-                self.name.clear();
+                self.call(Vec::new());
+                self.database = 0;
                 replies.protocol = Protocol::Resp2;
                 replies.simple("RESET");
             }
@@ -72,45 +189,27 @@ impl Session {
         }
     }
 
-    /// `HELLO [version [AUTH user password] [SETNAME name]]`.
-    fn hello(&mut self, command: &Command, replies: &mut Replies) {
-        let mut protocol = replies.protocol;
-        let mut name = None;
-        if command.len() > 1 {
-            protocol = match kv::number(command.argument(1)) {
-                Some(2) => Protocol::Resp2,
-                Some(3) => Protocol::Resp3,
-                Some(_) => return replies.error("NOPROTO unsupported protocol version"),
-                None => return replies.error("ERR Protocol version is not an integer or out of range"),
-            };
+    fn call(&mut self, name: Vec<u8>) {
+        self.listed.named(&name);
+        self.name = name;
+    }
+
+    /// Answers a greeting, and from now on in the dialect that it asks for.
+    pub(crate) fn greet(&mut self, hello: Hello, replies: &mut Replies) {
+        if let Some(name) = hello.name {
+            self.call(name);
         }
-        let mut at = 2;
-        while at < command.len() {
-            if command.is(at, "setname") && at + 1 < command.len() {
-                match checked_name(command.argument(at + 1)) {
-                    Ok(text) => name = Some(text),
-                    Err(error) => return replies.error(error),
-                }
-                at += 2;
-            } else if command.is(at, "auth") && at + 2 < command.len() {
-                return replies.error("ERR AUTH is not supported: this server has no users and no passwords");
-            } else {
-                return replies.error("ERR syntax error in HELLO");
-            }
-        }
-        if let Some(name) = name {
-            self.name = name;
-        }
+        let protocol = hello.protocol.unwrap_or(replies.protocol);
         replies.protocol = protocol;
         replies.map(7);
         replies.bulk(b"server");
         replies.bulk(b"coracle");
         replies.bulk(b"version");
-        replies.bulk(env!("CARGO_PKG_VERSION").as_bytes());
+        replies.bulk(DIALECT.as_bytes());
         replies.bulk(b"proto");
         replies.number(if protocol == Protocol::Resp3 { 3 } else { 2 });
         replies.bulk(b"id");
-        replies.number(self.id as i64);
+        replies.number(self.listed.id as i64);
         // A client need not know about the cluster: it may use any node as if it were the only one.
         replies.bulk(b"mode");
         replies.bulk(b"standalone");
@@ -126,7 +225,7 @@ impl Session {
         if command.is(1, "setname") {
             match (arity, checked_name(command.argument(2))) {
                 (3, Ok(name)) => {
-                    self.name = name;
+                    self.call(name);
                     replies.simple("OK");
                 }
                 (3, Err(error)) => replies.error(error),
@@ -143,12 +242,26 @@ impl Session {
             } else {
                 replies.error("ERR Unrecognized option for CLIENT SETINFO");
             }
+        } else if (command.is(1, "id") || command.is(1, "info")) && arity != 2 {
+            replies.error(&wrong(if command.is(1, "id") { "id" } else { "info" }));
         } else if command.is(1, "id") {
-            replies.number(self.id as i64);
+            replies.number(self.listed.id as i64);
         } else if command.is(1, "info") {
-            let name = String::from_utf8_lossy(&self.name);
             let protocol = if replies.protocol == Protocol::Resp3 { 3 } else { 2 };
-            replies.bulk(format!("id={} name={name} db=0 resp={protocol}\n", self.id).as_bytes());
+            replies.verbatim(&format!("{} resp={protocol}\n", self.listed.line()));
+        } else if command.is(1, "list") {
+            match arity {
+                2 => replies.verbatim(&self.about.clients.lines()),
+                // All are of the usual kind.
+                4 if command.is(2, "type") && command.is(3, "normal") => {
+                    replies.verbatim(&self.about.clients.lines());
+                }
+                _ => replies.error("ERR syntax error: CLIENT LIST [TYPE normal] is served here"),
+            }
+        } else if command.is(1, "kill") && arity == 2 {
+            replies.error(&wrong("kill"));
+        } else if command.is(1, "kill") {
+            self.kill(command, replies);
         } else if command.is(1, "no-evict") || command.is(1, "no-touch") {
             // Nothing is evicted here, and nothing remembers when it was touched.
             replies.simple("OK");
@@ -157,41 +270,39 @@ impl Session {
         }
     }
 
-    /// `CONFIG GET pattern…`, for the two settings that redis-benchmark asks about.
-    fn config(&self, command: &Command, replies: &mut Replies) {
-        if !command.is(1, "get") {
-            return replies.error(&unknown_subcommand(command));
+    /// `CLIENT KILL address`, and `CLIENT KILL [ID number] [ADDR address] [USER name] [SKIPME yes | no]`.
+    fn kill(&self, command: &Command, replies: &mut Replies) {
+        let text = |at: usize| String::from_utf8_lossy(command.argument(at)).into_owned();
+        if command.len() == 3 {
+            let from = text(2).parse().ok();
+            let killed = from
+                .map_or(0, |from| self.about.clients.kill(&Wanted { from: Some(from), ..Wanted::default() }));
+            return if killed > 0 { replies.simple("OK") } else { replies.error("ERR No such client") };
         }
-        if command.len() < 3 {
-            return replies.error(&wrong_arity("config|get"));
+        let mut wanted = Wanted { but: Some(self.listed.id), ..Wanted::default() };
+        for at in (2..command.len()).step_by(2) {
+            let understood = if at + 1 == command.len() {
+                false
+            } else if command.is(at, "id") {
+                wanted.id = text(at + 1).parse().ok();
+                wanted.id.is_some()
+            } else if command.is(at, "addr") {
+                wanted.from = text(at + 1).parse().ok();
+                wanted.from.is_some()
+            } else if command.is(at, "user") {
+                wanted.user = Some(text(at + 1));
+                true
+            } else if command.is(at, "skipme") && command.is(at + 1, "no") {
+                wanted.but = None;
+                true
+            } else {
+                command.is(at, "skipme") && command.is(at + 1, "yes")
+            };
+            if !understood {
+                return replies.error("ERR syntax error");
+            }
         }
-        let durable = if self.about.durable { "yes" } else { "no" };
-        let settings = [("save", ""), ("appendonly", durable)];
-        let asked = |name: &str| (2..command.len()).any(|i| command.is(i, name) || command.is(i, "*"));
-        let shown: Vec<_> = settings.into_iter().filter(|(name, _)| asked(name)).collect();
-        replies.map(shown.len());
-        for (name, value) in shown {
-            replies.bulk(name.as_bytes());
-            replies.bulk(value.as_bytes());
-        }
-    }
-
-    fn info(&self) -> String {
-        let About { node, port, clients, commands, replies, .. } = &*self.about;
-        format!(
-            "# Server\r\ncoracle_version:{}\r\ncoracle_node:{node}\r\nprocess_id:{}\r\ntcp_port:{port}\r\n\
-             # Clients\r\nconnected_clients:{}\r\nmaxclients:{}\r\n\
-             command_bytes:{}\r\nmax_command_bytes:{}\r\nreply_bytes:{}\r\nmax_reply_bytes:{}\r\n\
-             # More\r\nsee:CORACLE STATUS\r\n",
-            env!("CARGO_PKG_VERSION"),
-            std::process::id(),
-            clients.held(),
-            clients.limit(),
-            commands.held(),
-            commands.limit(),
-            replies.held(),
-            replies.limit(),
-        )
+        replies.number(self.about.clients.kill(&wanted) as i64);
     }
 }
 
@@ -206,53 +317,15 @@ fn checked_name(name: &[u8]) -> Result<Vec<u8>, &'static str> {
     }
 }
 
-/// `COMMAND`, `COMMAND COUNT`, `COMMAND INFO name…`, `COMMAND LIST` and `COMMAND DOCS`.
-fn table(command: &Command, replies: &mut Replies) {
-    if command.len() == 1 {
-        replies.array(COMMANDS.len());
-        COMMANDS.iter().for_each(|known| describe(known, replies));
-    } else if command.is(1, "count") {
-        replies.number(COMMANDS.len() as i64);
-    } else if command.is(1, "list") {
-        replies.array(COMMANDS.len());
-        COMMANDS.iter().for_each(|known| replies.bulk(known.name.as_bytes()));
-    } else if command.is(1, "info") {
-        replies.array(command.len() - 2);
-        for i in 2..command.len() {
-            match commands::find(command.argument(i)) {
-                Some(known) => describe(known, replies),
-                None => replies.null(),
-            }
-        }
-    } else if command.is(1, "docs") {
-        // The manual is elsewhere; an empty map is a true, if short, answer.
-        replies.map(0);
-    } else {
-        replies.error(&unknown_subcommand(command));
-    }
-}
-
-fn describe(known: &Known, replies: &mut Replies) {
-    replies.array(6);
-    replies.bulk(known.name.as_bytes());
-    replies.number(known.arity);
-    replies.array(known.flags.len());
-    known.flags.iter().for_each(|flag| replies.simple(flag));
-    replies.number(known.keys.0);
-    replies.number(known.keys.1);
-    replies.number(known.keys.2);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::{Request, parse};
+    use crate::commands::{COMMANDS, Request, parse};
     use crate::resp::Parser;
 
     fn session() -> Session {
-        let budget = || Budget::new(10);
-        let (clients, commands, replies) = (budget(), budget(), budget());
-        Session::new(7, Arc::new(About { node: 1, durable: true, port: 6401, clients, commands, replies }))
+        let about = Arc::new(About::new(1, true, 6401, Arc::new(Account::new(10, 10, 10))));
+        Session::new(about.clients.enter(7, "127.0.0.1:1000".parse().unwrap()), about)
     }
 
     /// What comes back for a command on a connection that goes on.
@@ -260,7 +333,14 @@ mod tests {
         let line = format!("{line}\n");
         match parse(Parser::new().next(&mut line.as_bytes()).unwrap().unwrap()) {
             Request::Session(name, command) => session.answer(name, &command, replies),
-            Request::Refuse(error) => replies.error(&error),
+            Request::Hello(command) => match Hello::parse(&command) {
+                Ok(hello) => {
+                    assert_eq!(hello.login.is_some(), line.contains("AUTH"));
+                    session.greet(hello, replies);
+                }
+                Err(error) => replies.error(error),
+            },
+            Request::Refuse(error) | Request::Reject(error) => replies.error(&error),
             other => panic!("{other:?}"),
         }
         String::from_utf8(std::mem::take(&mut replies.bytes)).unwrap()
@@ -272,8 +352,11 @@ mod tests {
         let mut ask = |line: &str| ask(&mut session, &mut replies, line);
         assert!(ask("HELLO").starts_with("*14\r\n$6\r\nserver\r\n"));
         assert_eq!(ask("HELLO 4"), "-NOPROTO unsupported protocol version\r\n");
-        assert!(ask("HELLO 3 AUTH user secret").starts_with("-ERR AUTH is not supported"));
+        assert!(ask("HELLO 2 AUTH user secret SETNAME you").starts_with("*14"));
+        assert!(ask("HELLO 3 AUTH user").starts_with("-ERR syntax error"));
         assert!(ask("HELLO 3 SETNAME").starts_with("-ERR syntax error"));
+        assert_eq!(ask("CLIENT GETNAME"), "$3\r\nyou\r\n");
+        assert_eq!(ask("RESET"), "+RESET\r\n");
         assert_eq!(ask("CLIENT GETNAME"), "$-1\r\n", "still RESP2");
         assert!(ask("HELLO 3 SETNAME me").starts_with("%7\r\n"));
         assert_eq!(ask("CLIENT GETNAME"), "$2\r\nme\r\n");
@@ -290,15 +373,27 @@ mod tests {
         assert_eq!(ask("PING a b"), "-ERR wrong number of arguments for 'ping' command\r\n");
         assert_eq!(ask("CLIENT SETINFO LIB-NAME redis-rs"), "+OK\r\n");
         assert_eq!(ask("CLIENT ID"), ":7\r\n");
-        assert!(ask("CLIENT KILL x").starts_with("-ERR unknown subcommand 'KILL'"));
+        assert_eq!(ask("CLIENT KILL x"), "-ERR No such client\r\n");
+        assert_eq!(ask("CLIENT KILL ID 7"), ":0\r\n", "not itself");
+        assert_eq!(ask("CLIENT KILL ID 7 SKIPME no"), ":1\r\n");
+        assert_eq!(ask("CLIENT KILL ID 7 USER"), "-ERR syntax error\r\n");
+        assert_eq!(ask("CLIENT KILL"), "-ERR wrong number of arguments for 'client|kill' command\r\n");
+        assert!(ask("CLIENT LIST ID 99").starts_with("-ERR syntax error"));
+        assert!(ask("CLIENT LIST TYPE normal").contains("id=7 "));
+        assert_eq!(ask("CLIENT ID x"), "-ERR wrong number of arguments for 'client|id' command\r\n");
         assert_eq!(ask("CONFIG GET save"), "*2\r\n$4\r\nsave\r\n$0\r\n\r\n");
         assert_eq!(ask("CONFIG GET appendonly"), "*2\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n");
-        assert_eq!(ask("CONFIG GET maxmemory"), "*0\r\n");
-        assert_eq!(ask("COMMAND DOCS"), "*0\r\n");
+        assert_eq!(ask("CONFIG GET maxmemory"), "*2\r\n$9\r\nmaxmemory\r\n$1\r\n0\r\n");
+        assert_eq!(ask("CONFIG GET nosuch"), "*0\r\n");
+        assert!(ask("CONFIG GET *max*").starts_with("*8\r\n"));
+        assert!(ask("CONFIG SET maxclients 1").contains("set by --max-clients"));
+        assert_eq!(ask("CONFIG SET maxmemory 1mb"), "+OK\r\n");
+        assert_eq!(ask("CONFIG GET maxmemory"), "*2\r\n$9\r\nmaxmemory\r\n$7\r\n1048576\r\n");
+        assert!(ask("COMMAND DOCS get nosuch").starts_with("*2\r\n$3\r\nget\r\n*4\r\n$7\r\nsummary\r\n"));
+        assert_eq!(ask("COMMAND GETKEYS MSET a 1 b 2"), "*2\r\n$1\r\na\r\n$1\r\nb\r\n");
+        assert_eq!(ask("COMMAND GETKEYS PING"), "-ERR The command has no key arguments\r\n");
         assert_eq!(ask("COMMAND COUNT"), format!(":{}\r\n", COMMANDS.len()));
-        assert!(ask("COMMAND").starts_with(&format!("*{}\r\n*6\r\n", COMMANDS.len())));
-        assert!(ask("COMMAND INFO get nosuch").ends_with(":1\r\n:1\r\n:1\r\n$-1\r\n"));
-        assert_eq!(ask("SELECT 0"), "+OK\r\n");
-        assert_eq!(ask("SELECT 1"), "-ERR DB index is out of range\r\n");
+        assert!(ask("COMMAND").starts_with(&format!("*{}\r\n*10\r\n", COMMANDS.len())));
+        assert!(ask("COMMAND INFO get nosuch").ends_with("*0\r\n*0\r\n*0\r\n$-1\r\n"));
     }
 }

@@ -44,14 +44,14 @@ fn refusal(error: &TransferError) -> String {
 
 /// Asks a cluster, through whichever of these client addresses answers, to let this node lead, or the best; again and again
 /// until it does. Says what it waits for.
-pub fn ask(to: &[String], token: Option<&str>, node: Option<u64>, limit: Duration) -> Result<String, String> {
+pub fn ask(to: &[String], node: Option<u64>, limit: Duration) -> Result<String, String> {
     let mut words = vec!["TRANSFER".to_owned()];
     words.extend(node.map(|id| id.to_string()));
     let until = Instant::now() + limit;
     let mut told = String::new();
     loop {
         let left = until.saturating_duration_since(Instant::now());
-        let error = match members::ask(to, token, &words, left) {
+        let error = match members::ask(to, &words, left) {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };

@@ -86,6 +86,24 @@ impl Value {
         }
     }
 
+    /// Whether it has these bytes.
+    pub(crate) fn is(&self, bytes: &[u8]) -> bool {
+        self.len() == bytes.len()
+            && self.pieces().iter().zip(bytes.chunks(PIECE)).all(|(one, other)| one == other)
+    }
+
+    /// A part of it. Copies what it takes from several pieces.
+    pub(crate) fn part(&self, range: std::ops::Range<usize>) -> Value {
+        let (first, last) = (range.start / PIECE, (range.end.max(1) - 1) / PIECE);
+        if first == last {
+            let begin = first * PIECE;
+            return Value::from(self.pieces()[first].slice(range.start - begin..range.end - begin));
+        }
+        let taken = self.pieces()[first..=last].concat();
+        let begin = first * PIECE;
+        Value::from(&taken[range.start - begin..range.end - begin])
+    }
+
     /// Adds bytes at the end. The return value turns its [print](Value::print) from what it was into what it is.
     pub(crate) fn append(&mut self, tail: &[u8], seed: u64) -> u128 {
         let last = self.pieces().len() - 1;

@@ -45,7 +45,7 @@ fn a_redis_client_uses_any_node_in_either_dialect() {
             assert_eq!(redis::cmd("ECHO").arg("hi").query::<String>(&mut db).unwrap(), "hi");
             assert_eq!(redis::cmd("PING").query::<String>(&mut db).unwrap(), "PONG");
             let refused = redis::cmd("LPUSH").arg("a").arg("b").query::<Redis>(&mut db).unwrap_err();
-            assert!(refused.to_string().contains("unknown command 'LPUSH'"), "{refused}");
+            assert!(refused.to_string().contains("lists are not served"), "{refused}");
             let greeting: HashMap<String, Redis> =
                 redis::cmd("HELLO").query(&mut db).expect("a map in either dialect");
             assert_eq!(greeting["proto"], Redis::Int(if protocol == "resp3" { 3 } else { 2 }));

@@ -149,10 +149,14 @@ fn a_node_that_lies() {
         config: Config::new(id.parse().unwrap(), peer, Storage::Dir(directory.into())),
         client_addr: client,
         client_tls: None,
+        admin_addr: None,
+        roster: Default::default(),
+        figures: Default::default(),
+        open_without_users: false,
         timeout: Duration::from_secs(2),
         limits: Limits::default(),
     };
-    run_server(options, Liar(Kv::new()), true).unwrap();
+    run_server(options, Liar(Kv::new()), true, || false).unwrap();
 }
 
 fn liar() -> Program {

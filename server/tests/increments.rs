@@ -59,7 +59,7 @@ fn fell(cluster: &mut Cluster, falls: u64, total: u64, done: &AtomicU64) {
 #[test]
 fn cs_1_as_many_increments_are_done_as_are_acknowledged() {
     let (total, falls) = (setting("INCREMENTS", 6000), setting("FALLS", 3));
-    let (mut cluster, _directory) = formed(3, &[]);
+    let (mut cluster, _directory) = formed(3, &["--library-clients"]);
     let peers: Vec<_> = (1..=3).map(|id| cluster.node(id).place.peer_addr.clone()).collect();
     let (left, done) = (Arc::new(AtomicU64::new(total)), Arc::new(AtomicU64::new(0)));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

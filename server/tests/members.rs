@@ -2,6 +2,7 @@
 
 mod support;
 
+use coracle_server::client::Value;
 use coracle_server::cluster::{free_port, report};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -162,6 +163,31 @@ fn nodes_without_an_id_are_told_one_each_and_nobody_gets_in_without_the_token() 
     });
 }
 
+/// Whoever is told to leads, at once and by any node's word; asked for again it is done already; and every write is there.
+#[test]
+fn leadership_goes_to_whom_it_is_given_to_by_command() {
+    let (cluster, _directory) = formed(3, STEADY);
+    let all = cluster.client_addresses().join(",");
+    for round in 0..4 {
+        let (leader, _) = cluster.leader().unwrap();
+        let next = 1 + leader % 3;
+        support::set(&mut cluster.node(leader).client().unwrap(), &format!("key-{round}"), "value");
+        let words = ["transfer", "--to-node", &next.to_string()];
+        let told = said(&members(&all, &words));
+        assert!(told.contains(&format!("node {next}")), "{told}");
+        assert_eq!(cluster.leader().unwrap().0, next);
+        assert_eq!(said(&members(&all, &words)), told);
+    }
+    let nobody = members(&all, &["transfer", "--to-node", "9"]);
+    assert!(!nobody.status.success(), "{nobody:?}");
+    for node in 1..=3 {
+        let mut client = cluster.node(node).client().unwrap();
+        for round in 0..4 {
+            assert_eq!(ask(&mut client, &format!("GET key-{round}")), Value::Bulk(b"value".to_vec()));
+        }
+    }
+}
+
 /// A node of a cluster that forms by itself. Its command line is the same at each start, but for its peer address.
 struct Member {
     id: u64,
@@ -211,7 +237,7 @@ fn set(to: &str, key: &str) {
     wait("the write is done", || {
         let mut client = coracle_server::client::Client::connect(to, LONG).ok()?;
         match client.ask(&[b"SET", key.as_bytes(), b"1"]) {
-            Ok(coracle_server::client::Value::Simple(_)) => Some(()),
+            Ok(Value::Simple(_)) => Some(()),
             _ => None,
         }
     });

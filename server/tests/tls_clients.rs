@@ -203,6 +203,41 @@ fn a_renewed_certificate_is_shown_to_whoever_comes_next() {
     expect(&mut before, b"+PONG\r\n");
 }
 
+/// Whoever shows a client's certificate is the user of that name, if there is one.
+#[test]
+fn a_certificate_names_a_user_and_that_of_a_node_is_an_administrators() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, address) = alone(dir.path(), &east(), ONLY);
+    cluster.form().unwrap();
+    cluster.leader().unwrap();
+    let add = |name: &str, role: &str| {
+        let mut command = Command::new(CORACLE);
+        command
+            .args(["users", "add", name, "--role", role, "--to", &address])
+            .args(certificate(&east(), "node-2"));
+        let (code, text) = said(&command.env("CORACLE_PASSWORD", "sesame").output().unwrap());
+        assert_eq!(code, 0, "{text}");
+    };
+    let mut ann =
+        Visitor::new(&east().join("ca.pem")).showing(&east(), "client-ann").connect(&address).unwrap();
+    let mut node = Visitor::new(&east().join("ca.pem")).showing(&east(), "node-3").connect(&address).unwrap();
+    let mut asks = |line: &str, answer: &str| {
+        ann.write_all(line.as_bytes()).unwrap();
+        expect(&mut ann, answer.as_bytes());
+    };
+    asks("SET k v\r\n", "+OK\r\n");
+    add("root", "admin");
+    asks("GET k\r\n", "-NOAUTH Authentication required.\r\n");
+    add("ann", "read");
+    asks("GET k\r\nACL WHOAMI\r\nSET k w\r\n", "$1\r\nv\r\n$3\r\nann\r\n-NOPERM User ann has no permissions");
+    node.write_all(b"SET k w\r\nCORACLE USERS REMOVE ann\r\n").unwrap();
+    expect(&mut node, b"+OK\r\n+OK\r\n");
+    ann.write_all(b"GET k\r\nQUIT\r\n").unwrap();
+    let mut rest = String::new();
+    ann.read_to_string(&mut rest).unwrap();
+    assert!(rest.ends_with("-NOAUTH Authentication required.\r\n+OK\r\n"), "{rest}");
+}
+
 /// A process that ends with the test.
 struct Ends(Child);
 

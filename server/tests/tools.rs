@@ -40,6 +40,29 @@ fn said(output: &Output) -> String {
 
 #[test]
 #[ignore = "needs the package redis-tools"]
+fn redis_cli_says_who_it_is() {
+    let (cluster, _directory) = formed(1, &[]);
+    let place = &cluster.node(1).place;
+    for (name, role) in [("root", "admin"), ("default", "read")] {
+        let mut command = Command::new(CORACLE);
+        command.args(["users", "add", name, "--role", role, "--to", &place.client_addr]);
+        if name != "root" {
+            command.args(["--user", "root"]);
+        }
+        command.envs([("CORACLE_PASSWORD", "sesame"), ("CORACLE_NEW_PASSWORD", "sesame")]);
+        said(&command.output().unwrap());
+    }
+    assert_eq!(cli(place, &["--no-auth-warning", "-a", "sesame", "acl", "whoami"], ""), "default\n");
+    assert_eq!(
+        cli(place, &["--no-auth-warning", "--user", "root", "-a", "sesame", "-3", "set", "k", "v"], ""),
+        "OK\n"
+    );
+    assert!(cli(place, &["--no-auth-warning", "-a", "sesame", "set", "k", "w"], "").starts_with("NOPERM"));
+    assert!(cli(place, &["get", "k"], "").starts_with("NOAUTH"));
+}
+
+#[test]
+#[ignore = "needs the package redis-tools"]
 fn redis_cli_talks_to_any_node() {
     let (cluster, _directory) = formed(3, STEADY);
     let place = |id| &cluster.node(id).place;

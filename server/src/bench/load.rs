@@ -7,6 +7,7 @@
 //! the end is told too, since a server that hangs would otherwise look fast.
 
 use super::latency::Latencies;
+use crate::client;
 use crate::cluster;
 use crate::resp::Replies;
 use std::cell::RefCell;
@@ -153,9 +154,31 @@ async fn choose(addresses: &[String]) -> Result<String, String> {
 }
 
 async fn connect(address: &str) -> io::Result<TcpStream> {
-    let stream = timeout(LIMIT, TcpStream::connect(address)).await??;
+    let mut stream = timeout(LIMIT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
+    if let Some((user, password)) = client::login() {
+        timeout(LIMIT, log_in(&mut stream, user.as_bytes(), password.expose())).await??;
+    }
     Ok(stream)
+}
+
+/// Says as whom it asks.
+async fn log_in(stream: &mut TcpStream, user: &[u8], password: &[u8]) -> io::Result<()> {
+    let mut out = Replies::default();
+    out.array(3);
+    [b"AUTH", user, password].into_iter().for_each(|word| out.bulk(word));
+    stream.write_all(&out.bytes).await?;
+    let mut input = Vec::new();
+    loop {
+        if stream.read_buf(&mut input).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        match reply(&input)? {
+            Some((_, Some(error))) => return Err(io::Error::other(error.to_owned())),
+            Some((_, None)) => return Ok(()),
+            None => {}
+        }
+    }
 }
 
 /// What all connections note down.

@@ -12,6 +12,7 @@ pub mod raw;
 
 use self::load::{Load, Outcome};
 use crate::cluster::Interrupt;
+use crate::credentials::AsUser;
 use crate::resp::MAX_ARGUMENT;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -32,6 +33,8 @@ pub struct Bench {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with = "probe",
           required_unless_present_any = ["probe", "bare"])]
     to: Vec<String>,
+    #[command(flatten)]
+    login: AsUser,
     /// Compare a new cluster of three with three processes that sync the same bytes without Raft
     #[arg(long)]
     probe: bool,
@@ -93,6 +96,7 @@ impl Bench {
     }
 
     fn measure(self) -> Result<(), String> {
+        self.login.apply()?;
         let clients = usize::from(self.clients);
         let connections = self.connections.map_or(clients.min(500), usize::from);
         if connections > clients {

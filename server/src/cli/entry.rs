@@ -31,8 +31,8 @@ impl Entry {
             Entry::Skip { to, entry } => (to, "SKIP", entry),
             Entry::Retry { to, entry } => (to, "RETRY", entry),
         };
-        to.tls.apply()?;
-        let done = entries::ask(&to.to, to.token(), verb, entry, to.wait)?;
+        to.credentials.apply()?;
+        let done = entries::ask(&to.to, verb, entry, to.wait)?;
         to.tell(&done)
     }
 }

@@ -1,8 +1,9 @@
 //! `coracle members`: who takes part, and every change of that.
 
 use super::{STATUS_LIMIT, To};
-use crate::client::{Client, CommandTls, Value};
+use crate::client::{self, Client, Value};
 use crate::cluster::INIT_LIMIT;
+use crate::credentials::Credentials;
 use crate::{members, transfer};
 use clap::Subcommand;
 use std::io;
@@ -14,11 +15,8 @@ pub(super) enum Members {
         /// The client address of one of the nodes
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
-        /// What the nodes were started with by --join-token
-        #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
-        join_token: Option<String>,
         #[command(flatten)]
-        tls: CommandTls,
+        credentials: Credentials,
         /// All nodes, with their peer addresses
         #[arg(value_name = "ID=HOST:PORT", required = true, value_parser = member)]
         members: Vec<String>,
@@ -29,7 +27,7 @@ pub(super) enum Members {
         #[arg(long, value_name = "HOST:PORT")]
         to: String,
         #[command(flatten)]
-        tls: CommandTls,
+        credentials: Credentials,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -104,17 +102,17 @@ pub(super) enum Members {
 impl Members {
     pub(super) fn run(self) -> Result<(), String> {
         let (to, words) = match self {
-            Members::Init { to, join_token, tls, members } => {
-                tls.apply()?;
-                return init(&to, join_token.as_deref(), &members);
+            Members::Init { to, credentials, members } => {
+                credentials.apply()?;
+                return init(&to, &members);
             }
-            Members::List { to, tls, json } => {
-                tls.apply()?;
+            Members::List { to, credentials, json } => {
+                credentials.apply()?;
                 return members::print_list(&to, STATUS_LIMIT, json);
             }
             Members::Transfer { to, to_node } => {
-                to.tls.apply()?;
-                let done = transfer::ask(&to.to, to.token(), to_node, to.wait)?;
+                to.credentials.apply()?;
+                let done = transfer::ask(&to.to, to_node, to.wait)?;
                 return to.tell(&done);
             }
             Members::Add { to, member } => (to, vec!["ADD".to_owned(), member]),
@@ -125,20 +123,18 @@ impl Members {
             Members::Replace { to, id, member } => (to, vec!["REPLACE".to_owned(), id.to_string(), member]),
             Members::Voters { to, members } => (to, [vec!["VOTERS".to_owned()], members].concat()),
         };
-        to.tls.apply()?;
-        let done = members::ask(&to.to, to.token(), &words, to.wait)?;
+        to.credentials.apply()?;
+        let done = members::ask(&to.to, &words, to.wait)?;
         to.tell(&done)
     }
 }
 
-fn init(to: &str, token: Option<&str>, members: &[String]) -> Result<(), String> {
+fn init(to: &str, members: &[String]) -> Result<(), String> {
     let mut command: Vec<&[u8]> = vec![b"CORACLE", b"MEMBERS"];
-    if let Some(token) = token {
-        command.extend([b"TOKEN", token.as_bytes()]);
-    }
+    command.extend(client::token_words());
     command.push(b"INIT");
     command.extend(members.iter().map(String::as_bytes));
-    let cannot = |error: io::Error| format!("{to} does not answer: {error}");
+    let cannot = |error: io::Error| client::unasked(to, &error);
     match Client::connect(to, INIT_LIMIT).map_err(cannot)?.ask(&command).map_err(cannot)? {
         Value::Simple(_) => {
             println!("the cluster has {} members", members.len());

@@ -1,7 +1,7 @@
 //! `coracle rebuild`: the machine of a node is rebuilt from its leader's.
 
 use super::duration;
-use crate::client::CommandTls;
+use crate::credentials::Credentials;
 use crate::rebuild;
 use std::time::Duration;
 
@@ -13,11 +13,8 @@ pub(super) struct Rebuild {
     /// How long to wait until it is done; after that it goes on, and may be asked for again
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     wait: Duration,
-    /// What the nodes were started with by --join-token
-    #[arg(long, value_name = "SECRET", env = "CORACLE_JOIN_TOKEN", hide_env_values = true)]
-    join_token: Option<String>,
     #[command(flatten)]
-    tls: CommandTls,
+    credentials: Credentials,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,8 +22,8 @@ pub(super) struct Rebuild {
 
 impl Rebuild {
     pub(super) fn run(self) -> Result<(), String> {
-        self.tls.apply()?;
-        let done = rebuild::ask(&self.to, self.join_token.as_deref(), self.wait)?;
+        self.credentials.apply()?;
+        let done = rebuild::ask(&self.to, self.wait)?;
         if self.json {
             println!("{}", serde_json::json!({ "done": done }));
         } else {

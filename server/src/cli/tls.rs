@@ -8,7 +8,7 @@ use std::path::PathBuf;
 /// The certificate of a server, and where it is used.
 #[derive(Args)]
 pub(super) struct ServerTls {
-    /// The certificate of this node, in PEM: connections between nodes, and to clients of the library, are encrypted then
+    /// The certificate of this node, in PEM: connections on the peer address are encrypted then
     #[arg(long, value_name = "FILE", requires = "tls_key", requires = "tls_ca")]
     tls_cert: Option<PathBuf>,
     /// Its key, which nobody else may read

@@ -181,6 +181,18 @@ impl Parser {
         Ok(Step::Whole(Command { bytes, ends, excess }))
     }
 
+    /// Keeps nothing of the command in progress, and of what comes of it. False if its length is not known, since it is
+    /// one of a single line: that cannot be stepped over.
+    #[must_use]
+    pub fn step_over(&mut self) -> bool {
+        let known = self.expect != Expect::Command;
+        if known {
+            (self.bytes, self.ends) = (Vec::new(), Vec::new());
+            self.excess = Some(Excess::Memory);
+        }
+        known
+    }
+
     /// Whether a command has begun and is not whole.
     pub fn started(&self) -> bool {
         self.expect != Expect::Command || !self.line.is_empty()
@@ -351,6 +363,23 @@ mod tests {
     fn as_many_arguments_as_are_allowed_are_taken() {
         let (commands, error) = parse(&[&encode(&vec![b"k".to_vec(); MAX_ARGUMENTS])]);
         assert_eq!((commands[0].excess(), commands[0].len(), error), (None, MAX_ARGUMENTS, None));
+    }
+
+    #[test]
+    fn what_has_no_room_is_stepped_over_wherever_that_turns_out() {
+        let stream = encode(&[b"SET".to_vec(), b"k".to_vec(), vec![b'x'; 1000]]);
+        for cut in 5..stream.len() {
+            let mut parser = Parser::new();
+            assert_eq!(parser.next(&mut &stream[..cut]), Ok(None));
+            assert!(parser.step_over() && parser.held() < 64, "cut at {cut}");
+            let rest = [&stream[cut..], b"PING\n"].concat();
+            let mut input = &rest[..];
+            assert_eq!(parser.next(&mut input).unwrap().unwrap().excess(), Some(Excess::Memory), "{cut}");
+            assert_eq!(parser.next(&mut input).unwrap().unwrap().argument(0), b"PING");
+        }
+        let mut parser = Parser::new();
+        assert_eq!(parser.next(&mut &b"PIN"[..]), Ok(None));
+        assert!(!parser.step_over(), "nobody knows where it ends");
     }
 
     #[test]

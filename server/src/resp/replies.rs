@@ -40,10 +40,25 @@ impl Replies {
         self.pieces(&[string]);
     }
 
+    /// A text for people. RESP2 knows no such kind.
+    pub fn verbatim(&mut self, text: &str) {
+        match self.protocol {
+            Protocol::Resp2 => self.bulk(text.as_bytes()),
+            Protocol::Resp3 => {
+                self.line(b'=', &(text.len() + 4).to_string());
+                self.bytes.extend_from_slice(b"txt:");
+                self.bytes.extend_from_slice(text.as_bytes());
+                self.bytes.extend_from_slice(b"\r\n");
+            }
+        }
+    }
+
     /// A string that stands in several pieces.
     pub fn pieces<P: AsRef<[u8]>>(&mut self, pieces: &[P]) {
         let length: usize = pieces.iter().map(|piece| piece.as_ref().len()).sum();
         self.line(b'$', &length.to_string());
+        // So that what it takes is what it says, and not up to twice as much.
+        self.bytes.reserve_exact(length + 2);
         pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece.as_ref()));
         self.bytes.extend_from_slice(b"\r\n");
     }
@@ -52,6 +67,14 @@ impl Replies {
     pub fn null(&mut self) {
         self.bytes.extend_from_slice(match self.protocol {
             Protocol::Resp2 => b"$-1\r\n",
+            Protocol::Resp3 => b"_\r\n",
+        });
+    }
+
+    /// No array.
+    pub fn no_array(&mut self) {
+        self.bytes.extend_from_slice(match self.protocol {
+            Protocol::Resp2 => b"*-1\r\n",
             Protocol::Resp3 => b"_\r\n",
         });
     }
@@ -77,6 +100,14 @@ impl Replies {
         }
     }
 
+    /// The head of a set: so many replies follow as its items. RESP2 has none and gets an array.
+    pub fn set(&mut self, items: usize) {
+        match self.protocol {
+            Protocol::Resp2 => self.array(items),
+            Protocol::Resp3 => self.line(b'~', &items.to_string()),
+        }
+    }
+
     fn line(&mut self, kind: u8, text: &str) {
         self.bytes.push(kind);
         self.bytes.extend(text.bytes().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { byte }));
@@ -99,10 +130,12 @@ mod tests {
             replies.number(-1);
             replies.error("ERR a\r\nb");
             replies.bulk(b"\r\n");
+            replies.verbatim("v");
+            replies.set(0);
         }
         assert_eq!(
             String::from_utf8(replies.bytes).unwrap(),
-            "$-1\r\n*2\r\n+k\r\n:-1\r\n-ERR a  b\r\n$2\r\n\r\n\r\n_\r\n%1\r\n+k\r\n:-1\r\n-ERR a  b\r\n$2\r\n\r\n\r\n"
+            "$-1\r\n*2\r\n+k\r\n:-1\r\n-ERR a  b\r\n$2\r\n\r\n\r\n$1\r\nv\r\n*0\r\n_\r\n%1\r\n+k\r\n:-1\r\n-ERR a  b\r\n$2\r\n\r\n\r\n=5\r\ntxt:v\r\n~0\r\n"
         );
     }
 }

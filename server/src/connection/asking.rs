@@ -1,0 +1,159 @@
+//! What a connection asks of the node: neighbouring writes as one entry of the log, and neighbouring reads as one question.
+
+use super::{Connection, End, NO_ROOM};
+use crate::commands::{self, Phrase};
+use crate::failures;
+use crate::kv::{Found, Lookup, Machine, Operation, Outcome};
+use crate::monitor::Refused;
+use coracle::WriteError;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
+    /// Has writes done in the database that was chosen, and answers each of them.
+    pub(super) async fn write(
+        &mut self,
+        mut writes: Vec<Operation>,
+        phrases: Vec<Phrase>,
+    ) -> Result<(), End> {
+        let count = writes.len();
+        let reply = writes.iter().map(Operation::reply).sum();
+        if self.session.database != 0 {
+            writes.insert(0, Operation::In(self.session.database));
+        }
+        let outcomes = match self.propose(writes, reply).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.repeat_error(&error, count).await,
+        };
+        if outcomes.len() != count {
+            let error = format!("UNKNOWN {} outcomes came for {count} commands", outcomes.len());
+            self.repeat_error(&error, count).await?;
+        } else {
+            for (outcome, phrase) in outcomes.iter().zip(&phrases) {
+                commands::answer_write(outcome, phrase, &mut self.replies);
+                self.send_if_many().await?;
+            }
+        }
+        self.fetched = 0;
+        Ok(())
+    }
+
+    /// Has a batch done, whose answer has so many bytes of values at most. The error is the text of a reply.
+    pub(super) async fn propose(
+        &mut self,
+        mut batch: Vec<Operation>,
+        reply: usize,
+    ) -> Result<Vec<Outcome>, String> {
+        // Before anything is done: afterwards it could not be refused.
+        if !self.owe(reply) {
+            return Err(NO_ROOM.to_owned());
+        }
+        let weight = batch.iter().map(Operation::weight).sum();
+        let shared = self.shared.clone();
+        let Some(passed) = shared.pass(self.place.account(), weight).await else {
+            self.fetched = 0;
+            return Err(self.refused());
+        };
+        self.refusals.end();
+        if let Some(by) = self.access.by() {
+            batch.insert(0, Operation::As(by));
+        }
+        let limit = self.shared.timeout;
+        let outcomes: Result<_, WriteError> = self.lane.write_retrying(batch, limit).await;
+        // It is not under way any more, however slowly the client takes its replies.
+        shared.about.served.writes.took(passed.end());
+        outcomes.map_err(|error| {
+            self.fetched = 0;
+            self.told(failures::of_write(&error, limit))
+        })
+    }
+
+    /// What a client is told of what was not done.
+    fn told(&self, error: String) -> String {
+        if self.shared.about.is_loading() { failures::while_loading(error) } else { error }
+    }
+
+    /// One more request was refused.
+    fn refused(&mut self) -> String {
+        self.shared.about.served.refuse(Refused::Busy);
+        failures::busy("too many requests are under way", self.refusals.one_more())
+    }
+
+    /// Asks the machine, and answers each of the questions.
+    pub(super) async fn read(&mut self, mut reads: Vec<Lookup>, mut phrases: Vec<Phrase>) -> Result<(), End> {
+        while !phrases.is_empty() {
+            // One alone is answered, or there is an error.
+            let asked = if reads.len() == 1 { std::mem::take(&mut reads) } else { reads.clone() };
+            let answers = match self.ask(asked).await {
+                Ok(answers) => answers,
+                Err(error) => return self.repeat_error(&error, phrases.len()).await,
+            };
+            // What was not answered is asked for again; one that there is no memory for alone is not.
+            let done = answers.len().max(1);
+            reads.drain(..done.min(reads.len()));
+            if answers.is_empty() {
+                self.repeat_error(NO_ROOM, 1).await?;
+            }
+            let phrases = phrases.drain(..done);
+            for (found, phrase) in answers.into_iter().zip(phrases) {
+                self.answer_read(found, &phrase).await?;
+            }
+            self.fetched = 0;
+        }
+        Ok(())
+    }
+
+    /// Asks the machine, in the database that was chosen. As many answers come, from the first question on, as there is memory
+    /// for. The error is the text of a reply.
+    pub(super) async fn ask(&mut self, reads: Vec<Lookup>) -> Result<Vec<Found>, String> {
+        let shared = self.shared.clone();
+        let Some(passed) = shared.pass(self.place.account(), 0).await else { return Err(self.refused()) };
+        self.refusals.end();
+        let count = reads.len();
+        let limit = self.shared.timeout;
+        let by = self.access.by().map(Lookup::As);
+        let database = (self.session.database != 0).then_some(Lookup::In(self.session.database));
+        let batch = by.into_iter().chain(database).chain(reads).collect();
+        let answers = self.shared.node.read_retrying(batch, limit).await;
+        shared.about.served.reads.took(passed.end());
+        let mut answers: Vec<Found> = answers.map_err(|error| self.told(failures::of_read(&error, limit)))?;
+        if !(1..=count).contains(&answers.len()) {
+            return Err("ERR the machine answered nothing".to_owned());
+        }
+        let mut fit = answers.len();
+        while !self.owe(answers[..fit].iter().map(Found::bytes).sum()) && fit > 0 {
+            fit /= 2;
+        }
+        answers.truncate(fit);
+        Ok(answers)
+    }
+
+    async fn answer_read(&mut self, found: Found, phrase: &Phrase) -> Result<(), End> {
+        let served = &self.shared.about.served;
+        match &found {
+            Found::Value(value) => served.looked(1, usize::from(value.is_some())),
+            Found::Values(values) => served.looked(values.len(), values.iter().flatten().count()),
+            _ => {}
+        }
+        if let Found::Values(values) = found {
+            // Up to MAX_ANSWER bytes: they leave piece by piece.
+            self.replies.array(values.len());
+            for value in values {
+                commands::answer_value(value.as_ref(), phrase, &mut self.replies);
+                self.send_if_many().await?;
+            }
+            return Ok(());
+        }
+        commands::answer_read(&found, phrase, &mut self.replies);
+        self.send_if_many().await
+    }
+
+    /// All of a batch comes to this.
+    pub(super) async fn repeat_error(&mut self, error: &str, times: usize) -> Result<(), End> {
+        self.shared.about.served.failed();
+        for _ in 0..times {
+            self.replies.error(error);
+            self.send_if_many().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,150 @@
+//! Waiting for a client: for the rest of a command, or until it takes its replies.
+//!
+//! A wait has one deadline from its beginning on, however often a byte comes meanwhile. A client that holds memory and is
+//! waited for can be made to give way: where that memory is used up, whoever has been waited for the longest is cut off.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+/// For how long nobody has to give way. 1 s: time for what is on its way, over any network.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Who holds memory and is waited for.
+#[derive(Debug, Default)]
+pub struct Waits {
+    /// With unfinished commands.
+    pub commands: Arc<Slow>,
+    /// With replies.
+    pub replies: Arc<Slow>,
+}
+
+/// Who holds memory of one kind and is waited for, longest first.
+#[derive(Debug, Default)]
+pub struct Slow(Mutex<List>);
+
+#[derive(Debug, Default)]
+struct List {
+    next: u64,
+    all: BTreeMap<u64, (Instant, Arc<Notify>)>,
+}
+
+impl Slow {
+    fn list(&self) -> MutexGuard<'_, List> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the one give way that has been waited for the longest, unless that is not long yet.
+    pub fn make_room(&self) {
+        let mut list = self.list();
+        if list.all.first_key_value().is_some_and(|(_, (since, _))| since.elapsed() >= GRACE)
+            && let Some((_, (_, cut))) = list.all.pop_first()
+        {
+            cut.notify_one();
+        }
+    }
+
+    fn enlist(self: &Arc<Slow>, since: Instant) -> Listed {
+        let mut list = self.list();
+        list.next += 1;
+        let (number, cut) = (list.next, Arc::new(Notify::new()));
+        list.all.insert(number, (since, cut.clone()));
+        Listed { slow: self.clone(), number, cut }
+    }
+}
+
+/// An entry of the list, which ends when this is dropped.
+#[derive(Debug)]
+struct Listed {
+    slow: Arc<Slow>,
+    number: u64,
+    cut: Arc<Notify>,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.slow.list().all.remove(&self.number);
+    }
+}
+
+/// Why a client is not waited for any longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Over {
+    /// It took too long.
+    Late,
+    /// Others need the memory that it holds.
+    GaveWay,
+}
+
+/// One wait, which begins when it is first asked about. It may be interrupted, and goes on then.
+#[derive(Debug, Default)]
+pub struct Wait {
+    since: Option<Instant>,
+    listed: Option<Listed>,
+}
+
+impl Wait {
+    /// The client has done what it was waited for.
+    pub fn end(&mut self) {
+        // As a rule it never began.
+        if self.since.is_some() {
+            *self = Wait::default();
+        }
+    }
+
+    /// Resolves when it has lasted for so long, or must give way to others in this list, if one is given. Cancel safe.
+    pub async fn over(&mut self, limit: Duration, gives_way: Option<&Arc<Slow>>) -> Over {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if let Some(slow) = gives_way.filter(|_| self.listed.is_none()) {
+            self.listed = Some(slow.enlist(since));
+        }
+        let late = sleep_until(since + limit);
+        let Some(listed) = &self.listed else {
+            late.await;
+            return Over::Late;
+        };
+        tokio::select! {
+            () = late => Over::Late,
+            () = listed.cut.notified() => Over::GaveWay,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::{sleep, timeout};
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wait_has_one_deadline_however_often_it_is_interrupted() {
+        let (mut wait, start) = (Wait::default(), Instant::now());
+        let over = loop {
+            if let Ok(over) = timeout(Duration::from_secs(7), wait.over(LIMIT, None)).await {
+                break over;
+            }
+        };
+        assert_eq!((over, start.elapsed()), (Over::Late, LIMIT));
+        wait.end();
+        assert!(timeout(LIMIT / 2, wait.over(LIMIT, None)).await.is_err(), "another wait begins anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_was_waited_for_the_longest_gives_way_but_not_at_once() {
+        let waits = Arc::new(Slow::default());
+        let (mut first, mut second) = (Wait::default(), Wait::default());
+        assert!(timeout(GRACE / 2, first.over(LIMIT, Some(&waits))).await.is_err());
+        waits.make_room();
+        assert!(timeout(GRACE, second.over(LIMIT, Some(&waits))).await.is_err());
+        waits.make_room();
+        assert_eq!(first.over(LIMIT, Some(&waits)).await, Over::GaveWay);
+        assert!(timeout(GRACE, second.over(LIMIT, Some(&waits))).await.is_err(), "one at a time");
+        second.end();
+        sleep(GRACE).await;
+        waits.make_room();
+        assert!(waits.list().all.is_empty());
+    }
+}
