@@ -129,8 +129,10 @@ impl Target {
             let directory = data.join(format!("node{}", place.id));
             let mut command = plain(&Place { directory, ..place.clone() });
             command.args(["--store", &store, "--heartbeat", "20ms", "--election-timeout", election_timeout]);
-            // Snapshots are many too: they are written, and the log purged after them, at any moment.
-            command.args(["--timeout", "1s", "--snapshot-entries", "300"]);
+            // Snapshots and segments are many too: they are written, and the log purged after them, at any moment,
+            // however little a busy machine gets done.
+            command.args(["--timeout", "1s", "--snapshot-entries", "300", "--segment-bytes", "262144"]);
+            command.arg("--library-clients");
             if let Some(mutant) = &mutant {
                 command.args(["--mutant", mutant]);
             }
