@@ -94,6 +94,7 @@ impl World {
         self.healed = true;
         self.tell(|| "all faults end".to_owned());
         self.plan.heal();
+        self.upgrade_all();
         self.end_copies();
         self.end_corner();
         for node in 0..self.hosts.len() {

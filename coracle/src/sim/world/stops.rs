@@ -48,13 +48,20 @@ impl World {
         self.tell(|| format!("the program of node {} is upgraded", node + 1));
     }
 
-    /// All programs can apply everything, and all machines go on (L13).
+    /// All programs can apply everything from now on. (A machine that keeps its own disk and has failed needs another start to try
+    /// an entry again. Were it to fail each time, an operator who has it tried again and again would keep its node down.)
+    pub(in crate::sim) fn upgrade_all(&mut self) {
+        if self.plan.poison > 0 {
+            (0..self.hosts.len()).for_each(|node| self.upgrade(node));
+        }
+    }
+
+    /// All machines go on (L13).
     pub(in crate::sim) fn go_on_everywhere(&mut self) -> Verdict {
         if self.plan.poison == 0 {
             return Ok(());
         }
         self.network.cut_where(|_, _| false);
-        (0..self.hosts.len()).for_each(|node| self.upgrade(node));
         self.until("L13", 100 * ELECTION, "end of all stops of machines", |world| {
             let goes_on = |host: &Host| host.dead || host.stop.is_none() && host.up.is_some();
             world.newest_leader().is_some() && world.hosts.iter().all(goes_on)
