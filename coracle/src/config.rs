@@ -199,11 +199,12 @@ pub struct Config {
     pub inflight_bytes: u64,
     /// The size of one segment of the write-ahead log, in bytes. Default 64 MiB, at least 64 KiB.
     pub segment_bytes: u64,
-    /// A snapshot is taken once so many bytes were written to the log since the newest one, or so many entries
-    /// ([`snapshot_entries`](Config::snapshot_entries)); and not before twice what that one took, so that a
-    /// large state is not written over and over. Default 64 MiB.
+    /// A snapshot is taken once entries of so many bytes were written to the log since the newest one, or eight times as many with what
+    /// fills up their blocks, or so many entries ([`snapshot_entries`](Config::snapshot_entries)); and not before twice what
+    /// that one took, so that a large state is not written over and over. So it bounds what a start has to apply again, and
+    /// what the log takes on the disk. Default 8 MiB.
     pub snapshot_bytes: u64,
-    /// See [`snapshot_bytes`](Config::snapshot_bytes): bounds what a start has to apply again. Default 100,000.
+    /// See [`snapshot_bytes`](Config::snapshot_bytes). Default 100,000.
     pub snapshot_entries: u64,
     /// Bytes of a snapshot sent in one message, one at a time. Default 256 KiB, at most 8 MiB.
     pub snapshot_piece_bytes: u64,
@@ -266,7 +267,7 @@ impl Config {
             inflight_messages: core.inflight_messages,
             inflight_bytes: core.inflight_bytes,
             segment_bytes: 64 << 20,
-            snapshot_bytes: 64 << 20,
+            snapshot_bytes: 8 << 20,
             snapshot_entries: 100_000,
             snapshot_piece_bytes: 256 << 10,
             snapshot_bytes_per_second: 64 << 20,

@@ -597,6 +597,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.expecting.extend(accepted.into_iter().map(|(caller, id)| (id, caller)));
         (self.open, self.handed) = (self.open - granted.len(), self.handed + granted.len() as u64);
         if !apply.is_empty() {
+            self.snapshots.on_apply(&apply);
             actions.work.push(Work::Apply(apply));
         }
         actions.work.extend(granted.into_iter().map(|(read, index)| Work::Read(index, read)));

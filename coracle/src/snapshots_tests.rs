@@ -3,6 +3,7 @@
 use super::*;
 use crate::applier::Progress;
 use crate::config::Storage;
+use crate::entry::{Kind, Stamp};
 use crate::replica::{Moment, Replica};
 use crate::storage::snapshots::Meta;
 use crate::work::RequestId;
@@ -271,7 +272,8 @@ fn pieces_that_come_faster_than_they_can_be_stored_are_lost() {
 fn a_follower_without_snapshots_keeps_the_log_from_going_up_to_a_limit() {
     let (mut driver, _, mut tick) = leader(100, |config| {
         config.snapshot_entries = 10;
-        config.snapshot_bytes = 1 << 20;
+        // Eight times as much of log.
+        config.snapshot_bytes = 1 << 17;
     });
     driver.without_snapshots(BTreeSet::from([peer(2)]));
     assert_eq!(driver.snapshots.shown().unknown_to, [NodeId(2)]);
@@ -338,6 +340,32 @@ fn a_snapshot_that_is_wanted_is_taken_whatever_the_policy_says() {
     assert_eq!(taken(&mut driver), 0);
     driver.fenced = Some(Index(130));
     assert_eq!(driver.want_snapshot(), Err(SnapshotError::Diverged));
+}
+
+/// What a start would have to apply again is bounded in bytes: one is due by what the machine was given, however few entries
+/// that are, and by what the log takes where small writes do not fill their blocks; and not before that is twice the newest.
+#[test]
+fn a_snapshot_is_due_by_what_a_start_applies_again_and_by_what_the_log_takes() {
+    let entries = |bytes: usize| {
+        let payload = vec![0; bytes];
+        vec![Entry::new(LogId::new(1, 101), Kind::Command, Stamp::default(), &payload)]
+    };
+    let (mut driver, _, _) = leader(100, |config| config.snapshot_bytes = 10_000);
+    assert!(!driver.snapshots.is_due(Index(101)));
+    driver.snapshots.on_apply(&entries(9_000));
+    assert!(!driver.snapshots.is_due(Index(101)));
+    driver.snapshots.on_apply(&entries(1_000));
+    assert!(driver.snapshots.is_due(Index(101)));
+    let (mut driver, _, _) = leader(100, |config| config.snapshot_bytes = 10_000);
+    driver.snapshots.log_bytes = 79_999;
+    assert!(!driver.snapshots.is_due(Index(101)));
+    driver.snapshots.log_bytes = 80_000;
+    assert!(driver.snapshots.is_due(Index(101)));
+    let (mut driver, _, _) = leader(50_000, |config| config.snapshot_bytes = 10_000);
+    driver.snapshots.on_apply(&entries(99_000));
+    assert!(!driver.snapshots.is_due(Index(101)), "the newest is half as large as that");
+    driver.snapshots.on_apply(&entries(1_000));
+    assert!(driver.snapshots.is_due(Index(101)));
 }
 
 /// A snapshot that could not be written, for want of space perhaps, is not begun again and again.

@@ -68,7 +68,8 @@ pub struct Restored {
 }
 
 impl Raft {
-    /// A node as it was when it stopped. It starts as a follower; the commit index is found out anew.
+    /// A node as it was when it stopped. It starts as a follower, and as the only voter campaigns with the first tick; the commit
+    /// index is found out anew.
     ///
     /// `seed` decides the election timeouts: give every start of every node another one. `boot` names this
     /// life of the process.
@@ -107,8 +108,12 @@ impl Raft {
             out: Output::default(),
             held: Vec::new(),
         };
-        let role = Role::Follower(Follower::new(&mut shared));
-        Ok(Raft { shared, role })
+        let mut follower = Follower::new(&mut shared);
+        // Nobody else could be leader, so there is nobody to wait for.
+        if shared.log.membership().voting_peers().eq([me]) {
+            follower.lose_patience();
+        }
+        Ok(Raft { shared, role: Role::Follower(follower) })
     }
 
     /// From now on it breaks this rule.

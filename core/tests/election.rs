@@ -16,6 +16,19 @@ fn three_nodes_elect_one_leader_and_all_know_it() {
     assert!(c.ids().into_iter().all(|id| c.leader_of(id) == leader && c.term(id) == 2));
 }
 
+/// Who votes alone waits for nobody: that would only make its clients wait at each start.
+#[test]
+fn the_only_voter_campaigns_with_its_first_tick() {
+    let mut c = Cluster::of(1);
+    c.elect(A);
+    c.crash(A);
+    c.restart(A);
+    assert_eq!(c.pass_until(300, |c| c.leader() == Some(A)), Some(1));
+    // One of two does not.
+    let mut c = Cluster::of(2);
+    assert!(c.pass_until(600, |c| c.leader().is_some()).is_some_and(|ticks| ticks > 30));
+}
+
 /// B45 of the seeds' rows: the term counts the elections.
 #[test]
 fn when_the_leader_dies_the_others_elect_another_in_the_next_term() {
