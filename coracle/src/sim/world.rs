@@ -194,7 +194,7 @@ pub(super) struct World {
     pub(super) chance: Chance,
     pub(super) now: u64,
     order: u64,
-    queue: BTreeMap<When, Happening>,
+    queue: BTreeMap<When, Box<Happening>>,
     pub(super) hosts: Vec<Host>,
     pub(super) network: Network,
     pub(super) clients: Clients,
@@ -363,13 +363,13 @@ impl World {
         if first && self.queue.range((when, 1, 0)..(when, 2, 0)).next().is_some() {
             self.met.count(Rare::Tied);
         }
-        self.queue.insert((when, u8::from(!first), self.order), what);
+        self.queue.insert((when, u8::from(!first), self.order), Box::new(what));
     }
 
     /// It happens before what is due at that moment already.
     pub(super) fn first_at(&mut self, delay: u64, what: Happening) {
         self.order += 1;
-        self.queue.insert((self.now + delay, 0, self.order), what);
+        self.queue.insert((self.now + delay, 0, self.order), Box::new(what));
     }
 
     pub(super) fn happen(&mut self) -> Verdict {
@@ -383,7 +383,7 @@ impl World {
             return broken("queue", "nothing will ever happen again".to_owned());
         };
         self.now = when;
-        let Some(what) = self.due(what) else { return Ok(()) };
+        let Some(what) = self.due(*what) else { return Ok(()) };
         match what {
             Happening::Tick { node, run } => self.on_tick(node, run),
             Happening::Deliver(parcel) => self.on_deliver(parcel),
@@ -432,7 +432,7 @@ impl World {
     }
 
     pub(super) fn starts_soon(&self, node: usize) -> bool {
-        self.queue.values().any(|what| matches!(what, Happening::Start { node: other } if *other == node))
+        self.queue.values().any(|what| matches!(&**what, Happening::Start { node: other } if *other == node))
     }
 
     pub(super) fn step(&mut self, kind: u8, node: usize, detail: u64) {

@@ -16,7 +16,7 @@ use crate::sim::situations::Rare;
 use crate::transport::{Forward, ForwardReply};
 use crate::wire::{Directory, Mode, Query, QueryReply};
 use crate::work::{RequestId, Waits};
-use coracle_core::{Broken, LogId, Member};
+use coracle_core::{Broken, LogId, Member, Peer, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often each looks at its clock and its connections.
@@ -47,7 +47,7 @@ struct Link {
     /// The run of the node's process.
     run: u64,
     /// What the client was told last.
-    told: Option<Directory>,
+    told: Option<(Term, Option<Peer>, Option<LogId>)>,
     /// When the newest of what it carries arrives: at the node, and at the client.
     newest: [u64; 2],
 }
@@ -190,13 +190,13 @@ impl World {
                 continue;
             }
             let raft = up.raft();
-            let membership =
-                (!raft.membership().is_empty()).then(|| (raft.membership_id(), raft.membership().clone()));
+            let at = (!raft.membership().is_empty()).then(|| raft.membership_id());
             let leader = raft.leader_member().map(Member::peer);
-            let directory = Directory { term: raft.term(), leader, membership, machine: 1 };
-            if link.told.as_ref() != Some(&directory) {
-                link.told = Some(directory.clone());
-                let word = Word::Directory(directory);
+            let tells = (raft.term(), leader, at);
+            if link.told != Some(tells) {
+                link.told = Some(tells);
+                let membership = at.map(|at| (at, raft.membership().clone()));
+                let word = Word::Directory(Directory { term: raft.term(), leader, membership, machine: 1 });
                 happen.push((*id, Visit::Heard { client, link: *id, word }));
             }
         }

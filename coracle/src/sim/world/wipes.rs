@@ -57,7 +57,7 @@ impl World {
         self.ghost.on_wiped(node, fresh);
         self.ghost.on_place(fresh, &self.hosts[node].at.listens.clone());
         // Nobody has said anything to that disk yet.
-        self.queue.retain(|_, what| !matches!(what, Happening::Deliver(parcel) if parcel.to == node));
+        self.queue.retain(|_, what| !matches!(&**what, Happening::Deliver(parcel) if parcel.to == node));
         self.network.forget(node);
         self.step(12, node, fresh.incarnation.0);
         self.tell(|| format!("the disk of node {} is wiped: it is {fresh:?} now", node + 1));
