@@ -25,6 +25,7 @@ use coracle_core::{Index, LogId, Peer};
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// How far a machine has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -47,6 +48,8 @@ pub(crate) struct Progress {
     pub(crate) due: Option<(u64, Index)>,
     /// The newest snapshot from which it was rebuilt in this boot, after it had been given up.
     pub(crate) mended: Option<LogId>,
+    /// How long it has been busy since the start, by the processor's time.
+    pub(crate) busy: Duration,
 }
 
 /// What goes out of the machine.
@@ -170,7 +173,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         let (level, version) = (self.replicated.level(), self.replicated.version());
         let (bytes, answered, due) = (self.bytes, self.answered, self.replicated.due());
         let mended = self.mended;
-        Progress { applied, digest, compared, bytes, level, version, answered, due, mended }
+        // Whoever turns it knows that.
+        let busy = Duration::ZERO;
+        Progress { applied, digest, compared, bytes, level, version, answered, due, mended, busy }
     }
 
     /// Whether there is nothing left to apply.

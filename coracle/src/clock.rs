@@ -13,6 +13,12 @@ pub(crate) fn now() -> Moment {
     Moment { tick: Tick(millis / TICK.as_millis() as u64), wall }
 }
 
+/// The processor's time that this thread has had.
+pub(crate) fn of_this_thread() -> Duration {
+    let had = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(had.tv_sec as u64, had.tv_nsec as u32)
+}
+
 /// The time since the computer started, asleep or not.
 pub(crate) fn since_boot() -> Duration {
     let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);

@@ -199,13 +199,16 @@ pub struct Config {
     pub inflight_bytes: u64,
     /// The size of one segment of the write-ahead log, in bytes. Default 64 MiB, at least 64 KiB.
     pub segment_bytes: u64,
-    /// A snapshot is taken once entries of so many bytes were written to the log since the newest one, or eight times as many with what
-    /// fills up their blocks, or so many entries ([`snapshot_entries`](Config::snapshot_entries)); and not before twice what
-    /// that one took, so that a large state is not written over and over. So it bounds what a start has to apply again, and
-    /// what the log takes on the disk. Default 8 MiB.
+    /// A snapshot is taken once so many bytes were written to the log since the newest one, or so many entries
+    /// ([`snapshot_entries`](Config::snapshot_entries)), or once the machine was busy with them for so long
+    /// ([`snapshot_busy`](Config::snapshot_busy)); and not before twice the bytes that that one took, so that a
+    /// large state is not written over and over. Default 64 MiB.
     pub snapshot_bytes: u64,
     /// See [`snapshot_bytes`](Config::snapshot_bytes). Default 100,000.
     pub snapshot_entries: u64,
+    /// See [`snapshot_bytes`](Config::snapshot_bytes). By the processor's time: about so long a start takes to apply again what came
+    /// after the newest snapshot. Default 250 ms.
+    pub snapshot_busy: Duration,
     /// Bytes of a snapshot sent in one message, one at a time. Default 256 KiB, at most 8 MiB.
     pub snapshot_piece_bytes: u64,
     /// Bytes of snapshots that this node sends in a second at most, to all followers together; and that it writes, and then
@@ -267,8 +270,9 @@ impl Config {
             inflight_messages: core.inflight_messages,
             inflight_bytes: core.inflight_bytes,
             segment_bytes: 64 << 20,
-            snapshot_bytes: 8 << 20,
+            snapshot_bytes: 64 << 20,
             snapshot_entries: 100_000,
+            snapshot_busy: Duration::from_millis(250),
             snapshot_piece_bytes: 256 << 10,
             snapshot_bytes_per_second: 64 << 20,
             events_bytes: 16 << 20,
@@ -361,6 +365,7 @@ impl Config {
             ("message_bytes", self.message_bytes > MAX_PAYLOAD as u64, "it must be at most 32 MiB"),
             ("snapshot_bytes", self.snapshot_bytes == 0, "it must not be zero"),
             ("snapshot_entries", self.snapshot_entries == 0, "it must not be zero"),
+            ("snapshot_busy", self.snapshot_busy.is_zero(), "it must not be zero"),
             ("snapshot_piece_bytes", self.snapshot_piece_bytes == 0, "it must not be zero"),
             ("snapshot_piece_bytes", self.snapshot_piece_bytes > 8 << 20, "it must be at most 8 MiB"),
             ("segment_bytes", self.segment_bytes < 64 << 10, "it must be at least 64 KiB"),

@@ -440,11 +440,17 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         } else if self.raft().broken().is("answers-counted-with-entries") {
             return;
         }
+        self.snapshots.on_busy(progress.busy);
         self.machine = progress;
         self.on_machine_mended(progress.mended);
         if let Some(own) = progress.compared {
             self.on_digest(self.replica.raft().me(), own);
         }
+    }
+
+    /// Whether somebody waits in the machine.
+    pub(crate) fn is_machine_awaited(&self) -> bool {
+        self.handed > self.machine.answered
     }
 
     /// Handles what was fed since the last time, but for writes and reads, then the timers, if it is time.
@@ -597,7 +603,6 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.expecting.extend(accepted.into_iter().map(|(caller, id)| (id, caller)));
         (self.open, self.handed) = (self.open - granted.len(), self.handed + granted.len() as u64);
         if !apply.is_empty() {
-            self.snapshots.on_apply(&apply);
             actions.work.push(Work::Apply(apply));
         }
         actions.work.extend(granted.into_iter().map(|(read, index)| Work::Read(index, read)));

@@ -5,12 +5,14 @@
 //! whoever waits. A turn takes a tick at most, so that reads and a stop get theirs.
 
 use crate::applier::{Applier, Done, Outcome, Progress};
+use crate::clock;
 use crate::config::{MachineThread, TICK};
 use crate::error::{StopReason, WriteError, in_full};
 use crate::files::SnapshotWriter;
 use crate::inner::Boxed;
 use crate::outstanding::Shared;
 use crate::published::Published;
+use crate::put_off::PutOff;
 use crate::replicated::Replicated;
 use crate::requests::{Reader, Writer};
 use crate::state_machine::StateMachine;
@@ -59,6 +61,8 @@ pub(crate) struct Machine {
     inbox: mpsc::UnboundedSender<Batch>,
     progress: Arc<Mutex<Progress>>,
     ended: oneshot::Receiver<()>,
+    put_off: PutOff<Writer, Reader>,
+    published: Arc<Published>,
 }
 
 /// What the machine needs besides itself.
@@ -108,19 +112,25 @@ impl Machine {
             stands: Term(0),
             ending,
             timings,
+            busy: Duration::ZERO,
             swept: Instant::now(),
         };
+        let published = turning.published.clone();
         let whole = Box::pin(async move {
             turning.run().await;
             drop((disk, end));
         });
         spawn(whole, on, &runtime, name)?;
-        Ok(Machine { inbox, progress, ended })
+        Ok(Machine { inbox, progress, ended, put_off: PutOff::default(), published })
     }
 
-    /// Hands a turn's work over. After its end it is lost, as the node stops anyway.
-    pub(crate) fn hand_over(&self, batch: Batch) {
-        drop(self.inbox.send(batch));
+    /// Hands a turn's work over. Where nobody waits for it, it may be [put off](crate::put_off) until it is `due`. After its end it is
+    /// lost, as the node stops anyway.
+    pub(crate) fn hand_over(&mut self, batch: Batch, due: bool) {
+        let work = self.put_off.and(batch, due || self.published.is_watched());
+        if !work.is_empty() {
+            drop(self.inbox.send(work));
+        }
     }
 
     /// How far it has come.
@@ -176,6 +186,8 @@ struct Turning<S: StateMachine> {
     stands: Term,
     ending: watch::Receiver<Option<StopReason>>,
     timings: Arc<Timings>,
+    /// For how long its turns took the processor.
+    busy: Duration,
     swept: Instant,
 }
 
@@ -237,6 +249,7 @@ impl<S: StateMachine> Turning<S> {
     /// Applies for a tick at most. That is a batch for a machine that keeps its own disk.
     fn turn(&mut self) -> Result<(), StopReason> {
         let (began, before) = (Instant::now(), self.applier.progress().applied.index.0);
+        let busy = clock::of_this_thread();
         while let Some(applied) = self.applier.next() {
             self.deliver();
             match applied? {
@@ -257,6 +270,7 @@ impl<S: StateMachine> Turning<S> {
         self.applier.persist()?;
         let applied = self.applier.progress().applied.index.0.saturating_sub(before);
         if applied > 0 {
+            self.busy += clock::of_this_thread().saturating_sub(busy);
             self.timings.apply.took(began.elapsed());
             self.timings.apply_entries.observe(applied);
         }
@@ -269,7 +283,8 @@ impl<S: StateMachine> Turning<S> {
 
     fn deliver(&mut self) {
         // Before the progress, on which it hangs whether the node is in office.
-        let (progress, changes) = (self.applier.progress(), self.applier.changed_effects());
+        let progress = Progress { busy: self.busy, ..self.applier.progress() };
+        let changes = self.applier.changed_effects();
         if !changes.is_empty() || progress.applied.term != self.stands {
             self.stands = progress.applied.term;
             self.outstanding.take(changes, self.stands);

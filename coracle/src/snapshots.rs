@@ -11,7 +11,6 @@
 
 use crate::config::{Config, TICK};
 use crate::driver::Driver;
-use crate::entry::Entry;
 use crate::error::{SnapshotError, StopReason};
 use crate::replica::Event;
 use crate::status::{SnapshotStatus, SnapshotTransfer, Snapshots as Shown};
@@ -52,9 +51,6 @@ const GIVEN_UP: u64 = 1000;
 /// to the most.
 const REST: u64 = 500;
 const REST_AT_MOST: u64 = 30_000;
-
-/// How many times as many bytes the log may take as there are in its entries: small ones do not fill their blocks.
-const BLOCKS: u64 = 8;
 
 /// What is sent, however slowly it is taken, keeps the log from going as long as that takes at most so many times what the
 /// policy leaves. Then the newest is sent instead.
@@ -102,8 +98,9 @@ pub(crate) struct Snapshots {
     not_before: u64,
     /// Bytes written to the log since the newest was begun.
     log_bytes: u64,
-    /// Bytes of entries that the machine was given since then.
-    applied_bytes: u64,
+    /// How long the machine has been busy in this boot, and had been when the newest was kept.
+    busy: Duration,
+    busy_before: Duration,
     /// Bytes of the log that could have gone, but for a follower that knows no snapshots.
     held_bytes: u64,
     /// And but for snapshots that are being sent.
@@ -126,11 +123,9 @@ pub(crate) struct Snapshots {
 }
 
 struct Policy {
-    /// Bytes of entries that a start would have to apply again.
-    applied: u64,
-    /// Bytes that the log may take.
     bytes: u64,
     entries: u64,
+    busy: Duration,
     piece: usize,
 }
 
@@ -201,9 +196,9 @@ impl Sending {
 impl Snapshots {
     pub(crate) fn new(config: &Config) -> Snapshots {
         let policy = Policy {
-            applied: config.snapshot_bytes,
-            bytes: config.snapshot_bytes.saturating_mul(BLOCKS),
+            bytes: config.snapshot_bytes,
             entries: config.snapshot_entries,
+            busy: config.snapshot_busy,
             piece: config.snapshot_piece_bytes as usize,
         };
         Snapshots {
@@ -213,7 +208,8 @@ impl Snapshots {
             wanted: Index::ZERO,
             not_before: 0,
             log_bytes: 0,
-            applied_bytes: 0,
+            busy: Duration::ZERO,
+            busy_before: Duration::ZERO,
             held_bytes: 0,
             pinned_bytes: 0,
             resting: BTreeMap::new(),
@@ -242,9 +238,9 @@ impl Snapshots {
         self.log_bytes += bytes.next_multiple_of(BLOCK).max(BLOCK);
     }
 
-    /// The machine is given these, after a start again perhaps.
-    pub(crate) fn on_apply(&mut self, entries: &[Entry]) {
-        self.applied_bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>();
+    /// For so long the machine has been busy in this boot.
+    pub(crate) fn on_busy(&mut self, busy: Duration) {
+        self.busy = busy;
     }
 
     /// One is to be taken that reaches at least so far. After one that could not be written the pause is kept.
@@ -290,10 +286,9 @@ impl Snapshots {
         let entries = applied.0.saturating_sub(since.0);
         let large = self.newest.as_ref().map_or(0, |kept| 2 * kept.bytes);
         let many = entries >= self.policy.entries
-            || self.applied_bytes >= self.policy.applied
-            || self.log_bytes >= self.policy.bytes;
-        let worth = self.log_bytes.max(self.applied_bytes) >= large;
-        !self.taking && entries > 0 && (self.wanted > since || many && worth)
+            || self.log_bytes >= self.policy.bytes
+            || self.busy.saturating_sub(self.busy_before) >= self.policy.busy;
+        !self.taking && entries > 0 && (self.wanted > since || many && self.log_bytes >= large)
     }
 
     /// Sends nothing to this one for a while, and then the newest from its beginning.
@@ -494,7 +489,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         snapshots.older = snapshots.newest.as_ref().map_or(Index::ZERO, |newest| newest.meta.id.index);
         snapshots.held_bytes += snapshots.log_bytes;
         snapshots.let_go_of_what_is_pinned(self.ticks, &mut self.actions.files);
-        (snapshots.newest, snapshots.log_bytes, snapshots.applied_bytes) = (Some(kept), 0, 0);
+        (snapshots.newest, snapshots.log_bytes) = (Some(kept), 0);
+        snapshots.busy_before = snapshots.busy;
         let upto = self.held_back(self.snapshots.purgeable());
         self.events.push(Event::SnapshotSaved(id, upto));
     }

@@ -3,7 +3,6 @@
 use super::*;
 use crate::applier::Progress;
 use crate::config::Storage;
-use crate::entry::{Kind, Stamp};
 use crate::replica::{Moment, Replica};
 use crate::storage::snapshots::Meta;
 use crate::work::RequestId;
@@ -272,8 +271,7 @@ fn pieces_that_come_faster_than_they_can_be_stored_are_lost() {
 fn a_follower_without_snapshots_keeps_the_log_from_going_up_to_a_limit() {
     let (mut driver, _, mut tick) = leader(100, |config| {
         config.snapshot_entries = 10;
-        // Eight times as much of log.
-        config.snapshot_bytes = 1 << 17;
+        config.snapshot_bytes = 1 << 20;
     });
     driver.without_snapshots(BTreeSet::from([peer(2)]));
     assert_eq!(driver.snapshots.shown().unknown_to, [NodeId(2)]);
@@ -342,30 +340,28 @@ fn a_snapshot_that_is_wanted_is_taken_whatever_the_policy_says() {
     assert_eq!(driver.want_snapshot(), Err(SnapshotError::Diverged));
 }
 
-/// What a start would have to apply again is bounded in bytes: one is due by what the machine was given, however few entries
-/// that are, and by what the log takes where small writes do not fill their blocks; and not before that is twice the newest.
+/// However small the entries are, a start is not to take much longer than `snapshot_busy` to apply them again.
 #[test]
-fn a_snapshot_is_due_by_what_a_start_applies_again_and_by_what_the_log_takes() {
-    let entries = |bytes: usize| {
-        let payload = vec![0; bytes];
-        vec![Entry::new(LogId::new(1, 101), Kind::Command, Stamp::default(), &payload)]
+fn a_snapshot_is_due_once_the_machine_was_busy_for_so_long() {
+    let busy = |millis| Progress {
+        applied: LogId::new(1, 101),
+        busy: Duration::from_millis(millis),
+        ..Progress::default()
     };
-    let (mut driver, _, _) = leader(100, |config| config.snapshot_bytes = 10_000);
+    let (mut driver, _, _) = leader(5_000, |config| config.snapshot_busy = Duration::from_millis(20));
+    driver.snapshots.log_bytes = 10_000;
+    driver.on_progress(busy(19));
     assert!(!driver.snapshots.is_due(Index(101)));
-    driver.snapshots.on_apply(&entries(9_000));
-    assert!(!driver.snapshots.is_due(Index(101)));
-    driver.snapshots.on_apply(&entries(1_000));
+    driver.on_progress(busy(20));
     assert!(driver.snapshots.is_due(Index(101)));
-    let (mut driver, _, _) = leader(100, |config| config.snapshot_bytes = 10_000);
-    driver.snapshots.log_bytes = 79_999;
-    assert!(!driver.snapshots.is_due(Index(101)));
-    driver.snapshots.log_bytes = 80_000;
-    assert!(driver.snapshots.is_due(Index(101)));
-    let (mut driver, _, _) = leader(50_000, |config| config.snapshot_bytes = 10_000);
-    driver.snapshots.on_apply(&entries(99_000));
+    driver.snapshots.log_bytes = 9_999;
     assert!(!driver.snapshots.is_due(Index(101)), "the newest is half as large as that");
-    driver.snapshots.on_apply(&entries(1_000));
-    assert!(driver.snapshots.is_due(Index(101)));
+    driver.keep(kept(101, 5_000));
+    driver.snapshots.log_bytes = 10_000;
+    driver.on_progress(busy(39));
+    assert!(!driver.snapshots.is_due(Index(102)), "it counts since the newest");
+    driver.on_progress(busy(40));
+    assert!(driver.snapshots.is_due(Index(102)));
 }
 
 /// A snapshot that could not be written, for want of space perhaps, is not begun again and again.
