@@ -1,8 +1,9 @@
 //! The way from the handles to consensus: whoever asks at the same time goes over in one hop.
 //!
 //! The first of those lets the other tasks of its runtime run before it rings, so that those which are ready
-//! to ask join it: under load one wake-up is shared by all of them, and the log gets larger batches. If it is
-//! dropped meanwhile it rings all the same, and if it is held up, consensus looks at its next tick.
+//! to ask join it: under load one wake-up is shared by all of them, and the log gets larger batches. Where nobody joined the
+//! last one, it does not wait. If it is dropped meanwhile it rings all the same, and if it is held up, consensus looks at
+//! its next tick.
 
 use super::primitives::{Mutex, MutexGuard, Notify, yield_now};
 use std::sync::{Arc, PoisonError};
@@ -54,13 +55,15 @@ struct State<T> {
     bytes: usize,
     /// Somebody has rung since consensus last took what was there.
     rung: bool,
+    /// When consensus took something last, nobody had joined whoever rang.
+    alone: bool,
     /// Consensus takes no more.
     closed: bool,
 }
 
 /// An inbox in which only so much waits, of questions that hold so many bytes.
 pub(crate) fn bounded<T>(limits: Limits, weigh: fn(&T) -> usize) -> (Sender<T>, Receiver<T>) {
-    let state = Mutex::new(State { waiting: Vec::new(), bytes: 0, rung: false, closed: false });
+    let state = Mutex::new(State { waiting: Vec::new(), bytes: 0, rung: false, alone: false, closed: false });
     let shared = Arc::new(Shared { state, bell: Notify::new(), limits, weigh });
     (Sender { shared: shared.clone() }, Receiver { shared })
 }
@@ -92,18 +95,20 @@ impl<T> Sender<T> {
         state.waiting.push(question);
         // Whoever was first rings, for all that come until consensus looks.
         let first = state.waiting.len() == 1;
-        Ok(Bell { shared: first.then_some(&self.shared) })
+        Ok(Bell { shared: first.then_some(&self.shared), waits: !state.alone })
     }
 }
 
 /// Rings when it is dropped, if that is its owner's part.
 struct Bell<'a, T> {
     shared: Option<&'a Shared<T>>,
+    /// It lets others join.
+    waits: bool,
 }
 
 impl<T> Bell<'_, T> {
     async fn ring(self) {
-        if self.shared.is_some() {
+        if self.shared.is_some() && self.waits {
             yield_now().await;
         }
     }
@@ -134,6 +139,9 @@ impl<T> Receiver<T> {
     /// Takes what waits, up to so many.
     pub(crate) fn take(&self, most: usize) -> Vec<T> {
         let mut state = self.shared.lock();
+        if state.rung {
+            state.alone = state.waiting.len() == 1;
+        }
         if state.waiting.len() <= most {
             (state.rung, state.bytes) = (false, 0);
             return std::mem::take(&mut state.waiting);

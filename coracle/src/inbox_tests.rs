@@ -49,6 +49,19 @@ async fn the_first_one_lets_others_join_before_it_rings() {
 }
 
 #[tokio::test]
+async fn after_one_that_nobody_joined_the_next_does_not_wait() {
+    let (sender, receiver) = bounded(10);
+    sender.send(1).await.unwrap();
+    assert_eq!(receiver.take(10), [1]);
+    assert_eq!(poll_once(sender.send(2)), Some(Ok(())), "it rings at once");
+    // This one comes too late to need it.
+    sender.send(3).await.unwrap();
+    receiver.rung().await;
+    assert_eq!(receiver.take(10), [2, 3]);
+    assert_eq!(poll_once(sender.send(4)), None, "it lets others join again");
+}
+
+#[tokio::test]
 async fn a_first_one_that_is_dropped_rings_for_those_after_it() {
     let (sender, receiver) = bounded(10);
     assert!(poll_once(sender.send(1)).is_none(), "it lets others run first");

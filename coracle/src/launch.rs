@@ -108,7 +108,9 @@ async fn on_own_thread(config: Config, machine: Typed, opened: Opened) -> Starte
                     tokio::spawn(marking::look_after(Arc::clone(&inner)));
                     tokio::spawn(joining::look_after(Arc::clone(&inner), disk));
                     drop(handed.send(Ok((inner, handles))));
-                    runtime.run().await;
+                    // As a task: what wakes it then comes first to its turn, and only then what the system has to tell. How it ends
+                    // is told by itself.
+                    drop(tokio::spawn(runtime.run()).await);
                 }
             }
         });

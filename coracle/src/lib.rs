@@ -121,6 +121,7 @@ mod place;
 mod primitives;
 mod proposal;
 mod published;
+mod put_off;
 #[cfg(test)]
 mod race;
 mod reading;

@@ -32,6 +32,11 @@ impl Published {
         }
     }
 
+    /// Whether somebody waits for what is new.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.news.receiver_count() > 0
+    }
+
     /// The machine is not to be trusted.
     pub(crate) fn fence(&self) {
         self.news.send_replace(true);

@@ -225,7 +225,7 @@ impl Runtime {
     fn turn(&mut self, tick: bool) {
         self.parts.driver.on_progress(self.parts.machine.progress());
         let actions = self.parts.driver.turn(clock::now(), tick);
-        self.carry_out(actions);
+        self.carry_out(actions, tick);
         if tick {
             self.meet_leader();
             self.remember();
@@ -453,7 +453,7 @@ impl Runtime {
         });
     }
 
-    fn carry_out(&mut self, actions: Actions<Writer, Reader>) {
+    fn carry_out(&mut self, actions: Actions<Writer, Reader>, tick: bool) {
         let Actions {
             cluster,
             members,
@@ -503,9 +503,8 @@ impl Runtime {
             drop(self.parts.files.send(order));
         }
         self.load(loads);
-        if !work.is_empty() {
-            self.parts.machine.hand_over(work);
-        }
+        let driver = &self.parts.driver;
+        self.parts.machine.hand_over(work, tick || driver.raft().is_leader() || driver.is_machine_awaited());
         for answer in answers {
             match answer {
                 Answer::Write(writer, outcome) => writer.answer(outcome.map_err(|error| self.named(error))),
