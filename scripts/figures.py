@@ -74,8 +74,40 @@ def fill(nodes, leader, count):
         assert client.send("SET", f"large:{number}", os.urandom(MIB - 64)) == b"+OK"
 
 
+def load_beside_snapshots(program, directory, size=1024):
+    """A gigabyte of keys: what clients see while one snapshot is taken and another is sent, at about half of what saturates the cluster
+    and at that."""
+    nodes = Nodes(program, directory, 3, ["--timeout", "60s"])
+    try:
+        leader = nodes.start_all()
+        fill(nodes, leader, size)
+        until("there is a snapshot of it all", lambda: (nodes.status(leader).get("snapshot") or {}).get("bytes", 0) >= size * MIB * 0.9, 600)
+        wiped = 1 + leader % 3
+        most, _ = nodes.bench(leader, 256, 5)
+        half = next((clients for clients in (4, 8, 16, 32, 64) if nodes.bench(leader, clients, 3)[0] >= most / 2), 128)
+        for clients in (half, 256):
+            until("all is calm", lambda: not nodes.status(leader).get("sending_snapshots"), 600)
+            time.sleep(10)
+            calm = nodes.bench(leader, clients, 10)
+            nodes.end(wiped)
+            shutil.rmtree(os.path.join(directory, str(wiped)))
+            nodes.start(wiped)
+            until("a snapshot is sent", lambda: (nodes.status(wiped).get("receiving_snapshot") or {}).get("done", 0) > 0, 600)
+            taker = threading.Thread(target=lambda: Client(nodes.client[leader]).send("CORACLE", "SNAPSHOT"))
+            taker.start()
+            busy = nodes.bench(leader, clients, 10)
+            coming = nodes.status(wiped).get("receiving_snapshot")
+            taken = taker.is_alive()
+            print(f"{clients} clients, {size} MiB of keys: {calm[0]:.0f} writes a second, 99 of 100 within {calm[1]:.1f} ms; while one snapshot was taken "
+                  f"(still at the end: {taken}) and another sent (still: {bool(coming)}): {busy[0] / calm[0]:.2f} of that, within {busy[1]:.1f} ms", flush=True)
+            taker.join()
+            until("the other one has caught up", lambda: nodes.is_ready(wiped), 600)
+    finally:
+        nodes.end_all()
+
+
 def large_install(program, directory, size=1024):
-    """A follower gets a snapshot of a gigabyte: how much memory that takes at both ends; and while it is restarted every 2 s."""
+    """OV-3: a follower gets a snapshot of a gigabyte, and there is no election: how much memory that takes at both ends; and while it is restarted every 2 s."""
     nodes, writer = Nodes(program, directory, 3, ["--timeout", "60s"]), None
     try:
         leader = nodes.start_all()
@@ -171,6 +203,7 @@ def main():
     start_after_many_writes(program, fresh())
     for store in stores:
         away_for_a_million(program, fresh(), store)
+    load_beside_snapshots(program, fresh())
     large_install(program, fresh())
 
 

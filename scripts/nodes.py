@@ -96,3 +96,11 @@ class Nodes:
         host, port = self.client[node].split(":")
         subprocess.run(["redis-benchmark", "-h", host, "-p", port, "-q", *arguments], check=True, stdout=subprocess.DEVNULL,
                        stderr=subprocess.DEVNULL)
+
+    def bench(self, node, clients, seconds):
+        """Writes a second of so many clients, and how long 99 of 100 took at most, in milliseconds."""
+        out = subprocess.run([self.program, "bench", "--to", self.client[node], "--clients", str(clients), "--seconds", str(seconds), "--json"],
+                             check=True, capture_output=True, text=True).stdout
+        seen = json.loads(out)
+        assert seen["failed"] == 0, seen["errors"]
+        return seen["per_second"], seen["writes"]["p99_us"] / 1000

@@ -254,6 +254,22 @@ mod tests {
         assert!(hash(&Secret::new(b"")).is_err() && hash(&Secret::new(&[b'x'; 1025])).is_err());
     }
 
+    /// By the processor's time of this thread, which nobody else can make longer.
+    #[test]
+    fn a_name_that_nobody_has_costs_the_work_of_a_wrong_password() {
+        let known = hash(&Secret::new(b"sesame")).unwrap();
+        let work = |hash: Option<&Hash>| {
+            let clock = || rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+            let before = clock();
+            assert!(!matches(hash, &Secret::new(b"guessed")));
+            let after = clock();
+            (after.tv_sec - before.tv_sec) * 1_000_000_000 + (after.tv_nsec - before.tv_nsec)
+        };
+        let least = |hash| (0..3).map(|_| work(hash)).min().unwrap();
+        let (wrong, unknown) = (least(Some(&known)), least(None));
+        assert!(wrong < 2 * unknown && unknown < 2 * wrong, "{wrong} and {unknown} ns");
+    }
+
     /// What comparing costs is not for whoever made the hash to say.
     #[test]
     fn a_hash_of_other_costs_is_none() {
