@@ -81,6 +81,7 @@ def load_beside_snapshots(program, directory, size=1024):
     try:
         leader = nodes.start_all()
         fill(nodes, leader, size)
+        Client(nodes.client[leader]).send("CORACLE", "SNAPSHOT")
         until("there is a snapshot of it all", lambda: (nodes.status(leader).get("snapshot") or {}).get("bytes", 0) >= size * MIB * 0.9, 600)
         wiped = 1 + leader % 3
         most, _ = nodes.bench(leader, 256, 5)
