@@ -406,6 +406,33 @@ fn exposure(who: &str, address: SocketAddr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kv::Kv;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, BufStream};
+
+    /// As an encrypted one may where its socket takes no more: what is not flushed is never seen.
+    #[tokio::test]
+    async fn a_connection_that_keeps_what_is_written_until_it_is_flushed_sends_each_reply() {
+        let config = Config::new(1, "127.0.0.1:0", Storage::Memory);
+        let node = Node::start(config, Kv::new()).await.unwrap();
+        let (limits, all) = (Limits::default(), Arc::new(Account::new(10, 1 << 20, 1 << 20)));
+        let from: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let place = Places::new(&all, &limits).take(from.ip()).unwrap();
+        let (_stop, stopping) = watch::channel(false);
+        let about = About::new(1, false, 1, all);
+        let shared = share(&node, Duration::from_secs(5), limits, Rules::default(), about, stopping);
+        let (here, mut there) = tokio::io::duplex(1 << 16);
+        let newcomer = Newcomer { id: 1, from, shown: None, place };
+        let served = tokio::spawn(crate::connection::serve(BufStream::new(here), newcomer, shared));
+        for _ in 0..3 {
+            there.write_all(b"PING\r\n").await.unwrap();
+            let mut reply = [0; 7];
+            timeout(Duration::from_secs(60), there.read_exact(&mut reply)).await.unwrap().unwrap();
+            assert_eq!(&reply, b"+PONG\r\n");
+        }
+        drop(there);
+        served.await.unwrap();
+        node.stop().await;
+    }
 
     #[test]
     fn whoever_listens_beyond_loopback_is_warned() {
