@@ -47,6 +47,11 @@ def start_after_many_writes(program, directory):
         nodes.end_all()
 
 
+def take_snapshot(nodes, node):
+    answer = Client(nodes.client[node]).send("CORACLE", "SNAPSHOT")
+    assert not answer.startswith(b"-"), answer
+
+
 class Writer(threading.Thread):
     """Writes a small key every few milliseconds, and remembers how long each took."""
 
@@ -81,7 +86,7 @@ def load_beside_snapshots(program, directory, size=1024):
     try:
         leader = nodes.start_all()
         fill(nodes, leader, size)
-        Client(nodes.client[leader]).send("CORACLE", "SNAPSHOT")
+        take_snapshot(nodes, leader)
         until("there is a snapshot of it all", lambda: (nodes.status(leader).get("snapshot") or {}).get("bytes", 0) >= size * MIB * 0.9, 600)
         wiped = 1 + leader % 3
         most, _ = nodes.bench(leader, 256, 5)
@@ -89,15 +94,16 @@ def load_beside_snapshots(program, directory, size=1024):
         for clients in (half, 256):
             until("all is calm", lambda: not nodes.status(leader).get("sending_snapshots"), 600)
             time.sleep(10)
-            calm = nodes.bench(leader, clients, 10)
+            calm, term = nodes.bench(leader, clients, 10), nodes.status(leader)["term"]
             nodes.end(wiped)
             shutil.rmtree(os.path.join(directory, str(wiped)))
             nodes.start(wiped)
             until("a snapshot is sent", lambda: (nodes.status(wiped).get("receiving_snapshot") or {}).get("done", 0) > 0, 600)
-            taker = threading.Thread(target=lambda: Client(nodes.client[leader]).send("CORACLE", "SNAPSHOT"))
+            taker = threading.Thread(target=lambda: take_snapshot(nodes, leader))
             taker.start()
             busy = nodes.bench(leader, clients, 10)
             coming = nodes.status(wiped).get("receiving_snapshot")
+            assert nodes.status(leader)["term"] == term, "there was an election"
             taken = taker.is_alive()
             print(f"{clients} clients, {size} MiB of keys: {calm[0]:.0f} writes a second, 99 of 100 within {calm[1]:.1f} ms; while one snapshot was taken "
                   f"(still at the end: {taken}) and another sent (still: {bool(coming)}): {busy[0] / calm[0]:.2f} of that, within {busy[1]:.1f} ms", flush=True)
@@ -116,11 +122,11 @@ def large_install(program, directory, size=1024):
         nodes.end(away)
         fill(nodes, leader, size)
         # Overwritten in place, so that what it lacks is gone from the log.
-        Client(nodes.client[leader]).send("CORACLE", "SNAPSHOT")
+        take_snapshot(nodes, leader)
         until("there is a snapshot of it all", lambda: (nodes.status(leader).get("snapshot") or {}).get("bytes", 0) >= size * MIB * 0.9, 600)
         for _ in range(3):
             fill(nodes, leader, 128)
-            Client(nodes.client[leader]).send("CORACLE", "SNAPSHOT")
+            take_snapshot(nodes, leader)
         until("what the follower lacks is gone from the log", lambda: nodes.status(leader)["first_index"] > 10, 600)
         time.sleep(5)
         writer, term = Writer(nodes.client[leader]), nodes.status(leader)["term"]
@@ -184,7 +190,7 @@ def away_for_a_million(program, directory, store):
             began = time.time()
             nodes.start(away)
             lag = lambda: next((peer["lag"] for peer in nodes.status(leader)["peers"] if peer["id"] == away), None)
-            until("it has caught up under load", lambda: nodes.status(away).get("ready") and (lag() or 1 << 40) < 5000, 600)
+            until("it has caught up under load", lambda: nodes.status(away).get("ready") and (1 << 40 if lag() is None else lag()) < 5000, 600)
             print(f"{store}: a follower that was away for a million entries has caught up under load after {time.time() - began:.1f} s")
         finally:
             os.kill(pid, signal.SIGKILL)

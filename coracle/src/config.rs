@@ -206,8 +206,9 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// See [`snapshot_bytes`](Config::snapshot_bytes). Default 100,000.
     pub snapshot_entries: u64,
-    /// See [`snapshot_bytes`](Config::snapshot_bytes). By the processor's time: about so long a start takes to apply again what came
-    /// after the newest snapshot. Default 250 ms.
+    /// See [`snapshot_bytes`](Config::snapshot_bytes). By the processor's time, answers to questions included: about so long a start takes
+    /// at most to apply again what came after the newest snapshot. A machine that keeps its own disk is never busy in this sense.
+    /// Default 250 ms.
     pub snapshot_busy: Duration,
     /// Bytes of a snapshot sent in one message, one at a time. Default 256 KiB, at most 8 MiB.
     pub snapshot_piece_bytes: u64,

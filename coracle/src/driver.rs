@@ -440,7 +440,7 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         } else if self.raft().broken().is("answers-counted-with-entries") {
             return;
         }
-        self.snapshots.on_busy(progress.busy);
+        self.snapshots.on_busy(progress.busy, progress.bytes);
         self.machine = progress;
         self.on_machine_mended(progress.mended);
         if let Some(own) = progress.compared {

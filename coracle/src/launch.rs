@@ -288,6 +288,7 @@ fn around(
         ending: ending.clone(),
         disk: disk.clone(),
         timings: timings.clone(),
+        unapplied: config.max_unapplied_bytes,
     };
     (around, reported)
 }
@@ -361,7 +362,7 @@ mod tests {
         let reader = MemoryStore::new().reader();
         let mut replica = replica(&config, me, Boot(1), &*reader, recovered, Some(&kept), None).unwrap();
         assert_eq!(replica.raft().membership(), &membership);
-        // Alone in its cluster, it leads as soon as it has waited, and writes its first entry.
+        // Alone in its cluster, it leads with its first tick, and writes its first entry.
         let mut times = Vec::new();
         for tick in 0..200 {
             let now = clock::now().tick.0 + tick;

@@ -85,6 +85,8 @@ pub(crate) struct Surroundings {
     /// Keeps the directory locked until the machine has ended.
     pub(crate) disk: Option<Arc<dyn Disk>>,
     pub(crate) timings: Arc<Timings>,
+    /// Bytes of entries that it may have before it.
+    pub(crate) unapplied: u64,
 }
 
 impl Machine {
@@ -99,7 +101,7 @@ impl Machine {
         around.published.take(applier.news());
         let progress = Arc::new(Mutex::new(applier.progress()));
         let Surroundings { on, runtime, name, transport, reports, snapshots, published, .. } = around;
-        let Surroundings { outstanding, ending, disk, timings, .. } = around;
+        let Surroundings { outstanding, ending, disk, timings, unapplied, .. } = around;
         let turning = Turning {
             applier,
             work,
@@ -115,13 +117,13 @@ impl Machine {
             busy: Duration::ZERO,
             swept: Instant::now(),
         };
-        let published = turning.published.clone();
+        let (published, put_off) = (turning.published.clone(), PutOff::new(unapplied));
         let whole = Box::pin(async move {
             turning.run().await;
             drop((disk, end));
         });
         spawn(whole, on, &runtime, name)?;
-        Ok(Machine { inbox, progress, ended, put_off: PutOff::default(), published })
+        Ok(Machine { inbox, progress, ended, put_off, published })
     }
 
     /// Hands a turn's work over. Where nobody waits for it, it may be [put off](crate::put_off) until it is `due`. After its end it is
@@ -249,7 +251,7 @@ impl<S: StateMachine> Turning<S> {
     /// Applies for a tick at most. That is a batch for a machine that keeps its own disk.
     fn turn(&mut self) -> Result<(), StopReason> {
         let (began, before) = (Instant::now(), self.applier.progress().applied.index.0);
-        let busy = clock::of_this_thread();
+        let (busy, mut restored) = (clock::of_this_thread(), false);
         while let Some(applied) = self.applier.next() {
             self.deliver();
             match applied? {
@@ -260,7 +262,8 @@ impl<S: StateMachine> Turning<S> {
                     self.published.fence();
                     drop(self.reports.0.send(Report::Passed(at)));
                 }
-                Done::Applied(..) | Done::Restored(_) | Done::SnapshotTaken => {}
+                Done::Restored(_) => restored = true,
+                Done::Applied(..) | Done::SnapshotTaken => {}
             }
             if began.elapsed() >= TICK {
                 break;
@@ -270,7 +273,10 @@ impl<S: StateMachine> Turning<S> {
         self.applier.persist()?;
         let applied = self.applier.progress().applied.index.0.saturating_sub(before);
         if applied > 0 {
-            self.busy += clock::of_this_thread().saturating_sub(busy);
+            // One that keeps its own disk does nothing again at a start, and nobody does again what came in a snapshot.
+            if !S::OWN_DISK && !restored {
+                self.busy += clock::of_this_thread().saturating_sub(busy);
+            }
             self.timings.apply.took(began.elapsed());
             self.timings.apply_entries.observe(applied);
         }

@@ -1,9 +1,15 @@
 //! The history of a machine's events, as the machine and all who watch it share it, and how they wake.
 
+use crate::clock;
 use crate::events::{Event, History, News, Position};
 use coracle_core::Index;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::watch;
+
+/// For how long after a look it counts as watched: whoever has got something asks again soon.
+const WATCHED: Duration = Duration::from_secs(1);
 
 /// How many events are taken out of the history at a time.
 const BATCH: usize = 64;
@@ -13,6 +19,8 @@ pub(crate) struct Published {
     history: Mutex<History>,
     /// Rings when there is something new. True: the machine is used no more, since it differs from the others.
     pub(crate) news: watch::Sender<bool>,
+    /// Until when it counts as watched after the last look, in milliseconds since the computer started.
+    watched_until: AtomicU64,
     /// Whether anything is published at all.
     pub(crate) keeps: bool,
 }
@@ -21,7 +29,8 @@ impl Published {
     /// Of a machine that has applied nothing; so many bytes are kept at most.
     pub(crate) fn new(most: u64) -> Published {
         let history = Mutex::new(History::new(most, Index::ZERO));
-        Published { history, news: watch::channel(false).0, keeps: most > 0 }
+        let watched_until = AtomicU64::new(0);
+        Published { history, news: watch::channel(false).0, watched_until, keeps: most > 0 }
     }
 
     /// The machine published this.
@@ -32,9 +41,10 @@ impl Published {
         }
     }
 
-    /// Whether somebody waits for what is new.
+    /// Whether somebody waits for what is new, or did a moment ago, and so will again.
     pub(crate) fn is_watched(&self) -> bool {
-        self.news.receiver_count() > 0
+        let now = clock::since_boot().as_millis() as u64;
+        self.news.receiver_count() > 0 || now < self.watched_until.load(Ordering::Relaxed)
     }
 
     /// The machine is not to be trusted.
@@ -49,6 +59,8 @@ impl Published {
 
     /// The next events from there on, a few of them. An error: those of entries up to this one are gone.
     pub(crate) fn from(&self, at: Position) -> Result<Vec<Event>, Index> {
+        let until = clock::since_boot() + WATCHED;
+        self.watched_until.store(until.as_millis() as u64, Ordering::Relaxed);
         self.history.lock().unwrap_or_else(PoisonError::into_inner).from(at, BATCH)
     }
 }

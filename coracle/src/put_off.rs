@@ -11,34 +11,36 @@ const ENTRIES: usize = 64;
 const BYTES: usize = 64 << 10;
 
 /// Work that waits.
-pub(crate) struct PutOff<W, R>(Vec<Work<W, R>>);
-
-impl<W, R> Default for PutOff<W, R> {
-    fn default() -> Self {
-        PutOff(Vec::new())
-    }
+pub(crate) struct PutOff<W, R> {
+    waiting: Vec<Work<W, R>>,
+    bytes: usize,
 }
 
 impl<W, R> PutOff<W, R> {
+    /// Of a machine that may have so many bytes before it: what waits must not be all of them.
+    pub(crate) fn new(unapplied: u64) -> PutOff<W, R> {
+        PutOff { waiting: Vec::new(), bytes: (unapplied / 2).min(BYTES as u64) as usize }
+    }
+
     /// What is to be handed over now, this included. `due`: all of it, whatever it is.
     pub(crate) fn and(&mut self, work: Vec<Work<W, R>>, due: bool) -> Vec<Work<W, R>> {
-        if self.0.is_empty() {
-            self.0 = work;
+        if self.waiting.is_empty() {
+            self.waiting = work;
         } else {
-            self.0.extend(work);
+            self.waiting.extend(work);
         }
-        if due || self.is_much() { std::mem::take(&mut self.0) } else { Vec::new() }
+        if due || self.is_much() { std::mem::take(&mut self.waiting) } else { Vec::new() }
     }
 
     /// Whether it is more than a few entries, or something else.
     fn is_much(&self) -> bool {
         let (mut entries, mut bytes) = (0, 0);
-        for work in &self.0 {
+        for work in &self.waiting {
             let Work::Apply(more) = work else { return true };
             entries += more.len();
             bytes += more.iter().map(Entry::len).sum::<usize>();
         }
-        entries >= ENTRIES || bytes >= BYTES
+        entries >= ENTRIES || bytes >= self.bytes
     }
 }
 
@@ -59,7 +61,7 @@ mod tests {
 
     #[test]
     fn a_few_entries_wait_until_they_are_due_or_something_is_asked_after_them() {
-        let mut put_off = Test::default();
+        let mut put_off = Test::new(u64::MAX);
         assert!(put_off.and(apply(1..2, 10), false).is_empty());
         assert!(put_off.and(apply(2..3, 10), false).is_empty());
         assert_eq!(put_off.and(Vec::new(), true).len(), 2);
@@ -71,10 +73,12 @@ mod tests {
 
     #[test]
     fn many_entries_and_large_ones_do_not_wait() {
-        let mut put_off = Test::default();
+        let mut put_off = Test::new(u64::MAX);
         assert!(put_off.and(apply(1..64, 10), false).is_empty());
         assert_eq!(put_off.and(apply(64..65, 10), false).len(), 2);
         assert_eq!(put_off.and(apply(65..66, BYTES), false).len(), 1);
         assert_eq!(put_off.and(apply(66..67, 10), true).len(), 1);
+        let mut put_off = Test::new(2000);
+        assert_eq!(put_off.and(apply(1..2, 1000), false).len(), 1, "nothing else could come in");
     }
 }

@@ -40,6 +40,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 mod callers;
@@ -56,6 +57,9 @@ use versions::Old;
 
 /// Requests, and messages, taken in one turn at most, so that neither shuts out the other.
 const TURN: usize = 1024;
+
+/// After so many turns the system is asked for news, whatever else is to be done.
+const TURNS: u64 = 8;
 
 /// How often it is looked whether other members were met in newer boots, in ticks: whoever pretends to be one, which
 /// anybody can until peers are authenticated, costs the disk no more than that.
@@ -169,7 +173,14 @@ impl Runtime {
     pub(crate) async fn run(mut self) {
         let mut ticks = interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while self.end.is_none() {
+        for turn in 0_u64.. {
+            if self.end.is_some() {
+                break;
+            }
+            // However much comes from within, sockets and timers have their turn.
+            if turn.is_multiple_of(TURNS) {
+                yield_now().await;
+            }
             let mut tick = false;
             tokio::select! {
                 biased;
@@ -504,7 +515,8 @@ impl Runtime {
         }
         self.load(loads);
         let driver = &self.parts.driver;
-        self.parts.machine.hand_over(work, tick || driver.raft().is_leader() || driver.is_machine_awaited());
+        let awaited = driver.raft().is_leader() || driver.is_machine_awaited() || !driver.caught_up();
+        self.parts.machine.hand_over(work, tick || awaited);
         for answer in answers {
             match answer {
                 Answer::Write(writer, outcome) => writer.answer(outcome.map_err(|error| self.named(error))),

@@ -96,11 +96,12 @@ pub(crate) struct Snapshots {
     wanted: Index,
     /// Until then none is begun, since one could not be written.
     not_before: u64,
-    /// Bytes written to the log since the newest was begun.
+    /// Bytes written to the log since the newest was kept.
     log_bytes: u64,
-    /// How long the machine has been busy in this boot, and had been when the newest was kept.
-    busy: Duration,
-    busy_before: Duration,
+    /// For how long the machine has been busy in this boot, with entries of how many bytes; and what it was when the newest was
+    /// kept. What a start applies again is in it.
+    busy: (Duration, u64),
+    busy_before: (Duration, u64),
     /// Bytes of the log that could have gone, but for a follower that knows no snapshots.
     held_bytes: u64,
     /// And but for snapshots that are being sent.
@@ -208,8 +209,8 @@ impl Snapshots {
             wanted: Index::ZERO,
             not_before: 0,
             log_bytes: 0,
-            busy: Duration::ZERO,
-            busy_before: Duration::ZERO,
+            busy: (Duration::ZERO, 0),
+            busy_before: (Duration::ZERO, 0),
             held_bytes: 0,
             pinned_bytes: 0,
             resting: BTreeMap::new(),
@@ -238,9 +239,9 @@ impl Snapshots {
         self.log_bytes += bytes.next_multiple_of(BLOCK).max(BLOCK);
     }
 
-    /// For so long the machine has been busy in this boot.
-    pub(crate) fn on_busy(&mut self, busy: Duration) {
-        self.busy = busy;
+    /// For so long the machine has been busy in this boot, with entries of so many bytes.
+    pub(crate) fn on_busy(&mut self, busy: Duration, bytes: u64) {
+        self.busy = (busy, bytes);
     }
 
     /// One is to be taken that reaches at least so far. After one that could not be written the pause is kept.
@@ -285,10 +286,12 @@ impl Snapshots {
         let since = self.newest.as_ref().map_or(Index::ZERO, |kept| kept.meta.id.index);
         let entries = applied.0.saturating_sub(since.0);
         let large = self.newest.as_ref().map_or(0, |kept| 2 * kept.bytes);
-        let many = entries >= self.policy.entries
-            || self.log_bytes >= self.policy.bytes
-            || self.busy.saturating_sub(self.busy_before) >= self.policy.busy;
-        !self.taking && entries > 0 && (self.wanted > since || many && self.log_bytes >= large)
+        let many = entries >= self.policy.entries || self.log_bytes >= self.policy.bytes;
+        let (busy, bytes) = (self.busy.0 - self.busy_before.0, self.busy.1 - self.busy_before.1);
+        let due = many && self.log_bytes >= large
+            || busy >= self.policy.busy && self.log_bytes.max(bytes) >= large
+            || self.wanted > since;
+        !self.taking && entries > 0 && due
     }
 
     /// Sends nothing to this one for a while, and then the newest from its beginning.
@@ -330,12 +333,14 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         if let Some(why) = self.unsaved() {
             return Err(why);
         }
-        if applied == Index::ZERO {
-            return Err(SnapshotError::NothingApplied);
-        }
-        self.snapshots.wanted = self.snapshots.wanted.max(applied);
+        // What was handed over is applied before the snapshot is taken, if it is not yet.
+        let since = self.snapshots.newest.as_ref().map_or(Index::ZERO, |kept| kept.meta.id.index);
+        let fed = Some(self.replica.fed()).filter(|fed| *fed > since);
+        let reaches = Some(applied).filter(|applied| *applied > Index::ZERO).or(fed);
+        let Some(reaches) = reaches else { return Err(SnapshotError::NothingApplied) };
+        self.snapshots.wanted = self.snapshots.wanted.max(reaches);
         self.snapshots.not_before = 0;
-        Ok(applied)
+        Ok(reaches)
     }
 
     /// These members have said by their connections that they know no snapshots.

@@ -356,11 +356,17 @@ fn a_snapshot_is_due_once_the_machine_was_busy_for_so_long() {
     assert!(driver.snapshots.is_due(Index(101)));
     driver.snapshots.log_bytes = 9_999;
     assert!(!driver.snapshots.is_due(Index(101)), "the newest is half as large as that");
+    // Of a log that was there at the start it is known only what was applied of it again.
+    driver.snapshots.log_bytes = 0;
+    driver.on_progress(Progress { bytes: 9_999, ..busy(20) });
+    assert!(!driver.snapshots.is_due(Index(101)));
+    driver.on_progress(Progress { bytes: 10_000, ..busy(20) });
+    assert!(driver.snapshots.is_due(Index(101)));
     driver.keep(kept(101, 5_000));
     driver.snapshots.log_bytes = 10_000;
-    driver.on_progress(busy(39));
+    driver.on_progress(Progress { bytes: 10_000, ..busy(39) });
     assert!(!driver.snapshots.is_due(Index(102)), "it counts since the newest");
-    driver.on_progress(busy(40));
+    driver.on_progress(Progress { bytes: 10_000, ..busy(40) });
     assert!(driver.snapshots.is_due(Index(102)));
 }
 

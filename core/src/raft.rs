@@ -110,7 +110,8 @@ impl Raft {
         };
         let mut follower = Follower::new(&mut shared);
         // Nobody else could be leader, so there is nobody to wait for.
-        if shared.log.membership().voting_peers().eq([me]) {
+        let membership = shared.log.membership();
+        if membership.voting_peers().eq([me]) && !membership.is_joint() {
             follower.lose_patience();
         }
         Ok(Raft { shared, role: Role::Follower(follower) })

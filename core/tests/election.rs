@@ -24,9 +24,11 @@ fn the_only_voter_campaigns_with_its_first_tick() {
     c.crash(A);
     c.restart(A);
     assert_eq!(c.pass_until(300, |c| c.leader() == Some(A)), Some(1));
-    // One of two does not.
-    let mut c = Cluster::of(2);
-    assert!(c.pass_until(600, |c| c.leader().is_some()).is_some_and(|ticks| ticks > 30));
+    // One of two does not, nor one who will be alone once all agree that it is.
+    let joint = [(1, membership(&[A, B], &[], &[])), (2, membership(&[A], &[A, B], &[]))];
+    for mut c in [Cluster::of(2), Cluster::with_memberships(&joint, &["1 1", "1 1"])] {
+        assert!(c.pass_until(600, |c| c.leader().is_some()).is_some_and(|ticks| ticks > 30));
+    }
 }
 
 /// B45 of the seeds' rows: the term counts the elections.

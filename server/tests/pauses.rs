@@ -7,10 +7,11 @@ use std::time::Duration;
 use support::{ask, formed, set, wait};
 
 /// CK-2: a leader with a lease sleeps for longer than that, with reads and writes of clients in its sockets, while another leads and
-/// acknowledges newer writes. When it wakes up it serves nothing that is stale, and everybody gets an answer.
+/// acknowledges newer writes. When it wakes up it serves nothing that is stale, and everybody gets an answer. (More than one rule sees
+/// to that: its lease has ended, it has not heard a majority, and it takes in what others sent before it answers.)
 #[test]
 fn ck_2_a_leader_that_slept_serves_nothing_stale_when_it_wakes_up() {
-    let (cluster, _directory) = formed(3, &["--lease", "300ms"]);
+    let (cluster, _directory) = formed(3, &["--lease", "300ms", "--timeout", "60s"]);
     for round in 0..3 {
         let (asleep, _) = cluster.leader().unwrap();
         let mut readers: Vec<Client> = (0..8).map(|_| cluster.node(asleep).client().unwrap()).collect();
@@ -32,7 +33,7 @@ fn ck_2_a_leader_that_slept_serves_nothing_stale_when_it_wakes_up() {
             let mut clients = others.iter().filter_map(|id| cluster.node(*id).client().ok());
             clients.any(|mut client| ask(&mut client, &new) == Value::Simple("OK".into())).then_some(())
         });
-        // Longer than its promises hold and its clients' requests wait.
+        // Longer than promises made to it hold.
         std::thread::sleep(Duration::from_millis(1000));
         cluster.freeze(asleep, false).unwrap();
         for reader in &mut readers {

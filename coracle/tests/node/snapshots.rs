@@ -17,6 +17,24 @@ async fn write(cluster: &Cluster, lines: std::ops::Range<u64>) {
     }
 }
 
+/// Writes lines where snapshots are taken [often], and has all nodes that run take them as the lines come: a machine may apply many at
+/// once, and then there would be one snapshot where the log goes up to the older of two.
+async fn write_with_snapshots(cluster: &Cluster, lines: std::ops::Range<u64>) {
+    for number in lines {
+        write(cluster, number..number + 1).await;
+        if number % 20 == 19 {
+            for node in cluster.running() {
+                eventually("a snapshot of what is written", async || {
+                    let status = node.status().await.unwrap();
+                    let newest = status.snapshots.newest.map_or(0, |newest| newest.last.index.0);
+                    (newest + 20 > status.raft.commit.0).then_some(())
+                })
+                .await;
+            }
+        }
+    }
+}
+
 fn lines(upto: u64) -> Vec<String> {
     (0..upto).map(|number| format!("line {number}")).collect()
 }
@@ -44,7 +62,7 @@ fn snapshots(cluster: &Cluster, id: u64) -> Vec<PathBuf> {
 #[tokio::test]
 async fn a_log_is_purged_and_a_start_goes_on_from_the_snapshot() {
     let mut cluster = Cluster::founded(3, true, often).await;
-    write(&cluster, 0..100).await;
+    write_with_snapshots(&cluster, 0..100).await;
     for id in 1..=3 {
         purged(&cluster, id, 40).await;
         assert!(snapshots(&cluster, id).len() <= 3, "the newest two, and one that is about to go");
@@ -56,14 +74,31 @@ async fn a_log_is_purged_and_a_start_goes_on_from_the_snapshot() {
         cluster.restart(id).await;
     }
     assert_eq!(cluster.converged().await, lines(100));
-    write(&cluster, 100..130).await;
+    write_with_snapshots(&cluster, 100..130).await;
     assert_eq!(cluster.converged().await, lines(130));
+}
+
+/// Neither the entries nor the bytes of the log come to what the policy says.
+#[tokio::test]
+async fn a_snapshot_is_taken_once_the_machine_was_busy_for_so_long() {
+    let cluster = Cluster::founded(1, true, |config| {
+        (config.snapshot_entries, config.snapshot_bytes) = (u64::MAX, u64::MAX);
+        config.snapshot_busy = std::time::Duration::from_millis(1);
+    })
+    .await;
+    let mut number = 0;
+    eventually("a snapshot", async || {
+        write(&cluster, number..number + 10).await;
+        number += 20;
+        cluster.node(1).status().await.unwrap().snapshots.newest
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_log_in_memory_is_purged_too() {
     let cluster = Cluster::founded(3, false, often).await;
-    write(&cluster, 0..100).await;
+    write_with_snapshots(&cluster, 0..100).await;
     for id in 1..=3 {
         purged(&cluster, id, 40).await;
     }
@@ -73,17 +108,17 @@ async fn a_log_in_memory_is_purged_too() {
 #[tokio::test]
 async fn a_follower_that_lacks_what_is_purged_takes_a_snapshot() {
     let mut cluster = Cluster::founded(3, true, often).await;
-    write(&cluster, 0..5).await;
+    write_with_snapshots(&cluster, 0..5).await;
     cluster.converged().await;
     cluster.stop(3).await;
-    write(&cluster, 5..120).await;
+    write_with_snapshots(&cluster, 5..120).await;
     for id in 1..=2 {
         purged(&cluster, id, 20).await;
     }
     cluster.restart(3).await;
     assert_eq!(cluster.converged().await, lines(120));
     purged(&cluster, 3, 20).await;
-    write(&cluster, 120..125).await;
+    write_with_snapshots(&cluster, 120..125).await;
     assert_eq!(cluster.converged().await, lines(125));
 }
 
@@ -91,10 +126,10 @@ async fn a_follower_that_lacks_what_is_purged_takes_a_snapshot() {
 #[tokio::test]
 async fn sn_4_an_install_goes_on_where_a_restart_cut_it() {
     let mut cluster = Cluster::founded(3, true, often).await;
-    write(&cluster, 0..5).await;
+    write_with_snapshots(&cluster, 0..5).await;
     cluster.converged().await;
     cluster.stop(3).await;
-    write(&cluster, 5..300).await;
+    write_with_snapshots(&cluster, 5..300).await;
     for id in 1..=2 {
         purged(&cluster, id, 20).await;
     }
@@ -119,7 +154,7 @@ async fn sn_4_an_install_goes_on_where_a_restart_cut_it() {
 #[tokio::test]
 async fn sn_5_a_damaged_snapshot_is_passed_over_for_the_one_before() {
     let mut cluster = Cluster::founded(1, true, often).await;
-    write(&cluster, 0..100).await;
+    write_with_snapshots(&cluster, 0..100).await;
     purged(&cluster, 1, 20).await;
     cluster.stop(1).await;
     let files = snapshots(&cluster, 1);
