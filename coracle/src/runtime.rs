@@ -7,7 +7,7 @@
 //! a turn are shared by many requests.
 
 use crate::alarms;
-use crate::backup::{self, Backup, BackupError, Waiting};
+use crate::backup::Waiting;
 use crate::clock;
 use crate::config::{Config, TICK};
 use crate::driver::Driver;
@@ -23,7 +23,7 @@ use crate::requests::{Reader, Request, Writer};
 use crate::rulings::Ruled;
 use crate::serving::Serving;
 use crate::snapshots::FileOrder;
-use crate::status::{MachineStopped, MemberStatus, SnapshotStatus, SnapshotTransfer, Status};
+use crate::status::{MachineStopped, MemberStatus, SnapshotStatus, Status};
 use crate::storage::disk::Disk;
 use crate::storage::met::Met;
 use crate::storage::{LogReader, ReadLogError};
@@ -33,7 +33,7 @@ use crate::wire;
 use crate::work::{Actions, Answer, Caller, Changed, Order, Transferred, Unsent};
 use crate::writer::{self, Report};
 use bytes::Bytes;
-use coracle_core::{Index, LogId, NodeId, Peer, RoleName, Term};
+use coracle_core::{Index, NodeId, Peer, RoleName, Term};
 use std::collections::BTreeMap;
 use std::future::ready;
 use std::sync::Arc;
@@ -47,6 +47,7 @@ mod callers;
 mod directory;
 mod leading;
 mod leaving;
+mod saving;
 mod stopped;
 mod versions;
 use callers::Callers;
@@ -64,9 +65,6 @@ const TURNS: u64 = 8;
 /// How often it is looked whether other members were met in newer boots, in ticks: whoever pretends to be one, which
 /// anybody can until peers are authenticated, costs the disk no more than that.
 const REMEMBER: u64 = 100;
-
-/// How often the log says how far snapshots have come, in ticks.
-const TOLD: u64 = 500;
 
 /// How long a stop waits for the disk. A sync that takes longer hangs, and the stop must not.
 pub(crate) const DISK_PATIENCE: Duration = Duration::from_secs(4);
@@ -252,50 +250,6 @@ impl Runtime {
         self.look_after_leaving();
     }
 
-    /// Answers those who wanted a snapshot that is there now, or that will not be.
-    fn answer_snapshots(&mut self) {
-        if self.snapshots.is_empty() {
-            return;
-        }
-        let (newest, unsaved) = (self.parts.driver.snapshots.newest(), self.parts.driver.unsaved());
-        for (wanted, answer) in std::mem::take(&mut self.snapshots) {
-            match newest.filter(|newest| newest.last.index >= wanted) {
-                Some(newest) => drop(answer.send(Ok(newest))),
-                None => match &unsaved {
-                    Some(why) => drop(answer.send(Err(why.clone()))),
-                    None => self.snapshots.push((wanted, answer)),
-                },
-            }
-        }
-    }
-
-    /// Answers those who wait for a snapshot that is there by now, and has another taken for the rest.
-    fn look_who_waits(&mut self) {
-        let driver = &mut self.parts.driver;
-        if let Some(why) = driver.unread() {
-            self.waiting.refuse(&BackupError::Unconfirmed(why));
-        }
-        let newest = driver.snapshots.newest().map_or(LogId::ZERO, |newest| newest.last);
-        let served = self.waiting.served_by(newest.index);
-        if let Some(reaches) = self.waiting.wants(driver.machine_applied()) {
-            driver.snapshots.want(reaches);
-        }
-        for answer in served {
-            self.give_out(newest, None, answer);
-        }
-    }
-
-    /// Opens a snapshot for somebody, on another thread.
-    fn give_out(&self, snapshot: LogId, file: Option<u64>, answer: backup::Answer) {
-        // The sender goes along so that a stop waits for this too.
-        let (files, under_way) = (self.parts.snapshots.files.clone(), self.loads.clone());
-        tokio::task::spawn_blocking(move || {
-            let opened = Backup::open(&*files, snapshot, file);
-            drop((files, under_way));
-            drop(answer.send(opened));
-        });
-    }
-
     /// Has it written down in which boots the disks of other members were met, and where, where that is news.
     fn remember(&mut self) {
         self.met.1 += 1;
@@ -310,20 +264,6 @@ impl Runtime {
                 self.parts.writer.order(Order::Places(places.clone()));
                 self.places = places;
             }
-        }
-    }
-
-    /// Writes into the log, now and then, how far snapshots have come that are on their way.
-    fn tell_of_snapshots(&self) {
-        if !self.met.1.is_multiple_of(TOLD) {
-            return;
-        }
-        let shown = self.parts.driver.snapshots.shown();
-        let transfers = shown.sending.iter().map(|it| ("to", it));
-        for (way, it) in transfers.chain(shown.receiving.iter().map(|it| ("from", it))) {
-            let SnapshotTransfer { peer, last, done, bytes, .. } = it;
-            let node = self.parts.config.id;
-            tracing::info!(%node, "a snapshot up to {last} {way} node {peer}: {done} of {bytes} bytes");
         }
     }
 
@@ -347,28 +287,6 @@ impl Runtime {
                 self.parts.driver.on_mended();
             }
             Report::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
-        }
-    }
-
-    fn on_filed(&mut self, filed: Filed) {
-        let driver = &mut self.parts.driver;
-        match filed {
-            Filed::Piece(to, piece) => driver.on_piece(to, piece),
-            Filed::Stored(from, reply) => driver.on_stored(from, reply),
-            Filed::NoRoom => driver.on_no_room(),
-            Filed::Cleared => driver.on_cleared(),
-            Filed::Received(kept) => driver.on_received(kept),
-            Filed::Saved(saved) => {
-                if let Err(problem) = &saved {
-                    tracing::error!("a snapshot could not be written; the log grows until one is: {problem}");
-                    for (_, answer) in self.snapshots.drain(..) {
-                        drop(answer.send(Err(SnapshotError::Failed(problem.clone()))));
-                    }
-                    self.waiting.refuse(&BackupError::NotWritten(problem.clone()));
-                }
-                driver.on_saved(saved.ok());
-            }
-            Filed::Failed(error) => self.end = Some(StopReason::Storage(Arc::new(error))),
         }
     }
 

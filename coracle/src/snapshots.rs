@@ -287,7 +287,8 @@ impl Snapshots {
         let entries = applied.0.saturating_sub(since.0);
         let large = self.newest.as_ref().map_or(0, |kept| 2 * kept.bytes);
         let many = entries >= self.policy.entries || self.log_bytes >= self.policy.bytes;
-        let (busy, bytes) = (self.busy.0 - self.busy_before.0, self.busy.1 - self.busy_before.1);
+        let busy = self.busy.0.saturating_sub(self.busy_before.0);
+        let bytes = self.busy.1.saturating_sub(self.busy_before.1);
         let due = many && self.log_bytes >= large
             || busy >= self.policy.busy && self.log_bytes.max(bytes) >= large
             || self.wanted > since;
