@@ -149,6 +149,11 @@ impl Rulings {
         self.0.len()
     }
 
+    /// All of them, and where they stand.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Index, Ruling)> {
+        self.0.values().map(|(ruling, at)| (*at, *ruling))
+    }
+
     /// As a snapshot keeps it; nothing if there is none.
     pub(crate) fn encode(&self) -> Bytes {
         let mut bytes = BytesMut::new();

@@ -311,7 +311,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
 
     /// Nor is it told by the answer to a read, which is refused until it has the ruling.
     pub(crate) fn hold_back_read(&self, to: Peer, reply: &mut ReadIndexReply) {
-        if self.replica.rulings().is_empty() {
+        let saved = self.snapshots.newest_meta().is_some_and(|meta| !meta.rulings.is_empty());
+        if self.replica.rulings().is_empty() && !saved {
             return;
         }
         let peers = self.raft().status().peers;
@@ -320,9 +321,13 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         reply.index = reply.index.filter(|index| unknown.is_none_or(|entry| *index < entry));
     }
 
-    /// The first entry that the log skips by a ruling which a log that ends there does not hold.
+    /// The first entry that is skipped by a ruling which a log that ends there does not hold. What this log has purged is in the
+    /// snapshot, and whoever has not got as far may have the entry and not the ruling.
     fn first_skipped_unknown_at(&self, has: Index) -> Option<Index> {
-        let unknown = self.ruled().filter(|(at, ruling)| ruling.verdict == Verdict::Skip && *at > has);
+        let newest = self.snapshots.newest_meta().filter(|meta| !meta.rulings.is_empty());
+        let saved = newest.and_then(|meta| Rulings::decode(&meta.rulings)).unwrap_or_default();
+        let all = self.ruled().chain(saved.iter());
+        let unknown = all.filter(|(at, ruling)| ruling.verdict == Verdict::Skip && *at > has);
         unknown.map(|(_, ruling)| ruling.entry.index).min()
     }
 }

@@ -4,6 +4,7 @@ use super::*;
 use crate::applier::Progress;
 use crate::config::Storage;
 use crate::replica::{Moment, Replica};
+use crate::rulings::{Ruling, Rulings, Verdict};
 use crate::storage::snapshots::Meta;
 use crate::work::RequestId;
 use coracle_core::*;
@@ -368,6 +369,40 @@ fn a_snapshot_is_due_once_the_machine_was_busy_for_so_long() {
     assert!(!driver.snapshots.is_due(Index(102)), "it counts since the newest");
     driver.on_progress(Progress { bytes: 10_000, ..busy(40) });
     assert!(driver.snapshots.is_due(Index(102)));
+}
+
+/// What a ruling says is in the snapshot alone once the log is purged behind it. A follower that gets that snapshot may have the
+/// entry and not the ruling, and would apply it.
+#[test]
+fn whoever_lacks_a_ruling_that_is_purged_is_not_told_that_the_entry_is_committed() {
+    let (mut driver, _, _) = leader(100, |_| {});
+    let mut rulings = Rulings::default();
+    rulings.heed(Ruling { entry: LogId::new(1, 50), verdict: Verdict::Skip }, Index(90));
+    let mut newest = kept(110, 100);
+    newest.meta.rulings = rulings.encode();
+    driver.keep(newest);
+    for (prev, commit) in [(60, 49), (89, 49), (90, 99)] {
+        let mut append = AppendEntries {
+            term: Term(1),
+            prev: LogId::new(1, prev),
+            last: Index(prev),
+            commit: Index(99),
+            round: Round(1),
+            lease: 0,
+            persisted: Index(110),
+            disk_age: 0,
+            time: 0,
+            agreed: None,
+        };
+        driver.hold_back_commit(&mut append, 0);
+        assert_eq!(append.commit, Index(commit), "after {prev}");
+    }
+    for (asked, told) in [(49, Some(49)), (50, None), (99, None)] {
+        let (boot, index) = (Boot(1), Some(Index(asked)));
+        let mut reply = ReadIndexReply { term: Term(1), boot, sequence: 1, index };
+        driver.hold_back_read(peer(7), &mut reply);
+        assert_eq!(reply.index, told.map(Index), "asked at {asked}");
+    }
 }
 
 /// A snapshot that could not be written, for want of space perhaps, is not begun again and again.
