@@ -142,6 +142,53 @@ fn tr_3_claimed_lengths_cost_nothing() {
     assert!(grown < 20 * claims.len() as u64, "{grown} KiB for {} connections", claims.len());
 }
 
+/// What docs/performance.md states that a small key takes, with its entry in the log's index.
+#[test]
+fn a_small_key_takes_no_more_memory_than_is_stated() {
+    const KEYS: u64 = 200_000;
+    const STATED: u64 = 300;
+    let (cluster, _directory) = formed(1, &[]);
+    let node = cluster.node(1);
+    let pid = node.pid().unwrap();
+    let mut client = node.client().unwrap();
+    let mut fill = |keys: std::ops::Range<u64>| {
+        for first in keys.step_by(1000) {
+            let pairs: Vec<String> = (first..first + 1000)
+                .flat_map(|key| [format!("key:{key:09}"), format!("{key:08}")])
+                .collect();
+            let command: Vec<&[u8]> =
+                [&b"MSET"[..]].into_iter().chain(pairs.iter().map(String::as_bytes)).collect();
+            assert_eq!(client.ask(&command).unwrap(), Value::Simple("OK".into()));
+        }
+    };
+    // What the first ones need is there from then on: buffers, threads.
+    fill(0..20_000);
+    let before = resident(pid);
+    fill(20_000..20_000 + KEYS);
+    let each = resident(pid).saturating_sub(before) * 1024 / KEYS;
+    // Its name and value are 20 bytes, so far less would say that this measures nothing.
+    assert!((100..=STATED).contains(&each), "a key takes {each} bytes");
+}
+
+/// What docs/performance.md states that a connection takes at which nothing happens.
+#[test]
+fn an_idle_connection_takes_no_more_memory_than_is_stated() {
+    const STATED: u64 = 12 << 10;
+    let (cluster, _directory) = formed(1, &[]);
+    let node = cluster.node(1);
+    let pid = node.pid().unwrap();
+    let come_in = |_| {
+        let mut client = node.client().unwrap();
+        assert_eq!(ask(&mut client, "SET k v"), Value::Simple("OK".into()));
+        client
+    };
+    let _first: Vec<_> = (0..100).map(come_in).collect();
+    let before = resident(pid);
+    let others: Vec<_> = (0..500).map(come_in).collect();
+    let each = resident(pid).saturating_sub(before) * 1024 / others.len() as u64;
+    assert!((1 << 10..=STATED).contains(&each), "a connection takes {each} bytes");
+}
+
 #[test]
 fn clients_over_the_limit_are_told_and_others_come_in_when_some_leave() {
     let (cluster, _directory) = formed(1, &["--max-clients", "20", "--max-clients-per-address", "20"]);

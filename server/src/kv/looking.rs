@@ -113,13 +113,13 @@ impl Kv {
         wanted: Option<&[u8]>,
     ) -> Found {
         let (mut names, mut looked_at, mut compared, mut last) = (Vec::new(), 0, 0, None);
-        for (place, key) in database.from(cursor) {
+        for (place, key, record) in database.from(cursor) {
             // Those at one place come together: the next part begins at a place.
             let enough = looked_at >= count.clamp(1, MAX_SCANNED) || compared > MAX_COMPARED;
-            if enough && last != Some(*place) {
-                return Found::Page { next: *place, names };
+            if enough && last != Some(place) {
+                return Found::Page { next: place, names };
             }
-            (looked_at, last) = (looked_at + 1, Some(*place));
+            (looked_at, last) = (looked_at + 1, Some(place));
             let key = key.as_bytes();
             compared += key.len();
             let fits = pattern.is_none_or(|pattern| {
@@ -127,11 +127,8 @@ impl Kv {
                 compared += steps;
                 fits
             });
-            let live = || database.get(key).filter(|record| !record.is_over(from.cluster_time));
-            let of_kind = |record: &Record| {
-                wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind(record).as_bytes()))
-            };
-            if fits && live().is_some_and(of_kind) && self.shows(from, key) {
+            let of_kind = || wanted.is_none_or(|wanted| wanted.eq_ignore_ascii_case(kind(record).as_bytes()));
+            if fits && !record.is_over(from.cluster_time) && of_kind() && self.shows(from, key) {
                 names.push(Bytes::copy_from_slice(key));
             }
         }
@@ -141,12 +138,11 @@ impl Kv {
     /// A name that this number chooses, among the first of those that may be seen from there on.
     fn any(&self, from: From, database: &Database, chosen: u64) -> Found {
         let start = place(&chosen.to_le_bytes());
-        let names = database.from(start).chain(database.from(0)).map(|(_, key)| key.as_bytes());
-        let fits = |key: &&[u8]| {
-            database.get(key).is_some_and(|record| !record.is_over(from.cluster_time))
-                && self.shows(from, key)
-        };
-        Found::Value(names.take(MAX_SCANNED as usize).find(fits).map(Value::from))
+        let keys = database.from(start).chain(database.from(0)).take(MAX_SCANNED as usize);
+        let mut shown = keys.filter(|(_, key, record)| {
+            !record.is_over(from.cluster_time) && self.shows(from, key.as_bytes())
+        });
+        Found::Value(shown.next().map(|(_, key, _)| Value::from(key.as_bytes())))
     }
 }
 

@@ -1,7 +1,11 @@
-//! The databases: their keys, the orders in which these are looked for, and what is kept of them together.
+//! The databases: their keys, the order in which these are looked for, and what is kept of them together.
 //!
-//! Everything that changes a key passes through here, so that the digest, the deadlines, the order for scans and the
+//! Everything that changes a key passes through here, so that the digest, the deadlines and the
 //! count of bytes cannot differ from the keys.
+//!
+//! A key stands at a place, which is a hash of its name. So the tree of keys is one of numbers that lie side by side, which is
+//! searched without a look at any name, and scans go by places, which neither growth nor a restart moves. Names that
+//! share a place, which chance never brings about and malice can, have a tree of their own there.
 
 use super::record::{Datum, Deadline, Owner, Record};
 use crate::key::Key;
@@ -13,13 +17,67 @@ use xxhash_rust::xxh3::xxh3_64;
 /// About the memory that a key takes besides the bytes of its name and value.
 const OVERHEAD: u64 = 200;
 
+/// What stands at one place.
+#[derive(Clone, Debug)]
+enum Stand {
+    /// One key.
+    One(Key, Record),
+    /// Several. Never fewer than two.
+    Many(OrdMap<Key, Record>),
+}
+
+impl Stand {
+    fn get(&self, key: &[u8]) -> Option<&Record> {
+        match self {
+            Stand::One(name, record) => (name.as_bytes() == key).then_some(record),
+            Stand::Many(records) => records.get(key),
+        }
+    }
+
+    fn get_mut(&mut self, key: &[u8]) -> Option<&mut Record> {
+        match self {
+            Stand::One(name, record) => (name.as_bytes() == key).then_some(record),
+            Stand::Many(records) => records.get_mut(key),
+        }
+    }
+
+    /// Adds a key that is not there.
+    fn insert(&mut self, key: Key, record: Record) {
+        let records = match std::mem::replace(self, Stand::Many(OrdMap::new())) {
+            Stand::One(name, other) => OrdMap::unit(name, other),
+            Stand::Many(records) => records,
+        };
+        *self = Stand::Many(records.update(key, record));
+    }
+
+    /// What is left without this key, and its record.
+    fn without(self, key: &[u8]) -> Option<(Option<Stand>, Record)> {
+        let mut records = match self {
+            Stand::One(_, record) => return Some((None, record)),
+            Stand::Many(records) => records,
+        };
+        let record = records.remove(key)?;
+        let alone = if records.len() == 1 { records.get_min().cloned() } else { None };
+        let left = alone.map_or_else(|| Stand::Many(records), |(name, record)| Stand::One(name, record));
+        Some((Some(left), record))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&Key, &Record)> {
+        let (one, many) = match self {
+            Stand::One(name, record) => (Some((name, record)), None),
+            Stand::Many(records) => (None, Some(records)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+}
+
 /// One database.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Database {
-    /// Each by a pointer, so that a node of the tree is small: it is copied where a snapshot shares it.
-    records: OrdMap<Key, Arc<Record>>,
-    /// The names in the order of their places, for scans.
-    places: OrdSet<(u64, Key)>,
+    /// What stands at each place. By a pointer, so that a node of the tree is small: it is copied where a snapshot shares it.
+    places: OrdMap<u64, Arc<Stand>>,
+    /// How many keys there are.
+    keys: usize,
     /// When keys end, by the cluster's clock.
     due: OrdSet<(u64, Key)>,
     /// The digests of all keys, together.
@@ -31,18 +89,15 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    /// All keys in the order of their names.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Record)> {
-        self.records.iter().map(|(key, record)| (key, &**record))
-    }
-
-    /// The key with the greatest name.
-    pub(super) fn last(&self) -> Option<&Key> {
-        self.records.get_max().map(|(key, _)| key)
+    /// All keys in the order of their names. That is made when it is asked for: nothing but snapshots goes by it.
+    pub(super) fn by_name(&self) -> impl Iterator<Item = (&Key, &Record)> {
+        let mut all: Vec<_> = self.from(0).map(|(_, key, record)| (key, record)).collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter()
     }
 
     pub(super) fn len(&self) -> usize {
-        self.records.len()
+        self.keys
     }
 
     /// How many keys are not for ever.
@@ -51,12 +106,13 @@ impl Database {
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Option<&Record> {
-        self.records.get(key).map(|record| &**record)
+        self.places.get(&place(key))?.get(key)
     }
 
-    /// The names from this place on, with their places.
-    pub(super) fn from(&self, place: u64) -> impl Iterator<Item = &(u64, Key)> {
-        self.places.range((place, Key::from(&b""[..]))..)
+    /// The keys from this place on, with their places, in the order of these.
+    pub(super) fn from(&self, place: u64) -> impl Iterator<Item = (u64, &Key, &Record)> {
+        let stands = self.places.range(place..);
+        stands.flat_map(|(place, stand)| stand.iter().map(|(key, record)| (*place, key, record)))
     }
 
     /// When the next key ends.
@@ -84,23 +140,33 @@ impl Database {
         }
     }
 
+    /// Adds a key that is not there.
     fn insert(&mut self, key: &[u8], record: Record) {
         self.count(key, &Kept::of(key, &record));
-        let name = Key::from(key);
-        self.places.insert((place(key), name.clone()));
-        self.records.insert(name, Arc::new(record));
+        self.keys += 1;
+        let (place, name) = (place(key), Key::from(key));
+        match self.places.get_mut(&place) {
+            Some(stand) => Arc::make_mut(stand).insert(name, record),
+            None => drop(self.places.insert(place, Arc::new(Stand::One(name, record)))),
+        }
     }
 
     fn remove(&mut self, key: &[u8]) -> Option<Record> {
-        let (name, record) = self.records.remove_with_key(key)?;
+        self.get(key)?;
+        let place = place(key);
+        let (left, record) = Arc::unwrap_or_clone(self.places.remove(&place)?).without(key)?;
+        if let Some(left) = left {
+            self.places.insert(place, Arc::new(left));
+        }
+        self.keys -= 1;
         self.discount(key, &Kept::of(key, &record));
-        self.places.remove(&(place(key), name));
-        Some(Arc::unwrap_or_clone(record))
+        Some(record)
     }
 
     /// Changes the key, if it is there. See [`Space::edit`].
     fn edit(&mut self, owner: &Owner, key: &[u8], at: u64, how: impl FnOnce(&mut Record, u64) -> u128) {
-        let Some(record) = self.records.get_mut(key).map(Arc::make_mut) else { return };
+        let Some(stand) = self.places.get_mut(&place(key)) else { return };
+        let Some(record) = Arc::make_mut(stand).get_mut(key) else { return };
         let before = Kept::of(key, record);
         record.print ^= record.head_print(owner);
         let change = how(record, owner.seed());
@@ -225,7 +291,7 @@ impl Space {
     /// Whether programs of the first version could have made it.
     pub(super) fn is_plain(&self) -> bool {
         let [first, others @ ..] = &self.databases;
-        first.hashes == 0 && first.due.is_empty() && others.iter().all(|other| other.records.is_empty())
+        first.hashes == 0 && first.due.is_empty() && others.iter().all(|other| other.keys == 0)
     }
 
     /// When the next key ends, by the cluster's clock.
@@ -282,5 +348,70 @@ impl Space {
     /// Removes all keys of a database, and returns them: to let go of many takes time.
     pub(super) fn clear(&mut self, number: u8) -> Database {
         self.change(number, std::mem::take)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+    use bytes::Bytes;
+
+    /// Three names of one place, as somebody could choose them who knows the hash: its algorithm for 16 bytes, with terms
+    /// that cancel out.
+    fn of_one_place(number: u64) -> [[u8; 16]; 3] {
+        let flips: [u64; 2] =
+            [0x1f67_b3b7_a4a4_4072 ^ 0x78e5_c0cc_4ee6_79cb, 0x2172_ffcc_7dd0_5a82 ^ 0x8e24_43f7_7446_08b8];
+        let sum = 2 * number;
+        let halved = sum.wrapping_sub(1 << 56) / 2;
+        [(0, sum), (sum.swap_bytes(), 0), (1, halved)].map(|(low, high): (u64, u64)| {
+            let mut name = [0; 16];
+            name[..8].copy_from_slice(&(low ^ flips[0]).to_le_bytes());
+            name[8..].copy_from_slice(&(high ^ flips[1]).to_le_bytes());
+            name
+        })
+    }
+
+    fn put(space: &mut Space, key: &[u8], value: &[u8]) {
+        space.revision += 1;
+        space.put(0, key, Datum::Text(Value::from(value)), None);
+    }
+
+    #[test]
+    fn names_that_share_a_place_are_keys_like_others() {
+        let mut space = Space::default();
+        put(&mut space, b"another", b"value");
+        let alone = (space.prints(), space.bytes());
+        for number in [1 << 40, 77 << 41] {
+            let names = of_one_place(number);
+            assert!(names.iter().all(|name| place(name) == place(&names[0])), "they share a place");
+            for (at, name) in names.iter().enumerate() {
+                assert_eq!(space.get(0, name), None);
+                put(&mut space, name, &[at as u8]);
+                assert_eq!(space.len(), at + 2);
+            }
+            let snapshot = space.clone();
+            put(&mut space, &names[1], b"changed");
+            let text = |space: &Space, name: &[u8]| space.get(0, name)?.text().map(Value::to_bytes);
+            for (at, name) in names.iter().enumerate() {
+                let now = if at == 1 { Bytes::from_static(b"changed") } else { Bytes::from(vec![at as u8]) };
+                assert_eq!(text(&space, name), Some(now));
+                assert_eq!(text(&snapshot, name), Some(Bytes::from(vec![at as u8])));
+            }
+            let mut sorted: Vec<&[u8]> =
+                names.iter().map(|name| &name[..]).chain([&b"another"[..]]).collect();
+            sorted.sort_unstable();
+            let database = space.database(0);
+            assert!(database.by_name().map(|(key, _)| key.as_bytes()).eq(sorted));
+            let there = database.from(place(&names[0])).take_while(|(at, ..)| *at == place(&names[0]));
+            assert_eq!(there.count(), 3, "a scan finds them all where it begins at their place");
+            for (at, name) in names.iter().enumerate() {
+                assert_eq!(space.remove(0, name).map(|record| record.version), Some(1 + u64::from(at == 1)));
+                assert_eq!(space.remove(0, name), None);
+                assert_eq!(space.len(), 3 - at);
+            }
+            assert_eq!((space.prints(), space.bytes()), alone, "nothing of them is left");
+            assert_eq!(snapshot.len(), 4);
+        }
     }
 }

@@ -78,7 +78,7 @@ pub(crate) fn write(kv: &Kv, to: &mut dyn Write) -> io::Result<()> {
 
 fn put_database(to: &mut impl Write, database: &Database, plain: bool) -> io::Result<()> {
     put_number(to, database.len() as u64)?;
-    for (key, record) in database.iter() {
+    for (key, record) in database.by_name() {
         put_string(to, key.as_bytes())?;
         if !plain {
             let ends = if record.deadline.is_some() { ENDS } else { 0 };
@@ -152,6 +152,7 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
 }
 
 fn read_database(from: &mut impl Read, space: &mut Space, database: u8, kinds: bool) -> io::Result<()> {
+    let mut last: Option<Bytes> = None;
     for _ in 0..number(from)? {
         let key = string(from, MAX_KEY, "key")?;
         let kind = if kinds { byte(from)? } else { 0 };
@@ -167,10 +168,11 @@ fn read_database(from: &mut impl Read, space: &mut Space, database: u8, kinds: b
             return Err(wrong("a key is newer than the whole".to_owned()));
         }
         let deadline = if kind & ENDS != 0 { Some(deadline(from)?) } else { None };
-        if space.database(database).last().is_some_and(|last| last.as_bytes() >= &key[..]) {
+        if last.as_ref().is_some_and(|last| *last >= key) {
             return Err(wrong("the keys are not in order".to_owned()));
         }
         space.insert(database, &key, Record { datum, deadline, created, modified, version, print: 0 });
+        last = Some(key);
     }
     Ok(())
 }

@@ -110,7 +110,7 @@ fn an_answer_stops_at_its_limit_and_goes_on_with_the_next_query() {
 fn digest_from_scratch(kv: &Kv) -> u128 {
     let mut again = Space::default();
     for (number, database) in kv.space.databases() {
-        for (key, record) in database.iter() {
+        for (key, record) in database.by_name() {
             again.insert(number, key.as_bytes(), record.clone());
         }
     }
@@ -242,7 +242,7 @@ proptest! {
                 let one = move |(key, record): (&crate::key::Key, &Record)| {
                     (number, Bytes::copy_from_slice(key.as_bytes()), record.clone())
                 };
-                database.iter().map(one).collect::<Vec<_>>()
+                database.by_name().map(one).collect::<Vec<_>>()
             };
             kv.space.databases().flat_map(of).collect()
         };
