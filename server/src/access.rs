@@ -246,7 +246,8 @@ impl Access {
         self.look();
         if self.users.is_empty() {
             let matters = !self.gets_in() || need == Need::Admin && !self.is_admin();
-            let sure = !matters || confirm(node, &self.rules.roster, limit).await;
+            // Rare, and large: idle connections have no room for it.
+            let sure = !matters || Box::pin(confirm(node, &self.rules.roster, limit)).await;
             self.look();
             if self.users.is_empty() {
                 return self.without_users(&need, request, sure);

@@ -104,13 +104,14 @@ pub(crate) async fn serve<M: Machine>(
         let mut stopping = shared.stopping.clone();
         let greeted = tokio::select! {
             biased;
-            greeted = door.greet(stream, &shared.limits) => greeted,
+            // Over soon, and large, as the encrypted connection is: plain ones, which are the same task, have no room for them.
+            greeted = Box::pin(door.greet(stream, &shared.limits)) => greeted,
             _ = stopping.wait_for(|stopping| *stopping) => return,
         };
         match greeted {
             Ok(Greeted::Encrypted(stream, shown)) => {
                 newcomer.shown = shown;
-                return connection::serve(stream, newcomer, shared).await;
+                return Box::pin(connection::serve(stream, newcomer, shared)).await;
             }
             Ok(Greeted::Plain(plain)) => stream = plain,
             Err(error) => {

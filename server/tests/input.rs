@@ -165,26 +165,31 @@ fn a_small_key_takes_no_more_memory_than_is_stated() {
     fill(0..20_000);
     let before = resident(pid);
     fill(20_000..20_000 + KEYS);
-    let each = resident(pid).saturating_sub(before) * 1024 / KEYS;
+    let each = || resident(pid).saturating_sub(before) * 1024 / KEYS;
+    // While a snapshot is under way, what is changed is there twice.
+    let each = wait("the memory that a key takes", || Some(each()).filter(|each| *each <= STATED));
     // Its name and value are 20 bytes, so far less would say that this measures nothing.
-    assert!((100..=STATED).contains(&each), "a key takes {each} bytes");
+    assert!(each >= 100, "a key takes {each} bytes");
 }
 
 /// What docs/performance.md states that a connection takes at which nothing happens.
 #[test]
 fn an_idle_connection_takes_no_more_memory_than_is_stated() {
-    const STATED: u64 = 12 << 10;
+    const STATED: u64 = 8 << 10;
     let (cluster, _directory) = formed(1, &[]);
     let node = cluster.node(1);
     let pid = node.pid().unwrap();
-    let come_in = |_| {
+    let come_in = |writes: usize| {
         let mut client = node.client().unwrap();
-        assert_eq!(ask(&mut client, "SET k v"), Value::Simple("OK".into()));
+        for _ in 0..writes {
+            assert_eq!(ask(&mut client, "SET k v"), Value::Simple("OK".into()));
+        }
         client
     };
-    let _first: Vec<_> = (0..100).map(come_in).collect();
+    // Besides themselves, the first ones bring what is there once for all, such as the newest entries.
+    let _first: Vec<_> = (0..300).map(|_| come_in(5)).collect();
     let before = resident(pid);
-    let others: Vec<_> = (0..500).map(come_in).collect();
+    let others: Vec<_> = (0..500).map(|_| come_in(1)).collect();
     let each = resident(pid).saturating_sub(before) * 1024 / others.len() as u64;
     assert!((1 << 10..=STATED).contains(&each), "a connection takes {each} bytes");
 }
