@@ -191,7 +191,8 @@ fn an_idle_connection_takes_no_more_memory_than_is_stated() {
     let before = resident(pid);
     let others: Vec<_> = (0..500).map(|_| come_in(1)).collect();
     let each = resident(pid).saturating_sub(before) * 1024 / others.len() as u64;
-    assert!((1 << 10..=STATED).contains(&each), "a connection takes {each} bytes");
+    // The allocator may give back what others had meanwhile, so there is no telling from below.
+    assert!(each <= STATED, "a connection takes {each} bytes");
 }
 
 #[test]
