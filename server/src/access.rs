@@ -197,6 +197,12 @@ impl Access {
         self.users.get(name).filter(|user| user.since <= version).map(|user| (name, user))
     }
 
+    /// The name of the user that it is now, if it is one.
+    pub(crate) fn user_name(&mut self) -> Option<&Bytes> {
+        self.look();
+        self.user().map(|(name, _)| name)
+    }
+
     /// Whether it may change the cluster without saying the token.
     pub(crate) fn is_admin(&self) -> bool {
         match self.caller {

@@ -95,6 +95,60 @@ impl Drop for Share {
     }
 }
 
+/// What one connection holds of the budget of its address, and of that of its user as well, once it has one.
+#[derive(Debug)]
+pub struct Shares {
+    address: Share,
+    user: Option<Share>,
+}
+
+impl Shares {
+    /// Those of somebody who is no user yet, and holds nothing.
+    pub fn new(address: &Arc<Budget>) -> Shares {
+        Shares { address: address.share(), user: None }
+    }
+
+    /// From now on what is held is this user's. Where that is more than the user may hold, it counts when it is set next.
+    pub fn of_user(&mut self, user: Option<&Arc<Budget>>) {
+        let held = self.held();
+        self.user = user.map(|budget| {
+            let mut share = budget.share();
+            let _ = share.set(held);
+            share
+        });
+    }
+
+    /// What is held now.
+    pub fn held(&self) -> usize {
+        self.address.held()
+    }
+
+    /// Notes what is held now. False if that is more than there is, of either: then no more is held than before.
+    #[must_use]
+    pub fn set(&mut self, now: usize) -> bool {
+        let before = self.held();
+        if !self.address.set(now) {
+            return false;
+        }
+        if let Some(user) = &mut self.user
+            && !user.set(now)
+        {
+            // Less is always there.
+            let _ = self.address.set(before.min(now));
+            return false;
+        }
+        true
+    }
+
+    /// Gives everything back.
+    pub fn clear(&mut self) {
+        self.address.clear();
+        if let Some(user) = &mut self.user {
+            user.clear();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,6 +166,23 @@ mod tests {
         assert!(!other.set(usize::MAX));
         other.clear();
         assert_eq!((budget.held(), budget.limit()), (0, 10));
+    }
+
+    #[test]
+    fn what_a_user_may_not_hold_is_not_taken_from_its_address_either() {
+        let (address, user) = (Budget::new(10), Budget::new(6));
+        let mut shares = Shares::new(&address);
+        assert!(shares.set(8), "nobody has said who it is");
+        shares.of_user(Some(&user));
+        assert!(!shares.set(7), "the user may hold 6");
+        assert!(shares.set(5) && !shares.set(9));
+        assert_eq!((shares.held(), address.held(), user.held()), (5, 5, 5));
+        shares.of_user(None);
+        assert_eq!((address.held(), user.held()), (5, 0));
+        shares.of_user(Some(&user));
+        assert_eq!((address.held(), user.held()), (5, 5), "it counts at once");
+        shares.clear();
+        assert_eq!((address.held(), user.held()), (0, 0));
     }
 
     #[test]

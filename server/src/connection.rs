@@ -17,11 +17,11 @@ mod asking;
 mod shared;
 mod together;
 
-pub use shared::{Limits, Newcomer, Place, Shared};
+pub use shared::{Client, Limits, Newcomer, Place, Shared};
 
 use crate::access::{Access, Verdict};
 use crate::backups::Backups;
-use crate::budget::Share;
+use crate::budget::Shares;
 use crate::commands::{self, Phrase, Request};
 use crate::gate::Refusals;
 use crate::kv::{Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
@@ -126,10 +126,10 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
         queue: Vec::new(),
         fault: None,
         replies: Replies::default(),
-        commands: place.account().commands.share(),
+        commands: Shares::new(&place.account().commands),
         half: Wait::default(),
         fetched: 0,
-        owed: place.account().replies.share(),
+        owed: Shares::new(&place.account().replies),
         slow: Wait::default(),
         refusals: Refusals::default(),
         place,
@@ -181,13 +181,13 @@ struct Connection<M: Machine, T> {
     fault: Option<ProtocolError>,
     replies: Replies,
     /// What the commands of this turn take, beyond [`OWN`].
-    commands: Share,
+    commands: Shares,
     /// The wait for the rest of a command.
     half: Wait,
     /// Bytes of the values that are being sent.
     fetched: usize,
     /// What they and the replies take, beyond [`OWN`].
-    owed: Share,
+    owed: Shares,
     /// The wait until more of the replies is taken.
     slow: Wait,
     refusals: Refusals,
@@ -302,7 +302,20 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         if !self.queue.is_empty() || !self.parser.started() {
             self.half.end();
         }
+        // It may have become somebody else since the turn before, or its user may have been removed.
+        self.count_for_user().map_err(|full| End::Fault(full.to_owned()))?;
         self.charge()
+    }
+
+    /// Whatever it holds is counted for the user that it is, too. The error is the text of a reply.
+    fn count_for_user(&mut self) -> Result<(), &'static str> {
+        let news = self.place.is_of(self.access.user_name(), &self.shared.accounts);
+        if news != Ok(false) {
+            let user = self.place.user_account();
+            self.commands.of_user(user.map(|account| &account.commands));
+            self.owed.of_user(user.map(|account| &account.replies));
+        }
+        news.map(drop).map_err(|()| FULL)
     }
 
     /// Notes what has come. Where there is no memory for it, all of it is refused.
@@ -495,6 +508,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         let Some(login) = login else { return Ok(()) };
         let Shared { node, timeout, .. } = &*self.shared;
         self.access.log_in(node, *timeout, login).await?;
+        self.count_for_user().inspect_err(|_| self.access.reset())?;
         self.session.listed().is_user(&self.access.name());
         Ok(())
     }

@@ -6,20 +6,21 @@
 //! is done: then whoever has not passed within a moment is refused, and there is less room, until even the quickest answer of an interval takes no longer than
 //! it should. So whatever comes, what passes has not waited for long, and is answered soon.
 //!
-//! Addresses are equal. Each passes at once while it has less under way than its equal share, and those that wait pass by
+//! Clients are equal: whoever is a user is one client, from however many addresses it comes, and everybody else is that of an
+//! address. Each passes at once while it has less under way than its equal share, and those that wait pass by
 //! turns: so whoever asks for a little does not notice those who ask for all that they can.
 //!
 //! One that is refused is told when to ask again, later each time, and is not heard before. Where there is no leader nobody
 //! is refused: the line is not there for want of room.
 
+use crate::accounts::Holder;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-/// At how many addresses one answer looks for somebody who has room: it is a matter of a moment, however many wait.
+/// At how many clients one answer looks for somebody who has room: it is a matter of a moment, however many wait.
 const LOOKS: usize = 16;
 
 /// What a request counts at least, in bytes: so what bounds small ones is their number.
@@ -47,7 +48,7 @@ const MOMENT: Duration = Duration::from_millis(5);
 /// After what time one that was refused is to ask again: at first, and at most.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(640));
 
-/// What of one address is under way, and what of it waits.
+/// What of one client is under way, and what of it waits.
 #[derive(Debug, Default)]
 struct Flow {
     under_way: usize,
@@ -68,9 +69,9 @@ struct Line {
     room: usize,
     under_way: usize,
     /// Of those that have anything under way, or wait.
-    flows: BTreeMap<IpAddr, Flow>,
+    flows: BTreeMap<Holder, Flow>,
     /// Those of whom somebody waits, in the order of their turns.
-    turns: VecDeque<IpAddr>,
+    turns: VecDeque<Holder>,
     /// How many wait.
     waiting: usize,
     /// Since when somebody does.
@@ -108,36 +109,36 @@ enum Arrival {
 }
 
 impl Line {
-    /// The equal share of each address.
+    /// The equal share of each client.
     fn share(&self) -> usize {
         (self.room / self.flows.len().max(1)).max(LEAST)
     }
 
-    /// Whether so much more of this address may be under way. What addresses have by their shares may come to as much
+    /// Whether so much more of this client may be under way. What clients have by their shares may come to as much
     /// again as there is room, if others have taken it before they came.
-    fn fits(&self, from: IpAddr, bytes: usize) -> bool {
-        let own = self.flows.get(&from).map_or(0, |flow| flow.under_way);
+    fn fits(&self, from: &Holder, bytes: usize) -> bool {
+        let own = self.flows.get(from).map_or(0, |flow| flow.under_way);
         self.under_way + bytes <= self.room.max(bytes)
             || (own + bytes <= self.share() && self.under_way + bytes <= self.room + MOST_ROOM)
     }
 
-    fn take(&mut self, from: IpAddr, bytes: usize) {
+    fn take(&mut self, from: &Holder, bytes: usize) {
         self.under_way += bytes;
-        self.flows.entry(from).or_default().under_way += bytes;
+        self.flows.entry(from.clone()).or_default().under_way += bytes;
     }
 
-    fn arrive(&mut self, now: Instant, from: IpAddr, bytes: usize) -> Arrival {
-        let flow = self.flows.entry(from).or_default();
+    fn arrive(&mut self, now: Instant, from: &Holder, bytes: usize) -> Arrival {
+        let flow = self.flows.entry(from.clone()).or_default();
         if flow.waiting.is_empty() && self.fits(from, bytes) {
             self.take(from, bytes);
             return Arrival::Passes;
         }
         let (go, told) = oneshot::channel();
         self.next += 1;
-        let waiting = &mut self.flows.entry(from).or_default().waiting;
+        let waiting = &mut self.flows.entry(from.clone()).or_default().waiting;
         waiting.push_back(Waiting { number: self.next, bytes, go });
-        if waiting.len() == 1 && !self.turns.contains(&from) {
-            self.turns.push_back(from);
+        if waiting.len() == 1 && !self.turns.contains(from) {
+            self.turns.push_back(from.clone());
         }
         self.waiting += 1;
         let since = *self.since.get_or_insert(now);
@@ -150,7 +151,7 @@ impl Line {
         self.refused.is_some_and(|at| now.duration_since(at) < INTERVAL)
     }
 
-    /// Lets in whoever has room now, address by address.
+    /// Lets in whoever has room now, client by client.
     fn let_in(&mut self) {
         let mut looked = 0;
         while looked < self.turns.len().min(LOOKS)
@@ -158,16 +159,16 @@ impl Line {
         {
             let Some(first) = self.flows.get(&from).and_then(|flow| flow.waiting.front()) else { continue };
             let (bytes, number) = (first.bytes, first.number);
-            if !self.fits(from, bytes) {
+            if !self.fits(&from, bytes) {
                 self.turns.push_back(from);
                 looked += 1;
                 continue;
             }
-            if let Some(waiting) = self.remove(from, number) {
+            if let Some(waiting) = self.remove(&from, number) {
                 // One who has just given up says so by itself, and gives this back.
-                self.take(from, bytes);
+                self.take(&from, bytes);
                 if waiting.go.send(()).is_err() {
-                    self.give_back(from, bytes);
+                    self.give_back(&from, bytes);
                 }
             }
             if self.flows.get(&from).is_some_and(|flow| !flow.waiting.is_empty()) {
@@ -178,8 +179,8 @@ impl Line {
     }
 
     /// One waits no longer.
-    fn remove(&mut self, from: IpAddr, number: u64) -> Option<Waiting> {
-        let waiting = &mut self.flows.get_mut(&from)?.waiting;
+    fn remove(&mut self, from: &Holder, number: u64) -> Option<Waiting> {
+        let waiting = &mut self.flows.get_mut(from)?.waiting;
         let at = waiting.iter().position(|one| one.number == number)?;
         let one = waiting.remove(at);
         self.waiting -= 1;
@@ -190,22 +191,22 @@ impl Line {
         one
     }
 
-    fn give_back(&mut self, from: IpAddr, bytes: usize) {
+    fn give_back(&mut self, from: &Holder, bytes: usize) {
         self.under_way -= bytes;
-        if let Some(flow) = self.flows.get_mut(&from) {
+        if let Some(flow) = self.flows.get_mut(from) {
             flow.under_way -= bytes;
         }
         self.forget(from);
     }
 
-    fn forget(&mut self, from: IpAddr) {
-        if self.flows.get(&from).is_some_and(|flow| flow.under_way == 0 && flow.waiting.is_empty()) {
-            self.flows.remove(&from);
+    fn forget(&mut self, from: &Holder) {
+        if self.flows.get(from).is_some_and(|flow| flow.under_way == 0 && flow.waiting.is_empty()) {
+            self.flows.remove(from);
         }
     }
 
     /// A request was answered after so long.
-    fn answered(&mut self, now: Instant, from: IpAddr, bytes: usize, took: Duration) {
+    fn answered(&mut self, now: Instant, from: &Holder, bytes: usize, took: Duration) {
         self.give_back(from, bytes);
         self.quickest = self.quickest.min(took);
         let began = *self.interval.get_or_insert(now);
@@ -230,7 +231,7 @@ pub struct Gate(Mutex<Line>);
 #[derive(Debug)]
 pub struct Passed<'a> {
     gate: &'a Gate,
-    from: IpAddr,
+    from: Holder,
     bytes: usize,
     since: Instant,
 }
@@ -238,29 +239,21 @@ pub struct Passed<'a> {
 impl Passed<'_> {
     /// It was answered. After what time.
     pub fn end(self) -> Duration {
-        let took = self.answered();
-        std::mem::forget(self);
-        took
-    }
-
-    fn answered(&self) -> Duration {
-        let now = Instant::now();
-        let took = now.duration_since(self.since);
-        self.gate.line().answered(now, self.from, self.bytes, took);
-        took
+        self.since.elapsed()
     }
 }
 
 impl Drop for Passed<'_> {
     fn drop(&mut self) {
-        self.answered();
+        let now = Instant::now();
+        self.gate.line().answered(now, &self.from, self.bytes, now.duration_since(self.since));
     }
 }
 
 /// A request in line. Dropped, it waits no longer.
 struct InLine<'a> {
     gate: &'a Gate,
-    from: IpAddr,
+    from: Holder,
     number: u64,
     bytes: usize,
     told: oneshot::Receiver<()>,
@@ -276,8 +269,8 @@ impl InLine<'_> {
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         let mut line = self.gate.line();
-        if line.remove(self.from, self.number).is_none() && self.is_in() {
-            line.give_back(self.from, self.bytes);
+        if line.remove(&self.from, self.number).is_none() && self.is_in() {
+            line.give_back(&self.from, self.bytes);
         }
         line.let_in();
     }
@@ -288,18 +281,18 @@ impl Gate {
     /// there is no leader who could make room. None: it is to be refused.
     pub async fn pass(
         &self,
-        from: IpAddr,
+        from: &Holder,
         bytes: usize,
         at_rest: impl FnOnce() -> Option<Duration>,
     ) -> Option<Passed<'_>> {
         let (bytes, now) = (bytes.clamp(LEAST, MOST_ROOM), Instant::now());
         let arrival = self.line().arrive(now, from, bytes);
-        let passed = |since| Passed { gate: self, from, bytes, since };
+        let passed = |since| Passed { gate: self, from: from.clone(), bytes, since };
         let (number, told, limit) = match arrival {
             Arrival::Passes => return Some(passed(now)),
             Arrival::Waits(number, told, limit) => (number, told, at_rest().unwrap_or(limit)),
         };
-        let mut place = InLine { gate: self, from, number, bytes, told };
+        let mut place = InLine { gate: self, from: from.clone(), number, bytes, told };
         // What it was told counts also at the last moment.
         let told = timeout(limit, &mut place.told).await;
         if !matches!(told, Ok(Ok(()))) {
@@ -355,12 +348,12 @@ mod tests {
         Duration::from_millis(millis)
     }
 
-    fn address(number: u8) -> IpAddr {
-        [192, 0, 2, number].into()
+    fn address(number: u8) -> Holder {
+        Holder::Address([192, 0, 2, number].into())
     }
 
     fn patience(line: &mut Line, now: Instant) -> Duration {
-        match line.arrive(now, address(1), MOST_ROOM) {
+        match line.arrive(now, &address(1), MOST_ROOM) {
             Arrival::Waits(_, _, limit) => limit,
             Arrival::Passes => panic!("there is no room"),
         }
@@ -369,12 +362,12 @@ mod tests {
     #[test]
     fn a_line_that_goes_away_is_a_burst_and_one_that_stays_is_not() {
         let (mut line, start) = (Line::default(), Instant::now());
-        assert!(matches!(line.arrive(start, address(1), MOST_ROOM), Arrival::Passes));
+        assert!(matches!(line.arrive(start, &address(1), MOST_ROOM), Arrival::Passes));
         assert_eq!(patience(&mut line, start), PATIENCE);
         assert_eq!(patience(&mut line, start + INTERVAL - ms(1)), PATIENCE);
-        assert!(line.remove(address(1), 1).is_some());
+        assert!(line.remove(&address(1), 1).is_some());
         assert_eq!(patience(&mut line, start + INTERVAL), MOMENT, "somebody has waited all the time");
-        assert!(line.remove(address(1), 2).is_some() && line.remove(address(1), 3).is_some());
+        assert!(line.remove(&address(1), 2).is_some() && line.remove(&address(1), 3).is_some());
         assert_eq!(patience(&mut line, start + INTERVAL), PATIENCE, "there was nobody for a moment");
     }
 
@@ -387,19 +380,19 @@ mod tests {
     #[test]
     fn addresses_have_equal_shares_and_those_that_wait_pass_by_turns() {
         let (mut line, now) = (Line::default(), Instant::now());
-        assert!(matches!(line.arrive(now, address(1), MOST_ROOM), Arrival::Passes));
+        assert!(matches!(line.arrive(now, &address(1), MOST_ROOM), Arrival::Passes));
         // Another one has its half, though the first has taken everything.
         for _ in 0..512 {
-            assert!(matches!(line.arrive(now, address(2), LEAST), Arrival::Passes));
+            assert!(matches!(line.arrive(now, &address(2), LEAST), Arrival::Passes));
         }
         let mut told = Vec::new();
         for name in [1, 1, 1, 2, 2] {
-            match line.arrive(now, address(name), LEAST) {
+            match line.arrive(now, &address(name), LEAST) {
                 Arrival::Waits(_, receiver, _) => told.push((name, receiver)),
                 Arrival::Passes => panic!("node {name} has more than its share"),
             }
         }
-        line.give_back(address(1), MOST_ROOM);
+        line.give_back(&address(1), MOST_ROOM);
         line.under_way = MOST_ROOM - 2 * LEAST;
         // The first has nothing under way now, so its share lets it in as well.
         assert_eq!(let_in(&mut line, &mut told), [1, 1, 1, 2]);
@@ -411,8 +404,8 @@ mod tests {
         let (mut line, mut now) = (Line::default(), Instant::now());
         let mut turn = |line: &mut Line, took: Duration| {
             now += INTERVAL;
-            line.take(address(1), LEAST);
-            line.answered(now, address(1), LEAST, took);
+            line.take(&address(1), LEAST);
+            line.answered(now, &address(1), LEAST, took);
             line.room
         };
         for _ in 0..3 {
@@ -441,19 +434,34 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_has_room_passes_at_once_and_the_room_is_given_back() {
         let (gate, one) = (Gate::default(), address(1));
-        let passed = gate.pass(one, MOST_ROOM, || None).await.expect("alone");
-        assert!(gate.pass(one, 1, || None).await.is_none());
+        let passed = gate.pass(&one, MOST_ROOM, || None).await.expect("alone");
+        assert!(gate.pass(&one, 1, || None).await.is_none());
         drop(passed);
-        assert!(gate.pass(one, usize::MAX, || None).await.is_some(), "what is too large passes alone");
+        assert!(gate.pass(&one, usize::MAX, || None).await.is_some(), "what is too large passes alone");
         let line = gate.line();
         assert!(line.flows.is_empty() && line.since.is_none() && line.under_way == 0, "{line:?}");
+    }
+
+    #[test]
+    fn a_user_is_one_client_from_however_many_addresses_it_comes() {
+        let (mut line, now) = (Line::default(), Instant::now());
+        let user = |name: &'static str| Holder::User(bytes::Bytes::from_static(name.as_bytes()));
+        assert!(matches!(line.arrive(now, &user("mallory"), MOST_ROOM), Arrival::Passes));
+        for _ in 0..512 {
+            assert!(matches!(line.arrive(now, &user("alice"), LEAST), Arrival::Passes), "she has her half");
+        }
+        assert!(matches!(line.arrive(now, &user("mallory"), LEAST), Arrival::Waits(..)));
+        assert!(
+            matches!(line.arrive(now, &user("alice"), LEAST), Arrival::Waits(..)),
+            "it is no more than that"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn without_a_leader_a_request_waits_as_long_as_it_may() {
         let (gate, start) = (Gate::default(), Instant::now());
-        let _all = gate.pass(address(1), MOST_ROOM, || None).await;
-        assert!(gate.pass(address(1), 1, || Some(ms(2000))).await.is_none());
+        let _all = gate.pass(&address(1), MOST_ROOM, || None).await;
+        assert!(gate.pass(&address(1), 1, || Some(ms(2000))).await.is_none());
         assert_eq!(start.elapsed(), ms(2000));
     }
 
@@ -474,11 +482,11 @@ mod tests {
         let (gate, asked) = (Arc::new(Gate::default()), Arc::default());
         let node = tokio::spawn(answer(Arc::clone(&asked)));
         let (mut all, start) = (JoinSet::new(), Instant::now());
-        let ask = |from: IpAddr| {
+        let ask = |from: Holder| {
             let (gate, asked) = (gate.clone(), asked.clone());
             async move {
                 let came = Instant::now();
-                let passed = gate.pass(from, LEAST, || None).await?;
+                let passed = gate.pass(&from, LEAST, || None).await?;
                 let (tell, told) = oneshot::channel();
                 asked.lock().unwrap().push_back(tell);
                 told.await.unwrap();

@@ -12,7 +12,7 @@ use crate::admission;
 use crate::backups;
 use crate::budget::Budget;
 use crate::client;
-use crate::connection::{FULL, Limits, Newcomer, Place, Shared};
+use crate::connection::{Client, FULL, Limits, Newcomer, Place, Shared};
 use crate::descriptors::{Plan, Wanted};
 use crate::door::{self, ClientTls, Door};
 use crate::figures::Figures;
@@ -169,7 +169,6 @@ pub async fn serve<M: Machine>(
     let (stop, stopping) = watch::channel(false);
     let limits = Limits { clients: plan.clients, ..options.limits };
     let all = Arc::new(Account::new(limits.clients, limits.commands, limits.replies));
-    let places = Places::new(&all, &limits);
     let open = options.open_without_users || certified;
     let rules = Rules { roster: options.roster, token: options.join.token, open, ..Rules::default() };
     let about = About::new(id, durable, clients.port(), all);
@@ -183,7 +182,7 @@ pub async fn serve<M: Machine>(
         never = renewal::watch(tls) => match never {},
         never = supervised::attend(&node, &shared.about) => match never {},
         never = monitored(admin.as_ref(), &shared) => match never {},
-        never = accept(&listener, door.as_ref(), &shared, &places, &mut connections) => match never {},
+        never = accept(&listener, door.as_ref(), &shared, &mut connections) => match never {},
     };
 
     // Nobody new; those under way finish, while the node still runs.
@@ -208,6 +207,7 @@ fn share<M: Machine>(
     Arc::new(Shared {
         node: node.clone(),
         timeout,
+        accounts: Accounts::new(about.all.clone(), limits.per_address()),
         limits,
         rules: Arc::new(rules),
         about: Arc::new(about),
@@ -293,26 +293,10 @@ async fn drain(mut connections: JoinSet<()>, limit: Duration) {
     }
 }
 
-/// Who may come in.
-struct Places {
-    accounts: Accounts,
-    guests: Arc<Guests>,
-}
-
-impl Places {
-    fn new(all: &Arc<Account>, limits: &Limits) -> Places {
-        Places { accounts: Accounts::new(all.clone(), limits.per_address()), guests: Arc::default() }
-    }
-
-    /// A place for one who comes from there.
-    fn take(&self, from: IpAddr) -> Option<Place> {
-        let account = self.accounts.of(from);
-        let mut share = account.clients.share();
-        if share.set(1) {
-            return Some(Place::Client(account, share));
-        }
-        self.guests.enter(from).map(Place::Guest)
-    }
+/// A place for one who comes from there.
+fn place(from: IpAddr, accounts: &Accounts, guests: &Arc<Guests>) -> Option<Place> {
+    let client = Client::enter(accounts.of_address(from)).map(Place::Client);
+    client.or_else(|| guests.enter(from).map(Place::Guest))
 }
 
 /// Accepts connections for ever.
@@ -320,10 +304,9 @@ async fn accept<M: Machine>(
     listener: &TcpListener,
     door: Option<&Arc<Door>>,
     shared: &Arc<Shared<M>>,
-    places: &Places,
     connections: &mut JoinSet<()>,
 ) -> std::convert::Infallible {
-    let mut last_id = 0;
+    let (mut last_id, guests) = (0, Arc::default());
     let mut reported: Option<Instant> = None;
     loop {
         tokio::select! {
@@ -336,7 +319,7 @@ async fn accept<M: Machine>(
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, from)) => {
-                    if let Some(place) = places.take(from.ip()) {
+                    if let Some(place) = place(from.ip(), &shared.accounts, &guests) {
                         last_id += 1;
                         prepare(&stream);
                         let newcomer = Newcomer { id: last_id, from, shown: None, place };
@@ -416,10 +399,10 @@ mod tests {
         let node = Node::start(config, Kv::new()).await.unwrap();
         let (limits, all) = (Limits::default(), Arc::new(Account::new(10, 1 << 20, 1 << 20)));
         let from: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let place = Places::new(&all, &limits).take(from.ip()).unwrap();
         let (_stop, stopping) = watch::channel(false);
         let about = About::new(1, false, 1, all);
         let shared = share(&node, Duration::from_secs(5), limits, Rules::default(), about, stopping);
+        let place = place(from.ip(), &shared.accounts, &Arc::default()).unwrap();
         let (here, mut there) = tokio::io::duplex(1 << 16);
         let newcomer = Newcomer { id: 1, from, shown: None, place };
         let served = tokio::spawn(crate::connection::serve(BufStream::new(here), newcomer, shared));

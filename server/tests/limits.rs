@@ -5,7 +5,11 @@ mod patience;
 
 use coracle::{Config, Storage};
 use coracle_server::connection::Limits;
+use coracle_server::figures::Figures;
 use coracle_server::kv::Kv;
+use coracle_server::passwords::hash;
+use coracle_server::roster::Roster;
+use coracle_server::secret::Secret;
 use coracle_server::serve::{Options, serve};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,21 +23,23 @@ use patience::{NEVER, PATIENCE};
 
 /// Runs a conversation with a server that has these limits.
 async fn with_server<F: Future<Output = ()>>(limits: Limits, conversation: impl FnOnce(SocketAddr) -> F) {
+    let (roster, figures) = (Roster::default(), Figures::default());
+    let machine = Kv::new().publishing(roster.clone()).counting(figures.clone());
     let options = Options {
         join: Default::default(),
         config: Config::new(1, "127.0.0.1:0", Storage::Memory),
         client_addr: "127.0.0.1:0".into(),
         client_tls: None,
         admin_addr: None,
-        roster: Default::default(),
-        figures: Default::default(),
+        roster,
+        figures,
         open_without_users: false,
         timeout: NEVER,
         limits,
     };
     let (tell, ready) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
-    let server = tokio::spawn(serve(options, Kv::new(), async move { drop(ended.await) }, |ready| {
+    let server = tokio::spawn(serve(options, machine, async move { drop(ended.await) }, |ready| {
         tell.send(ready).unwrap();
     }));
     let ready = ready.await.unwrap();
@@ -283,6 +289,111 @@ async fn small_commands_need_no_memory_that_others_could_hold() {
         assert!(ask(&mut client, &set).await.starts_with("-BUSY the memory for commands is used up; "));
         assert_eq!(ask(&mut client, b"EXISTS k\r\n").await, ":1\r\n", "it was stepped over");
         assert!(ask(&mut client, b"CORACLE STATUS\r\n").await.starts_with('$'));
+    })
+    .await;
+}
+
+/// Adds users, who may do everything; the password of each is its name.
+async fn add_users(address: SocketAddr, names: &[&str]) {
+    let mut first = TcpStream::connect(address).await.unwrap();
+    for (number, name) in names.iter().enumerate() {
+        let hash = String::from_utf8(hash(&Secret::new(name.as_bytes())).unwrap().0.to_vec()).unwrap();
+        let add = format!("CORACLE USERS ADD {name} admin {hash}\r\n");
+        assert_eq!(ask(&mut first, add.as_bytes()).await, "+OK\r\n");
+        if number == 0 {
+            assert_eq!(log_in(&mut first, name).await, "+OK\r\n");
+        }
+    }
+}
+
+/// Asks again where this computer is too busy to compare a password in time.
+async fn log_in(stream: &mut TcpStream, name: &str) -> String {
+    loop {
+        let answer = ask(stream, format!("AUTH {name} {name}\r\n").as_bytes()).await;
+        if !answer.starts_with("-BUSY ") {
+            return answer;
+        }
+    }
+}
+
+/// The memory for commands that clients hold.
+async fn command_bytes(stream: &mut TcpStream) -> usize {
+    let head = ask(stream, b"INFO clients\r\n").await;
+    let mut text = vec![0; head[1..].trim().parse::<usize>().unwrap() + 2];
+    timeout(PATIENCE, stream.read_exact(&mut text)).await.unwrap().unwrap();
+    let text = String::from_utf8(text).unwrap();
+    let (_, rest) = text.split_once("\r\ncommand_bytes:").unwrap();
+    rest.split("\r\n").next().unwrap().parse().unwrap()
+}
+
+/// From however many addresses one user comes, a quarter of the memory is left to others.
+#[tokio::test]
+async fn one_user_leaves_memory_to_others_from_however_many_addresses_it_comes() {
+    const BUSY: &str = "-BUSY the memory for commands is used up; this was not done; retry after 1000 ms\r\n";
+    const HELD: usize = 800 << 10;
+    let limits = Limits { commands: 8 << 20, half_command: NEVER, ..Limits::default() };
+    with_server(limits, |address| async move {
+        add_users(address, &["mallory", "alice"]).await;
+        let mut watching = from(2, address).await;
+        assert_eq!(log_in(&mut watching, "alice").await, "+OK\r\n");
+        let half = [BEGIN, &[b'x'; HELD]].concat();
+        let mut greedy = Vec::new();
+        let told = loop {
+            let mut stream = from(2 + greedy.len() as u8, address).await;
+            assert_eq!(log_in(&mut stream, "mallory").await, "+OK\r\n");
+            let (mut reader, mut writer) = stream.into_split();
+            let (half, mut answer) = (half.clone(), vec![0; BUSY.len()]);
+            // Who is refused early cannot send all of it.
+            let sent = tokio::spawn(async move {
+                let _ = writer.write_all(&half).await;
+                writer
+            });
+            let enough = (greedy.len() + 1) * (HELD - (16 << 10));
+            let taken = async { while command_bytes(&mut watching).await < enough {} };
+            tokio::select! {
+                told = reader.read_exact(&mut answer) => {
+                    told.unwrap();
+                    break String::from_utf8(answer).unwrap();
+                }
+                () = taken => {}
+            }
+            greedy.push((reader, sent));
+        };
+        assert_eq!(told, BUSY);
+        assert!((6..=7).contains(&greedy.len()), "{} times 800 KiB are one user's", greedy.len());
+        // What is left is somebody else's, wherever that comes from.
+        let mut alice = from(2, address).await;
+        assert_eq!(log_in(&mut alice, "alice").await, "+OK\r\n");
+        assert!(command_bytes(&mut alice).await <= 6 << 20);
+        let set = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${HELD}\r\n{}\r\n", "x".repeat(HELD));
+        assert_eq!(ask(&mut alice, set.as_bytes()).await, "+OK\r\n");
+    })
+    .await;
+}
+
+/// It has so many places of all, and whoever is refused one is nobody, and may be somebody else.
+#[tokio::test]
+async fn one_user_leaves_places_to_others_from_however_many_addresses_it_comes() {
+    let limits = Limits { clients: 20, clients_per_address: Some(3), ..Limits::default() };
+    with_server(limits, |address| async move {
+        add_users(address, &["mallory", "alice"]).await;
+        let mut inside = Vec::new();
+        // Whoever added the users may still be on its way out.
+        while inside.len() < 3 {
+            let mut stream = from(2 + inside.len() as u8, address).await;
+            if log_in(&mut stream, "mallory").await == "+OK\r\n" {
+                inside.push(stream);
+            }
+        }
+        let mut more = from(9, address).await;
+        assert_eq!(log_in(&mut more, "mallory").await, "-ERR max number of clients reached\r\n");
+        assert_eq!(ask(&mut more, b"SET k v\r\n").await, "-NOAUTH Authentication required.\r\n");
+        assert_eq!(log_in(&mut more, "alice").await, "+OK\r\n");
+        assert_eq!(ask(&mut more, b"SET k v\r\n").await, "+OK\r\n");
+        // One that becomes somebody else gives its place back.
+        assert_eq!(log_in(&mut inside[0], "alice").await, "+OK\r\n");
+        let mut other = from(10, address).await;
+        assert_eq!(log_in(&mut other, "mallory").await, "+OK\r\n");
     })
     .await;
 }

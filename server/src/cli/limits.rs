@@ -11,7 +11,7 @@ pub(super) struct ClientLimits {
     /// Maximum number of client connections
     #[arg(long, value_name = "COUNT", default_value_t = Limits::default().clients)]
     max_clients: usize,
-    /// Maximum number of client connections from one address [default: three quarters of --max-clients]
+    /// Maximum number of client connections from one address, and of one user [default: three quarters of --max-clients]
     #[arg(long, value_name = "COUNT")]
     max_clients_per_address: Option<usize>,
     /// Close a connection whose command stays incomplete for this long
@@ -20,10 +20,10 @@ pub(super) struct ClientLimits {
     /// Close a connection that takes nothing of its replies for this long
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     slow_reader_limit: Duration,
-    /// Memory for the large commands of all clients together; one address may take three quarters of it
+    /// Memory for the large commands of all clients together; one address, or one user, may take three quarters of it
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = size)]
     command_memory: usize,
-    /// Memory for the large replies of all clients together; one address may take three quarters of it
+    /// Memory for the large replies of all clients together; one address, or one user, may take three quarters of it
     #[arg(long, value_name = "SIZE", default_value = "128MiB", value_parser = size)]
     reply_memory: usize,
     /// Refuse whatever adds to the keys once they and their values take so much memory; nothing is ever evicted

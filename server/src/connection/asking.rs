@@ -49,7 +49,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         }
         let weight = batch.iter().map(Operation::weight).sum();
         let shared = self.shared.clone();
-        let Some(passed) = shared.pass(self.place.account(), weight).await else {
+        let Some(passed) = shared.pass(self.place.whose(), weight).await else {
             self.fetched = 0;
             return Err(self.refused());
         };
@@ -106,7 +106,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     /// for. The error is the text of a reply.
     pub(super) async fn ask(&mut self, reads: Vec<Lookup>) -> Result<Vec<Found>, String> {
         let shared = self.shared.clone();
-        let Some(passed) = shared.pass(self.place.account(), 0).await else { return Err(self.refused()) };
+        let Some(passed) = shared.pass(self.place.whose(), 0).await else { return Err(self.refused()) };
         self.refusals.end();
         let count = reads.len();
         let limit = self.shared.timeout;

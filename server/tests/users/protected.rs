@@ -4,7 +4,7 @@ use crate::support::LONG;
 use coracle::raft::NodeId;
 use coracle::{Config, Node, Role, Storage};
 use coracle_server::access::Rules;
-use coracle_server::accounts::Account;
+use coracle_server::accounts::{Account, Accounts};
 use coracle_server::budget::Budget;
 use coracle_server::connection::{self, Limits, Newcomer, Place, Shared};
 use coracle_server::kv::Kv;
@@ -56,7 +56,9 @@ impl Server {
             ..Rules::default()
         };
         let all = Arc::new(Account::new(10, 1 << 30, 1 << 30));
-        let place = Place::Client(all.clone(), all.clients.share());
+        let accounts = Accounts::new(all.clone(), 10);
+        let own = accounts.of_address(from.parse().unwrap());
+        let place = Place::Client(connection::Client::enter(own).unwrap());
         let shared = Arc::new(Shared {
             node: self.node.clone(),
             timeout: LIMIT,
@@ -64,6 +66,7 @@ impl Server {
             rules: Arc::new(rules),
             about: Arc::new(About::new(1, false, 1, all)),
             backups: Budget::new(1),
+            accounts,
             gate: Default::default(),
             waits: Default::default(),
             stopping: self.stopping.clone(),
