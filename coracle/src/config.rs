@@ -7,7 +7,7 @@ use crate::entry::MAX_PAYLOAD;
 use crate::error::StartError;
 use crate::storage::engine::{Engine, is_name};
 use crate::token::{JoinToken, MAX_TOKEN};
-use crate::transport::{Role, Tls};
+use crate::transport::{MemoryNetwork, Role, Tls};
 use crate::wire::{self, MAX_METADATA};
 use coracle_core::{Broken, Incarnation, NodeId, Settings};
 use std::fmt;
@@ -161,6 +161,9 @@ pub struct Config {
     /// encrypted then, and whoever speaks for a node has to show that node's certificate. Default none: connections are plain,
     /// and whoever reaches the port may write.
     pub tls: Option<Tls>,
+    /// The network in memory that this node is in, instead of the system's: for nodes of one process, in tests and throw-away
+    /// clusters. Then [`peer_addr`](Config::peer_addr) is an address in it, and the node shows no certificate. Default none.
+    pub network: Option<MemoryNetwork>,
     /// How many [clients](crate::client) may be connected; 0 serves none. They have budgets of their own and take nothing from
     /// other nodes, and never more than a quarter of the descriptors that the process may open. Default 1,024.
     pub max_clients: usize,
@@ -256,6 +259,7 @@ impl Config {
             forward: false,
             session_timeout: Duration::from_secs(60),
             tls: None,
+            network: None,
             max_clients: 1_024,
             max_peer_sockets: 1_281,
             max_command_bytes: 8 << 20,
@@ -390,6 +394,9 @@ impl Config {
         let port = |address: &str| address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if !self.advertised.is_empty() && port(&self.advertised).is_none_or(|port| port == 0) {
             return bad("advertised", "it must be host:port, or empty");
+        }
+        if self.network.is_some() && self.tls.is_some() {
+            return bad("network", "nodes in a network in memory show no certificates: leave tls out");
         }
         if let Some(tls) = &self.tls
             && tls.name().role != Role::Node(self.id)

@@ -305,6 +305,7 @@ async fn listen(
     let local = Local { address, metadata, machine: config.machine.0, ..local };
     let transport = TcpConfig {
         tls: config.tls.clone(),
+        network: config.network.clone(),
         max_clients: config.max_clients,
         max_sockets: config.max_peer_sockets,
         client_frame: frame_limit(config.max_command_bytes),

@@ -193,7 +193,7 @@ pub use timings::{Histogram, Timings};
 pub use token::JoinToken;
 #[cfg(feature = "tls")]
 pub use transport::{BlockingStream, Encrypted, TlsDialer, TlsError, TlsFiles, TlsMode};
-pub use transport::{CertificateName, Role, Tls};
+pub use transport::{CertificateName, MemoryNetwork, Role, Tls};
 pub use watching::Events;
 
 // What the items above return or hold.

@@ -73,8 +73,8 @@ use crate::freshness::{Freshness, Seen};
 use crate::inbox;
 use crate::lanes::Lanes;
 use crate::state_machine::StateMachine;
-use crate::transport::Tls;
 use crate::transport::tcp::TcpConfig;
+use crate::transport::{MemoryNetwork, Tls};
 use crate::watching::Events;
 use crate::wire::Mode;
 use agent::Limits;
@@ -112,6 +112,8 @@ pub struct ClientConfig {
     /// The certificate of this client, and whom it believes, where nodes have [one](crate::Config::tls). Default none:
     /// connections are plain.
     pub tls: Option<Tls>,
+    /// The network in memory that the nodes are [in](crate::Config::network), if they are in one. Default none.
+    pub network: Option<MemoryNetwork>,
     /// Calls that may wait; more are [`Busy`](WriteError::Busy). Default 65,536.
     pub max_pending: usize,
     /// Bytes of commands that may wait; more are `Busy`, but a single one may exceed it. Default 64 MiB.
@@ -126,6 +128,7 @@ impl ClientConfig {
             request_timeout: Duration::from_secs(10),
             session_timeout: Duration::from_secs(60),
             tls: None,
+            network: None,
             max_pending: 65_536,
             max_pending_bytes: 64 << 20,
         }
@@ -235,7 +238,8 @@ impl<S: StateMachine> Client<S> {
             inbox::bounded(inbox::Limits { questions: config.max_pending, bytes }, Order::bytes);
         let (_over, over) = oneshot::channel();
         let limits = Limits { calls: config.max_pending, bytes: config.max_pending_bytes };
-        let transport = TcpConfig { tls: config.tls.clone(), ..TcpConfig::default() };
+        let (tls, network) = (config.tls.clone(), config.network.clone());
+        let transport = TcpConfig { tls, network, ..TcpConfig::default() };
         let task =
             Task::new(config.addresses.clone(), config.session_timeout, limits, transport, taken, over);
         tokio::spawn(task.run());

@@ -11,12 +11,14 @@ use super::farewell::{finish, reject};
 use super::founding;
 use super::handshake::{ReadError, Stream, Verdict, authentic, judge};
 use super::introduction::Local;
+use super::memory::{self, MemoryNetwork, MemoryStream};
 use super::notices::Whose;
 use super::shared::{HandshakeSlot, Origin, Shared, Unwelcome};
 use super::socket::Socket;
 use super::visit::Visitor;
 use crate::wire::{Hello, Incoming, Refused, RefusedReason, Welcome, WireError};
 use coracle_core::NodeId;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,8 +28,48 @@ use tokio::time::{sleep, timeout};
 /// What an encrypted connection begins with; no frame does.
 const TLS_HANDSHAKE: u8 = 0x16;
 
+/// Where connections come from.
+pub(super) enum Listener {
+    Tcp(TcpListener),
+    Memory(memory::Listener),
+}
+
+/// A connection that has just come.
+enum Arrived {
+    Tcp(TcpStream),
+    Memory(MemoryStream),
+}
+
+impl Listener {
+    /// Listens there, in the system's network or in this one. Where that is, comes along.
+    pub(super) async fn bind(
+        address: &str,
+        network: Option<&MemoryNetwork>,
+    ) -> io::Result<(Listener, SocketAddr)> {
+        if let Some(network) = network {
+            let (listener, at) = network.listen(address)?;
+            return Ok((Listener::Memory(listener), at));
+        }
+        let listener = TcpListener::bind(address).await?;
+        let at = listener.local_addr()?;
+        Ok((Listener::Tcp(listener), at))
+    }
+
+    async fn accept(&mut self) -> io::Result<(Arrived, SocketAddr)> {
+        match self {
+            Listener::Tcp(listener) => {
+                listener.accept().await.map(|(stream, remote)| (Arrived::Tcp(stream), remote))
+            }
+            Listener::Memory(listener) => {
+                let (stream, remote) = listener.accept().await;
+                Ok((Arrived::Memory(stream), remote))
+            }
+        }
+    }
+}
+
 /// Accepts connections for ever.
-pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+pub(super) async fn accept(shared: Arc<Shared>, mut listener: Listener) {
     loop {
         // Handshakes and links never take all places for long: those that are too many are being ended.
         let Ok(place) = Arc::clone(&shared.sockets).acquire_owned().await else { return };
@@ -38,7 +80,13 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
                     async move {
                         // Dropped last: after the socket.
                         let _place = place;
-                        serve_tcp(&shared, slot, stream, remote).await;
+                        match stream {
+                            Arrived::Tcp(stream) => serve_tcp(&shared, slot, stream, remote).await,
+                            Arrived::Memory(stream) => {
+                                let stream = Stream::of(Socket::Memory(stream));
+                                serve(&shared, slot, stream, remote.ip()).await;
+                            }
+                        }
                     }
                 });
                 shared.thin_out().await;

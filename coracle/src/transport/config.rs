@@ -1,5 +1,6 @@
 //! The limits of the TCP transport: each with its unit and its reason.
 
+use super::memory::MemoryNetwork;
 use super::secure::Tls;
 use crate::entry;
 use crate::wire;
@@ -83,6 +84,8 @@ pub struct TcpConfig {
     pub client_bytes: usize,
     /// The certificate of this end, and whom it believes. None: every connection is plain, and anybody may be anybody.
     pub tls: Option<Tls>,
+    /// The network in memory to listen and dial in, instead of that of the system.
+    pub network: Option<MemoryNetwork>,
     /// The features offered to peers, one bit each. All that this version has
     /// ([`wire::FEATURES`]); on a connection those count that both sides offer.
     pub features: u64,
@@ -114,6 +117,7 @@ impl Default for TcpConfig {
             client_requests: 4_096,
             client_bytes: 64 << 20,
             tls: None,
+            network: None,
             features: wire::FEATURES,
         }
     }

@@ -6,10 +6,12 @@
 use super::alarm::Alarm;
 use super::handshake::{ReadError, Reader, Stream};
 use super::link::{End, Link};
+use super::memory::Direct;
 use super::pipe::{FREE, Pulse, watch, whisper, write};
 use super::shared::Shared;
 use super::{Held, Inbound, PeerMessage};
 use crate::wire::{CloseReason, Incoming, WireError, pong};
+use coracle_core::Peer;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,7 +24,10 @@ impl Link {
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
-        let Stream { mut reader, mut writer, .. } = stream;
+        let Stream { mut reader, mut writer, direct, .. } = stream;
+        if let Some(direct) = direct {
+            self.open(shared, direct);
+        }
         let pulse = Pulse::default();
         let close_timeout = shared.config.close_timeout;
         let end = {
@@ -115,18 +120,41 @@ impl Link {
         }
     }
 
+    /// Takes messages as they are from a peer in this process, while the node has room for them. They hold nothing of the budget,
+    /// since their bytes are the sender's.
+    #[allow(
+        clippy::result_large_err,
+        reason = "what is given back is the message, which a box would cost each time"
+    )]
+    fn open(&self, shared: &Shared, direct: Direct) {
+        let (inbound, counters, me) = (shared.inbound().clone(), Arc::clone(&shared.counters), shared.me);
+        let (from, cluster, names_me) = (self.peer, self.cluster, self.who.names == Some(me));
+        direct.hear(move |message| {
+            if is_misaddressed(&message, from, me) {
+                counters.misaddressed.fetch_add(1, Ordering::Relaxed);
+                return Ok(());
+            }
+            let room = match inbound.try_reserve() {
+                Ok(room) => room,
+                Err(_) => return Err(message),
+            };
+            counters.received.fetch_add(1, Ordering::Relaxed);
+            room.send(Inbound::Message { from, cluster, names_me, message, held: Held::default() });
+            Ok(())
+        });
+        // Set once: a link is run once.
+        let _ = self.direct.set(direct);
+    }
+
     /// Whether its frames are bounded by the number of members: it is a member's, and not one of those that another one has
     /// taken the place of, of which there may be many.
     fn is_trusted(&self, shared: &Shared) -> bool {
         shared.is_member(self.peer) && self.outbox.is_open()
     }
 
-    /// Hands a message to the node, once there is room for it. A message that names another sender than the
-    /// handshake did, or another receiver than this node, is dropped (TR-2).
+    /// Hands a message to the node, once there is room for it.
     async fn deliver(&self, shared: &Shared, message: PeerMessage, length: usize) {
-        if let PeerMessage::Raft { envelope, .. } | PeerMessage::Piece { envelope, .. } = &message
-            && (envelope.from != self.peer || envelope.to != shared.me)
-        {
+        if is_misaddressed(&message, self.peer, shared.me) {
             shared.counters.misaddressed.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -138,5 +166,15 @@ impl Link {
         shared.counters.received.fetch_add(1, Ordering::Relaxed);
         let (from, cluster, names_me) = (self.peer, self.cluster, self.who.names == Some(shared.me));
         shared.tell(Inbound::Message { from, cluster, names_me, message, held }).await;
+    }
+}
+
+/// Whether a message names another sender than the handshake did, or another receiver than this node (TR-2).
+fn is_misaddressed(message: &PeerMessage, from: Peer, me: Peer) -> bool {
+    match message {
+        PeerMessage::Raft { envelope, .. } | PeerMessage::Piece { envelope, .. } => {
+            envelope.from != from || envelope.to != me
+        }
+        _ => false,
     }
 }

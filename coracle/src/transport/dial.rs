@@ -219,6 +219,13 @@ pub(super) async fn knock(
 /// A connection that is as secure as it has to be. Where plain ones will do, one is made if the other end does not speak TLS,
 /// and never if the two did not believe each other.
 async fn secured(address: &str, config: &TcpConfig) -> Result<Socket, DialError> {
+    if let Some(network) = &config.network {
+        return match network.connect(address) {
+            Ok(stream) => Ok(Socket::Memory(stream)),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Err(DialError::Nobody),
+            Err(error) => Err(DialError::Connect(error)),
+        };
+    }
     let limit = config.connect_timeout;
     let stream = connect(address, limit).await?;
     let Some(tls) = &config.tls else { return Ok(Socket::Plain(stream)) };

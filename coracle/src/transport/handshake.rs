@@ -8,6 +8,7 @@
 use super::certificate::{Role, Shown};
 use super::config::TcpConfig;
 use super::introduction::Local;
+use super::memory::Direct;
 use super::socket::{Detached, ReadHalf, Socket, WriteHalf, attach, detach, split};
 use crate::wire::{
     self, Decoder, Facts, Hello, Incoming, MAX_BOOTS, Purpose, RefusedReason, Welcome, WireError,
@@ -35,6 +36,8 @@ pub(super) struct Stream<R, W> {
     pub(super) writer: W,
     /// Whose certificate the other end has shown.
     pub(super) certificate: Option<Shown>,
+    /// The way past the stream for whole messages, if the other end is in this process.
+    pub(super) direct: Option<Direct>,
 }
 
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
             read: HANDSHAKE_READ,
             until: None,
         };
-        Stream { reader, writer, certificate: None }
+        Stream { reader, writer, certificate: None, direct: None }
     }
 
     /// Writes one frame.
@@ -90,7 +93,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Stream<R, W> {
 impl Stream<ReadHalf, WriteHalf> {
     pub(super) fn of(socket: Socket) -> Self {
         let (reader, writer, certificate) = split(socket);
-        Stream { certificate, ..Stream::new(reader, writer) }
+        let direct = writer.direct();
+        Stream { certificate, direct, ..Stream::new(reader, writer) }
     }
 
     /// The socket, free of the runtime that it was accepted on, and what was read of what is yet to be understood.

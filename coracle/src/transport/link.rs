@@ -1,12 +1,14 @@
 //! A connection to a peer, and how it may end.
 
+use super::PeerMessage;
 use super::introduction::Introduction;
+use super::memory::Direct;
 use super::outbox::Outbox;
 use crate::wire::{Close, CloseReason, WireError};
 use coracle_core::{Boot, ClusterId, Peer};
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::Notify;
 
 /// A connection to a peer whose handshake held.
@@ -30,6 +32,8 @@ pub(super) struct Link {
     pub(super) max_frame: usize,
     /// What waits to be written.
     pub(super) outbox: Outbox,
+    /// The way past the outbox, once the peer is known to be in this process.
+    pub(super) direct: OnceLock<Direct>,
     /// Whether it is asked for a sign of life, because another boot of the peer has connected.
     pub(super) challenge: Challenge,
 }
@@ -89,6 +93,19 @@ pub(super) enum End {
 }
 
 impl Link {
+    /// Hands a message to a peer in this process. Given back if it is to be written to the stream: pieces of snapshots always
+    /// are, which wait there for all else.
+    #[allow(
+        clippy::result_large_err,
+        reason = "what is given back is the message, which a box would cost each time"
+    )]
+    pub(super) fn hand_over(&self, message: PeerMessage) -> Result<(), PeerMessage> {
+        match self.direct.get() {
+            Some(direct) if !matches!(message, PeerMessage::Piece { .. }) => direct.hand_over(message),
+            _ => Err(message),
+        }
+    }
+
     /// Says goodbye; the link ends when that is written.
     pub(super) fn close(&self, reason: CloseReason, text: &str) {
         self.outbox.close(Close { reason, text: text.to_owned() }.encode());

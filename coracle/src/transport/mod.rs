@@ -1,7 +1,7 @@
 //! How nodes reach each other.
 //!
 //! What travels is a [`PeerMessage`]; what the node hears back is an [`Inbound`]. The TCP implementation
-//! is in [`tcp`]. Nothing here decides anything: messages may be lost, and a slow or dead peer only loses
+//! is in [`tcp`], and serves a [`MemoryNetwork`] too. Nothing here decides anything: messages may be lost, and a slow or dead peer only loses
 //! its own.
 
 pub mod tcp;
@@ -18,6 +18,7 @@ mod founding;
 mod handshake;
 mod introduction;
 mod link;
+mod memory;
 mod notices;
 mod outbox;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub(crate) mod visit;
 pub use crate::wire::{Forward, ForwardReply, PeerMessage};
 pub use alarm::Alarm;
 pub use certificate::{CertificateName, Role};
+pub use memory::MemoryNetwork;
 pub use secure::Tls;
 #[cfg(feature = "tls")]
 pub use secure::{BlockingStream, Encrypted, TlsDialer, TlsError, TlsFiles, TlsMode};

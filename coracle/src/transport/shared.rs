@@ -30,7 +30,7 @@ use coracle_core::{Boot, Broken, ClusterId, Incarnation, LogId, Mark, Membership
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -60,7 +60,7 @@ pub(super) struct Shared {
     unfinished: Arc<Semaphore>,
     /// What is left for clients.
     pub(super) clients: Budget,
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
     /// What was said of the peers that are dialed, by their addresses.
     pub(super) quiet: Quiet,
     /// What was said of those who come.
@@ -192,7 +192,7 @@ impl Shared {
             sockets: Arc::new(Semaphore::new(config.sockets().min(Semaphore::MAX_PERMITS))),
             unfinished: Arc::new(Semaphore::new(unfinished)),
             clients: Budget::new(&config),
-            counters: Counters::default(),
+            counters: Arc::default(),
             quiet: Quiet::default(),
             notices: Notices::default(),
             cluster: watch::Sender::new(local.cluster),
@@ -217,6 +217,11 @@ impl Shared {
             }),
             config,
         }
+    }
+
+    /// Where all that is heard goes.
+    pub(super) fn inbound(&self) -> &mpsc::Sender<Inbound> {
+        &self.inbound
     }
 
     /// What this node says of itself now.
@@ -277,13 +282,14 @@ impl Shared {
     }
 
     /// Queues a message on the best link to a peer, if whoever is there knows what it is.
-    pub(super) fn send(&self, to: Peer, message: &PeerMessage) -> bool {
+    pub(super) fn send(&self, to: Peer, message: PeerMessage) -> bool {
         let link = self.state().best(to).cloned();
         let sent = link.is_some_and(|link| {
             if message.needs() & !link.who.features != 0 {
                 return false;
             }
-            let frame = wire::encode(message);
+            let Err(message) = link.hand_over(message) else { return true };
+            let frame = wire::encode(&message);
             let fits = frame.len() <= link.max_frame;
             fits && match message {
                 PeerMessage::Piece { .. } => link.outbox.push_piece(frame),
@@ -375,6 +381,7 @@ impl Shared {
             source,
             max_frame: facts.max_frame as usize,
             outbox: Outbox::new(self.config.outbox_bytes, self.config.outbox_messages, first),
+            direct: OnceLock::new(),
             challenge: Challenge::default(),
         });
         if let Some(alarm) = &alarm {

@@ -1,9 +1,10 @@
-//! A byte stream to somebody: a TCP connection as it is, or one that is encrypted.
+//! A byte stream to somebody: a TCP connection as it is, or one that is encrypted, or one in memory.
 //!
 //! The two halves of a plain one are the socket's own, and cost nothing; those of an encrypted one share its state. What is
 //! above sees a reader and a writer.
 
 use super::certificate::Shown;
+use super::memory::{Direct, MemoryReader, MemoryStream, MemoryWriter};
 use super::secure::Encrypted;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -18,6 +19,7 @@ pub(super) enum Socket {
     Plain(TcpStream),
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "there never is one"))]
     Encrypted(Encrypted, Shown),
+    Memory(MemoryStream),
 }
 
 /// What reads from it.
@@ -25,6 +27,7 @@ pub(super) enum Socket {
 pub(super) enum ReadHalf {
     Plain(OwnedReadHalf),
     Encrypted(tokio::io::ReadHalf<Encrypted>),
+    Memory(MemoryReader),
 }
 
 /// What writes to it.
@@ -32,6 +35,17 @@ pub(super) enum ReadHalf {
 pub(super) enum WriteHalf {
     Plain(OwnedWriteHalf),
     Encrypted(tokio::io::WriteHalf<Encrypted>),
+    Memory(MemoryWriter),
+}
+
+impl WriteHalf {
+    /// The way for whole messages, if there is one.
+    pub(super) fn direct(&self) -> Option<Direct> {
+        match self {
+            WriteHalf::Memory(half) => Some(half.direct()),
+            _ => None,
+        }
+    }
 }
 
 /// A connection that belongs to no runtime, on its way to another one.
@@ -39,6 +53,7 @@ pub(super) enum WriteHalf {
 pub(super) enum Detached {
     Plain(std::net::TcpStream),
     Encrypted(Encrypted),
+    Memory(MemoryStream),
 }
 
 /// Both halves.
@@ -51,6 +66,9 @@ pub(super) fn split(socket: Socket) -> (ReadHalf, WriteHalf, Option<Shown>) {
         Socket::Encrypted(stream, name) => {
             let (reader, writer) = halves(stream);
             (reader, writer, Some(name))
+        }
+        Socket::Memory(MemoryStream { reader, writer }) => {
+            (ReadHalf::Memory(reader), WriteHalf::Memory(writer), None)
         }
     }
 }
@@ -72,6 +90,9 @@ pub(super) fn detach(reader: ReadHalf, writer: WriteHalf) -> io::Result<Detached
             stream.detach()?;
             Ok(Detached::Encrypted(stream))
         }
+        (ReadHalf::Memory(reader), WriteHalf::Memory(writer)) => {
+            Ok(Detached::Memory(MemoryStream { reader, writer }))
+        }
         _ => Err(io::Error::other("the halves of two connections")),
     }
 }
@@ -87,6 +108,9 @@ pub(super) fn attach(detached: Detached) -> io::Result<(ReadHalf, WriteHalf)> {
             stream.attach()?;
             Ok(halves(stream))
         }
+        Detached::Memory(MemoryStream { reader, writer }) => {
+            Ok((ReadHalf::Memory(reader), WriteHalf::Memory(writer)))
+        }
     }
 }
 
@@ -99,6 +123,7 @@ impl AsyncRead for ReadHalf {
         match self.get_mut() {
             ReadHalf::Plain(half) => Pin::new(half).poll_read(context, buffer),
             ReadHalf::Encrypted(half) => Pin::new(half).poll_read(context, buffer),
+            ReadHalf::Memory(half) => Pin::new(half).poll_read(context, buffer),
         }
     }
 }
@@ -108,6 +133,7 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             WriteHalf::Plain(half) => Pin::new(half).poll_write(context, bytes),
             WriteHalf::Encrypted(half) => Pin::new(half).poll_write(context, bytes),
+            WriteHalf::Memory(half) => Pin::new(half).poll_write(context, bytes),
         }
     }
 
@@ -119,6 +145,7 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             WriteHalf::Plain(half) => Pin::new(half).poll_write_vectored(context, slices),
             WriteHalf::Encrypted(half) => Pin::new(half).poll_write_vectored(context, slices),
+            WriteHalf::Memory(half) => Pin::new(half).poll_write_vectored(context, slices),
         }
     }
 
@@ -126,6 +153,7 @@ impl AsyncWrite for WriteHalf {
         match self {
             WriteHalf::Plain(half) => half.is_write_vectored(),
             WriteHalf::Encrypted(half) => half.is_write_vectored(),
+            WriteHalf::Memory(half) => half.is_write_vectored(),
         }
     }
 
@@ -133,6 +161,7 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             WriteHalf::Plain(half) => Pin::new(half).poll_flush(context),
             WriteHalf::Encrypted(half) => Pin::new(half).poll_flush(context),
+            WriteHalf::Memory(half) => Pin::new(half).poll_flush(context),
         }
     }
 
@@ -140,6 +169,7 @@ impl AsyncWrite for WriteHalf {
         match self.get_mut() {
             WriteHalf::Plain(half) => Pin::new(half).poll_shutdown(context),
             WriteHalf::Encrypted(half) => Pin::new(half).poll_shutdown(context),
+            WriteHalf::Memory(half) => Pin::new(half).poll_shutdown(context),
         }
     }
 }

@@ -11,7 +11,7 @@
 //! `handshake` has the rules of who may talk, `link` is a connection, `outbox` what waits to be written to it, `shared`
 //! knows them all, and `conversation` carries messages over each.
 
-use super::accept::accept;
+use super::accept::{Listener, accept};
 use super::dial::{DialError, dial, keep};
 use super::founding;
 use super::places::Places;
@@ -28,7 +28,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -112,7 +111,7 @@ pub struct Counts {
     pub links: u64,
 }
 
-/// The TCP transport of one node. Dropping it ends all its tasks and frees its port, without a goodbye.
+/// The TCP transport of one node; with [`TcpConfig::network`] the same over streams in memory. Dropping it ends all its tasks and frees its port, without a goodbye.
 #[derive(Debug)]
 pub struct Tcp {
     shared: Arc<Shared>,
@@ -126,7 +125,7 @@ impl Tcp {
     /// a bound on what waits for the node.
     pub async fn bind(
         address: &str,
-        config: TcpConfig,
+        mut config: TcpConfig,
         mut local: Local,
         inbound: mpsc::Sender<Inbound>,
     ) -> io::Result<Tcp> {
@@ -138,9 +137,9 @@ impl Tcp {
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
         }
-        let listener = TcpListener::bind(address).await?;
-        let given = address;
-        let address = listener.local_addr()?;
+        let (listener, at) = Listener::bind(address, config.network.as_ref()).await?;
+        config.network = config.network.map(|network| network.seen_from(at));
+        let (given, address) = (address, at);
         if local.address.is_empty() && !address.ip().is_unspecified() {
             // A name says more than the address that it has now; but port 0 is no address.
             let named = given.ends_with(&format!(":{}", address.port())) && given.len() <= wire::MAX_ADDRESS;
@@ -184,7 +183,7 @@ impl Tcp {
     ///
     /// If the message is an AppendEntries with other entries than it names; see [`wire::encode`].
     pub fn send(&self, to: Peer, message: PeerMessage) -> bool {
-        self.shared.send(to, &message)
+        self.shared.send(to, message)
     }
 
     /// Asks who is at an address, as the bootstrap does. Leaves no trace there. Cancel safe.

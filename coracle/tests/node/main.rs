@@ -26,6 +26,7 @@ mod marks;
 mod members;
 mod mending;
 mod moves;
+mod network;
 mod office;
 mod own_disk;
 mod reads;

@@ -12,6 +12,7 @@ mod copies;
 mod failures;
 mod kit;
 mod limits;
+mod memory;
 mod moves;
 mod refusals;
 mod secure;
