@@ -545,6 +545,8 @@ impl<S: StateMachine> Replicated<S> {
         does: impl FnOnce(&mut S, &mut Context) -> T,
     ) -> Result<T, StopReason> {
         let mut context = Context::new(entry.id(), self.cluster_time, entry.stamp().wall_time);
+        // An entry that nobody says it of is one of the first.
+        context.version = self.version.max(1);
         context.timers = mem::take(&mut self.timers);
         context.pending = mem::take(&mut self.pending);
         let machine = &mut self.machine;

@@ -166,6 +166,9 @@ pub struct Context {
     pub cluster_time: u64,
     /// The wall clock of the leader that proposed the command, in milliseconds since 1970. May jump.
     pub wall_time: u64,
+    /// The newest [version](StateMachine::VERSION) of the machine by which an entry was made up to here: all members have it. A
+    /// rule that came with a version holds from there on, and the former one before, also where the log is applied again.
+    pub version: u16,
     /// What was emitted.
     pub(crate) emitted: Vec<Bytes>,
     /// All timers, while the entry is applied.
@@ -177,13 +180,14 @@ pub struct Context {
 }
 
 impl Context {
-    /// A context for tests of a machine. No timer is set in it and no effect pending, and what the machine sets and gives stays
-    /// in it.
+    /// A context for tests of a machine, of its first version. No timer is set in it and no effect pending, and what the machine
+    /// sets and gives stays in it.
     pub fn new(id: LogId, cluster_time: u64, wall_time: u64) -> Context {
         Context {
             id,
             cluster_time,
             wall_time,
+            version: 1,
             emitted: Vec::new(),
             timers: Timers::default(),
             pending: Pending::default(),

@@ -104,6 +104,7 @@ pub(super) struct Applied {
     pub(super) id: LogId,
     pub(super) cluster_time: u64,
     pub(super) wall_time: u64,
+    pub(super) version: u16,
     pub(super) call: Call,
     pub(super) outcome: Outcome,
 }
@@ -116,6 +117,7 @@ impl Replay {
     /// Before the next.
     pub(super) fn context(&mut self, applied: &Applied) -> Context {
         let mut context = Context::new(applied.id, applied.cluster_time, applied.wall_time);
+        context.version = applied.version;
         (context.timers, context.pending) = (mem::take(&mut self.0), mem::take(&mut self.1));
         if let Call::Timer(name) = applied.call {
             context.cancel_timer(name);
@@ -250,9 +252,9 @@ impl Guest {
         };
         let place = (id.index, self.newest.1);
         self.compare(context, &before, call).unwrap_or_else(|wrong| {
-            let Context { cluster_time, wall_time, .. } = before;
-            let applied =
-                || Applied { id, cluster_time, wall_time, call: call.clone(), outcome: Outcome::default() };
+            let Context { cluster_time, wall_time, version, .. } = before;
+            let outcome = Outcome::default();
+            let applied = || Applied { id, cluster_time, wall_time, version, call: call.clone(), outcome };
             self.guests.with(|record| {
                 // Where it came to nothing, it is in the log all the same.
                 record.log.entry(place).or_insert_with(applied);
@@ -266,8 +268,8 @@ impl Guest {
         let program = &self.guests.program;
         let outcome = outcome(&**program, &mut *self.machine, context, call)?;
         let reply = outcome.reply.clone();
-        let Context { id, cluster_time, wall_time, .. } = *context;
-        let applied = Applied { id, cluster_time, wall_time, call: call.clone(), outcome };
+        let Context { id, cluster_time, wall_time, version, .. } = *context;
+        let applied = Applied { id, cluster_time, wall_time, version, call: call.clone(), outcome };
         let place = (id.index, self.newest.1);
         let known = self.guests.with(|record| {
             let known = record.log.entry(place).or_insert_with(|| applied.clone());

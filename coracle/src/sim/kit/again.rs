@@ -24,8 +24,8 @@ const VARIABLE: &str = "CORACLE_KIT_LOG";
 /// Allocations of odd sizes, so that the machine's own lie elsewhere.
 const BALLAST: usize = 1000;
 
-/// An entry: term, index, the cluster's clock, the wall clock, and the command, or else the timer that fires.
-type Line = (u64, u64, u64, u64, Result<Vec<u8>, u64>);
+/// An entry: term, index; the cluster's clock, the wall clock, the machine's version; and the command, or else the timer that fires.
+type Line = (u64, u64, (u64, u64, u16), Result<Vec<u8>, u64>);
 
 /// What is handed over.
 #[derive(Serialize, Deserialize)]
@@ -73,7 +73,7 @@ impl Again {
                 Call::Command(command) | Call::Query(command) => Ok(command.clone()),
                 Call::Timer(name) => Err(*name),
             };
-            (it.id.term.0, it.id.index.0, it.cluster_time, it.wall_time, call)
+            (it.id.term.0, it.id.index.0, (it.cluster_time, it.wall_time, it.version), call)
         };
         let question = Question { site: site.to_owned(), second, log: log.iter().map(line).collect() };
         let failed = |detail| Box::new(Failure::new(seed, "processes", detail));
@@ -125,11 +125,12 @@ fn apply(before: u64, log: &[Line], program: &dyn Program) -> Vec<Shown> {
     let mut machine = program.machine();
     let mut shown = Vec::new();
     let mut replay = Replay::default();
-    for (term, index, cluster_time, wall_time, call) in log {
+    for (term, index, (cluster_time, wall_time, version), call) in log {
         let applied = Applied {
             id: LogId::new(*term, *index),
             cluster_time: *cluster_time,
             wall_time: *wall_time,
+            version: *version,
             call: call.clone().map_or_else(Call::Timer, Call::Command),
             outcome: Outcome::default(),
         };
