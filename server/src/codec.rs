@@ -210,7 +210,7 @@ mod tests {
             Just(Outcome::Done),
             Just(Outcome::Nothing),
             any::<i64>().prop_map(Outcome::Number),
-            string().prop_map(Outcome::Value),
+            string().prop_map(|value| Outcome::Value(value.into())),
             Just(Outcome::NotANumber),
             Just(Outcome::Overflow),
             Just(Outcome::TooLong),
@@ -268,7 +268,8 @@ mod tests {
         let expected =
             b"\x01\x05\x01\x01k\x01v\x81\x02\x02\x01a\x02bc\x03\x01k\x01x\x04\x01n\xd7\x04\x05\x01\x01a\x011";
         assert_eq!(&encode_operations(&batch)[..], expected);
-        let outcomes = [Outcome::Done, Outcome::Number(7), Outcome::Value("old".into()), Outcome::TooLong];
+        let outcomes =
+            [Outcome::Done, Outcome::Number(7), Outcome::Value(b"old"[..].into()), Outcome::TooLong];
         assert_eq!(&encode_outcomes(&outcomes)[..], b"\x01\x04\x01\x03\x0e\x04\x03old\x07");
     }
 

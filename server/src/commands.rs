@@ -17,7 +17,7 @@ pub(crate) use keys::database;
 pub use phrases::{Part, Phrase, answer_read, answer_value, answer_write};
 pub use table::{COMMANDS, Known, find, place};
 
-use crate::kv::{Lookup, Operation};
+use crate::kv::{Lookup, MAX_KEY, Operation};
 use crate::passwords::Login;
 use crate::resp::Command;
 use crate::secret::Secret;
@@ -68,6 +68,19 @@ pub enum Request {
     Quit,
 }
 
+/// Whether one of its keys is too long: an argument may be longer than that.
+fn names_long_key(request: &Request) -> bool {
+    match request {
+        Request::Write(write, _) => write.keys().any(|key| key.len() > MAX_KEY),
+        Request::Read(read, _) => read.keys().iter().any(|key| key.len() > MAX_KEY),
+        _ => false,
+    }
+}
+
+fn long_key() -> String {
+    format!("ERR string exceeds maximum allowed size ({MAX_KEY} bytes for a key)")
+}
+
 /// Understands a command.
 pub fn parse(command: Command) -> Request {
     let place = place(command.argument(0));
@@ -84,13 +97,14 @@ pub(crate) fn understand(command: Command, place: Option<usize>) -> Request {
     if if known.arity < 0 { count < -known.arity } else { count != known.arity } {
         return Request::Reject(wrong_arity(known.name));
     }
+    let long = command.bytes() > MAX_KEY;
     let of_keys = match known.group {
         "string" => strings::parse(known.name, &command),
         "hash" => hashes::parse(known.name, &command),
         _ => keys::parse(known.name, &command),
     };
     if let Some(request) = of_keys {
-        return request;
+        return if long && names_long_key(&request) { Request::Reject(long_key()) } else { request };
     }
     match known.name {
         "select" => match database(command.argument(1)) {
@@ -100,6 +114,9 @@ pub(crate) fn understand(command: Command, place: Option<usize>) -> Request {
         "multi" => Request::Multi,
         "exec" => Request::Exec,
         "discard" => Request::Discard,
+        "watch" if long && (1..command.len()).any(|at| command.argument(at).len() > MAX_KEY) => {
+            Request::Reject(long_key())
+        }
         "watch" => Request::Watch(arguments(&command, 1)),
         "unwatch" => Request::Unwatch,
         "wait" => match (crate::kv::number(command.argument(1)), crate::kv::number(command.argument(2))) {

@@ -24,7 +24,7 @@ use crate::backups::Backups;
 use crate::budget::Shares;
 use crate::commands::{self, Phrase, Request};
 use crate::gate::Refusals;
-use crate::kv::{Lookup, MAX_COST, MAX_VALUE, Machine, Operation};
+use crate::kv::{Lookup, MAX_COST, MAX_FOUND, MAX_VALUE, Machine, Operation};
 use crate::monitor::Refused;
 use crate::passwords::Login;
 use crate::resp::{Command, Excess, Parser, ProtocolError, Replies};
@@ -371,7 +371,14 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             if number % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            let more = if let Request::Write(write, _) = &request { write.cost() } else { 0 };
+            let more = match &request {
+                // All of these are answered, though each value be the longest.
+                Request::Write(write, _) if write.reply() > 0 => {
+                    write.cost().max(MAX_COST * MAX_VALUE / MAX_FOUND)
+                }
+                Request::Write(write, _) => write.cost(),
+                _ => 0,
+            };
             cost += more;
             batch = match (batch, request) {
                 (Batch::Writes(mut writes, mut phrases), Request::Write(write, phrase))

@@ -23,6 +23,9 @@
 //! Keys and values are copied out of the entry that brought them: a slice would keep the whole entry, up
 //! to megabytes of batch, alive for as long as one small key of it lives.
 
+#[cfg(test)]
+mod fourth;
+mod gone;
 mod hashes;
 mod keys;
 #[cfg(test)]
@@ -38,8 +41,8 @@ mod strings;
 mod tests;
 
 pub use crate::operation::{
-    DATABASES, Found, Life, Lookup, MAX_ANSWER, MAX_COST, MAX_FIELDS, MAX_KEY, MAX_VALUE, Only, OnlyLife,
-    Operation, Outcome, Unit, When,
+    DATABASES, FORMER_MAX_VALUE, Found, Life, Lookup, MAX_ANSWER, MAX_COST, MAX_FIELDS, MAX_FOUND, MAX_KEY,
+    MAX_VALUE, Only, OnlyLife, Operation, Outcome, Unit, When,
 };
 pub use record::{Datum, Deadline, Record};
 
@@ -47,6 +50,7 @@ use crate::codec;
 use crate::figures::Figures;
 use crate::roster::Roster;
 use crate::users::{By, Refusal, Users};
+use crate::value::Value;
 use bytes::Bytes;
 use coracle::snapshot::Save;
 use coracle::{CodecError, Context, QueryContext, StateMachine};
@@ -149,13 +153,26 @@ impl Kv {
         self.space.get(0, key)
     }
 
-    /// Does it if whoever asks may have it done.
-    fn judged(&mut self, by: Option<&By>, at: At, operation: Operation) -> Outcome {
+    /// Does it if whoever asks may have it done, and there is room for its answer.
+    fn judged(&mut self, by: Option<&By>, at: At, room: usize, operation: Operation) -> Outcome {
         if let Err(why) = self.users.judge(by, operation.role(), operation.keys()) {
             return Outcome::Refused(why);
         }
+        if self.space.is_of_fourth() && operation.keys().any(|key| key.len() > MAX_KEY) {
+            return Outcome::TooLong;
+        }
         operation.keys().for_each(|key| self.reap(at, key));
+        if self.space.is_of_fourth() && self.answered(at, &operation) > room {
+            return Outcome::Found(Found::TooLarge);
+        }
         self.operate(by, at, operation)
+    }
+
+    /// How many bytes of a value a change may answer.
+    fn answered(&self, at: At, operation: &Operation) -> usize {
+        let key = operation.keys().next().filter(|_| operation.reply() > 0);
+        let record = key.and_then(|key| self.space.get(at.database, key));
+        record.and_then(Record::text).map_or(0, Value::len)
     }
 
     fn operate(&mut self, by: Option<&By>, at: At, operation: Operation) -> Outcome {
@@ -196,7 +213,7 @@ impl Kv {
             Operation::Guard { watched } => {
                 let same = |(database, key, mark): &(u8, Bytes, u64)| {
                     self.reap(At { database: *database, ..at }, key);
-                    self.space.get(*database, key).map_or(0, |record| record.modified) == *mark
+                    self.space.stayed(*database, key, *mark)
                 };
                 if watched.iter().all(same) { Outcome::Done } else { Outcome::Nothing }
             }
@@ -227,6 +244,7 @@ impl Kv {
     /// Does a batch, in order.
     fn carry_out(&mut self, at: At, batch: Vec<Operation>) -> Vec<Outcome> {
         let (mut by, mut at, mut spent) = (None, at, 0);
+        let most = if self.space.is_of_fourth() { MAX_FOUND } else { MAX_COST };
         let mut outcomes = Vec::with_capacity(batch.len());
         for operation in batch {
             let guards = match operation {
@@ -243,14 +261,18 @@ impl Kv {
             // What is changed was counted before the batch was proposed; what is found cannot be.
             let took = if let Operation::Look(lookup) = &operation { worth(lookup, None) } else { 0 };
             let mut outcome = match &operation {
-                Operation::Look(_) if spent > MAX_COST => Outcome::Found(Found::TooLarge),
-                _ => self.judged(by.as_ref(), at, operation),
+                Operation::Look(_) if spent > most => Outcome::Found(Found::TooLarge),
+                _ => self.judged(by.as_ref(), at, most.saturating_sub(spent), operation),
             };
-            if let Outcome::Found(found) = &mut outcome {
-                spent += found.bytes() + took;
-                if spent > MAX_COST {
-                    *found = Found::TooLarge;
+            match &mut outcome {
+                Outcome::Found(found) => {
+                    spent += found.bytes() + took;
+                    if spent > most {
+                        *found = Found::TooLarge;
+                    }
                 }
+                Outcome::Value(value) if self.space.is_of_fourth() => spent += value.len(),
+                _ => {}
             }
             let void = guards && outcome == Outcome::Nothing;
             outcomes.push(outcome);
@@ -290,12 +312,12 @@ impl Kv {
     }
 }
 
-/// What answering a question took, as bytes that could be copied meanwhile. Values are shared, and not copied.
+/// What answering a question took, as bytes that could be copied meanwhile. Values are shared, and not copied, but for parts of them.
 fn worth(lookup: &Lookup, found: Option<&Found>) -> usize {
     lookup.cost()
         + match (lookup, found) {
             (Lookup::Scan { count, .. }, _) => looking::worth_of_scan(*count),
-            (_, Some(found @ Found::Fields(_))) => found.bytes(),
+            (_, Some(found @ Found::Fields(_))) | (Lookup::Range { .. }, Some(found)) => found.bytes(),
             _ => 0,
         }
 }
@@ -313,14 +335,15 @@ fn truth(done: bool) -> Outcome {
 }
 
 fn value(result: Result<Bytes, Outcome>) -> Outcome {
-    result.map_or_else(|refusal| refusal, Outcome::Value)
+    result.map_or_else(|refusal| refusal, |value| Outcome::Value(value.into()))
 }
 
 impl StateMachine for Kv {
     /// The batches have an encoding of their own.
     const SELF_DESCRIBING: bool = false;
-    /// Users came with the second; databases, hashes, lives and transactions with the third.
-    const VERSION: u16 = 3;
+    /// Users came with the second; databases, hashes, lives and transactions with the third; values over 1 MiB, and what is known
+    /// of keys that came and went, with the fourth.
+    const VERSION: u16 = 4;
     type Command = Vec<Operation>;
     type Reply = Vec<Outcome>;
     type Query = Vec<Lookup>;
@@ -339,12 +362,14 @@ impl StateMachine for Kv {
             context.fatal("it was told not to apply that");
             return Vec::new();
         }
+        self.space.is_made_by(context.version);
         let outcomes = self.carry_out(At::of(context), batch);
         self.settle(context);
         outcomes
     }
 
     fn on_timer(&mut self, context: &mut Context, _: u64) {
+        self.space.is_made_by(context.version);
         self.reap_some(context.cluster_time);
         self.settle(context);
     }
@@ -402,7 +427,7 @@ impl StateMachine for Kv {
         let keys = xxh3_128(&state);
         // Where there never were users it is that of the first version, which knows none.
         let all = if self.users.version() == 0 { keys } else { keys ^ self.users.print() };
-        Some(all.to_le_bytes())
+        Some((all ^ self.space.gone_print()).to_le_bytes())
     }
 
     fn encode_command(command: &Vec<Operation>) -> Result<Bytes, CodecError> {
@@ -420,6 +445,11 @@ impl StateMachine for Kv {
     fn decode_reply(bytes: &Bytes) -> Result<Vec<Outcome>, CodecError> {
         codec::decode_outcomes(bytes)
     }
+}
+
+/// The bytes of what may be a number: of a long value the first are enough to see that it is none.
+fn digits(value: &Value) -> Bytes {
+    value.pieces()[0].clone()
 }
 
 /// The number that the bytes say, in its one canonical form: no plus sign, no leading zeros, no spaces.

@@ -4,16 +4,23 @@ pub use crate::lookup::{Found, Lookup, Unit};
 
 use crate::lookup::ITEM;
 use crate::users::{By, Hash, Refusal, Rights, Role};
-use crate::value;
+use crate::value::{self, Value};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// The longest key, in bytes. It travels in one entry with its value and in one RESP string.
+/// The longest key, in bytes. It travels in one entry with its value.
 pub const MAX_KEY: usize = 1 << 20;
 
 /// The longest value, in bytes: large enough for documents, small enough that one value cannot hold up the
-/// log for everybody else (1 MiB crosses a gigabit network in about 8 ms). All fields of a hash together count as one.
-pub const MAX_VALUE: usize = 1 << 20;
+/// log for everybody else (8 MiB cross a gigabit network in about 70 ms). All fields of a hash together count as one.
+pub const MAX_VALUE: usize = 8 << 20;
+
+/// The longest value of the machine's first three versions.
+pub const FORMER_MAX_VALUE: usize = 1 << 20;
+
+/// What an operation counts that may meet a value of any length, as bytes that could be copied meanwhile. The value itself is
+/// shared: to digest 8 MiB of it for another key takes less than a millisecond.
+const MET: usize = 1 << 20;
 
 /// The most fields of a hash: what goes away in a moment when it is deleted.
 pub const MAX_FIELDS: usize = 64 << 10;
@@ -22,8 +29,13 @@ pub const MAX_FIELDS: usize = 64 << 10;
 pub const DATABASES: u8 = 16;
 
 /// What the operations of one batch may [cost](Operation::cost) together, in bytes. 8 MiB: what a node
-/// copies in a moment, and a reply that holds up nobody's heartbeats on its way to a node that forwarded.
+/// copies in a moment.
 pub const MAX_COST: usize = 8 << 20;
+
+/// The bytes of the values in the answers to one batch of operations, with what finding them takes: of the longest values three. What
+/// passes it is not done, so that the answers fit in one message to the node that forwarded the batch. In the machine's third
+/// version it was [`MAX_COST`], for questions alone.
+pub const MAX_FOUND: usize = 24 << 20;
 
 /// The most bytes of values in the answer to one batch of lookups. Values are shared and not copied, but a
 /// client that reads slowly keeps them alive even when they are overwritten meanwhile.
@@ -250,8 +262,11 @@ struct Subject<'a> {
 
 impl Operation {
     /// The version of the machine that it needs: users came with the second; databases, hashes, times to live and
-    /// transactions with the third.
+    /// transactions with the third; values over 1 MiB with the fourth.
     pub fn version(&self) -> u16 {
+        if self.brings() > FORMER_MAX_VALUE as u64 {
+            return 4;
+        }
         match self {
             Operation::Set { .. }
             | Operation::Delete { .. }
@@ -265,6 +280,23 @@ impl Operation {
             | Operation::RemoveUser { .. } => 2,
             _ => 3,
         }
+    }
+
+    /// How long the longest value is at least that it brings.
+    fn brings(&self) -> u64 {
+        let of = |pairs: &[(Bytes, Bytes)]| pairs.iter().map(|(_, value)| value.len()).max().unwrap_or(0);
+        let length = match self {
+            Operation::Set { value, .. } | Operation::Append { value, .. } | Operation::Put { value, .. } => {
+                value.len()
+            }
+            Operation::SetAll { pairs } | Operation::SetAllAbsent { pairs } => of(pairs),
+            Operation::SetFields { pairs, .. } => of(pairs),
+            Operation::SetRange { offset, value, .. } if !value.is_empty() => {
+                return offset.saturating_add(value.len() as u64);
+            }
+            _ => 0,
+        };
+        length as u64
     }
 
     /// The role that whoever asks for it must have.
@@ -355,7 +387,7 @@ impl Operation {
             Operation::SetRange { .. }
             | Operation::Rename { .. }
             | Operation::Copy { .. }
-            | Operation::Move { .. } => MAX_VALUE,
+            | Operation::Move { .. } => MET,
             _ => self.reply(),
         }
     }
@@ -404,13 +436,14 @@ impl Operation {
         }
     }
 
-    /// The most bytes of a value that its answer carries.
+    /// For how many bytes of a value in its answer there has to be memory before it is done. It may carry more, up to
+    /// [`MAX_VALUE`], but then few are as long, and those were in memory before.
     pub fn reply(&self) -> usize {
         match self {
             Operation::Set { get: true, .. }
             | Operation::Put { get: true, .. }
             | Operation::Take { .. }
-            | Operation::Touch { .. } => MAX_VALUE,
+            | Operation::Touch { .. } => MET,
             _ => 0,
         }
     }
@@ -492,12 +525,12 @@ pub enum Outcome {
     /// A count, a length or a sum.
     Number(i64),
     /// The value before, or a sum with a fraction.
-    Value(Bytes),
+    Value(Value),
     /// Refused: the value is not a decimal number of 64 bits.
     NotANumber,
     /// Refused: the sum does not fit in 64 bits.
     Overflow,
-    /// Refused: the value would be longer than [`MAX_VALUE`].
+    /// Refused: the value would be longer than [`MAX_VALUE`], or the key than [`MAX_KEY`].
     TooLong,
     /// Refused by what there is of users.
     Refused(Refusal),

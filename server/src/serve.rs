@@ -45,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a failing accept is logged at most.
 const ACCEPT_REPORT: Duration = Duration::from_secs(10);
 
-/// The largest batch of operations, encoded, in bytes: one command and one turn of a connection (8 MiB and
+/// The largest batch of operations, encoded, in bytes: one command and one turn of a connection (10 MiB and
 /// 64 KiB), with as much again for the lengths of a great many short strings.
 const MAX_BATCH: usize = 2 * crate::resp::MAX_COMMAND;
 

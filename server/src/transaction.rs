@@ -25,7 +25,7 @@ const NO_EXEC: &str = "ERR EXEC without MULTI";
 const NO_DISCARD: &str = "ERR DISCARD without MULTI";
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 const NOT_INSIDE: &str = "ERR Command not allowed inside a transaction";
-const TOO_LARGE: &str = "ERR the transaction is too large: 8,189 commands, 8 MiB of them, and 8 MiB that they copy or look for are the most";
+const TOO_LARGE: &str = "ERR the transaction is too large: 8,189 commands, 10 MiB of them, and 8 MiB that they copy or look for are the most";
 
 /// A connection's transaction.
 #[derive(Default, Debug)]

@@ -12,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 pub const PIECE: usize = 4096;
 
 /// A value. Clones share its bytes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(from = "Bytes", into = "Bytes")]
 pub struct Value(Pieces);
 
@@ -25,9 +25,9 @@ enum Pieces {
     Many(Arc<Vec<Bytes>>),
 }
 
-impl Default for Value {
-    fn default() -> Value {
-        Value(Pieces::One(Bytes::new()))
+impl Default for Pieces {
+    fn default() -> Pieces {
+        Pieces::One(Bytes::new())
     }
 }
 
@@ -99,9 +99,12 @@ impl Value {
             let begin = first * PIECE;
             return Value::from(self.pieces()[first].slice(range.start - begin..range.end - begin));
         }
-        let taken = self.pieces()[first..=last].concat();
-        let begin = first * PIECE;
-        Value::from(&taken[range.start - begin..range.end - begin])
+        let mut taken = Vec::with_capacity(range.len());
+        for (piece, begin) in self.pieces()[first..=last].iter().zip((first * PIECE..).step_by(PIECE)) {
+            let (from, to) = (range.start.max(begin) - begin, (range.end - begin).min(piece.len()));
+            taken.extend_from_slice(&piece[from..to]);
+        }
+        Value::from(Bytes::from(taken))
     }
 
     /// Adds bytes at the end. The return value turns its [print](Value::print) from what it was into what it is.
@@ -122,6 +125,45 @@ impl Value {
         for (number, piece) in self.pieces().iter().enumerate().skip(last) {
             change ^= piece_print(seed, number, piece);
         }
+        change
+    }
+
+    /// Writes over a part of it, from this byte on; where it is shorter, zeros come between. Copies no more than that part and what
+    /// stands beside it in its pieces. The return value turns its [print](Value::print) from what it was into what it is.
+    pub(crate) fn overwrite(&mut self, from: usize, part: &[u8], seed: u64) -> u128 {
+        static ZEROS: [u8; PIECE] = [0; PIECE];
+        let (length, end) = (self.len(), from + part.len());
+        // The pieces that change: where it grows the last one does, too.
+        let first = if end > length { from.min(length.saturating_sub(1)) } else { from } / PIECE;
+        let old = self.pieces().iter().enumerate().skip(first).take_while(|(at, _)| at * PIECE < end);
+        let mut change = old.fold(0, |print, (at, piece)| print ^ piece_print(seed, at, piece));
+        let count = length.max(end).div_ceil(PIECE).max(1);
+        let mut pieces = match std::mem::take(&mut self.0) {
+            Pieces::One(piece) => vec![piece],
+            // Readers of the value before keep their list.
+            Pieces::Many(pieces) => Arc::unwrap_or_clone(pieces),
+        };
+        pieces.resize(count, Bytes::new());
+        for (at, piece) in pieces.iter_mut().enumerate().skip(first).take_while(|(at, _)| at * PIECE < end) {
+            let begin = at * PIECE;
+            let size = (length.max(end) - begin).min(PIECE);
+            let (start, stop) = (from.clamp(begin, begin + size), end.clamp(begin, begin + size));
+            if start == stop && piece.is_empty() && size == PIECE {
+                *piece = Bytes::from_static(&ZEROS);
+            } else {
+                let mut bytes = vec![0; size];
+                bytes[..piece.len()].copy_from_slice(piece);
+                if start < stop {
+                    bytes[start - begin..stop - begin].copy_from_slice(&part[start - from..stop - from]);
+                }
+                *piece = bytes.into();
+            }
+            change ^= piece_print(seed, at, piece);
+        }
+        self.0 = match pieces.len() {
+            1 => Pieces::One(pieces.remove(0)),
+            _ => Pieces::Many(Arc::new(pieces)),
+        };
         change
     }
 
@@ -172,6 +214,29 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn a_value_that_is_written_over_is_its_bytes(
+            first in prop_oneof![0..10usize, 0..3 * PIECE],
+            parts in prop::collection::vec((0..4 * PIECE, prop_oneof![1..5usize, PIECE - 2..PIECE + 2, 1..3 * PIECE]), 1..5),
+        ) {
+            let mut bytes: Vec<u8> = (0..first).map(|at| at as u8).collect();
+            let mut value = Value::from(&bytes[..]);
+            let mut print = value.print(7);
+            for (number, (from, length)) in parts.into_iter().enumerate() {
+                let part = vec![number as u8 + 1; length];
+                let reader = (value.clone(), bytes.clone());
+                print ^= value.overwrite(from, &part, 7);
+                bytes.resize(bytes.len().max(from + length), 0);
+                bytes[from..from + length].copy_from_slice(&part);
+                let whole = Value::from(&bytes[..]);
+                prop_assert_eq!(&value, &whole);
+                prop_assert_eq!(print, whole.print(7));
+                prop_assert_eq!(&reader.0.to_bytes()[..], &reader.1[..]);
+            }
+        }
+    }
+
     #[test]
     fn prints_tell_places_and_owners_apart() {
         let one = Value::from(&[1; 2 * PIECE][..]);
@@ -182,6 +247,20 @@ mod tests {
         for (at, print) in prints.iter().enumerate() {
             assert!(!prints[at + 1..].contains(print), "{at}");
         }
+    }
+
+    /// What is written over costs its pieces, and zeros cost nothing, however long the value is.
+    #[test]
+    fn writing_over_a_part_copies_its_pieces_alone() {
+        let mut value = Value::from(&vec![1; 256 * PIECE][..]);
+        let before: Vec<*const u8> = value.pieces().iter().map(|piece| piece.as_ptr()).collect();
+        value.overwrite(100 * PIECE - 1, b"part", 1);
+        let after: Vec<*const u8> = value.pieces().iter().map(|piece| piece.as_ptr()).collect();
+        let changed: Vec<usize> = (0..256).filter(|at| before[*at] != after[*at]).collect();
+        assert_eq!(changed, [99, 100]);
+        value.overwrite(1000 * PIECE, b"end", 1);
+        let zeros = &value.pieces()[256..1000];
+        assert!(zeros.iter().all(|piece| piece.as_ptr() == zeros[0].as_ptr() && piece.len() == PIECE));
     }
 
     /// An append to a long value leaves all but its last piece where they are.

@@ -122,21 +122,19 @@ fn a_pipeline_of_writes_and_an_mset_cost_one_entry_each() {
 }
 
 #[test]
-fn keys_and_values_of_any_bytes_up_to_a_mebibyte_survive() {
+fn keys_of_a_mebibyte_and_values_of_eight_survive_whatever_bytes_they_have() {
     let (cluster, _directory) = formed(3, STEADY);
     let bytes = |seed: usize, length: usize| -> Vec<u8> {
         (0..length).map(|i| (i * 31 + i / 256 * 7 + seed) as u8).collect()
     };
-    let (key, value) = (bytes(1, 1 << 20), bytes(2, 1 << 20));
+    let (key, value) = (bytes(1, 1 << 20), bytes(2, 8 << 20));
     let mut one = cluster.node(1).client().unwrap();
     let mut two = cluster.node(2).client().unwrap();
     assert_eq!(one.ask(&[b"SET", &key, &value]).unwrap(), Value::Simple("OK".into()));
-    assert_eq!(two.ask(&[b"GET", &key]).unwrap(), Value::Bulk(value.clone()));
+    assert!(two.ask(&[b"GET", &key]).unwrap() == Value::Bulk(value.clone()));
     assert_eq!(two.ask(&[b"SET", b"", b""]).unwrap(), Value::Simple("OK".into()));
-    assert_eq!(
-        one.ask(&[b"MGET", b"", &key]).unwrap(),
-        Value::Array(vec![Value::Bulk(vec![]), Value::Bulk(value)])
-    );
+    let both = Value::Array(vec![Value::Bulk(vec![]), Value::Bulk(value.clone())]);
+    assert!(one.ask(&[b"MGET", b"", &key]).unwrap() == both);
     let longer = one.ask(&[b"APPEND", &key, b"x"]).unwrap();
     assert!(error(longer).starts_with("ERR string exceeds maximum allowed size"));
     // Seven values in one entry, through a follower or not.
@@ -149,6 +147,30 @@ fn keys_and_values_of_any_bytes_up_to_a_mebibyte_survive() {
     for (key, value) in pairs.chunks(2).map(|pair| (&pair[0], &pair[1])) {
         assert_eq!(two.ask(&[b"GET", key]).unwrap(), Value::Bulk(value.clone()));
     }
+    // And as the answers of changes, alone, one after the other, and together.
+    for client in [&mut one, &mut two] {
+        let keys: Vec<String> = (0..6).map(|number| format!("taken:{number}")).collect();
+        for key in &keys {
+            assert_eq!(client.ask(&[b"SET", key.as_bytes(), &value]).unwrap(), Value::Simple("OK".into()));
+        }
+        keys.iter().for_each(|key| client.send(&[&[b"GETDEL", key.as_bytes()]]).unwrap());
+        keys.iter().for_each(|_| assert!(client.receive().unwrap() == Value::Bulk(value.clone())));
+    }
+    for client in [&mut one, &mut two] {
+        assert!(client.ask(&[b"SET", &key, &value, b"GET"]).unwrap() == Value::Bulk(value.clone()));
+        client.ask(&[b"MULTI"]).unwrap();
+        client.ask(&[b"SETRANGE", b"long", b"0", &value]).unwrap();
+        client.ask(&[b"COPY", b"long", b"copy", b"REPLACE"]).unwrap();
+        client.ask(&[b"GETDEL", b"copy"]).unwrap();
+        client.ask(&[b"GET", b"long"]).unwrap();
+        let done = match client.ask(&[b"EXEC"]).unwrap() {
+            Value::Array(done) => done,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(done[..2], [Value::Number(8 << 20), Value::Number(1)]);
+        assert!(done[2..].iter().all(|item| *item == Value::Bulk(value.clone())));
+    }
+    cluster.agree().unwrap();
 }
 
 #[test]

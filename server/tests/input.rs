@@ -48,11 +48,21 @@ fn malformed_input_ends_its_connection_with_an_error_and_no_other() {
 fn what_is_too_large_is_refused_by_name_and_the_connection_goes_on() {
     let (cluster, _directory) = formed(1, &[]);
     let mut client = cluster.node(1).client().unwrap();
-    let value = vec![b'v'; (1 << 20) + 1];
-    assert_eq!(
-        error(client.ask(&[b"SET", b"k", &value]).unwrap()),
-        "ERR string exceeds maximum allowed size (1048576 bytes)"
-    );
+    let value = vec![b'v'; (8 << 20) + 1];
+    const TOO_LONG: &str = "ERR string exceeds maximum allowed size (8388608 bytes)";
+    assert_eq!(error(client.ask(&[b"SET", b"k", &value]).unwrap()), TOO_LONG);
+    assert_eq!(client.ask(&[b"SET", b"long", &value[1..]]).unwrap(), Value::Simple("OK".into()));
+    for more in [&[b"APPEND", &b"long"[..], b"x"][..], &[b"SETRANGE", b"long", b"8388608", b"x"]] {
+        assert_eq!(error(client.ask(more).unwrap()), TOO_LONG);
+    }
+    assert_eq!(error(client.ask(&[b"HSET", b"h", b"f", &value[1..]]).unwrap()), TOO_LONG, "with its name");
+    let key = &value[..(1 << 20) + 1];
+    for command in [&[b"GET", key][..], &[b"SET", key, b"v"], &[b"MGET", b"k", key], &[b"WATCH", key]] {
+        let answer = error(client.ask(command).unwrap());
+        assert_eq!(answer, "ERR string exceeds maximum allowed size (1048576 bytes for a key)");
+    }
+    let two = error(client.ask(&[b"MSET", b"a", &value[1..], b"b", &value[1..]]).unwrap());
+    assert!(two.starts_with("ERR too big command: its arguments are over 10485760 bytes together"), "{two}");
     for name in ["EXISTS", "MGET", "DEL", "MSET"] {
         let mut command: Vec<&[u8]> = vec![name.as_bytes()];
         command.resize(100_001, b"k");
@@ -257,13 +267,16 @@ fn clients_that_vanish_leave_nothing_after() {
 fn a_large_answer_leaves_in_pieces_and_a_huge_one_is_refused() {
     let (cluster, _directory) = formed(1, &[]);
     let mut client = cluster.node(1).client().unwrap();
-    let value = vec![b'v'; 1 << 20];
-    assert_eq!(client.ask(&[b"SET", b"k", &value]).unwrap(), Value::Simple("OK".into()));
-    for _ in 0..100 {
-        client.send(&[&[b"GET", b"k"]]).unwrap();
-    }
-    for _ in 0..100 {
-        assert_eq!(client.receive().unwrap(), Value::Bulk(value.clone()));
+    for length in [8 << 20, 1 << 20] {
+        let value = vec![b'v'; length];
+        assert_eq!(client.ask(&[b"SET", b"k", &value]).unwrap(), Value::Simple("OK".into()));
+        let times = (100 << 20) / length;
+        for _ in 0..times {
+            client.send(&[&[b"GET", b"k"]]).unwrap();
+        }
+        for _ in 0..times {
+            assert!(client.receive().unwrap() == Value::Bulk(value.clone()));
+        }
     }
     let mut command: Vec<&[u8]> = vec![b"MGET"];
     command.resize(100, b"k");

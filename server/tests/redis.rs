@@ -254,10 +254,36 @@ fn many_transactions_that_read_are_under_way_at_once() {
     let value = "x".repeat(1 << 20);
     ask(&mut clients[0], &format!("SET k {value}"));
     ask(&mut clients[0], "MULTI");
-    (0..9).for_each(|_| assert_eq!(ask(&mut clients[0], "GET k"), Value::Simple("QUEUED".into())));
+    (0..25).for_each(|_| assert_eq!(ask(&mut clients[0], "GET k"), Value::Simple("QUEUED".into())));
     let Value::Array(done) = ask(&mut clients[0], "EXEC") else { panic!("no array") };
-    assert!(done[..7].iter().all(|item| *item == bulk(&value)));
-    assert!(matches!(&done[8], Value::Error(text) if text.contains("too large together")), "over 8 MiB");
+    assert!(done[..23].iter().all(|item| *item == bulk(&value)));
+    assert!(matches!(&done[24], Value::Error(text) if text.contains("too large together")), "over 24 MiB");
+}
+
+/// As in redis: `random_commands_are_answered_as_redis_answers_them` compares it.
+#[test]
+fn a_watched_key_that_came_and_went_ends_the_transaction() {
+    let (cluster, _directory) = formed(3, STEADY);
+    let (mut one, mut other) = (client(&cluster, 1), client(&cluster, 2));
+    for (between, done) in [
+        (&["SET k v", "DEL k"][..], false),
+        (&["SET k v PX 1"], false),
+        (&["HSET k f v", "FLUSHALL"], false),
+        (&["SET j v", "DEL j"], true),
+        (&["DEL k", "FLUSHALL"], true),
+    ] {
+        assert_eq!(ask(&mut one, "WATCH k"), Value::Simple("OK".into()));
+        for line in between {
+            ask(&mut other, line);
+        }
+        wait("its end", || (ask(&mut other, "EXISTS k") == Value::Number(0)).then_some(()));
+        ask(&mut one, "MULTI");
+        ask(&mut one, "SET done v");
+        let expected = if done { Value::Array(vec![Value::Simple("OK".into())]) } else { Value::Null };
+        assert_eq!(ask(&mut one, "EXEC"), expected, "{between:?}");
+        assert_eq!(ask(&mut one, "DEL done"), Value::Number(i64::from(done)), "{between:?}");
+    }
+    cluster.agree().unwrap();
 }
 
 #[test]

@@ -22,11 +22,11 @@ pub fn decode_operations(bytes: &Bytes) -> Result<Vec<Operation>, CodecError> {
     Decoder::new(bytes)?.list(MAX_OPERATIONS, operation)
 }
 
-/// About as many bytes as an operation of the common kind takes; others let the buffer grow.
+/// About as many bytes as an operation of the common kind takes, or one with much in it; others let the buffer grow.
 fn room(operation: &Operation) -> usize {
     match operation {
         Operation::Set { key, value, .. } | Operation::Append { key, value } => key.len() + value.len() + 8,
-        _ => 0,
+        other => Some(other.weight()).filter(|weight| *weight > 64 << 10).unwrap_or(0),
     }
 }
 

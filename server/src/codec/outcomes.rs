@@ -11,7 +11,8 @@ use coracle::CodecError;
 
 /// Encodes the outcomes of a batch.
 pub fn encode_outcomes(outcomes: &[Outcome]) -> Bytes {
-    let mut out = start(outcomes.len(), outcomes.len());
+    // Values are long or short: room for these without growing.
+    let mut out = start(outcomes.len(), outcomes.iter().map(|outcome| 12 + outcome.bytes()).sum());
     outcomes.iter().for_each(|outcome| put_outcome(&mut out, outcome));
     out.into()
 }
@@ -26,7 +27,7 @@ fn put_outcome(out: &mut Vec<u8>, outcome: &Outcome) {
         }
         Outcome::Value(value) => {
             out.push(4);
-            put_string(out, value);
+            put_value(out, value);
         }
         Outcome::NotANumber => out.push(5),
         Outcome::Overflow => out.push(6),
@@ -54,7 +55,7 @@ pub fn decode_outcomes(bytes: &Bytes) -> Result<Vec<Outcome>, CodecError> {
             1 => Outcome::Done,
             2 => Outcome::Nothing,
             3 => Outcome::Number(from.signed()?),
-            4 => Outcome::Value(from.string()?),
+            4 => Outcome::Value(from.string()?.into()),
             5 => Outcome::NotANumber,
             6 => Outcome::Overflow,
             7 => Outcome::TooLong,

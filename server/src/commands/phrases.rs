@@ -66,7 +66,7 @@ pub fn answer_write(outcome: &Outcome, phrase: &Phrase, replies: &mut Replies) {
         (Outcome::Done, _) => replies.simple("OK"),
         (Outcome::Nothing, _) => replies.null(),
         (Outcome::Number(number), _) => replies.number(*number),
-        (Outcome::Value(value), _) => replies.bulk(value),
+        (Outcome::Value(value), _) => replies.pieces(value.pieces()),
         (Outcome::NotANumber, _) => replies.error(NOT_A_NUMBER),
         (Outcome::Overflow, _) => replies.error("ERR increment or decrement would overflow"),
         (Outcome::TooLong, _) => {

@@ -8,6 +8,9 @@ use crate::monitor::Refused;
 use coracle::WriteError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// What a write hears whose answer is longer than there is memory for: that turns out when it is done.
+const UNTOLD: &str = "UNKNOWN the memory for replies is used up; this was done, and its answer is lost";
+
 impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     /// Has writes done in the database that was chosen, and answers each of them.
     pub(super) async fn write(
@@ -24,7 +27,10 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             Ok(outcomes) => outcomes,
             Err(error) => return self.repeat_error(&error, count).await,
         };
-        if outcomes.len() != count {
+        let bytes = outcomes.iter().map(Outcome::bytes).sum();
+        if outcomes.len() == count && bytes > reply && !self.owe(bytes) {
+            self.repeat_error(UNTOLD, count).await?;
+        } else if outcomes.len() != count {
             let error = format!("UNKNOWN {} outcomes came for {count} commands", outcomes.len());
             self.repeat_error(&error, count).await?;
         } else {

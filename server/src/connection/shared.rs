@@ -28,7 +28,7 @@ pub struct Limits {
     /// How long a client may take nothing of the replies that wait for it. 60 s by default, likewise.
     pub stalled: Duration,
     /// The most memory for unfinished and waiting commands of all connections together, beyond [`OWN`](super::OWN) each, in bytes.
-    /// 128 MiB by default: 8 of the largest commands, with what is made of them. One address has three quarters of it, and so has one user.
+    /// 128 MiB by default: 6 of the largest commands, with what is made of them. One address has three quarters of it, and so has one user.
     pub commands: usize,
     /// The most memory for replies that wait to be taken, of all connections together, beyond [`OWN`](super::OWN) each, in bytes. 128 MiB
     /// by default: 2 of the [largest answers](crate::kv::MAX_ANSWER). One address has three quarters of it, and so has one user.

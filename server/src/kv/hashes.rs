@@ -1,10 +1,10 @@
 //! Changes of hashes.
 
 use super::record::Datum;
-use super::{At, Kv, number};
+use super::{At, Kv, digits, number};
 use crate::fields::Fields;
 use crate::fraction::{self, NoSum};
-use crate::operation::{MAX_FIELDS, MAX_VALUE, Outcome};
+use crate::operation::{MAX_FIELDS, Outcome};
 use crate::value::Value;
 use bytes::Bytes;
 
@@ -23,7 +23,7 @@ impl Kv {
         if fields.len() > MAX_FIELDS {
             return Err(Outcome::TooManyFields);
         }
-        if fields.bytes() > MAX_VALUE {
+        if fields.bytes() > self.space.max_value() {
             return Err(Outcome::TooLong);
         }
         if fields.is_empty() {
@@ -83,7 +83,7 @@ impl Kv {
         by: &[u8],
     ) -> Result<Bytes, Outcome> {
         let mut fields = self.fields(at, key)?;
-        let before = fields.get(field).map_or(Bytes::from_static(b"0"), Value::to_bytes);
+        let before = fields.get(field).map_or(Bytes::from_static(b"0"), digits);
         let sum = fraction::sum(&before, by).map_err(|why| match why {
             NoSum::NotANumber => Outcome::FieldNotAFraction,
             NoSum::NotFinite => Outcome::NotFinite,

@@ -74,7 +74,7 @@ impl Kv {
 
     pub(super) fn touch(&mut self, at: At, key: &[u8], life: Life) -> Result<Outcome, Outcome> {
         let Some(record) = self.space.get(at.database, key) else { return Ok(Outcome::Nothing) };
-        let value = record.text().ok_or(Outcome::WrongKind)?.to_bytes();
+        let value = record.text().ok_or(Outcome::WrongKind)?.clone();
         if life == Life::Forever && record.deadline.is_none() {
             return Ok(Outcome::Value(value));
         }

@@ -1,8 +1,8 @@
 //! Tests of what came with the third version: lives, databases, hashes, transactions and scans.
 
 use super::{
-    Datum, Found, Kv, Life, Lookup, MAX_FIELDS, MAX_VALUE, Only, OnlyLife, Operation, Outcome, REAPER, Unit,
-    When,
+    Datum, FORMER_MAX_VALUE, Found, Kv, Life, Lookup, MAX_FIELDS, Only, OnlyLife, Operation, Outcome, REAPER,
+    Unit, When,
 };
 use crate::figures::Figures;
 use bytes::Bytes;
@@ -255,7 +255,7 @@ fn a_hash_comes_with_its_first_field_and_goes_with_its_last() {
             Outcome::Number(1),
             Outcome::Number(0),
             Outcome::Number(7),
-            Outcome::Value("7.5".into()),
+            Outcome::Value(Bytes::from("7.5").into()),
             Outcome::FieldNotANumber,
             Outcome::Number(0)
         ]
@@ -274,7 +274,7 @@ fn a_hash_comes_with_its_first_field_and_goes_with_its_last() {
 #[test]
 fn a_hash_has_its_limits() {
     let mut kv = Kv::new();
-    let large = Bytes::from(vec![b'x'; MAX_VALUE - 1]);
+    let large = Bytes::from(vec![b'x'; FORMER_MAX_VALUE - 1]);
     let write = |field: &'static str, value: Bytes| Operation::SetFields {
         key: "h".into(),
         pairs: vec![(field.into(), value)],

@@ -92,9 +92,7 @@ impl Kv {
                 }
                 Some(Datum::Text(_)) => Found::WrongKind,
             },
-            Lookup::Marks(keys) => {
-                Found::Marks(keys.iter().map(|key| live(key).map_or(0, |record| record.modified)).collect())
-            }
+            Lookup::Marks(keys) => Found::Marks(keys.iter().map(|key| self.space.mark(live(key))).collect()),
         }
     }
 

@@ -7,9 +7,10 @@
 //! searched without a look at any name, and scans go by places, which neither growth nor a restart moves. Names that
 //! share a place, which chance never brings about and malice can, have a tree of their own there.
 
+use super::gone::{self, Gone};
 use super::record::{Datum, Deadline, Owner, Record};
 use crate::key::Key;
-use crate::operation::DATABASES;
+use crate::operation::{DATABASES, FORMER_MAX_VALUE, MAX_VALUE};
 use imbl::{OrdMap, OrdSet};
 use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
@@ -233,9 +234,69 @@ pub(crate) struct Space {
     changed: u16,
     /// How many operations have changed anything so far.
     pub(super) revision: u64,
+    /// Whether an entry of the machine's fourth version was applied. From there on its rules hold.
+    of_fourth: bool,
+    /// What is known of keys that went since then.
+    gone: Gone,
 }
 
 impl Space {
+    /// An entry of this version comes, or later ones do.
+    pub(super) fn is_made_by(&mut self, version: u16) {
+        self.of_fourth |= version >= 4;
+    }
+
+    /// Whether the rules of the machine's fourth version hold.
+    pub(super) fn is_of_fourth(&self) -> bool {
+        self.of_fourth
+    }
+
+    /// The longest value that is taken.
+    pub(super) fn max_value(&self) -> usize {
+        if self.of_fourth { MAX_VALUE } else { FORMER_MAX_VALUE }
+    }
+
+    /// The mark of a key that is so, or of one that is not there: it [stays](Space::stayed) what it is as long as nothing happens to
+    /// the key.
+    pub(super) fn mark(&self, record: Option<&Record>) -> u64 {
+        match record {
+            Some(record) => record.modified,
+            None if self.of_fourth => gone::ABSENT | self.revision,
+            None => 0,
+        }
+    }
+
+    /// Whether nothing has happened to the key since it had this mark.
+    pub(super) fn stayed(&self, database: u8, key: &[u8], mark: u64) -> bool {
+        match self.get(database, key) {
+            Some(record) => record.modified == mark,
+            None if mark == 0 || mark & gone::ABSENT != 0 => {
+                self.gone.newest(database, place(key)) <= mark & !gone::ABSENT
+            }
+            None => false,
+        }
+    }
+
+    /// A key was there for no longer than the current revision.
+    pub(super) fn note_gone(&mut self, database: u8, key: &[u8]) {
+        self.gone.note(database, place(key), self.revision);
+    }
+
+    /// What is known of keys that went.
+    pub(super) fn gone(&self) -> &Gone {
+        &self.gone
+    }
+
+    /// The same of a snapshot, which knows the rules of the fourth version.
+    pub(super) fn restore_gone(&mut self, gone: Gone) {
+        (self.of_fourth, self.gone) = (true, gone);
+    }
+
+    /// The digest of that.
+    pub(super) fn gone_print(&self) -> u128 {
+        self.gone.print()
+    }
+
     pub(super) fn database(&self, number: u8) -> &Database {
         &self.databases[usize::from(number)]
     }
@@ -312,7 +373,11 @@ impl Space {
 
     /// Removes a key.
     pub(super) fn remove(&mut self, database: u8, key: &[u8]) -> Option<Record> {
-        self.change(database, |database| database.remove(key))
+        let removed = self.change(database, |database| database.remove(key))?;
+        if self.of_fourth {
+            self.gone.note(database, place(key), removed.modified);
+        }
+        Some(removed)
     }
 
     /// Gives a key its value at the current revision.
@@ -347,6 +412,15 @@ impl Space {
 
     /// Removes all keys of a database, and returns them: to let go of many takes time.
     pub(super) fn clear(&mut self, number: u8) -> Database {
+        if self.of_fourth {
+            if self.database(number).len() > gone::SLOTS {
+                self.gone.note_all(self.revision);
+            } else {
+                let Space { databases, gone, .. } = self;
+                let keys = databases[usize::from(number)].from(0);
+                keys.for_each(|(place, _, record)| gone.note(number, place, record.modified));
+            }
+        }
         self.change(number, std::mem::take)
     }
 }

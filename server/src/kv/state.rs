@@ -1,14 +1,15 @@
 //! The bytes of a snapshot of the keys and the users.
 //!
 //! One byte for the version of the format, which is the oldest that can say it: 1 where there never were users, 2 where all
-//! keys are strings of the first database that are for ever, and 3. In versions 2 and 3 there follows the version of
+//! keys are strings of the first database that are for ever, 3, and 4 from the first entry of the machine's fourth version on. In all but the first there follows the version of
 //! the users; unless it is 0 their number, and the users in the order of their names: name, hash, role, the version since
-//! which it is this one, the number of prefixes, the prefixes. Then, in all, the revision. In version 3 there follow the number of
+//! which it is this one, the number of prefixes, the prefixes. Then, in all, the revision. From version 3 on there follow the number of
 //! databases that have keys, and of each its number, all in order; in the others it is the first alone. Of a database the number of
-//! its keys, and these in their order: name, in version 3 what it is, the value, the revisions that created and changed it,
+//! its keys, and these in their order: name, from version 3 on what it is, the value, the revisions that created and changed it,
 //! its version, and its end if it has one. What it is: a byte, 0 for a string and 1 for a hash, and 2 more if it ends. A hash
 //! is the number of its fields and these in their order, each a name and a value; an end is its time by the cluster's clock and
-//! that since 1970.
+//! that since 1970. At the end of version 4 stand the number of slots that know of keys that are gone, and of each its number and
+//! the revision, in order. Values have up to 1 MiB before version 4, and 8 MiB in it.
 //!
 //! Numbers are LEB128 varints, the time since 1970 zigzag; a
 //! string is its length and its bytes. Prints are computed again, so the digest shows what was read and not
@@ -16,10 +17,11 @@
 //! checksum is the library's.
 
 use super::Kv;
+use super::gone::{Gone, SLOTS};
 use super::record::{Datum, Deadline, Record};
 use super::space::{Database, Space};
 use crate::fields::Fields;
-use crate::operation::{DATABASES, MAX_FIELDS, MAX_KEY, MAX_VALUE};
+use crate::operation::{DATABASES, FORMER_MAX_VALUE, MAX_FIELDS, MAX_KEY, MAX_VALUE};
 use crate::users::{
     Hash, MAX_HASH, MAX_NAME, MAX_PREFIX, MAX_PREFIXES, MAX_USERS, Rights, Role, User, Users,
 };
@@ -36,8 +38,11 @@ const KEYS: u8 = 1;
 /// The version of the format in which all keys are strings that are for ever, in one database.
 const USERS: u8 = 2;
 
+/// The version of the format of the machine's third version.
+const KINDS: u8 = 3;
+
 /// The newest version of the format.
-const VERSION: u8 = 3;
+const VERSION: u8 = 4;
 
 /// What a key is.
 const IS_FIELDS: u8 = 1;
@@ -49,10 +54,12 @@ const BUFFER: usize = 64 << 10;
 /// Writes the keys and the users.
 pub(crate) fn write(kv: &Kv, to: &mut dyn Write) -> io::Result<()> {
     let mut to = BufWriter::with_capacity(BUFFER, to);
-    let (plain, users) = (kv.space.is_plain(), kv.users.version() > 0);
+    let newest = kv.space.is_of_fourth();
+    let (plain, users) = (kv.space.is_plain() && !newest, kv.users.version() > 0);
     let version = match (plain, users) {
         (true, false) => KEYS,
         (true, true) => USERS,
+        (false, _) if !newest => KINDS,
         (false, _) => VERSION,
     };
     to.write_all(&[version])?;
@@ -72,6 +79,13 @@ pub(crate) fn write(kv: &Kv, to: &mut dyn Write) -> io::Result<()> {
     for (number, database) in full() {
         put_number(&mut to, u64::from(number))?;
         put_database(&mut to, database, false)?;
+    }
+    if newest {
+        put_number(&mut to, kv.space.gone().iter().count() as u64)?;
+        for (slot, revision) in kv.space.gone().iter() {
+            put_number(&mut to, slot as u64)?;
+            put_number(&mut to, revision)?;
+        }
     }
     to.flush()
 }
@@ -135,15 +149,19 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
     let users = if version == KEYS { Users::default() } else { users(&mut from, version)? };
     let mut kv = Kv { users: Arc::new(users), ..Kv::new() };
     kv.space.revision = number(&mut from)?;
-    let databases = if version < VERSION { 1 } else { number(&mut from)? };
+    let databases = if version < KINDS { 1 } else { number(&mut from)? };
     let mut first = 0;
     for _ in 0..databases {
-        let database = if version < VERSION { 0 } else { number(&mut from)? };
+        let database = if version < KINDS { 0 } else { number(&mut from)? };
         if !(first..u64::from(DATABASES)).contains(&database) {
             return Err(wrong(format!("{database} is not the number of the next database")));
         }
         first = database + 1;
-        read_database(&mut from, &mut kv.space, database as u8, version == VERSION)?;
+        read_database(&mut from, &mut kv.space, database as u8, version)?;
+    }
+    if version == VERSION {
+        let gone = read_gone(&mut from, kv.space.revision)?;
+        kv.space.restore_gone(gone);
     }
     if from.read(&mut [0])? > 0 {
         return Err(wrong("the snapshot goes on after its end".to_owned()));
@@ -151,17 +169,35 @@ pub(crate) fn read(from: &mut dyn Read) -> io::Result<Kv> {
     Ok(kv)
 }
 
-fn read_database(from: &mut impl Read, space: &mut Space, database: u8, kinds: bool) -> io::Result<()> {
+fn read_gone(from: &mut impl Read, newest: u64) -> io::Result<Gone> {
+    let mut gone = Gone::default();
+    let mut first = 0;
+    for _ in 0..number(from)? {
+        let (slot, revision) = (number(from)?, number(from)?);
+        if !(first..SLOTS as u64).contains(&slot) {
+            return Err(wrong(format!("{slot} is not the number of the next slot")));
+        }
+        if !(1..=newest).contains(&revision) {
+            return Err(wrong("a key that is gone is newer than the whole".to_owned()));
+        }
+        gone.raise(slot as usize, revision);
+        first = slot + 1;
+    }
+    Ok(gone)
+}
+
+fn read_database(from: &mut impl Read, space: &mut Space, database: u8, version: u8) -> io::Result<()> {
+    let most = if version < VERSION { FORMER_MAX_VALUE } else { MAX_VALUE };
     let mut last: Option<Bytes> = None;
     for _ in 0..number(from)? {
         let key = string(from, MAX_KEY, "key")?;
-        let kind = if kinds { byte(from)? } else { 0 };
+        let kind = if version < KINDS { 0 } else { byte(from)? };
         if kind & !(IS_FIELDS | ENDS) != 0 {
             return Err(wrong(format!("{kind} is not what a key can be")));
         }
         let datum = match kind & IS_FIELDS {
-            0 => Datum::Text(string(from, MAX_VALUE, "value")?.into()),
-            _ => Datum::Fields(fields(from)?),
+            0 => Datum::Text(string(from, most, "value")?.into()),
+            _ => Datum::Fields(fields(from, most)?),
         };
         let (created, modified, version) = (number(from)?, number(from)?, number(from)?);
         if created > modified || modified > space.revision {
@@ -177,7 +213,7 @@ fn read_database(from: &mut impl Read, space: &mut Space, database: u8, kinds: b
     Ok(())
 }
 
-fn fields(from: &mut impl Read) -> io::Result<Fields> {
+fn fields(from: &mut impl Read, most: usize) -> io::Result<Fields> {
     let count = number(from)?;
     if !(1..=MAX_FIELDS as u64).contains(&count) {
         return Err(wrong(format!("a hash of {count} fields: it has from 1 to {MAX_FIELDS}")));
@@ -185,14 +221,14 @@ fn fields(from: &mut impl Read) -> io::Result<Fields> {
     let mut fields = Fields::default();
     let mut last: Option<Bytes> = None;
     for _ in 0..count {
-        let (field, value) = (string(from, MAX_VALUE, "field")?, string(from, MAX_VALUE, "value")?);
+        let (field, value) = (string(from, most, "field")?, string(from, most, "value")?);
         if last.as_ref().is_some_and(|last| *last >= field) {
             return Err(wrong("the fields are not in order".to_owned()));
         }
         fields.set(&field, value.into());
         last = Some(field);
-        if fields.bytes() > MAX_VALUE {
-            return Err(wrong(format!("a hash is over the limit of {MAX_VALUE} bytes")));
+        if fields.bytes() > most {
+            return Err(wrong(format!("a hash is over the limit of {most} bytes")));
         }
     }
     Ok(fields)
@@ -206,7 +242,7 @@ fn deadline(from: &mut impl Read) -> io::Result<Deadline> {
 
 fn users(from: &mut impl Read, format: u8) -> io::Result<Users> {
     let version = number(from)?;
-    if version == 0 && format == VERSION {
+    if version == 0 && format >= KINDS {
         return Ok(Users::default());
     }
     let count = number(from)?;

@@ -1,9 +1,9 @@
 //! Changes of strings.
 
 use super::record::{Datum, Deadline};
-use super::{At, Kv, Over, number};
+use super::{At, Kv, Over, digits, number};
 use crate::fraction::{self, NoSum};
-use crate::operation::{Life, MAX_VALUE, Only, Outcome, When};
+use crate::operation::{Life, Only, Outcome, When};
 use crate::value::Value;
 use bytes::Bytes;
 
@@ -32,6 +32,14 @@ impl Kv {
         self.write(at, key, value, self.deadline(at, key));
     }
 
+    /// A key is written that is over before it begins.
+    fn come_and_go(&mut self, at: At, key: &[u8]) {
+        if !self.delete_one(at, key) && self.space.is_of_fourth() {
+            self.space.revision += 1;
+            self.space.note_gone(at.database, key);
+        }
+    }
+
     pub(super) fn set(
         &mut self,
         at: At,
@@ -42,7 +50,7 @@ impl Kv {
     ) -> Result<Outcome, Outcome> {
         let only = match when {
             // The common case looks a key up once.
-            When::Always if !get && value.len() <= MAX_VALUE => {
+            When::Always if !get && value.len() <= self.space.max_value() => {
                 self.write(at, key, Value::from(value), None);
                 return Ok(Outcome::Done);
             }
@@ -62,7 +70,7 @@ impl Kv {
         life: Life,
         get: bool,
     ) -> Result<Outcome, Outcome> {
-        if value.len() > MAX_VALUE {
+        if value.len() > self.space.max_value() {
             return Err(Outcome::TooLong);
         }
         let before = match self.text(at, key) {
@@ -81,11 +89,11 @@ impl Kv {
             Only::Equal(value) => is(value),
             Only::Different(value) => !is(value),
         };
-        let before = before.filter(|_| get).map(Value::to_bytes);
+        let before = before.filter(|_| get).cloned();
         if wanted {
             match at.ends(life, self.deadline(at, key)) {
                 Ok(deadline) => self.write(at, key, Value::from(value), deadline),
-                Err(Over) => drop(self.delete_one(at, key)),
+                Err(Over) => self.come_and_go(at, key),
             }
         }
         Ok(match before {
@@ -98,7 +106,7 @@ impl Kv {
     pub(super) fn append(&mut self, at: At, key: &[u8], tail: &[u8]) -> Result<i64, Outcome> {
         let before = self.text(at, key)?.map(Value::len);
         let length = before.unwrap_or(0) + tail.len();
-        if length > MAX_VALUE {
+        if length > self.space.max_value() {
             return Err(Outcome::TooLong);
         }
         if before.is_none() {
@@ -127,7 +135,7 @@ impl Kv {
     }
 
     pub(super) fn add_fraction(&mut self, at: At, key: &[u8], by: &[u8]) -> Result<Bytes, Outcome> {
-        let before = self.text(at, key)?.map_or(Bytes::from_static(b"0"), Value::to_bytes);
+        let before = self.text(at, key)?.map_or(Bytes::from_static(b"0"), digits);
         let sum = fraction::sum(&before, by).map_err(|why| match why {
             NoSum::NotANumber => Outcome::NotAFraction,
             NoSum::NotFinite => Outcome::NotFinite,
@@ -138,7 +146,8 @@ impl Kv {
     }
 
     pub(super) fn set_all(&mut self, at: At, pairs: &[(Bytes, Bytes)]) -> Result<(), Outcome> {
-        if pairs.iter().any(|(_, value)| value.len() > MAX_VALUE) {
+        let most = self.space.max_value();
+        if pairs.iter().any(|(_, value)| value.len() > most) {
             return Err(Outcome::TooLong);
         }
         self.space.revision += 1;
@@ -156,7 +165,7 @@ impl Kv {
     }
 
     pub(super) fn take(&mut self, at: At, key: &[u8]) -> Result<Outcome, Outcome> {
-        let Some(value) = self.text(at, key)?.map(Value::to_bytes) else { return Ok(Outcome::Nothing) };
+        let Some(value) = self.text(at, key)?.cloned() else { return Ok(Outcome::Nothing) };
         self.delete_one(at, key);
         Ok(Outcome::Value(value))
     }
@@ -178,15 +187,22 @@ impl Kv {
         if part.is_empty() {
             return Ok(before.map_or(0, Value::len) as i64);
         }
-        if offset.saturating_add(part.len() as u64) > MAX_VALUE as u64 {
+        if offset.saturating_add(part.len() as u64) > self.space.max_value() as u64 {
             return Err(Outcome::TooLong);
         }
         let (offset, end) = (offset as usize, offset as usize + part.len());
-        let mut value = before.map(Value::to_bytes).unwrap_or_default().to_vec();
-        value.resize(value.len().max(end), 0);
-        value[offset..end].copy_from_slice(part);
-        let length = value.len() as i64;
-        self.rewrite(at, key, Bytes::from(value).into());
-        Ok(length)
+        let before = before.map(Value::len);
+        if before.is_none() {
+            let mut value = Value::default();
+            value.overwrite(offset, part, 0);
+            self.write(at, key, value, None);
+        } else {
+            self.space.revision += 1;
+            self.space.edit(at.database, key, |record, seed| match &mut record.datum {
+                Datum::Text(value) => value.overwrite(offset, part, seed),
+                Datum::Fields(_) => 0,
+            });
+        }
+        Ok(before.unwrap_or(0).max(end) as i64)
     }
 }

@@ -5,7 +5,9 @@ use coracle::raft::LogId;
 use proptest::prelude::*;
 
 fn apply(kv: &mut Kv, batch: Vec<Operation>) -> Vec<Outcome> {
-    kv.apply(&mut Context::new(LogId::ZERO, 0, 0), batch)
+    let mut context = Context::new(LogId::ZERO, 0, 0);
+    context.version = Kv::VERSION;
+    kv.apply(&mut context, batch)
 }
 
 fn set(key: &str, value: &str) -> Operation {
@@ -56,9 +58,9 @@ fn conditions_and_get_answer_as_redis_does() {
     assert_eq!(go("1", When::Present, false), Outcome::Nothing);
     assert_eq!(go("1", When::Absent, true), Outcome::Nothing, "set, and there was none before");
     assert_eq!(go("2", When::Absent, false), Outcome::Nothing);
-    assert_eq!(go("2", When::Absent, true), Outcome::Value(bytes("1")));
-    assert_eq!(go("3", When::Present, true), Outcome::Value(bytes("1")));
-    assert_eq!(go("4", When::Always, true), Outcome::Value(bytes("3")));
+    assert_eq!(go("2", When::Absent, true), Outcome::Value(bytes("1").into()));
+    assert_eq!(go("3", When::Present, true), Outcome::Value(bytes("1").into()));
+    assert_eq!(go("4", When::Always, true), Outcome::Value(bytes("3").into()));
 }
 
 #[test]
@@ -184,19 +186,23 @@ fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![4 => old, 3 => strings, 2 => any_kind, 3 => hashes]
 }
 
-/// The same at some times, each in some database.
-fn applied(kv: &mut Kv, batch: &[(u64, u8, Operation)]) -> Vec<Outcome> {
+/// The same at some times, each in some database, for the newest version of the machine from some time on.
+type Moments = (Vec<(u64, u8, Operation)>, u64);
+
+fn applied(kv: &mut Kv, (batch, newest): &Moments) -> Vec<Outcome> {
     let mut now = 0;
     let one = |(later, database, operation): &(u64, u8, Operation)| {
         now += later;
         let mut context = Context::new(LogId::ZERO, now, now + 1_000_000);
+        context.version = if now < *newest { 3 } else { Kv::VERSION };
         kv.apply(&mut context, vec![Operation::In(*database), operation.clone()])
     };
     batch.iter().flat_map(one).collect()
 }
 
-fn moments() -> impl Strategy<Value = Vec<(u64, u8, Operation)>> {
-    prop::collection::vec((0u64..3, 0u8..3, operation()), 0..40)
+fn moments() -> impl Strategy<Value = Moments> {
+    let newest = prop_oneof![0..5u64, Just(u64::MAX)];
+    (prop::collection::vec((0u64..3, 0u8..3, operation()), 0..40), newest)
 }
 
 proptest! {
@@ -205,6 +211,9 @@ proptest! {
         let mut kv = Kv::new();
         applied(&mut kv, &batch);
         prop_assert_eq!(kv.space.prints(), digest_from_scratch(&kv));
+        let mut gone = gone::Gone::default();
+        kv.space.gone().iter().for_each(|(slot, revision)| gone.raise(slot, revision));
+        prop_assert_eq!(kv.space.gone_print(), gone.print());
     }
 
     #[test]
@@ -261,6 +270,8 @@ proptest! {
         let _ = restored(&[&[1][..], &bytes].concat());
         let _ = restored(&[&[2][..], &bytes].concat());
         let _ = restored(&[&[3, 0][..], &bytes].concat());
+        let _ = restored(&[&[4, 0][..], &bytes].concat());
+        let _ = restored(&[&[4, 0, 9, 0][..], &bytes].concat());
     }
 }
 
@@ -285,7 +296,7 @@ fn a_length_in_a_snapshot_is_judged_before_it_is_believed() {
     for start in [&b"\x01\x05"[..], b"\x01\x05\x01", b"\x01\x05\x01\x01k"] {
         assert!(restored(&[start, huge].concat()).is_err());
     }
-    let error = restored(b"\x04\x00\x00").unwrap_err();
+    let error = restored(b"\x05\x00\x00").unwrap_err();
     assert!(error.to_string().contains("upgrade"), "{error}");
 }
 

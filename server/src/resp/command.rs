@@ -3,11 +3,12 @@
 use bytes::Bytes;
 use std::fmt;
 
-/// The longest argument, in bytes: the longest key or value that the machine takes.
-pub const MAX_ARGUMENT: usize = 1 << 20;
+/// The longest argument, in bytes: the longest value that the machine takes.
+pub const MAX_ARGUMENT: usize = 8 << 20;
 
-/// The most bytes of all arguments of a command together: one MSET becomes one entry of the log.
-pub const MAX_COMMAND: usize = 8 << 20;
+/// The most bytes of all arguments of a command together: the longest value with the longest key and whatever else. One MSET
+/// becomes one entry of the log.
+pub const MAX_COMMAND: usize = 10 << 20;
 
 /// The most arguments of one command: its name and 32,768 keys, or 16,384 pairs. A command is carried out
 /// in one go, so this bounds how long the keys are held up for everybody else.

@@ -15,6 +15,9 @@ const MAX_SKIPPED: usize = 512 << 20;
 /// The longest line that announces a count or a length, in bytes: 20 digits, a type and an end, and air.
 const MAX_NUMBER_LINE: usize = 32;
 
+/// How many bytes of a command are little.
+const LITTLE: usize = 64 << 10;
+
 /// Turns a stream of bytes into commands. See the [module](super).
 #[derive(Default, Debug)]
 pub struct Parser {
@@ -150,7 +153,14 @@ impl Parser {
     fn argument(&mut self, left: usize, input: &mut &[u8]) -> Step {
         let (now, later) = input.split_at(left.min(input.len()));
         if self.excess.is_none() {
-            self.bytes.extend_from_slice(now);
+            let Parser { bytes, .. } = self;
+            if bytes.capacity() - bytes.len() < now.len() {
+                // It doubles; one of megabytes takes little more than was announced.
+                let all = bytes.capacity();
+                let least = if all < LITTLE { all } else { all / 8 };
+                bytes.reserve_exact(left.clamp(least, all).max(now.len()));
+            }
+            bytes.extend_from_slice(now);
         }
         *input = later;
         self.expect = if now.len() == left { Expect::End(0) } else { Expect::Argument(left - now.len()) };
@@ -380,6 +390,36 @@ mod tests {
         let mut parser = Parser::new();
         assert_eq!(parser.next(&mut &b"PIN"[..]), Ok(None));
         assert!(!parser.step_over(), "nobody knows where it ends");
+    }
+
+    #[test]
+    fn what_a_long_argument_takes_is_little_more_than_it_has() {
+        for length in [100_000, (4 << 20) + 400_000, MAX_ARGUMENT - 3, MAX_ARGUMENT] {
+            let mut parser = Parser::new();
+            let head = format!("*3\r\n$3\r\nSET\r\n$1\r\nk\r\n${length}\r\n");
+            assert_eq!(parser.next(&mut head.as_bytes()), Ok(None));
+            let mut came = head.len();
+            for chunk in vec![b'x'; length].chunks(64 << 10) {
+                assert_eq!(parser.next(&mut &chunk[..]), Ok(None));
+                came += chunk.len();
+                assert!(parser.held() <= 2 * came.max(64 << 10), "{} of {came}", parser.held());
+                assert!(parser.held() <= length + length / 8 + 100, "{} of {length}", parser.held());
+            }
+        }
+    }
+
+    /// However many there are: what was there before is copied a few times at most.
+    #[test]
+    fn short_arguments_make_it_grow_seldom() {
+        let mut parser = Parser::new();
+        let (mut capacity, mut grown) = (0, 0);
+        assert_eq!(parser.next(&mut &b"*30000\r\n"[..]), Ok(None));
+        for _ in 0..29_999 {
+            assert_eq!(parser.next(&mut &b"$3\r\nabc\r\n"[..]), Ok(None));
+            grown += usize::from(parser.bytes.capacity() != capacity);
+            capacity = parser.bytes.capacity();
+        }
+        assert!(grown < 40, "{grown} times");
     }
 
     #[test]

@@ -3,10 +3,9 @@
 //! Its arguments are copied once, into memory of just their size. Whatever else comes is left to the parser, wrong
 //! input too.
 
-use super::command::{Command, MAX_ARGUMENT};
+use super::command::{Command, MAX_ARGUMENT, MAX_COMMAND};
 
-/// How many arguments a command, and how many digits a number, has at most to be taken this way. Together the arguments
-/// are no more than [`MAX_COMMAND`](super::MAX_COMMAND) then.
+/// How many arguments a command, and how many digits a number, has at most to be taken this way.
 const USUAL: usize = 8;
 
 /// Takes a command off the front of `input` if it is whole and usual.
@@ -19,7 +18,11 @@ pub(super) fn take(input: &mut &[u8]) -> Option<Command> {
         (*argument, rest) = after.split_at_checked(length).filter(|_| length <= MAX_ARGUMENT)?;
         rest = rest.strip_prefix(b"\r\n")?;
     }
-    let mut bytes = Vec::with_capacity(arguments.iter().map(|argument| argument.len()).sum());
+    let all = arguments.iter().map(|argument| argument.len()).sum();
+    if all > MAX_COMMAND {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(all);
     let mut ends = Vec::with_capacity(count);
     for argument in arguments {
         bytes.extend_from_slice(argument);

@@ -95,8 +95,10 @@ impl Source {
     fn transaction(&mut self, commands: &mut Vec<Words>) {
         if self.dice.bool() {
             commands.push([words("WATCH"), vec![self.key()]].concat());
-            if self.dice.bool() {
-                commands.push([words("APPEND"), vec![self.key(), "w".to_owned()]].concat());
+            match self.dice.usize(..4) {
+                0 => commands.push([words("APPEND"), vec![self.key(), "w".to_owned()]].concat()),
+                1 | 2 => self.passing(commands),
+                _ => {}
             }
         }
         commands.push(words("MULTI"));
@@ -114,6 +116,26 @@ impl Source {
         commands.push(words(self.one(&["EXEC", "EXEC", "EXEC", "DISCARD"])));
         if self.dice.usize(..4) == 0 {
             commands.push(words(self.one(&["EXEC", "DISCARD", "UNWATCH"])));
+        }
+    }
+
+    /// A key comes and goes.
+    fn passing(&mut self, commands: &mut Vec<Words>) {
+        let key = self.key();
+        let come =
+            self.one(&["SET KEY v", "HSET KEY f v", "SET KEY v EX 1000", "SET KEY v NX", "COPY k1 KEY"]);
+        let go = self.one(&[
+            "DEL KEY",
+            "UNLINK KEY",
+            "MOVE KEY 2",
+            "RENAME KEY k4",
+            "HDEL KEY f",
+            "GETDEL KEY",
+            "EXPIRE KEY 0",
+            "FLUSHDB",
+        ]);
+        for line in [come, go] {
+            commands.push(words(&line.replace("KEY", &key)));
         }
     }
 
