@@ -4,7 +4,8 @@
 //! "Fail at scale"): a line that forms and goes away again is a burst, and may wait for a while. A line that has been there
 //! for an interval, or in which somebody has just waited in vain, does not go away by waiting, since more comes than
 //! is done: then whoever has not passed within a moment is refused, and there is less room, until even the quickest answer of an interval takes no longer than
-//! it should. So whatever comes, what passes has not waited for long, and is answered soon.
+//! it should. So whatever comes, what passes has not waited for long, and is answered soon. What it should take is learned: where answers take
+//! longer with the least room as well, it is not for want of less, and twice as long is what they may take from then on.
 //!
 //! Clients are equal: whoever is a user is one client, from however many addresses it comes, and everybody else is that of an
 //! address. Each passes at once while it has less under way than its equal share, and those that wait pass by
@@ -33,8 +34,13 @@ const MOST_ROOM: usize = 1_024 * LEAST;
 /// What may be under way at least, in bytes: 64 small requests share a sync as well as a thousand do.
 const LEAST_ROOM: usize = 64 * LEAST;
 
-/// How long the quickest answer of an interval should take, where more comes than is done.
+/// How long the quickest answer of an interval should take, where more comes than is done; longer where the least room makes it no
+/// quicker: on a slow disk, or over a slow network, nobody would ever leave the least room again.
 const SHOULD: Duration = Duration::from_millis(3);
+
+/// By what part of itself less an answer should take after each interval than was learned: half of it after 4 s. What made answers slow may
+/// be over.
+const FORGOTTEN: u32 = 64;
 
 /// For how long a line is a burst; and how often it is looked at whether there should be less room, or more.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -81,6 +87,8 @@ struct Line {
     /// When this interval began, and the shortest time that an answer took in it.
     interval: Option<Instant>,
     quickest: Duration,
+    /// How long that should be.
+    should: Duration,
     next: u64,
 }
 
@@ -96,6 +104,7 @@ impl Default for Line {
             refused: None,
             interval: None,
             quickest: Duration::MAX,
+            should: SHOULD,
             next: 0,
         }
     }
@@ -212,14 +221,24 @@ impl Line {
         let began = *self.interval.get_or_insert(now);
         if now.duration_since(began) >= INTERVAL {
             let stands = self.since.is_some_and(|since| since <= began) || self.has_refused(now);
-            self.room = if stands && self.quickest > SHOULD {
-                (self.room - self.room / 4).max(LEAST_ROOM)
-            } else {
-                (self.room + self.room / 8).min(MOST_ROOM)
-            };
+            self.adjust(stands);
             (self.interval, self.quickest) = (Some(now), Duration::MAX);
         }
         self.let_in();
+    }
+}
+
+impl Line {
+    /// At the end of an interval: there should be less room, or more.
+    fn adjust(&mut self, stands: bool) {
+        self.should = (self.should - self.should / FORGOTTEN).max(SHOULD);
+        if !stands || self.quickest <= self.should {
+            self.room = (self.room + self.room / 8).min(MOST_ROOM);
+        } else if self.room > LEAST_ROOM {
+            self.room = (self.room - self.room / 4).max(LEAST_ROOM);
+        } else {
+            self.should = self.quickest.saturating_mul(2);
+        }
     }
 }
 
@@ -412,10 +431,23 @@ mod tests {
             assert_eq!(turn(&mut line, ms(50)), MOST_ROOM, "nobody waits");
         }
         line.since = Some(Instant::now());
-        let shrunk: Vec<usize> = (0..30).map(|_| turn(&mut line, ms(50))).collect();
+        let shrunk: Vec<usize> = (0..10).map(|_| turn(&mut line, ms(50))).collect();
         assert!(shrunk.is_sorted_by(|one, next| one >= next));
         assert_eq!(shrunk.last(), Some(&LEAST_ROOM));
         assert!(turn(&mut line, ms(1)) > LEAST_ROOM, "it is quick enough");
+        assert_eq!(turn(&mut line, ms(50)), LEAST_ROOM);
+        // The least room does not make it quicker: so long is what it takes.
+        assert_eq!(turn(&mut line, ms(50)), LEAST_ROOM);
+        let grown: Vec<usize> = (0..10).map(|_| turn(&mut line, ms(80))).collect();
+        assert!(grown.is_sorted() && grown[9] > 3 * LEAST_ROOM, "twice as long is well");
+        assert!(turn(&mut line, ms(200)) < grown[9], "four times is not");
+        // After a while it is not what it was.
+        line.since = None;
+        for _ in 0..400 {
+            turn(&mut line, ms(1));
+        }
+        line.since = Some(Instant::now());
+        assert!(turn(&mut line, ms(50)) < MOST_ROOM);
         line.since = None;
         let grown = (0..40).map(|_| turn(&mut line, ms(50))).last();
         assert_eq!(grown, Some(MOST_ROOM));
@@ -465,12 +497,15 @@ mod tests {
         assert_eq!(start.elapsed(), ms(2000));
     }
 
-    /// A node that answers ten requests in a millisecond, in the order in which they come.
-    async fn answer(asked: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>) {
+    /// What a node was asked for and has not answered.
+    type Asked = Arc<Mutex<VecDeque<oneshot::Sender<()>>>>;
+
+    /// A node that answers ten requests in a millisecond, in the order in which they come; once in so many.
+    async fn answer(asked: Asked, every: u64) {
         loop {
-            sleep(ms(1)).await;
+            sleep(ms(every)).await;
             let mut asked = asked.lock().unwrap();
-            let now = asked.len().min(10);
+            let now = asked.len().min(10 * every as usize);
             asked.drain(..now).for_each(|one| one.send(()).unwrap());
         }
     }
@@ -480,7 +515,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn at_ten_times_the_load_what_passes_is_answered_soon() {
         let (gate, asked) = (Arc::new(Gate::default()), Arc::default());
-        let node = tokio::spawn(answer(Arc::clone(&asked)));
+        let node = tokio::spawn(answer(Arc::clone(&asked), 1));
         let (mut all, start) = (JoinSet::new(), Instant::now());
         let ask = |from: Holder| {
             let (gate, asked) = (gate.clone(), asked.clone());
@@ -511,6 +546,42 @@ mod tests {
         assert!(late.len() > 400 * 10 * 9 / 10, "{} of 4,000 were answered", late.len());
         let sparse = answered.iter().filter(|(from, ..)| *from == address(99)).count();
         assert_eq!(sparse, 85, "none was refused");
+        let line = gate.line();
+        assert!(line.flows.is_empty() && line.under_way == 0, "{line:?}");
+    }
+
+    /// 30 clients that ask again and again, where each answer takes 10 ms, however few there are. A storm comes and goes: five
+    /// seconds later nobody is refused any more.
+    #[tokio::test(start_paused = true)]
+    async fn after_a_storm_there_is_room_again_where_the_quickest_answer_takes_long() {
+        let (gate, asked, refused) = (Arc::new(Gate::default()), Asked::default(), Arc::default());
+        let node = tokio::spawn(answer(asked.clone(), 10));
+        let (mut all, start) = (JoinSet::new(), Instant::now());
+        for number in 0..400u32 {
+            let (gate, asked, refused): (_, _, Arc<Mutex<Vec<Duration>>>) =
+                (gate.clone(), asked.clone(), Arc::clone(&refused));
+            let (from, stays) =
+                (address((number % 20) as u8), if number < 30 { ms(9_000) } else { ms(3_000) });
+            all.spawn(async move {
+                while start.elapsed() < stays {
+                    let Some(passed) = gate.pass(&from, 4 * LEAST, || None).await else {
+                        refused.lock().unwrap().push(start.elapsed());
+                        sleep(ms(20 + u64::from(number % 50))).await;
+                        continue;
+                    };
+                    let (tell, told) = oneshot::channel();
+                    asked.lock().unwrap().push_back(tell);
+                    told.await.unwrap();
+                    drop(passed);
+                }
+            });
+        }
+        all.join_all().await;
+        node.abort();
+        let refused = refused.lock().unwrap();
+        let late = refused.iter().filter(|at| **at >= ms(8_000)).count();
+        assert!(refused.len() > 1_000, "{} in the storm", refused.len());
+        assert_eq!(late, 0, "of {} refusals", refused.len());
         let line = gate.line();
         assert!(line.flows.is_empty() && line.under_way == 0, "{line:?}");
     }
