@@ -174,7 +174,7 @@ fn wrong_words_are_refused() {
         &["--to", "a:1", "--probe"],
         &["--to", "a:1", "--clients", "0"],
         &["--to", "a:1", "--reads", "101"],
-        &["--to", "a:1", "--value-size", "1048577"],
+        &["--to", "a:1", "--value-size", "8388609"],
         &["--to", "a:1", "--rounds", "2"],
         &["--probe", "--clients", "2"],
     ] {
