@@ -131,7 +131,8 @@ impl Coracle {
             self.step(at, Input::Persisted(write.id), Vec::new());
         }
         let written = self.nodes[at].raft.written();
-        while let Some(held) = self.nodes[at].held.pop_front_if(|held| held.after <= written) {
+        while self.nodes[at].held.front().is_some_and(|held| held.after <= written) {
+            let Some(held) = self.nodes[at].held.pop_front() else { break };
             self.post(held.envelope, Vec::new());
         }
         if commit.is_some() {
