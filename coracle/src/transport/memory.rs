@@ -3,7 +3,7 @@
 //! It stands where sockets stand, below the handshake: [`connect`](MemoryNetwork::connect) and
 //! [`Listener`] give byte streams, over which nodes introduce themselves, ping and say goodbye as ever. What two nodes
 //! then have to say to each other needs no bytes: each end of a connection has a [`Door`], through which its peer hands
-//! it messages as they are. What finds no room behind the door takes the stream, and waits there.
+//! it messages as they are. What finds no room there takes the stream, and waits in that.
 
 use super::PeerMessage;
 use bytes::{Buf, BufMut, BytesMut};
