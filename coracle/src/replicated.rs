@@ -21,7 +21,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 /// A digest over all that replicas agree on: entries, replies, and the machine's own digest.
 pub type Digest = [u8; 16];
@@ -30,6 +30,9 @@ pub type Digest = [u8; 16];
 /// entries and replies.
 const OF_THE_STATE: u32 = 1;
 const OF_THE_CHAIN: u32 = 2;
+
+/// Up to so many bytes are copied together and hashed in one go: that takes half of the time.
+const IN_ONE_PIECE: usize = 768;
 
 /// What writes a machine's state, on a thread of its own.
 pub(crate) type SaveState = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
@@ -57,8 +60,8 @@ pub(crate) struct Replicated<S> {
     digest: Digest,
     cluster_time: u64,
     sessions: Sessions,
-    timers: Timers,
-    pending: Pending,
+    /// What the machine is told of each entry, with the timers that are set and the effects that are pending.
+    context: Context,
     /// What was ruled about entries that could not be applied.
     rulings: Rulings,
     /// Events of entries up to this one were published before: the machine went back, and applies those again.
@@ -90,8 +93,7 @@ impl<S: StateMachine> Replicated<S> {
             digest,
             cluster_time: 0,
             sessions: Sessions::default(),
-            timers: Timers::default(),
-            pending: Pending::default(),
+            context: Context::new(LogId::ZERO, 0, 0),
             rulings: Rulings::default(),
             told: Index::ZERO,
             level: 0,
@@ -122,7 +124,7 @@ impl<S: StateMachine> Replicated<S> {
 
     /// When the first timer is due, by the cluster's clock, and by which entry it was set.
     pub(crate) fn due(&self) -> Option<(u64, Index)> {
-        self.timers.first()
+        self.context.timers.first()
     }
 
     /// What was published since the last call.
@@ -132,7 +134,7 @@ impl<S: StateMachine> Replicated<S> {
 
     /// What has changed since the last call among the effects that are pending.
     pub(crate) fn changed_effects(&mut self) -> Vec<Change> {
-        self.pending.changes()
+        self.context.pending.changes()
     }
 
     /// What other nodes compare with what they have.
@@ -158,11 +160,11 @@ impl<S: StateMachine> Replicated<S> {
             membership: self.membership.clone(),
             level: self.level,
             sessions: if self.level > 0 { self.sessions.encode() } else { Bytes::new() },
-            timers: self.timers.encode(),
+            timers: self.context.timers.encode(),
             // The first is what there is where nothing is said.
             entries_version: if self.version > 1 { self.version } else { 0 },
             rulings: self.rulings.encode(),
-            effects: self.pending.encode(),
+            effects: self.context.pending.encode(),
         }
     }
 
@@ -248,10 +250,10 @@ impl<S: StateMachine> Replicated<S> {
         self.sessions = known.ok_or("the sessions that come with it make no sense")?;
         let timers = if self.broken.is("timers-not-in-snapshots") { Bytes::new() } else { timers };
         let timers = Timers::decode(&timers, self.broken);
-        self.timers = timers.ok_or("the timers that come with it make no sense")?;
+        self.context.timers = timers.ok_or("the timers that come with it make no sense")?;
         let effects = if self.broken.is("effects-not-in-snapshots") { Bytes::new() } else { effects };
         let pending = Pending::decode(&effects, self.broken);
-        self.pending = pending.ok_or("the effects that come with it make no sense")?.jumped();
+        self.context.pending = pending.ok_or("the effects that come with it make no sense")?.jumped();
         self.rulings = Rulings::decode(&rulings).ok_or("the rulings that come with it make no sense")?;
         self.told = self.told.max(self.applied.index);
         (self.applied, self.digest, self.membership) = (id, digest, membership);
@@ -335,11 +337,11 @@ impl<S: StateMachine> Replicated<S> {
     pub(crate) fn apply(&mut self, entry: &Entry) -> Result<Applied<S>, StopReason> {
         let id = entry.id();
         self.begin(entry)?;
-        let untold = self.pending.untold();
+        let untold = self.context.pending.untold();
         let applied = self.carry_out(entry).inspect_err(|_| {
             self.news.events.retain(|event| event.at.index != id.index);
             if !self.broken.is("effect-of-failed-entry-kept") {
-                self.pending.untell(untold);
+                self.context.pending.untell(untold);
             }
         })?;
         let told = match &applied {
@@ -368,8 +370,8 @@ impl<S: StateMachine> Replicated<S> {
             return Err(StopReason::Apply { id, problem });
         }
         self.cluster_time = self.cluster_time.max(entry.stamp().cluster_time);
-        (self.sessions.broken, self.timers.broken, self.pending.broken) =
-            (self.broken, self.broken, self.broken);
+        self.sessions.broken = self.broken;
+        (self.context.timers.broken, self.context.pending.broken) = (self.broken, self.broken);
         // Before the command, which must not see what is over (D5.5.2).
         self.sessions.expire(self.cluster_time);
         self.level = self.level.max(entry.kind().level());
@@ -415,8 +417,8 @@ impl<S: StateMachine> Replicated<S> {
             self.sessions.answered(&place, None);
         }
         if kind == Kind::Timer {
-            for timer in self.timers.due_by(self.cluster_time) {
-                self.timers.fires(timer);
+            for timer in self.context.timers.due_by(self.cluster_time) {
+                self.context.timers.fires(timer);
             }
         }
         self.rulings.heed(Ruling { entry: entry.id(), verdict: Verdict::Skip }, ruled);
@@ -431,8 +433,8 @@ impl<S: StateMachine> Replicated<S> {
         self.applied = id;
         if id.index.0.is_multiple_of(self.compared_every) {
             // A machine's own digest leaves the replies out, which may change with its version.
-            let (sessions, timers) = (self.sessions.digest(), self.timers.digest());
-            let pending = self.pending.digest();
+            let (sessions, timers) = (self.sessions.digest(), self.context.timers.digest());
+            let pending = self.context.pending.digest();
             let own = |at: usize| sessions[at] ^ timers[at] ^ pending[at];
             let (format, bytes) = match self.machine.digest() {
                 Some(state) => (OF_THE_STATE, std::array::from_fn(|at| state[at] ^ own(at))),
@@ -526,8 +528,8 @@ impl<S: StateMachine> Replicated<S> {
 
     /// Timers fire: all that are due by now.
     fn fire(&mut self, entry: &Entry) -> Result<(), StopReason> {
-        for timer in self.timers.due_by(self.cluster_time) {
-            if self.timers.fires(timer) {
+        for timer in self.context.timers.due_by(self.cluster_time) {
+            if self.context.timers.fires(timer) {
                 let (id, (.., name)) = (entry.id(), timer);
                 self.call(entry, &format_args!("entry {id}, timer {name}"), |machine, context| {
                     machine.on_timer(context, name);
@@ -544,21 +546,21 @@ impl<S: StateMachine> Replicated<S> {
         at: &dyn Display,
         does: impl FnOnce(&mut S, &mut Context) -> T,
     ) -> Result<T, StopReason> {
-        let mut context = Context::new(entry.id(), self.cluster_time, entry.stamp().wall_time);
+        let Replicated { machine, context, .. } = self;
+        (context.id, context.cluster_time, context.wall_time) =
+            (entry.id(), self.cluster_time, entry.stamp().wall_time);
         // An entry that nobody says it of is one of the first.
         context.version = self.version.max(1);
-        context.timers = mem::take(&mut self.timers);
-        context.pending = mem::take(&mut self.pending);
-        let machine = &mut self.machine;
-        let done = catch_unwind(AssertUnwindSafe(|| does(machine, &mut context)));
-        (self.timers, self.pending) = (context.timers, context.pending);
+        (context.emitted, context.fatal) = (Vec::new(), None);
+        let done = catch_unwind(AssertUnwindSafe(|| does(machine, context)));
         let done =
             done.map_err(|panic| StopReason::Panicked { at: at.to_string(), message: said(&*panic) })?;
-        if let Some(problem) = context.fatal {
+        if let Some(problem) = context.fatal.take() {
             return Err(StopReason::Apply { id: entry.id(), problem });
         }
+        let emitted = mem::take(&mut context.emitted);
         if S::PUBLISHES == Publishes::Emitted {
-            context.emitted.into_iter().for_each(|event| self.publish(entry, event));
+            emitted.into_iter().for_each(|event| self.publish(entry, event));
         }
         Ok(done)
     }
@@ -575,20 +577,29 @@ impl<S: StateMachine> Replicated<S> {
     }
 
     fn fold(&mut self, entry: &Entry, reply: &[u8]) {
-        let mut hash = Xxh3Default::new();
-        hash.update(&self.digest);
-        hash.update(entry.bytes());
-        hash.update(reply);
-        if let Some(digest) = self.machine.digest() {
-            hash.update(&digest);
-        }
-        for own in [self.timers.digest(), self.pending.digest()] {
-            if own != [0; 16] {
-                hash.update(&own);
-            }
-        }
-        self.digest = hash.digest128().to_le_bytes();
+        let (machine, own) =
+            (self.machine.digest(), [self.context.timers.digest(), self.context.pending.digest()]);
+        let own = own.iter().filter(|own| **own != [0; 16]).map(<[u8; 16]>::as_slice);
+        let machine = machine.iter().map(<[u8; 16]>::as_slice);
+        let parts = [&self.digest[..], entry.bytes(), reply].into_iter().chain(machine).chain(own);
+        self.digest = digest_of(parts);
     }
+}
+
+/// The digest of all this in a row.
+fn digest_of<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Digest {
+    let mut row = [0; IN_ONE_PIECE];
+    let mut length = 0;
+    for part in parts.clone() {
+        let Some(room) = row.get_mut(length..length + part.len()) else {
+            let mut hash = Xxh3Default::new();
+            parts.for_each(|part| hash.update(part));
+            return hash.digest128().to_le_bytes();
+        };
+        room.copy_from_slice(part);
+        length += part.len();
+    }
+    xxh3_128(&row[..length]).to_le_bytes()
 }
 
 fn apply_failed(id: LogId, problem: String) -> StopReason {

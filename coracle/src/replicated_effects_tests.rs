@@ -92,7 +92,7 @@ fn effects_are_told_once_by_their_places_and_come_back_with_the_blob() {
     let [Change::All(all)] = &other.changed_effects()[..] else { panic!("the state jumped") };
     let left = [tokens[0], tokens[1], tokens[3], tokens[4], tokens[5]];
     assert_eq!(all.keys().copied().collect::<Vec<_>>(), left);
-    other.pending.settle(token(1, 0));
+    other.context.pending.settle(token(1, 0));
     for replicated in [&mut one, &mut other] {
         replicated.apply(&command(6, Ok(9))).unwrap();
     }
@@ -112,6 +112,6 @@ fn an_entry_that_fails_leaves_no_effect() {
         one.stand_at(state.clone()).unwrap();
         assert_eq!(one.meta(), state);
         one.skip(&command(2, Ok(number)), Index(9)).unwrap();
-        assert_eq!(one.pending.all().count(), 2);
+        assert_eq!(one.context.pending.all().count(), 2);
     }
 }

@@ -82,7 +82,7 @@ fn the_digests_see_timers() {
         machine.apply(&sets(1, 8)).unwrap();
     }
     assert_eq!((one.applied(), one.compared()), (other.applied(), other.compared()));
-    other.timers.cancel(8);
+    other.context.timers.cancel(8);
     for machine in [&mut one, &mut other] {
         machine.apply(&sets(2, 9)).unwrap();
     }
