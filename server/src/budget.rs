@@ -1,5 +1,10 @@
 //! What all connections together may hold of one thing, and what a part of them may within that.
+//!
+//! Where no more is there, the one of those who hold it gives way that has been waited for the longest: of a part's own where
+//! only that part is full, so that nobody's greed costs others their connections.
 
+use crate::waits::Slow;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,6 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Budget {
     limit: usize,
     held: AtomicUsize,
+    /// Who holds some of it and is waited for.
+    slow: Arc<Slow>,
     /// The budget that this one is a part of: what is held here is held there too.
     whole: Option<Arc<Budget>>,
 }
@@ -15,12 +22,16 @@ pub struct Budget {
 impl Budget {
     /// One of which nothing is held.
     pub fn new(limit: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit, held: AtomicUsize::new(0), whole: None })
+        Budget::of(limit, None)
     }
 
     /// A part of another one, of which nothing is held here.
     pub fn within(whole: &Arc<Budget>, limit: usize) -> Arc<Budget> {
-        Arc::new(Budget { limit, held: AtomicUsize::new(0), whole: Some(whole.clone()) })
+        Budget::of(limit, Some(whole.clone()))
+    }
+
+    fn of(limit: usize, whole: Option<Arc<Budget>>) -> Arc<Budget> {
+        Arc::new(Budget { limit, held: AtomicUsize::new(0), slow: Arc::default(), whole })
     }
 
     /// How much may be held together.
@@ -39,12 +50,20 @@ impl Budget {
     }
 
     fn take(&self, more: usize) -> bool {
-        let fits = self.held.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= self.limit
-            && self.whole.as_ref().is_none_or(|whole| whole.take(more));
+        let own = self.held.fetch_add(more, Ordering::Relaxed).saturating_add(more) <= self.limit;
+        if !own {
+            self.slow.make_room();
+        }
+        let fits = own && self.whole.as_ref().is_none_or(|whole| whole.take(more));
         if !fits {
             self.held.fetch_sub(more, Ordering::Relaxed);
         }
         fits
+    }
+
+    /// It and those that it is a part of.
+    fn all(&self) -> impl Iterator<Item = &Budget> {
+        iter::successors(Some(self), |budget| budget.whole.as_deref())
     }
 
     fn give_back(&self, less: usize) {
@@ -123,7 +142,8 @@ impl Shares {
         self.address.held()
     }
 
-    /// Notes what is held now. False if that is more than there is, of either: then no more is held than before.
+    /// Notes what is held now. False if that is more than there is, of either: then no more is held than before, and somebody
+    /// gives way.
     #[must_use]
     pub fn set(&mut self, now: usize) -> bool {
         let before = self.held();
@@ -140,6 +160,13 @@ impl Shares {
         true
     }
 
+    /// The lists of those who give way where no more is there of what this one holds; none while it holds nothing.
+    pub fn lists(&self) -> Vec<Arc<Slow>> {
+        let held =
+            [Some(&self.address), self.user.as_ref()].into_iter().flatten().filter(|share| share.held > 0);
+        held.flat_map(|share| share.budget.all()).map(|budget| budget.slow.clone()).collect()
+    }
+
     /// Gives everything back.
     pub fn clear(&mut self) {
         self.address.clear();
@@ -152,6 +179,9 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waits::{Over, Wait};
+    use std::time::Duration;
+    use tokio::time::timeout;
 
     #[test]
     fn shares_never_pass_the_budget_and_give_back_what_they_hold() {
@@ -196,5 +226,36 @@ mod tests {
         drop(one);
         assert!(two.set(6));
         assert_eq!((part.held(), other.held(), whole.held()), (0, 6, 6));
+    }
+
+    /// Where a part is full, its own slow clients give way, however long others have been waited for; where all is full,
+    /// anybody.
+    #[tokio::test(start_paused = true)]
+    async fn nobodys_greed_costs_others_their_connections() {
+        const LIMIT: Duration = Duration::from_secs(60);
+        let whole = Budget::new(10);
+        let [greedy, other] = [7, 7].map(|limit| Budget::within(&whole, limit));
+        let user = Budget::new(2);
+        let [mut honest, mut slow, mut more] = [&other, &greedy, &greedy].map(Shares::new);
+        assert!(honest.set(2) && slow.set(4));
+        more.of_user(Some(&user));
+        let waits = async |wait: &mut Wait, shares: &Shares| {
+            timeout(Duration::from_secs(2), wait.over(LIMIT, || shares.lists())).await.ok()
+        };
+        let [mut first, mut second] = [Wait::default(), Wait::default()];
+        assert_eq!(waits(&mut first, &honest).await, None);
+        assert_eq!(waits(&mut second, &slow).await, None);
+
+        assert!(!more.set(3), "of its user");
+        assert_eq!((waits(&mut first, &honest).await, waits(&mut second, &slow).await), (None, None));
+        more.of_user(None);
+        assert!(!more.set(4), "of its address");
+        assert_eq!(waits(&mut first, &honest).await, None);
+        assert_eq!(waits(&mut second, &slow).await, Some(Over::GaveWay));
+
+        assert!(more.set(3));
+        let mut newcomer = Shares::new(&other);
+        assert!(!newcomer.set(2), "of all");
+        assert_eq!(waits(&mut first, &honest).await, Some(Over::GaveWay), "for the longest");
     }
 }

@@ -255,8 +255,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         let begun = self.parser.started();
         let silence = self.place.guest().map(|guest| guest.silence());
         let limit = silence.unwrap_or(self.shared.limits.half_command);
-        let gives_way = (self.commands.held() > 0).then(|| self.shared.waits.commands.clone());
-        let Connection { stream, parser, queue, fault, session, half, .. } = self;
+        let Connection { stream, parser, queue, fault, session, half, commands, .. } = self;
         let client = session.listed();
         let read = poll_fn(|context| {
             SCRATCH.with_borrow_mut(|scratch| {
@@ -291,7 +290,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                 return Err(if client.is_killed() { End::Gone } else { End::Stopping });
             }
             // Lazy: a timer is made only where there is something to wait for.
-            over = half.over(limit, gives_way.as_ref()), if begun || silence.is_some() => {
+            over = half.over(limit, || commands.lists()), if begun || silence.is_some() => {
                 return Err(End::Fault(match over {
                     _ if silence.is_some() => FULL.to_owned(),
                     Over::Late => format!("ERR Protocol error: half a command after {limit:?}"),
@@ -328,7 +327,6 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         if self.commands.set((held + queued).saturating_sub(OWN)) {
             return Ok(());
         }
-        self.shared.waits.commands.make_room();
         self.shared.about.served.refuse(Refused::Memory);
         for command in std::mem::take(&mut self.queue) {
             self.transaction.lose(&command);
@@ -571,7 +569,6 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         let copied = bytes.min(MAX_VALUE + SEND_FROM);
         let fits = self.owed.set((bytes + copied + self.replies.bytes.len()).saturating_sub(OWN));
         if !fits {
-            self.shared.waits.replies.make_room();
             self.shared.about.served.refuse(Refused::Memory);
         }
         self.fetched = if fits { bytes } else { 0 };
@@ -582,18 +579,16 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     async fn send(&mut self) -> Result<(), End> {
         let owed = (self.fetched + self.replies.bytes.len()).saturating_sub(OWN);
         if owed > self.owed.held() && !self.owed.set(owed) {
-            self.shared.waits.replies.make_room();
             tracing::debug!("a client is let go: the memory for replies of all clients is used up");
             return Err(End::Gone);
         }
-        let gives_way = (self.owed.held() > 0).then_some(&self.shared.waits.replies);
         let mut bytes = &self.replies.bytes[..];
         while !bytes.is_empty() {
             let limit = self.shared.limits.stalled;
             let sent = tokio::select! {
                 biased;
                 sent = self.stream.write(bytes) => sent?,
-                _ = self.slow.over(limit, gives_way) => 0,
+                _ = self.slow.over(limit, || self.owed.lists()) => 0,
                 () = self.session.listed().woken.notified() => {
                     if !self.session.listed().is_killed() {
                         self.stops = true;

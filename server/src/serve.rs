@@ -25,7 +25,6 @@ use crate::renewal;
 use crate::roster::Roster;
 use crate::session::About;
 use crate::supervised;
-use crate::waits::Waits;
 
 use coracle::{Config, MachineThread, Node, StartError, StopReason, Storage, TlsMode, in_full};
 use sd_notify::NotifyState;
@@ -213,7 +212,6 @@ fn share<M: Machine>(
         about: Arc::new(about),
         backups: Budget::new(backups::MOST),
         gate: Gate::default(),
-        waits: Waits::default(),
         stopping,
     })
 }

@@ -12,16 +12,7 @@ use tokio::time::{Instant, sleep_until};
 /// For how long nobody has to give way. 1 s: time for what is on its way, over any network.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Who holds memory and is waited for.
-#[derive(Debug, Default)]
-pub struct Waits {
-    /// With unfinished commands.
-    pub commands: Arc<Slow>,
-    /// With replies.
-    pub replies: Arc<Slow>,
-}
-
-/// Who holds memory of one kind and is waited for, longest first.
+/// Who holds memory of one budget and is waited for, longest first.
 #[derive(Debug, Default)]
 pub struct Slow(Mutex<List>);
 
@@ -46,26 +37,41 @@ impl Slow {
         }
     }
 
-    fn enlist(self: &Arc<Slow>, since: Instant) -> Listed {
+    fn enlist(&self, since: Instant, cut: &Arc<Notify>) -> u64 {
         let mut list = self.list();
         list.next += 1;
-        let (number, cut) = (list.next, Arc::new(Notify::new()));
+        let number = list.next;
         list.all.insert(number, (since, cut.clone()));
-        Listed { slow: self.clone(), number, cut }
+        number
     }
 }
 
-/// An entry of the list, which ends when this is dropped.
+/// The entries in lists of one that is waited for, which end when this is dropped.
 #[derive(Debug)]
 struct Listed {
-    slow: Arc<Slow>,
-    number: u64,
+    entries: Vec<(Arc<Slow>, u64)>,
     cut: Arc<Notify>,
+}
+
+impl Listed {
+    fn in_all(lists: Vec<Arc<Slow>>, since: Instant) -> Option<Listed> {
+        if lists.is_empty() {
+            return None;
+        }
+        let cut = Arc::new(Notify::new());
+        let enlist = |list: Arc<Slow>| {
+            let number = list.enlist(since, &cut);
+            (list, number)
+        };
+        Some(Listed { entries: lists.into_iter().map(enlist).collect(), cut })
+    }
 }
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.slow.list().all.remove(&self.number);
+        for (list, number) in &self.entries {
+            list.list().all.remove(number);
+        }
     }
 }
 
@@ -94,11 +100,12 @@ impl Wait {
         }
     }
 
-    /// Resolves when it has lasted for so long, or must give way to others in this list, if one is given. Cancel safe.
-    pub async fn over(&mut self, limit: Duration, gives_way: Option<&Arc<Slow>>) -> Over {
+    /// Resolves when it has lasted for so long, or must give way to others in one of these lists, those at its beginning. Cancel
+    /// safe.
+    pub async fn over(&mut self, limit: Duration, lists: impl FnOnce() -> Vec<Arc<Slow>>) -> Over {
         let since = *self.since.get_or_insert_with(Instant::now);
-        if let Some(slow) = gives_way.filter(|_| self.listed.is_none()) {
-            self.listed = Some(slow.enlist(since));
+        if self.listed.is_none() {
+            self.listed = Listed::in_all(lists(), since);
         }
         let late = sleep_until(since + limit);
         let Some(listed) = &self.listed else {
@@ -123,28 +130,29 @@ mod tests {
     async fn a_wait_has_one_deadline_however_often_it_is_interrupted() {
         let (mut wait, start) = (Wait::default(), Instant::now());
         let over = loop {
-            if let Ok(over) = timeout(Duration::from_secs(7), wait.over(LIMIT, None)).await {
+            if let Ok(over) = timeout(Duration::from_secs(7), wait.over(LIMIT, Vec::new)).await {
                 break over;
             }
         };
         assert_eq!((over, start.elapsed()), (Over::Late, LIMIT));
         wait.end();
-        assert!(timeout(LIMIT / 2, wait.over(LIMIT, None)).await.is_err(), "another wait begins anew");
+        assert!(timeout(LIMIT / 2, wait.over(LIMIT, Vec::new)).await.is_err(), "another wait begins anew");
     }
 
     #[tokio::test(start_paused = true)]
     async fn whoever_was_waited_for_the_longest_gives_way_but_not_at_once() {
-        let waits = Arc::new(Slow::default());
+        let slow = Arc::new(Slow::default());
+        let lists = || vec![slow.clone()];
         let (mut first, mut second) = (Wait::default(), Wait::default());
-        assert!(timeout(GRACE / 2, first.over(LIMIT, Some(&waits))).await.is_err());
-        waits.make_room();
-        assert!(timeout(GRACE, second.over(LIMIT, Some(&waits))).await.is_err());
-        waits.make_room();
-        assert_eq!(first.over(LIMIT, Some(&waits)).await, Over::GaveWay);
-        assert!(timeout(GRACE, second.over(LIMIT, Some(&waits))).await.is_err(), "one at a time");
+        assert!(timeout(GRACE / 2, first.over(LIMIT, lists)).await.is_err());
+        slow.make_room();
+        assert!(timeout(GRACE, second.over(LIMIT, lists)).await.is_err());
+        slow.make_room();
+        assert_eq!(first.over(LIMIT, lists).await, Over::GaveWay);
+        assert!(timeout(GRACE, second.over(LIMIT, lists)).await.is_err(), "one at a time");
         second.end();
         sleep(GRACE).await;
-        waits.make_room();
-        assert!(waits.list().all.is_empty());
+        slow.make_room();
+        assert!(slow.list().all.is_empty());
     }
 }

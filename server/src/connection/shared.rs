@@ -7,7 +7,6 @@ use crate::gate::{Gate, Passed};
 use crate::guests::Guest;
 use crate::kv::Machine;
 use crate::session::About;
-use crate::waits::Waits;
 use bytes::Bytes;
 use coracle::{Node, Role};
 use std::net::SocketAddr;
@@ -78,8 +77,6 @@ pub struct Shared<M: Machine> {
     pub accounts: Accounts,
     /// What is under way in the node.
     pub gate: Gate,
-    /// Who holds memory and is waited for.
-    pub waits: Waits,
     /// Becomes true when the server stops.
     pub stopping: watch::Receiver<bool>,
 }

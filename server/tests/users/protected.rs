@@ -68,7 +68,6 @@ impl Server {
             backups: Budget::new(1),
             accounts,
             gate: Default::default(),
-            waits: Default::default(),
             stopping: self.stopping.clone(),
         });
         let (mut client, stream) = tokio::io::duplex(1 << 16);
