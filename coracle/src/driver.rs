@@ -196,6 +196,12 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.cluster
     }
 
+    /// Whether it belongs to no cluster, and is not about to join one.
+    #[cfg(feature = "sim")]
+    pub(crate) fn is_blank(&self) -> bool {
+        self.cluster.is_none() && self.joining.is_none()
+    }
+
     /// Whether the machine has come, since the start, as far as the log was then.
     pub(crate) fn caught_up(&self) -> bool {
         self.catching_up.is_none() && self.fenced.is_none() && self.machine_stop().is_none()
@@ -328,7 +334,8 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         names_me: bool,
         message: PeerMessage,
     ) {
-        let names_me = names_me || self.replica.raft().broken().is("wiped-disk-counts");
+        let broken = self.replica.raft().broken();
+        let names_me = names_me || broken.is("wiped-disk-counts") || broken.is("blank-node-binds-to-anybody");
         let held = match (self.cluster, &mut self.joining) {
             (Some(own), _) if own == cluster => None,
             (Some(_), _) => return,

@@ -18,7 +18,7 @@ use crate::storage::disk::Disk;
 use crate::storage::{StoreError, newcomer};
 use crate::transport::Newcomer;
 use crate::wire::{Answer, Ask, Objection, Step};
-use coracle_core::{ClusterId, Member, NodeId, Peer};
+use coracle_core::{ClusterId, Member, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -244,36 +244,51 @@ fn founders(met: &[Met], expected: usize, own: NodeId) -> Result<Option<Vec<(Nod
     Ok((list.keys().next() == Some(&own)).then(|| list.into_iter().collect()))
 }
 
+/// The changes that let this node in, one after the other, or why none does. `has_cluster`: whether it belongs to one;
+/// `connected`: whether the node that the membership knows under its name is.
+pub(crate) fn admission(
+    now: &Membership,
+    newcomer: &Member,
+    has_cluster: bool,
+    connected: bool,
+) -> Result<Vec<MemberChange>, String> {
+    let Member { id, incarnation, address } = newcomer;
+    match now.members.get(id) {
+        Some(known) if known.incarnation == *incarnation => Ok(vec![MemberChange::Promote(*id)]),
+        Some(_) if connected => Err(format!("two nodes are called {id}: give this one another name")),
+        Some(known) if known.address != *address => Err(format!(
+            "it knows node {id} on another disk, at {}. If that is lost, let an operator replace it",
+            known.address
+        )),
+        Some(_) => Ok(vec![MemberChange::Replace { old: *id, new: *id, address: address.clone() }]),
+        // One that asks for the first time has none.
+        None if has_cluster => {
+            Err(format!("node {id} was removed from its cluster: empty its directory first"))
+        }
+        None => Ok(vec![MemberChange::Add(*id, address.clone()), MemberChange::Promote(*id)]),
+    }
+}
+
 /// The leader's part: lets a newcomer learn, and then vote, who [may](admits).
 pub(crate) async fn take_in(inner: &Inner, newcomer: &Newcomer) -> Answer {
     let refuse = |why: String| Answer::Refused(inner.me.id, Objection::Other(why));
     let member = newcomer.list.members.values().next().filter(|member| member.peer() == newcomer.from);
-    let Some(Member { id, address, .. }) = member else {
+    let Some(member) = member else {
         return refuse("it asks for another node than it is".to_owned());
     };
+    let id = member.id;
     let Ok(status) = inner.status().await else { return refuse("it stops".to_owned()) };
-    let known = status.raft.membership.members.get(id);
-    let changes = match known {
-        Some(known) if known.incarnation != newcomer.from.incarnation => {
-            if inner.transport.peer(known.peer()).is_some() {
-                return refuse(format!("two nodes are called {id}: give this one another name"));
-            }
-            if known.address != *address {
-                return refuse(format!(
-                    "it knows node {id} on another disk, at {}. If that is lost, let an operator replace it",
-                    known.address
-                ));
-            }
-            tracing::warn!(node = %inner.me.id, "node {id} has another disk: the old one goes, and the new one learns");
-            vec![MemberChange::Replace { old: *id, new: *id, address: address.clone() }]
-        }
-        Some(_) => vec![MemberChange::Promote(*id)],
-        // One that asks for the first time has none.
-        None if newcomer.has_cluster => {
-            return refuse(format!("node {id} was removed from its cluster: empty its directory first"));
-        }
-        None => vec![MemberChange::Add(*id, address.clone()), MemberChange::Promote(*id)],
+    let now = &status.raft.membership;
+    let known = now.members.get(&id).map(Member::peer);
+    let connected = known.is_some_and(|known| inner.transport.peer(known).is_some());
+    let changes = match admission(now, member, newcomer.has_cluster, connected) {
+        Ok(changes) => changes,
+        Err(why) => return refuse(why),
     };
+    if known.is_some_and(|known| known != member.peer()) {
+        tracing::warn!(node = %inner.me.id, "node {id} has another disk: the old one goes, and the new one learns");
+    }
+    let address = &member.address;
     for change in changes {
         match inner.change_members(change, LIMIT).await {
             Ok(membership) if membership.contains(newcomer.from) => {}
@@ -321,5 +336,33 @@ mod tests {
         assert!(founders(&all(&[1, 2]), 3, NodeId(1)).unwrap_err().contains("2 of 3 nodes answer"));
         assert!(founders(&all(&[1, 2, 2]), 3, NodeId(1)).unwrap_err().contains("the same name"));
         assert!(founders(&all(&[1, 2, 3]), 3, NodeId(4)).unwrap_err().contains("not among those"));
+    }
+
+    /// Who asks is let in by steps, promoted where it learns already, put in the place of its own lost disk, and refused where
+    /// somebody else may stand there.
+    #[test]
+    fn a_newcomer_is_let_in_where_it_takes_nobodys_place() {
+        let member = |id, disk, address: &str| Member {
+            id: NodeId(id),
+            incarnation: Incarnation(disk),
+            address: address.to_owned(),
+        };
+        let now = Membership::of_voters(ClusterId(1), [member(1, 7, "one:1"), member(2, 7, "two:1")]);
+        let asks = |id, disk, address, has_cluster, connected| {
+            admission(&now, &member(id, disk, address), has_cluster, connected)
+        };
+        let learns_then_votes =
+            vec![MemberChange::Add(NodeId(3), "three:1".to_owned()), MemberChange::Promote(NodeId(3))];
+        assert_eq!(asks(3, 9, "three:1", false, false), Ok(learns_then_votes));
+        assert!(asks(3, 9, "three:1", true, false).unwrap_err().contains("was removed from its cluster"));
+
+        let votes = vec![MemberChange::Promote(NodeId(2))];
+        assert_eq!(asks(2, 7, "two:1", true, true), Ok(votes), "the member itself, wherever it is");
+
+        let replaced =
+            vec![MemberChange::Replace { old: NodeId(2), new: NodeId(2), address: "two:1".to_owned() }];
+        assert_eq!(asks(2, 9, "two:1", false, false), Ok(replaced), "another disk in the same place");
+        assert!(asks(2, 9, "two:1", false, true).unwrap_err().contains("two nodes are called 2"));
+        assert!(asks(2, 9, "two:2", false, false).unwrap_err().contains("let an operator replace it"));
     }
 }

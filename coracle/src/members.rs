@@ -11,7 +11,9 @@ use crate::requests::Request;
 use crate::transport::tcp::{Introduction, ProbeError};
 use crate::wire::{RefusedReason as Refusal, check_membership};
 use crate::work::Changed;
-use coracle_core::{Incarnation, MAX_VOTERS, Mark, Member, Membership, NodeId, RefusedReason, Status};
+use coracle_core::{
+    Broken, Incarnation, MAX_VOTERS, Mark, Member, Membership, NodeId, RefusedReason, Status,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -104,17 +106,7 @@ impl MemberChange {
                 to.members.insert(*id, met[id].clone());
             }
             MemberChange::Admit { incarnation, address } => {
-                if !is_address(address) {
-                    return Err(ChangeError::Invalid(format!(
-                        "{address} is not host:port, as others can dial it"
-                    )));
-                }
-                if !now.members.values().any(|member| member.incarnation == *incarnation) {
-                    let taken = now.all().map(|member| member.id.0).max().unwrap_or_default();
-                    let id = NodeId(taken.saturating_add(1));
-                    let member = Member { id, incarnation: *incarnation, address: address.clone() };
-                    to.members.insert(id, member);
-                }
+                to = admit(now, *incarnation, address, Broken::default())?;
             }
             MemberChange::Promote(id) => {
                 known(*id)?;
@@ -156,7 +148,11 @@ impl MemberChange {
 impl MemberChange {
     /// Whether whoever takes another's place is to vote, as that one did. By the membership of before: on the way there
     /// nobody votes in that place for a while.
-    fn votes(&self, now: &Membership, met: &BTreeMap<NodeId, Member>) -> Result<bool, ChangeError> {
+    pub(crate) fn votes(
+        &self,
+        now: &Membership,
+        met: &BTreeMap<NodeId, Member>,
+    ) -> Result<bool, ChangeError> {
         let MemberChange::Replace { old, new, .. } = self else { return Ok(true) };
         let there = now.members.get(new).is_some_and(|member| member.peer() == met[new].peer());
         match now.members.get(old) {
@@ -167,6 +163,29 @@ impl MemberChange {
             None => Err(ChangeError::Invalid(format!("node {old} is no member"))),
         }
     }
+}
+
+/// Lets this disk learn, under the lowest name above all that there are. One that was let in before has its name.
+pub(crate) fn admit(
+    now: &Membership,
+    disk: Incarnation,
+    address: &str,
+    broken: Broken,
+) -> Result<Membership, ChangeError> {
+    if !is_address(address) {
+        return Err(ChangeError::Invalid(format!("{address} is not host:port, as others can dial it")));
+    }
+    let mut to = Membership { outgoing: BTreeMap::new(), ..now.clone() };
+    let known = now.members.values().any(|member| member.incarnation == disk);
+    if !known || broken.is("newcomer-named-twice") {
+        let taken = match now.all().map(|member| member.id.0).max().unwrap_or_default() {
+            _ if broken.is("newcomers-name-taken") => now.members.len() as u64,
+            greatest => greatest,
+        };
+        let id = NodeId(taken.saturating_add(1));
+        to.members.insert(id, Member { id, incarnation: disk, address: address.to_owned() });
+    }
+    Ok(to)
 }
 
 /// Makes the certificates of those who go nobody's: the newest that was seen of each, and those before it. Of one that was

@@ -79,6 +79,14 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     // Disks that are wiped, and nodes that move.
     mutant("wiped-disk-counts", "D5.3.2", "lets an empty disk answer for the one that its node had before"),
+    mutant("votes-before-caught-up", "§6", "lets a newcomer vote that has nothing of the log yet"),
+    mutant("newcomer-named-twice", "D5.3.7", "lets a disk in again under another name when it asks again"),
+    mutant("newcomers-name-taken", "D5.3.7", "gives a newcomer the name of a member"),
+    mutant(
+        "blank-node-binds-to-anybody",
+        "D5.3.4",
+        "a blank node takes the cluster of whoever speaks to it for its own",
+    ),
     mutant(
         "place-of-anybody",
         "D5.3.5",

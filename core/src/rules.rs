@@ -380,7 +380,7 @@ impl Rules {
     /// "The leader should also abort the change if the new server […] is so slow that it will never catch up" (thesis,
     /// section 4.2.1): nobody gets a vote who is no member yet, or who has not caught up.
     pub(crate) fn is_late(self, member: bool, caught_up: bool) -> bool {
-        !member || !caught_up
+        !member || !(caught_up || self.broken.is("votes-before-caught-up"))
     }
 
     /// "The replication of entries to the new server is split into rounds" (thesis, section 4.2.1): one ends where the

@@ -71,6 +71,7 @@ kinds! {
     Move "move",
     Corner "corner",
     Rule "rule",
+    Join "join",
 }
 
 const KINDS: usize = Kind::ALL.len();

@@ -8,6 +8,7 @@ use super::history::kv::{Command, Input, KeyValue, Output};
 use super::history::{Budget, History, OperationId, Verdict as Judgement};
 use super::host::{Heard, NotDone};
 use super::machine::{Ask, Kv, Look, Seen, Told, too_much};
+use super::names::Names;
 use super::plan::{ELECTION, Plan};
 use super::situations::{Met, Rare};
 use super::witness;
@@ -16,7 +17,7 @@ use crate::freshness::Freshness;
 use crate::proposal::{Numbered, Proposal};
 use crate::state_machine::StateMachine;
 use crate::work::RequestId;
-use coracle_core::{Index, LogId, NodeId};
+use coracle_core::{Index, LogId};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -359,13 +360,12 @@ impl Clients {
     }
 
     /// The node was not there.
-    pub(super) fn refused(&mut self, request: RequestId) -> Verdict {
-        self.on_heard(request, Heard::NotDone(NotDone::NotLeader(None)), 0)
+    pub(super) fn refused(&mut self, names: &Names, request: RequestId) -> Verdict {
+        self.on_heard(names, request, Heard::NotDone(NotDone::NotLeader(None)), 0)
     }
 
     /// A process is gone, and with it the connections to it.
-    pub(super) fn on_crash(&mut self, id: NodeId) {
-        let node = id.0 as usize - 1;
+    pub(super) fn on_crash(&mut self, node: usize) {
         self.owed.retain(|_, owes| *owes != node);
         let mut lost = Vec::new();
         for client in &mut self.clients {
@@ -384,7 +384,7 @@ impl Clients {
         lost.into_iter().for_each(|request| self.tell_asker(request));
     }
 
-    pub(super) fn on_heard(&mut self, request: RequestId, heard: Heard, now: u64) -> Verdict {
+    pub(super) fn on_heard(&mut self, names: &Names, request: RequestId, heard: Heard, now: u64) -> Verdict {
         let Some(at) = (request.0 as usize).checked_sub(1) else { return Ok(()) };
         let deed = &mut self.deeds[at];
         if deed.answered {
@@ -417,8 +417,8 @@ impl Clients {
             }
             Heard::NotDone(NotDone::NotLeader(leader)) => {
                 self.met.count_if(deed.ask.is_ok(), Rare::WrongNode);
-                client.leader = leader.map(|id| id.0 as usize - 1);
-                client.lost = leader.is_none();
+                client.leader = leader.and_then(|id| names.node(id));
+                client.lost = client.leader.is_none();
                 Outcome::Never
             }
             Heard::NotDone(why) => {

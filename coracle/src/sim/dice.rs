@@ -12,6 +12,11 @@ impl Dice {
         dice
     }
 
+    /// Dice of their own, by this name: what is drawn from them changes nothing that is drawn from these.
+    pub(super) fn fork(&self, name: u64) -> Dice {
+        Dice::new(self.0 ^ name.wrapping_mul(0xd6e8_feb8_6659_fd93))
+    }
+
     /// 64 random bits.
     pub(super) fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

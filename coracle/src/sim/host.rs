@@ -16,7 +16,7 @@ mod wants;
 
 use self::duties::{Duties, Turned};
 pub(super) use self::heard::{Heard, NOBODY, NotDone, REMOTE};
-pub(super) use self::standing::Link;
+pub(super) use self::standing::{Asks, Link};
 use self::standing::{Standing, Whereabouts};
 pub(super) use self::twin::Twin;
 pub(super) use self::wants::{Stop, Wants, Written};
@@ -125,6 +125,8 @@ pub(super) struct Host {
     pub(super) wiped: bool,
     /// Whether that one has entries since.
     pub(super) joined: bool,
+    /// How it comes in under a name that is new, until it votes.
+    pub(super) asks: Option<Asks>,
     /// Where it is.
     pub(super) at: Whereabouts,
     /// The rule that its code breaks.
@@ -291,6 +293,7 @@ impl Host {
             fails: Arc::default(),
             wiped: false,
             joined: false,
+            asks: None,
             at: Whereabouts::at(format!("sim:{id}")),
             broken: Broken::default(),
             guests: None,

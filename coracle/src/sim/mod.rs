@@ -18,6 +18,7 @@ pub mod history;
 mod host;
 pub mod kit;
 mod machine;
+mod names;
 mod paces;
 mod plan;
 mod shrink;

@@ -126,6 +126,8 @@ pub(super) struct Plan {
     pub(super) transfer: u64,
     /// The mean pause between two nodes that come back on an empty disk; 0 for none.
     pub(super) wipe: u64,
+    /// The mean pause between two blank nodes that join by themselves, under names that the cluster never had; 0 for none.
+    pub(super) join: u64,
     /// The mean pause between two nodes that come back at another address; 0 for none.
     pub(super) moves: u64,
     /// Whether nodes are to be looked for where they are, and nobody just knows.
@@ -157,8 +159,9 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Draws a plan. What came later is drawn last, so that it changes nothing before it.
+    /// Draws a plan. What came later is drawn last, or from dice of its own, so that it changes nothing before it.
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
+        let mut joins = dice.fork(1);
         let first = Plan::draw_first(dice, nodes);
         let plan = first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice);
         Plan { own_disk: dice.chance(300), ..plan }
@@ -168,6 +171,7 @@ impl Plan {
             .draw_leases(dice)
             .draw_poison(dice)
             .draw_effects(dice)
+            .draw_joins(&mut joins)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -310,6 +314,12 @@ impl Plan {
         Plan { effects: *dice.pick(&[0, 0, 0, 20 * MS, ELECTION / 2, 3 * ELECTION]), ..self }
     }
 
+    /// Where the membership changes. From dice of its own, as whatever comes next should be: so no seed draws otherwise.
+    fn draw_joins(self, dice: &mut Dice) -> Plan {
+        let join = *dice.pick(&[0, 0, 0, 2 * ELECTION, 5 * ELECTION]);
+        Plan { join: if self.changes { join } else { 0 }, ..self }
+    }
+
     /// How this client writes.
     pub(super) fn way(&self, client: usize) -> Way {
         match self.way {
@@ -370,6 +380,7 @@ impl Plan {
             change: 0,
             transfer: 0,
             wipe: 0,
+            join: 0,
             moves: 0,
             corner: 0,
             purge: 0,

@@ -20,6 +20,7 @@ mod faults;
 mod founding;
 mod guests;
 mod heal;
+mod joiners;
 mod leases;
 mod mending;
 mod moves;
@@ -59,7 +60,7 @@ use crate::storage::Change;
 use crate::transport::PeerMessage;
 #[cfg(feature = "mutants")]
 use coracle_core::Broken;
-use coracle_core::{Alarm, Index, Peer, Raft, WriteId};
+use coracle_core::{Alarm, Incarnation, Index, Peer, Raft, WriteId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -184,6 +185,11 @@ pub(super) enum Happening {
     Outsider {
         node: usize,
         peer: Peer,
+    },
+    /// A node asks to be let in under a new name, on this disk.
+    Joiner {
+        node: usize,
+        disk: Incarnation,
     },
 }
 
@@ -414,6 +420,7 @@ impl World {
             Happening::Visit(visit) => self.on_visit(visit),
             Happening::Duty(duty) => self.on_duty(duty),
             Happening::Outsider { node, peer } => self.on_outsider(node, peer),
+            Happening::Joiner { node, disk } => self.on_joiner(node, disk),
             Happening::Room { node } => {
                 self.end_disk_faults(node);
                 Ok(())
@@ -618,7 +625,8 @@ impl World {
         for alarm in alarms {
             match alarm {
                 Alarm::DiskStalled { .. } => self.met.count(Rare::DiskStepDown),
-                Alarm::LostEntries { follower, .. } if self.hosts[follower.0 as usize - 1].put_back => {}
+                Alarm::LostEntries { follower, .. }
+                    if self.node(follower).is_some_and(|node| self.hosts[node].put_back) => {}
                 other => return broken("S12", format!("an alarm without a reason: {other:?}")),
             }
         }

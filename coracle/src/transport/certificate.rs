@@ -128,6 +128,7 @@ fn is_word(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use coracle_core::{ClusterId, Incarnation, Member};
 
     /// Only the newest certificate of a member is one, and none of those that a removed node has had.
     #[test]
@@ -150,6 +151,22 @@ mod tests {
         assert_eq!(judge(3, 101, 2), Ok(()), "a new node under an old name");
         let client = CertificateName { cluster: "east".to_owned(), role: Role::Client("x".to_owned()) };
         assert_eq!(known.judge(&Shown { name: client, mark: Mark { issued: 1, key: [1; 32] } }), Ok(()));
+    }
+
+    /// Of each member the newest that it has shown counts, whatever comes in which order.
+    #[test]
+    fn the_newest_certificate_that_was_seen_of_a_member_counts() {
+        let mark = |issued| Mark { issued, key: [issued as u8; 32] };
+        let mut seen = Seen::default();
+        for (id, issued) in [(1, 5), (1, 7), (1, 6), (2, 3)] {
+            seen.take(NodeId(id), mark(issued));
+        }
+        assert_eq!((seen.of(NodeId(1)), seen.of(NodeId(3))), (Some(mark(7)), None));
+        let with_own = [(NodeId(1), mark(7)), (NodeId(2), mark(3)), (NodeId(4), mark(1))];
+        assert_eq!(seen.with(NodeId(4), mark(1)), with_own.into());
+        let member = Member { id: NodeId(2), incarnation: Incarnation(7), address: String::new() };
+        seen.keep(&Membership::of_voters(ClusterId(1), [member]));
+        assert_eq!((seen.of(NodeId(1)), seen.of(NodeId(2))), (None, Some(mark(3))));
     }
 
     #[test]

@@ -15,6 +15,10 @@ pub(super) struct Memberships {
 }
 
 impl Memberships {
+    pub(super) fn get(&self, id: LogId) -> Option<&Membership> {
+        self.known.get(&id)
+    }
+
     fn see(&mut self, entry: &Entry) -> Option<Membership> {
         let membership = decode_membership(&entry.payload()).ok()?;
         self.largest = self.largest.max(entry.len() as u64);
@@ -88,6 +92,9 @@ impl Ghost {
         };
         if !steps {
             return broken("S14", format!("the membership {id} does not follow from {at}"));
+        }
+        if !before.is_joint() {
+            self.judge_new_voters(node, at, &before, &next)?;
         }
         self.judge_addresses(&before, &next)
     }

@@ -14,6 +14,7 @@ impl Ghost {
     /// A node comes back on an empty disk.
     pub(in crate::sim) fn on_wiped(&mut self, node: usize, fresh: Peer) {
         let before = std::mem::replace(&mut self.peers[node], fresh);
+        self.ids[node] = fresh.id;
         self.wiped.insert(before, std::mem::take(&mut self.nodes[node]));
     }
 

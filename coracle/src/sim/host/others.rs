@@ -18,6 +18,11 @@ impl Host {
         )
     }
 
+    /// Whether it waits for its name, and cannot start before.
+    pub(in crate::sim) fn is_nameless(&self) -> bool {
+        self.asks.as_ref().is_some_and(|asks| asks.nameless)
+    }
+
     /// Whether it is not what it was, and may count for nothing.
     pub(in crate::sim) fn is_spoilt(&self) -> bool {
         self.damaged || self.put_back || self.twin.is_some() || self.rotten.is_some() || self.fenced

@@ -7,7 +7,7 @@ use crate::sim::plan::MS;
 use crate::storage::disk::Disk;
 use crate::storage::{StoreError, moved};
 use crate::transport::places::Places;
-use coracle_core::{Boot, Member, Membership, Peer};
+use coracle_core::{Boot, Member, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
 
 /// How often a node writes down where it found others.
@@ -33,6 +33,14 @@ impl Whereabouts {
     pub(in crate::sim) fn at(address: String) -> Whereabouts {
         Whereabouts { says: address.clone(), listens: address, ..Whereabouts::default() }
     }
+}
+
+/// How a node comes in under a name that the cluster never had.
+pub(in crate::sim) struct Asks {
+    /// It waits for its name.
+    pub(in crate::sim) nameless: bool,
+    /// In whose place it wants to vote.
+    pub(in crate::sim) replaces: Option<NodeId>,
 }
 
 /// A connection, as one of its ends knows it.

@@ -55,7 +55,7 @@ impl World {
         self.tell_asked(client, &question);
         if self.hosts[node].up.is_none() {
             // The connection is refused.
-            return self.clients.refused(question.request);
+            return self.clients.refused(&self.network.names, question.request);
         }
         let run = self.hosts[node].run;
         if let Some(thaw) = self.frozen(node) {
@@ -102,6 +102,6 @@ impl World {
             self.answer_visitor(request, heard);
             return Ok(());
         }
-        self.clients.on_heard(request, heard, self.now)
+        self.clients.on_heard(&self.network.names, request, heard, self.now)
     }
 }

@@ -5,11 +5,11 @@ use crate::members;
 use crate::sim::dice::Dice;
 use crate::sim::ghost::Verdict;
 use crate::sim::ghost::members::is_quorum;
-use crate::sim::host::{Event, Running};
+use crate::sim::host::{Event, Host, Running};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
 use crate::work::{Changed, Transferred};
-use coracle_core::{LogId, Member, Membership, NodeId, Peer};
+use coracle_core::{LogId, Member, Membership, NodeId, Peer, RefusedReason};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl World {
@@ -65,6 +65,7 @@ impl World {
         for (_, outcome) in changed {
             self.met.count(match outcome {
                 Changed::Done(_) => Rare::Changed,
+                Changed::Refused(RefusedReason::NotCaughtUp(_)) => Rare::VoterLate,
                 Changed::Refused(_) | Changed::Busy(_) => Rare::ChangeRefused,
                 Changed::Unknown => Rare::ChangeUnknown,
             });
@@ -86,8 +87,11 @@ impl World {
             let whole = |up: &Running| {
                 let raft = up.raft();
                 let now = raft.membership();
+                let there = |peer: Peer| self.hosts.iter().any(|host| host.me == peer);
                 !now.is_joint()
                     && self.hosts.iter().all(|host| now.is_voter(host.me))
+                    // Nor does anybody whom a new name has replaced.
+                    && now.members.values().map(Member::peer).all(there)
                     && raft.membership_id() == raft.committed_membership().0
             };
             if self.hosts.iter().all(|host| host.up.as_ref().is_some_and(whole)) {
@@ -110,8 +114,21 @@ impl World {
         }
     }
 
-    /// Towards the membership in which all vote.
+    /// Towards the membership in which all vote. Whoever was let in under a name, and got another one since it never heard of
+    /// that, goes under that name first.
     fn next_step(&self, now: &Membership) -> Membership {
+        let strays = |member: &Member| {
+            let named = |host: &Host| {
+                host.me.incarnation == member.incarnation && host.me.id != member.id && !host.is_nameless()
+            };
+            self.hosts.iter().any(named)
+        };
+        if now.members.values().any(strays) {
+            let mut to = now.clone();
+            to.members.retain(|_, member| !strays(member));
+            to.voters.retain(|id| to.members.contains_key(id));
+            return to;
+        }
         let all: Vec<usize> = (0..self.hosts.len()).collect();
         members::next_step(now, &self.membership(now, all.iter().copied(), &all))
     }
@@ -137,6 +154,8 @@ impl World {
             let Peer { id, incarnation } = self.hosts[node].me;
             (id, Member { id, incarnation, address: self.hosts[node].at.listens.clone() })
         };
+        // Nobody can call a node that has no name yet.
+        let named = |node: &usize| !self.hosts[*node].is_nameless();
         // Another disk under an old name is another member.
         let known = |(id, member): (NodeId, Member)| {
             let same = now.members.get(&id).filter(|known| known.incarnation == member.incarnation);
@@ -144,8 +163,12 @@ impl World {
         };
         Membership {
             cluster: now.cluster,
-            members: members.map(member).map(known).collect::<BTreeMap<_, _>>(),
-            voters: voters.iter().map(|node| self.hosts[*node].me.id).collect::<BTreeSet<_>>(),
+            members: members.filter(named).map(member).map(known).collect::<BTreeMap<_, _>>(),
+            voters: voters
+                .iter()
+                .filter(|node| named(node))
+                .map(|node| self.hosts[*node].me.id)
+                .collect::<BTreeSet<_>>(),
             ..Membership::default()
         }
     }

@@ -95,7 +95,7 @@ impl World {
         }
         let aside = &mut self.aside[node];
         std::mem::swap(&mut self.turns[node], &mut aside.turn);
-        let (copied, id) = (host.copied(), host.me.id);
+        let copied = host.copied();
         let due = std::mem::take(&mut aside.due);
         due.into_iter().for_each(|what| self.at(1, what));
         self.tell(|| format!("node {} is its {} now", node + 1, if copied { "copy" } else { "original" }));
@@ -104,7 +104,7 @@ impl World {
             self.network.reset(node, other);
             self.disconnect(node, other);
         }
-        self.clients.on_crash(id);
+        self.clients.on_crash(node);
     }
 
     /// Keeps what is due to a process that is not in front. None: it waits.

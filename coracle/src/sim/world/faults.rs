@@ -41,6 +41,7 @@ impl World {
             Kind::Move => plan.moves,
             Kind::Corner => plan.corner,
             Kind::Rule if plan.poison > 0 => ELECTION,
+            Kind::Join => plan.join,
             _ => 0,
         }
     }
@@ -116,6 +117,7 @@ impl World {
             Kind::Move => return self.relocate(node, &mut dice),
             Kind::Corner => self.corner(&mut dice),
             Kind::Rule => return self.rule(node, &mut dice),
+            Kind::Join => return self.join(node, &mut dice),
             _ => {}
         }
         Ok(())

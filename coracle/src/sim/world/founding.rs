@@ -39,7 +39,8 @@ impl World {
             self.hear_of_founding(node, Event::Promised)?;
         }
         for question in asks {
-            let (to, ask) = (question.to.id.0 as usize - 1, question.ask.clone());
+            let Some(to) = self.node(question.to.id) else { continue };
+            let ask = question.ask.clone();
             let name = self.questions.len() as u64 + 1;
             self.questions.insert(name, (node, question));
             self.hear_of_founding(to, Event::Founding(name, self.hosts[node].me, ask))?;

@@ -96,6 +96,7 @@ impl World {
         self.plan.heal();
         self.upgrade_all();
         self.end_copies();
+        self.end_asking();
         self.end_corner();
         for node in 0..self.hosts.len() {
             let host = &mut self.hosts[node];
@@ -109,8 +110,7 @@ impl World {
                 // It would stop sooner or later, whenever it looked at the place; or nobody talks to it.
                 host.up = None;
                 host.dead = true;
-                let id = host.me.id;
-                self.clients.on_crash(id);
+                self.clients.on_crash(node);
             }
             self.set_clock(node, 1000, 0);
             if self.hosts[node].up.is_none() && !self.starts_soon(node) {

@@ -37,7 +37,7 @@ impl World {
 
     /// Only a machine that rotted is told from others, and whoever knows it of his own does not use it.
     pub(super) fn watch_fence(&self, node: usize, findings: &[Finding], uses: bool) -> Verdict {
-        let rotted = |id: NodeId| self.hosts[id.0 as usize - 1].rotted;
+        let rotted = |id: NodeId| self.node(id).is_some_and(|node| self.hosts[node].rotted);
         // What two nodes said that rotted one after the other may leave no majority.
         let sound = self.hosts.iter().filter(|host| !host.rotted).count();
         let split = sound <= self.hosts.len() / 2;

@@ -108,8 +108,7 @@ impl World {
         }
         let dialed: Vec<Peer> = up.standing.places.dialed().collect();
         for peer in dialed {
-            let other = peer.id.0 as usize - 1;
-            if !self.has_dialed(node, other) {
+            if !self.node(peer.id).is_some_and(|other| self.has_dialed(node, other)) {
                 self.dial(node, peer)?;
             }
         }
@@ -118,7 +117,7 @@ impl World {
 
     /// Looks for a member wherever it may be.
     fn dial(&mut self, node: usize, peer: Peer) -> Verdict {
-        let other = peer.id.0 as usize - 1;
+        let Some(other) = self.node(peer.id) else { return Ok(()) };
         // What it says itself, on a connection that it made.
         let says = self.link(node, other).filter(|_| self.has_dialed(other, node));
         let says = says.map(|link| link.says.clone());
@@ -241,7 +240,8 @@ impl World {
         let (me, boot) = self.who(node);
         let claims = up.standing.claims(me, boot, &self.hosts[node].at.says);
         for place in claims {
-            if place.peer != me && !self.is_linked(node, place.peer.id.0 as usize - 1) {
+            let linked = |other| self.is_linked(node, other);
+            if place.peer != me && !self.node(place.peer.id).is_some_and(linked) {
                 continue;
             }
             let there = self.who_is_at(node, &place.address).map(|at| self.who(at));
@@ -420,7 +420,7 @@ impl World {
 
     /// Whether the committed membership, at each node, says of this one what is true.
     fn says_rightly(&self, peer: Peer) -> bool {
-        let at = &self.hosts[peer.id.0 as usize - 1].at.listens;
+        let Some(at) = self.node(peer.id).map(|node| &self.hosts[node].at.listens) else { return false };
         self.hosts.iter().all(|host| {
             let says = |up: &Running| {
                 let (_, membership) = up.raft().committed_membership();

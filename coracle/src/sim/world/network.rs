@@ -6,6 +6,7 @@ use crate::sim::chance::Kind;
 use crate::sim::dice::Dice;
 use crate::sim::ghost::{Verdict, broken};
 use crate::sim::host::Event;
+use crate::sim::names::Names;
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
 use crate::sim::story;
@@ -67,6 +68,8 @@ pub(in crate::sim) struct Network {
     old_entries: Vec<VecDeque<Parcel>>,
     /// The newest orders to campaign in a leader's place.
     pub(super) orders: Vec<Envelope>,
+    /// Which node answers to which name.
+    pub(super) names: Names,
 }
 
 impl Network {
@@ -82,6 +85,7 @@ impl Network {
             old_votes: (0..nodes).map(|_| VecDeque::new()).collect(),
             old_entries: (0..nodes).map(|_| VecDeque::new()).collect(),
             orders: Vec::new(),
+            names: Names::of(nodes),
         }
     }
 
@@ -113,11 +117,17 @@ impl Network {
     }
 }
 
-fn index(id: NodeId) -> usize {
-    id.0 as usize - 1
-}
-
 impl World {
+    /// The node that has, or had last, this name.
+    pub(in crate::sim) fn node(&self, id: NodeId) -> Option<usize> {
+        self.network.names.node(id)
+    }
+
+    /// Whom a node reaches under this name: not itself, under one that it had before.
+    pub(super) fn reached(&self, from: usize, id: NodeId) -> Option<usize> {
+        self.node(id).filter(|to| *to != from)
+    }
+
     /// Sends a message. An error is what the sender's transport refused, and says so; whatever else is lost is lost
     /// without a word.
     pub(in crate::sim) fn send(
@@ -128,7 +138,7 @@ impl World {
     ) -> Result<(), Unsent> {
         self.report.messages += 1;
         self.keep_order(&envelope);
-        let to = index(envelope.to.id);
+        let Some(to) = self.reached(from, envelope.to.id) else { return Ok(()) };
         let link = (from + 1) * 10 + to + 1;
         if self.plan.stray > 0 {
             self.network.recent.truncate(REMEMBERED - 1);
@@ -142,14 +152,14 @@ impl World {
             return Err(Unsent::of(&PeerMessage::Raft { envelope, entries }));
         }
         if let Some(dice) = self.chance.happens(Kind::Drop, link, self.plan.drop) {
-            return self.drop_one(from, envelope, entries, dice);
+            return self.drop_one((from, to), envelope, entries, dice);
         }
         let copies = match self.chance.happens(Kind::Duplicate, link, self.plan.duplicate) {
             Some(mut dice) => dice.within(2, 3),
             None => 1,
         };
         self.met.count_if(copies > 1, Rare::Duplicated);
-        if self.echo(from, &envelope) {
+        if self.echo(from, to, &envelope) {
             return Ok(());
         }
         let runs = (self.hosts[from].run, self.hosts[to].run);
@@ -183,7 +193,7 @@ impl World {
     /// Loses a message, half of the time with the knowledge of its sender.
     fn drop_one(
         &mut self,
-        from: usize,
+        (from, to): (usize, usize),
         envelope: Envelope,
         entries: Vec<Entry>,
         mut dice: Dice,
@@ -194,8 +204,7 @@ impl World {
             _ => false,
         };
         self.met.count_if(probes, Rare::ProbeLost);
-        let (from, to) = (from + 1, index(envelope.to.id) + 1);
-        self.tell(|| format!("lost: node {from} to {to}: {}", envelope.message));
+        self.tell(|| format!("lost: node {} to {}: {}", from + 1, to + 1, envelope.message));
         if dice.below(2) == 0 {
             return Ok(());
         }
@@ -280,7 +289,7 @@ impl World {
     /// connection ends.
     pub(in crate::sim) fn send_reliably(&mut self, from: usize, to: Peer, message: PeerMessage) {
         self.report.messages += 1;
-        let to = index(to.id);
+        let Some(to) = self.reached(from, to.id) else { return };
         let link = (from + 1) * 10 + to + 1;
         self.met.count_if(matches!(message, PeerMessage::Forward(_)), Rare::Forwarded);
         let lost = self.network.cut[from][to]
@@ -302,8 +311,7 @@ impl World {
 
     /// Whether this is an answer that is held: until the asker, whose process ends now, asks its leader a
     /// question of the same number. That one lets the answer go.
-    fn echo(&mut self, from: usize, envelope: &Envelope) -> bool {
-        let to = index(envelope.to.id);
+    fn echo(&mut self, from: usize, to: usize, envelope: &Envelope) -> bool {
         match &envelope.message {
             Message::ReadIndexReply(reply) if reply.index.is_some() => {
                 if self.chance.happens(Kind::Echo, to, self.plan.echo).is_none() {
@@ -385,7 +393,7 @@ impl World {
         let at = self.report.story.len();
         let look = |world: &World| {
             let raft = world.hosts[to].up.as_ref().map(crate::sim::host::Running::raft);
-            let (id, peer) = (NodeId(to as u64 + 1), NodeId(from as u64 + 1));
+            let (id, peer) = (world.hosts[to].me.id, world.hosts[from].me.id);
             raft.map(|r| (id, r.leader(), r.hard_state(), r.commit(), r.last(), r.matched(peer)))
         };
         let before = look(self);
@@ -410,11 +418,18 @@ impl World {
         message: PeerMessage,
     ) -> Verdict {
         let Some(cluster) = cluster else { return Ok(()) };
+        let blank = |world: &World| world.hosts[to].up.as_ref().is_some_and(|up| up.driver.is_blank());
+        let stays_blank = !names && blank(self);
         let from = match &message {
             PeerMessage::Raft { envelope, .. } | PeerMessage::Piece { envelope, .. } => envelope.from,
             _ => self.hosts[from].me,
         };
-        self.turn(to, Event::Message(from, cluster, names, message))
+        self.turn(to, Event::Message(from, cluster, names, message))?;
+        if stays_blank && self.hosts[to].up.is_some() && !blank(self) {
+            let detail = format!("blank node {} binds itself to whoever does not name it", to + 1);
+            return broken("S23", detail);
+        }
+        Ok(())
     }
 
     /// Counts what is rare about a message that arrives.
@@ -514,7 +529,7 @@ impl World {
         let count = self.network.recent.len() as u64;
         let at = dice.below(count) as usize;
         let Some((mut envelope, entries)) = self.network.recent.get(at).cloned() else { return Ok(()) };
-        let mut to = index(envelope.to.id);
+        let Some(mut to) = self.node(envelope.to.id) else { return Ok(()) };
         let answers = matches!(
             envelope.message,
             Message::RequestVoteReply(_) | Message::AppendEntriesReply(_) | Message::ReadIndexReply(_)

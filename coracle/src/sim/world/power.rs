@@ -13,7 +13,7 @@ use coracle_core::{Index, LogId};
 
 impl World {
     pub(in crate::sim) fn start(&mut self, node: usize) -> Verdict {
-        if self.hosts[node].up.is_some() || self.hosts[node].dead {
+        if self.hosts[node].up.is_some() || self.hosts[node].dead || self.hosts[node].is_nameless() {
             return Ok(());
         }
         if self.hosts[node].run > 0
@@ -248,11 +248,10 @@ fn host_down(world: &mut World, node: usize) {
     let host = &mut world.hosts[node];
     host.up = None;
     host.frozen_until = 0;
-    let id = host.me.id;
     for other in (0..world.hosts.len()).filter(|other| *other != node) {
         world.disconnect(node, other);
     }
-    world.clients.on_crash(id);
+    world.clients.on_crash(node);
     let up = world.hosts.iter().filter(|host| host.up.is_some()).count();
     world.met.count_if(up == 0, Rare::AllDown);
     world.met.count_if(up <= world.hosts.len() / 2, Rare::QuorumDown);

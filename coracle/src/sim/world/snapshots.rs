@@ -157,7 +157,7 @@ impl World {
     /// Sends a piece of a snapshot, which may be lost and may come twice, as any message.
     pub(in crate::sim) fn send_piece(&mut self, from: usize, envelope: Envelope, bytes: Bytes) {
         self.report.messages += 1;
-        let to = envelope.to.id.0 as usize - 1;
+        let Some(to) = self.reached(from, envelope.to.id) else { return };
         let link = (from + 1) * 10 + to + 1;
         let said = envelope.message.to_string();
         let lost = self.network.cut[from][to]

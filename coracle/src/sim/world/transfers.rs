@@ -98,7 +98,9 @@ impl World {
     }
 
     fn deliver_made_up(&mut self, envelope: Envelope) -> Verdict {
-        let (from, to) = (envelope.from.id.0 as usize - 1, envelope.to.id.0 as usize - 1);
+        let (Some(from), Some(to)) = (self.node(envelope.from.id), self.node(envelope.to.id)) else {
+            return Ok(());
+        };
         let cluster = self.hosts[to].up.as_ref().and_then(|up| up.driver.cluster());
         if self.frozen(to).is_some() || envelope.to != self.hosts[to].me || cluster.is_none() {
             return Ok(());

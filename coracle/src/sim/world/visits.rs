@@ -313,7 +313,7 @@ impl World {
             }
             let heard = Heard::of_outcome(outcome);
             self.tell_agent_heard(client, caller.request, &heard);
-            self.clients.on_heard(caller.request, heard, self.now)?;
+            self.clients.on_heard(&self.network.names, caller.request, heard, self.now)?;
         }
         for (caller, outcome) in actions.reads {
             let heard = match outcome {
@@ -323,7 +323,7 @@ impl World {
                 Err(error) => Heard::of_read(&error),
             };
             self.tell_agent_heard(client, caller.request, &heard);
-            self.clients.on_heard(caller.request, heard, self.now)?;
+            self.clients.on_heard(&self.network.names, caller.request, heard, self.now)?;
         }
         Ok(())
     }

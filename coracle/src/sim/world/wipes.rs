@@ -8,7 +8,7 @@ use crate::sim::ghost::Verdict;
 use crate::sim::host::{Host, Running};
 use crate::sim::plan::{ELECTION, MS};
 use crate::sim::situations::Rare;
-use coracle_core::{Index, Peer};
+use coracle_core::{Index, NodeId, Peer};
 
 impl World {
     /// Whether this disk is whole, and is one that a node has now.
@@ -34,16 +34,26 @@ impl World {
 
     /// A node loses its disk: rather one whose disk is spoilt already.
     pub(in crate::sim) fn wipe(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+        match self.may_be_wiped(node, dice) {
+            Some(node) => self.wipe_now(node, dice),
+            None => Ok(()),
+        }
+    }
+
+    /// A node that may lose its disk: rather one whose disk is spoilt already than this one.
+    pub(super) fn may_be_wiped(&self, node: usize, dice: &mut Dice) -> Option<usize> {
         let spoilt = |host: &Host| host.damaged || host.dead;
         let node = self.hosts.iter().position(spoilt).filter(|_| dice.chance(700)).unwrap_or(node);
-        if !spoilt(&self.hosts[node]) && !self.may_lose(node) {
-            return Ok(());
-        }
-        self.wipe_now(node, dice)
+        (spoilt(&self.hosts[node]) || self.may_lose(node)).then_some(node)
     }
 
     /// A node's disk is replaced by an empty one.
     pub(super) fn wipe_now(&mut self, node: usize, dice: &mut Dice) -> Verdict {
+        self.wipe_as(node, None, dice)
+    }
+
+    /// So it is, and the node may be another one from then on.
+    pub(super) fn wipe_as(&mut self, node: usize, name: Option<NodeId>, dice: &mut Dice) -> Verdict {
         self.crash(node, dice)?;
         let before = self.hosts[node].me;
         let votes = |up: &Running| up.raft().membership().is_voter(before);
@@ -53,6 +63,10 @@ impl World {
         let changing = self.is_changing();
         self.met.count_if(changing, Rare::WipedChanging);
         self.hosts[node].wipe();
+        if let Some(name) = name {
+            self.hosts[node].me.id = name;
+            self.network.names.give(name, node);
+        }
         let fresh = self.hosts[node].me;
         self.ghost.on_wiped(node, fresh);
         self.ghost.on_place(fresh, &self.hosts[node].at.listens.clone());
@@ -69,6 +83,7 @@ impl World {
 
     /// A node was turned: what a disk that was empty has become.
     pub(super) fn watch_newcomer(&mut self, node: usize, restored: bool) {
+        self.watch_joiner(node, restored);
         let host = &mut self.hosts[node];
         if !host.wiped {
             return;
