@@ -8,7 +8,7 @@ use crate::inner::Inner;
 use crate::requests::Request;
 use crate::status::Status;
 use crate::wire::MAX_MARKS;
-use coracle_core::{Mark, Membership, NodeId};
+use coracle_core::{Broken, Mark, Membership, NodeId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ async fn write_down(inner: &Inner, status: &coracle_core::Status) {
     if now.is_joint() || at.index > status.commit {
         return;
     }
-    let Some(to) = marked(now, &shown) else { return };
+    let Some(to) = marked(now, &shown, Broken::default()) else { return };
     let (answer, answered) = oneshot::channel();
     let request = Request::Change { expected: at, to: Box::new(to), answer };
     if inner.requests.send_always(request).await.is_ok() {
@@ -64,11 +64,12 @@ async fn write_down(inner: &Inner, status: &coracle_core::Status) {
 }
 
 /// What a membership becomes by the certificates that its members have shown, if anything changes.
-fn marked(now: &Membership, shown: &BTreeMap<NodeId, Mark>) -> Option<Membership> {
+pub(crate) fn marked(now: &Membership, shown: &BTreeMap<NodeId, Mark>, broken: Broken) -> Option<Membership> {
     let mut to = now.clone();
     for id in now.members.keys() {
         let Some(mark) = shown.get(id) else { continue };
-        if now.marks.get(id).is_none_or(|known| known.issued < mark.issued) {
+        let renews = |known: &Mark| known.issued < mark.issued && !broken.is("renewal-not-written-down");
+        if now.marks.get(id).is_none_or(renews) {
             to.marks.insert(*id, *mark);
         }
     }
@@ -103,15 +104,16 @@ mod tests {
     fn newer_certificates_of_members_are_written_down_and_no_others() {
         let mut now = Membership::of_voters(ClusterId(1), (1..=3).map(member));
         now.marks = [(NodeId(1), mark(5)), (NodeId(9), mark(4))].into();
+        let sound = Broken::default();
         let shown = |of: &[(u64, u64)]| of.iter().map(|(id, at)| (NodeId(*id), mark(*at))).collect();
-        assert_eq!(marked(&now, &shown(&[(1, 5), (9, 9)])), None, "as it is known, and of no member");
-        assert_eq!(marked(&now, &shown(&[(1, 4)])), None, "an older one");
-        let to = marked(&now, &shown(&[(1, 6), (2, 1)])).unwrap();
+        assert_eq!(marked(&now, &shown(&[(1, 5), (9, 9)]), sound), None, "as it is known, and of no member");
+        assert_eq!(marked(&now, &shown(&[(1, 4)]), sound), None, "an older one");
+        let to = marked(&now, &shown(&[(1, 6), (2, 1)]), sound).unwrap();
         let marks: Vec<_> = to.marks.iter().map(|(id, mark)| (id.0, mark.issued)).collect();
         assert_eq!(marks, [(1, 6), (2, 1), (9, 4)]);
         assert_eq!((&to.members, &to.voters), (&now.members, &now.voters));
         now.marks = (10..10 + MAX_MARKS as u64).map(|id| (NodeId(id), mark(1))).collect();
-        let to = marked(&now, &shown(&[(2, 1)])).unwrap();
+        let to = marked(&now, &shown(&[(2, 1)]), sound).unwrap();
         assert_eq!((to.marks.len(), to.marks.contains_key(&NodeId(10))), (MAX_MARKS, false));
     }
 }

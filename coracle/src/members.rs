@@ -190,7 +190,16 @@ pub(crate) fn admit(
 
 /// Makes the certificates of those who go nobody's: the newest that was seen of each, and those before it. Of one that was
 /// never seen it is whatever was issued until this second.
-fn revoke(now: &Membership, to: &mut Membership, seen: impl Fn(NodeId) -> Option<Mark>, unseen: u64) {
+pub(crate) fn revoke(
+    now: &Membership,
+    to: &mut Membership,
+    seen: impl Fn(NodeId) -> Option<Mark>,
+    unseen: u64,
+    broken: Broken,
+) {
+    if broken.is("removed-node-keeps-its-certificate") {
+        return;
+    }
     for id in now.members.keys().filter(|id| !to.members.contains_key(id)) {
         let newest = seen(*id).into_iter().chain(now.marks.get(id).copied()).max();
         to.marks.insert(*id, newest.unwrap_or(Mark { issued: unseen, key: [0; 32] }));
@@ -286,7 +295,8 @@ impl Inner {
             return;
         }
         let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        revoke(now, to, |id| self.transport.shown_by(id), made.saturating_sub(BACKDATED).as_secs());
+        let unseen = made.saturating_sub(BACKDATED).as_secs();
+        revoke(now, to, |id| self.transport.shown_by(id), unseen, Broken::default());
     }
 
     fn check_leads(&self, status: &Status) -> Result<(), ChangeError> {
@@ -495,7 +505,7 @@ mod tests {
             Membership { marks: [(NodeId(2), mark(100)), (NodeId(3), mark(100))].into(), ..three() };
         let gone = |now: &Membership, id, seen: Option<u64>| {
             let mut to = MemberChange::Remove(NodeId(id)).apply(now, &met(&[]), true).unwrap();
-            revoke(now, &mut to, |_| seen.map(mark), 50);
+            revoke(now, &mut to, |_| seen.map(mark), 50, Broken::default());
             assert!(to.marks.len() <= MAX_MARKS);
             to.marks[&NodeId(id)].issued
         };

@@ -87,6 +87,20 @@ pub const MUTANTS: &[Mutant] = &[
         "D5.3.4",
         "a blank node takes the cluster of whoever speaks to it for its own",
     ),
+    // Certificates.
+    mutant("older-certificate-believed", "D5.3.6", "believes a certificate that was replaced by a newer one"),
+    mutant("removed-certificate-believed", "D5.3.6", "believes the certificate of a node that was removed"),
+    mutant(
+        "removed-node-keeps-its-certificate",
+        "D5.3.6",
+        "removes a node and does not have its certificates be nobody's",
+    ),
+    mutant(
+        "certificates-not-in-snapshots",
+        "D5.3.6",
+        "forgets which certificates are nobody's when it takes the state of a snapshot",
+    ),
+    mutant("renewal-not-written-down", "D5.3.6", "writes down the first certificate of each member only"),
     mutant(
         "place-of-anybody",
         "D5.3.5",

@@ -403,7 +403,10 @@ impl<W: Waits, R: Waits> Driver<W, R> {
         self.snapshots.receiving = None;
         let (id, payload) = &kept.meta.membership;
         match decode_membership(payload) {
-            Ok(membership) => {
+            Ok(mut membership) => {
+                if self.replica.raft().broken().is("certificates-not-in-snapshots") {
+                    membership.marks.clear();
+                }
                 let (snapshot, time) = (kept.meta.id, kept.meta.cluster_time);
                 self.events.push(Event::SnapshotReceived(snapshot, (*id, membership), time));
                 self.keep(kept);

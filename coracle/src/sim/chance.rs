@@ -72,6 +72,7 @@ kinds! {
     Corner "corner",
     Rule "rule",
     Join "join",
+    Renew "renew",
 }
 
 const KINDS: usize = Kind::ALL.len();

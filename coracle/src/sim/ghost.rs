@@ -11,11 +11,11 @@
 //! - S12 a leader knows no more of a follower than is true, which drops nothing of it in that term · S13 votes go to logs that are up-to-date, and
 //!   a leader has a quorum of durable ones · S14 the membership in force is the newest in the own log
 //! - S15 nothing is applied that is not committed and durable here · S22 what waits is bounded
-//! - S26 leadership goes to whom it may go · S27 a member is only said to be where it was · S19 a read is not older than what was committed when it was asked · S20 what was durable is there
-//!   after a crash · S21 what was refused never happens · S36 whoever joins has one name
+//! - S26 leadership goes to whom it may go · S27 a member is only said to be where it was · S19 a read is not older than what was committed when it was asked · S20 what was durable is there after a crash · S21 what was refused never happens · S36 whoever joins has one name · S37 old certificates stay nobody's
 
 mod admissions;
 pub(super) mod effects;
+mod marks;
 pub(super) mod members;
 mod places;
 mod queued;
@@ -37,7 +37,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A broken invariant, and how it showed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// Its number: S1 to S36, L1 to L14, or a word.
+    /// Its number: S1 to S37, L1 to L15, or a word.
     pub invariant: &'static str,
     /// What was seen.
     pub detail: String,

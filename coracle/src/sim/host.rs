@@ -55,8 +55,8 @@ use crate::transport::alarm::Kept;
 use crate::wire::{Answer as FoundingAnswer, Ask as FoundingAsk};
 use crate::work::{Actions, Order, RequestId, Unsent, Way, Work};
 use coracle_core::{
-    Boot, Broken, ClusterId, Incarnation, Index, LogId, MachineStop, Membership, NodeId, Peer, Raft, Term,
-    WriteId,
+    Boot, Broken, ClusterId, Incarnation, Index, LogId, MachineStop, Mark, Membership, NodeId, Peer, Raft,
+    Term, WriteId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
@@ -127,6 +127,8 @@ pub(super) struct Host {
     pub(super) joined: bool,
     /// How it comes in under a name that is new, until it votes.
     pub(super) asks: Option<Asks>,
+    /// The certificate that it shows.
+    pub(super) mark: Mark,
     /// Where it is.
     pub(super) at: Whereabouts,
     /// The rule that its code breaks.
@@ -294,6 +296,7 @@ impl Host {
             wiped: false,
             joined: false,
             asks: None,
+            mark: Mark { issued: 0, key: [0; 32] },
             at: Whereabouts::at(format!("sim:{id}")),
             broken: Broken::default(),
             guests: None,

@@ -128,6 +128,8 @@ pub(super) struct Plan {
     pub(super) wipe: u64,
     /// The mean pause between two blank nodes that join by themselves, under names that the cluster never had; 0 for none.
     pub(super) join: u64,
+    /// Whether nodes have certificates.
+    pub(super) marks: bool,
     /// The mean pause between two nodes that come back at another address; 0 for none.
     pub(super) moves: u64,
     /// Whether nodes are to be looked for where they are, and nobody just knows.
@@ -161,7 +163,7 @@ pub(super) struct Plan {
 impl Plan {
     /// Draws a plan. What came later is drawn last, or from dice of its own, so that it changes nothing before it.
     pub(super) fn draw(dice: &mut Dice, nodes: Option<usize>) -> Plan {
-        let mut joins = dice.fork(1);
+        let (mut joins, mut marks) = (dice.fork(1), dice.fork(2));
         let first = Plan::draw_first(dice, nodes);
         let plan = first.draw_later(dice, nodes).draw_changes(dice).draw_transfers(dice).draw_moves(dice);
         Plan { own_disk: dice.chance(300), ..plan }
@@ -172,6 +174,7 @@ impl Plan {
             .draw_poison(dice)
             .draw_effects(dice)
             .draw_joins(&mut joins)
+            .draw_marks(&mut marks)
     }
 
     fn draw_first(dice: &mut Dice, nodes: Option<usize>) -> Plan {
@@ -318,6 +321,10 @@ impl Plan {
     fn draw_joins(self, dice: &mut Dice) -> Plan {
         let join = *dice.pick(&[0, 0, 0, 2 * ELECTION, 5 * ELECTION]);
         Plan { join: if self.changes { join } else { 0 }, ..self }
+    }
+
+    fn draw_marks(self, dice: &mut Dice) -> Plan {
+        Plan { marks: dice.chance(250) && self.changes, ..self }
     }
 
     /// How this client writes.

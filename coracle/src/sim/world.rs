@@ -22,6 +22,7 @@ mod guests;
 mod heal;
 mod joiners;
 mod leases;
+mod marks;
 mod mending;
 mod moves;
 mod network;
@@ -60,7 +61,7 @@ use crate::storage::Change;
 use crate::transport::PeerMessage;
 #[cfg(feature = "mutants")]
 use coracle_core::Broken;
-use coracle_core::{Alarm, Incarnation, Index, Peer, Raft, WriteId};
+use coracle_core::{Alarm, Incarnation, Index, Mark, NodeId, Peer, Raft, WriteId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -232,6 +233,9 @@ pub(super) struct World {
     corner: Option<Corner>,
     /// What was ruled about entries that cannot be applied.
     pub(super) rulings: stops::Rulings,
+    /// Every certificate that was ever issued, and the first that was believed and is nobody's.
+    issued: Vec<(NodeId, Mark)>,
+    misbelieved: Option<Violation>,
     /// What a user brought.
     pub(super) guests: Option<Guests>,
 }
@@ -265,6 +269,8 @@ impl World {
             questions: BTreeMap::new(),
             corner: None,
             rulings: stops::Rulings::new(),
+            issued: Vec::new(),
+            misbelieved: None,
             guests: None,
             takes_over: true,
             counts_flight: plan.gather == 0,
@@ -321,6 +327,7 @@ impl World {
 
     fn begin(&mut self) -> Verdict {
         for node in 0..self.hosts.len() {
+            self.issue(node);
             self.start(node)?;
         }
         self.found()?;
@@ -381,7 +388,8 @@ impl World {
     pub(super) fn happen(&mut self) -> Verdict {
         let verdict = self.happen_next();
         // What a guest does wrong comes before whatever follows from it.
-        self.judge_guests().and(verdict)
+        let verdict = self.judge_guests().and(verdict);
+        verdict.and(self.misbelieved.take().map_or(Ok(()), Err))
     }
 
     fn happen_next(&mut self) -> Verdict {
@@ -504,6 +512,7 @@ impl World {
         let before = role(&self.hosts[node]);
         let sent = self.report.messages;
         self.look_around(node)?;
+        self.look_at_marks(node)?;
         let applied = self.has_to_fire(node);
         self.turn(node, Event::Tick)?;
         self.watch_firing(node, applied)?;

@@ -1,6 +1,6 @@
 //! Whose a certificate is, and why a connection has none.
 
-use coracle_core::{Mark, NodeId};
+use coracle_core::{Broken, Mark, Membership, NodeId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
@@ -31,33 +31,66 @@ pub enum Role {
 
 /// A certificate that was shown.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Shown {
-    pub(super) name: CertificateName,
-    pub(super) mark: Mark,
+pub(crate) struct Shown {
+    pub(crate) name: CertificateName,
+    pub(crate) mark: Mark,
+}
+
+/// The newest certificates that members have shown.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(BTreeMap<NodeId, Mark>);
+
+impl Seen {
+    /// A member has shown this one, on its disk.
+    pub(crate) fn take(&mut self, id: NodeId, mark: Mark) {
+        let newest = self.0.entry(id).or_insert(mark);
+        if newest.issued < mark.issued {
+            *newest = mark;
+        }
+    }
+
+    /// The newest of this member.
+    pub(crate) fn of(&self, id: NodeId) -> Option<Mark> {
+        self.0.get(&id).copied()
+    }
+
+    /// These, and the node's own.
+    pub(crate) fn with(&self, me: NodeId, own: Mark) -> BTreeMap<NodeId, Mark> {
+        let mut all = self.0.clone();
+        all.insert(me, own);
+        all
+    }
+
+    /// Those of whoever is no member any more are forgotten.
+    pub(crate) fn keep(&mut self, membership: &Membership) {
+        self.0.retain(|id, _| membership.all().any(|member| member.id == *id));
+    }
 }
 
 /// The certificates that the newest membership knows of.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Known {
-    pub(super) marks: BTreeMap<NodeId, Mark>,
-    pub(super) members: BTreeSet<NodeId>,
+pub(crate) struct Known {
+    pub(crate) marks: BTreeMap<NodeId, Mark>,
+    pub(crate) members: BTreeSet<NodeId>,
+    /// The rule that is broken, in the simulator.
+    pub(crate) broken: Broken,
 }
 
 impl Known {
     /// Whether a certificate is still somebody's. One that was issued later than the known one is that of a node that has
     /// renewed its own, or, under the name of one that was removed, of a new node: only the authority makes those. Of two
     /// that were issued in the same second, none is the older.
-    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "nobody shows one"))]
-    pub(super) fn judge(&self, shown: &Shown) -> Result<(), String> {
+    #[cfg_attr(not(any(feature = "tls", feature = "sim")), allow(dead_code, reason = "nobody shows one"))]
+    pub(crate) fn judge(&self, shown: &Shown) -> Result<(), String> {
         let Role::Node(id) = shown.name.role else { return Ok(()) };
         let Some(mark) = self.marks.get(&id) else { return Ok(()) };
         let what = if self.members.contains(&id) {
-            if shown.mark.issued >= mark.issued {
+            if shown.mark.issued >= mark.issued || self.broken.is("older-certificate-believed") {
                 return Ok(());
             }
             "was replaced by a newer one"
         } else {
-            if shown.mark.issued > mark.issued {
+            if shown.mark.issued > mark.issued || self.broken.is("removed-certificate-believed") {
                 return Ok(());
             }
             "is that of a node that was removed"
@@ -140,6 +173,7 @@ mod tests {
         let known = Known {
             marks: [1, 3].map(|id| (NodeId(id), Mark { issued: 100, key: [1; 32] })).into(),
             members: [NodeId(1), NodeId(2)].into(),
+            broken: Broken::default(),
         };
         let judge = |id, issued, key| known.judge(&shown(id, issued, key));
         assert_eq!((judge(1, 100, 1), judge(1, 100, 2), judge(1, 101, 2)), (Ok(()), Ok(()), Ok(())));

@@ -9,7 +9,7 @@ pub mod tcp;
 mod accept;
 pub(crate) mod alarm;
 mod budget;
-mod certificate;
+pub(crate) mod certificate;
 mod config;
 mod conversation;
 pub(crate) mod dial;

@@ -14,6 +14,7 @@ mod moves;
 
 use super::alarm::{Alarm, Kept};
 use super::budget::Budget;
+use super::certificate::Seen;
 use super::config::{TcpConfig, descriptors};
 use super::handshake::facts;
 use super::introduction::{Introduction, Local};
@@ -26,7 +27,7 @@ use super::{Inbound, PeerMessage};
 use crate::storage::met::Met;
 use crate::wire::{self, AlarmReason, CloseReason, Facts, Frame, RefusedReason, ping};
 use bytes::Bytes;
-use coracle_core::{Boot, Broken, ClusterId, Incarnation, LogId, Mark, Membership, NodeId, Peer};
+use coracle_core::{Boot, Broken, ClusterId, Incarnation, LogId, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,7 +86,7 @@ pub(super) struct State {
     /// The members of its newest membership, and their disks.
     members: BTreeMap<NodeId, Incarnation>,
     /// The newest certificates that members have shown.
-    shown: BTreeMap<NodeId, Mark>,
+    shown: Seen,
     /// The newest boots of those who were met.
     kept: Kept,
     /// Where members are that are not where the membership says.
@@ -207,7 +208,7 @@ impl Shared {
                 places: Places::new(&local.places, Broken::default()),
                 local,
                 members: BTreeMap::new(),
-                shown: BTreeMap::new(),
+                shown: Seen::default(),
                 links: BTreeMap::new(),
                 routes: BTreeMap::new(),
                 targets: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! The judge's own record of memberships, and what a quorum of each is.
 
+use super::marks::{Floors, floors_of};
 use super::{Ghost, Image, Verdict, broken};
 use crate::entry::{Entry, Kind};
 use crate::wire::decode_membership;
@@ -10,6 +11,8 @@ use std::collections::BTreeMap;
 #[derive(Default)]
 pub(super) struct Memberships {
     known: BTreeMap<LogId, Membership>,
+    /// Which certificates are nobody's by each.
+    floors: BTreeMap<LogId, Floors>,
     /// The bytes of the largest entry.
     pub(super) largest: u64,
 }
@@ -19,8 +22,17 @@ impl Memberships {
         self.known.get(&id)
     }
 
-    fn see(&mut self, entry: &Entry) -> Option<Membership> {
+    pub(super) fn floors(&self, id: LogId) -> &Floors {
+        const NONE: &Floors = &Floors::new();
+        self.floors.get(&id).unwrap_or(NONE)
+    }
+
+    fn see(&mut self, entry: &Entry, before: Option<LogId>) -> Option<Membership> {
         let membership = decode_membership(&entry.payload()).ok()?;
+        let before = before.and_then(|id| Some((self.known.get(&id)?, self.floors(id))));
+        let floors = floors_of(before, &membership);
+        // As its leader saw it, which was the first: others may take in several at once.
+        self.floors.entry(entry.id()).or_insert(floors);
         self.largest = self.largest.max(entry.len() as u64);
         self.known.insert(entry.id(), membership.clone());
         Some(membership)
@@ -61,7 +73,7 @@ impl Ghost {
         let (id, record) = (entry.id(), &self.nodes[node]);
         let before = self.memberships.newest(&record.log, id.index.prev());
         let before = before.map(|(at, membership)| (at, membership.clone()));
-        let Some(next) = self.memberships.see(entry) else {
+        let Some(next) = self.memberships.see(entry, before.as_ref().map(|(at, _)| *at)) else {
             return broken("S14", format!("{id} is no membership"));
         };
         let (Some((at, before)), true) = (before, office == Some(id.term)) else { return Ok(()) };
@@ -96,6 +108,7 @@ impl Ghost {
         if !before.is_joint() {
             self.judge_new_voters(node, at, &before, &next)?;
         }
+        self.judge_marks(node, at, &before, &next)?;
         self.judge_addresses(&before, &next)
     }
 

@@ -6,6 +6,7 @@ use crate::place::Place;
 use crate::sim::plan::MS;
 use crate::storage::disk::Disk;
 use crate::storage::{StoreError, moved};
+use crate::transport::certificate::Seen;
 use crate::transport::places::Places;
 use coracle_core::{Boot, Member, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
@@ -68,6 +69,11 @@ pub(in crate::sim) struct Standing {
     /// When it last wrote down what it knows, and looked whether somebody has moved.
     pub(super) saved: u64,
     pub(super) looked: u64,
+    /// The certificates that members have shown; the connections on which it has believed one, by node, with the disk, the run
+    /// and the number of each; and when it last looked after them.
+    pub(in crate::sim) shown: Seen,
+    pub(in crate::sim) believed: BTreeMap<usize, (Peer, u64, u64)>,
+    compared_marks: u64,
 }
 
 impl Standing {
@@ -87,6 +93,15 @@ impl Standing {
         let due = now >= self.looked + LOOKS;
         if due {
             self.looked = now;
+        }
+        due
+    }
+
+    /// Whether it is time to look after certificates.
+    pub(in crate::sim) fn looks_at_marks(&mut self, now: u64) -> bool {
+        let due = now >= self.compared_marks + LOOKS;
+        if due {
+            self.compared_marks = now;
         }
         due
     }

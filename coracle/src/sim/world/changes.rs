@@ -21,22 +21,25 @@ impl World {
         if now.is_empty() {
             return Ok(());
         }
-        let to = match dice.below(4) {
+        let kind = dice.below(4);
+        let all = kind == 2;
+        let mut to = match kind {
             // One voter more or fewer, one learner more or fewer, or anything.
             0 => self.turn_one(&now, dice, true),
             1 => self.turn_one(&now, dice, false),
-            2 => self.next_step(&now),
+            2 => self.all_vote(&now),
             _ => {
                 let voters = (0..self.hosts.len()).filter(|_| dice.chance(600)).collect::<Vec<_>>();
                 let members = (0..self.hosts.len()).filter(|node| voters.contains(node) || dice.chance(500));
                 self.membership(&now, members, &voters)
             }
         };
+        self.revoke(node, &now, &mut to)?;
         // The old disk goes first, as by the library's own steps.
         let replaces = to.members.values().any(|member| {
             now.members.get(&member.id).is_some_and(|known| known.incarnation != member.incarnation)
         });
-        let to = if replaces { members::next_step(&now, &to) } else { to };
+        let to = if replaces || all { members::next_step(&now, &to) } else { to };
         let to = self.corner_changing(node, &now, dice).unwrap_or(to);
         self.ask_for(node, id, to)
     }
@@ -99,12 +102,16 @@ impl World {
                 return Ok(());
             }
             let leader = self.newest_leader().filter(|_| self.now >= asked);
-            if let Some(up) = leader.and_then(|leader| self.hosts[leader].up.as_ref()) {
-                let (id, to) = (up.raft().membership_id(), self.next_step(up.raft().membership()));
+            if let Some(leader) = leader
+                && let Some(up) = &self.hosts[leader].up
+            {
+                let (id, now) = (up.raft().membership_id(), up.raft().membership().clone());
                 asked = self.now + ELECTION / 4;
-                let same = up.raft().membership() == &to;
-                if let (Some(leader), false) = (leader, same) {
-                    self.ask_for(leader, id, to)?;
+                let mut to = self.all_vote(&now);
+                self.revoke(leader, &now, &mut to)?;
+                let step = members::next_step(&now, &to);
+                if step != now {
+                    self.ask_for(leader, id, step)?;
                 }
             }
             if self.now > until {
@@ -114,9 +121,9 @@ impl World {
         }
     }
 
-    /// Towards the membership in which all vote. Whoever was let in under a name, and got another one since it never heard of
-    /// that, goes under that name first.
-    fn next_step(&self, now: &Membership) -> Membership {
+    /// The membership in which all vote. Whoever was let in under a name, and got another one since it never heard of that, goes
+    /// under that name first.
+    fn all_vote(&self, now: &Membership) -> Membership {
         let strays = |member: &Member| {
             let named = |host: &Host| {
                 host.me.incarnation == member.incarnation && host.me.id != member.id && !host.is_nameless()
@@ -130,7 +137,7 @@ impl World {
             return to;
         }
         let all: Vec<usize> = (0..self.hosts.len()).collect();
-        members::next_step(now, &self.membership(now, all.iter().copied(), &all))
+        self.membership(now, all.iter().copied(), &all)
     }
 
     /// The same with one more or one fewer.
@@ -169,6 +176,7 @@ impl World {
                 .filter(|node| named(node))
                 .map(|node| self.hosts[*node].me.id)
                 .collect::<BTreeSet<_>>(),
+            marks: now.marks.clone(),
             ..Membership::default()
         }
     }

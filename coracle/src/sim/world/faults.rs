@@ -42,6 +42,7 @@ impl World {
             Kind::Corner => plan.corner,
             Kind::Rule if plan.poison > 0 => ELECTION,
             Kind::Join => plan.join,
+            Kind::Renew if plan.marks => ELECTION,
             _ => 0,
         }
     }
@@ -118,6 +119,7 @@ impl World {
             Kind::Corner => self.corner(&mut dice),
             Kind::Rule => return self.rule(node, &mut dice),
             Kind::Join => return self.join(node, &mut dice),
+            Kind::Renew => return self.renew(node, &mut dice),
             _ => {}
         }
         Ok(())

@@ -48,6 +48,7 @@ impl World {
             world.timers.is_empty()
         })?;
         self.settle_effects()?;
+        self.know_all_marks()?;
         let began = self.now;
         // L2 and L5: nobody is stuck. Whoever lags may be sent one entry at a time, and so takes a round trip for each.
         let last = self.living().map(|raft| raft.last().index.0).max().unwrap_or_default();

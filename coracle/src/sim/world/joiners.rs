@@ -106,6 +106,7 @@ impl World {
         }
         let me = host.me;
         self.ghost.on_named(node, me);
+        self.issue(node);
         self.tell(|| format!("node {} is told its name: it is {me:?}", node + 1));
     }
 
@@ -131,7 +132,8 @@ impl World {
         let met = BTreeMap::from([(me.id, member)]);
         for change in changes {
             let Ok(votes) = change.votes(&now, &met) else { continue };
-            let Ok(to) = change.apply(&now, &met, votes) else { continue };
+            let Ok(mut to) = change.apply(&now, &met, votes) else { continue };
+            self.revoke(leader, &now, &mut to)?;
             if to != now {
                 return self.ask_for(leader, id, members::next_step(&now, &to));
             }

@@ -276,7 +276,7 @@ impl World {
         fine &= other.up.is_none() || one.meets(other);
         fine &= one.up.is_none() || other.meets(one);
         self.met.count_if(!fine, Rare::CopyRefused);
-        fine && self.is_linked(from, to)
+        fine && self.believes(from, to) && self.believes(to, from) && self.is_linked(from, to)
     }
 
     /// What the sender's handshake says: its cluster, and whether it names the receiver.

@@ -62,10 +62,13 @@ impl World {
         self.met.count_if(voted, Rare::WipedVoter);
         let changing = self.is_changing();
         self.met.count_if(changing, Rare::WipedChanging);
+        let mark = self.hosts[node].mark;
         self.hosts[node].wipe();
+        self.hosts[node].mark = mark;
         if let Some(name) = name {
             self.hosts[node].me.id = name;
             self.network.names.give(name, node);
+            self.issue(node);
         }
         let fresh = self.hosts[node].me;
         self.ghost.on_wiped(node, fresh);

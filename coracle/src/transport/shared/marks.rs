@@ -3,7 +3,7 @@
 use super::super::certificate::Known;
 use super::{Shared, State};
 use crate::wire;
-use coracle_core::{Mark, Membership, NodeId, Peer};
+use coracle_core::{Broken, Mark, Membership, NodeId, Peer};
 use std::collections::BTreeMap;
 
 impl Shared {
@@ -16,33 +16,30 @@ impl Shared {
         if members.any(|link| link.who.features & wire::MARKS == 0) {
             return None;
         }
-        let mut marks = state.shown.clone();
-        marks.insert(self.me.id, own);
-        Some(marks)
+        Some(state.shown.with(self.me.id, own))
     }
 
     /// Somebody has shown this certificate. It counts if it is a member's, on its disk: that of a double, which will not be
     /// let in, must not take the member's place.
     pub(in crate::transport) fn has_shown(&self, peer: Peer, mark: Mark) {
         let mut state = self.state();
-        let newer = state.shown.get(&peer.id).is_none_or(|known| known.issued < mark.issued);
-        if newer && state.is_member(peer) {
-            state.shown.insert(peer.id, mark);
+        if state.is_member(peer) {
+            state.shown.take(peer.id, mark);
         }
     }
 
     /// The newest certificate that this member has shown.
     pub(in crate::transport) fn shown_by(&self, id: NodeId) -> Option<Mark> {
-        self.state().shown.get(&id).copied()
+        self.state().shown.of(id)
     }
 
     /// The newest membership says who is a member, and by which certificate.
     pub(super) fn knows(&self, state: &mut State, membership: &Membership) {
         let State { members, shown, .. } = state;
-        shown.retain(|id, _| members.contains_key(id));
+        shown.keep(membership);
         if let Some(tls) = &self.config.tls {
             let members = members.keys().copied().collect();
-            tls.set_known(Known { marks: membership.marks.clone(), members });
+            tls.set_known(Known { marks: membership.marks.clone(), members, broken: Broken::default() });
         }
     }
 }
