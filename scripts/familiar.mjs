@@ -108,6 +108,30 @@ async function ioredis() {
   console.log("what is usual with ioredis holds");
 }
 
+// The tables of commands that these libraries bring: how many arguments a command has, which of them are keys, whether it writes.
+// ioredis cuts keys out of commands by its table; node-redis may send to a replica whatever it takes for a read.
+async function tables() {
+  const client = new Redis({ port: Number(ports[0]), host: "127.0.0.1" });
+  const said = await client.command();
+  const [brought, sends] = [bring("@ioredis/commands/built/commands.json"), bring("@redis/client/dist/lib/commands/index.js").default];
+  // The server's own; and one of which redis tells by its subcommands, where this one tells which argument is the key.
+  const others = ["coracle", "object"];
+  let compared = 0;
+  for (const [name, arity, flags, first, last, step] of said.filter(([name]) => !others.includes(name))) {
+    const known = brought[name];
+    assert.ok(known, `ioredis does not know ${name}`);
+    const kind = (all) => ["write", "readonly"].map((flag) => all.includes(flag));
+    const [ours, theirs] = [[arity, first, last, step], [known.arity, known.keyStart, known.keyStop, known.step]];
+    assert.deepEqual([...ours, ...kind(flags)], [...theirs, ...kind(known.flags)], name);
+    assert.ok(!(sends[name.toUpperCase()]?.IS_READ_ONLY && flags.includes("write")), `node-redis takes ${name} for a read`);
+    compared++;
+  }
+  assert.ok(compared >= 80, `${compared} commands were compared`);
+  client.disconnect();
+  console.log(`${compared} commands are what the tables of ioredis and node-redis say`);
+}
+
+await tables();
 await usual();
 await ioredis();
 await sessions();
