@@ -2,13 +2,11 @@
 //! `BUSY … retry after N ms` it asks again after N ms.
 
 use coracle_server::client::{Client, Value};
+use hdrhistogram::Histogram;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep};
-use std::time::Duration;
-
-/// How many connections it has.
-const CONNECTIONS: usize = 8;
+use std::time::{Duration, Instant};
 
 /// How long it waits for an answer before it says that none came.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -16,10 +14,11 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// What it saw that it should not have is told of so many times at most.
 const PROBLEMS: usize = 5;
 
-#[derive(Default)]
 struct Seen {
     stop: AtomicBool,
     answered: AtomicU64,
+    /// How long each of the answers took, in microseconds, from the question that was not refused.
+    took: Mutex<Histogram<u64>>,
     busy: AtomicU64,
     problems: Mutex<Vec<String>>,
 }
@@ -36,13 +35,20 @@ pub(crate) struct Record {
 }
 
 impl Honest {
-    pub(crate) fn start(address: &str) -> Honest {
-        let seen = Arc::new(Seen::default());
-        let threads = (0..CONNECTIONS)
+    /// One of so many connections, each of which asks again so long after an answer.
+    pub(crate) fn start(address: &str, connections: usize, pause: Duration) -> Honest {
+        let seen = Arc::new(Seen {
+            stop: AtomicBool::new(false),
+            answered: AtomicU64::new(0),
+            took: Mutex::new(microseconds()),
+            busy: AtomicU64::new(0),
+            problems: Mutex::default(),
+        });
+        let threads = (0..connections)
             .map(|number| {
                 let (seen, address) = (seen.clone(), address.to_owned());
                 std::thread::spawn(move || {
-                    if let Err(problem) = talk(&address, number, &seen) {
+                    if let Err(problem) = talk(&address, number, pause, &seen) {
                         let mut problems = seen.problems.lock().unwrap_or_else(PoisonError::into_inner);
                         if problems.len() < PROBLEMS {
                             problems.push(format!("the honest client saw {problem}"));
@@ -59,6 +65,14 @@ impl Honest {
         self.seen.answered.load(Ordering::Relaxed)
     }
 
+    /// What 99 in a hundred answers took at most since this was asked last.
+    pub(crate) fn took(&self) -> Duration {
+        let mut took = self.seen.took.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = took.value_at_quantile(0.99);
+        took.reset();
+        Duration::from_micros(longest)
+    }
+
     pub(crate) fn stop(self) -> Record {
         self.seen.stop.store(true, Ordering::Relaxed);
         // One that failed has said so.
@@ -69,7 +83,12 @@ impl Honest {
     }
 }
 
-fn talk(address: &str, number: usize, seen: &Seen) -> Result<(), String> {
+/// Three digits of anything up to a minute.
+fn microseconds() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 60_000_000, 3).expect("bounds in order")
+}
+
+fn talk(address: &str, number: usize, pause: Duration, seen: &Seen) -> Result<(), String> {
     let text = |error: std::io::Error| error.to_string();
     let mut client = Client::connect(address, LIMIT).map_err(text)?;
     let key = format!("honest {number}").into_bytes();
@@ -81,6 +100,7 @@ fn talk(address: &str, number: usize, seen: &Seen) -> Result<(), String> {
         let value = turn.to_string().into_bytes();
         let asked: &[&[u8]] = if turn % 2 == 0 { &[b"SET", &key, &value] } else { &[b"GET", &key] };
         loop {
+            let since = Instant::now();
             match client.ask(asked).map_err(text)? {
                 Value::Simple(_) if turn % 2 == 0 => newest.clone_from(&value),
                 Value::Bulk(found) if turn % 2 == 1 && found == newest => {}
@@ -97,9 +117,12 @@ fn talk(address: &str, number: usize, seen: &Seen) -> Result<(), String> {
                     ));
                 }
             }
+            let mut took = seen.took.lock().unwrap_or_else(PoisonError::into_inner);
+            took.saturating_record(since.elapsed().as_micros() as u64);
             break;
         }
         seen.answered.fetch_add(1, Ordering::Relaxed);
+        sleep(pause);
     }
     Ok(())
 }

@@ -38,7 +38,10 @@ const LARGE: &str = "large";
 const MIB: usize = 1 << 20;
 
 /// What is done, by how many connections at each node.
-const KINDS: [(&str, usize, Kind); 13] = [
+pub(crate) type Kinds = &'static [(&'static str, usize, Kind)];
+
+/// Everything.
+pub(crate) const ALL: Kinds = &[
     ("a million arguments", 10, Kind::Arguments),
     ("as many arguments as are allowed", 10, Kind::AllowedArguments),
     ("replies that are not read", 300, Kind::Unread),
@@ -54,8 +57,22 @@ const KINDS: [(&str, usize, Kind); 13] = [
     ("silence at the peers' port", 260, Kind::SilentPeer),
 ];
 
+/// Ten times as many as keep a cluster busy, and 2,000 that do nothing or are slow.
+pub(crate) const CROWD: Kinds = &[
+    ("clients that ask on and on", 10 * BUSY / 3, Kind::Crowd),
+    ("replies that are read a byte at a time", 30, Kind::Trickle),
+    ("half commands", 40, Kind::HalfCommand),
+    ("idle clients", 600, Kind::Idle),
+];
+
+/// One that asks for all that it can get.
+pub(crate) const GREEDY: Kinds = &[("pipelines of 100,000", 1, Kind::Pipeline)];
+
+/// As many clients keep a cluster busy: with more it does no more.
+pub(crate) const BUSY: usize = 64;
+
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Arguments,
     AllowedArguments,
     Unread,
@@ -86,7 +103,8 @@ pub(crate) struct Hostile {
 }
 
 impl Hostile {
-    pub(crate) fn start(places: Vec<Place>) -> Hostile {
+    /// Has all this done to each of these nodes.
+    pub(crate) fn start(places: Vec<Place>, kinds: Kinds) -> Hostile {
         let stop = Arc::new(AtomicBool::new(false));
         let over = stop.clone();
         let thread = std::thread::spawn(move || {
@@ -94,7 +112,7 @@ impl Hostile {
             let _ = rustix::process::nice(19);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
-                Ok(runtime) => runtime.block_on(attack(places, over)),
+                Ok(runtime) => runtime.block_on(attack(places, kinds, over)),
                 Err(error) => format!("no attack: {error}"),
             }
         });
@@ -108,15 +126,15 @@ impl Hostile {
     }
 }
 
-async fn attack(places: Vec<Place>, over: Arc<AtomicBool>) -> String {
+async fn attack(places: Vec<Place>, kinds: Kinds, over: Arc<AtomicBool>) -> String {
     let done: Rc<RefCell<BTreeMap<&str, u64>>> = Rc::default();
     let local = LocalSet::new();
     let mut number = 0;
     for place in &places {
-        let Some(target) = Target::of(place, &places).await else {
+        let Some(target) = Target::of(place).await else {
             return "no attack: the nodes do not say who they are".to_owned();
         };
-        for (name, count, kind) in KINDS {
+        for &(name, count, kind) in kinds {
             for _ in 0..count {
                 number += 1;
                 let (target, done) = (target.clone(), done.clone());
@@ -157,14 +175,14 @@ struct Target {
 }
 
 impl Target {
-    async fn of(place: &Place, all: &[Place]) -> Option<Target> {
+    async fn of(place: &Place) -> Option<Target> {
         let seen = report(&place.client_addr, ROUND).ok()?;
         let peer = |id: u64| {
             let member = seen.members.iter().find(|member| member.id == id)?;
             let incarnation = Incarnation(u64::from_str_radix(&member.incarnation, 16).ok()?);
             Some(Peer { id: NodeId(id), incarnation })
         };
-        let other = all.iter().find(|other| other.id != place.id)?;
+        let other = seen.members.iter().find(|other| other.id != place.id)?;
         let (me, member) = (peer(place.id)?, peer(other.id)?);
         let (clients, peers) = (place.client_addr.parse().ok()?, place.peer_addr.parse().ok()?);
         let frame = wire::encode(&PeerMessage::Forward(Forward {
