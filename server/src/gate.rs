@@ -59,6 +59,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 struct Flow {
     under_way: usize,
     waiting: VecDeque<Waiting>,
+    /// Its place among the turns, if it has one.
+    turn: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -76,8 +78,8 @@ struct Line {
     under_way: usize,
     /// Of those that have anything under way, or wait.
     flows: BTreeMap<Holder, Flow>,
-    /// Those of whom somebody waits, in the order of their turns.
-    turns: VecDeque<Holder>,
+    /// Those of whom somebody waits, or did when they were put here, each once, in the order of their turns.
+    turns: BTreeMap<u64, Holder>,
     /// How many wait.
     waiting: usize,
     /// Since when somebody does.
@@ -90,6 +92,7 @@ struct Line {
     /// How long that should be.
     should: Duration,
     next: u64,
+    last_turn: u64,
 }
 
 impl Default for Line {
@@ -98,7 +101,7 @@ impl Default for Line {
             room: MOST_ROOM,
             under_way: 0,
             flows: BTreeMap::new(),
-            turns: VecDeque::new(),
+            turns: BTreeMap::new(),
             waiting: 0,
             since: None,
             refused: None,
@@ -106,6 +109,7 @@ impl Default for Line {
             quickest: Duration::MAX,
             should: SHOULD,
             next: 0,
+            last_turn: 0,
         }
     }
 }
@@ -144,15 +148,25 @@ impl Line {
         }
         let (go, told) = oneshot::channel();
         self.next += 1;
-        let waiting = &mut self.flows.entry(from.clone()).or_default().waiting;
-        waiting.push_back(Waiting { number: self.next, bytes, go });
-        if waiting.len() == 1 && !self.turns.contains(from) {
-            self.turns.push_back(from.clone());
+        let number = self.next;
+        let flow = self.flows.entry(from.clone()).or_default();
+        flow.waiting.push_back(Waiting { number, bytes, go });
+        if flow.turn.is_none() {
+            self.line_up(from);
         }
         self.waiting += 1;
         let since = *self.since.get_or_insert(now);
         let stands = now.duration_since(since) >= INTERVAL || self.has_refused(now);
-        Arrival::Waits(self.next, told, if stands { MOMENT } else { PATIENCE })
+        Arrival::Waits(number, told, if stands { MOMENT } else { PATIENCE })
+    }
+
+    /// It has the last turn of all.
+    fn line_up(&mut self, from: &Holder) {
+        if let Some(flow) = self.flows.get_mut(from) {
+            self.last_turn += 1;
+            flow.turn = Some(self.last_turn);
+            self.turns.insert(self.last_turn, from.clone());
+        }
     }
 
     /// Whether somebody was refused within an interval.
@@ -164,12 +178,13 @@ impl Line {
     fn let_in(&mut self) {
         let mut looked = 0;
         while looked < self.turns.len().min(LOOKS)
-            && let Some(from) = self.turns.pop_front()
+            && let Some((_, from)) = self.turns.pop_first()
         {
-            let Some(first) = self.flows.get(&from).and_then(|flow| flow.waiting.front()) else { continue };
-            let (bytes, number) = (first.bytes, first.number);
+            let Some(flow) = self.flows.get_mut(&from) else { continue };
+            flow.turn = None;
+            let Some(&Waiting { bytes, number, .. }) = flow.waiting.front() else { continue };
             if !self.fits(&from, bytes) {
-                self.turns.push_back(from);
+                self.line_up(&from);
                 looked += 1;
                 continue;
             }
@@ -181,7 +196,7 @@ impl Line {
                 }
             }
             if self.flows.get(&from).is_some_and(|flow| !flow.waiting.is_empty()) {
-                self.turns.push_back(from);
+                self.line_up(&from);
             }
             looked = 0;
         }
@@ -209,8 +224,10 @@ impl Line {
     }
 
     fn forget(&mut self, from: &Holder) {
-        if self.flows.get(from).is_some_and(|flow| flow.under_way == 0 && flow.waiting.is_empty()) {
-            self.flows.remove(from);
+        if self.flows.get(from).is_some_and(|flow| flow.under_way == 0 && flow.waiting.is_empty())
+            && let Some(Flow { turn: Some(turn), .. }) = self.flows.remove(from)
+        {
+            self.turns.remove(&turn);
         }
     }
 
@@ -471,7 +488,23 @@ mod tests {
         drop(passed);
         assert!(gate.pass(&one, usize::MAX, || None).await.is_some(), "what is too large passes alone");
         let line = gate.line();
-        assert!(line.flows.is_empty() && line.since.is_none() && line.under_way == 0, "{line:?}");
+        assert!(
+            line.flows.is_empty() && line.turns.is_empty() && line.since.is_none() && line.under_way == 0,
+            "{line:?}"
+        );
+    }
+
+    #[test]
+    fn whoever_waits_and_gives_up_again_and_again_has_one_turn() {
+        let (mut line, now) = (Line::default(), Instant::now());
+        assert!(matches!(line.arrive(now, &address(1), MOST_ROOM), Arrival::Passes));
+        for _ in 0..100 {
+            let Arrival::Waits(number, ..) = line.arrive(now, &address(2), MOST_ROOM) else { panic!() };
+            let Arrival::Waits(next, ..) = line.arrive(now, &address(2), LEAST) else { panic!() };
+            assert_eq!(line.turns.len(), 1);
+            assert!(line.remove(&address(2), number).is_some() && line.remove(&address(2), next).is_some());
+        }
+        assert!(line.turns.is_empty() && line.flows.len() == 1);
     }
 
     #[test]
@@ -547,7 +580,7 @@ mod tests {
         let sparse = answered.iter().filter(|(from, ..)| *from == address(99)).count();
         assert_eq!(sparse, 85, "none was refused");
         let line = gate.line();
-        assert!(line.flows.is_empty() && line.under_way == 0, "{line:?}");
+        assert!(line.flows.is_empty() && line.turns.is_empty() && line.under_way == 0, "{line:?}");
     }
 
     /// 30 clients that ask again and again, where each answer takes 10 ms, however few there are. A storm comes and goes: five
@@ -583,6 +616,6 @@ mod tests {
         assert!(refused.len() > 1_000, "{} in the storm", refused.len());
         assert_eq!(late, 0, "of {} refusals", refused.len());
         let line = gate.line();
-        assert!(line.flows.is_empty() && line.under_way == 0, "{line:?}");
+        assert!(line.flows.is_empty() && line.turns.is_empty() && line.under_way == 0, "{line:?}");
     }
 }
