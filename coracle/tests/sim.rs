@@ -165,6 +165,8 @@ const KEPT: &[(u64, Option<usize>, u64, Option<&str>)] = &[
     ),
     // Whoever drops the entries of an append drops the rulings in it too, and commits nothing by it.
     (7835000176, None, 2000, None),
+    // Of three machines one is given up late, for what it looked like once: none is left to see what is wrong with another.
+    (7_862_009_016, None, 2000, None),
 ];
 
 #[test]

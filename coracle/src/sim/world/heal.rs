@@ -59,13 +59,28 @@ impl World {
         self.watch_counts()?;
         // S5: nobody goes on with a machine that others saw to be wrong.
         self.until("S5", 30 * ELECTION, "fence around each machine that rotted", |world| {
-            !world.hosts.iter().any(Host::is_rot_overlooked)
+            !world.is_rot_overlooked() || world.is_no_majority_right()
         })?;
+        if self.is_rot_overlooked() {
+            // One was given up late, for what it looked like once, and another one has rotted since: nobody can tell which of
+            // the others is right, and so none is rebuilt.
+            return Ok(());
+        }
         self.rebuild_all()?;
         self.stay()?;
         let elections = term(self).saturating_sub(elected);
         self.pace("elections", elections * 1000);
         Ok(())
+    }
+
+    fn is_rot_overlooked(&self) -> bool {
+        self.hosts.iter().any(Host::is_rot_overlooked)
+    }
+
+    /// Whether those that are right and used are too few to say what is right.
+    fn is_no_majority_right(&self) -> bool {
+        let right = self.hosts.iter().filter(|host| !host.dead && !host.is_spoilt()).count();
+        2 * right <= self.hosts.len()
     }
 
     /// How long something took, in a cluster that is whole: where nodes are dead, the others are slower, and how many
