@@ -41,7 +41,7 @@ fn beside(
         let rate = measured(&honest, length, interrupt)?;
         let took = honest.took();
         println!("{name}: {rate:.0} answers per second, and 99 in a hundred within {took:?}");
-        Ok::<_, String>((rate, took))
+        if took.is_zero() { Err(format!("there was no answer {name}")) } else { Ok((rate, took)) }
     };
     phase("at first", MEASURED)?;
     let normal = phase("normally", length)?;
@@ -49,7 +49,7 @@ fn beside(
     let hostile = Hostile::start(led.places(), kinds);
     phase("while they come", MEASURED)?;
     let during = phase("beside them", length)?;
-    println!("what they did: {}", hostile.stop());
+    println!("what they did: {}", hostile.stop()?);
     std::thread::sleep(SOON);
     let after = phase("afterwards", MEASURED)?;
     let seen = watch.stop();

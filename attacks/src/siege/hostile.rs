@@ -99,7 +99,7 @@ pub(crate) fn prepare(place: &Place) -> Result<(), String> {
 
 pub(crate) struct Hostile {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<String>,
+    thread: JoinHandle<Result<String, String>>,
 }
 
 impl Hostile {
@@ -113,26 +113,27 @@ impl Hostile {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             match runtime {
                 Ok(runtime) => runtime.block_on(attack(places, kinds, over)),
-                Err(error) => format!("no attack: {error}"),
+                Err(error) => Err(error.to_string()),
             }
         });
         Hostile { stop, thread }
     }
 
-    /// Ends it. What was done.
-    pub(crate) fn stop(self) -> String {
+    /// Ends it. What was done; an error if that was nothing.
+    pub(crate) fn stop(self) -> Result<String, String> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().unwrap_or_else(|_| "the attackers failed".to_owned())
+        let done = self.thread.join().unwrap_or_else(|_| Err("their thread ended".to_owned()));
+        done.map_err(|why| format!("there was no attack: {why}"))
     }
 }
 
-async fn attack(places: Vec<Place>, kinds: Kinds, over: Arc<AtomicBool>) -> String {
+async fn attack(places: Vec<Place>, kinds: Kinds, over: Arc<AtomicBool>) -> Result<String, String> {
     let done: Rc<RefCell<BTreeMap<&str, u64>>> = Rc::default();
     let local = LocalSet::new();
     let mut number = 0;
     for place in &places {
         let Some(target) = Target::of(place).await else {
-            return "no attack: the nodes do not say who they are".to_owned();
+            return Err("the nodes do not say who they are".to_owned());
         };
         for &(name, count, kind) in kinds {
             for _ in 0..count {
@@ -158,7 +159,7 @@ async fn attack(places: Vec<Place>, kinds: Kinds, over: Arc<AtomicBool>) -> Stri
     drop(local);
     let done = done.borrow();
     let told: Vec<_> = done.iter().map(|(name, times)| format!("{name} ({times} rounds)")).collect();
-    told.join(", ")
+    Ok(told.join(", "))
 }
 
 /// Whom to attack.

@@ -159,7 +159,7 @@ fn besiege(led: &Led, length: Duration, interrupt: &Interrupt) -> Result<Outcome
     let hostile = Hostile::start(led.places(), ALL);
     let start = Instant::now();
     let during = measured(&honest, length, interrupt)?;
-    let done = hostile.stop();
+    let done = hostile.stop()?;
     println!("{:.0} s of siege: {done}", start.elapsed().as_secs_f64());
 
     sleep(SOON);
