@@ -237,7 +237,7 @@ fn writes_become_durable() {
     let (inner, kept, shut) = (MemoryStore::new(), held.clone(), closed.clone());
     let store = Store { inner, held: kept, fails_at, closed: shut };
     let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let writer = Writer::start("w".into(), Box::new(store), None, reports, Broken::default()).unwrap();
+    let mut writer = Writer::start("w".into(), Box::new(store), None, reports, Broken::default()).unwrap();
     // It may stop without waiting for what it has ordered.
     let waits = perhaps();
     block_on(async {

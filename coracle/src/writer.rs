@@ -1,8 +1,11 @@
-//! The log's writer: a thread that owns the store and makes one batch after the other durable.
+//! The log's writer: owns the store and makes one batch after the other durable.
 //!
-//! A sync blocks, so it has a thread of its own. While it syncs, further writes gather in the
+//! A sync blocks, so the writer of a disk has a thread of its own. While it syncs, further writes gather in the
 //! [`WriteQueue`] and go to the disk together next. Where a store has no room for a write, that write waits, and all
 //! after it, until there is some: nothing is in doubt, and nothing is lost.
+//!
+//! A store in memory never blocks, so its orders are carried out where they are given: to wake a thread costs more
+//! than they do.
 
 use super::primitives::mpsc::{self, RecvTimeoutError};
 use super::primitives::thread;
@@ -46,14 +49,16 @@ pub(crate) enum Report {
     Failed(StoreError),
 }
 
-/// The way to the writer's thread. Dropping it lets the thread finish what it has, and end.
-pub(crate) struct Writer {
-    orders: mpsc::Sender<Order>,
-    ended: oneshot::Receiver<()>,
+/// The way to the writer. Dropping it lets a thread finish what it has, and end.
+pub(crate) enum Writer {
+    /// On its own thread.
+    Thread { orders: mpsc::Sender<Order>, ended: oneshot::Receiver<()> },
+    /// Where its orders are given.
+    Here(Box<Work>),
 }
 
 impl Writer {
-    /// Starts the thread. `disk` is where the identity is; none for a store in memory.
+    /// Starts the thread. `disk` is where the identity is.
     pub(crate) fn start(
         name: String,
         store: Box<dyn LogStore>,
@@ -64,56 +69,89 @@ impl Writer {
         let (orders, inbox) = mpsc::channel();
         let (end, ended) = oneshot::channel();
         thread::Builder::new().name(name).spawn(move || {
-            let mut store = store;
-            let queue = WriteQueue::new(broken);
-            let disk_there = disk.as_deref();
-            let mut work =
-                Work { store: &mut *store, disk: disk_there, orders: &inbox, reports: &reports, queue };
-            if let Err(error) = work.run() {
-                // Nobody listens any more if the node is gone already.
-                drop(reports.send(Report::Failed(error)));
+            let mut work = Work::new(store, disk, reports, broken);
+            if let Err(error) = work.run(&inbox) {
+                work.report(Report::Failed(error));
                 // The store stays open until the node has heard: its readers would say that it was closed, and
                 // not why.
                 while inbox.recv().is_ok() {}
             }
-            drop((store, disk));
+            drop(work);
             drop(end);
         })?;
-        Ok(Writer { orders, ended })
+        Ok(Writer::Thread { orders, ended })
+    }
+
+    /// Works where orders are given, on a store that never blocks and always has room: one in memory.
+    pub(crate) fn here(store: Box<dyn LogStore>, reports: UnboundedSender<Report>, broken: Broken) -> Writer {
+        Writer::Here(Box::new(Work::new(store, None, reports, broken)))
     }
 
     /// Queues an order. One that comes after a failure is lost, as the node stops anyway.
-    pub(crate) fn order(&self, order: Order) {
-        drop(self.orders.send(order));
+    pub(crate) fn order(&mut self, order: Order) {
+        match self {
+            Writer::Thread { orders, .. } => drop(orders.send(order)),
+            Writer::Here(work) => work.carry_out(order),
+        }
     }
 
-    /// Lets the thread finish, and waits until the store is closed.
+    /// Lets a thread finish, and waits until the store is closed.
     pub(crate) async fn finish(self) {
-        let Writer { orders, ended } = self;
-        drop(orders);
-        // The sender is dropped, not used: the error is the news.
-        drop(ended.await);
+        if let Writer::Thread { orders, ended } = self {
+            drop(orders);
+            // The sender is dropped, not used: the error is the news.
+            drop(ended.await);
+        }
     }
 }
 
-/// What the thread works with.
-struct Work<'a> {
-    store: &'a mut dyn LogStore,
-    disk: Option<&'a dyn Disk>,
-    orders: &'a mpsc::Receiver<Order>,
-    reports: &'a UnboundedSender<Report>,
+/// What a writer works with.
+pub(crate) struct Work {
+    store: Box<dyn LogStore>,
+    /// Where the identity is; none for a store in memory.
+    disk: Option<Arc<dyn Disk>>,
+    reports: UnboundedSender<Report>,
     queue: WriteQueue,
+    /// The store failed, where orders are carried out as they are given.
+    failed: bool,
 }
 
-impl Work<'_> {
+impl Work {
+    fn new(
+        store: Box<dyn LogStore>,
+        disk: Option<Arc<dyn Disk>>,
+        reports: UnboundedSender<Report>,
+        broken: Broken,
+    ) -> Work {
+        Work { store, disk, reports, queue: WriteQueue::new(broken), failed: false }
+    }
+
+    /// Carries out an order at once, and says so.
+    fn carry_out(&mut self, order: Order) {
+        if self.failed {
+            return;
+        }
+        let done = self.take(order).and_then(|()| {
+            while let Some((id, batch)) = self.queue.take() {
+                self.store.write(&batch)?;
+                self.durable(id);
+            }
+            Ok(())
+        });
+        if let Err(error) = done {
+            self.failed = true;
+            self.report(Report::Failed(error));
+        }
+    }
+
     /// Works until nobody can send orders any more.
-    fn run(&mut self) -> Result<(), StoreError> {
+    fn run(&mut self, orders: &mpsc::Receiver<Order>) -> Result<(), StoreError> {
         let mut quiet = true;
         loop {
             let order = if quiet {
-                self.orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                orders.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                self.orders.recv_timeout(QUIET)
+                orders.recv_timeout(QUIET)
             };
             match order {
                 Ok(order) => self.take(order)?,
@@ -126,17 +164,22 @@ impl Work<'_> {
             }
             quiet = false;
             while !self.queue.is_empty() {
-                while let Ok(order) = self.orders.try_recv() {
+                while let Ok(order) = orders.try_recv() {
                     self.take(order)?;
                 }
                 let Some((id, batch)) = self.queue.take() else { break };
-                if !self.write(&batch)? {
+                if !self.write(&batch, orders)? {
                     return Ok(());
                 }
-                if let Some(id) = id {
-                    self.report(Report::Durable(id));
-                }
+                self.durable(id);
             }
+        }
+    }
+
+    /// Up to this write all is durable, if it is the last part of one.
+    fn durable(&self, id: Option<WriteId>) {
+        if let Some(id) = id {
+            self.report(Report::Durable(id));
         }
     }
 
@@ -144,13 +187,13 @@ impl Work<'_> {
         match order {
             Order::Write(id, batch) => self.queue.push(id, batch),
             Order::Name(cluster) => {
-                if let Some(disk) = self.disk {
+                if let Some(disk) = self.disk.as_deref() {
                     identity::set_cluster(disk, cluster)?;
                 }
                 self.report(Report::Named(cluster));
             }
             Order::Met(all) => {
-                match self.disk.map_or(Ok(()), |disk| met::save(disk, &all)) {
+                match self.disk.as_deref().map_or(Ok(()), |disk| met::save(disk, &all)) {
                     // Nothing that this node promised depends on it: where there is no room, the old file stays.
                     Err(StoreError::Io { source, .. }) if no_room(&source) => {
                         tracing::warn!(
@@ -160,7 +203,7 @@ impl Work<'_> {
                     result => result?,
                 }
             }
-            Order::Places(all) => match self.disk.map_or(Ok(()), |disk| moved::save(disk, &all)) {
+            Order::Places(all) => match self.disk.as_deref().map_or(Ok(()), |disk| moved::save(disk, &all)) {
                 // The membership's addresses are tried all the same.
                 Err(StoreError::Io { source, .. }) if no_room(&source) => {
                     tracing::warn!("no room on the disk to note where members have moved to");
@@ -175,27 +218,27 @@ impl Work<'_> {
                 purged => purged?,
             },
             Order::Fence(index) => {
-                if let Some(disk) = self.disk {
+                if let Some(disk) = self.disk.as_deref() {
                     identity::set_fence(disk, index)?;
                 }
             }
             Order::Mended => {
-                self.disk.map_or(Ok(()), identity::lift_fence)?;
+                self.disk.as_deref().map_or(Ok(()), identity::lift_fence)?;
                 self.report(Report::Mended);
             }
             Order::Stop(stop) => {
-                if let Some(disk) = self.disk {
+                if let Some(disk) = self.disk.as_deref() {
                     identity::set_stop(disk, stop.clone())?;
                 }
                 self.report(Report::Stopped(stop.map(|stop| stop.stop)));
             }
             Order::Rules => {
-                if let Some(disk) = self.disk {
+                if let Some(disk) = self.disk.as_deref() {
                     identity::set_rules(disk)?;
                 }
             }
             Order::Promise(promise) => {
-                if let Some(disk) = self.disk {
+                if let Some(disk) = self.disk.as_deref() {
                     identity::set_promise(disk, promise.map(|promise| promise.to_kept()))?;
                 }
                 self.report(Report::Promised);
@@ -206,7 +249,7 @@ impl Work<'_> {
 
     /// Writes a batch, as soon as there is room for it. False if nobody can send orders any more before there is:
     /// what was held then was never acknowledged.
-    fn write(&mut self, batch: &WriteBatch) -> Result<bool, StoreError> {
+    fn write(&mut self, batch: &WriteBatch, orders: &mpsc::Receiver<Order>) -> Result<bool, StoreError> {
         let mut pause = FIRST_PAUSE;
         loop {
             let first = pause == FIRST_PAUSE;
@@ -224,7 +267,7 @@ impl Work<'_> {
             }
             let again = Instant::now() + pause;
             loop {
-                match self.orders.recv_timeout(again.saturating_duration_since(Instant::now())) {
+                match orders.recv_timeout(again.saturating_duration_since(Instant::now())) {
                     Ok(order) => self.take(order)?,
                     Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => return Ok(false),

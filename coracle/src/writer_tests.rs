@@ -52,7 +52,8 @@ async fn a_store_that_failed_stays_open_until_the_node_lets_go() {
     let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
     let open = Arc::new(());
     let store = Full(MemoryStore::new(), open.clone());
-    let writer = Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
+    let mut writer =
+        Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
     writer.order(Order::Write(WriteId(1), WriteBatch::default()));
     assert!(matches!(told.recv().await, Some(Report::Failed(_))));
     // Whoever takes the next order, or drops it unseen, has not closed the store before.
@@ -65,6 +66,24 @@ async fn a_store_that_failed_stays_open_until_the_node_lets_go() {
     assert_eq!(Arc::strong_count(&open), 2);
     writer.finish().await;
     assert_eq!(Arc::strong_count(&open), 1);
+}
+
+/// What is in memory needs no thread: an order is carried out when it was given, and a failure is the last report.
+#[test]
+fn a_store_in_memory_is_written_where_orders_are_given() {
+    let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let entry = |index| Entry::new(LogId::new(1, index), Kind::Noop, Stamp::default(), &[]);
+    let append = |index| WriteBatch { hard_state: None, changes: vec![Change::Append(vec![entry(index)])] };
+    let mut writer = Writer::here(Box::new(MemoryStore::new()), reports, Broken::default());
+    for index in [1, 2] {
+        writer.order(Order::Write(WriteId(index), append(index)));
+        assert!(matches!(told.try_recv(), Ok(Report::Durable(WriteId(id))) if id == index));
+    }
+    // There is a gap before it.
+    writer.order(Order::Write(WriteId(3), append(4)));
+    assert!(matches!(told.try_recv(), Ok(Report::Failed(StoreError::Refused(_)))));
+    writer.order(Order::Write(WriteId(4), append(3)));
+    assert!(told.try_recv().is_err(), "nothing is written after a failure");
 }
 
 /// Has no room the first so many times.
@@ -97,7 +116,8 @@ impl LogStore for Crowded {
 async fn a_store_without_room_is_told_once_and_what_was_held_is_written_when_there_is() {
     let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
     let store = Crowded(MemoryStore::new(), 3);
-    let writer = Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
+    let mut writer =
+        Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
     writer.order(Order::Write(WriteId(1), WriteBatch::default()));
     let Some(Report::NoSpace(reason)) = told.recv().await else { panic!() };
     assert!(reason.contains("make room"), "{reason}");
@@ -112,7 +132,8 @@ async fn a_store_without_room_is_told_once_and_what_was_held_is_written_when_the
 async fn a_node_stops_while_its_store_has_no_room() {
     let (reports, mut told) = tokio::sync::mpsc::unbounded_channel();
     let store = Crowded(MemoryStore::new(), u32::MAX);
-    let writer = Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
+    let mut writer =
+        Writer::start("writer".into(), Box::new(store), None, reports, Broken::default()).unwrap();
     writer.order(Order::Write(WriteId(1), WriteBatch::default()));
     assert!(matches!(told.recv().await, Some(Report::NoSpace(_))));
     writer.finish().await;
@@ -152,7 +173,7 @@ async fn a_purge_is_carried_out_while_a_write_waits_for_room() {
     (1..=2).for_each(|index| store.write(&batch(index)).unwrap());
     let reader = store.reader();
     let store = Box::new(Cramped(store, false));
-    let writer = Writer::start("writer".into(), store, None, reports, Broken::default()).unwrap();
+    let mut writer = Writer::start("writer".into(), store, None, reports, Broken::default()).unwrap();
     writer.order(Order::Write(WriteId(1), batch(3)));
     assert!(matches!(told.recv().await, Some(Report::NoSpace(_))));
     writer.order(Order::Purge(LogId::new(1, 1)));
