@@ -5,12 +5,12 @@
 //! the log, as for a state machine, on each node. That all of them committed all of it is looked at after the time is taken, which is
 //! this thread's time on a processor, since nothing here waits.
 
-mod coracle;
 mod omni_paxos;
 mod raft_rs;
 
 use crate::report::{by_turns, table};
 use clap::Args;
+use coracle::sim::counting::Alone;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
@@ -52,11 +52,29 @@ trait Cluster {
     fn committed(&self) -> [u64; NODES];
 }
 
+impl Cluster for Alone {
+    fn elected(_: u64) -> Alone {
+        Alone::elected()
+    }
+
+    fn commit(&mut self, batch: Vec<Vec<u8>>) {
+        self.commit(batch);
+    }
+
+    fn settle(&mut self) {
+        self.settle();
+    }
+
+    fn committed(&self) -> [u64; NODES] {
+        self.committed()
+    }
+}
+
 /// What a contender is called, and how it is started.
 type Contender = (&'static str, fn(u64) -> Box<dyn Cluster>);
 
 const CONTENDERS: [Contender; 5] = [
-    ("Coracle", |batch| Box::new(coracle::Coracle::elected(batch))),
+    ("Coracle", |batch| Box::new(<Alone as Cluster>::elected(batch))),
     ("raft-rs", |batch| Box::new(raft_rs::RaftRs::<false>::elected(batch))),
     ("raft-rs, `batch_append`", |batch| Box::new(raft_rs::RaftRs::<true>::elected(batch))),
     ("omnipaxos", |batch| Box::new(omni_paxos::Omni::<false>::elected(batch))),

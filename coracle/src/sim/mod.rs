@@ -10,6 +10,7 @@ mod chance;
 mod clients;
 mod clock;
 mod cores;
+pub mod counting;
 mod dice;
 mod fresh;
 mod ghost;

@@ -5,11 +5,13 @@
 //! the same computer: what is left between them is the price of consensus and of our code.
 
 mod bare;
+mod counting;
 mod latency;
 pub mod load;
 mod probe;
 pub mod raw;
 
+use self::counting::Count;
 use self::load::{Load, Outcome};
 use crate::cluster::Interrupt;
 use crate::credentials::AsUser;
@@ -31,7 +33,7 @@ const WARM_UP: Duration = Duration::from_secs(1);
 pub struct Bench {
     /// The client address of a node; with several, separated by commas, the one that leads is measured
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', conflicts_with = "probe",
-          required_unless_present_any = ["probe", "bare"])]
+          required_unless_present_any = ["probe", "bare", "count"])]
     to: Vec<String>,
     #[command(flatten)]
     login: AsUser,
@@ -44,6 +46,12 @@ pub struct Bench {
     /// The bare processes that this one passes its writes on to
     #[arg(long, hide = true, value_name = "HOST:PORT", value_delimiter = ',')]
     followers: Vec<String>,
+    /// Do writes in this process alone, to count their instructions
+    #[arg(long, hide = true, value_enum, conflicts_with_all = ["to", "probe"])]
+    count: Option<Count>,
+    /// How many
+    #[arg(long, hide = true, default_value_t = 1_000, requires = "count")]
+    writes: usize,
     /// Number of requests under way at once
     #[arg(long, value_name = "COUNT", default_value_t = 50, conflicts_with = "probe",
           value_parser = clap::value_parser!(u16).range(1..=10_000))]
@@ -91,6 +99,10 @@ impl Bench {
                 Bare::First => bare::first(dir, &self.followers),
                 Bare::Follower => bare::follower(dir),
             };
+        }
+        if let Some(what) = self.count {
+            counting::run(what, self.writes);
+            return Ok(());
         }
         if self.probe { self.probe(interrupt) } else { self.measure() }
     }

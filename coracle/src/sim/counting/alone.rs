@@ -1,6 +1,5 @@
-//! Coracle's core, with the least of a shell: what `coracle/src/replica.rs` does, without limits, clocks and callers.
+//! The core alone, with the least of a shell: what `replica` does, without limits, clocks and callers.
 
-use super::{Cluster, LEADER, NODES};
 use bytes::Bytes;
 use coracle_core::{
     Boot, Carried, ClusterId, Envelope, Held, Incarnation, Index, Input, LogId, Member, Membership, Message,
@@ -8,6 +7,10 @@ use coracle_core::{
 };
 use std::collections::VecDeque;
 use std::mem;
+
+/// How many nodes there are, the first of which leads.
+const NODES: usize = 3;
+const LEADER: usize = 0;
 
 #[derive(Clone)]
 struct Entry {
@@ -33,7 +36,8 @@ struct Node {
     committed: u64,
 }
 
-pub(super) struct Coracle {
+/// Three nodes, the first of which leads.
+pub struct Alone {
     nodes: Vec<Node>,
     mail: [Vec<Mail>; NODES],
     now: Tick,
@@ -43,8 +47,9 @@ fn peer(at: usize) -> Peer {
     Peer { id: NodeId(at as u64 + 1), incarnation: Incarnation(at as u64 + 11) }
 }
 
-impl Cluster for Coracle {
-    fn elected(_: u64) -> Coracle {
+impl Alone {
+    /// Elects the leader.
+    pub fn elected() -> Alone {
         let node = |at| {
             let settings = Settings::default();
             let raft = Raft::new(peer(at), Boot(1), settings, 42, Restored::default(), Tick(0));
@@ -58,7 +63,7 @@ impl Cluster for Coracle {
             }
         };
         let mut cluster =
-            Coracle { nodes: (0..NODES).map(node).collect(), mail: Default::default(), now: Tick(0) };
+            Alone { nodes: (0..NODES).map(node).collect(), mail: Default::default(), now: Tick(0) };
         let member = |at| {
             let Peer { id, incarnation } = peer(at);
             Member { id, incarnation, address: String::new() }
@@ -74,14 +79,16 @@ impl Cluster for Coracle {
         cluster
     }
 
-    fn commit(&mut self, batch: Vec<Vec<u8>>) {
+    /// Proposes a batch at the leader, and passes messages until nobody has any more.
+    pub fn commit(&mut self, batch: Vec<Vec<u8>>) {
         let count = batch.len() as u64;
         self.nodes[LEADER].proposed = batch.into_iter().map(Bytes::from).collect();
         self.step(LEADER, Input::Propose { ticket: Ticket(1), count }, Vec::new());
         self.pass();
     }
 
-    fn settle(&mut self) {
+    /// Lets time pass, until followers know of all that is committed.
+    pub fn settle(&mut self) {
         for _ in 0..2 * Settings::default().heartbeat {
             self.now = self.now.after(1);
             (0..NODES).for_each(|at| self.step(at, Input::Tick, Vec::new()));
@@ -89,12 +96,11 @@ impl Cluster for Coracle {
         }
     }
 
-    fn committed(&self) -> [u64; NODES] {
+    /// How many proposed entries each node has committed, and taken out of its log.
+    pub fn committed(&self) -> [u64; NODES] {
         [0, 1, 2].map(|at| self.nodes[at].committed)
     }
-}
 
-impl Coracle {
     /// Passes messages until nobody has any more.
     fn pass(&mut self) {
         while self.mail.iter().any(|mail| !mail.is_empty()) {
