@@ -12,6 +12,7 @@
 //! | `cut` | the power goes off: every operation fails from now on |
 //! | `cut-after N` | it goes off after `N` more operations that change something |
 //! | `restore PERCENT SEED` | unmounts, comes back with what survived, and mounts anew: each unsynced sector, length and name survives with this probability; all files must be closed |
+//! | `slow MICROSECONDS` | each sync of a file takes that much longer from now on; `slow 0` undoes it |
 //!
 //! It unmounts and ends when standard input does.
 #![forbid(unsafe_code)]
@@ -27,6 +28,7 @@ use std::io::{self, BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A mounted disk.
 struct Disk {
@@ -80,6 +82,9 @@ impl Disk {
             }
             ["cut"] => self.state().cut_after(0),
             ["cut-after", operations] => self.state().cut_after(number(operations)?),
+            ["slow", microseconds] => {
+                self.state().slow(Duration::from_micros(number(microseconds)?));
+            }
             ["restore", percent, seed] => {
                 let (percent, seed) = (number(percent)?, number(seed)?);
                 self.restore(percent, seed).map_err(|error| error.to_string())?;
@@ -129,4 +134,25 @@ fn serve(path: &Path) -> io::Result<()> {
         out.flush()?;
     }
     disk.detach()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_as_slow_as_it_was_told_last() {
+        let state = Arc::new(Mutex::new(State::new()));
+        let mut disk = Disk { state, path: PathBuf::new(), session: None };
+        assert_eq!(disk.state().slower(), Duration::ZERO);
+        disk.obey("slow 20000").unwrap();
+        disk.state().cut_after(0);
+        disk.state().restore(|| false);
+        assert_eq!(disk.state().slower(), Duration::from_millis(20), "the power was off in between");
+        disk.obey("slow 0").unwrap();
+        assert_eq!(disk.state().slower(), Duration::ZERO);
+        for wrong in ["slow", "slow -1", "slow 1 2", "slow soon"] {
+            assert!(disk.obey(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -227,7 +227,9 @@ impl Filesystem for Served {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        std::thread::sleep(SYNC);
+        // Read before the wait: the state is not held while it lasts.
+        let slower = self.state().slower();
+        std::thread::sleep(SYNC + slower);
         empty(reply, self.state().change(ino.0).map(File::sync));
     }
 

@@ -7,6 +7,7 @@
 use super::file::File;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 /// The number of the directory that all others are in.
 pub(crate) const ROOT: u64 = 1;
@@ -59,18 +60,30 @@ pub(crate) struct State {
     left: Option<u64>,
     /// How many were done.
     operations: u64,
+    /// How much longer a sync takes than on a disk that is not slow.
+    slower: Duration,
 }
 
 impl State {
     /// An empty disk.
     pub(crate) fn new() -> State {
         let root = (ROOT, Inode::Directory(Directory::default()));
-        State { inodes: [root].into(), next: ROOT + 1, left: None, operations: 0 }
+        State { inodes: [root].into(), next: ROOT + 1, left: None, operations: 0, slower: Duration::ZERO }
     }
 
     /// How many operations that change something were done so far.
     pub(crate) fn operations(&self) -> u64 {
         self.operations
+    }
+
+    /// Has each sync take so much longer, also after the power was off.
+    pub(crate) fn slow(&mut self, slower: Duration) {
+        self.slower = slower;
+    }
+
+    /// How much longer a sync takes.
+    pub(crate) fn slower(&self) -> Duration {
+        self.slower
     }
 
     /// The power goes off after so many more operations that change something.
