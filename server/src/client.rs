@@ -72,6 +72,11 @@ pub(crate) fn login() -> Option<&'static (String, Secret)> {
     LOGIN.get()
 }
 
+/// What makes its connections encrypted ones, if they are to be.
+pub(crate) fn dialer() -> Option<TlsDialer> {
+    ENCRYPTED.get().map(|encryption| (encryption.dialer)())
+}
+
 /// The words with which a command shows the join token to nodes that want it with each one: those that know no
 /// `CORACLE TOKEN`.
 pub(crate) fn token_words() -> Vec<&'static [u8]> {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use coracle_server::client::{Client, Value};
 use serde_json::Value as Json;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -54,6 +55,17 @@ fn a_cluster_is_measured_at_its_leader() {
     let run = bench(&["--to", &all[follower as usize - 1], "--clients", "3", "--seconds", "1"]);
     let told = text(&run.stdout);
     assert!(run.status.success() && told.contains("3 clients on 3 connections"), "{told}{run:?}");
+}
+
+#[test]
+fn so_many_keys_are_in_play_as_are_asked_for() {
+    let (cluster, _directory) = formed(1, STEADY);
+    let address = cluster.node(1).place.client_addr.clone();
+    let run = bench(&["--to", &address, "--clients", "4", "--keys", "3", "--seconds", "1", "--json"]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert_eq!(number(&json(&run), "/keys"), 3.0);
+    let mut client = Client::connect(&address, Duration::from_secs(10)).unwrap();
+    assert_eq!(ask(&mut client, "DBSIZE"), Value::Number(3));
 }
 
 #[test]
@@ -175,8 +187,10 @@ fn wrong_words_are_refused() {
         &["--to", "a:1", "--clients", "0"],
         &["--to", "a:1", "--reads", "101"],
         &["--to", "a:1", "--value-size", "8388609"],
+        &["--to", "a:1", "--keys", "0"],
         &["--to", "a:1", "--rounds", "2"],
         &["--probe", "--clients", "2"],
+        &["--probe", "--keys", "2"],
     ] {
         let run = bench(wrong);
         assert_eq!(run.status.code(), Some(2), "{wrong:?}: {run:?}");

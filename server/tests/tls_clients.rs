@@ -82,6 +82,21 @@ fn whoever_has_a_right_certificate_gets_in_and_nobody_with_a_wrong_one() {
 }
 
 #[test]
+fn a_load_is_encrypted_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let required = &["--client-tls", "require", "--client-certs", "required"];
+    let (_cluster, address) = alone(&dir.path().join("load"), &east(), required);
+    let bench = |shown: &[String]| {
+        let words = ["bench", "--to", &address, "--clients", "3", "--connections", "2", "--seconds", "1"];
+        Command::new(CORACLE).args(words).args(shown).output().unwrap()
+    };
+    let run = bench(&certificate(&east(), "node-1"));
+    assert!(run.status.success(), "{run:?}");
+    let run = bench(&[]);
+    assert_eq!(run.status.code(), Some(1), "a plain one: {run:?}");
+}
+
+#[test]
 fn plain_and_encrypted_connections_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
     let visitor = Visitor::new(&east().join("ca.pem"));

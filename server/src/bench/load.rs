@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout, timeout_at};
@@ -29,8 +29,8 @@ const AFTER_ERROR: Duration = Duration::from_millis(1);
 /// The pause before a lost connection is made anew.
 const RECONNECT: Duration = Duration::from_millis(20);
 
-/// How many keys are in play: enough to be no single place, few enough to cost a server little memory.
-const KEYS: u64 = 10_000;
+/// How many keys are in play unless told otherwise: enough to be no single place, few enough to cost a server little memory.
+pub const KEYS: u64 = 10_000;
 
 /// How much is read at once, in bytes.
 const READ: usize = 64 << 10;
@@ -47,6 +47,8 @@ pub struct Load {
     pub connections: usize,
     /// The length of a value, in bytes.
     pub value_size: usize,
+    /// How many keys are in play.
+    pub keys: u64,
     /// How many of a hundred requests are GETs; the others are SETs.
     pub reads: u8,
     /// The time before measuring.
@@ -153,21 +155,38 @@ async fn choose(addresses: &[String]) -> Result<String, String> {
     Err(format!("none of the addresses is a leader's: {}", trouble.join("; ")))
 }
 
-async fn connect(address: &str) -> io::Result<TcpStream> {
-    let mut stream = timeout(LIMIT, TcpStream::connect(address)).await??;
+/// A connection, plain or encrypted.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+async fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
+    let stream = timeout(LIMIT, TcpStream::connect(address)).await??;
     stream.set_nodelay(true)?;
+    let mut stream: Box<dyn Stream> = match client::dialer() {
+        Some(dialer) => Box::new(timeout(LIMIT, dialer.connect_async(stream)).await??.0),
+        None => Box::new(stream),
+    };
+    let token = client::token_words();
+    if !token.is_empty() {
+        // Where it is the wrong one, or none is known, what is asked for is refused, and says so.
+        let words = [&[&b"CORACLE"[..]][..], &token].concat();
+        let _ = timeout(LIMIT, introduce(&mut stream, &words)).await?;
+    }
     if let Some((user, password)) = client::login() {
-        timeout(LIMIT, log_in(&mut stream, user.as_bytes(), password.expose())).await??;
+        let words = [b"AUTH", user.as_bytes(), password.expose()];
+        timeout(LIMIT, introduce(&mut stream, &words)).await??;
     }
     Ok(stream)
 }
 
 /// Says as whom it asks.
-async fn log_in(stream: &mut TcpStream, user: &[u8], password: &[u8]) -> io::Result<()> {
+async fn introduce(stream: &mut Box<dyn Stream>, words: &[&[u8]]) -> io::Result<()> {
     let mut out = Replies::default();
-    out.array(3);
-    [b"AUTH", user, password].into_iter().for_each(|word| out.bulk(word));
+    out.array(words.len());
+    words.iter().for_each(|word| out.bulk(word));
     stream.write_all(&out.bytes).await?;
+    stream.flush().await?;
     let mut input = Vec::new();
     loop {
         if stream.read_buf(&mut input).await? == 0 {
@@ -246,7 +265,7 @@ impl Connection {
     }
 
     /// Asks until the connection fails.
-    async fn converse(&mut self, mut stream: TcpStream) -> io::Result<()> {
+    async fn converse(&mut self, mut stream: Box<dyn Stream>) -> io::Result<()> {
         let value: Vec<u8> = (0..self.load.value_size).map(|_| b'a' + (self.roll() % 26) as u8).collect();
         let mut out = Replies::default();
         let mut input = Vec::with_capacity(READ);
@@ -254,6 +273,7 @@ impl Connection {
         loop {
             // What the server does not take, it does not answer either: both waits have the limit.
             timeout(LIMIT, stream.write_all(&out.bytes)).await??;
+            timeout(LIMIT, stream.flush()).await??;
             out.bytes.clear();
             if timeout(LIMIT, stream.read_buf(&mut input)).await?? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
@@ -285,7 +305,7 @@ impl Connection {
     /// Adds the next request of a client.
     fn ask(&mut self, value: &[u8], now: Instant, out: &mut Replies) {
         let read = self.roll() % 100 < u64::from(self.load.reads);
-        let key = format!("bench:{:08}", self.roll() % KEYS);
+        let key = format!("bench:{:08}", self.roll() % self.load.keys);
         // A command has the form of an array of strings, as some replies have.
         out.array(if read { 2 } else { 3 });
         out.bulk(if read { b"GET" } else { b"SET" });

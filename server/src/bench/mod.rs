@@ -14,7 +14,7 @@ pub mod raw;
 use self::counting::Count;
 use self::load::{Load, Outcome};
 use crate::cluster::Interrupt;
-use crate::credentials::AsUser;
+use crate::credentials::Credentials;
 use crate::resp::MAX_ARGUMENT;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -36,7 +36,7 @@ pub struct Bench {
           required_unless_present_any = ["probe", "bare", "count"])]
     to: Vec<String>,
     #[command(flatten)]
-    login: AsUser,
+    credentials: Credentials,
     /// Compare a new cluster of three with three processes that sync the same bytes without Raft
     #[arg(long)]
     probe: bool,
@@ -58,12 +58,16 @@ pub struct Bench {
     clients: u16,
     /// Connections that the clients share [default: one for each, at most 500]
     #[arg(long, value_name = "COUNT", conflicts_with = "probe",
-          value_parser = clap::value_parser!(u16).range(1..=1000))]
+          value_parser = clap::value_parser!(u16).range(1..=10_000))]
     connections: Option<u16>,
     /// The length of a value, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = 256,
           value_parser = clap::value_parser!(u32).range(0..=MAX_ARGUMENT as i64))]
     value_size: u32,
+    /// How many keys are in play
+    #[arg(long, value_name = "COUNT", default_value_t = load::KEYS, conflicts_with = "probe",
+          value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    keys: u64,
     /// How long to measure; with --probe, each of the two at each number of clients in each round
     /// [default: 10, with --probe 2]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86_400))]
@@ -108,7 +112,7 @@ impl Bench {
     }
 
     fn measure(self) -> Result<(), String> {
-        self.login.apply()?;
+        self.credentials.apply()?;
         let clients = usize::from(self.clients);
         let connections = self.connections.map_or(clients.min(500), usize::from);
         if connections > clients {
@@ -120,6 +124,7 @@ impl Bench {
             clients,
             connections,
             value_size: self.value_size as usize,
+            keys: self.keys,
             reads: self.reads,
             warm_up: WARM_UP.min(duration / 5),
             duration,
@@ -182,6 +187,7 @@ fn outcome_json(load: &Load, outcome: &Outcome) -> serde_json::Value {
         "clients": load.clients,
         "connections": load.connections,
         "value_bytes": load.value_size,
+        "keys": load.keys,
         "reads_percent": load.reads,
         "seconds": outcome.elapsed.as_secs_f64(),
         "per_second": outcome.per_second(),

@@ -138,6 +138,7 @@ impl Probe {
                 clients,
                 connections: clients,
                 value_size: self.value_size,
+                keys: load::KEYS,
                 reads: 0,
                 warm_up: WARM_UP,
                 duration: Duration::from_secs(self.seconds.into()) / 2,

@@ -1,12 +1,13 @@
-//! Encrypted connections for programs without a runtime, to ports of nodes that speak another protocol.
+//! Encrypted connections of programs, most of them without a runtime, to ports of nodes that speak another protocol.
 
-use super::read;
+use super::{Anchor, Encrypted, read};
 use crate::transport::certificate::{CertificateName, Insecure, Role};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use tokio_rustls::{TlsConnector, TlsStream};
 
 /// Whom a program believes that dials a node's port by itself, and what it shows, if anything. What is checked is what
 /// [`Tls`](crate::Tls) checks; the certificate has to be that of a node.
@@ -35,15 +36,33 @@ impl TlsDialer {
         while session.is_handshaking() {
             session.complete_io(&mut stream).map_err(problem)?;
         }
-        let leaf = session.peer_certificates().and_then(|chain| chain.first());
+        let name = self.node(session.peer_certificates())?;
+        Ok((BlockingStream(Box::new(StreamOwned::new(session, stream))), name))
+    }
+
+    /// The same for a program with a runtime; how long it takes is for the caller to limit. What is written has to be
+    /// flushed.
+    pub async fn connect_async(
+        &self,
+        stream: tokio::net::TcpStream,
+    ) -> io::Result<(Encrypted, CertificateName)> {
+        // Never sent, and never compared.
+        let nobody = ServerName::try_from("coracle").map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let stream = connector.connect(nobody, Anchor::Here(stream)).await.map_err(problem)?;
+        let name = self.node(stream.get_ref().1.peer_certificates())?;
+        Ok((Encrypted(Box::new(TlsStream::from(stream))), name))
+    }
+
+    /// Which node showed these certificates.
+    fn node(&self, shown: Option<&[CertificateDer<'_>]>) -> io::Result<CertificateName> {
+        let leaf = shown.and_then(|chain| chain.first());
         let leaf = leaf.ok_or_else(|| Insecure::Refused("it shows no certificate".to_owned()))?;
         let name = read::known(leaf, self.cluster.as_deref())?;
-        if !matches!(name.role, Role::Node(_)) {
-            return Err(
-                Insecure::Refused(format!("the certificate of the other end is that of {name}")).into()
-            );
+        match name.role {
+            Role::Node(_) => Ok(name),
+            _ => Err(Insecure::Refused(format!("the certificate of the other end is that of {name}")).into()),
         }
-        Ok((BlockingStream(Box::new(StreamOwned::new(session, stream))), name))
     }
 }
 
