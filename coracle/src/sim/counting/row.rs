@@ -3,8 +3,9 @@
 
 use crate::applier::{Applier, Outcome};
 use crate::config::{Config, Storage};
-use crate::driver::Driver;
+use crate::driver::{Driver, Knowing};
 use crate::entry::{Entry, Kind, Stamp};
+use crate::proposal::Proposal;
 use crate::replica::{Moment, Replica};
 use crate::replicated::Replicated;
 use crate::state_machine::StateMachine;
@@ -23,6 +24,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const CLUSTER: ClusterId = ClusterId(1);
+
+/// How long a session lives that is not heard of, in milliseconds.
+const LIFETIME: u64 = 60_000;
 
 /// A cluster of three that was elected, in which nothing goes wrong: to count what a write costs.
 pub struct Row<S: StateMachine> {
@@ -93,6 +97,18 @@ impl<S: StateMachine> Row<S> {
         replies
     }
 
+    /// Opens so many sessions, as clients do that write through a node.
+    pub fn open_sessions(&mut self, count: u64) {
+        let term = self.nodes[0].driver.raft().term();
+        for _ in 0..count {
+            self.writes += 1;
+            let caller = RequestId(self.writes);
+            self.nodes[0].driver.on_submitted(Proposal::Open(LIFETIME), term, caller);
+            self.nodes[0].turn(self.now, false);
+            self.pass();
+        }
+    }
+
     /// How far each machine has come.
     pub fn applied(&self) -> [Index; 3] {
         [0, 1, 2].map(|at| self.nodes[at].applier.progress().applied.index)
@@ -151,8 +167,10 @@ impl<S: StateMachine> Lone<S> {
         };
         let raft = Raft::new(peer(id), Boot(id), config.core(), id, restored, Tick(0));
         let replica = Replica::new(raft.expect("the defaults are valid"), &config, 0);
+        let mut driver = Driver::new(replica, Some(CLUSTER), Boot(id), &config);
+        driver.knowing = Knowing::All;
         Lone {
-            driver: Driver::new(replica, Some(CLUSTER), Boot(id), &config),
+            driver,
             applier: Applier::new(Replicated::new(machine), Arc::new(MemDisk::new())),
             store,
             outbox: Vec::new(),
