@@ -272,8 +272,11 @@ impl Connection {
         (0..self.clients).for_each(|_| self.ask(&value, Instant::now(), &mut out));
         loop {
             // What the server does not take, it does not answer either: both waits have the limit.
-            timeout(LIMIT, stream.write_all(&out.bytes)).await??;
-            timeout(LIMIT, stream.flush()).await??;
+            let sent = async {
+                stream.write_all(&out.bytes).await?;
+                stream.flush().await
+            };
+            timeout(LIMIT, sent).await??;
             out.bytes.clear();
             if timeout(LIMIT, stream.read_buf(&mut input)).await?? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
