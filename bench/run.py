@@ -1,31 +1,29 @@
-"""Compares a cluster of Coracle with one of etcd, and with one redis-server. See bench/run."""
+"""Compares a cluster of Coracle with one of etcd, with the same bytes without Raft, and with one redis-server. See bench/run."""
 
 import argparse
 import json
 import os
 import platform
+import resource
 import signal
 import statistics
 import subprocess
 import time
 
-from nodes import Nodes, free_ports, until
+import plot
+from docs import write_between
+from systems import Bare, Coracle, Etcd, Redis, versions
+from turns import cpu_seconds
 
-SYSTEMS = ("coracle", "etcd", "redis")
+HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+# The longest election timeout, which is what a leader that was stopped is compared with.
+ELECTION = 0.6
 
-
-def cpu_seconds(pids):
-    """What these processes have used of the processors."""
-    ticks = 0
-    for pid in pids:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            fields = stat.read().rsplit(")", 1)[1].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+middle = statistics.median
 
 
 def resident(pids):
-    """Their memory, in MiB, the largest of them."""
+    """The memory of the largest of them, in MiB."""
     most = 0
     for pid in pids:
         with open(f"/proc/{pid}/status", encoding="ascii") as status:
@@ -34,164 +32,157 @@ def resident(pids):
     return most
 
 
-class Coracle:
-    """Three processes with their defaults."""
-
-    def __init__(self, program, directory):
-        os.makedirs(directory)
-        self.program, self.nodes = program, Nodes(program, directory)
-        self.nodes.start_all()
-
-    def pids(self):
-        return [process.pid for process in self.nodes.running.values()]
-
-    def load(self, case):
-        leader = self.nodes.client[self.nodes.leader()]
-        return resp_load(self.program, leader, case)
-
-    def next_write(self):
-        """Kills the leader, and says how long it took until a write was accepted again."""
-        leader = self.nodes.leader()
-        others = [self.nodes.client[node] for node in self.nodes.ids if node != leader]
-        self.nodes.end(leader)
-        began = time.time()
-        until("a write is accepted again", lambda: accepted(others), pause=0.001)
-        took = time.time() - began
-        self.nodes.start(leader)
-        until("it is ready again", lambda: self.nodes.is_ready(leader))
-        return took
-
-    def end(self):
-        self.nodes.end_all()
+def ours():
+    """The processor's time of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def accepted(addresses):
-    """Whether some node takes a write now."""
-    import socket
-    for address in addresses:
-        host, port = address.split(":")
-        try:
-            with socket.create_connection((host, int(port)), timeout=5) as stream:
-                stream.sendall(b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1\r\nv\r\n")
-                if stream.recv(64).startswith(b"+OK"):
-                    return True
-        except OSError:
-            pass
-    return False
-
-
-class Redis:
-    """One process that syncs each write: no replica, no election, no majority."""
-
-    def __init__(self, program, directory):
-        os.makedirs(directory)
-        self.program, self.port = program, free_ports(1)[0]
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", directory, "--appendonly", "yes",
-             "--appendfsync", "always", "--save", ""], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-    def pids(self):
-        return [self.process.pid]
-
-    def load(self, case):
-        return resp_load(self.program, f"127.0.0.1:{self.port}", case)
-
-    def end(self):
-        self.process.kill()
-        self.process.wait()
-
-
-def resp_load(program, address, case):
-    command = [program, "bench", "--to", address, "--clients", str(case["clients"]), "--connections", str(case["connections"]),
-               "--value-size", str(case["size"]), "--reads", str(case["reads"]), "--seconds", str(case["seconds"]), "--json"]
-    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    kind = result["reads" if case["reads"] else "writes"]
-    return {"per_second": result["per_second"], "p50_us": kind["p50_us"], "p99_us": kind["p99_us"]}
-
-
-class Etcd:
-    """Three processes with their defaults."""
-
-    def __init__(self, loader, directory):
-        self.loader, ports = loader, free_ports(6)
-        self.client = {node: f"127.0.0.1:{ports[node - 1]}" for node in (1, 2, 3)}
-        peer = {node: f"http://127.0.0.1:{ports[node + 2]}" for node in (1, 2, 3)}
-        everybody = ",".join(f"n{node}={peer[node]}" for node in peer)
-        self.processes = {}
-        for node in (1, 2, 3):
-            data = os.path.join(directory, str(node))
-            os.makedirs(data, mode=0o700)
-            with open(os.path.join(directory, f"log-{node}"), "wb") as log:
-                self.processes[node] = subprocess.Popen(
-                    ["etcd", "--name", f"n{node}", "--data-dir", data, "--listen-peer-urls", peer[node],
-                     "--initial-advertise-peer-urls", peer[node], "--listen-client-urls", f"http://{self.client[node]}",
-                     "--advertise-client-urls", f"http://{self.client[node]}", "--initial-cluster", everybody],
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.leader()
-
-    def leader(self):
-        def found():
-            for node, address in self.client.items():
-                asked = subprocess.run(["etcdctl", "--endpoints", address, "endpoint", "status", "-w", "json"], check=False,
-                                       capture_output=True, text=True, env={**os.environ, "ETCDCTL_API": "3"})
-                try:
-                    status = json.loads(asked.stdout)[0]["Status"]
-                except (ValueError, LookupError):
-                    continue
-                if status.get("leader") and status["leader"] == status["header"]["member_id"]:
-                    return node
-            return None
-        return until("etcd has a leader", found, pause=0.5)
-
-    def pids(self):
-        return [process.pid for process in self.processes.values()]
-
-    def load(self, case):
-        command = [self.loader, "--to", self.client[self.leader()], "--clients", str(case["clients"]), "--connections",
-                   str(case["connections"]), "--value-size", str(case["size"]), "--reads", str(case["reads"]), "--seconds",
-                   str(case["seconds"])]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-    def end(self):
-        for process in self.processes.values():
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+def measure(system, case):
+    """Requests a second, latencies, and the processor's time of a request: that of the servers, and of whoever asks."""
+    command = system.command(case)
+    servers, asking = cpu_seconds(system.pids()), ours()
+    # What hangs is an error, and not waited for.
+    ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=10 * case["seconds"] + 60)
+    if ran.returncode != 0:
+        raise SystemExit(f"bench/run: {' '.join(command)}: {ran.stderr or ran.stdout}")
+    result = json.loads(ran.stdout)
+    kind = result.get("reads" if case["reads"] else "writes", result)
+    # The warm-up is a fifth of the time.
+    requests = result["per_second"] * case["seconds"] * 1.2
+    return {"per_second": result["per_second"], "p50_us": kind["p50_us"], "p99_us": kind["p99_us"],
+            "cpu_us": (cpu_seconds(system.pids()) - servers) / requests * 1e6, "asking_us": (ours() - asking) / requests * 1e6}
 
 
 def cases(full, seconds):
-    """What is asked, as rows of the table."""
-    shared = lambda clients: min(clients, 8)
+    """What is asked, of whom, as rows of the table."""
+    everybody, readers = ("coracle", "etcd", "bare", "redis"), ("coracle", "lease", "etcd", "redis")
     rows = []
-    for reads in (0, 100):
-        rows += [{"clients": clients, "connections": shared(clients), "size": 256, "reads": reads} for clients in (1, 64, 256)]
+
+    def add(reads, clients, connections, size, systems):
+        rows.append({"reads": reads, "clients": clients, "connections": connections, "size": size, "systems": systems, "seconds": seconds})
+
+    for clients in (1, 64, 256):
+        add(0, clients, min(clients, 8), 256, everybody)
+    add(0, 256, 256, 256, everybody)
+    for clients in (1, 64, 256):
+        add(100, clients, min(clients, 8), 256, readers)
     if full:
-        for reads in (0, 100):
-            rows += [{"clients": 1024, "connections": 8, "size": 256, "reads": reads}, {"clients": 256, "connections": 256, "size": 256, "reads": reads}]
-            rows += [{"clients": 256, "connections": 8, "size": size, "reads": reads} for size in (16, 1024)]
-    return [{**row, "seconds": seconds} for row in rows]
+        for reads, systems in ((0, everybody), (100, readers)):
+            for connections in (8, 1024):
+                add(reads, 1024, connections, 256, systems)
+            for size in (16, 1024):
+                for clients in (1, 64, 256):
+                    add(reads, clients, min(clients, 8), size, systems)
+        add(100, 256, 256, 256, readers)
+    return rows
 
 
-def middle(numbers):
-    return statistics.median(numbers)
+def name_of(case):
+    kind = "reads" if case["reads"] else "durable puts"
+    clients = "1 client" if case["clients"] == 1 else f"{case['clients']} clients"
+    connections = "" if case["clients"] == 1 else f" on {case['connections']} connections"
+    return f"{kind}, {clients}{connections}, {case['size']} bytes"
 
 
-def table(rows, rounds, seen):
-    """The figures, as Markdown."""
-    lines = [
-        "| what | clients, connections, bytes | Coracle | etcd | ratio of throughput | of median latency | of CPU | Redis |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    show = lambda one: f"{middle([it['per_second'] for it in one]):,.0f}/s, p50 {middle([it['p50_us'] for it in one]) / 1000:.2f} ms, {middle([it['cpu_us'] for it in one]):.0f} us CPU"
-    for at, case in enumerate(rows):
-        of = {system: seen[at, system] for system in SYSTEMS}
+class Figures:
+    """What was measured: for each row and system a result of each round."""
 
-        def ratio(what):
-            ratios = [of["coracle"][turn][what] / of["etcd"][turn][what] for turn in range(rounds)]
-            return f"{middle(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        lines.append(
-            f"| {'linearizable reads' if case['reads'] else 'durable puts'} | {case['clients']}, {case['connections']}, {case['size']} | {show(of['coracle'])} | "
-            f"{show(of['etcd'])} | {ratio('per_second')} | {ratio('p50_us')} | {ratio('cpu_us')} | {middle([it['per_second'] for it in of['redis']]):,.0f}/s |")
-    return lines
+    def __init__(self, rows):
+        self.rows, self.seen = rows, {}
+
+    def add(self, at, system, result):
+        self.seen.setdefault((at, system), []).append(result)
+
+    def row(self, **wanted):
+        return next(at for at, case in enumerate(self.rows) if all(case[key] == value for key, value in wanted.items()))
+
+    def ratio(self, at, one, other, what):
+        pairs = zip(self.seen[at, one], self.seen[at, other])
+        ratios = [mine[what] / theirs[what] for mine, theirs in pairs]
+        return f"**{middle(ratios):.2f}** ({min(ratios):.2f} to {max(ratios):.2f})"
+
+    def median(self, at, system, what):
+        return middle([result[what] for result in self.seen[at, system]])
+
+    def headline(self):
+        """The six rows that are shown first."""
+        many, each = self.row(reads=0, clients=256, connections=8, size=256), self.row(reads=0, clients=256, connections=256)
+        one, read = self.row(reads=0, clients=1, size=256), self.row(reads=100, clients=256, connections=8, size=256)
+        rate = lambda at, system: f"{self.median(at, system, 'per_second'):,.0f} a second"
+        late = lambda at, system: f"{self.median(at, system, 'p50_us'):,.0f} us"
+        cost = lambda at, system: f"{self.median(at, system, 'cpu_us'):.1f} us"
+        rows = [("durable puts, 256 clients on 8 connections, beside etcd", rate, many, "coracle", "etcd", "per_second"),
+                ("the same beside the same bytes without Raft", rate, many, "coracle", "bare", "per_second"),
+                ("one client's median latency beside the same bytes without Raft", late, one, "coracle", "bare", "p50_us"),
+                ("processor time of all servers for a put, 256 clients, beside those", cost, many, "coracle", "bare", "cpu_us"),
+                ("linearizable reads, 256 clients, beside etcd", rate, read, "coracle", "etcd", "per_second"),
+                ("reads by a lease, 256 clients, beside etcd's linearizable ones", rate, read, "lease", "etcd", "per_second"),
+                ("durable puts, a connection for each of 256 clients, beside the same bytes without Raft", rate, each, "coracle", "bare",
+                 "per_second")]
+        lines = ["| what | Coracle | the other | ratio, with the least and the greatest |", "| --- | --- | --- | --- |"]
+        for what, show, at, system, other, figure in rows:
+            lines.append(f"| {what} | {show(at, system)} | {show(at, other)} | {self.ratio(at, system, other, figure)} |")
+        return lines
+
+    def everything(self):
+        lines = ["| what | who | a second | p50, p99 | us of the servers | us of whoever asks | Coracle's throughput, as a ratio |",
+                 "| --- | --- | --- | --- | --- | --- | --- |"]
+        for at, case in enumerate(self.rows):
+            for system in (name for name in case["systems"] if (at, name) in self.seen):
+                of = lambda what, system=system, at=at: self.median(at, system, what)
+                ratio = "" if system == "coracle" else self.ratio(at, "coracle", system, "per_second")
+                lines.append(f"| {name_of(case) if system == 'coracle' else ''} | {system} | {of('per_second'):,.0f} | {of('p50_us') / 1000:.2f} ms, "
+                             f"{of('p99_us') / 1000:.2f} ms | {of('cpu_us'):.1f} | {of('asking_us'):.1f} | {ratio} |")
+        return lines
+
+    def picture(self):
+        shown = [at for at, case in enumerate(self.rows) if case["size"] == 256]
+        of = lambda at: {name: self.median(at, name, "per_second") for name in self.rows[at]["systems"] if name in plot.COLOURS}
+        return plot.bars([(name_of(self.rows[at]).replace(", 256 bytes", ""), of(at)) for at in shown])
+
+
+def take_turns(wishes, systems, figures):
+    """Each row by all systems, in an order that changes with each round."""
+    for turn in range(wishes.rounds):
+        for at, case in enumerate(figures.rows):
+            names = [name for name in case["systems"] if name in systems]
+            if "before" in systems:
+                names.append("before")
+            for name in names[turn % len(names):] + names[:turn % len(names)]:
+                figures.add(at, name, measure(systems[name], case))
+        print(f"{turn + 1} of {wishes.rounds} rounds done", flush=True)
+
+
+def falls(systems, count):
+    """How long a fallen leader was missed, in words."""
+    kills = {name: [systems[name].fall() * 1000 for _ in range(count if name == "coracle" else min(count, 10))] for name in ("coracle", "etcd")}
+    pauses = [systems["coracle"].fall(signal.SIGSTOP) / ELECTION for _ in range(count)]
+    told = lambda times: f"median {middle(times):,.0f} ms, worst of {len(times)} {max(times):,.0f} ms"
+    return (f"From a SIGKILL of the leader to the next accepted write: Coracle {told(kills['coracle'])}; etcd {told(kills['etcd'])}. From a SIGSTOP of "
+            f"Coracle's leader, as a share of the longest election timeout ({ELECTION * 1000:.0f} ms): median {middle(pauses):.2f}, worst of "
+            f"{len(pauses)} {max(pauses):.2f}.")
+
+
+def conditions(wishes, memory):
+    return (f"`bench/run --rounds {wishes.rounds} --seconds {wishes.seconds}{' --full' if wishes.full else ''}`: medians of {wishes.rounds} rounds in turns, real processes and "
+            f"real `fdatasync`, everything with its defaults, whoever asks on the same {os.cpu_count()} cores ({platform.machine()}); {versions()}. "
+            f"Memory of the largest process at rest, and at most under load: {memory}.")
+
+
+def report(wishes, figures, memory, fallen):
+    headline, told = figures.headline(), conditions(wishes, memory)
+    lines = [*headline, "", told, fallen, "", *figures.everything()]
+    print("\n".join(lines))
+    if wishes.out:
+        with open(wishes.out, "w", encoding="utf-8") as out:
+            out.write("\n".join(lines) + "\n")
+    if wishes.docs:
+        write_between(os.path.join(HERE, "README.md"), "headline", [*headline, "", told])
+        picture = ["", "![Requests a second, on a logarithmic scale](performance.svg)", ""]
+        write_between(os.path.join(HERE, "docs/performance.md"), "headline", [*headline, "", told, fallen, *picture, *figures.everything()])
+        with open(os.path.join(HERE, "docs/performance.svg"), "w", encoding="utf-8") as out:
+            out.write(figures.picture())
 
 
 def main():
@@ -202,43 +193,31 @@ def main():
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3)
-    parser.add_argument("--out")
+    parser.add_argument("--falls", type=int, default=20)
+    parser.add_argument("--before", metavar="PROGRAM")
+    parser.add_argument("--docs", action="store_true")
+    parser.add_argument("--out", metavar="FILE")
     wishes = parser.parse_args()
-    rows = cases(wishes.full, wishes.seconds)
+    figures = Figures(cases(wishes.full, wishes.seconds))
     below = lambda name: os.path.join(wishes.directory, name)
-    systems, seen, memory = {}, {}, {}
+    systems = {}
     try:
         systems["coracle"] = Coracle(wishes.coracle, below("coracle"))
+        systems["lease"] = Coracle(wishes.coracle, below("lease"), ["--lease", "300ms"])
         systems["etcd"] = Etcd(wishes.loader, below("etcd"))
+        systems["bare"] = Bare(wishes.coracle, below("bare"))
         systems["redis"] = Redis(wishes.coracle, below("redis"))
+        if wishes.before:
+            systems["before"] = Coracle(wishes.before, below("before"))
         time.sleep(2)
-        for turn in range(wishes.rounds):
-            for at, case in enumerate(rows):
-                for system in SYSTEMS[turn % 3:] + SYSTEMS[:turn % 3]:
-                    one = systems[system]
-                    before = cpu_seconds(one.pids())
-                    result = one.load(case)
-                    used = cpu_seconds(one.pids()) - before
-                    # The warm-up is a fifth of the time.
-                    result["cpu_us"] = used / (result["per_second"] * case["seconds"] * 1.2) * 1e6
-                    memory[system] = max(memory.get(system, 0), resident(one.pids()))
-                    seen.setdefault((at, system), []).append(result)
-            print(f"{turn + 1} of {wishes.rounds} rounds done", flush=True)
-        falls = [systems["coracle"].next_write() * 1000 for _ in range(5)]
+        rest = {name: resident(system.pids()) for name, system in systems.items()}
+        take_turns(wishes, systems, figures)
+        memory = ", ".join(f"{name} {rest[name]:.0f} and {resident(system.pids()):.0f} MiB" for name, system in systems.items() if name != "lease")
+        fallen = falls(systems, wishes.falls)
     finally:
-        for one in systems.values():
-            one.end()
-    etcd = subprocess.run(["etcd", "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
-    redis = subprocess.run(["redis-server", "--version"], check=True, capture_output=True, text=True).stdout.split()[2]
-    lines = table(rows, wishes.rounds, seen)
-    lines += ["", f"{wishes.rounds} rounds of {wishes.seconds} s for each, in turns; {os.cpu_count()} cores, {platform.machine()}; {etcd}, Redis {redis} alone with "
-              f"`appendfsync always`. CPU is that of all servers for one request. Memory of the largest process: "
-              + ", ".join(f"{system} {memory[system]:.0f} MiB" for system in SYSTEMS)
-              + f". A SIGKILL of Coracle's leader until the next write is accepted: {min(falls):.0f} to {max(falls):.0f} ms, median {middle(falls):.0f} ms, of {len(falls)}."]
-    print("\n".join(lines))
-    if wishes.out:
-        with open(wishes.out, "w", encoding="utf-8") as out:
-            out.write("\n".join(lines) + "\n")
+        for system in systems.values():
+            system.end()
+    report(wishes, figures, memory, fallen)
 
 
 main()
