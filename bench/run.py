@@ -166,7 +166,7 @@ def falls(systems, count):
 
 def conditions(wishes, memory):
     return (f"`bench/run --rounds {wishes.rounds} --seconds {wishes.seconds}{' --full' if wishes.full else ''}`: medians of {wishes.rounds} rounds in turns, real processes and "
-            f"real `fdatasync`, everything with its defaults, whoever asks on the same {os.cpu_count()} cores ({platform.machine()}); {versions()}. "
+            f"real `fdatasync`, everything with its defaults but for `--lease 300ms` where reads go by a lease, whoever asks on the same {os.cpu_count()} cores ({platform.machine()}); {versions()}. "
             f"Memory of the largest process at rest, and at most under load: {memory}.")
 
 
