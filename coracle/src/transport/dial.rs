@@ -65,7 +65,7 @@ pub(super) async fn keep(shared: Arc<Shared>, target: Arc<Target>) {
     for pass in 0u64.. {
         tokio::select! {
             joined = cluster.wait_for(Option::is_some) => if joined.is_err() { return },
-            () = target.wake.notified() => {}
+            () = target.wake.notified() => backoff.reset(),
         }
         if over() {
             return;
@@ -86,7 +86,9 @@ pub(super) async fn keep(shared: Arc<Shared>, target: Arc<Target>) {
         }
         tokio::select! {
             () = sleep(backoff.next()) => {}
-            () = target.wake.notified() => {}
+            // There is news of it. What comes first may tell nothing: a process that is just ending cuts a connection that it
+            // no longer takes, and only the next attempt finds that nobody is there.
+            () = target.wake.notified() => backoff.reset(),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::kit::*;
 use coracle::raft::{Boot, LogId};
 use coracle::transport::Inbound;
 use coracle::transport::tcp::{Local, TcpConfig};
+use coracle::wire::Incoming;
 use std::time::Duration;
 
 /// A node that talks to node 2 over a path.
@@ -60,6 +61,33 @@ async fn a_peer_whose_port_refuses_is_down_and_is_found_again_when_it_is_back() 
     let mut b = Node::at(&at, local(2, Some(CLUSTER)), TcpConfig::default()).await;
     a.send(peer(2), forward(2, 1)).await;
     assert_eq!(b.message().await.2, forward(2, 1));
+}
+
+/// A process that is just ending takes one more connection and drops it. That tells nothing, and whoever has dialed in vain for
+/// long asks again soon all the same: it was connected a moment ago.
+#[tokio::test]
+async fn a_peer_that_drops_one_more_connection_while_it_ends_is_down_soon() {
+    let ending = tokio::net::TcpListener::bind(LOOPBACK).await.unwrap();
+    let address = ending.local_addr().unwrap().to_string();
+    let config = TcpConfig { backoff_max: NEVER, ..TcpConfig::default() };
+    let mut a = Node::at(LOOPBACK, local(1, Some(CLUSTER)), config).await;
+    let drops = tokio::spawn(async move {
+        loop {
+            drop(ending.accept().await);
+        }
+    });
+    a.knows(&[(2, &address)]);
+    // After so many attempts in vain the pauses would be hours.
+    for _ in 0..24 {
+        let mut two = Stranger::connect(&a.address()).await;
+        assert!(matches!(two.greet(&hello(2, 1)).await, Some(Incoming::Welcome(_))));
+        let dials = a.tcp.counts().dials;
+        drop(two);
+        assert_eq!(a.event().await, "disconnected 2");
+        until(|| a.tcp.counts().dials > dials).await;
+    }
+    drops.abort();
+    assert_eq!(a.event().await, "down 2");
 }
 
 #[tokio::test]
