@@ -4,11 +4,12 @@ They are the same on a busy computer as on a quiet one, and nearly the same on a
 in both runs of a pair, and so not in their difference.
 """
 
+import platform
 import re
 import subprocess
 import sys
 
-# What a write of 256 bytes took when this was last looked at. Whoever makes something quicker lowers its number; whoever makes something
+# What a write of 256 bytes took on x86_64 when this was last looked at. Whoever makes something quicker lowers its number; whoever makes something
 # slower on purpose says in docs/performance.md why.
 KNOWN = {
     "core": 23_200,
@@ -43,7 +44,9 @@ def main():
         print(f"| {what} | {each:,.0f} | {each / known:.3f} |", flush=True)
         if each > MOST * known:
             slower.append(f"{what}: {each:,.0f} instructions where {known:,} were known")
-    if slower:
+    if platform.machine() != "x86_64":
+        print("Not judged: what is known is of x86_64.")
+    elif slower:
         raise SystemExit("*** FAILED: a write takes over a tenth more than it took: " + "; ".join(slower)
                          + ". Make it quicker, or say in docs/performance.md why and raise the number in bench/instructions.py")
 
