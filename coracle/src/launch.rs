@@ -203,7 +203,7 @@ fn tell_of_machine(config: &Config, fenced: Option<Index>, stop: Option<&KeptSto
     fenced.inspect(|index| tracing::error!(node = %config.id, %index, "{}", alarms::FENCED));
 }
 
-/// What writes the log: a thread, if there is a disk that it may wait for.
+/// What writes the log: a thread, if the store may wait for something.
 fn log_writer(
     config: &Config,
     store: Box<dyn LogStore>,
@@ -212,12 +212,11 @@ fn log_writer(
 ) -> io::Result<(writer::Writer, mpsc::UnboundedReceiver<writer::Report>)> {
     let store = Box::new(Measured { store, timings: timings.clone() });
     let (reports_out, reports) = mpsc::unbounded_channel();
-    let writer = match disk {
-        None => writer::Writer::here(store, reports_out, config.broken),
-        Some(_) => {
-            let name = format!("coracle-log-{}", config.id);
-            writer::Writer::start(name, store, disk, reports_out, config.broken)?
-        }
+    let writer = if disk.is_none() && store.never_waits() {
+        writer::Writer::here(store, reports_out, config.broken)
+    } else {
+        let name = format!("coracle-log-{}", config.id);
+        writer::Writer::start(name, store, disk, reports_out, config.broken)?
     };
     Ok((writer, reports))
 }

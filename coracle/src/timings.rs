@@ -119,6 +119,10 @@ impl LogStore for Measured {
         Ok(())
     }
 
+    fn never_waits(&self) -> bool {
+        self.store.never_waits()
+    }
+
     fn purge(&mut self, upto: LogId) -> Result<(), StoreError> {
         self.store.purge(upto)
     }

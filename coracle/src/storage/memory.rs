@@ -71,6 +71,10 @@ impl LogStore for MemoryStore {
         Ok(())
     }
 
+    fn never_waits(&self) -> bool {
+        true
+    }
+
     fn reader(&self) -> Box<dyn LogReader> {
         Box::new(MemoryReader { log: self.log.clone() })
     }

@@ -193,6 +193,12 @@ pub trait LogStore: Send {
         Ok(())
     }
 
+    /// Whether it never waits for anything, as a log in memory, and always has room. It is then written by consensus itself, without
+    /// a thread of its own.
+    fn never_waits(&self) -> bool {
+        false
+    }
+
     /// A reader beside the writer, for slow followers and tools.
     fn reader(&self) -> Box<dyn LogReader>;
 }
