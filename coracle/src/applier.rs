@@ -567,4 +567,4 @@ fn reply(id: u64, outcome: Result<Bytes, WriteError>) -> PeerMessage {
 
 #[cfg(test)]
 #[path = "applier_tests.rs"]
-mod tests;
+pub(crate) mod tests;

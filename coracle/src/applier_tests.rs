@@ -11,8 +11,9 @@ use crate::work::RequestId;
 use coracle_core::{Incarnation, NodeId, Term};
 use std::io;
 
+/// Adds numbers, but for an unlucky one.
 #[derive(Default)]
-struct Sum(u64);
+pub(crate) struct Sum(u64);
 
 impl StateMachine for Sum {
     type Command = u64;

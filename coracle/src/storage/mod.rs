@@ -194,7 +194,7 @@ pub trait LogStore: Send {
     }
 
     /// Whether it never waits for anything, as a log in memory, and always has room. It is then written by consensus itself, without
-    /// a thread of its own.
+    /// a thread of its own, unless it belongs to a directory: what stands beside it there may wait.
     fn never_waits(&self) -> bool {
         false
     }

@@ -232,36 +232,7 @@ impl<S: StateMachine> Lone<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::snapshot::{self, Save};
-    use crate::state_machine::{Context, QueryContext};
-    use std::io;
-
-    #[derive(Default)]
-    struct Sum(u64);
-
-    impl StateMachine for Sum {
-        type Command = u64;
-        type Reply = u64;
-        type Query = ();
-        type Answer = u64;
-
-        fn apply(&mut self, _: &mut Context, command: u64) -> u64 {
-            self.0 += command;
-            self.0
-        }
-
-        fn query(&self, _: &QueryContext, (): ()) -> u64 {
-            self.0
-        }
-
-        fn snapshot(&self) -> impl Save {
-            snapshot::save(self.0)
-        }
-
-        fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
-            snapshot::load(from).map(|sum| self.0 = sum)
-        }
-    }
+    use crate::applier::tests::Sum;
 
     /// One that left something out would look cheap.
     #[test]
