@@ -18,7 +18,7 @@ use crate::state_machine::{CodecError, StateMachine};
 use crate::storage::StoreError;
 use crate::storage::disk::Disk;
 use crate::storage::snapshots::{self, Meta};
-use crate::transport::{Forward, ForwardReply, PeerMessage};
+use crate::transport::{Forward, ForwardReply};
 use crate::work::{Caller, Waits, Work};
 use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer};
@@ -63,13 +63,13 @@ pub(crate) enum Outcome<S: StateMachine, W, A> {
     /// The query was answered, from a state that has applied everything up to this entry, or cannot be.
     Answer(A, Result<(S::Answer, LogId), ReadError>),
     /// To another node: the answer to a write that it forwarded.
-    Send(Peer, PeerMessage),
+    Send(Peer, ForwardReply),
     /// Back to consensus: this forwarded command can be applied.
     Checked(Peer, Forward),
     /// Back to consensus: what came of something that the courier sent, under this number.
     Carried(u64, Result<Bytes, WriteError>),
-    /// What a snapshot holds, to be written beside the machine.
-    Snapshot(Meta, SaveState),
+    /// What a snapshot holds, to be written beside the machine. (By a pointer, so that what is common is small.)
+    Snapshot(Box<Meta>, SaveState),
     /// A snapshot that was asked for is not taken: the machine is not used any more.
     NoSnapshot,
 }
@@ -255,7 +255,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 let id = forward.id;
                 self.outcomes.push(match understand::<S>(forward.proposal) {
                     Ok((proposal, _)) => Outcome::Checked(from, Forward { proposal, ..forward }),
-                    Err(error) => Outcome::Send(from, reply(id, Err(error.into()))),
+                    Err(error) => Outcome::Send(from, ForwardReply { id, outcome: Err(error.into()) }),
                 });
             }
         }
@@ -278,7 +278,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             // A machine that keeps its own disk is never before a snapshot of it.
             let taken = self.persist().and_then(|()| self.replicated.snapshot());
             return Some(taken.map(|(meta, save)| {
-                self.outcomes.push(Outcome::Snapshot(meta, save));
+                self.outcomes.push(Outcome::Snapshot(Box::new(meta), save));
                 Done::SnapshotTaken
             }));
         }
@@ -450,7 +450,10 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             Work::Expect(_, caller) => self.fail(caller, WriteError::Unknown(cause)),
             Work::Read(_, (_, reader)) => self.refuse(reader, why.clone()),
             Work::Check(from, forward) => {
-                self.outcomes.push(Outcome::Send(from, reply(forward.id, Err(WriteError::NoLeader))));
+                self.outcomes.push(Outcome::Send(
+                    from,
+                    ForwardReply { id: forward.id, outcome: Err(WriteError::NoLeader) },
+                ));
             }
             Work::Apply(entries) => self.bytes += entries.iter().map(|entry| entry.len() as u64).sum::<u64>(),
             Work::Snapshot if self.fenced => self.outcomes.push(Outcome::NoSnapshot),
@@ -502,7 +505,9 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
                 Ok(bytes) => Outcome::Encoded(writer, bytes),
                 Err(error) => Outcome::Failed(writer, error),
             },
-            Caller::Forwarded(peer, id) => Outcome::Send(peer, reply(id, carried(encoded))),
+            Caller::Forwarded(peer, id) => {
+                Outcome::Send(peer, ForwardReply { id, outcome: carried(encoded) })
+            }
             Caller::Carried(flight) => Outcome::Carried(flight, carried(encoded)),
         });
     }
@@ -519,7 +524,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
             }
             (Caller::Forwarded(peer, id), told) => {
                 self.answered += 1;
-                self.outcomes.push(Outcome::Send(peer, reply(id, told)));
+                self.outcomes.push(Outcome::Send(peer, ForwardReply { id, outcome: told }));
             }
             (Caller::Carried(flight), told) => {
                 self.answered += 1;
@@ -532,7 +537,7 @@ impl<S: StateMachine, W: Waits, A: Waits> Applier<S, W, A> {
         self.answered += 1;
         self.outcomes.push(match caller {
             Caller::Here(writer) | Caller::Client(writer) => Outcome::Failed(writer, error),
-            Caller::Forwarded(peer, id) => Outcome::Send(peer, reply(id, Err(error))),
+            Caller::Forwarded(peer, id) => Outcome::Send(peer, ForwardReply { id, outcome: Err(error) }),
             Caller::Carried(flight) => Outcome::Carried(flight, Err(error)),
         });
     }
@@ -559,10 +564,6 @@ pub(crate) fn understand<S: StateMachine>(proposal: Proposal) -> Result<(Proposa
 fn carried(encoded: Option<Bytes>) -> Result<Bytes, WriteError> {
     let carried = encoded.filter(|bytes| bytes.len() <= MAX_PAYLOAD);
     carried.ok_or(WriteError::Unknown(Cause::ReplyLost))
-}
-
-fn reply(id: u64, outcome: Result<Bytes, WriteError>) -> PeerMessage {
-    PeerMessage::ForwardReply(ForwardReply { id, outcome })
 }
 
 #[cfg(test)]

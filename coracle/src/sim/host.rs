@@ -662,9 +662,9 @@ impl Running {
                 Outcome::Failed(request, error) => {
                     wants.heard.push((request, Heard::of_failure(request, error)));
                 }
-                Outcome::Send(peer, message) => wants.send.push((peer, message)),
+                Outcome::Send(peer, reply) => wants.send.push((peer, PeerMessage::ForwardReply(reply))),
                 Outcome::Snapshot(meta, save) => {
-                    self.saving = Some((meta, save));
+                    self.saving = Some((*meta, save));
                     wants.saves = true;
                 }
                 Outcome::NoSnapshot => {
