@@ -150,25 +150,24 @@ impl Entry {
     pub(crate) fn of_two(id: LogId, kind: Kind, stamp: Stamp, prefix: &[u8], payload: &[u8]) -> Entry {
         let length = prefix.len() + payload.len();
         assert!(length <= MAX_PAYLOAD, "an entry's payload is over the limit");
-        let mut head = [0; HEADER];
-        let mut put = |at: usize, field: &[u8]| head[at..at + field.len()].copy_from_slice(field);
-        put(4, &(length as u32).to_le_bytes());
-        put(8, &id.index.0.to_le_bytes());
-        put(16, &id.term.0.to_le_bytes());
-        put(24, &[kind as u8, if stamp.self_describing { SELF_DESCRIBING } else { 0 }]);
-        put(26, &kind.level().to_le_bytes());
-        put(28, &stamp.version.to_le_bytes());
-        put(32, &stamp.cluster_time.to_le_bytes());
-        put(40, &stamp.wall_time.to_le_bytes());
-        put(48, &stamp.session.to_le_bytes());
-        put(56, &stamp.sequence.to_le_bytes());
-        let checksum = crc32c::crc32c_append(crc32c::crc32c(&head[4..]), prefix);
-        let checksum = crc32c::crc32c_append(checksum, payload);
-        head[..4].copy_from_slice(&checksum.to_le_bytes());
         let mut bytes = Vec::with_capacity(HEADER + length);
-        bytes.extend_from_slice(&head);
+        // The place of the checksum of all that follows.
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&(length as u32).to_le_bytes());
+        bytes.extend_from_slice(&id.index.0.to_le_bytes());
+        bytes.extend_from_slice(&id.term.0.to_le_bytes());
+        bytes.extend_from_slice(&[kind as u8, if stamp.self_describing { SELF_DESCRIBING } else { 0 }]);
+        bytes.extend_from_slice(&kind.level().to_le_bytes());
+        bytes.extend_from_slice(&stamp.version.to_le_bytes());
+        bytes.extend_from_slice(&[0; 2]);
+        bytes.extend_from_slice(&stamp.cluster_time.to_le_bytes());
+        bytes.extend_from_slice(&stamp.wall_time.to_le_bytes());
+        bytes.extend_from_slice(&stamp.session.to_le_bytes());
+        bytes.extend_from_slice(&stamp.sequence.to_le_bytes());
         bytes.extend_from_slice(prefix);
         bytes.extend_from_slice(payload);
+        let checksum = crc32c::crc32c(&bytes[4..]);
+        bytes[..4].copy_from_slice(&checksum.to_le_bytes());
         Entry { bytes: bytes.into() }
     }
 

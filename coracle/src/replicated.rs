@@ -80,6 +80,8 @@ pub(crate) struct Replicated<S> {
     news: News,
     pub(crate) publishes: bool,
     pub(crate) broken: Broken,
+    /// Room for what is hashed in one go.
+    row: Vec<u8>,
 }
 
 impl<S: StateMachine> Replicated<S> {
@@ -104,6 +106,7 @@ impl<S: StateMachine> Replicated<S> {
             news: News::default(),
             publishes: false,
             broken: Broken::default(),
+            row: Vec::new(),
         }
     }
 
@@ -577,29 +580,42 @@ impl<S: StateMachine> Replicated<S> {
     }
 
     fn fold(&mut self, entry: &Entry, reply: &[u8]) {
-        let (machine, own) =
-            (self.machine.digest(), [self.context.timers.digest(), self.context.pending.digest()]);
-        let own = own.iter().filter(|own| **own != [0; 16]).map(<[u8; 16]>::as_slice);
-        let machine = machine.iter().map(<[u8; 16]>::as_slice);
-        let parts = [&self.digest[..], entry.bytes(), reply].into_iter().chain(machine).chain(own);
-        self.digest = digest_of(parts);
+        let machine = self.machine.digest();
+        let own = [self.context.timers.digest(), self.context.pending.digest()];
+        let mut row = Row { room: &mut self.row, hash: None };
+        [&self.digest[..], entry.bytes(), reply].into_iter().for_each(|part| row.add(part));
+        machine.iter().for_each(|digest| row.add(digest));
+        own.iter().filter(|own| **own != [0; 16]).for_each(|own| row.add(own));
+        self.digest = row.end();
     }
 }
 
-/// The digest of all this in a row.
-fn digest_of<'a>(parts: impl Iterator<Item = &'a [u8]> + Clone) -> Digest {
-    let mut row = [0; IN_ONE_PIECE];
-    let mut length = 0;
-    for part in parts.clone() {
-        let Some(room) = row.get_mut(length..length + part.len()) else {
-            let mut hash = Xxh3Default::new();
-            parts.for_each(|part| hash.update(part));
-            return hash.digest128().to_le_bytes();
-        };
-        room.copy_from_slice(part);
-        length += part.len();
+/// What is hashed in a row.
+struct Row<'a> {
+    /// What was added, as long as it is short.
+    room: &'a mut Vec<u8>,
+    hash: Option<Xxh3Default>,
+}
+
+impl Row<'_> {
+    fn add(&mut self, part: &[u8]) {
+        match &mut self.hash {
+            Some(hash) => hash.update(part),
+            None if self.room.len() + part.len() <= IN_ONE_PIECE => self.room.extend_from_slice(part),
+            none => {
+                let hash = none.insert(Xxh3Default::new());
+                hash.update(self.room);
+                hash.update(part);
+            }
+        }
     }
-    xxh3_128(&row[..length]).to_le_bytes()
+
+    /// The digest of all that was added. The room is empty again.
+    fn end(self) -> Digest {
+        let digest = self.hash.map_or_else(|| xxh3_128(self.room), |hash| hash.digest128());
+        self.room.clear();
+        digest.to_le_bytes()
+    }
 }
 
 fn apply_failed(id: LogId, problem: String) -> StopReason {
