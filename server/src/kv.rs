@@ -161,7 +161,9 @@ impl Kv {
         if self.space.is_of_fourth() && operation.keys().any(|key| key.len() > MAX_KEY) {
             return Outcome::TooLong;
         }
-        operation.keys().for_each(|key| self.reap(at, key));
+        if self.space.database(at.database).mortal() > 0 {
+            operation.keys().for_each(|key| self.reap(at, key));
+        }
         if self.space.is_of_fourth() && self.answered(at, &operation) > room {
             return Outcome::Found(Found::TooLarge);
         }
@@ -170,8 +172,10 @@ impl Kv {
 
     /// How many bytes of a value a change may answer.
     fn answered(&self, at: At, operation: &Operation) -> usize {
-        let key = operation.keys().next().filter(|_| operation.reply() > 0);
-        let record = key.and_then(|key| self.space.get(at.database, key));
+        if operation.reply() == 0 {
+            return 0;
+        }
+        let record = operation.keys().next().and_then(|key| self.space.get(at.database, key));
         record.and_then(Record::text).map_or(0, Value::len)
     }
 
@@ -286,8 +290,9 @@ impl Kv {
     /// What is to be done whenever the keys may have changed: the timer is set by which the next one ends, and how many there
     /// are is told.
     fn settle(&mut self, context: &mut Context) {
-        self.clocked = Some(Instant::now());
         let due = self.space.next_due();
+        // Where no key ends nobody asks.
+        self.clocked = due.map(|_| Instant::now());
         if due != context.timer(REAPER) {
             let set = match due {
                 Some(due) => context.set_timer(REAPER, due),

@@ -107,6 +107,22 @@ impl Value {
         Value::from(Bytes::from(taken))
     }
 
+    /// Becomes these bytes. Where it is as long and nobody else has it they take its memory: that asks for no other, which
+    /// would be cold.
+    pub(crate) fn become_these(&mut self, bytes: &[u8]) {
+        let old = match &mut self.0 {
+            Pieces::One(old) if old.len() == bytes.len() => std::mem::take(old),
+            _ => Bytes::new(),
+        };
+        *self = match old.try_into_mut() {
+            Ok(mut own) if own.len() == bytes.len() => {
+                own.copy_from_slice(bytes);
+                Value(Pieces::One(own.freeze()))
+            }
+            _ => Value::from(bytes),
+        };
+    }
+
     /// Adds bytes at the end. The return value turns its [print](Value::print) from what it was into what it is.
     pub(crate) fn append(&mut self, tail: &[u8], seed: u64) -> u128 {
         let last = self.pieces().len() - 1;
@@ -247,6 +263,39 @@ mod tests {
         for (at, print) in prints.iter().enumerate() {
             assert!(!prints[at + 1..].contains(print), "{at}");
         }
+    }
+
+    #[test]
+    fn a_value_becomes_other_bytes_whoever_has_it_and_whatever_it_was() {
+        let short = [&b""[..], b"a", b"one", b"two"];
+        let long = [vec![1; PIECE], vec![2; PIECE], vec![3; PIECE + 1], vec![4; 3 * PIECE]];
+        let all = || short.into_iter().chain(long.iter().map(|bytes| &bytes[..]));
+        for (from, to) in all().flat_map(|from| all().map(move |to| (from, to))) {
+            let mut value = Value::from(from);
+            value.become_these(to);
+            assert_eq!((&value, value.print(7)), (&Value::from(to), Value::from(to).print(7)));
+            let reader = value.clone();
+            value.become_these(from);
+            assert_eq!((&value.to_bytes()[..], &reader.to_bytes()[..]), (from, to));
+        }
+        // A part of other bytes, which stay what they are.
+        let whole = Bytes::from(vec![1; 8]);
+        let mut part = Value::from(whole.slice(2..5));
+        part.become_these(b"abc");
+        assert_eq!((&part.to_bytes()[..], &whole[..]), (&b"abc"[..], &[1; 8][..]));
+    }
+
+    /// The memory of a value that nobody else has is used again.
+    #[test]
+    fn a_value_as_long_takes_the_memory_of_the_one_before() {
+        let mut value = Value::from(&[1; 100][..]);
+        let place = value.pieces()[0].as_ptr();
+        value.become_these(&[2; 100]);
+        assert_eq!(value.pieces()[0].as_ptr(), place);
+        let reader = value.clone();
+        value.become_these(&[3; 100]);
+        assert_ne!(value.pieces()[0].as_ptr(), place);
+        drop(reader);
     }
 
     /// What is written over costs its pieces, and zeros cost nothing, however long the value is.

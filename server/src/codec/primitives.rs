@@ -4,6 +4,9 @@ use super::VERSION;
 use bytes::Bytes;
 use coracle::CodecError;
 
+/// For so many items there is room before they are seen.
+const BELIEVED: u64 = 64;
+
 /// The start of an encoding, with room for items of so many bytes.
 pub(super) fn start(items: usize, room: usize) -> Vec<u8> {
     let mut out = Vec::with_capacity(2 + room);
@@ -90,7 +93,7 @@ impl Decoder<'_> {
         if count > most as u64 {
             return Err(wrong(format!("{count} items are over the limit of {most}")));
         }
-        let mut items = Vec::new();
+        let mut items = Vec::with_capacity(count.min(BELIEVED) as usize);
         for _ in 0..count {
             items.push(item(self)?);
         }

@@ -54,6 +54,51 @@ impl Datum {
     }
 }
 
+/// What a key is given.
+pub(super) enum Given<'a> {
+    /// A string of these bytes, which are copied.
+    Bytes(&'a [u8]),
+    /// A value as it is.
+    Datum(Datum),
+}
+
+impl<'a> From<&'a [u8]> for Given<'a> {
+    fn from(bytes: &'a [u8]) -> Given<'a> {
+        Given::Bytes(bytes)
+    }
+}
+
+impl From<Value> for Given<'_> {
+    fn from(value: Value) -> Self {
+        Given::Datum(Datum::Text(value))
+    }
+}
+
+impl From<Datum> for Given<'_> {
+    fn from(datum: Datum) -> Self {
+        Given::Datum(datum)
+    }
+}
+
+impl From<Given<'_>> for Datum {
+    fn from(given: Given) -> Datum {
+        match given {
+            Given::Bytes(bytes) => Datum::Text(Value::from(bytes)),
+            Given::Datum(datum) => datum,
+        }
+    }
+}
+
+impl Datum {
+    /// Becomes what it is given.
+    pub(super) fn take(&mut self, given: Given) {
+        match (self, given) {
+            (Datum::Text(value), Given::Bytes(bytes)) => value.become_these(bytes),
+            (datum, given) => *datum = given.into(),
+        }
+    }
+}
+
 /// The end of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Deadline {

@@ -8,7 +8,7 @@
 //! share a place, which chance never brings about and malice can, have a tree of their own there.
 
 use super::gone::{self, Gone};
-use super::record::{Datum, Deadline, Owner, Record};
+use super::record::{Deadline, Given, Owner, Record};
 use crate::key::Key;
 use crate::operation::{DATABASES, FORMER_MAX_VALUE, MAX_VALUE};
 use imbl::{OrdMap, OrdSet};
@@ -175,13 +175,35 @@ impl Database {
         record.version += 1;
         record.print ^= change ^ record.head_print(owner);
         let after = Kept::of(key, record);
+        self.recount(key, &before, &after);
+    }
+
+    /// Gives a key its value, whatever it was. See [`Space::put`].
+    fn put(&mut self, owner: &Owner, key: &[u8], at: u64, given: Given, deadline: Option<Deadline>) {
+        let stand = self.places.get_mut(&place(key));
+        let Some(record) = stand.and_then(|stand| Arc::make_mut(stand).get_mut(key)) else {
+            let (datum, created, modified) = (given.into(), at, at);
+            let mut record = Record { datum, deadline, created, modified, version: 1, print: 0 };
+            record.print = record.fresh_print(owner);
+            return self.insert(key, record);
+        };
+        let before = Kept::of(key, record);
+        record.datum.take(given);
+        (record.deadline, record.modified, record.version) = (deadline, at, record.version + 1);
+        record.print = record.fresh_print(owner);
+        let after = Kept::of(key, record);
+        self.recount(key, &before, &after);
+    }
+
+    /// What is kept of a key beside it has changed.
+    fn recount(&mut self, key: &[u8], before: &Kept, after: &Kept) {
         if before.deadline == after.deadline {
             self.prints ^= before.print ^ after.print;
             self.bytes = self.bytes - before.weight + after.weight;
             self.hashes = self.hashes - u64::from(before.hash) + u64::from(after.hash);
         } else {
-            self.discount(key, &before);
-            self.count(key, &after);
+            self.discount(key, before);
+            self.count(key, after);
         }
     }
 
@@ -381,20 +403,15 @@ impl Space {
     }
 
     /// Gives a key its value at the current revision.
-    pub(super) fn put(&mut self, number: u8, key: &[u8], datum: Datum, deadline: Option<Deadline>) {
-        let mut datum = Some(datum);
-        self.edit(number, key, |record, seed| {
-            // What is left of it now is that of the old value, if it was a string.
-            let before = record.print;
-            if let Some(datum) = datum.take() {
-                (record.datum, record.deadline) = (datum, deadline);
-            }
-            before ^ record.text().map_or(0, |value| value.print(seed))
-        });
-        if let Some(datum) = datum {
-            let (created, modified) = (self.revision, self.revision);
-            self.insert(number, key, Record { datum, deadline, created, modified, version: 1, print: 0 });
-        }
+    pub(super) fn put<'a>(
+        &mut self,
+        number: u8,
+        key: &[u8],
+        given: impl Into<Given<'a>>,
+        deadline: Option<Deadline>,
+    ) {
+        let (owner, at, given) = (Owner::of(number, key), self.revision, given.into());
+        self.change(number, |database| database.put(&owner, key, at, given, deadline));
     }
 
     /// Adds a key that is not there.
@@ -448,7 +465,7 @@ mod tests {
 
     fn put(space: &mut Space, key: &[u8], value: &[u8]) {
         space.revision += 1;
-        space.put(0, key, Datum::Text(Value::from(value)), None);
+        space.put(0, key, value, None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Changes of strings.
 
-use super::record::{Datum, Deadline};
+use super::record::{Datum, Deadline, Given};
 use super::{At, Kv, Over, digits, number};
 use crate::fraction::{self, NoSum};
 use crate::operation::{Life, Only, Outcome, When};
@@ -22,9 +22,9 @@ impl Kv {
     }
 
     /// Gives a key a string, in a revision of its own.
-    fn write(&mut self, at: At, key: &[u8], value: Value, deadline: Option<Deadline>) {
+    fn write<'a>(&mut self, at: At, key: &[u8], value: impl Into<Given<'a>>, deadline: Option<Deadline>) {
         self.space.revision += 1;
-        self.space.put(at.database, key, Datum::Text(value), deadline);
+        self.space.put(at.database, key, value, deadline);
     }
 
     /// The same, and the key lives as long as it would have.
@@ -51,7 +51,7 @@ impl Kv {
         let only = match when {
             // The common case looks a key up once.
             When::Always if !get && value.len() <= self.space.max_value() => {
-                self.write(at, key, Value::from(value), None);
+                self.write(at, key, value, None);
                 return Ok(Outcome::Done);
             }
             When::Always => Only::Always,
@@ -92,7 +92,7 @@ impl Kv {
         let before = before.filter(|_| get).cloned();
         if wanted {
             match at.ends(life, self.deadline(at, key)) {
-                Ok(deadline) => self.write(at, key, Value::from(value), deadline),
+                Ok(deadline) => self.write(at, key, value, deadline),
                 Err(Over) => self.come_and_go(at, key),
             }
         }
@@ -110,7 +110,7 @@ impl Kv {
             return Err(Outcome::TooLong);
         }
         if before.is_none() {
-            self.write(at, key, Value::from(tail), None);
+            self.write(at, key, tail, None);
         // As in redis, adding nothing to something is no change.
         } else if !tail.is_empty() {
             self.space.revision += 1;
@@ -152,7 +152,7 @@ impl Kv {
         }
         self.space.revision += 1;
         for (key, value) in pairs {
-            self.space.put(at.database, key, Datum::Text(Value::from(&value[..])), None);
+            self.space.put(at.database, key, &value[..], None);
         }
         Ok(())
     }
