@@ -1,8 +1,6 @@
 //! The clocks of a running node, read in one place.
 
-use crate::config::TICK;
 use crate::replica::Moment;
-use coracle_core::Tick;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Now. The monotonic clock is the one that runs while the computer sleeps: a lease that ended meanwhile
@@ -10,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub(crate) fn now() -> Moment {
     let millis = since_boot().as_millis() as u64;
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-    Moment { tick: Tick(millis / TICK.as_millis() as u64), wall }
+    Moment::new(millis, wall)
 }
 
 /// The processor's time that this thread has had.

@@ -37,7 +37,7 @@ fn one_of(voters: u64, last: u64) -> Driver<RequestId, RequestId> {
 }
 
 fn at(tick: u64) -> Moment {
-    Moment { tick: Tick(tick), wall: 0 }
+    Moment::new(10 * tick, 0)
 }
 
 /// Lets it become the leader, its log durable. What it wants loaded meanwhile.

@@ -1,5 +1,6 @@
 //! What a replica is told, and what it wants done.
 
+use crate::config::TICK;
 use crate::entry::Entry;
 use crate::error::{Busy, StopReason};
 use crate::proposal::Proposal;
@@ -15,10 +16,19 @@ use std::collections::BTreeSet;
 /// When something happens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Moment {
-    /// On the monotonic clock that runs through suspend.
+    /// On the monotonic clock that runs through suspend, in milliseconds.
+    pub(crate) millis: u64,
+    /// The same as the core counts it.
     pub(crate) tick: Tick,
     /// On the wall clock, in milliseconds since 1970.
     pub(crate) wall: u64,
+}
+
+impl Moment {
+    /// Where the monotonic clock and the wall clock show these milliseconds.
+    pub(crate) fn new(millis: u64, wall: u64) -> Moment {
+        Moment { millis, tick: Tick(millis / TICK.as_millis() as u64), wall }
+    }
 }
 
 /// What a driver tells a replica.

@@ -333,7 +333,7 @@ mod tests {
     use crate::storage::memory::MemoryStore;
     use crate::storage::snapshots::Meta;
     use crate::wire::encode_membership;
-    use coracle_core::{HardState, Incarnation, Member, NodeId, Peer, Term, Tick};
+    use coracle_core::{HardState, Incarnation, Member, NodeId, Peer, Term};
 
     /// A log that was reset to a snapshot knows neither the time nor the membership: a start has both from the snapshot.
     #[test]
@@ -372,11 +372,8 @@ mod tests {
         let mut times = Vec::new();
         for tick in 0..200 {
             let now = clock::now().tick.0 + tick;
-            replica.on_event(Moment { tick: Tick(now), wall: 0 }, Event::Tick);
-            replica.on_event(
-                Moment { tick: Tick(now), wall: 0 },
-                Event::Persisted(replica.raft().newest_write()),
-            );
+            replica.on_event(Moment::new(10 * now, 0), Event::Tick);
+            replica.on_event(Moment::new(10 * now, 0), Event::Persisted(replica.raft().newest_write()));
             for (_, batch) in replica.take().writes {
                 for change in batch.changes {
                     let Change::Append(entries) = change else { continue };

@@ -288,6 +288,11 @@ pub const MUTANTS: &[Mutant] = &[
         "D5.5.2",
         "a follower's clock waits for entries, and does not go on by itself",
     ),
+    mutant(
+        "clock-counts-ticks",
+        "CK-1",
+        "has a clock that moves by 10 ms, so that what is to last ends early",
+    ),
     // Machines that are not alike.
     mutant("diverged-not-fenced", "D5.1.14", "goes on with a machine that differs from a majority's"),
     mutant("fence-not-durable", "D5.1.14", "uses such a machine again after a start"),

@@ -116,6 +116,8 @@ impl<W, R> Replica<W, R> {
 
     /// Handles one event. The effects gather until [`take`](Replica::take).
     pub(crate) fn on_event(&mut self, now: Moment, event: Event<W, R>) {
+        let counted = if self.breaks("clock-counts-ticks") { now.millis / 10 * 10 } else { now.millis };
+        let now = Moment { millis: counted, ..now };
         match event {
             Event::Tick => self.step(now, Input::Tick, Vec::new()),
             Event::Message(envelope, entries) => self.on_message(now, envelope, entries),
@@ -156,7 +158,7 @@ impl<W, R> Replica<W, R> {
                 self.step(now, Input::PieceTaken { from, reply }, Vec::new());
             }
             Event::SnapshotReceived(snapshot, membership, time) => {
-                self.clock.saw(now.tick, time);
+                self.clock.saw(now.millis, time);
                 self.step(now, Input::SnapshotReceived { snapshot, membership }, Vec::new());
             }
             Event::SnapshotSaved(snapshot, purge) => {
@@ -303,7 +305,7 @@ impl<W, R> Replica<W, R> {
 
     /// What the cluster's clock shows here.
     pub(crate) fn cluster_time(&self, now: Moment) -> u64 {
-        self.clock.read(now.tick)
+        self.clock.read(now.millis)
     }
 
     /// Whether an entry of this office by which timers fire comes after this one.
@@ -353,14 +355,14 @@ impl<W, R> Replica<W, R> {
             }
             _ => None,
         };
-        self.clock.start(now.tick);
+        self.clock.start(now.millis);
         if led.is_none() && self.breaks("clock-stands-still") {
-            self.clock.stop(now.tick);
+            self.clock.stop(now.millis);
         }
         let output = self.raft.step(now.tick, input);
         let leads = self.raft.is_leader().then(|| self.raft.term());
         if led.is_some() && leads.is_none() && self.breaks("clock-stands-still") {
-            self.clock.saw(now.tick, 0);
+            self.clock.saw(now.millis, 0);
         }
         if led.is_some() && led != leads && !self.breaks("deposed-not-told") {
             self.effects.leadership_lost = true;
@@ -369,7 +371,7 @@ impl<W, R> Replica<W, R> {
             && leads.is_none()
             && (self.raft.leader(), self.raft.term()) == (Some(leader), term)
         {
-            self.clock.hear(now.tick, time);
+            self.clock.hear(now.millis, time);
         }
         self.carry_out(now, output, &received);
     }
@@ -409,7 +411,7 @@ impl<W, R> Replica<W, R> {
         }
         for mut envelope in send {
             if let Message::AppendEntries(append) = &mut envelope.message {
-                append.time = self.clock.read(now.tick);
+                append.time = self.clock.read(now.millis);
             }
             self.effects.send.push((envelope, Vec::new()));
         }
@@ -496,7 +498,7 @@ impl<W, R> Replica<W, R> {
             TailChange::Reset(snapshot) => self.tail = Tail::new(snapshot.index),
             TailChange::TakeReceived(first) => {
                 for entry in received.iter().filter(|entry| entry.index() >= first) {
-                    self.clock.saw(now.tick, entry.stamp().cluster_time);
+                    self.clock.saw(now.millis, entry.stamp().cluster_time);
                     self.tail.push(entry.clone());
                 }
             }
@@ -572,7 +574,7 @@ impl<W, R> Replica<W, R> {
         let Some(newest) = entries.last() else { return };
         let Replicate { to, mut append, .. } = replicate;
         append.last = newest.index();
-        append.time = self.clock.read(now.tick);
+        append.time = self.clock.read(now.millis);
         let (term, prev, last) = (append.term, append.prev, append.last);
         let bytes = entries.iter().map(|entry| entry.len() as u64).sum();
         self.effects.send.push((self.raft.envelope(to, append), entries));

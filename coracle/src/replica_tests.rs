@@ -36,7 +36,7 @@ fn replica(change: impl Fn(&mut Config)) -> Replica {
 }
 
 fn at(tick: u64) -> Moment {
-    Moment { tick: Tick(tick), wall: 1_000_000 }
+    Moment::new(10 * tick, 1_000_000)
 }
 
 fn from(peer: Peer, message: Message) -> Event {
@@ -406,7 +406,7 @@ fn ck_1_the_cluster_clock_follows_the_log_and_the_monotonic_clock() {
     replica.on_event(at(1), append(1, LogId::new(1, 1), 1, 0));
     elect(&mut replica);
     let time = |replica: &mut Replica, tick: u64, wall: u64| {
-        let moment = Moment { tick: Tick(tick), wall };
+        let moment = Moment::new(10 * tick, wall);
         replica.on_event(moment, Event::Propose(vec![(RequestId(1), Proposal::Command(Bytes::new()))]));
         let last = replica.raft().last().index;
         let stamp = replica.entry_in_memory(last).unwrap().stamp();
@@ -416,6 +416,20 @@ fn ck_1_the_cluster_clock_follows_the_log_and_the_monotonic_clock() {
     assert_eq!(time(&mut replica, 100, 1_000), 1_890);
     assert_eq!(time(&mut replica, 105, 99_999_999), 1_940);
     assert_eq!(time(&mut replica, 110, 0), 1_990);
+}
+
+/// D5.5.2: it counts milliseconds. By ticks a key that is to live for 3 s could be over after 2.99.
+#[test]
+fn the_clusters_clock_counts_more_than_ticks() {
+    let mut replica = replica(|_| {});
+    elect(&mut replica);
+    let mut time = |millis| {
+        let propose = Event::Propose(vec![(RequestId(1), Proposal::Command(Bytes::new()))]);
+        replica.on_event(Moment::new(millis, 0), propose);
+        time_of_last(&replica)
+    };
+    let [one, other] = [time(10_009), time(10_011)];
+    assert_eq!(other - one, 2);
 }
 
 /// The cluster time that the newest entry of the tail carries.
@@ -450,7 +464,7 @@ fn a_leaders_clock_is_believed_at_most_a_tenth_faster_than_the_own() {
         for tick in (0..=500).step_by(5) {
             replica.on_event(at(tick), heartbeat_at(500u64.saturating_add(tick.saturating_mul(speed))));
         }
-        assert_eq!(replica.clock.read(Tick(500)), 500 + shown, "{speed} ms in a tick of 10");
+        assert_eq!(replica.clock.read(5_000), 500 + shown, "{speed} ms in a tick of 10");
     }
 }
 
@@ -460,7 +474,7 @@ fn a_deposed_leader_does_not_set_the_clock() {
     let mut replica = replica(|_| {});
     replica.on_event(at(0), vote(2, C));
     replica.on_event(at(100), heartbeat_at(500 + 1_100));
-    assert_eq!(replica.clock.read(Tick(100)), 500 + 1_000);
+    assert_eq!(replica.clock.read(1_000), 500 + 1_000);
 }
 
 /// A heartbeat, and entries, carry what the clock shows when they leave.

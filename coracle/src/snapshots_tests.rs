@@ -34,7 +34,7 @@ fn kept(index: u64, bytes: u64) -> Kept {
 }
 
 fn at(tick: u64) -> Moment {
-    Moment { tick: Tick(tick), wall: 0 }
+    Moment::new(10 * tick, 0)
 }
 
 /// What a follower answers to this, if its log is empty; nothing to a piece.

@@ -297,7 +297,8 @@ fn a_key_ends_in_time_though_the_leader_dies_and_all_are_started_again() {
     assert_eq!(ask(&mut client, "SET l v EX 100000"), Value::Simple("OK".into()));
     cluster.kill(leader);
     wait("the end of the key", || (ask(&mut client, "GET k") == Value::Null).then_some(()));
-    assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}: never early", begun.elapsed());
+    // The cluster's clock counts whole milliseconds.
+    assert!(begun.elapsed() > Duration::from_millis(2_999), "{:?}: never early", begun.elapsed());
     // It is removed, and not only hidden, with nobody writing.
     wait("its removal", || (ask(&mut client, "DBSIZE") == Value::Number(1)).then_some(()));
     drop(client);

@@ -15,7 +15,7 @@ impl<W, R> Replica<W, R> {
     pub(super) fn make_proposed(&mut self, now: Moment, id: LogId, proposal: &Proposal) {
         let (version, self_describing) = if proposal.command().is_some() { self.machine } else { (0, false) };
         let ((session, sequence), (prefix, length)) = (proposal.stamp(), proposal.prefix());
-        let cluster_time = self.clock.read(now.tick);
+        let cluster_time = self.clock.read(now.millis);
         let stamp = Stamp { cluster_time, wall_time: now.wall, session, sequence, version, self_describing };
         let command = proposal.command().map_or(&[][..], |command| command);
         self.tail.push(Entry::of_two(id, proposal.kind(), stamp, &prefix[..length], command));
@@ -27,7 +27,7 @@ impl<W, R> Replica<W, R> {
             // The founder's entry is the same however often it begins anew.
             Stamp::default()
         } else {
-            let cluster_time = self.clock.read(now.tick);
+            let cluster_time = self.clock.read(now.millis);
             Stamp { cluster_time, wall_time: now.wall, ..Stamp::default() }
         };
         if kind == Kind::Timer {

@@ -1,7 +1,6 @@
 //! What a node's clock shows: not the true time.
 
 use crate::replica::Moment;
-use coracle_core::Tick;
 
 /// A node's own idea of time: a rate and a jump ahead. Never backwards.
 #[derive(Clone, Debug)]
@@ -29,6 +28,6 @@ impl Clock {
 
     pub(super) fn moment(&self, now: u64) -> Moment {
         let local = self.local(now);
-        Moment { tick: Tick(local / 10_000), wall: local / 1000 }
+        Moment::new(local / 1000, local / 1000)
     }
 }

@@ -182,7 +182,7 @@ impl<S: StateMachine> Lone<S> {
     fn turn(&mut self, now: Tick, tick: bool) {
         let mut tick = tick;
         loop {
-            let actions = self.driver.turn(Moment { tick: now, wall: 0 }, mem::take(&mut tick));
+            let actions = self.driver.turn(Moment::new(10 * now.0, 0), mem::take(&mut tick));
             let mut again = false;
             for order in actions.orders {
                 if let Order::Write(id, batch) = order {

@@ -118,8 +118,8 @@ impl Ghost {
             let detail = format!("the cluster's clock shows {time} at {id}, {latest} at most is true");
             return broken("clock", detail);
         }
-        // By the node's own clock, which ticks every 10 ms (D5.5.2): in no role, and at no
-        // change of leader, does the cluster's clock stand still.
+        // By the node's own clock, to the millisecond (D5.5.2): in no role, and at no change of leader, does the cluster's
+        // clock stand still.
         let (showed, since) = record.time;
         let goes_on = showed + local.saturating_sub(since.saturating_add(CLOCK_SLACK));
         let own = office == Some(entry.term()) && entry.index() > Index(1);
