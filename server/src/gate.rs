@@ -63,6 +63,12 @@ struct Flow {
     turn: Option<u64>,
 }
 
+impl Flow {
+    fn is_idle(&self) -> bool {
+        self.under_way == 0 && self.waiting.is_empty()
+    }
+}
+
 #[derive(Debug)]
 struct Waiting {
     number: u64,
@@ -131,8 +137,13 @@ impl Line {
     /// again as there is room, if others have taken it before they came.
     fn fits(&self, from: &Holder, bytes: usize) -> bool {
         let own = self.flows.get(from).map_or(0, |flow| flow.under_way);
-        self.under_way + bytes <= self.room.max(bytes)
+        self.is_roomy(bytes)
             || (own + bytes <= self.share() && self.under_way + bytes <= self.room + MOST_ROOM)
+    }
+
+    /// Whether so much more may be under way, whoever it comes from.
+    fn is_roomy(&self, bytes: usize) -> bool {
+        self.under_way + bytes <= self.room.max(bytes)
     }
 
     fn take(&mut self, from: &Holder, bytes: usize) {
@@ -141,10 +152,19 @@ impl Line {
     }
 
     fn arrive(&mut self, now: Instant, from: &Holder, bytes: usize) -> Arrival {
+        let is_roomy = self.is_roomy(bytes);
         let flow = self.flows.entry(from.clone()).or_default();
-        if flow.waiting.is_empty() && self.fits(from, bytes) {
-            self.take(from, bytes);
-            return Arrival::Passes;
+        if flow.waiting.is_empty() {
+            // As a rule there is room, and one look is enough.
+            if is_roomy {
+                self.under_way += bytes;
+                flow.under_way += bytes;
+                return Arrival::Passes;
+            }
+            if self.fits(from, bytes) {
+                self.take(from, bytes);
+                return Arrival::Passes;
+            }
         }
         let (go, told) = oneshot::channel();
         self.next += 1;
@@ -204,29 +224,31 @@ impl Line {
 
     /// One waits no longer.
     fn remove(&mut self, from: &Holder, number: u64) -> Option<Waiting> {
-        let waiting = &mut self.flows.get_mut(from)?.waiting;
-        let at = waiting.iter().position(|one| one.number == number)?;
-        let one = waiting.remove(at);
+        let flow = self.flows.get_mut(from)?;
+        let at = flow.waiting.iter().position(|one| one.number == number)?;
+        let (one, is_idle) = (flow.waiting.remove(at), flow.is_idle());
         self.waiting -= 1;
         if self.waiting == 0 {
             self.since = None;
         }
-        self.forget(from);
+        if is_idle {
+            self.forget(from);
+        }
         one
     }
 
     fn give_back(&mut self, from: &Holder, bytes: usize) {
         self.under_way -= bytes;
-        if let Some(flow) = self.flows.get_mut(from) {
-            flow.under_way -= bytes;
+        let Some(flow) = self.flows.get_mut(from) else { return };
+        flow.under_way -= bytes;
+        if flow.is_idle() {
+            self.forget(from);
         }
-        self.forget(from);
     }
 
+    /// Nothing of this client is under way, or waits.
     fn forget(&mut self, from: &Holder) {
-        if self.flows.get(from).is_some_and(|flow| flow.under_way == 0 && flow.waiting.is_empty())
-            && let Some(Flow { turn: Some(turn), .. }) = self.flows.remove(from)
-        {
+        if let Some(Flow { turn: Some(turn), .. }) = self.flows.remove(from) {
             self.turns.remove(&turn);
         }
     }
@@ -270,19 +292,21 @@ pub struct Passed<'a> {
     from: Holder,
     bytes: usize,
     since: Instant,
+    /// After what time it was answered, if that was asked.
+    took: Option<Duration>,
 }
 
 impl Passed<'_> {
     /// It was answered. After what time.
-    pub fn end(self) -> Duration {
-        self.since.elapsed()
+    pub fn end(mut self) -> Duration {
+        *self.took.insert(self.since.elapsed())
     }
 }
 
 impl Drop for Passed<'_> {
     fn drop(&mut self) {
-        let now = Instant::now();
-        self.gate.line().answered(now, &self.from, self.bytes, now.duration_since(self.since));
+        let took = self.took.unwrap_or_else(|| self.since.elapsed());
+        self.gate.line().answered(self.since + took, &self.from, self.bytes, took);
     }
 }
 
@@ -323,7 +347,7 @@ impl Gate {
     ) -> Option<Passed<'_>> {
         let (bytes, now) = (bytes.clamp(LEAST, MOST_ROOM), Instant::now());
         let arrival = self.line().arrive(now, from, bytes);
-        let passed = |since| Passed { gate: self, from: from.clone(), bytes, since };
+        let passed = |since| Passed { gate: self, from: from.clone(), bytes, since, took: None };
         let (number, told, limit) = match arrival {
             Arrival::Passes => return Some(passed(now)),
             Arrival::Waits(number, told, limit) => (number, told, at_rest().unwrap_or(limit)),

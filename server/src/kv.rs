@@ -382,7 +382,7 @@ impl StateMachine for Kv {
     /// May answer fewer lookups than were asked, but at least one: it stops where the values pass
     /// [`MAX_ANSWER`], and the caller asks again for the rest.
     fn query(&self, context: &QueryContext, batch: Vec<Lookup>) -> Vec<Found> {
-        let mut answers = Vec::new();
+        let mut answers = Vec::with_capacity(batch.len());
         let (mut answered, mut spent) = (0, 0);
         let since = self.clocked.map_or(Duration::ZERO, |then| then.elapsed());
         let mut from = looking::From { by: None, database: 0, cluster_time: context.cluster_time, since };
