@@ -116,8 +116,7 @@ impl<W, R> Replica<W, R> {
 
     /// Handles one event. The effects gather until [`take`](Replica::take).
     pub(crate) fn on_event(&mut self, now: Moment, event: Event<W, R>) {
-        let counted = if self.breaks("clock-counts-ticks") { now.millis / 10 * 10 } else { now.millis };
-        let now = Moment { millis: counted, ..now };
+        let now = self.counted(now);
         match event {
             Event::Tick => self.step(now, Input::Tick, Vec::new()),
             Event::Message(envelope, entries) => self.on_message(now, envelope, entries),
@@ -185,6 +184,12 @@ impl<W, R> Replica<W, R> {
         while let Some(replicate) = self.replicate.pop_front() {
             self.replicate(now, replicate);
         }
+    }
+
+    /// What the clock counts: milliseconds.
+    fn counted(&self, now: Moment) -> Moment {
+        let step = if self.breaks("clock-counts-ticks") { 10 } else { 1 };
+        Moment { millis: now.millis / step * step, ..now }
     }
 
     fn rule(&mut self, now: Moment, caller: u64, ruling: Ruling) {
