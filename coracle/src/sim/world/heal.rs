@@ -50,10 +50,8 @@ impl World {
         self.settle_effects()?;
         self.know_all_marks()?;
         let began = self.now;
-        // L2 and L5: nobody is stuck. Whoever lags may be sent one entry at a time, and so takes a round trip for each.
-        let last = self.living().map(|raft| raft.last().index.0).max().unwrap_or_default();
-        let least = self.living().map(|raft| raft.commit().0).min().unwrap_or_default();
-        let patience = 30 * ELECTION + last.saturating_sub(least) * 50 * MS;
+        // L2 and L5: nobody is stuck.
+        let patience = 30 * ELECTION + self.catching_up();
         self.until("L2", patience, "equal machines everywhere", World::agree)?;
         self.pace("equal", (self.now - began) / MS);
         self.watch_counts()?;
@@ -136,6 +134,13 @@ impl World {
         Ok(())
     }
 
+    /// How long whoever lags the most takes to catch up: it may be sent one entry at a time, a round trip for each.
+    fn catching_up(&self) -> u64 {
+        let last = self.living().map(|raft| raft.last().index.0).max().unwrap_or_default();
+        let least = self.living().map(|raft| raft.commit().0).min().unwrap_or_default();
+        last.saturating_sub(least) * 50 * MS
+    }
+
     /// A partition that lasts, and leaves one node with an up-to-date log a quorum.
     fn siege(&mut self) -> Verdict {
         let size = self.hosts.len();
@@ -180,10 +185,14 @@ impl World {
         self.tell(|| format!("a partition that lasts, of shape {shape} around {} ({})", node + 1, best + 1));
         let before = self.ghost.committed();
         let began = self.now;
-        self.until("L7", 60 * ELECTION, "a leader that commits in a partition with a quorum", |world| {
+        // The quorum may need the one that lags.
+        let (patience, behind) = (60 * ELECTION, self.catching_up());
+        self.until("L7", patience + behind, "a leader that commits in a partition with a quorum", |world| {
             world.ghost.committed() > before
         })?;
-        self.report.pace("besieged", 1, (self.now - began) / MS);
+        if behind < patience {
+            self.report.pace("besieged", 1, (self.now - began) / MS);
+        }
         self.met.count(Rare::Besieged);
         Ok(())
     }
