@@ -38,7 +38,8 @@ pub struct Sim {
     /// Number of steps of each seed before its faults end
     #[arg(long, default_value_t = 2000)]
     steps: u64,
-    /// Replay a shrunk run: only these faults and requests happen, and every step is printed
+    /// Replay a shrunk run: only these faults and requests happen, and every step is printed. Of `-`, they are read from
+    /// standard input: a command line has room for some thousands only
     #[arg(long, value_name = "DECISIONS", requires = "seed")]
     only: Option<String>,
     /// Number of seeds to simulate at once; as many as there are cores if omitted. Changes nothing in the result
@@ -107,6 +108,8 @@ impl Sim {
         options.nodes = self.nodes.map(|nodes| nodes as usize);
         options.steps = self.steps;
         if let Some(only) = &self.only {
+            let read = || io::read_to_string(io::stdin()).map_err(|error| format!("standard input: {error}"));
+            let only = if only == "-" { &read()? } else { only };
             let decisions = only.split_whitespace().map(str::parse);
             options.only = Some(decisions.collect::<Result<_, _>>()?);
             options.story = !self.json;
