@@ -290,7 +290,7 @@ pub const MUTANTS: &[Mutant] = &[
     ),
     mutant(
         "clock-counts-ticks",
-        "CK-1",
+        "D5.5.2",
         "has a clock that moves by 10 ms, so that what is to last ends early",
     ),
     // Machines that are not alike.
