@@ -240,6 +240,22 @@ fn mc_9_a_learner_without_whose_vote_nobody_can_be_elected_campaigns_itself() {
     assert!(c.commit(A) >= 3 && c.log(A) == c.log(D), "{}", c.describe());
 }
 
+/// S14f: the same learner leads, can hand over to nobody, and is asked to remove itself. It has decided what it was elected
+/// for and leaves: with an entry of its own that removes it, it would lead on and campaign as no member at all.
+#[test]
+fn mc_9_a_learner_that_leads_takes_no_change() {
+    let members = [(1, membership(&[A, B, C], &[], &[D])), (3, membership(&[A, B, C, D], &[A, B, C], &[]))];
+    let mut c = Cluster::with_memberships(&members, &["1 1 1", "1", "1 2", "1 2"]);
+    c.crash(C);
+    let led = |c: &Cluster| c.role(D) == RoleName::Leader && c.commit(D) == c.last(D);
+    assert!(c.pass_until(600, led).is_some(), "{}", c.describe());
+    c.lose_all();
+    c.isolate(D);
+    let ticket = c.change(D, membership(&[A, B, C], &[], &[]));
+    assert_eq!(c.refused(D, ticket), Some(RefusedReason::NotLeader(None)));
+    assert!(c.pass_until(60, |c| c.role(D) == RoleName::Learner).is_some(), "{}", c.describe());
+}
+
 /// D5.1.16: who loses its vote gets the last entry only when that is committed.
 #[test]
 fn who_loses_its_vote_hears_of_it_when_it_is_committed() {

@@ -37,6 +37,10 @@ impl Leader {
         if shared.rules.is_changing(now, id.index, shared.log.commit()) {
             return Err(RefusedReason::ChangeUnderWay);
         }
+        // Nothing is to keep it: an entry without it would, for as long as that is not committed.
+        if self.has_left(shared) {
+            return Err(RefusedReason::NotLeader(None));
+        }
         if id != expected {
             return Err(RefusedReason::NotCurrent(id));
         }
