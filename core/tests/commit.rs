@@ -160,6 +160,21 @@ fn cm_4_of_three_the_leader_counts_by_its_own_disk() {
     assert_eq!((c.commit(A), c.raft(A).persisted().0), (4, 3), "thesis 10.2.1: two followers suffice");
 }
 
+/// D5.5.5: what a message from before says of the commit index counts for nothing once a newer round was heard: since then the
+/// leader may have kept it from this node, which was removed meanwhile, and is a member again that lacks a ruling.
+#[test]
+fn a_follower_commits_nothing_by_what_an_earlier_round_said() {
+    let mut c = Cluster::with_logs(&["1 1", "1 1", "1 1"]);
+    c.enter(C, 2);
+    c.elect_by(A, &[C]);
+    let mut told = |round, commit| {
+        let said = AppendEntries { round: Round(round), ..append(3, LogId::new(1, 2), commit) };
+        c.say(A, B, Message::AppendEntries(said));
+        c.commit(B)
+    };
+    assert_eq!([told(5, 0), told(4, 2), told(5, 1), told(6, 2)], [0, 0, 1, 2]);
+}
+
 /// CM-5: a leader that knows less does not turn the commit index back.
 #[test]
 fn cm_5_a_smaller_leader_commit_changes_nothing() {
