@@ -110,7 +110,8 @@ impl Follower {
         if accept == Accept::Impossible {
             return shared.drop_input(Dropped::ContradictsCommitted);
         }
-        let (mut answer, late) = (append.round > self.round, append.round < self.round);
+        let mut answer = append.round > self.round;
+        let believed = shared.rules.believes_commit_of(append.round, self.round);
         self.round = self.round.max(append.round);
         let mut conflict = None;
         match accept {
@@ -132,8 +133,7 @@ impl Follower {
                 }
                 self.verified = self.verified.max(append.last);
                 let last = shared.log.last();
-                // Since then the leader may have kept from this node what is committed, and for a reason (D5.5.5).
-                if !late {
+                if believed {
                     shared.commit_to(shared.rules.commit_of_follower(append.commit, append.last, last));
                 }
                 // Entries that were all here already: the leader may have missed the acknowledgement.

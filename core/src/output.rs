@@ -259,7 +259,7 @@ pub struct Refused {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RefusedReason {
-    /// Another node leads, or none that is known.
+    /// Another node leads, or none that is known; or this one, for a moment longer, since it has left the voters.
     NotLeader(Option<NodeId>),
     /// The node has no membership.
     NotConfigured,

@@ -237,6 +237,12 @@ impl Rules {
         leader_commit.min(if self.broken.is("commit-unverified") { last } else { verified })
     }
 
+    /// A newer round has said as much; since an earlier one, the leader may have come to keep from this node that an entry is
+    /// committed (D5.5.5).
+    pub(crate) fn believes_commit_of(self, round: Round, newest: Round) -> bool {
+        round >= newest
+    }
+
     /// "If existing log entry has same index and term as snapshot's last included entry, retain log entries following it
     /// and reply"; else "discard the entire log" (Figure 13, 6 and 7).
     pub(crate) fn keeps_suffix(self, own_term: Option<Term>, snapshot: LogId) -> bool {

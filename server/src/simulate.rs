@@ -93,7 +93,7 @@ impl Sim {
         });
         if let ControlFlow::Break(report) = end {
             if let Some(violation) = &report.violation {
-                return self.violated(&report, violation);
+                return self.violated(options, &report, violation);
             }
             self.show_one(&report, began);
             return Ok(());
@@ -103,6 +103,7 @@ impl Sim {
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 
+    /// What is to be run. Asked for once: it may read standard input.
     fn options(&self, seed: u64) -> Result<Options, String> {
         let mut options = Options::new(seed);
         options.nodes = self.nodes.map(|nodes| nodes as usize);
@@ -137,8 +138,8 @@ impl Sim {
     }
 
     /// Tells what was broken and how to see it again, and then makes it small.
-    fn violated(&self, report: &Report, violation: &sim::Violation) -> Result<(), String> {
-        let options = self.options(report.seed)?;
+    fn violated(&self, options: Options, report: &Report, violation: &sim::Violation) -> Result<(), String> {
+        let options = Options { seed: report.seed, ..options };
         let replay = self.replay(&options);
         if !self.json {
             say(format_args!("seed {} breaks {}: {}", report.seed, violation.invariant, violation.detail));

@@ -37,7 +37,7 @@ impl Leader {
         if shared.rules.is_changing(now, id.index, shared.log.commit()) {
             return Err(RefusedReason::ChangeUnderWay);
         }
-        // Nothing is to keep it: an entry without it would, for as long as that is not committed.
+        // It is on its way out. A change of its own would keep it in office until that is committed (D5.1.16).
         if self.has_left(shared) {
             return Err(RefusedReason::NotLeader(None));
         }
