@@ -111,7 +111,6 @@ impl Follower {
             return shared.drop_input(Dropped::ContradictsCommitted);
         }
         let mut answer = append.round > self.round;
-        let believed = shared.rules.believes_commit_of(append.round, self.round);
         self.round = self.round.max(append.round);
         let mut conflict = None;
         match accept {
@@ -133,7 +132,7 @@ impl Follower {
                 }
                 self.verified = self.verified.max(append.last);
                 let last = shared.log.last();
-                if believed {
+                if shared.rules.believes_commit_of(append.round, self.round) {
                     shared.commit_to(shared.rules.commit_of_follower(append.commit, append.last, last));
                 }
                 // Entries that were all here already: the leader may have missed the acknowledgement.

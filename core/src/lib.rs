@@ -8,8 +8,8 @@
 //! §5.1 is a section of "In Search of an Understandable Consensus Algorithm (Extended Version)", the "paper";
 //! "thesis" is Ongaro's "Consensus: Bridging Theory and Practice"; D5.1.3 is a rule of this design, in
 //! `docs/design-rules.md`. The rest of this page tells Raft as this code does it, for somebody who knows neither. It
-//! names the file to read at each step; `rules.rs` has all rules on one page, and `tests/conversations/` shows nodes
-//! talking.
+//! names the file to read at each step; `rules.rs` has the rules on one page (those of reads and leases on pages of their
+//! own), and `tests/conversations/` shows nodes talking.
 //!
 //! # What it is for
 //!
