@@ -59,8 +59,14 @@ impl Disk {
     }
 
     /// Unmounts. What the kernel still held is written first, as if it had been in time.
+    ///
+    /// A request that the kernel was about to hand over as it unmounted (a file was closed just before) ends the
+    /// session with `ECONNABORTED`. There is nothing mounted any more then, as after any other end.
     fn detach(&mut self) -> io::Result<()> {
-        self.session.take().map_or(Ok(()), BackgroundSession::umount_and_join)
+        match self.session.take().map_or(Ok(()), BackgroundSession::umount_and_join) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => Ok(()),
+            result => result,
+        }
     }
 
     /// Brings the power back.
