@@ -241,25 +241,36 @@ impl Access {
         self.caller = Caller::certified(self.shown.as_ref());
     }
 
-    /// Whether a command may go on.
-    pub(crate) async fn judge<M: Machine>(
+    /// Whether a command may go on; nothing where this node does not know yet: [`Access::ask`].
+    pub(crate) fn judge(&mut self, request: &Request) -> Option<Verdict> {
+        let need = Need::of(request);
+        self.look();
+        if !self.users.is_empty() {
+            return Some(self.by_rights(&need, request));
+        }
+        let matters = !self.gets_in() || need == Need::Admin && !self.is_admin();
+        let sure = !matters || self.rules.roster.is_complete();
+        sure.then(|| self.without_users(&need, request, sure))
+    }
+
+    /// The same, after it has found out whether there are users, if that can be done.
+    pub(crate) async fn ask<M: Machine>(
         &mut self,
         node: &Node<M>,
         limit: Duration,
         request: &Request,
     ) -> Verdict {
+        let sure = newest(node, &self.rules.roster, limit).await;
         let need = Need::of(request);
         self.look();
-        if self.users.is_empty() {
-            let matters = !self.gets_in() || need == Need::Admin && !self.is_admin();
-            // Rare, and large: idle connections have no room for it.
-            let sure = !matters || Box::pin(confirm(node, &self.rules.roster, limit)).await;
-            self.look();
-            if self.users.is_empty() {
-                return self.without_users(&need, request, sure);
-            }
+        match self.users.is_empty() {
+            true => self.without_users(&need, request, sure),
+            false => self.by_rights(&need, request),
         }
-        match need {
+    }
+
+    fn by_rights(&self, need: &Need, request: &Request) -> Verdict {
+        match *need {
             Need::Nothing => Verdict::May,
             Need::Keys(role) => match request {
                 Request::Write(write, _) => self.right(role, write.keys()),
@@ -351,12 +362,7 @@ impl Access {
     }
 }
 
-/// Whether the machine of this node is known to have come, since its start, as far as the cluster had. Waits for that.
-async fn confirm<M: Machine>(node: &Node<M>, roster: &Roster, limit: Duration) -> bool {
-    roster.is_complete() || newest(node, roster, limit).await
-}
-
-/// The same, as far as the cluster has now.
+/// Waits until the machine of this node is known to have come as far as the cluster has now. Whether it has.
 async fn newest<M: Machine>(node: &Node<M>, roster: &Roster, limit: Duration) -> bool {
     let Ok(status) = node.status().await else { return false };
     // A blank node has no users, and a machine that has stopped learns of no others.

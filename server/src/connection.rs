@@ -16,15 +16,16 @@
 mod asking;
 mod shared;
 mod together;
+mod turn;
 
 pub use shared::{Client, Limits, Newcomer, Place, Shared};
 
-use crate::access::{Access, Verdict};
+use crate::access::Access;
 use crate::backups::Backups;
 use crate::budget::Shares;
 use crate::commands::{self, Phrase, Request};
 use crate::gate::Refusals;
-use crate::kv::{Lookup, MAX_COST, MAX_FOUND, MAX_VALUE, Machine, Operation};
+use crate::kv::{MAX_VALUE, Machine};
 use crate::monitor::Refused;
 use crate::passwords::Login;
 use crate::resp::{Command, Excess, Parser, ProtocolError, Replies};
@@ -33,6 +34,7 @@ use crate::transaction::Transaction;
 use crate::waits::{Over, Wait};
 use crate::{admin, user_commands};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -47,9 +49,6 @@ use tokio::time::timeout;
 /// How much one turn reads, in bytes. Bounds the commands of a turn, and so the size of a batch: this and
 /// one command.
 const READ_AT_ONCE: usize = 64 << 10;
-
-/// How many commands are carried out in one turn: then all other connections have theirs.
-const TURN: usize = 512;
 
 /// What each connection has by itself for commands, and as much again for replies, in bytes: so a small command is carried out
 /// whatever memory others hold.
@@ -67,9 +66,6 @@ const ARGUMENT_OVERHEAD: usize = 128;
 const NO_ROOM: &str = "BUSY the memory for replies is used up; this was not done; retry after 1000 ms";
 const NO_COMMAND_ROOM: &str =
     "BUSY the memory for commands is used up; this was not done; retry after 1000 ms";
-
-/// What a write hears that would take memory where the keys have all that they may.
-const NO_MEMORY: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// What one hears who comes when all places are taken.
 pub const FULL: &str = "ERR max number of clients reached";
@@ -123,7 +119,7 @@ pub async fn serve<M: Machine, T: AsyncRead + AsyncWrite + Unpin>(
         transaction: Transaction::default(),
         backups: Backups::new(&shared.backups),
         parser: Parser::new(),
-        queue: Vec::new(),
+        queue: VecDeque::new(),
         fault: None,
         replies: Replies::default(),
         commands: Shares::new(&place.account().commands),
@@ -176,7 +172,7 @@ struct Connection<M: Machine, T> {
     backups: Backups,
     parser: Parser,
     /// The commands of this turn.
-    queue: Vec<Command>,
+    queue: VecDeque<Command>,
     /// What was wrong after them.
     fault: Option<ProtocolError>,
     replies: Replies,
@@ -197,13 +193,6 @@ struct Connection<M: Machine, T> {
     /// It has heard of that, and ends once its replies are sent.
     stops: bool,
     shared: Arc<Shared<M>>,
-}
-
-/// Neighbouring requests of one kind, gathered to be done at once.
-enum Batch {
-    Empty,
-    Writes(Vec<Operation>, Vec<Phrase>),
-    Reads(Vec<Lookup>, Vec<Phrase>),
 }
 
 impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
@@ -234,7 +223,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
 
     /// Keeps nothing of what came.
     fn forget(&mut self) {
-        (self.parser, self.queue) = (Parser::new(), Vec::new());
+        (self.parser, self.queue) = (Parser::new(), VecDeque::new());
         self.half = Wait::default();
         self.commands.clear();
     }
@@ -273,7 +262,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
                     match parser.next(&mut input) {
                         // It was answered when it began.
                         Ok(Some(command)) if command.excess() == Some(Excess::Memory) => {}
-                        Ok(Some(command)) => queue.push(command),
+                        Ok(Some(command)) => queue.push_back(command),
                         Ok(None) => return Poll::Ready(Ok(())),
                         Err(error) => {
                             *fault = Some(error);
@@ -342,107 +331,6 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         }
         self.commands.clear();
         Ok(())
-    }
-
-    /// Does what the queue says, in order.
-    async fn carry_out(&mut self) -> Result<(), End> {
-        let mut batch = Batch::Empty;
-        let mut cost = 0;
-        self.shared.about.served.asked(self.queue.len());
-        for (number, command) in std::mem::take(&mut self.queue).into_iter().enumerate() {
-            let place = commands::place(command.argument(0));
-            if number == 0 {
-                self.session.listed().asked(place, self.session.database);
-            }
-            let mut request = commands::understand(command, place);
-            self.permit(&request)?;
-            if !self.access.is_free() || matches!(request, Request::Admin(_)) {
-                request = match self.judged(request).await {
-                    Ok(request) => request,
-                    Err(fault) => {
-                        self.settle(batch).await?;
-                        return Err(End::Fault(fault.to_owned()));
-                    }
-                };
-            }
-            let request = self.transaction.take(self.bounded(request));
-            if number % TURN == TURN - 1 {
-                tokio::task::yield_now().await;
-            }
-            let more = match &request {
-                // All of these are answered, though each value be the longest.
-                Request::Write(write, _) if write.reply() > 0 => {
-                    write.cost().max(MAX_COST * MAX_VALUE / MAX_FOUND)
-                }
-                Request::Write(write, _) => write.cost(),
-                _ => 0,
-            };
-            cost += more;
-            batch = match (batch, request) {
-                (Batch::Writes(mut writes, mut phrases), Request::Write(write, phrase))
-                    if writes.len() < TURN && cost <= MAX_COST =>
-                {
-                    writes.push(write);
-                    phrases.push(phrase);
-                    Batch::Writes(writes, phrases)
-                }
-                (Batch::Reads(mut reads, mut phrases), Request::Read(read, phrase)) if reads.len() < TURN => {
-                    reads.push(read);
-                    phrases.push(phrase);
-                    Batch::Reads(reads, phrases)
-                }
-                (batch, request) => {
-                    cost = more;
-                    self.settle(batch).await?;
-                    match request {
-                        Request::Write(write, phrase) => Batch::Writes(vec![write], vec![phrase]),
-                        Request::Read(read, phrase) => Batch::Reads(vec![read], vec![phrase]),
-                        other => {
-                            // Rare, and large: idle connections have no room for it.
-                            Box::pin(self.answer(other)).await?;
-                            Batch::Empty
-                        }
-                    }
-                }
-            };
-        }
-        self.settle(batch).await
-    }
-
-    /// The request, or an error in the place of one that would take memory where there is none left.
-    fn bounded(&self, request: Request) -> Request {
-        match request {
-            Request::Write(write, _) if write.adds() && self.shared.about.is_full() => {
-                self.shared.about.served.refuse(Refused::Full);
-                Request::Reject(NO_MEMORY.to_owned())
-            }
-            other => other,
-        }
-    }
-
-    /// The request, if whoever gives it may, or an error in its place. An error of this ends the connection.
-    async fn judged(&mut self, request: Request) -> Result<Request, &'static str> {
-        let Shared { node, timeout, .. } = &*self.shared;
-        match self.access.judge(node, *timeout, &request).await {
-            Verdict::May => Ok(request),
-            Verdict::Refused(error) => {
-                self.shared.about.served.refuse(Refused::Rights);
-                Ok(Request::Reject(error))
-            }
-            Verdict::Ends(error) => Err(error),
-        }
-    }
-
-    /// Whether this connection may ask that: a guest is no client.
-    fn permit(&mut self, request: &Request) -> Result<(), End> {
-        let Some(guest) = self.place.guest() else { return Ok(()) };
-        guest.asked();
-        match request {
-            Request::Write(..) | Request::Read(..) | Request::Keys(_) | Request::Watch(_) | Request::Exec => {
-                Err(End::Fault(FULL.to_owned()))
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Answers one request.
@@ -544,15 +432,6 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         self.send_if_many().await
     }
 
-    /// Has a batch done and answers each of its requests.
-    async fn settle(&mut self, batch: Batch) -> Result<(), End> {
-        match batch {
-            Batch::Empty => Ok(()),
-            Batch::Writes(writes, phrases) => self.write(writes, phrases).await,
-            Batch::Reads(reads, phrases) => self.read(reads, phrases).await,
-        }
-    }
-
     async fn send_if_many(&mut self) -> Result<(), End> {
         if self.replies.bytes.len() < SEND_FROM {
             return Ok(());
@@ -604,7 +483,12 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             self.slow.end();
         }
         // An encrypted connection has kept the last of it.
-        timeout(self.shared.limits.stalled, self.stream.flush()).await.map_err(|_| End::Gone)??;
+        tokio::select! {
+            biased;
+            flushed = self.stream.flush() => flushed?,
+            _ = self.slow.over(self.shared.limits.stalled, || self.owed.lists()) => return Err(End::Gone),
+        }
+        self.slow.end();
         // Between turns a connection holds no buffers.
         self.replies.bytes = Vec::new();
         if self.fetched == 0 {

@@ -54,8 +54,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             return Err(NO_ROOM.to_owned());
         }
         let weight = batch.iter().map(Operation::weight).sum();
-        let shared = self.shared.clone();
-        let Some(passed) = shared.pass(self.place.whose(), weight).await else {
+        let Some(passed) = self.shared.pass(self.place.whose(), weight).await else {
             self.fetched = 0;
             return Err(self.refused());
         };
@@ -66,7 +65,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         let limit = self.shared.timeout;
         let outcomes: Result<_, WriteError> = self.lane.write_retrying(batch, limit).await;
         // It is not under way any more, however slowly the client takes its replies.
-        shared.about.served.writes.took(passed.end());
+        self.shared.about.served.writes.took(passed.end());
         outcomes.map_err(|error| {
             self.fetched = 0;
             self.told(failures::of_write(&error, limit))
@@ -110,17 +109,19 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
 
     /// Asks the machine, in the database that was chosen. As many answers come, from the first question on, as there is memory
     /// for. The error is the text of a reply.
-    pub(super) async fn ask(&mut self, reads: Vec<Lookup>) -> Result<Vec<Found>, String> {
-        let shared = self.shared.clone();
-        let Some(passed) = shared.pass(self.place.whose(), 0).await else { return Err(self.refused()) };
+    pub(super) async fn ask(&mut self, mut reads: Vec<Lookup>) -> Result<Vec<Found>, String> {
+        let Some(passed) = self.shared.pass(self.place.whose(), 0).await else { return Err(self.refused()) };
         self.refusals.end();
         let count = reads.len();
         let limit = self.shared.timeout;
-        let by = self.access.by().map(Lookup::As);
-        let database = (self.session.database != 0).then_some(Lookup::In(self.session.database));
-        let batch = by.into_iter().chain(database).chain(reads).collect();
-        let answers = self.shared.node.read_retrying(batch, limit).await;
-        shared.about.served.reads.took(passed.end());
+        if self.session.database != 0 {
+            reads.insert(0, Lookup::In(self.session.database));
+        }
+        if let Some(by) = self.access.by() {
+            reads.insert(0, Lookup::As(by));
+        }
+        let answers = self.shared.node.read_retrying(reads, limit).await;
+        self.shared.about.served.reads.took(passed.end());
         let mut answers: Vec<Found> = answers.map_err(|error| self.told(failures::of_read(&error, limit)))?;
         if !(1..=count).contains(&answers.len()) {
             return Err("ERR the machine answered nothing".to_owned());
