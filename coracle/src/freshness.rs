@@ -73,17 +73,23 @@ impl Confirmed {
         Begun { freshness, called, known: known.map(|(began, _)| began), from }
     }
 
-    /// The read was answered at this time, after it was confirmed up to that entry, if it was. How old the answer is.
-    pub(crate) fn end(&self, begun: &Begun, confirmed: Option<Index>, now: Duration) -> Option<Duration> {
+    /// The read was answered, after it was confirmed up to that entry, if it was. The time before which everything was done that
+    /// the answer reflects, if that is known.
+    pub(crate) fn end(
+        &self,
+        begun: &Begun,
+        confirmed: Option<Index>,
+        now: impl FnOnce() -> Duration,
+    ) -> Option<Duration> {
         match (begun.freshness, begun.known) {
             (Freshness::AtLeast(_), _) => None,
-            (_, Some(began)) => Some(now.saturating_sub(began)),
+            (_, Some(began)) => Some(began),
             (_, None) => {
-                let began = if self.broken.is("confirmed-when-answered") { now } else { begun.called };
+                let began = if self.broken.is("confirmed-when-answered") { now() } else { begun.called };
                 if let Some(upto) = confirmed {
                     self.learn(began, upto);
                 }
-                Some(now.saturating_sub(began))
+                Some(began)
             }
         }
     }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use coracle_core::{Index, LogId, Peer, Term};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{oneshot, watch};
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     /// The effects that are pending.
     pub(crate) outstanding: Arc<Shared>,
     pub(crate) leader: watch::Receiver<Option<Leader>>,
+    /// How often it was told who leads.
+    pub(crate) times_led: Arc<AtomicU64>,
     /// The term in which this node is in office.
     pub(crate) office: watch::Receiver<Option<Term>>,
     /// Who leads, for clients.

@@ -117,7 +117,7 @@ async fn on_own_thread(config: Config, machine: Typed, opened: Opened) -> Starte
         // A read that hangs in the disk does not hold the thread.
         own.shutdown_background();
     });
-    own.map_err(|source| StartError::System { action: "start the thread of consensus", source })?;
+    own.map_err(system("start the thread of consensus"))?;
     let lost =
         || StartError::System { action: "start the node", source: io::Error::other("its thread panicked") };
     node.await.map_err(|_| lost())?
@@ -138,7 +138,6 @@ async fn assemble(
     let replica = replica(&config, me, boot, &*reader, recovered, snapshot.as_ref(), stands)?;
     let local = Local { met, places, ..local(me, boots, cluster, replica.raft().membership_id()) };
     let (transport, inbound) = listen(&config, local, replica.raft().membership()).await?;
-    let system = |action| move |source| StartError::System { action, source };
     let (writer, reports) =
         log_writer(&config, store, disk.clone(), &timings).map_err(system("start the log's thread"))?;
     let (requests_out, requests) = requests(&config);
@@ -160,6 +159,7 @@ async fn assemble(
         published: around.published.clone(),
         outstanding: around.outstanding.clone(),
         leader,
+        times_led: told.times_led.clone(),
         office,
         directory,
         stop: stop_out,
@@ -221,6 +221,11 @@ fn log_writer(
     Ok((writer, reports))
 }
 
+/// The system refused this.
+fn system(action: &'static str) -> impl FnOnce(io::Error) -> StartError {
+    move |source| StartError::System { action, source }
+}
+
 /// What this node says of itself.
 fn local(me: Peer, boots: Boots, cluster: Option<ClusterId>, membership: LogId) -> Local {
     let boot = boots.newest.last().copied().unwrap_or_default();
@@ -246,7 +251,7 @@ fn replica(
 fn snapshot_worker(config: &Config, files: Arc<dyn Disk>) -> Result<files::Worker, StartError> {
     let pace = Pace::at_most(config.snapshot_bytes_per_second);
     files::start(format!("coracle-snap-{}", config.id), files, pace)
-        .map_err(|source| StartError::System { action: "start the thread for snapshots", source })
+        .map_err(system("start the thread for snapshots"))
 }
 
 /// About how many bytes the log has: files that are kept to be used again are not the log.

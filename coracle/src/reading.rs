@@ -6,6 +6,7 @@ use crate::freshness::{Freshness, Seen};
 use crate::inner::Inner;
 use crate::requests::{Asked, Request};
 use crate::state_machine::StateMachine;
+use coracle_core::LogId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -26,7 +27,20 @@ pub(crate) async fn read<S: StateMachine>(
     limit: Duration,
     freshness: Freshness,
 ) -> Result<Seen<S::Answer>, ReadError> {
-    ask(&inner, Query::<S> { query, freshness }, limit).await.map_err(|(error, _)| error)
+    let called = clock::since_boot();
+    let told =
+        ask(&inner, Query::<S> { query, freshness }, called, limit).await.map_err(|(error, _)| error)?;
+    let age = told.since.map(|since| clock::since_boot().saturating_sub(since));
+    Ok(Seen { answer: told.answer, applied: told.applied, age })
+}
+
+/// An answer.
+pub(crate) struct Told<A> {
+    pub(crate) answer: A,
+    /// The newest entry that is reflected in it.
+    applied: LogId,
+    /// It reflects every write that was completed before that time, if anything is known of that.
+    since: Option<Duration>,
 }
 
 /// What is asked.
@@ -42,27 +56,27 @@ impl<S: StateMachine> Query<S> {
     }
 }
 
-/// Asks the machine, within this time. An error has the query with it, unless that got as far as the machine.
+/// Asks the machine, in a call of this time, within so long. An error has the query with it, unless that got as far as the machine.
 pub(crate) async fn ask<S: StateMachine>(
     inner: &Inner,
     Query { query, freshness }: Query<S>,
+    called: Duration,
     limit: Duration,
-) -> Result<Seen<S::Answer>, (ReadError, Option<Query<S>>)> {
-    let begun = inner.confirmed.begin(freshness, clock::since_boot());
-    let (reader, waiting) = Asked::<S>::new(query);
-    let asked = waiting.asked();
+) -> Result<Told<S::Answer>, (ReadError, Option<Query<S>>)> {
+    let begun = inner.confirmed.begin(freshness, called);
+    let (reader, mut asked) = Asked::<S>::new(query);
     let answered = async {
         let sent = inner.requests.send(Request::Read { reader, from: begun.from }).await;
         sent.map_err(|refused| inner.read_refused(refused))?;
-        waiting.await.unwrap_or_else(|| Err(ReadError::Stopped(inner.stop_reason())))
+        (&mut asked).await.unwrap_or_else(|| Err(ReadError::Stopped(inner.stop_reason())))
     };
     let answered = match timeout(limit, answered).await {
         Ok(answered) => answered,
-        Err(_) if asked.confirmed().is_some() => Err(ReadError::Lagging),
+        Err(_) if asked.shared().confirmed().is_some() => Err(ReadError::Lagging),
         Err(_) => Err(ReadError::Timeout),
     };
-    let back = || asked.take_back().map(|query| Query { query, freshness });
+    let back = || asked.shared().take_back().map(|query| Query { query, freshness });
     let (answer, applied) = answered.map_err(|error| (error, back()))?;
-    let age = inner.confirmed.end(&begun, asked.confirmed(), clock::since_boot());
-    Ok(Seen { answer, applied, age })
+    let since = inner.confirmed.end(&begun, asked.shared().confirmed(), clock::since_boot);
+    Ok(Told { answer, applied, since })
 }

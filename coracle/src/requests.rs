@@ -116,7 +116,7 @@ impl<S: StateMachine> Written<S> {
     /// Both sides of a write.
     pub(crate) fn new() -> (Writer, Waiting<Written<S>>) {
         let written = Arc::new(Written::<S>(Slot::new()));
-        (Writer(Some(written.clone())), Waiting(written))
+        (Writer(Some(written.clone())), Waiting::new(written))
     }
 }
 
@@ -125,7 +125,7 @@ impl<S: StateMachine> Asked<S> {
     pub(crate) fn new(query: S::Query) -> (Reader, Waiting<Asked<S>>) {
         let (query, confirmed) = (Mutex::new(Some(query)), AtomicU64::new(0));
         let asked = Arc::new(Asked::<S> { query, answer: Slot::new(), confirmed });
-        (Reader(Some(asked.clone())), Waiting(asked))
+        (Reader(Some(asked.clone())), Waiting::new(asked))
     }
 
     /// The query, unless the machine has got it.

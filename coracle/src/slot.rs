@@ -69,12 +69,20 @@ impl<T> Slot<T> {
 }
 
 /// Waits for an answer. Dropping it tells the other side that nobody does.
-pub(crate) struct Waiting<H: Holds>(pub(crate) Arc<H>);
+pub(crate) struct Waiting<H: Holds> {
+    shared: Arc<H>,
+    /// Whether all is told that there will be.
+    over: bool,
+}
 
 impl<H: Holds> Waiting<H> {
+    pub(crate) fn new(shared: Arc<H>) -> Waiting<H> {
+        Waiting { shared, over: false }
+    }
+
     /// What both sides share.
-    pub(crate) fn asked(&self) -> Arc<H> {
-        self.0.clone()
+    pub(crate) fn shared(&self) -> &H {
+        &self.shared
     }
 }
 
@@ -83,7 +91,8 @@ impl<H: Holds> Future for Waiting<H> {
     type Output = Option<H::Answer>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<H::Answer>> {
-        let mut state = self.0.slot().lock();
+        let Waiting { shared, over } = self.get_mut();
+        let mut state = shared.slot().lock();
         if let State::Open(waker) = &mut *state {
             match waker {
                 Some(waker) => waker.clone_from(context.waker()),
@@ -91,6 +100,7 @@ impl<H: Holds> Future for Waiting<H> {
             }
             return Poll::Pending;
         }
+        *over = true;
         match std::mem::replace(&mut *state, State::Left) {
             State::Answered(answer) => Poll::Ready(Some(answer)),
             _ => Poll::Ready(None),
@@ -100,9 +110,11 @@ impl<H: Holds> Future for Waiting<H> {
 
 impl<H: Holds> Drop for Waiting<H> {
     fn drop(&mut self) {
-        // What is dropped here may be anybody's code, and so is dropped after the lock.
-        let state = std::mem::replace(&mut *self.0.slot().lock(), State::Left);
-        drop(state);
+        if !self.over {
+            // What is dropped here may be anybody's code, and so is dropped after the lock.
+            let state = std::mem::replace(&mut *self.shared.slot().lock(), State::Left);
+            drop(state);
+        }
     }
 }
 
@@ -135,7 +147,7 @@ mod tests {
 
     fn pair() -> (Arc<Held>, Waiting<Held>) {
         let slot = Arc::new(Slot::new());
-        (slot.clone(), Waiting(slot))
+        (slot.clone(), Waiting::new(slot))
     }
 
     #[test]

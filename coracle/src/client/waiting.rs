@@ -26,7 +26,7 @@ impl<T> Caller<T> {
     /// Both ends.
     pub(crate) fn new() -> (Caller<T>, Waiting<Place<T>>) {
         let place = Arc::new(Place(Slot::new()));
-        (Caller { place: place.clone(), until: u64::MAX }, Waiting(place))
+        (Caller { place: place.clone(), until: u64::MAX }, Waiting::new(place))
     }
 
     /// Gives it the answer.

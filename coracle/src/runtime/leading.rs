@@ -6,12 +6,14 @@ use crate::error::{Leader, WriteError};
 use crate::wire::Directory;
 use coracle_core::{LogId, Term};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// Where the handles and the clients read it.
 pub(crate) struct Told {
     pub(crate) leader: watch::Sender<Option<Leader>>,
+    /// How often that was news.
+    pub(crate) times_led: Arc<AtomicU64>,
     pub(crate) office: watch::Sender<Option<Term>>,
     pub(crate) directory: watch::Sender<Listing>,
 }
@@ -26,7 +28,7 @@ impl Told {
     pub(crate) fn channels() -> (Told, Readers) {
         let ((leader, leaders), (office, offices)) = (watch::channel(None), watch::channel(None));
         let (directory, directories) = watch::channel(Default::default());
-        (Told { leader, office, directory }, (leaders, offices, directories))
+        (Told { leader, times_led: Arc::default(), office, directory }, (leaders, offices, directories))
     }
 }
 
@@ -56,9 +58,12 @@ impl Runtime {
     /// Tells the handles, and the log, of a new leader or role.
     pub(super) fn tell(&mut self) {
         let leader = self.parts.driver.leader().map(|leader| self.introduced(leader));
-        self.parts.told.leader.send_if_modified(|told| {
+        let Told { leader: leaders, times_led, .. } = &self.parts.told;
+        leaders.send_if_modified(|told| {
             let changed = *told != leader;
             told.clone_from(&leader);
+            // Before whoever looks can see the news.
+            times_led.fetch_add(u64::from(changed), Ordering::Release);
             changed
         });
         let office = self.parts.driver.office();

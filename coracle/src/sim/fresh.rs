@@ -33,7 +33,9 @@ impl Reading {
     pub(super) fn end(&mut self, request: RequestId, applied: Index, now: u64) -> Option<Duration> {
         let begun = self.begun.remove(&request)?;
         let confirmed = begun.from.is_none().then_some(applied);
-        self.confirmed.end(&begun, confirmed, Duration::from_micros(now))
+        let now = Duration::from_micros(now);
+        let since = self.confirmed.end(&begun, confirmed, || now)?;
+        Some(now.saturating_sub(since))
     }
 }
 
