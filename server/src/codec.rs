@@ -79,8 +79,8 @@ mod tests {
             Just(Only::Always),
             Just(Only::Absent),
             Just(Only::Present),
-            string().prop_map(Only::Equal),
-            string().prop_map(Only::Different)
+            string().prop_map(|value| Only::Equal(Box::new(value))),
+            string().prop_map(|value| Only::Different(Box::new(value)))
         ]
     }
 
@@ -152,7 +152,7 @@ mod tests {
             Just(Unit::EndMillis)
         ];
         let list = || prop::collection::vec(string(), 0..4);
-        let maybe = || prop::option::of(string());
+        let maybe = || prop::option::of(string().prop_map(Box::new));
         let keys = prop_oneof![
             string().prop_map(Lookup::Get),
             list().prop_map(Lookup::Count),

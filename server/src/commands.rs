@@ -88,7 +88,7 @@ pub fn parse(command: Command) -> Request {
 }
 
 /// The same of one that is at this [`place`] in the list.
-pub(crate) fn understand(command: Command, place: Option<usize>) -> Request {
+pub(crate) fn understand(mut command: Command, place: Option<usize>) -> Request {
     if let Some(excess) = command.excess() {
         return Request::Reject(format!("ERR {excess}"));
     }
@@ -99,7 +99,7 @@ pub(crate) fn understand(command: Command, place: Option<usize>) -> Request {
     }
     let long = command.bytes() > MAX_KEY;
     let of_keys = match known.group {
-        "string" => strings::parse(known.name, &command),
+        "string" => strings::parse(known.name, &mut command),
         "hash" => hashes::parse(known.name, &command),
         _ => keys::parse(known.name, &command),
     };
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(operation("SET k v EXAT 10 GET"), put(Only::Always, Life::Until(10_000), true));
         assert_eq!(operation("SET k v PXAT 10"), put(Only::Always, Life::Until(10), false));
         assert_eq!(operation("SET k v XX KEEPTTL xx keepttl"), put(Only::Present, Life::Keep, false));
-        assert_eq!(operation("SET k v IFEQ w"), put(Only::Equal("w".into()), Life::Forever, false));
+        assert_eq!(operation("SET k v IFEQ w"), put(Only::Equal(Box::new("w".into())), Life::Forever, false));
         for wrong in [
             "SET k v NX XX",
             "SET k v EX",

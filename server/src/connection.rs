@@ -433,9 +433,15 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     }
 
     async fn send_if_many(&mut self) -> Result<(), End> {
-        if self.replies.bytes.len() < SEND_FROM {
-            return Ok(());
-        }
+        if self.has_many() { self.send_many().await } else { Ok(()) }
+    }
+
+    /// Whether so many replies have gathered that they are to be sent.
+    fn has_many(&self) -> bool {
+        self.replies.bytes.len() >= SEND_FROM
+    }
+
+    async fn send_many(&mut self) -> Result<(), End> {
         self.send().await?;
         // So much took its time: now all other connections have theirs.
         tokio::task::yield_now().await;

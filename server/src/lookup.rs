@@ -51,10 +51,10 @@ pub enum Lookup {
         cursor: u64,
         /// About how many to look at.
         count: u64,
-        /// Which ones to tell.
-        pattern: Option<Bytes>,
+        /// Which ones to tell. Each lookup has the room of the largest, so what is rare lies apart.
+        pattern: Option<Box<Bytes>>,
         /// The kind of their values.
-        kind: Option<Bytes>,
+        kind: Option<Box<Bytes>>,
     },
     /// How many keys there are.
     Size,
@@ -96,7 +96,7 @@ impl Lookup {
                 Lookup::Field(_, field) => ITEM + field.len(),
                 Lookup::Fields(_, fields) => of(fields),
                 Lookup::Scan { pattern, kind, .. } => {
-                    pattern.iter().chain(kind).map(Bytes::len).sum::<usize>()
+                    pattern.iter().chain(kind).map(|word| word.len()).sum::<usize>()
                 }
                 _ => 0,
             }

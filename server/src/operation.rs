@@ -469,10 +469,10 @@ pub enum Only {
     Absent,
     /// Only if the key is there.
     Present,
-    /// Only if the key has this value.
-    Equal(Bytes),
+    /// Only if the key has this value. Each operation has the room of the largest, so what is rare lies apart.
+    Equal(Box<Bytes>),
     /// Only if the key does not have this value.
-    Different(Bytes),
+    Different(Box<Bytes>),
 }
 
 impl Only {

@@ -38,7 +38,7 @@ fn operation(draw: &mut Draw<'_>) -> Operation {
             let only = match draw.below(4) {
                 0 => Only::Absent,
                 1 => Only::Present,
-                2 => Only::Equal(value(draw)),
+                2 => Only::Equal(Box::new(value(draw))),
                 _ => Only::Always,
             };
             Operation::Put { key, value: value(draw), only, life: life(draw), get: draw.chance(300) }

@@ -327,7 +327,7 @@ fn lookup(from: &mut Decoder) -> Result<Lookup, CodecError> {
         10 => Lookup::Life { key: from.string()?, unit: unit(from)? },
         11 => {
             let (cursor, count) = (from.number()?, from.number()?);
-            let mut word = || Ok(if from.truth()? { Some(from.string()?) } else { None });
+            let mut word = || Ok(if from.truth()? { Some(Box::new(from.string()?)) } else { None });
             Lookup::Scan { cursor, count, pattern: word()?, kind: word()? }
         }
         12 => Lookup::Size,
@@ -381,8 +381,8 @@ fn only(from: &mut Decoder) -> Result<Only, CodecError> {
         0 => Only::Always,
         1 => Only::Absent,
         2 => Only::Present,
-        3 => Only::Equal(from.string()?),
-        4 => Only::Different(from.string()?),
+        3 => Only::Equal(Box::new(from.string()?)),
+        4 => Only::Different(Box::new(from.string()?)),
         other => return Err(wrong(format!("{other} is not a condition"))),
     })
 }

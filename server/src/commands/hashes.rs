@@ -69,7 +69,10 @@ fn scan(command: &Command) -> Request {
             return refuse(SYNTAX);
         }
     }
-    Request::Read(Lookup::AllFields(command.share(1)), Phrase::Scanned { pattern, part })
+    Request::Read(
+        Lookup::AllFields(command.share(1)),
+        Phrase::Scanned { pattern: pattern.map(Box::new), part },
+    )
 }
 
 /// `HRANDFIELD key [count [WITHVALUES]]`.

@@ -151,7 +151,7 @@ fn scan(command: &Command) -> Request {
         }
         at += 2;
     }
-    read(Lookup::Scan { cursor, count, pattern: wanted, kind })
+    read(Lookup::Scan { cursor, count, pattern: wanted.map(Box::new), kind: kind.map(Box::new) })
 }
 
 /// What a cursor that is none is answered.

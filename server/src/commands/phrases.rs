@@ -31,7 +31,7 @@ pub enum Phrase {
     /// The same after a cursor, of those that fit.
     Scanned {
         /// Which names fit.
-        pattern: Option<Bytes>,
+        pattern: Option<Box<Bytes>>,
         /// What of them.
         part: Part,
     },

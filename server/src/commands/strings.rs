@@ -7,11 +7,14 @@ use crate::kv::{self, Life, Lookup, Only, Operation, When};
 use crate::resp::Command;
 
 /// Understands a command, whose number of arguments is right.
-pub(super) fn parse(name: &'static str, command: &Command) -> Option<Request> {
+pub(super) fn parse(name: &'static str, command: &mut Command) -> Option<Request> {
+    if name == "get" {
+        return Some(read(Lookup::Get(command.take_last())));
+    }
+    let command = &*command;
     let key = || command.share(1);
     let value = || command.share(2);
     Some(match name {
-        "get" => read(Lookup::Get(key())),
         "set" => set(command),
         "setnx" => Request::Write(
             Operation::Set { key: key(), value: value(), when: When::Absent, get: false },
@@ -56,10 +59,10 @@ fn set(command: &Command) -> Request {
             only = Some(Only::Present);
             1
         } else if word("ifeq") && only.is_none() && follows {
-            only = Some(Only::Equal(next()));
+            only = Some(Only::Equal(Box::new(next())));
             2
         } else if word("ifne") && only.is_none() && follows {
-            only = Some(Only::Different(next()));
+            only = Some(Only::Different(Box::new(next())));
             2
         } else if word("get") {
             get = true;
@@ -136,8 +139,8 @@ fn getex(command: &Command) -> Request {
 fn delex(command: &Command) -> Request {
     let only = match command.len() {
         2 => Only::Always,
-        4 if command.is(2, "ifeq") => Only::Equal(command.share(3)),
-        4 if command.is(2, "ifne") => Only::Different(command.share(3)),
+        4 if command.is(2, "ifeq") => Only::Equal(Box::new(command.share(3))),
+        4 if command.is(2, "ifne") => Only::Different(Box::new(command.share(3))),
         _ => return refuse(SYNTAX),
     };
     write(Operation::DeleteIf { key: command.share(1), only })

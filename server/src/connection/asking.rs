@@ -5,6 +5,7 @@ use crate::commands::{self, Phrase};
 use crate::failures;
 use crate::kv::{Found, Lookup, Machine, Operation, Outcome};
 use crate::monitor::Refused;
+use crate::value::Value;
 use coracle::WriteError;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -36,7 +37,9 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         } else {
             for (outcome, phrase) in outcomes.iter().zip(&phrases) {
                 commands::answer_write(outcome, phrase, &mut self.replies);
-                self.send_if_many().await?;
+                if self.has_many() {
+                    self.send_many().await?;
+                }
             }
         }
         self.fetched = 0;
@@ -98,9 +101,17 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             if answers.is_empty() {
                 self.repeat_error(NO_ROOM, 1).await?;
             }
-            let phrases = phrases.drain(..done);
-            for (found, phrase) in answers.into_iter().zip(phrases) {
-                self.answer_read(found, &phrase).await?;
+            self.count(&answers);
+            for (found, phrase) in answers.iter().zip(phrases.drain(..done)) {
+                match found {
+                    // Up to MAX_ANSWER bytes: they leave piece by piece.
+                    Found::Values(values) => self.answer_values(values, &phrase).await?,
+                    _ => commands::answer_read(found, &phrase, &mut self.replies),
+                }
+                // A look at each is cheaper than a future for each.
+                if self.has_many() {
+                    self.send_many().await?;
+                }
             }
             self.fetched = 0;
         }
@@ -134,24 +145,28 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
         Ok(answers)
     }
 
-    async fn answer_read(&mut self, found: Found, phrase: &Phrase) -> Result<(), End> {
-        let served = &self.shared.about.served;
-        match &found {
-            Found::Value(value) => served.looked(1, usize::from(value.is_some())),
-            Found::Values(values) => served.looked(values.len(), values.iter().flatten().count()),
-            _ => {}
-        }
-        if let Found::Values(values) = found {
-            // Up to MAX_ANSWER bytes: they leave piece by piece.
-            self.replies.array(values.len());
-            for value in values {
-                commands::answer_value(value.as_ref(), phrase, &mut self.replies);
-                self.send_if_many().await?;
+    /// Notes how many keys were looked for, and found.
+    fn count(&self, answers: &[Found]) {
+        let (mut all, mut found) = (0, 0);
+        for answer in answers {
+            match answer {
+                Found::Value(value) => (all, found) = (all + 1, found + usize::from(value.is_some())),
+                Found::Values(values) => {
+                    (all, found) = (all + values.len(), found + values.iter().flatten().count());
+                }
+                _ => {}
             }
-            return Ok(());
         }
-        commands::answer_read(&found, phrase, &mut self.replies);
-        self.send_if_many().await
+        self.shared.about.served.looked(all, found);
+    }
+
+    async fn answer_values(&mut self, values: &[Option<Value>], phrase: &Phrase) -> Result<(), End> {
+        self.replies.array(values.len());
+        for value in values {
+            commands::answer_value(value.as_ref(), phrase, &mut self.replies);
+            self.send_if_many().await?;
+        }
+        Ok(())
     }
 
     /// All of a batch comes to this.

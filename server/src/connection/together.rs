@@ -90,7 +90,7 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     pub(super) async fn keys(&mut self, pattern: Bytes) -> Result<(), End> {
         let (mut all, mut bytes, mut cursor) = (Vec::new(), 0, 0);
         loop {
-            let pattern = Some(pattern.clone());
+            let pattern = Some(Box::new(pattern.clone()));
             let page = Lookup::Scan { cursor, count: NAMES_AT_ONCE, pattern, kind: None };
             let answers = self.ask(vec![page]).await;
             let (next, names) = match answers.map(|mut answers| answers.pop()) {

@@ -206,7 +206,7 @@ fn strings_and_hashes_are_not_taken_for_each_other() {
         Operation::SetRange { key: key(), offset: 0, value: "v".into() },
         Operation::Take { key: key() },
         Operation::Touch { key: key(), life: Life::For(5) },
-        Operation::DeleteIf { key: key(), only: Only::Equal("v".into()) },
+        Operation::DeleteIf { key: key(), only: Only::Equal(Box::new("v".into())) },
         Operation::Set { key: key(), value: "v".into(), when: When::Always, get: true },
         set_field("s", "f", "1"),
         Operation::DeleteFields { key: "s".into(), fields: vec!["f".into()] },
@@ -340,7 +340,7 @@ fn questions_of_a_transaction_have_a_budget_whatever_they_find() {
     let pairs = (0..MAX_FIELDS / 4).map(|n| (Bytes::from(n.to_string()), Bytes::new())).collect();
     at(&mut kv, 0, vec![Operation::SetFields { key: "h".into(), pairs, absent: false }]);
     let many = |lookup: Lookup| vec![Operation::Look(lookup); 300];
-    let pattern = Some(Bytes::from(format!("*[{}]", "b".repeat(500))));
+    let pattern = Some(Box::new(Bytes::from(format!("*[{}]", "b".repeat(500)))));
     for (lookup, most) in [
         (Lookup::AllFields("h".into()), 4),
         (Lookup::Count(vec!["none".into(); 32_000]), 3),
@@ -384,8 +384,12 @@ fn a_scan_tells_each_key_that_is_there_all_the_time() {
     at(&mut kv, 0, vec![set_field("key:hash", "f", "v"), put("key:ended", Life::For(1)), set("other")]);
     let (mut seen, mut cursor, mut rounds) = (BTreeSet::new(), 0, 0);
     loop {
-        let scan =
-            Lookup::Scan { cursor, count: 7, pattern: Some("key:*".into()), kind: Some("string".into()) };
+        let scan = Lookup::Scan {
+            cursor,
+            count: 7,
+            pattern: Some(Box::new("key:*".into())),
+            kind: Some(Box::new("string".into())),
+        };
         let Found::Page { next, names } = ask(&kv, 1, scan) else { panic!() };
         seen.extend(names);
         // Others come and go.

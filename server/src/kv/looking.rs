@@ -69,9 +69,14 @@ impl Kv {
                 Some(None) => -1,
                 Some(Some(deadline)) => left(deadline, from, *unit),
             }),
-            Lookup::Scan { cursor, count, pattern, kind } => {
-                self.scan(from, database, *cursor, *count, pattern.as_deref(), kind.as_deref())
-            }
+            Lookup::Scan { cursor, count, pattern, kind } => self.scan(
+                from,
+                database,
+                *cursor,
+                *count,
+                pattern.as_deref().map(|word| &word[..]),
+                kind.as_deref().map(|word| &word[..]),
+            ),
             Lookup::Size => Found::Count(database.len() as i64),
             Lookup::Any(chosen) => self.any(from, database, *chosen),
             Lookup::Field(key, field) => match live(key).map(|record| &record.datum) {

@@ -140,8 +140,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         Just(Only::Always),
         Just(Only::Absent),
         Just(Only::Present),
-        value().prop_map(Only::Equal),
-        value().prop_map(Only::Different)
+        value().prop_map(|value| Only::Equal(Box::new(value))),
+        value().prop_map(|value| Only::Different(Box::new(value)))
     ];
     let old = prop_oneof![
         (key(), value(), when, any::<bool>()).prop_map(|(key, value, when, get)| Operation::Set {

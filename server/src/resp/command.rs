@@ -1,6 +1,7 @@
 //! A command as it was understood, and why one may not be.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use smallvec::SmallVec;
 use std::fmt;
 
 /// The longest argument, in bytes: the longest value that the machine takes.
@@ -17,13 +18,16 @@ pub const MAX_ARGUMENTS: usize = 1 + (32 << 10);
 /// The longest inline command, in bytes, as in redis. People type these.
 pub const MAX_INLINE: usize = 64 << 10;
 
+/// Where arguments end. Those of most commands need no memory of their own for that.
+pub(super) type Ends = SmallVec<[u32; 4]>;
+
 /// A whole command: its arguments, the first being its name. There is always at least one, except where
 /// the command was [too large](Command::excess).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command {
     pub(super) bytes: Bytes,
     /// Where each argument ends in `bytes`.
-    pub(super) ends: Vec<u32>,
+    pub(super) ends: Ends,
     /// Why nothing of it was kept.
     pub(super) excess: Option<Excess>,
 }
@@ -65,6 +69,15 @@ impl Command {
     /// An argument as shared bytes.
     pub fn share(&self, i: usize) -> Bytes {
         self.bytes.slice(self.range(i))
+    }
+
+    /// The last argument, as all that is kept of the command: bytes that nobody shares are cheaper.
+    pub fn take_last(&mut self) -> Bytes {
+        let last = self.range(self.len().saturating_sub(1));
+        self.ends.clear();
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.advance(last.start);
+        bytes
     }
 
     /// Whether an argument is this word, in whatever case.

@@ -1,6 +1,6 @@
 //! Commands on one line, as a person types them.
 
-use super::command::{Command, ProtocolError};
+use super::command::{Command, Ends, ProtocolError};
 
 /// What an inline command may begin with: a word, a quote, space, or nothing.
 pub(super) fn starts(byte: u8) -> bool {
@@ -10,7 +10,7 @@ pub(super) fn starts(byte: u8) -> bool {
 /// Splits an inline command into words. `"…"` holds escapes, `'…'` only `\'`; a closing quote must be
 /// followed by a space.
 pub(super) fn words(line: &[u8]) -> Result<Option<Command>, ProtocolError> {
-    let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+    let (mut bytes, mut ends) = (Vec::new(), Ends::new());
     let mut rest = line.trim_ascii_start();
     while let Some(&first) = rest.first() {
         if matches!(first, b'"' | b'\'') {

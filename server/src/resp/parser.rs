@@ -188,7 +188,7 @@ impl Parser {
         self.expect = Expect::Command;
         let bytes = Bytes::from(std::mem::take(&mut self.bytes));
         let (ends, excess) = (std::mem::take(&mut self.ends), self.excess.take());
-        Ok(Step::Whole(Command { bytes, ends, excess }))
+        Ok(Step::Whole(Command { bytes, ends: ends.into(), excess }))
     }
 
     /// Keeps nothing of the command in progress, and of what comes of it. False if its length is not known, since it is

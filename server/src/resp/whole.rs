@@ -3,7 +3,7 @@
 //! Its arguments are copied once, into memory of just their size. Whatever else comes is left to the parser, wrong
 //! input too.
 
-use super::command::{Command, MAX_ARGUMENT, MAX_COMMAND};
+use super::command::{Command, Ends, MAX_ARGUMENT, MAX_COMMAND};
 
 /// How many arguments a command, and how many digits a number, has at most to be taken this way.
 const USUAL: usize = 8;
@@ -23,7 +23,7 @@ pub(super) fn take(input: &mut &[u8]) -> Option<Command> {
         return None;
     }
     let mut bytes = Vec::with_capacity(all);
-    let mut ends = Vec::with_capacity(count);
+    let mut ends = Ends::with_capacity(count);
     for argument in arguments {
         bytes.extend_from_slice(argument);
         ends.push(bytes.len() as u32);
@@ -51,6 +51,7 @@ fn announced(input: &[u8], kind: u8) -> Option<(usize, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     #[test]
     fn what_is_not_whole_or_unusual_is_left_where_it_is() {
@@ -85,5 +86,8 @@ mod tests {
         let command = take(&mut input).expect("a whole command");
         assert_eq!((command.len(), command.argument(0), command.argument(1)), (2, &b""[..], &b"k"[..]));
         assert_eq!(input, b"*1");
+        let mut command = command;
+        assert_eq!((command.take_last(), command.len()), (Bytes::from_static(b"k"), 0));
+        assert_eq!(command.take_last(), Bytes::new());
     }
 }
