@@ -5,7 +5,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ import time
 import urllib.request
 
 import redis
+from nodes import free_ports
 
 PROGRAM, DIRECTORY, CLIENTS = sys.argv[1:]
 # What may have been done or not is for the caller to find out; the rest is tried again.
@@ -23,12 +23,7 @@ class Cluster:
     """Three nodes."""
 
     def __init__(self):
-        held = [socket.socket() for _ in range(6)]
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in held]
-        for one in held:
-            one.close()
+        ports = free_ports(6)
         self.peers, self.clients = ports[:3], ports[3:]
         self.nodes = [None] * 3
         for index in range(3):
@@ -279,12 +274,6 @@ backend nodes
 """
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
 def until(what, check):
     end = time.time() + 60
     while not check():
@@ -294,7 +283,7 @@ def until(what, check):
 
 def proxied(cluster):
     """HAProxy in front of all nodes, with the check that it documents for redis, through a death."""
-    port = free_port()
+    port = free_ports(1)[0]
     path = os.path.join(DIRECTORY, "haproxy.cfg")
     with open(path, "w", encoding="utf-8") as config:
         config.write(HAPROXY.format(port=port))
@@ -334,7 +323,7 @@ def ready(port):
 
 def exported(cluster):
     """The exporter that people point at redis finds what it looks for."""
-    port = free_port()
+    port = free_ports(1)[0]
     connect(cluster.clients[0]).set("exported", "value", ex=1000)
     address = f"redis://127.0.0.1:{cluster.clients[0]}"
     exporter = subprocess.Popen(

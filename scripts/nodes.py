@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 
@@ -12,12 +14,18 @@ PATIENCE = 120
 
 
 def free_ports(count):
-    held = [socket.socket() for _ in range(count)]
-    for one in held:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
+    """Ports that nobody listens on now, from below the range that the system gives to outgoing connections: whoever dials one
+    of those before its node listens may be connected with itself, and then the node cannot listen."""
+    ports = []
+    while len(ports) < count:
+        port = random.randrange(12_000, 32_000)
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
     return ports
 
 
@@ -104,3 +112,8 @@ class Nodes:
         seen = json.loads(out)
         assert seen["failed"] == 0, seen["errors"]
         return seen["per_second"], seen["writes"]["p99_us"] / 1000
+
+
+if __name__ == "__main__":
+    # nodes.py COUNT: so many free ports, a line each.
+    print(*free_ports(int(sys.argv[1])), sep="\n")

@@ -3,6 +3,7 @@
 mod support;
 
 use coracle_server::client::{Client, Value};
+use coracle_server::cluster::free_port;
 use serde_json::Value as Json;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -70,7 +71,7 @@ fn so_many_keys_are_in_play_as_are_asked_for() {
 
 #[test]
 fn nobody_there_and_nobody_who_leads_are_errors() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let free = format!("127.0.0.1:{}", free_port().unwrap());
     let run = bench(&["--to", &free, "--seconds", "1"]);
     assert_eq!(run.status.code(), Some(1));
     assert!(text(&run.stderr).starts_with(&format!("coracle: {free} does not answer: ")), "{run:?}");

@@ -5,10 +5,9 @@ mod sequences;
 mod support;
 
 use coracle_server::client::{Client, Value};
-use coracle_server::cluster::{Cluster, REQUEST_LIMIT};
+use coracle_server::cluster::{Cluster, REQUEST_LIMIT, free_port};
 use sequences::{Words, sequence};
 use std::io::Write;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use support::*;
@@ -32,7 +31,7 @@ impl Drop for Redis {
 
 impl Redis {
     fn start(arguments: &[&str], directory: &std::path::Path) -> Redis {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port().unwrap();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"])
             .arg(directory)
