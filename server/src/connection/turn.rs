@@ -112,7 +112,12 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
     /// Takes commands from the queue into the batch, until something else is to be done before the next; nothing: all are
     /// taken. Nothing here waits, so that none of it is kept with the connection while that does.
     fn gather(&mut self, batch: &mut Batch, taken: &mut usize) -> Result<Option<Pause>, End> {
-        while let Some(command) = self.queue.pop_front() {
+        loop {
+            if *taken == TURN {
+                *taken = 0;
+                return Ok(Some(Pause::Turn));
+            }
+            let Some(command) = self.queue.pop_front() else { break };
             let place = commands::place(command.argument(0));
             if *taken == 0 {
                 self.session.listed().asked(place, self.session.database);
@@ -129,9 +134,6 @@ impl<M: Machine, T: AsyncRead + AsyncWrite + Unpin> Connection<M, T> {
             };
             if let Err(apart) = self.judged(batch, request, verdict) {
                 return Ok(Some(Pause::Apart(apart)));
-            }
-            if taken.is_multiple_of(TURN) {
-                return Ok(Some(Pause::Turn));
             }
         }
         // Between turns a connection holds no buffers.
