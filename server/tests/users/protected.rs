@@ -1,4 +1,5 @@
-//! Protected mode, in a server's connections within this process: where a client comes from is then for the test to say.
+//! Protected mode, and turns, in a server's connections within this process: where a client comes from, and who else has a turn, is then
+//! for the test to say.
 
 use crate::support::LONG;
 use coracle::raft::NodeId;
@@ -15,8 +16,9 @@ use coracle_server::session::About;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::watch;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(3600);
@@ -49,12 +51,19 @@ impl Server {
         shown: Option<Role>,
         lines: &str,
     ) -> String {
-        let rules = Rules {
-            roster: self.roster.clone(),
-            token: token.map(|token| Secret::new(token.as_bytes())),
-            open,
-            ..Rules::default()
-        };
+        let token = token.map(|token| Secret::new(token.as_bytes()));
+        let (mut client, serving) = self.connect(Rules { token, open, ..Rules::default() }, from, shown);
+        client.write_all(format!("{lines}\r\nQUIT\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(LONG, client.read_to_string(&mut answer)).await.unwrap().unwrap();
+        drop(client);
+        serving.await.unwrap();
+        answer
+    }
+
+    /// A client from there, and the task that serves it.
+    fn connect(&self, rules: Rules, from: &str, shown: Option<Role>) -> (DuplexStream, JoinHandle<()>) {
+        let rules = Rules { roster: self.roster.clone(), ..rules };
         let all = Arc::new(Account::new(10, 1 << 30, 1 << 30));
         let accounts = Accounts::new(all.clone(), 10);
         let own = accounts.of_address(from.parse().unwrap());
@@ -70,15 +79,10 @@ impl Server {
             gate: Default::default(),
             stopping: self.stopping.clone(),
         });
-        let (mut client, stream) = tokio::io::duplex(1 << 16);
+        let (client, stream) = tokio::io::duplex(1 << 16);
         let from = SocketAddr::new(from.parse().unwrap(), 1000);
-        let serving = tokio::spawn(connection::serve(stream, Newcomer { id: 1, from, shown, place }, shared));
-        client.write_all(format!("{lines}\r\nQUIT\r\n").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        timeout(LONG, client.read_to_string(&mut answer)).await.unwrap().unwrap();
-        drop(client);
-        serving.await.unwrap();
-        answer
+        let newcomer = Newcomer { id: 1, from, shown, place };
+        (client, tokio::spawn(connection::serve(stream, newcomer, shared)))
     }
 }
 
@@ -158,4 +162,21 @@ async fn the_first_user_is_added_here_or_by_the_token_and_then_the_door_is_open_
     assert_eq!(added, "$8\r\n(node 2)\r\n+OK\r\n+OK\r\n");
     let named = server.ask(false, None, elsewhere, ann, &format!("{whoami}\r\nRESET\r\nACL WHOAMI")).await;
     assert_eq!(named, "$3\r\nann\r\n$1\r\nv\r\n+RESET\r\n$3\r\nann\r\n+OK\r\n");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn others_have_their_turns_while_commands_are_done_that_nothing_waits_for() {
+    const MANY: usize = 5_000;
+    let server = Server::start().await;
+    let (mut client, _serving) = server.connect(Rules::default(), "127.0.0.1", None);
+    client.write_all(&b"PING\r\n".repeat(MANY)).await.unwrap();
+    let mut turns = 0;
+    let mut answers = vec![0; MANY * b"+PONG\r\n".len()];
+    tokio::select! {
+        biased;
+        read = client.read_exact(&mut answers) => drop(read.unwrap()),
+        () = async { loop { turns += 1; yield_now().await } } => {}
+    }
+    assert!(answers.chunks(7).all(|answer| answer == b"+PONG\r\n"));
+    assert!(turns > MANY / 512, "{turns} turns");
 }
